@@ -1,1 +1,109 @@
-//! See ARCHITECTURE.md.
+//! What harness and runner say to each other.
+//!
+//! JSON lines: the harness writes one [`Request`] a line to the runner's standard input, the runner writes one
+//! [`Event`] a line to its standard output; logs go to standard error. The first line of all is the runner's
+//! [`Hello`], whose shape never changes, so that a runner of any version can be recognised. Equal versions talk,
+//! unlike ones redeploy. The end of standard input ends the runner and its load.
+//!
+//! Enums are tagged from outside, unknown fields are refused, integers carry their unit in their name, and no
+//! field can be NaN. Times are monotonic nanoseconds of the board's clock unless a name says `unix`.
+
+mod machine;
+mod measured;
+mod request;
+
+pub use machine::{Cpu, MachineState, Temperature};
+pub use measured::{
+    Compared, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span, UnitSamples, WarmUp,
+    Window,
+};
+pub use request::{
+    Binding, Call, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage, Tensor, Trial,
+    WarmUpRule, Weights,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. Harness and runner of unlike versions do not talk.
+pub const VERSION: u32 = 1;
+
+/// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
+/// are tolerated here and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the runner.
+    pub protocol: u32,
+    /// Version of the runner's package.
+    pub runner: String,
+    /// Process id on the board.
+    pub pid: u32,
+}
+
+/// What a runner reports. `id` is that of the [`Request`] it answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// The first line.
+    Hello(Hello),
+    /// A phase of a job has begun. Never sent inside a measured window.
+    Phase {
+        /// The request at work.
+        id: u64,
+        /// What begins.
+        phase: Phase,
+    },
+    /// Answer to [`Request::State`].
+    State {
+        /// The request answered.
+        id: u64,
+        /// The board as it is now.
+        state: Box<MachineState>,
+    },
+    /// Answer to [`Request::Profile`].
+    Profiled(Profiled),
+    /// Answer to [`Request::Compare`].
+    Compared(Compared),
+    /// Answer to [`Request::Trial`].
+    Measured(Box<Measured>),
+    /// A request failed; the runner goes on with the next.
+    Failed {
+        /// The request that failed, or `null` where the line itself could not be read.
+        id: Option<u64>,
+        /// What kind of failure.
+        fault: Fault,
+        /// Finishes the sentence "failed to …".
+        message: String,
+    },
+}
+
+/// Steps of a job, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Libraries and weights are loaded, frames are made.
+    Load,
+    /// Each stage runs by itself.
+    Isolate,
+    /// The whole schedule runs, unmeasured.
+    WarmUp,
+    /// The measured window.
+    Window,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The line was no valid request.
+    Request,
+    /// A stage library does not load, or does not fit what the request says of it.
+    StageLibrary,
+    /// The weights file is missing, too short or not mappable.
+    Weights,
+    /// A thread could not be bound to the asked CPUs.
+    Affinity,
+    /// A stage raised an error while running.
+    Execution,
+    /// Anything else; a bug.
+    Internal,
+}

@@ -1,0 +1,218 @@
+//! Jobs for the runner.
+
+use serde::{Deserialize, Serialize};
+
+/// A job. Answers carry its `id`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Report the board's state.
+    State {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Time every unit of a network on one processor.
+    Profile(Profile),
+    /// Run two schedules on the same frames and compare what comes out.
+    Compare(Compare),
+    /// Measure one schedule.
+    Trial(Trial),
+}
+
+/// Time every kernel call of a stage, frame by frame. Frames with and without the instrument alternate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Number of this request.
+    pub id: u64,
+    /// The whole network as one stage.
+    pub stage: Stage,
+    /// Kernel calls of the stage in order, and the unit each belongs to.
+    pub calls: Vec<Call>,
+    /// Input frames.
+    pub frames: Frames,
+    /// Frames run before anything is kept.
+    pub warm_up_frames: u32,
+    /// Instrumented frames to keep at least; as many are kept without the instrument.
+    pub min_frames: u32,
+    /// Ends once `min_frames` are kept and this time has passed.
+    pub min_ns: u64,
+    /// Ends after this time whatever was kept (at least one frame of each sort).
+    pub max_ns: u64,
+}
+
+/// One kernel call of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// Name as the virtual machine's instrument reports it.
+    pub function: String,
+    /// Unit of the network this call belongs to.
+    pub unit: u32,
+}
+
+/// Compare the outputs of two schedules on the same frames.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// Number of this request.
+    pub id: u64,
+    /// Its outputs are taken as right.
+    pub reference: Schedule,
+    /// Its outputs are judged.
+    pub candidate: Schedule,
+    /// Frames to run; all distinct ones once.
+    pub frames: Frames,
+}
+
+/// Measure one schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Number of this request.
+    pub id: u64,
+    /// What runs where.
+    pub schedule: Schedule,
+    /// Input frames, loaded before the warm-up and dealt out in turn.
+    pub frames: Frames,
+    /// Frames that may wait between two stages.
+    pub queue_depth: u32,
+    /// Each stage by itself first; absent: not done.
+    pub isolate: Option<Isolate>,
+    /// What runs before the window.
+    pub warm_up: WarmUpRule,
+    /// The measured window.
+    pub measure: Measure,
+    /// The first so many frames of the window are reported with their time span in every stage.
+    pub timeline_frames: u32,
+}
+
+/// Time each stage alone, the other processors idle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Isolate {
+    /// Frames to run at least.
+    pub min_frames: u32,
+    /// Ends once `min_frames` ran and this time has passed.
+    pub min_ns: u64,
+    /// Ends after this time whatever ran (at least one frame).
+    pub max_ns: u64,
+}
+
+/// When the warm-up ends: `min_frames` completed, `min_ns` passed, and the pace steady; or `max_ns` passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUpRule {
+    /// Frames to complete at least.
+    pub min_frames: u32,
+    /// Time to pass at least.
+    pub min_ns: u64,
+    /// Ends after this time even where the pace is not steady yet.
+    pub max_ns: u64,
+}
+
+/// When the window ends: `min_frames` completed and `min_ns` passed; or `max_ns` passed; or `max_frames` completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Frames to complete at least.
+    pub min_frames: u32,
+    /// Time to pass at least.
+    pub min_ns: u64,
+    /// Ends after this time even where fewer frames completed.
+    pub max_ns: u64,
+    /// Ends after so many frames, which bounds what is kept in memory.
+    pub max_frames: u32,
+}
+
+/// Seeded input frames: uniform in [−1, 1), a different stream for every frame and input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frames {
+    /// Seed of the first frame.
+    pub seed: u64,
+    /// Distinct frames kept in memory; at least 1.
+    pub distinct: u32,
+}
+
+/// How a schedule uses its stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One stage: a baseline.
+    Single,
+    /// Every frame passes all stages in order.
+    Pipeline,
+    /// Every stage holds the whole network; each takes the next frame when it is free.
+    Replicate,
+}
+
+/// What runs where. Tensors are named by their place in `values`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// How the stages are used.
+    pub kind: Kind,
+    /// Every tensor that enters, leaves or passes between stages.
+    pub values: Vec<Tensor>,
+    /// Indices into `values`: what a frame brings.
+    pub inputs: Vec<u32>,
+    /// Indices into `values`: what the network gives, in the network's order.
+    pub outputs: Vec<u32>,
+    /// In execution order.
+    pub stages: Vec<Stage>,
+}
+
+/// A dense tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tensor {
+    /// Name, for messages.
+    pub name: String,
+    /// Extents, outermost first.
+    pub shape: Vec<i64>,
+    /// Element type, `float32` or `int64` and so on.
+    pub dtype: String,
+}
+
+/// A stage library on its processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Where it runs.
+    pub binding: Binding,
+    /// Path of the shared library on the board.
+    pub library: String,
+    /// Function to call: inputs, then weights; returns a tensor, or several in an array.
+    pub entry: String,
+    /// Indices into [`Schedule::values`] (for [`Profile`]: the stage's own order, starting at 0).
+    pub inputs: Vec<u32>,
+    /// Indices into [`Schedule::values`] (for [`Profile`]: counting on after the inputs).
+    pub outputs: Vec<u32>,
+    /// Where its weights lie.
+    pub weights: Weights,
+}
+
+/// A file of weights, mapped once and shared by every stage that names the same path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// Path on the board.
+    pub path: String,
+    /// Offsets in bytes from the start of the file, multiples of 64, in argument order.
+    pub offsets: Vec<u64>,
+    /// The tensors at these offsets.
+    pub tensors: Vec<Tensor>,
+}
+
+/// The CPUs of a processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// The processor's name, for messages.
+    pub processor: String,
+    /// CPUs its threads may use, as the kernel numbers them.
+    pub cpus: Vec<u32>,
+    /// Threads of the stage; at most as many as CPUs.
+    pub threads: u32,
+}
