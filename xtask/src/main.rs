@@ -1,2 +1,107 @@
-//! See ARCHITECTURE.md.
-fn main() {}
+//! `cargo xtask VERB`: the one door to edgepipe.
+//!
+//! Finds the workspace, puts the private toolchain in place, builds what a verb needs and starts the harness.
+//! Few dependencies, so that the first command of a fresh clone begins to work within seconds.
+
+mod cargo;
+mod checks;
+mod harness;
+mod python;
+mod tidy;
+mod workspace;
+
+use anyhow::Result;
+use std::process::ExitCode;
+use workspace::Workspace;
+
+/// Exit code for wrong usage and for a machine that lacks something the user can install.
+const USAGE: u8 = 2;
+/// Exit code for what should not happen.
+const BUG: u8 = 70;
+
+const HELP: &str = "\
+edgepipe: pipelined CNN inference, measured on real boards
+
+Usage: cargo xtask VERB [OPTIONS]
+
+Measure
+  bench     measure pipelines against single processors and print the table
+            (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
+  plan      profile and schedule only, no trials
+  report    print the table of an earlier run again (--format terminal|markdown|csv|json)
+  boards    the configured boards and the processors found on them
+
+Work on edgepipe
+  setup     put the private toolchain under target/ in place (every verb does it by itself)
+  build     build harness and runner
+  test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench
+  tidy      the rules of ARCHITECTURE.md alone
+
+`cargo xtask VERB --help` tells the options of the measuring verbs.
+Exit codes: 0 fine, 1 regression or claim not met, 2 usage or configuration, 3 board unreachable, busy or in the
+wrong state, 4 a trial failed or was voided, 70 a bug.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Bug>() { BUG } else { USAGE })
+        }
+    }
+}
+
+/// Marks an error as ours rather than the user's.
+#[derive(Debug)]
+struct Bug(String);
+
+impl std::fmt::Display for Bug {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} (a bug of edgepipe)", self.0)
+    }
+}
+
+impl std::error::Error for Bug {}
+
+fn run(arguments: &[String]) -> Result<u8> {
+    let Some((verb, rest)) = arguments.split_first() else {
+        eprint!("{HELP}");
+        return Ok(USAGE);
+    };
+    let workspace = Workspace::find()?;
+    match verb.as_str() {
+        "help" | "--help" | "-h" => {
+            eprint!("{HELP}");
+            Ok(0)
+        }
+        "setup" => no_options(verb, rest).and_then(|()| {
+            let toolchain = python::ensure(&workspace)?;
+            eprintln!("toolchain ready: {}", toolchain.python.display());
+            Ok(0)
+        }),
+        "build" => no_options(verb, rest).and_then(|()| {
+            let toolchain = python::ensure(&workspace)?;
+            let built = cargo::build(&workspace, &toolchain)?;
+            eprintln!("built {} and {}", built.harness.display(), built.runner.display());
+            Ok(0)
+        }),
+        "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
+        "tidy" => no_options(verb, rest).and_then(|()| Ok(tidy::run(&workspace.root))),
+        "bench" | "plan" | "report" | "boards" => harness::start(&workspace, verb, rest),
+        other => {
+            eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");
+            Ok(USAGE)
+        }
+    }
+}
+
+fn no_options(verb: &str, rest: &[String]) -> Result<()> {
+    if let Some(extra) = rest.first() {
+        anyhow::bail!(
+            "failed to read the command line: `cargo xtask {verb}` takes no options, found \"{extra}\""
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Building harness and runner.
+
+use crate::python::Toolchain;
+use crate::workspace::Workspace;
+use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// The host's side.
+    pub(crate) harness: PathBuf,
+    /// The board's side, with TVM's libraries in `lib/` beside it.
+    pub(crate) runner: PathBuf,
+}
+
+/// PATH with the shim in front. Always the same, because the build scripts run again when it changes.
+pub(crate) fn path_with_shim(toolchain: &Toolchain) -> Result<OsString> {
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let parts = std::iter::once(toolchain.bin.clone()).chain(std::env::split_paths(&old));
+    std::env::join_paths(parts).context("failed to put the toolchain on PATH: its path holds a colon")
+}
+
+/// Cargo, as it started this program, in the workspace and with the shim on PATH.
+pub(crate) fn command(workspace: &Workspace, toolchain: &Toolchain) -> Result<Command> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(&workspace.root).env("PATH", path_with_shim(toolchain)?);
+    cargo.env("CARGO_TARGET_DIR", &workspace.target);
+    // What cargo set for xtask itself must not reach the crates built here, or they are built again each time.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    Ok(cargo)
+}
+
+/// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
+pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
+    let status = command(workspace, toolchain)?
+        .args(["build", "--release", "--locked", "--package", "harness", "--package", "runner"])
+        .args(if std::env::var_os("CI").is_some() { &[][..] } else { &["--quiet"] })
+        .status()
+        .context("failed to start cargo")?;
+    if !status.success() {
+        bail!("failed to build harness and runner: cargo's reason stands above");
+    }
+    let folder = workspace.target.join("release");
+    lay_libraries(toolchain, &folder)?;
+    Ok(Built { harness: folder.join("harness"), runner: folder.join("runner") })
+}
+
+/// Copies TVM's libraries to `folder/lib`, where the runner's rpath points.
+pub(crate) fn lay_libraries(toolchain: &Toolchain, folder: &Path) -> Result<()> {
+    let destination = folder.join("lib");
+    fs::create_dir_all(&destination)
+        .with_context(|| format!("failed to create {}", destination.display()))?;
+    for library in &toolchain.libraries {
+        let Some(name) = library.file_name() else { continue };
+        let copy = destination.join(name);
+        let same = |a: &Path, b: &Path| -> Option<bool> {
+            let (a, b) = (fs::metadata(a).ok()?, fs::metadata(b).ok()?);
+            Some(a.len() == b.len() && a.modified().ok()? <= b.modified().ok()?)
+        };
+        if same(library, &copy) == Some(true) {
+            continue;
+        }
+        let fresh = copy.with_extension("new");
+        fs::copy(library, &fresh)
+            .and_then(|_| fs::rename(&fresh, &copy))
+            .with_context(|| format!("failed to copy {} to {}", library.display(), copy.display()))?;
+    }
+    Ok(())
+}
