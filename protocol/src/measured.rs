@@ -136,7 +136,7 @@ pub struct Occupancy {
     pub waiting_input_ns: u64,
     /// Time waiting for a place to put a frame.
     pub waiting_output_ns: u64,
-    /// CPU time its thread used.
+    /// CPU time its threads used, those of TVM's pool included.
     pub cpu_ns: u64,
     /// Page faults served without reading from disk.
     pub minor_faults: u64,
@@ -174,6 +174,6 @@ pub struct HostLoad {
     pub busy_ns: Option<u64>,
     /// CPU time of the whole runner process.
     pub runner_ns: u64,
-    /// CPU time of the runner's threads that are no stage.
+    /// CPU time of the runner's threads that belong to no stage.
     pub overhead_ns: u64,
 }

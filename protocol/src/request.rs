@@ -25,6 +25,8 @@ pub enum Request {
 pub struct Profile {
     /// Number of this request.
     pub id: u64,
+    /// Tensors the stage takes and gives.
+    pub values: Vec<Tensor>,
     /// The whole network as one stage.
     pub stage: Stage,
     /// Kernel calls of the stage in order, and the unit each belongs to.
@@ -185,9 +187,9 @@ pub struct Stage {
     pub library: String,
     /// Function to call: inputs, then weights; returns a tensor, or several in an array.
     pub entry: String,
-    /// Indices into [`Schedule::values`] (for [`Profile`]: the stage's own order, starting at 0).
+    /// Indices into [`Schedule::values`] (for [`Profile`]: into [`Profile::values`]).
     pub inputs: Vec<u32>,
-    /// Indices into [`Schedule::values`] (for [`Profile`]: counting on after the inputs).
+    /// Indices into the same values, in the order in which the stage gives them.
     pub outputs: Vec<u32>,
     /// Where its weights lie.
     pub weights: Weights,
