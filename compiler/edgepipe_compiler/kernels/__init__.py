@@ -1,0 +1,79 @@
+"""Schedule rules: from a unit and a target to scheduled functions.
+
+``lower`` tries the rules in order; each refuses with ``Unsupported`` what it does not know. What no rule
+knows goes through TVM's own lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import te
+
+from ..graph import Graph
+from ..units import PRODUCTS, SHAPE_ONLY, Unit
+from . import convolution, dense, depthwise, elementwise, emit, fallback, layout, pooling
+from .epilogue import Unsupported
+from .kernel import Call, Kernel, Value, Weight
+from .layout import PLAIN, packed
+from .target import TargetDescription
+
+__all__ = [
+    "PLAIN",
+    "Call",
+    "Kernel",
+    "TargetDescription",
+    "Value",
+    "Weight",
+    "convert",
+    "lower",
+    "packed",
+]
+
+
+def lower(
+    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
+) -> Kernel:
+    """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
+    follow it, so that what is computed never depends on where the network is cut."""
+    anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
+    rules = []
+    if len(unit.outputs) == 1:
+        if anchor.op == "Conv":
+            rules = [
+                lambda: depthwise.lower(graph, unit, target),
+                lambda: convolution.lower(graph, unit, target),
+            ]
+        elif anchor.op in ("MaxPool", "AveragePool") or pooling.is_global(graph, anchor):
+            rules = [lambda: pooling.lower(graph, unit, target)]
+        elif anchor.op in PRODUCTS:
+            rules = [lambda: dense.lower(graph, unit, target, native)]
+        elif anchor.op == "Concat":
+            rules = [lambda: elementwise.lower_concat(graph, unit, target, native)]
+        else:
+            rules = [lambda: elementwise.lower(graph, unit, target, native)]
+    for rule in rules:
+        try:
+            return rule()
+        except Unsupported:
+            continue
+    return fallback.lower(graph, unit, target)
+
+
+def convert(
+    value: Value, wanted: str, logical_shape: Sequence[int], target: TargetDescription
+) -> Call:
+    """A call that makes ``value`` in the layout ``wanted``; between two packed layouts, go by plain."""
+    source = te.placeholder(value.shape, value.dtype, name="source")
+    before, after = layout.lanes_of(value.layout), layout.lanes_of(wanted)
+    if before and after:
+        raise ValueError(f"no direct conversion from {value.layout} to {wanted}")
+    if after:
+        result = layout.pack(source, logical_shape, after)
+    else:
+        result = layout.unpack(source, logical_shape, before)
+    s = emit.schedule([source], [result])
+    emit.spatial(s, target, result.op.name)
+    stored = layout.stored_shape(logical_shape, wanted)
+    converted = Value(value.name, wanted, stored, value.dtype)
+    return Call(s.mod["main"], [value], [converted], "pack" if after else "unpack")

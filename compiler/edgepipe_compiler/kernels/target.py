@@ -1,0 +1,39 @@
+"""What a kernel has to know of a processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+LANES = {"avx512": 16, "avx2": 8, "neon": 4, "generic": 4}
+REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
+
+
+@dataclass(frozen=True)
+class TargetDescription:
+    """A CPU: ``isa`` sets vector width and registers, ``threads`` those of one stage."""
+
+    arch: str
+    mcpu: str
+    isa: str
+    triple: str
+    threads: int
+    l1d_bytes: int
+    l2_bytes: int
+
+    @property
+    def lanes(self) -> int:
+        """float32 elements of a vector register."""
+        return LANES[self.isa]
+
+    @property
+    def registers(self) -> int:
+        """Vector registers."""
+        return REGISTERS[self.isa]
+
+    def tvm_target(self) -> dict[str, Any]:
+        """The same in TVM's words."""
+        target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}
+        if self.isa == "neon":
+            target["mattr"] = ["+neon"]
+        return target

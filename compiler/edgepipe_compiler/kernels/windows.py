@@ -1,0 +1,58 @@
+"""Geometry of sliding windows: convolution and pooling attributes resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..graph import Node, Tensor
+from .epilogue import Unsupported
+
+
+@dataclass(frozen=True)
+class Window:
+    """Kernel size, stride, dilation and padding (begin, end) along height and width."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    begin: tuple[int, int]
+    end: tuple[int, int]
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is any padding."""
+        return any((*self.begin, *self.end))
+
+    @property
+    def is_point(self) -> bool:
+        """A 1x1 window that moves by one and needs no padding."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
+
+
+def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...]) -> Window:
+    """The window of a 2-D convolution or pooling; padding is what the result's shape asks for."""
+    if len(source.shape) != 4 or len(kernel) != 2:
+        raise Unsupported("window that is not two-dimensional")
+    stride = tuple(node.attributes.get("strides", (1, 1)))
+    dilation = tuple(node.attributes.get("dilations", (1, 1)))
+    automatic = node.attributes.get("auto_pad", b"NOTSET")
+    automatic = automatic.decode() if isinstance(automatic, bytes) else automatic
+    pads = tuple(node.attributes.get("pads", (0, 0, 0, 0)))
+    begin, end = list(pads[:2]), list(pads[2:])
+    for axis in (0, 1):
+        reach = (kernel[axis] - 1) * dilation[axis] + 1
+        steps = (result.shape[2 + axis] - 1) * stride[axis] + reach
+        total = max(0, steps - source.shape[2 + axis])
+        if automatic == "SAME_UPPER":
+            begin[axis] = total // 2
+        elif automatic == "SAME_LOWER":
+            begin[axis] = total - total // 2
+        # What lies beyond the last window is never read; ceil_mode may read beyond the padding.
+        end[axis] = max(0, steps - source.shape[2 + axis] - begin[axis])
+    return Window(
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (dilation[0], dilation[1]),
+        (begin[0], begin[1]),
+        (end[0], end[1]),
+    )
