@@ -1,1 +1,30 @@
-//! See ARCHITECTURE.md.
+//! The pure core: what a network, a profile and a schedule are, how the best schedule is found, and what measured
+//! frames say.
+//!
+//! Invariants: no input or output, no clock, no environment, no unseeded randomness. Everything here is a function
+//! of its arguments; equal arguments give equal results, bit by bit. Constructors prove what their types promise.
+//! Raw observations are taken as they are: outlying values are labelled, never dropped. What was not measured is
+//! absent with a reason, never zero.
+
+pub mod costs;
+mod nearest;
+pub mod network;
+pub mod planner;
+pub mod prediction;
+pub mod processor;
+pub mod profile;
+pub mod schedule;
+pub mod units;
+
+pub use costs::{Costs, CostsError, Link, Transfer};
+pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut};
+pub use planner::{Options, Plan, PlanError, best_single, plan};
+pub use prediction::{Prediction, predict};
+pub use processor::ProcessorName;
+pub use profile::{Profile, ProfileError, UnitCosts};
+pub use schedule::{Kind, Schedule, ScheduleError, Stage};
+pub use units::{Bytes, FramesPerSecond, Millijoules, Milliwatts, Nanoseconds};
+
+/// Version of the analysis. Everything derived from raw observations carries it; it rises with every change that
+/// makes the same observations give other figures.
+pub const ANALYSIS_VERSION: u32 = 1;

@@ -1,0 +1,417 @@
+//! Which processor executes which units.
+
+use crate::network::{Cut, Network};
+use crate::processor::ProcessorName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How a schedule uses its stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One stage on one processor: a baseline.
+    Single,
+    /// Every frame passes all stages in order.
+    Pipeline,
+    /// Every stage holds the whole network; frames are dealt out.
+    Replicate,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Single => "single",
+            Self::Pipeline => "pipeline",
+            Self::Replicate => "replicate",
+        })
+    }
+}
+
+/// Units `first..end` on a processor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stage {
+    /// Where it runs.
+    pub processor: ProcessorName,
+    /// First unit in it; the stage begins at the cut of the same number.
+    pub first: usize,
+    /// First unit after it; the stage ends at the cut of the same number.
+    pub end: usize,
+}
+
+/// Stages with their processors.
+///
+/// No stage is empty and no processor has two. The stages of a pipeline follow one another without gaps from the
+/// first unit of the network to its last; those of a replicate each hold all units. A schedule of one stage is
+/// always [`Kind::Single`], however it was made, and one of several never is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RawSchedule")]
+pub struct Schedule {
+    kind: Kind,
+    units: usize,
+    stages: Vec<Stage>,
+}
+
+/// A schedule before anything is known of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSchedule {
+    kind: Kind,
+    units: usize,
+    stages: Vec<Stage>,
+}
+
+impl TryFrom<RawSchedule> for Schedule {
+    type Error = ScheduleError;
+
+    fn try_from(raw: RawSchedule) -> Result<Self, ScheduleError> {
+        let schedule = match raw.kind {
+            Kind::Single | Kind::Pipeline => Self::covering(raw.units, raw.stages)?,
+            Kind::Replicate => {
+                if let Some(stage) =
+                    raw.stages.iter().find(|stage| stage.first != 0 || stage.end != raw.units)
+                {
+                    return Err(ScheduleError::NotWhole {
+                        processor: stage.processor.clone(),
+                        units: raw.units,
+                    });
+                }
+                Self::replicated(raw.units, raw.stages.into_iter().map(|stage| stage.processor).collect())?
+            }
+        };
+        if schedule.kind != raw.kind {
+            return Err(ScheduleError::WrongKind { kind: raw.kind, stages: schedule.stages.len() });
+        }
+        Ok(schedule)
+    }
+}
+
+impl Schedule {
+    /// The whole network on one processor.
+    pub fn single(network: &Network, processor: ProcessorName) -> Self {
+        let stage = Stage { processor, first: 0, end: network.len() };
+        Self { kind: Kind::Single, units: network.len(), stages: vec![stage] }
+    }
+
+    /// These stages one after another.
+    pub fn pipeline(network: &Network, stages: Vec<Stage>) -> Result<Self, ScheduleError> {
+        Self::covering(network.len(), stages)
+    }
+
+    /// The whole network on each of these processors.
+    pub fn replicate(network: &Network, processors: Vec<ProcessorName>) -> Result<Self, ScheduleError> {
+        Self::replicated(network.len(), processors)
+    }
+
+    /// A pipeline by the cuts at which its stages end. Only the last stage may leave its cut out; it ends where the
+    /// network does.
+    pub fn from_cuts(
+        network: &Network,
+        stages: &[(ProcessorName, Option<Cut>)],
+    ) -> Result<Self, ScheduleError> {
+        let mut first = 0;
+        let mut made = Vec::with_capacity(stages.len());
+        for (place, (processor, cut)) in stages.iter().enumerate() {
+            let last = place + 1 == stages.len();
+            let end = match cut {
+                Some(cut) => cut.0,
+                None if last => network.len(),
+                None => return Err(ScheduleError::NoCut { processor: processor.clone() }),
+            };
+            made.push(Stage { processor: processor.clone(), first, end });
+            first = end;
+        }
+        Self::covering(network.len(), made)
+    }
+
+    fn covering(units: usize, stages: Vec<Stage>) -> Result<Self, ScheduleError> {
+        check_processors(stages.iter().map(|stage| &stage.processor))?;
+        let mut reached = 0;
+        for stage in &stages {
+            let processor = || stage.processor.clone();
+            if stage.end > units {
+                return Err(ScheduleError::BeyondEnd { processor: processor(), end: stage.end, units });
+            }
+            if stage.first != reached {
+                return Err(ScheduleError::Gap {
+                    processor: processor(),
+                    first: stage.first,
+                    expected: reached,
+                });
+            }
+            if stage.end == stage.first {
+                return Err(ScheduleError::EmptyStage { processor: processor(), at: Cut(stage.first) });
+            }
+            if stage.end < stage.first {
+                return Err(ScheduleError::CutsOutOfOrder {
+                    processor: processor(),
+                    end: Cut(stage.end),
+                    first: Cut(stage.first),
+                });
+            }
+            reached = stage.end;
+        }
+        match stages.last() {
+            Some(last) if reached < units => {
+                Err(ScheduleError::Unfinished { processor: last.processor.clone(), end: reached, units })
+            }
+            _ => Ok(Self { kind: kind(Kind::Pipeline, stages.len()), units, stages }),
+        }
+    }
+
+    fn replicated(units: usize, processors: Vec<ProcessorName>) -> Result<Self, ScheduleError> {
+        check_processors(&processors)?;
+        let stages: Vec<Stage> =
+            processors.into_iter().map(|processor| Stage { processor, first: 0, end: units }).collect();
+        if units == 0 {
+            return Err(ScheduleError::EmptyStage { processor: stages[0].processor.clone(), at: Cut(0) });
+        }
+        Ok(Self { kind: kind(Kind::Replicate, stages.len()), units, stages })
+    }
+
+    /// How the stages are used.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The stages; at least one.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// Units of the network it is for.
+    pub fn units(&self) -> usize {
+        self.units
+    }
+
+    /// The processors used, in stage order.
+    pub fn processors(&self) -> impl Iterator<Item = &ProcessorName> {
+        self.stages.iter().map(|stage| &stage.processor)
+    }
+
+    /// One line that tells this schedule from any other of the network: `cpu0`, `cpu0[0..12] > cpu1[12..21]`,
+    /// `cpu0 | cpu1`.
+    pub fn label(&self) -> String {
+        let (shown, between): (Vec<String>, &str) = match self.kind {
+            Kind::Single | Kind::Replicate => (self.processors().map(ToString::to_string).collect(), " | "),
+            Kind::Pipeline => {
+                let stage = |stage: &Stage| format!("{}[{}..{}]", stage.processor, stage.first, stage.end);
+                (self.stages.iter().map(stage).collect(), " > ")
+            }
+        };
+        shown.join(between)
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.label())
+    }
+}
+
+fn kind(of_several: Kind, stages: usize) -> Kind {
+    if stages == 1 { Kind::Single } else { of_several }
+}
+
+fn check_processors<'a>(
+    processors: impl IntoIterator<Item = &'a ProcessorName>,
+) -> Result<(), ScheduleError> {
+    let mut seen = Vec::new();
+    for processor in processors {
+        if seen.contains(&processor) {
+            return Err(ScheduleError::ProcessorTwice { processor: processor.clone() });
+        }
+        seen.push(processor);
+    }
+    if seen.is_empty() { Err(ScheduleError::NoStages) } else { Ok(()) }
+}
+
+/// Why stages make no schedule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// There is nothing to run.
+    #[error("failed to make a schedule: it has no stages")]
+    NoStages,
+    /// A processor has two stages.
+    #[error("failed to make a schedule: processor {processor} has more than one stage")]
+    ProcessorTwice {
+        /// The processor.
+        processor: ProcessorName,
+    },
+    /// A stage has no units.
+    #[error("failed to make a schedule: the stage on {processor} is empty, it begins and ends at cut {at}")]
+    EmptyStage {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Where it begins and ends.
+        at: Cut,
+    },
+    /// A stage ends before it begins.
+    #[error(
+        "failed to make a schedule: the stage on {processor} ends at cut {end}, before it begins at {first}"
+    )]
+    CutsOutOfOrder {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Where it ends.
+        end: Cut,
+        /// Where it begins.
+        first: Cut,
+    },
+    /// A stage does not begin where the one before it ends.
+    #[error(
+        "failed to make a schedule: the stage on {processor} begins at unit {first}, expected {expected}"
+    )]
+    Gap {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Where it begins.
+        first: usize,
+        /// Where it had to begin.
+        expected: usize,
+    },
+    /// A stage ends after the network.
+    #[error("failed to make a schedule: the stage on {processor} ends at unit {end}, of {units} units")]
+    BeyondEnd {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Where it ends.
+        end: usize,
+        /// Units of the network.
+        units: usize,
+    },
+    /// The last stage ends before the network.
+    #[error(
+        "failed to make a schedule: the last stage, on {processor}, ends at unit {end}, of {units}; leave its cut out"
+    )]
+    Unfinished {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Where it ends.
+        end: usize,
+        /// Units of the network.
+        units: usize,
+    },
+    /// A stage that is not the last does not say where it ends.
+    #[error(
+        "failed to make a schedule: the stage on {processor} is not the last and says no cut where it ends"
+    )]
+    NoCut {
+        /// Its processor.
+        processor: ProcessorName,
+    },
+    /// A stage of a replicate does not hold the whole network.
+    #[error("failed to make a schedule: the replica on {processor} does not hold all {units} units")]
+    NotWhole {
+        /// Its processor.
+        processor: ProcessorName,
+        /// Units of the network.
+        units: usize,
+    },
+    /// Single schedules have one stage, others several.
+    #[error("failed to make a schedule: a {kind} schedule cannot have {stages} stages")]
+    WrongKind {
+        /// What it was called.
+        kind: Kind,
+        /// Stages it has.
+        stages: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Boundary, Tensor, Unit};
+    use crate::units::Bytes;
+
+    fn network(units: usize) -> Network {
+        let unit = |index| Unit { name: format!("u{index}"), operators: vec![], macs: 0, parameters: 0 };
+        let tensor = |cut| Tensor {
+            value: format!("t{cut}"),
+            shape: vec![1],
+            dtype: "float32".to_owned(),
+            bytes: Bytes(4),
+        };
+        let boundary = |cut| Boundary { tensors: vec![tensor(cut)] };
+        Network::new("n", (0..units).map(unit).collect(), (0..=units).map(boundary).collect()).unwrap()
+    }
+
+    fn stage(processor: &str, first: usize, end: usize) -> Stage {
+        Stage { processor: processor.into(), first, end }
+    }
+
+    #[test]
+    fn labels() {
+        let network = network(21);
+        let cuts = [("cpu0".into(), Some(Cut(12))), ("cpu1".into(), None)];
+        let pipeline = Schedule::from_cuts(&network, &cuts).unwrap();
+        assert_eq!(pipeline.label(), "cpu0[0..12] > cpu1[12..21]");
+        assert_eq!(pipeline.kind(), Kind::Pipeline);
+        let replicate = Schedule::replicate(&network, vec!["cpu0".into(), "cpu1".into()]).unwrap();
+        assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", Kind::Replicate));
+        let single = Schedule::single(&network, "cpu0".into());
+        assert_eq!((single.label().as_str(), single.kind()), ("cpu0", Kind::Single));
+    }
+
+    #[test]
+    fn one_stage_is_single_however_made() {
+        let network = network(3);
+        let single = Schedule::single(&network, "a".into());
+        assert_eq!(Schedule::pipeline(&network, vec![stage("a", 0, 3)]), Ok(single.clone()));
+        assert_eq!(Schedule::replicate(&network, vec!["a".into()]), Ok(single.clone()));
+        assert_eq!(Schedule::from_cuts(&network, &[("a".into(), Some(Cut(3)))]), Ok(single));
+    }
+
+    #[test]
+    fn stages_that_make_no_pipeline() {
+        let check = |stages: &[(&str, usize, usize)], wanted: &str| {
+            let stages = stages.iter().map(|&(name, first, end)| stage(name, first, end)).collect();
+            let error = Schedule::pipeline(&network(5), stages).unwrap_err().to_string();
+            assert_eq!(error, format!("failed to make a schedule: {wanted}"));
+        };
+        check(&[], "it has no stages");
+        check(&[("a", 0, 2), ("a", 2, 5)], "processor a has more than one stage");
+        check(&[("a", 1, 5)], "the stage on a begins at unit 1, expected 0");
+        check(&[("a", 0, 2), ("b", 3, 5)], "the stage on b begins at unit 3, expected 2");
+        check(&[("a", 0, 3), ("b", 2, 5)], "the stage on b begins at unit 2, expected 3");
+        check(&[("a", 0, 6)], "the stage on a ends at unit 6, of 5 units");
+        check(&[("a", 0, 2), ("b", 2, 4)], "the last stage, on b, ends at unit 4, of 5; leave its cut out");
+        check(&[("a", 0, 0), ("b", 0, 5)], "the stage on a is empty, it begins and ends at cut 0");
+    }
+
+    #[test]
+    fn cuts_that_make_no_pipeline() {
+        let check = |cuts: &[(&str, Option<usize>)], wanted: &str| {
+            let cuts: Vec<_> = cuts.iter().map(|&(name, cut)| (name.into(), cut.map(Cut))).collect();
+            let error = Schedule::from_cuts(&network(5), &cuts).unwrap_err().to_string();
+            assert_eq!(error, format!("failed to make a schedule: {wanted}"));
+        };
+        check(&[], "it has no stages");
+        check(
+            &[("a", Some(3)), ("b", Some(2)), ("c", None)],
+            "the stage on b ends at cut 2, before it begins at 3",
+        );
+        check(
+            &[("a", Some(3)), ("b", Some(3)), ("c", None)],
+            "the stage on b is empty, it begins and ends at cut 3",
+        );
+        check(&[("a", Some(5)), ("b", None)], "the stage on b is empty, it begins and ends at cut 5");
+        check(&[("a", None), ("b", None)], "the stage on a is not the last and says no cut where it ends");
+        check(&[("a", Some(2)), ("a", None)], "processor a has more than one stage");
+    }
+
+    #[test]
+    fn reading_a_schedule_proves_it_too() {
+        let network = network(4);
+        let schedule = Schedule::pipeline(&network, vec![stage("a", 0, 1), stage("b", 1, 4)]).unwrap();
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+        let check = |from: &str, to: &str| {
+            assert!(text.contains(from));
+            serde_json::from_str::<Schedule>(&text.replace(from, to)).unwrap_err().to_string()
+        };
+        assert!(check("\"first\":1", "\"first\":2").contains("begins at unit 2, expected 1"));
+        assert!(check("pipeline", "single").contains("a single schedule cannot have 2 stages"));
+        assert!(check("pipeline", "replicate").contains("the replica on a does not hold all 4 units"));
+        assert!(check("\"units\":4", "\"units\":0").contains("of 0 units"));
+    }
+}
