@@ -14,12 +14,12 @@ mod request;
 
 pub use machine::{Cpu, MachineState, Temperature};
 pub use measured::{
-    Compared, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span, UnitSamples, WarmUp,
-    Window,
+    Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
+    Transferred, UnitSamples, WarmUp, Window,
 };
 pub use request::{
-    Binding, Call, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage, Tensor, Trial,
-    WarmUpRule, Weights,
+    Binding, Call, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage, Tensor,
+    Transfer, Trial, WarmUpRule, Weights,
 };
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub enum Event {
     },
     /// Answer to [`Request::Profile`].
     Profiled(Profiled),
+    /// Answer to [`Request::Transfer`].
+    Transferred(Transferred),
     /// Answer to [`Request::Compare`].
     Compared(Compared),
     /// Answer to [`Request::Trial`].

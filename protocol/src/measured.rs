@@ -29,6 +29,28 @@ pub struct UnitSamples {
     pub samples_ns: Vec<u64>,
 }
 
+/// Answer to a transfer request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transferred {
+    /// The request answered.
+    pub id: u64,
+    /// One entry a size, in the order asked.
+    pub sizes: Vec<HandOver>,
+}
+
+/// Hand-overs of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOver {
+    /// Size of the buffer.
+    pub bytes: u64,
+    /// First reading of each hand-over, in ns.
+    pub first_ns: Vec<u64>,
+    /// Second reading of each hand-over, in ns.
+    pub again_ns: Vec<u64>,
+}
+
 /// Answer to a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,6 +13,8 @@ pub enum Request {
     },
     /// Time every unit of a network on one processor.
     Profile(Profile),
+    /// Time what it costs to read what another processor wrote.
+    Transfer(Transfer),
     /// Run two schedules on the same frames and compare what comes out.
     Compare(Compare),
     /// Measure one schedule.
@@ -51,6 +53,23 @@ pub struct Call {
     pub function: String,
     /// Unit of the network this call belongs to.
     pub unit: u32,
+}
+
+/// Time the hand-over of a tensor between two processors: a thread on `from` writes a buffer, then a thread on `to`
+/// reads all of it, twice. The first reading pays for bringing it over, the second does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// Number of this request.
+    pub id: u64,
+    /// Who writes; its first CPU does.
+    pub from: Binding,
+    /// Who reads; its first CPU does.
+    pub to: Binding,
+    /// Sizes of the buffer to time, in bytes.
+    pub sizes: Vec<u64>,
+    /// Hand-overs of each size to keep, after a few that are not.
+    pub rounds: u32,
 }
 
 /// Compare the outputs of two schedules on the same frames.
