@@ -1,0 +1,72 @@
+"""Networks built from their published architectures with seeded weights: no download, no licence.
+
+``build`` gives an ONNX model (opset 17, static shapes, node names as in torchvision), ``PUBLISHED``
+the sizes it must have. Networks of our own (``tiny``, ``relu_1``) have no published sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import SequenceMatcher
+
+import onnx
+
+from ..errors import CompileError
+from . import mobilenet, resnet, squeezenet, tiny, vgg
+from .count import Counts, count
+from .published import PUBLISHED, Published
+
+__all__ = ["PUBLISHED", "Counts", "Published", "UnknownNetwork", "build", "count", "names"]
+
+_NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
+    function.__name__: function
+    for function in (
+        mobilenet.mobilenet_v1,
+        mobilenet.mobilenet_v1_025_128,
+        mobilenet.mobilenet_v2,
+        resnet.resnet18,
+        resnet.resnet34,
+        resnet.resnet50,
+        resnet.resnet101,
+        squeezenet.squeezenet1_0,
+        squeezenet.squeezenet1_1,
+        tiny.relu_1,
+        tiny.tiny,
+        vgg.alexnet,
+        vgg.vgg11,
+        vgg.vgg16,
+        vgg.vgg19,
+    )
+}
+
+
+class UnknownNetwork(CompileError):
+    """The zoo has no network of this name; ``nearest`` are the most similar ones, best first."""
+
+    def __init__(self, asked: str) -> None:
+        wanted = asked.lower().replace("-", "_")
+        ranked = sorted(names(), key=lambda name: -SequenceMatcher(None, wanted, name).ratio())
+        self.asked = asked
+        self.nearest = ranked[:3]
+        super().__init__(
+            "unknown_network",
+            f"failed to find the network {asked!r} in the zoo; the nearest are "
+            f"{', '.join(self.nearest)}",
+        )
+
+
+def names() -> list[str]:
+    """All networks of the zoo, sorted."""
+    return sorted(_NETWORKS)
+
+
+def build(name: str, batch: int = 1) -> onnx.ModelProto:
+    """Builds a network for ``batch`` images at once. The weights are the same for every batch.
+
+    Raises ``UnknownNetwork``, and ``ValueError`` for a batch under 1.
+    """
+    if name not in _NETWORKS:
+        raise UnknownNetwork(name)
+    if batch < 1:
+        raise ValueError(f"failed to build {name} for a batch of {batch}: it must be at least 1")
+    return _NETWORKS[name](batch)

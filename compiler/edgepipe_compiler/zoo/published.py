@@ -1,0 +1,53 @@
+"""Published sizes of the networks. The tests hold the zoo against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TORCHVISION = "torchvision {0}: num_params and _ops (10⁹ multiply-adds) of its metadata"
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Published:
+    """Parameters exactly; multiply-adds to the precision of the source, ``macs_step``."""
+
+    parameters: int
+    macs: int
+    source: str
+    macs_step: int = _MILLION
+
+    def agrees(self, parameters: int, macs: int) -> bool:
+        """Whether counts round to what was published."""
+        return parameters == self.parameters and 2 * abs(macs - self.macs) <= self.macs_step
+
+
+def _torchvision(weights: str, parameters: int, millions: int) -> Published:
+    return Published(parameters, millions * _MILLION, _TORCHVISION.format(weights))
+
+
+PUBLISHED: dict[str, Published] = {
+    "mobilenet_v1": Published(
+        4_231_976,
+        569 * _MILLION,
+        "Howard et al. 2017 (arXiv:1704.04861), table 8: 569 M multiply-adds, 4.2 M parameters; "
+        "exactly: trainable parameters of Keras Applications MobileNet (no running statistics)",
+    ),
+    "mobilenet_v1_025_128": Published(
+        470_072,
+        14 * _MILLION,
+        "TensorFlow models, slim mobilenet_v1.md, 0.25_128: 14 M MACs, 0.47 M parameters; exactly: "
+        "trainable parameters of Keras Applications MobileNet(alpha=0.25)",
+    ),
+    "mobilenet_v2": _torchvision("MobileNet_V2_Weights", 3_504_872, 301),
+    "resnet18": _torchvision("ResNet18_Weights", 11_689_512, 1_814),
+    "resnet34": _torchvision("ResNet34_Weights", 21_797_672, 3_664),
+    "resnet50": _torchvision("ResNet50_Weights", 25_557_032, 4_089),
+    "resnet101": _torchvision("ResNet101_Weights", 44_549_160, 7_801),
+    "squeezenet1_0": _torchvision("SqueezeNet1_0_Weights", 1_248_424, 819),
+    "squeezenet1_1": _torchvision("SqueezeNet1_1_Weights", 1_235_496, 349),
+    "vgg11": _torchvision("VGG11_Weights", 132_863_336, 7_609),
+    "vgg16": _torchvision("VGG16_Weights", 138_357_544, 15_470),
+    "vgg19": _torchvision("VGG19_Weights", 143_667_240, 19_632),
+    "alexnet": _torchvision("AlexNet_Weights", 61_100_840, 714),
+}

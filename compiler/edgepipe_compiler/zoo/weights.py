@@ -1,0 +1,47 @@
+"""Seeded weights: every tensor has its own generator, so its bytes depend on its name alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx
+
+# Elements drawn at a time; a block stays in the second-level cache.
+_BLOCK = 1 << 16
+
+
+def uniform(
+    tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], low: float, high: float
+) -> None:
+    """Fills ``tensor`` with float32 drawn evenly from [low, high), seeded by ``name``.
+
+    Even draws need no transcendental function, so the bytes are the same on every machine. No value
+    is subnormal: a draw is a multiple of 2**-24 of the range.
+    """
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    generator = np.random.Generator(np.random.SFC64(seed))
+    values = np.empty(int(np.prod(shape, dtype=np.int64)), np.float32)
+    span, floor = np.float32(high - low), np.float32(low)
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK]
+        generator.random(dtype=np.float32, out=block)
+        np.multiply(block, span, out=block)
+        np.add(block, floor, out=block)
+    data = values.tobytes()
+    # The array goes before protobuf makes its own copy: the largest tensor here has 411 MB.
+    del values
+    _describe(tensor, name, onnx.TensorProto.FLOAT, shape)
+    tensor.raw_data = data
+
+
+def constant(tensor: onnx.TensorProto, name: str, values: np.ndarray) -> None:
+    """Fills ``tensor`` with ``values``: shapes, split sizes, bounds of a clip."""
+    _describe(tensor, name, onnx.helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
+    tensor.raw_data = values.tobytes()
+
+
+def _describe(tensor: onnx.TensorProto, name: str, dtype: int, shape: tuple[int, ...]) -> None:
+    tensor.name = name.partition("/")[2] or name
+    tensor.data_type = dtype
+    tensor.dims.extend(shape)
