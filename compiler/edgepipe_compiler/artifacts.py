@@ -1,0 +1,99 @@
+"""The folder of a network's artifacts for one target: what is whole there, and how new ones appear."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .stage import StageRange
+
+
+class Artifacts:
+    """``network.json``, ``weights.bin`` and ``stages/<first>-<end>-<boundary>/`` below ``root``. Everything
+    appears whole under its name or not at all."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.network = root / "network.json"
+        self.weights = root / "weights.bin"
+        self.stages = root / "stages"
+
+    def prepare(self) -> None:
+        """Makes the folder."""
+        self.stages.mkdir(parents=True, exist_ok=True)
+
+    def known_network(self, name: str, source: dict[str, str], schema: int) -> dict[str, Any] | None:
+        """The description of the network, if it is there and speaks of this network."""
+        found = _read(self.network)
+        wanted = {"schema": schema, "name": name, "source": source}
+        same = found is not None and all(found.get(key) == item for key, item in wanted.items())
+        return found if same else None
+
+    def write_network(self, manifest: dict[str, Any]) -> None:
+        """Writes the description of the network, unless it is there already."""
+        if _read(self.network) != manifest:
+            write_atomically(self.network, text_of(manifest))
+
+    def has_stage(self, stage: StageRange, target: dict[str, Any], schema: int) -> bool:
+        """Whether a stage is there, whole, for this target, with the weights it needs."""
+        folder = self.stages / stage.folder
+        found = _read(folder / "stage.json")
+        if found is None or found.get("schema") != schema or found.get("target") != target:
+            return False
+        try:
+            end = max((item["offset"] + item["bytes"] for item in found["weights"]), default=0)
+            whole = sha256(folder / found["library"]) == found["library_sha256"]
+            return whole and (end == 0 or self.weights.stat().st_size >= end)
+        except (OSError, KeyError, TypeError):
+            return False
+
+    @contextlib.contextmanager
+    def new_stage(self, stage: StageRange) -> Iterator[Path]:
+        """A folder to build a stage in, which takes the stage's name when the block ends well."""
+        final = self.stages / stage.folder
+        partial = self.stages / f".{stage.folder}.{os.getpid()}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            # A folder cannot replace one that is not empty; what is there is damaged or outdated.
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes ``path`` so that a reader sees the old content or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def text_of(manifest: dict[str, Any]) -> str:
+    """A manifest as JSON."""
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,52 @@
+"""From the network a job names to its simplified graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import graph as graphs
+from . import zoo
+from .errors import CompileError
+from .graph import Graph
+from .simplify import simplify
+from .units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY
+
+# Operators that every build of TVM imports; only for others TVM has to be asked, which takes a second.
+COMMON = {
+    *ELEMENTWISE, *PRODUCTS, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
+    "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
+}  # fmt: skip
+
+
+def from_zoo(name: str, title: str) -> Graph:
+    """The simplified graph of the network ``name`` of the zoo, called ``title``."""
+    graph = graphs.from_model(zoo.build(name), title)
+    simplify(graph)
+    return graph
+
+
+def from_file(path: Path, name: str) -> Graph:
+    """The simplified graph of an ONNX file."""
+    graph = graphs.from_model(graphs.load(path), name)
+    _check_operators(graph)
+    simplify(graph)
+    _check_operators(graph)
+    return graph
+
+
+def _check_operators(graph: Graph) -> None:
+    rare = [node for node in graph.nodes if node.op not in COMMON]
+    if not rare:
+        return
+    # Imported here, so that describing a usual network does not wait for TVM.
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    importable = onnx_frontend._get_convert_map()  # There is no public way to ask.
+    for node in rare:
+        if node.op not in importable:
+            raise CompileError(
+                "unsupported_operator",
+                f"failed to import the operator {node.op}: TVM does not know it; replace it in the "
+                "network by operators of the ONNX standard",
+                node.name,
+            )

@@ -1,0 +1,117 @@
+"""A job: which network to compile for which target, cut into which stages, and where to put them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from . import events, importer, lowering, stage, units
+from .artifacts import Artifacts, sha256, text_of, write_atomically
+from .errors import CompileError
+from .graph import Graph
+from .kernels.target import LANES, TargetDescription
+from .stage import StageRange
+from .units import Unit
+from .weights import WeightsFile
+
+SCHEMA = 1
+LIBRARY = "stage.so"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job file asks for. ``stages`` are first unit, one past the last (None: all), boundary."""
+
+    name: str
+    source: dict[str, str]
+    target: TargetDescription
+    linker: list[str]
+    stages: list[tuple[int, int | None, str]]
+    out: Path
+
+
+def read(path: Path) -> Job:
+    """Reads a job file."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["schema"] != SCHEMA:
+            raise ValueError(f"schema {raw['schema']} instead of {SCHEMA}")
+        network, target = dict(raw["network"]), dict(raw["target"])
+        linker = target.pop("linker", ["cc"])
+        wanted = {field.name for field in fields(TargetDescription)}
+        if set(target) != wanted or target["isa"] not in LANES:
+            raise ValueError(f"the target {target}; it has {', '.join(sorted(wanted))}")
+        name = network.pop("name")
+        if set(network) not in ({"zoo"}, {"onnx"}):
+            raise ValueError(f"the network {network}; it has a name and either zoo or onnx")
+        stages = [
+            (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
+        ]
+        return Job(name, network, TargetDescription(**target), linker, stages, Path(raw["out"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompileError(
+            "internal", f"failed to read the job {path}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def run(job: Job) -> None:
+    """Does what the job asks for; what is there already stays as it is."""
+    artifacts = Artifacts(job.out)
+    known = artifacts.known_network(job.name, job.source, SCHEMA)
+    if known is not None and not _missing(job, artifacts, len(known["units"])):
+        return
+    artifacts.prepare()
+    events.progress("import", 0, 1)
+    graph = _import(job)
+    network_units = units.form(graph)
+    events.progress("import", 1, 1)
+    # Described before lowering, which drops the constants as it goes.
+    from . import manifest
+
+    described = manifest.network(graph, network_units, job.source)
+    missing = _missing(job, artifacts, len(network_units))
+    if missing:
+        _compile(job, artifacts, graph, network_units, missing)
+    artifacts.write_network(described)
+
+
+def _missing(job: Job, artifacts: Artifacts, count: int) -> list[StageRange]:
+    """Stages asked for that are not there."""
+    wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
+    target = asdict(job.target)
+    return [
+        item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, target, SCHEMA)
+    ]
+
+
+def _import(job: Job) -> Graph:
+    if "zoo" in job.source:
+        return importer.from_zoo(job.source["zoo"], job.name)
+    return importer.from_file(Path(job.source["onnx"]), job.name)
+
+
+def _compile(
+    job: Job, artifacts: Artifacts, graph: Graph, network_units: list[Unit], missing: list[StageRange]
+) -> None:
+    from . import library, manifest
+
+    def progress(done: int, total: int) -> None:
+        events.progress("lower", done, total)
+
+    with WeightsFile(artifacts.weights) as weights:
+        network = lowering.lower(graph, network_units, job.target, weights, progress)
+    planned = [stage.plan(network, network_units, item) for item in missing]
+    events.progress("kernels", 0, len(planned))
+    for done, plan in enumerate(planned):
+        executable = library.build(plan, network.functions.by_name, job.target)
+        events.progress("kernels", done + 1, len(planned))
+        with artifacts.new_stage(plan.range) as folder:
+            path = folder / LIBRARY
+            library.link(executable, path, job.linker)
+            described: dict[str, Any] = manifest.stage(
+                plan, network, network_units, job.target, LIBRARY, sha256(path)
+            )
+            write_atomically(folder / "stage.json", text_of(described))
+        events.progress("link", done + 1, len(planned))
