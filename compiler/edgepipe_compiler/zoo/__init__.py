@@ -12,7 +12,20 @@ from difflib import SequenceMatcher
 import onnx
 
 from ..errors import CompileError
-from . import mobilenet, resnet, squeezenet, tiny, vgg
+from . import (
+    densenet,
+    efficientnet,
+    googlenet,
+    inception,
+    mnasnet,
+    mobilenet,
+    mobilenet_v3,
+    resnet,
+    shufflenet,
+    squeezenet,
+    tiny,
+    vgg,
+)
 from .count import Counts, count
 from .published import PUBLISHED, Published
 
@@ -21,13 +34,20 @@ __all__ = ["PUBLISHED", "Counts", "Published", "UnknownNetwork", "build", "count
 _NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
     function.__name__: function
     for function in (
+        densenet.densenet121,
+        efficientnet.efficientnet_b0,
+        googlenet.googlenet,
+        inception.inception_v3,
+        mnasnet.mnasnet1_0,
         mobilenet.mobilenet_v1,
         mobilenet.mobilenet_v1_025_128,
         mobilenet.mobilenet_v2,
+        mobilenet_v3.mobilenet_v3_large,
         resnet.resnet18,
         resnet.resnet34,
         resnet.resnet50,
         resnet.resnet101,
+        shufflenet.shufflenet_v2_x1_0,
         squeezenet.squeezenet1_0,
         squeezenet.squeezenet1_1,
         tiny.relu_1,

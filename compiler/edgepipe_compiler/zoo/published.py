@@ -49,5 +49,17 @@ PUBLISHED: dict[str, Published] = {
     "vgg11": _torchvision("VGG11_Weights", 132_863_336, 7_609),
     "vgg16": _torchvision("VGG16_Weights", 138_357_544, 15_470),
     "vgg19": _torchvision("VGG19_Weights", 143_667_240, 19_632),
+    "mobilenet_v3_large": _torchvision("MobileNet_V3_Large_Weights", 5_483_032, 217),
+    "efficientnet_b0": _torchvision("EfficientNet_B0_Weights", 5_288_548, 386),
+    "mnasnet1_0": _torchvision("MNASNet1_0_Weights", 4_383_312, 314),
+    "shufflenet_v2_x1_0": _torchvision("ShuffleNet_V2_X1_0_Weights", 2_278_604, 145),
+    "densenet121": _torchvision("DenseNet121_Weights", 7_978_856, 2_834),
+    "googlenet": _torchvision("GoogLeNet_Weights", 6_624_904, 1_498),
+    "inception_v3": Published(
+        27_161_264 - 3_326_696,
+        5_713 * _MILLION,
+        "torchvision Inception_V3_Weights: num_params 27,161,264 includes the auxiliary head of "
+        "3,326,696 (98,560 + 2,459,136 + 769,000) that inference leaves out, as _ops does",
+    ),
     "alexnet": _torchvision("AlexNet_Weights", 61_100_840, 714),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from io import BytesIO
 
 import numpy as np
 import onnx
@@ -20,19 +21,22 @@ def uniform(
     is subnormal: a draw is a multiple of 2**-24 of the range.
     """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    generator = np.random.Generator(np.random.SFC64(seed))
-    values = np.empty(int(np.prod(shape, dtype=np.int64)), np.float32)
+    generator = np.random.Generator(np.random.PCG64(seed))
     span, floor = np.float32(high - low), np.float32(low)
-    for start in range(0, values.size, _BLOCK):
-        block = values[start : start + _BLOCK]
+    left = int(np.prod(shape, dtype=np.int64))
+    scratch = np.empty(min(left, _BLOCK), np.float32)
+    # Written block by block: the largest tensor of the zoo has 411 MB, and every further copy of it
+    # costs more in page faults than drawing the numbers does.
+    data = BytesIO()
+    while left:
+        block = scratch[: min(left, _BLOCK)]
         generator.random(dtype=np.float32, out=block)
         np.multiply(block, span, out=block)
         np.add(block, floor, out=block)
-    data = values.tobytes()
-    # The array goes before protobuf makes its own copy: the largest tensor here has 411 MB.
-    del values
+        data.write(block)
+        left -= block.size
     _describe(tensor, name, onnx.TensorProto.FLOAT, shape)
-    tensor.raw_data = data
+    tensor.raw_data = data.getvalue()
 
 
 def constant(tensor: onnx.TensorProto, name: str, values: np.ndarray) -> None:
