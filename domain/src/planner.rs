@@ -88,7 +88,8 @@ type Set = usize;
 /// An end of a stage, and the least bottleneck of what comes after it.
 #[derive(Clone, Copy)]
 struct End {
-    cut: usize,
+    /// Units before this end on the processor of the stage, in ns.
+    before_ns: f64,
     rest: f64,
 }
 
@@ -163,7 +164,7 @@ impl<'a> Search<'a> {
         let before = self.costs.before_ns(processor);
         stack.clear();
         for first in (0..units).rev() {
-            push(stack, End { cut: first + 1, rest: self.rest[after + first + 1] });
+            push(stack, End { before_ns: before[first + 1], rest: self.rest[after + first + 1] });
             if stack.is_empty() {
                 continue;
             }
@@ -172,7 +173,7 @@ impl<'a> Search<'a> {
                     continue;
                 }
                 let receive = self.receive[sender * self.processors() + processor][first];
-                let best = crossing(stack, |end| receive + (before[end] - before[first]));
+                let best = crossing(stack, receive, before[first]);
                 let slot = self.row(set, sender) + first;
                 self.rest[slot] = self.rest[slot].min(best);
             }
@@ -260,10 +261,12 @@ fn push(stack: &mut Vec<End>, end: End) {
     stack.push(end);
 }
 
-/// Least of `max(time(end), rest)` over the stack. From its bottom to its top, `time` falls and `rest` rises.
-fn crossing(stack: &[End], time: impl Fn(usize) -> f64) -> f64 {
-    let above = stack.partition_point(|end| time(end.cut) >= end.rest);
-    let by_time = above.checked_sub(1).map_or(f64::INFINITY, |at| time(stack[at].cut));
+/// Least of `max(time, rest)` over the stack. From its bottom to its top, `time` falls and `rest` rises. The time is
+/// added up as [`stage_time_ns`] does it, so that the table holds the very numbers that schedules are predicted by.
+fn crossing(stack: &[End], receive: f64, before_first: f64) -> f64 {
+    let time = |end: &End| receive + (end.before_ns - before_first);
+    let above = stack.partition_point(|end| time(end) >= end.rest);
+    let by_time = above.checked_sub(1).map_or(f64::INFINITY, |at| time(&stack[at]));
     let by_rest = stack.get(above).map_or(f64::INFINITY, |end| end.rest);
     by_time.min(by_rest)
 }
