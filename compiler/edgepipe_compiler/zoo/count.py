@@ -86,21 +86,22 @@ def _shape(node: onnx.NodeProto, value: str, shapes: dict[str, tuple[int, ...]])
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
+    inferred = shape_inference.infer_shapes(skeleton(model), data_prop=True)
     shapes = {}
     for item in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        dims = item.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
-            shapes[item.name] = tuple(dim.dim_value for dim in dims)
+        tensor = item.type.tensor_type
+        # Without the field the rank itself is unknown; an empty one is a scalar.
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[item.name] = tuple(d.dim_value for d in tensor.shape.dim)
     return shapes
 
 
-def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with large constants as inputs: inference would copy them several times."""
-    skeleton = onnx.ModelProto(ir_version=model.ir_version)
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
-    graph = skeleton.graph
+    bare = onnx.ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    graph = bare.graph
     graph.name = model.graph.name
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)
@@ -113,4 +114,4 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         elif item.name not in declared:
             info = helper.make_tensor_value_info(item.name, item.data_type, list(item.dims))
             graph.input.append(info)
-    return skeleton
+    return bare
