@@ -1,0 +1,372 @@
+//! One walk of a tree along its schema. It finds everything that is wrong with the shape of a file, and gives back
+//! what is sound, so that the meaning of that part can be checked in the same go.
+
+use serde_json::Value as Json;
+
+use super::faults::{Faults, did_you_mean, listed};
+use super::schema::{PATTERNS, Pattern, properties};
+use super::tree::{Entry, Node, Value};
+
+/// Checks `node` against `schema`. Faulty values of known keys and faulty entries of lists are left out of what
+/// comes back; what has several possible shapes comes back whole or not at all.
+pub(super) fn check(node: &Node, schema: &Json, faults: &mut Faults) -> Option<Node> {
+    Walk { root: schema, faults }.node(node, schema)
+}
+
+struct Walk<'a> {
+    root: &'a Json,
+    faults: &'a mut Faults,
+}
+
+/// What a schema allows once references and alternatives are followed.
+struct Shapes<'a> {
+    leaves: Vec<&'a Json>,
+    /// Values that are planned: their name and what to say.
+    not_yet: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Walk<'a> {
+    fn node(&mut self, node: &Node, schema: &'a Json) -> Option<Node> {
+        let mut shapes = Shapes { leaves: Vec::new(), not_yet: Vec::new() };
+        self.collect(schema, &mut shapes);
+        if let Some(message) = planned(node, &shapes.not_yet) {
+            self.faults.add(&node.at, message);
+            return None;
+        }
+        let fitting: Vec<&Json> = shapes.leaves.iter().copied().filter(|leaf| fits(leaf, node)).collect();
+        let whole = shapes.leaves.len() > 1;
+        let before = self.faults.len();
+        let sound = match (&node.value, fitting.as_slice()) {
+            (_, []) => {
+                self.mismatch(node, &shapes.leaves);
+                None
+            }
+            (Value::Map(_), leaves) => self.mapping(node, leaves, whole),
+            (Value::List(items), [leaf, ..]) => Some(self.list(node, items, leaf)),
+            (Value::Text(text), leaves) => self.text(node, text, leaves, &shapes.leaves),
+            (Value::Integer(_) | Value::Float(_), [leaf, ..]) => self.number(node, leaf),
+            (Value::Bool(_) | Value::Null, _) => Some(node.clone()),
+        };
+        sound.filter(|_| !whole || self.faults.len() == before)
+    }
+
+    fn collect(&self, schema: &'a Json, shapes: &mut Shapes<'a>) {
+        let planned = schema["x-not-yet"].as_object().into_iter().flatten();
+        shapes.not_yet.extend(planned.filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))));
+        if let Some(reference) = schema["$ref"].as_str() {
+            let target = reference.strip_prefix('#').and_then(|path| self.root.pointer(path));
+            if let Some(target) = target {
+                self.collect(target, shapes);
+            }
+            return;
+        }
+        match schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
+            Some(alternatives) => alternatives.iter().for_each(|schema| self.collect(schema, shapes)),
+            None => shapes.leaves.push(schema),
+        }
+    }
+
+    fn mismatch(&mut self, node: &Node, leaves: &[&Json]) {
+        let number = matches!(node.value, Value::Integer(_) | Value::Float(_) | Value::Bool(_));
+        let hint = if number && leaves.iter().any(|leaf| has_type(leaf, "string")) {
+            "; put it in quotes to make it text"
+        } else {
+            ""
+        };
+        let expected = self.describe(leaves);
+        self.faults.add(&node.at, format!("expected {expected}, found {}{hint}", found(node)));
+    }
+
+    /// Checks against the alternative that shares most keys.
+    fn mapping(&mut self, node: &Node, leaves: &[&'a Json], whole: bool) -> Option<Node> {
+        let shared = |leaf: &Json| {
+            node.entries().iter().filter(|entry| properties(leaf).contains_key(&entry.key)).count()
+        };
+        // The first of equals, which is the one documented first.
+        let best = leaves.iter().copied().rev().max_by_key(|leaf| shared(leaf))?;
+        let open = leaves.iter().copied().find(|leaf| leaf["additionalProperties"].is_object());
+        if whole && shared(best) == 0 && open.is_none() {
+            let keys = || leaves.iter().flat_map(|leaf| properties(leaf).keys().map(String::as_str));
+            match node.entries() {
+                [] => self.faults.add(&node.at, format!("empty; expected {}", listed(keys(), "or"))),
+                entries => {
+                    for entry in entries {
+                        self.unknown(entry, keys());
+                    }
+                }
+            }
+            return None;
+        }
+        let others: Vec<&str> = leaves
+            .iter()
+            .filter(|leaf| !std::ptr::eq(**leaf, best))
+            .flat_map(|leaf| properties(leaf).keys().map(String::as_str))
+            .collect();
+        Some(self.entries(node, best, &others))
+    }
+
+    fn entries(&mut self, node: &Node, schema: &'a Json, others: &[&str]) -> Node {
+        let known = properties(schema);
+        let more = &schema["additionalProperties"];
+        let mut sound = Vec::new();
+        for entry in node.entries() {
+            let value = if let Some(property) = known.get(&entry.key) {
+                self.node(&entry.value, property)
+            } else if more.is_object() {
+                let named = self.name(entry, &schema["propertyNames"]);
+                let before = self.faults.len();
+                self.node(&entry.value, more).filter(|_| named && self.faults.len() == before)
+            } else if others.contains(&entry.key.as_str()) {
+                let beside = listed(known.keys().map(String::as_str), "or");
+                let message =
+                    format!("{:?} cannot stand beside {beside:?}; make it an entry of its own", entry.key);
+                self.faults.add(&entry.key_at, message);
+                None
+            } else {
+                self.unknown(entry, known.keys().map(String::as_str));
+                None
+            };
+            sound.extend(value.map(|value| Entry { value, ..entry.clone() }));
+        }
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
+            if node.get(name).is_none() {
+                let expected =
+                    known.get(name).map_or_else(String::new, |schema| self.describe_schema(schema));
+                self.faults.add(&node.at, format!("the key {name:?} is missing; expected {expected}"));
+            }
+        }
+        if schema["minProperties"].as_u64().is_some_and(|least| (node.entries().len() as u64) < least) {
+            self.faults.add(&node.at, "an empty mapping; expected at least one entry");
+        }
+        Node { at: node.at.clone(), value: Value::Map(sound) }
+    }
+
+    fn unknown<'k>(&mut self, entry: &Entry, known: impl Iterator<Item = &'k str> + Clone) {
+        let nearest = did_you_mean(&entry.key, known.clone());
+        let expected = listed(known, "or");
+        let message = format!("unknown key {:?}; expected {expected}{nearest}", entry.key);
+        self.faults.add(&entry.key_at, message);
+    }
+
+    fn name(&mut self, entry: &Entry, schema: &Json) -> bool {
+        let Some(pattern) = pattern_of(schema) else { return true };
+        let allowed = (pattern.allows)(&entry.key);
+        if !allowed {
+            self.faults.add(&entry.key_at, format!("expected {}, found {:?}", pattern.called, entry.key));
+        }
+        allowed
+    }
+
+    fn list(&mut self, node: &Node, items: &[Node], schema: &'a Json) -> Node {
+        let least = schema["minItems"].as_u64().unwrap_or(0);
+        if (items.len() as u64) < least {
+            let found = match items.len() {
+                0 => "an empty list".to_owned(),
+                1 => "a list of one".to_owned(),
+                count => format!("a list of {count}"),
+            };
+            let entries = if least == 1 { "entry" } else { "entries" };
+            self.faults.add(&node.at, format!("{found}; expected at least {least} {entries}"));
+        }
+        let mut sound: Vec<Node> = Vec::new();
+        for item in items {
+            let before = self.faults.len();
+            let Some(item) = self.node(item, &schema["items"]) else { continue };
+            if schema["uniqueItems"] == true
+                && let Some(first) = sound.iter().find(|other| same(other, &item))
+            {
+                let line = first.at.place.map_or_else(String::new, |(line, _)| format!(" in line {line}"));
+                let what = match item.value {
+                    Value::List(_) | Value::Map(_) => "an equal entry".to_owned(),
+                    _ => found(&item),
+                };
+                let message = format!("{what} stands in this list twice; the first is{line}");
+                self.faults.add(&item.at, message);
+            } else if self.faults.len() == before {
+                sound.push(item);
+            }
+        }
+        Node { at: node.at.clone(), value: Value::List(sound) }
+    }
+
+    /// `leaves` are the alternatives that are text, `all` every one.
+    fn text(&mut self, node: &Node, text: &str, leaves: &[&'a Json], all: &[&'a Json]) -> Option<Node> {
+        if leaves.iter().any(|leaf| words(leaf).any(|word| word == text)) {
+            return Some(node.clone());
+        }
+        let Some(open) = leaves.iter().find(|leaf| words(leaf).next().is_none()) else {
+            let settings = all.iter().any(|leaf| properties(leaf).contains_key(text));
+            let hint = if settings {
+                format!("; it needs settings, as in {{ {text}: … }}")
+            } else {
+                did_you_mean(text, leaves.iter().flat_map(|leaf| words(leaf)))
+            };
+            let expected = self.describe(all);
+            self.faults.add(&node.at, format!("expected {expected}, found {text:?}{hint}"));
+            return None;
+        };
+        match pattern_of(open) {
+            Some(pattern) if !(pattern.allows)(text) => {
+                self.faults.add(&node.at, format!("expected {}, found {text:?}", pattern.called));
+                None
+            }
+            _ => Some(node.clone()),
+        }
+    }
+
+    fn number(&mut self, node: &Node, schema: &Json) -> Option<Node> {
+        let value = match node.value {
+            Value::Integer(value) => value as f64,
+            Value::Float(value) => value,
+            _ => return None,
+        };
+        let whole = has_type(schema, "integer");
+        let low = schema["minimum"].as_f64().is_some_and(|least| value < least)
+            || schema["exclusiveMinimum"].as_f64().is_some_and(|least| value <= least);
+        let high = schema["maximum"].as_f64().is_some_and(|most| value > most)
+            || matches!(node.value, Value::Integer(value) if value > largest(schema));
+        if low || high || !value.is_finite() || (whole && matches!(node.value, Value::Float(_))) {
+            let expected = self.describe(&[schema]);
+            self.faults.add(&node.at, format!("expected {expected}, found {}", found(node)));
+            return None;
+        }
+        Some(node.clone())
+    }
+
+    fn describe_schema(&self, schema: &'a Json) -> String {
+        let mut shapes = Shapes { leaves: Vec::new(), not_yet: Vec::new() };
+        self.collect(schema, &mut shapes);
+        self.describe(&shapes.leaves)
+    }
+
+    /// What alternatives allow, in words.
+    fn describe(&self, leaves: &[&'a Json]) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        let mut keys: Vec<&str> = Vec::new();
+        for leaf in leaves {
+            if leaf["type"] == "null" {
+                continue;
+            }
+            if has_type(leaf, "object") && !leaf["additionalProperties"].is_object() {
+                keys.extend(properties(leaf).keys().map(String::as_str));
+            } else {
+                parts.push(self.describe_leaf(leaf));
+            }
+        }
+        if !keys.is_empty() {
+            parts.push(format!(
+                "a mapping with {}",
+                listed(keys, if leaves.len() > 1 { "or" } else { "and" })
+            ));
+        }
+        listed(parts.iter().map(String::as_str), "or")
+    }
+
+    fn describe_leaf(&self, leaf: &'a Json) -> String {
+        let words: Vec<&str> = words(leaf).collect();
+        if !words.is_empty() {
+            return listed(words, "or");
+        }
+        if let Some(pattern) = pattern_of(leaf) {
+            return pattern.called.to_owned();
+        }
+        if has_type(leaf, "array") {
+            return "a list".to_owned();
+        }
+        if has_type(leaf, "object") {
+            return "a mapping of names".to_owned();
+        }
+        if has_type(leaf, "boolean") {
+            return "true or false".to_owned();
+        }
+        if has_type(leaf, "integer") || has_type(leaf, "number") {
+            let kind = if has_type(leaf, "integer") { "a whole number" } else { "a number" };
+            let above = leaf["exclusiveMinimum"].as_f64().map(|least| format!(" above {least}"));
+            let least = leaf["minimum"].as_f64();
+            return match (above, least, leaf["maximum"].as_f64()) {
+                (Some(above), _, Some(most)) => format!("{kind}{above}, at most {most}"),
+                (_, Some(least), Some(most)) => format!("{kind} from {least} to {most}"),
+                (_, Some(least), None) => format!("{kind} of at least {least}"),
+                _ => kind.to_owned(),
+            };
+        }
+        "text".to_owned()
+    }
+}
+
+/// What to say where the value is one that is planned.
+fn planned(node: &Node, not_yet: &[(&str, &str)]) -> Option<String> {
+    let asked = node.text().or_else(|| Some(node.entries().first()?.key.as_str()))?;
+    not_yet.iter().find(|(name, _)| *name == asked).map(|(name, text)| format!("{name:?}: {text}"))
+}
+
+fn has_type(schema: &Json, name: &str) -> bool {
+    match &schema["type"] {
+        Json::String(one) => one == name,
+        Json::Array(several) => several.iter().any(|one| one == name),
+        _ => false,
+    }
+}
+
+fn fits(leaf: &Json, node: &Node) -> bool {
+    has_type(
+        leaf,
+        match node.value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Integer(_) | Value::Float(_) => {
+                return has_type(leaf, "integer") || has_type(leaf, "number");
+            }
+            Value::Text(_) => "string",
+            Value::List(_) => "array",
+            Value::Map(_) => "object",
+        },
+    )
+}
+
+/// The words a schema allows, where it allows nothing else.
+fn words(schema: &Json) -> impl Iterator<Item = &str> {
+    let listed = schema["enum"].as_array().into_iter().flatten();
+    schema["const"].as_str().into_iter().chain(listed.filter_map(Json::as_str))
+}
+
+fn pattern_of(schema: &Json) -> Option<&'static Pattern> {
+    let text = schema["pattern"].as_str()?;
+    PATTERNS.iter().find(|pattern| pattern.text == text)
+}
+
+/// The largest number the type behind the schema holds.
+fn largest(schema: &Json) -> i128 {
+    match schema["format"].as_str() {
+        Some("uint16") => u16::MAX.into(),
+        Some("uint32") => u32::MAX.into(),
+        _ => u64::MAX.into(),
+    }
+}
+
+/// Equal whatever the places.
+fn same(a: &Node, b: &Node) -> bool {
+    match (&a.value, &b.value) {
+        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Map(a), Value::Map(b)) => {
+            let other = |key: &str| b.iter().find(|entry| entry.key == key);
+            a.len() == b.len()
+                && a.iter()
+                    .all(|entry| other(&entry.key).is_some_and(|other| same(&entry.value, &other.value)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// A value in words.
+pub(super) fn found(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Integer(value) => value.to_string(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Text(text) => format!("{text:?}"),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a mapping".to_owned(),
+    }
+}

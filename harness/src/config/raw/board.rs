@@ -1,0 +1,175 @@
+//! A board's file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::ordered::Ordered;
+use super::{Auto, CudaArch, Glibc, NAME, Name, Text};
+
+/// A machine to measure on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Board {
+    /// Name of the board, the same as the file's.
+    pub(in crate::config) board: Name,
+    /// How to reach it.
+    pub(in crate::config) connect: Connect,
+    /// What is built for it; where it is left out, this machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) target: Option<Target>,
+    /// Its processors by name, or `auto`: found on the board.
+    pub(in crate::config) processors: Processors,
+    /// Its power meter.
+    pub(in crate::config) power: Power,
+    /// The state it is brought to before measuring and restored from after.
+    pub(in crate::config) state: State,
+}
+
+/// How a board is reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(in crate::config) enum Connect {
+    /// It is this machine.
+    Local,
+    /// Over SSH.
+    Ssh(Ssh),
+}
+
+/// Where the board listens. What is left out comes from OpenSSH's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Ssh {
+    /// Host name, address or alias of OpenSSH's configuration.
+    pub(in crate::config) host: Text,
+    /// User on the board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) user: Option<Text>,
+    /// Port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub(in crate::config) port: Option<u16>,
+    /// File of the private key; `~/` is the home folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) identity: Option<Text>,
+    /// Host to go through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) jump: Option<Text>,
+}
+
+/// What the board's binaries are built for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Target {
+    /// Target triple.
+    pub(in crate::config) triple: Triple,
+    /// Version of the board's C library, such as "2.27" (in quotes); binaries need no newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) glibc: Option<Glibc>,
+}
+
+/// Targets that can be built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Triple {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64-unknown-linux-gnu")]
+    X86,
+    /// 64-bit Arm.
+    #[serde(rename = "aarch64-unknown-linux-gnu")]
+    Arm,
+}
+
+impl Triple {
+    /// The triple as written.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::X86 => "x86_64-unknown-linux-gnu",
+            Self::Arm => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// The architecture, as [`std::env::consts::ARCH`] calls it.
+    pub const fn architecture(self) -> &'static str {
+        match self {
+            Self::X86 => "x86_64",
+            Self::Arm => "aarch64",
+        }
+    }
+}
+
+/// The processors of a board.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::config) enum Processors {
+    /// `auto`: found on the board.
+    Auto(Auto),
+    /// By name.
+    Listed(
+        #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": NAME }))] Ordered<Processor>,
+    ),
+}
+
+/// A processor: CPUs, or a GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Processor {
+    /// Its CPUs as the kernel numbers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), inner(range(max = 4095)), extend("uniqueItems" = true))]
+    pub(in crate::config) cpus: Option<Vec<u32>>,
+    /// Threads of a stage; left out: one a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub(in crate::config) threads: Option<u32>,
+    /// CPU to compile for, as LLVM names it; left out: found on the board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) mcpu: Option<Name>,
+    /// A GPU in place of CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) cuda: Option<Cuda>,
+}
+
+/// An NVIDIA GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Cuda {
+    /// Architecture to compile for.
+    pub(in crate::config) arch: CudaArch,
+}
+
+/// A power meter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(extend("x-not-yet" = {
+    "rapl": "power readings through RAPL are planned and not built yet; use none"
+}))]
+pub(in crate::config) enum Power {
+    /// Energy is not measured.
+    None,
+    /// INA3221 sensors.
+    Ina3221(Ina3221),
+}
+
+/// INA3221 sensors, found by name; rails by label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Ina3221 {
+    /// Label of the rail that feeds everything measured.
+    pub(in crate::config) total: Text,
+}
+
+/// State of a board; what is left out is not touched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct State {
+    /// Power mode, as `nvpmodel` numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 255))]
+    pub(in crate::config) nvpmodel: Option<u32>,
+    /// Whether `jetson_clocks` pins the clocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) jetson_clocks: Option<bool>,
+    /// A trial begins only below this temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 125))]
+    pub(in crate::config) max_temperature_c: Option<f64>,
+}

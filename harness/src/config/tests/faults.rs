@@ -1,0 +1,267 @@
+//! What is said of files that are wrong: one table a file, one snapshot a table.
+
+use super::super::Overrides;
+use super::{BOARD, EXPERIMENT, Scratch};
+use std::fmt::Write;
+
+/// A case: its title, what to replace in the sound file, and by what.
+type Case<'a> = (&'a str, &'a str, &'a str);
+
+/// The faults of every case, as one text.
+fn check(file: &str, sound: &str, table: &[Case<'_>]) -> String {
+    let mut text = String::new();
+    for (title, from, to) in table {
+        assert!(sound.contains(from), "{title}: the sound file has no {from:?}");
+        let scratch = Scratch::new();
+        scratch.write(file, &sound.replacen(from, to, 1));
+        let faults = scratch.faults("bench", "sound", &Overrides::default());
+        assert_ne!(faults, "no faults", "{title}");
+        writeln!(text, "# {title}\n{faults}\n").expect("text can be written");
+    }
+    text
+}
+
+#[test]
+fn experiments() {
+    let table = [
+        ("unknown key", "trials: 3", "trails: 3"),
+        ("unknown key in a group", "min_frames: 5", "min_frame: 5"),
+        ("a key of another group", "seed: 7", "max_seconds: 7"),
+        ("duplicate key", "trials: 3", "trials: 3\ntrials: 4"),
+        ("a tab", "  - single", "\t- single"),
+        ("no YAML", "networks: [resnet18]", "networks: [resnet18"),
+        ("an anchor and an alias", "trials: 3", "trials: &t 3\nseed: *t"),
+        ("a tag", "trials: 3", "trials: !!int 3"),
+        ("a list as a key", "trials: 3", "[trials]: 3"),
+        ("text for a number", "trials: 3", "trials: three"),
+        ("a quoted number", "trials: 3", "trials: \"3\""),
+        ("a fraction for a whole number", "trials: 3", "trials: 3.0"),
+        ("nothing for a number", "trials: 3", "trials:"),
+        ("no trials", "trials: 3", "trials: 0"),
+        ("negative trials", "trials: 3", "trials: -3"),
+        ("too large for any number", "trials: 3", "trials: 99999999999999999999999999999999999999999999"),
+        ("a negative duration", "min_seconds: 0.1", "min_seconds: -0.1"),
+        ("an endless duration", "max_seconds: 10", "max_seconds: .inf"),
+        ("no duration", "max_seconds: 10", "max_seconds: 0"),
+        ("a duration with a unit", "max_seconds: 10", "max_seconds: 10s"),
+        ("minimum above maximum", "min_seconds: 1", "min_seconds: 11"),
+        ("minimum above the default's maximum", "min_frames: 30", "min_frames: 300000"),
+        ("maximum below the default's minimum", "trials: 3", "profile: { max_seconds: 0.1 }"),
+        ("a number for a group", "frames: { seed: 7, distinct: 4 }", "frames: 7"),
+        ("nothing for a group", "frames: { seed: 7, distinct: 4 }", "frames:"),
+        ("no networks", "[resnet18]", "[]"),
+        ("networks missing", "networks: [resnet18]\n", ""),
+        ("one network, not a list", "[resnet18]", "resnet18"),
+        ("unknown network", "resnet18", "resnet-81"),
+        ("several unknown networks", "[resnet18]", "\n  - resnet19\n  - squeezenet\n  - whatever"),
+        ("a network twice", "[resnet18]", "[resnet18, tiny, resnet18]"),
+        ("a network's name with a blank", "[resnet18]", "[\"resnet 18\", \"$(reboot)\", ../../etc/passwd]"),
+        ("a number for a network", "[resnet18]", "[18]"),
+        ("unknown kind of schedule", "- single: each", "- singel: each"),
+        ("two schedules in one entry", "- single: each", "- single: each\n    replicate: all"),
+        ("a word for a schedule", "- single: each", "- pipeline"),
+        ("an empty schedule", "- single: each", "- {}"),
+        ("a schedule twice", "- single: each", "- single: each\n  - single: each"),
+        (
+            "no schedules",
+            "  - single: each\n  - pipeline: [{ processor: big, until: layer3 }, { processor: little }]\n",
+            "  []\n",
+        ),
+        ("a reserved word", "- single: each", "- single: all"),
+        ("unknown word for a pipeline", "- single: each", "- pipeline: automatic"),
+        ("unknown word for replicas", "- single: each", "- replicate: each"),
+        ("a pipeline of one", "- single: each", "- pipeline: [{ processor: big }]"),
+        ("unknown key of a stage", "until: layer3", "untill: layer3"),
+        ("until on the last stage", "{ processor: little }", "{ processor: little, until: fc }"),
+        ("until missing", ", until: layer3", ""),
+        ("a processor twice in a pipeline", "processor: little", "processor: big"),
+        ("a processor twice among some", "- single: each", "- pipeline: { processors: [big, big] }"),
+        ("unknown processor", "processor: little", "processor: litle"),
+        (
+            "unknown processors everywhere",
+            "- single: each",
+            "- single: gpu\n  - replicate: [big, a57]\n  - pipeline: { processors: [a57, little] }",
+        ),
+        ("unknown objective", "trials: 3", "objective: troughput"),
+        ("energy, planned", "trials: 3", "objective: energy"),
+        ("energy with a bound, planned", "trials: 3", "objective: { energy: { min_fps: 30 } }"),
+        ("a peer, planned", "- single: each", "- peer: onnxruntime\n    threads: 1"),
+        ("another name than the file's", "experiment: sound", "experiment: loud"),
+        ("name missing", "experiment: sound\n", ""),
+        ("an empty file", EXPERIMENT, ""),
+        ("a list for a file", EXPERIMENT, "- a\n- b\n"),
+        ("two documents", "trials: 3", "trials: 3\n---\ntrials: 4"),
+        (
+            "several at once",
+            "trials: 3\nwarm_up: {",
+            "trials: 0\nretries: 3\nsede: 2\ntolerance: 2\nwarm_up: { min_secs: 1,",
+        ),
+    ];
+    insta::assert_snapshot!(check("experiments/sound.yaml", EXPERIMENT, &table));
+}
+
+#[test]
+fn boards() {
+    let sound = "board: bench
+connect: { ssh: { host: tx2.lab, user: nvidia } }
+target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }
+processors:
+  big: { cpus: [0, 1], threads: 1 }
+  little: { cpus: [2] }
+  gpu: { cuda: { arch: sm_62 } }
+power: { ina3221: { total: VDD_IN } }
+state: { nvpmodel: 0, max_temperature_c: 45 }
+";
+    let table = [
+        ("unknown key", "power:", "powre:"),
+        ("another name than the file's", "board: bench", "board: bank"),
+        ("name missing", "board: bench\n", ""),
+        ("unknown way to connect", "{ ssh: { host: tx2.lab, user: nvidia } }", "telnet"),
+        ("unknown way to connect, with settings", "ssh:", "shs:"),
+        ("host missing", "host: tx2.lab, ", ""),
+        ("an empty host", "host: tx2.lab", "host: \"\""),
+        ("a port too large", "user: nvidia", "port: 70000"),
+        ("target missing", "target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }\n", ""),
+        ("unknown triple", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu"),
+        ("glibc without quotes", "\"2.27\"", "2.27"),
+        ("glibc with a word", "\"2.27\"", "latest"),
+        (
+            "no processors",
+            "processors:\n  big: { cpus: [0, 1], threads: 1 }\n  little: { cpus: [2] }\n  gpu: { cuda: { arch: sm_62 } }\n",
+            "processors: {}\n",
+        ),
+        (
+            "processors as a list",
+            "processors:\n  big: { cpus: [0, 1], threads: 1 }\n  little: { cpus: [2] }\n  gpu: { cuda: { arch: sm_62 } }\n",
+            "processors: [big, little]\n",
+        ),
+        ("a processor's name with a blank", "  big:", "  \"big one\":"),
+        ("a reserved name", "  gpu:", "  auto:"),
+        ("a processor twice", "  little:", "  big:"),
+        ("overlapping CPUs", "[2]", "[2, 1]"),
+        ("a CPU twice", "[2]", "[2, 2]"),
+        ("a negative CPU", "[2]", "[-2]"),
+        ("no CPUs", "[2]", "[]"),
+        ("a range of CPUs", "[2]", "2-3"),
+        ("more threads than CPUs", "threads: 1", "threads: 3"),
+        ("no threads", "threads: 1", "threads: 0"),
+        ("CPUs and a GPU", "cpus: [2]", "cpus: [2], cuda: { arch: sm_62 }"),
+        ("neither CPUs nor a GPU", "{ cpus: [2] }", "{ mcpu: cortex-a57 }"),
+        ("nothing", "{ cpus: [2] }", ""),
+        ("threads of a GPU", "cuda: { arch: sm_62 }", "cuda: { arch: sm_62 }, threads: 2"),
+        ("a CUDA architecture", "sm_62", "6.2"),
+        ("unknown power meter", "ina3221:", "ina3321:"),
+        ("a power meter without its rail", "{ ina3221: { total: VDD_IN } }", "ina3221"),
+        ("a power meter, planned", "{ ina3221: { total: VDD_IN } }", "rapl"),
+        ("text for truth", "nvpmodel: 0", "jetson_clocks: yes"),
+        ("too hot", "45", "450"),
+        ("several at once", "threads: 1", "threads: 3, cores: 2 }\n  third: { cpus: [1, 2], thread: 1"),
+    ];
+    insta::assert_snapshot!(check("boards/bench.yaml", sound, &table));
+}
+
+#[test]
+fn this_machine_is_no_other() {
+    let foreign = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
+    let scratch = Scratch::new();
+    scratch
+        .write("boards/bench.yaml", &format!("{BOARD}target: {{ triple: {foreign}-unknown-linux-gnu }}\n"));
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert!(faults.starts_with("failed to read configs/boards/bench.yaml:5:19: "), "{faults}");
+    assert!(faults.contains("is not for this machine"), "{faults}");
+}
+
+#[test]
+fn networks() {
+    let sound = "network: mine\nonnx: mine.onnx\n";
+    let sum = "a1".repeat(32);
+    let wrong = format!("{sound}sha256: {sum}\n");
+    let table = [
+        ("unknown key", "network: mine\nonnx: mine.onnx\noonx: x\n"),
+        ("file missing", "network: mine\nonnx: gone.onnx\n"),
+        (
+            "file missing, address known",
+            "network: mine\nonnx: gone.onnx\nurl: https://example.org/gone.onnx\n",
+        ),
+        ("a folder", "network: mine\nonnx: .\n"),
+        ("key missing", "network: mine\n"),
+        ("a sum in capitals", "network: mine\nonnx: mine.onnx\nsha256: ABCDEF\n"),
+        ("another sum", &wrong),
+        ("no address", "network: mine\nonnx: mine.onnx\nurl: example.org/mine.onnx\n"),
+        ("another name than the file's", "network: yours\nonnx: mine.onnx\n"),
+    ];
+    let mut text = String::new();
+    let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
+    for (title, file) in table {
+        let scratch = Scratch::new();
+        scratch.write("networks/mine.yaml", file).write("networks/mine.onnx", "hello");
+        let faults = scratch.faults("bench", "sound", &overrides);
+        assert_ne!(faults, "no faults", "{title}");
+        writeln!(text, "# {title}\n{faults}\n").expect("text can be written");
+    }
+    let scratch = Scratch::new();
+    scratch.write("networks/resnet18.yaml", "network: resnet18\nonnx: x.onnx\n");
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    write!(text, "# a name of the zoo\n{faults}").expect("text can be written");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn command_line() {
+    let set = |text: &str| Overrides { set: vec![text.to_owned()], ..Overrides::default() };
+    let networks = ["resnet-18".to_owned(), "my net".to_owned()].to_vec();
+    let plain = Overrides::default();
+    let table = [
+        ("unknown board", "bunch", "sound", plain.clone()),
+        ("unknown experiment", "bench", "sund", plain.clone()),
+        ("both, and nothing near", "tx2-lab", "nightly", plain.clone()),
+        ("names that are none", "../bench", "$(reboot)", plain.clone()),
+        ("an empty name", "", "sound", plain),
+        ("unknown networks", "bench", "sound", Overrides { networks, ..Overrides::default() }),
+        ("no trials", "bench", "sound", Overrides { trials: Some("0".to_owned()), ..Overrides::default() }),
+        (
+            "trials in words",
+            "bench",
+            "sound",
+            Overrides { trials: Some("many".to_owned()), ..Overrides::default() },
+        ),
+        ("unknown setting", "bench", "sound", set("measure.min_second=1")),
+        ("a wrong value", "bench", "sound", set("queue_depth=none")),
+        ("a minimum above its maximum", "bench", "sound", set("measure.min_seconds=60")),
+        ("no value", "bench", "sound", set("measure.min_seconds")),
+        ("no key", "bench", "sound", set("=1")),
+        ("the name", "bench", "sound", set("experiment=x")),
+        ("no YAML", "bench", "sound", set("networks=[")),
+        ("unknown processor", "bench", "sound", set("schedules=[{single: bug}]")),
+    ];
+    let mut text = String::new();
+    for (title, board, experiment, overrides) in table {
+        let faults = Scratch::new().faults(board, experiment, &overrides);
+        assert_ne!(faults, "no faults", "{title}");
+        writeln!(text, "# {title}\n{faults}\n").expect("text can be written");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn all_files_are_reported_at_once() {
+    let scratch = Scratch::new();
+    scratch.write("boards/bench.yaml", &BOARD.replace("threads: 1", "threads: 9"));
+    scratch.write("networks/mine.yaml", "network: mine\nonnx: gone.onnx\n");
+    let experiment = EXPERIMENT.replace("[resnet18]", "[resnet81, mine]").replace("trials: 3", "trails: 3");
+    scratch.write("experiments/sound.yaml", &experiment.replace("processor: big", "processor: bug"));
+    insta::assert_snapshot!(scratch.faults("bench", "sound", &Overrides::default()));
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("configs/experiments/sound.yaml");
+    std::fs::write(&path, b"experiment: sound\nnetworks: [\xff\xfe]\n").expect("files can be written");
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: not UTF-8 text, in line 2");
+    std::fs::remove_file(&path).expect("files can be removed");
+    std::fs::create_dir(&path).expect("folders can be made");
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a folder; expected a file");
+}

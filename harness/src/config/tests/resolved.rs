@@ -1,0 +1,196 @@
+//! What comes out of sound files.
+
+use std::time::Duration;
+
+use super::super::{
+    Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Objective, Overrides,
+    Power, Processors, ScheduleSpec, check_processors, load, names,
+};
+use super::{EXPERIMENT, Scratch, root};
+
+fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
+    scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+#[test]
+fn what_is_left_out_comes_from_the_defaults() {
+    let loaded = sound(&Scratch::new(), &Overrides::default());
+    assert_eq!(loaded.board.connect, Connect::Local);
+    assert_eq!(loaded.board.power, Power::None);
+    let Experiment { trials, objective, measure, isolate, queue_depth, tolerance, cooldown, seed, .. } =
+        loaded.experiment;
+    assert_eq!((trials, objective, seed), (3, Objective::Throughput, 1));
+    let measure_expected = Measure {
+        min_frames: 30,
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(10),
+        max_frames: 200_000,
+    };
+    assert_eq!(measure, measure_expected);
+    let isolate_expected =
+        Isolate { min_frames: 5, min: Duration::from_millis(100), max: Duration::from_secs(2) };
+    assert_eq!(isolate, Some(isolate_expected));
+    assert_eq!((queue_depth, cooldown), (2, Duration::ZERO));
+    assert!((tolerance - 1e-4).abs() < f64::EPSILON);
+}
+
+#[test]
+fn schedules_of_every_kind() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let stage = |processor: &str, until: Option<&str>| ManualStage {
+        processor: processor.to_owned(),
+        until: until.map(str::to_owned),
+    };
+    let table = [
+        ("single: each", ScheduleSpec::SingleEach),
+        ("single: big", ScheduleSpec::Single("big".to_owned())),
+        ("pipeline: auto", ScheduleSpec::PipelineAuto { processors: None }),
+        (
+            "pipeline: { processors: [little, big] }",
+            ScheduleSpec::PipelineAuto { processors: Some(names(&["little", "big"])) },
+        ),
+        (
+            "pipeline: [{ processor: little, until: layer2.0.relu }, { processor: big }]",
+            ScheduleSpec::PipelineManual(vec![stage("little", Some("layer2.0.relu")), stage("big", None)]),
+        ),
+        ("replicate: all", ScheduleSpec::ReplicateAll),
+        ("replicate: [big, little]", ScheduleSpec::Replicate(names(&["big", "little"]))),
+    ];
+    let scratch = Scratch::new();
+    for (text, expected) in table {
+        let overrides = Overrides { set: vec![format!("schedules=[{{{text}}}]")], ..Overrides::default() };
+        assert_eq!(sound(&scratch, &overrides).experiment.schedules, [expected], "{text}");
+    }
+}
+
+#[test]
+fn the_command_line_goes_over_the_file() {
+    let overrides = Overrides {
+        networks: vec!["alexnet".to_owned(), "tiny".to_owned()],
+        trials: Some("9".to_owned()),
+        set: vec![
+            "measure.min_seconds = 2.5".to_owned(),
+            "isolate.enabled=false".to_owned(),
+            "seed=0x10".to_owned(),
+        ],
+    };
+    let experiment = sound(&Scratch::new(), &overrides).experiment;
+    let networks: Vec<&str> = experiment.networks.iter().map(NetworkSource::name).collect();
+    assert_eq!(networks, ["alexnet", "tiny"]);
+    assert_eq!((experiment.trials, experiment.seed, experiment.isolate), (9, 16, None));
+    assert_eq!(experiment.measure.min, Duration::from_millis(2500));
+    assert_eq!(experiment.measure.min_frames, 30, "what is beside it stays");
+}
+
+#[test]
+fn an_own_network_is_found_beside_its_file() {
+    let scratch = Scratch::new();
+    // printf hello | sha256sum
+    let sum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let text = format!("network: mine\nonnx: models/mine.onnx\nsha256: {sum}\n");
+    scratch.write("networks/mine.yaml", &text).write("networks/models/mine.onnx", "hello");
+    let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
+    let loaded = sound(&scratch, &overrides);
+    let NetworkSource::Onnx { name, path, sha256, url } = &loaded.experiment.networks[0] else {
+        panic!("{:?}", loaded.experiment.networks)
+    };
+    assert_eq!((name.as_str(), sha256.as_deref(), url), ("mine", Some(sum), &None));
+    assert_eq!(*path, scratch.path().join("configs/networks/models/mine.onnx"));
+    round_trip(loaded);
+}
+
+#[test]
+fn this_machine_needs_no_file() {
+    let scratch = Scratch::new();
+    scratch.write("experiments/e.yaml", "experiment: e\nnetworks: [tiny]\n");
+    let loaded =
+        scratch.load("local", "e", &Overrides::default()).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(loaded.board.processors, Processors::Auto);
+    assert_eq!(loaded.experiment.schedules.len(), 2);
+}
+
+#[test]
+fn processors_that_are_found_later_are_checked_later() {
+    let loaded = Scratch::new().load("local", "sound", &Overrides::default());
+    let experiment = loaded.unwrap_or_else(|faults| panic!("{faults}")).experiment;
+    assert_eq!(check_processors(&experiment, &["big", "little"]), Ok(()));
+    let faults = check_processors(&experiment, &["big", "litle"]).expect_err("little is not there");
+    let expected = "failed to read configs/experiments/sound.yaml:5:64: unknown processor \"little\"; the board \
+                    has big and litle; did you mean \"litle\"?";
+    assert_eq!(faults.to_string(), expected);
+}
+
+/// Stored text reads back to an equal configuration, and writing that again gives the same text.
+fn round_trip(mut loaded: Loaded) {
+    let text = loaded.to_yaml().expect("it can be written");
+    let mut back = Loaded::from_yaml(&text).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    assert_eq!(back.to_yaml().expect("it can be written"), text);
+    // Places are those of the stored text now.
+    let names = |loaded: &Loaded| -> Vec<String> {
+        loaded.experiment.mentions.iter().map(|mention| mention.processor.clone()).collect()
+    };
+    assert_eq!(names(&back), names(&loaded));
+    for experiment in [&mut loaded.experiment, &mut back.experiment] {
+        experiment.mentions.clear();
+        experiment.cuts.clear();
+    }
+    assert_eq!(back, loaded, "{text}");
+}
+
+#[test]
+fn every_committed_configuration_survives_the_database() {
+    for board in names(&root(), Kind::Board) {
+        for experiment in names(&root(), Kind::Experiment) {
+            let loaded = load(&root(), &board, &experiment, &Overrides::default());
+            round_trip(loaded.unwrap_or_else(|faults| panic!("{faults}")));
+        }
+    }
+}
+
+#[test]
+fn odd_values_survive_the_database() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "boards/bench.yaml",
+        "board: bench
+connect: { ssh: { host: \"2001:db8::1\", user: \"o'neil $(id) \\\"x\\\" # y\", port: 2222 } }
+target: { triple: x86_64-unknown-linux-gnu, glibc: \"2.30\" }
+processors: { \"1\": { cpus: [7] }, \"true\": { cuda: { arch: sm_87 } } }
+state: { jetson_clocks: false, max_temperature_c: 45.5 }
+",
+    );
+    scratch.write(
+        "experiments/sound.yaml",
+        "experiment: sound
+networks: [tiny]
+schedules:
+  - pipeline: [{ processor: \"true\", until: \"0x1f\" }, { processor: \"1\" }]
+  - replicate: all
+  - pipeline: { processors: [\"1\", \"true\"] }
+seed: 18446744073709551615
+isolate: { enabled: false }
+cooldown_seconds: 0.000000001
+measure: { min_seconds: 0.1, max_seconds: 86399.999999999 }
+tolerance: 1e-7
+",
+    );
+    round_trip(sound(&scratch, &Overrides::default()));
+}
+
+#[test]
+fn stored_text_that_was_tampered_with_is_refused() {
+    let scratch = Scratch::new();
+    let text = sound(&scratch, &Overrides::default()).to_yaml().expect("it can be written");
+    let broken = text.replace("trials: 3", "trials: none").replace("- resnet18", "- resnet19");
+    let faults = Loaded::from_yaml(&broken).expect_err("trials are no number").to_string();
+    assert!(faults.contains("failed to read the stored configuration:"), "{faults}");
+    assert!(faults.contains("expected a whole number from 1 to 10000, found \"none\""), "{faults}");
+    assert!(Loaded::from_yaml("").is_err());
+}
+
+#[test]
+fn a_mark_at_the_beginning_and_carriage_returns_do_no_harm() {
+    let scratch = Scratch::new();
+    scratch.write("experiments/sound.yaml", &format!("\u{feff}{}", EXPERIMENT.replace('\n', "\r\n")));
+    assert_eq!(sound(&scratch, &Overrides::default()).experiment.trials, 3);
+}
