@@ -12,7 +12,7 @@ from tvm import te
 
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit
-from . import convolution, dense, depthwise, elementwise, emit, fallback, layout, pooling
+from . import convolution, dense, depthwise, elementwise, emit, fallback, layout, pooling, reshape
 from .epilogue import Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed
@@ -48,6 +48,8 @@ def lower(
             rules = [lambda: pooling.lower(graph, unit, target)]
         elif anchor.op in PRODUCTS:
             rules = [lambda: dense.lower(graph, unit, target, native)]
+        elif anchor.op in SHAPE_ONLY:
+            rules = [lambda: reshape.lower(graph, unit, target, native)]
         elif anchor.op == "Concat":
             rules = [lambda: elementwise.lower_concat(graph, unit, target, native)]
         else:

@@ -1,25 +1,43 @@
 """Direct convolution: packed or plain input, packed result, any window, dilation and group.
 
-For each row of results a tile of the output width, for one or several blocks of output channels, is kept
-in registers while the reduction runs over input channels and window. Bias, residual and activation are
-applied to the tile before it is stored. The first convolution of a network reads the plain image, so
-nothing is repacked for it.
+A tile of results (columns, for narrow images also rows, for one or several blocks of output channels)
+stays in registers while the sum runs over input channels and window. Bias, residual and activation are
+applied to it before it is stored. Border tiles have code of their own that leaves out what falls on
+padding, so there is no pass that pads. The first convolution of a network reads the plain image.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from tvm import te, tirx
-from tvm.s_tir import Schedule
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from ..graph import Graph, Node, Tensor
+import numpy as np
+from tvm import tirx
+
+from ..graph import Graph, Node
 from ..units import Unit
-from . import emit, epilogue, tiling, windows
+from . import epilogue, tiling, windows
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed, stored_shape
 from .target import TargetDescription
-from .windows import Window
+from .tiling import Tile
+from .windows import Run, Taps, Window
+from .writer import Index, Writer, ramp
+
+# Multiply-adds written out for one kind of tile inside its innermost loop, and in a whole function.
+UNROLLED, LARGEST = 112, 6000
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What is added up for one block of results: ``span`` input blocks from ``first(block)`` on, with
+    ``lanes`` channels each. ``per_block`` tells whether neighbouring blocks read different inputs."""
+
+    span: int
+    lanes: int
+    first: Callable[[Index], Index]
+    per_block: bool
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
@@ -29,56 +47,48 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     window = windows.resolve(conv, source, result, weight.shape[2:])
     groups, lanes = conv.attributes.get("group", 1), target.lanes
-    inside, outside = source.shape[1] // groups, result.shape[1] // groups
-    if groups > 1 and (inside % lanes or outside % lanes):
-        raise Unsupported("groups that no vector width divides")
     plain_input = groups == 1 and source.shape[1] < lanes
     layout = PLAIN if plain_input else packed(lanes)
+    added, array = _sum_and_weight(weight, groups, lanes, plain_input)
 
-    operands = Operands(graph, packed(lanes))
+    height, width = result.shape[2:]
+    flat = window.is_point and not plain_input
+    rows, columns = (1, height * width) if flat else (height, width)
+    blocks = array.shape[0]
+    kh, kw = window.kernel
+    steps = added.span * added.lanes * kh * kw
+    tile = tiling.convolution(
+        target, rows, columns, 1 if added.per_block else blocks, steps, array.nbytes // blocks
+    )
+    array = _order_weight(array, tile.blocks)
+
+    operands = Operands(graph, packed(lanes), written=True)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(conv.inputs[0], layout, stored, "float32"), stored, "float32")
-    array = _pack_weight(weight, groups, lanes, plain_input)
     kernel = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
         row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
         shift = operands.add(Weight(np.ascontiguousarray(row)), row.shape, "float32")
-
-    # A 1x1 window sees no rows: they are run together, so that tiles need not end with a row.
-    point = window.is_point
-    rows, image = result.shape[2:]
-    height, width = (1, rows * image) if point else (rows, image)
-    blocks = array.shape[0]
-    tile, block = tiling.convolution(target, width, blocks // groups)
-    computed = -(-width // tile) * tile
-    if point:
-        data, padded = _flat(data, source, layout, computed), False
-    else:
-        data, padded = pad(data, source, layout, window, computed)
-    sums = _sum(
-        data, kernel, (result.shape[0], blocks, height, computed, lanes), window, groups, plain_input
-    )
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
+    shape = stored_shape(result.shape, packed(lanes))
+    out = tirx.decl_buffer(shape, "float32", "out")
 
-    def finish(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, v: tirx.Var) -> tirx.Expr:
-        total = sums[n, c, 0, y * image + x, v] if point else sums[n, c, y, x, v]
-        return after(total if shift is None else total + shift[c, v], (n, c, y, x, v))
-
-    out = te.compute((result.shape[0], blocks, rows, image, lanes), finish, name="finished")
-    s = emit.schedule(operands.placeholders, [out])
-    if point:
-        s.compute_inline(s.get_sblock("flat"))
-    if padded:
-        emit.spatial(s, target, "padded")
-    reductions = sum(int(axis.dom.extent) > 1 for axis in sums.op.reduce_axis)
-    if not reductions:
-        raise Unsupported("convolution without a sum")
-    _schedule(s, target, tile, block, reductions, point)
-    stored = stored_shape(result.shape, packed(lanes))
-    value = Value(unit.outputs[0], packed(lanes), stored, "float32")
+    column_taps = windows.taps(window, 1, source.shape[3], width)
+    row_taps = windows.taps(window, 0, source.shape[2], height)
+    if flat:
+        column_taps, row_taps = [(0, 1)] * columns, [(0, 1)]
+    body = _Body(
+        target, window, tile, added, plain_input, flat, width, source.shape[2], data, kernel, shift, out, after
+    )
+    row_runs = _row_runs(row_taps, tile, kh)
+    column_runs = windows.runs(column_taps, tile.columns)
+    if body.size(row_runs, column_runs) > LARGEST:
+        raise Unsupported("window with too many kinds of borders")
+    function = body.write(operands.placeholders, row_runs, column_runs, array.nbytes, source.bytes)
+    value = Value(unit.outputs[0], packed(lanes), shape, "float32")
     rule = "first_convolution" if plain_input else "convolution"
-    return Kernel([Call(s.mod["main"], operands.arguments, [value], rule)], rule)
+    return Kernel([Call(function, operands.arguments, [value], rule)], rule)
 
 
 def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,122 +101,253 @@ def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]
     return weight, bias
 
 
-def _pack_weight(weight: np.ndarray, groups: int, lanes: int, plain: bool) -> np.ndarray:
-    """(out block, in block or channel, kh, kw[, in lane], out lane); lanes beyond the channels are 0."""
-    out, inside, kh, kw = weight.shape
-    blocks = -(-out // lanes)
-    in_blocks = inside if plain else -(-inside // lanes)
-    full = np.zeros((blocks * lanes, in_blocks * (1 if plain else lanes), kh, kw), np.float32)
-    full[:out, :inside] = weight
+def _sum_and_weight(
+    weight: np.ndarray, groups: int, lanes: int, plain: bool
+) -> tuple[Sum, np.ndarray]:
+    """The weight as (out block, in block, kh, kw, in lane, out lane), with zeros where a lane has no
+    channel and where the blocks read hold channels of another group."""
+    channels, inside, kh, kw = weight.shape
+    blocks, out_group = -(-channels // lanes), channels // groups
     if plain:
-        return np.ascontiguousarray(
-            full.reshape(blocks, lanes, in_blocks, kh, kw).transpose(0, 2, 3, 4, 1)
-        )
-    split = full.reshape(blocks, lanes, in_blocks, lanes, kh, kw)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
+        full = np.zeros((blocks * lanes, inside, kh, kw), np.float32)
+        full[:channels] = weight
+        array = full.reshape(blocks, lanes, inside, 1, kh, kw).transpose(0, 2, 4, 5, 3, 1)
+        return Sum(inside, 1, lambda _: 0, False), array
+    in_blocks = -(-inside * groups // lanes)
+
+    def first(block: Index) -> Index:
+        return block * lanes // out_group * inside // lanes
+
+    lasts = [min((block + 1) * lanes, channels) - 1 for block in range(blocks)]
+    ends = [((last // out_group + 1) * inside - 1) // lanes + 1 for last in lasts]
+    span = max(end - first(block) for block, end in enumerate(ends))
+    array = np.zeros((blocks, span, kh, kw, lanes, lanes), np.float32)
+    limit = in_blocks - span
+    for channel in range(channels):
+        block, lane = divmod(channel, lanes)
+        begin = min(first(block), limit) * lanes
+        low = channel // out_group * inside - begin
+        padded = np.zeros((span * lanes, kh, kw), np.float32)
+        padded[low : low + inside] = weight[channel]
+        array[block, :, :, :, :, lane] = padded.reshape(span, lanes, kh, kw).transpose(0, 2, 3, 1)
+    if groups == 1:
+        return Sum(span, lanes, lambda _: 0, False), array
+    return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
-def _flat(data: te.Tensor, source: Tensor, layout: str, computed: int) -> te.Tensor:
-    """The input with its rows run together, for 1x1 windows; disappears in the schedule. Columns
-    beyond the image repeat its last element; their results are never stored."""
-    rows, width = source.shape[2:]
-    shape, last = stored_shape(source.shape, layout), rows * width - 1
-
-    def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, *v: tirx.Var) -> tirx.Expr:
-        place = x if computed == rows * width else tirx.min(x, last)
-        return data[(n, c, place // width, place % width, *v)]
-
-    return te.compute((shape[0], shape[1], 1, computed, *shape[4:]), element, name="flat")
+def _order_weight(array: np.ndarray, block: int) -> np.ndarray:
+    """(group of blocks, in block, kh, in lane, kw, block, out lane): the order in which it is read."""
+    blocks, *rest = array.shape
+    grouped = array.reshape(blocks // block, block, *rest)
+    return np.ascontiguousarray(grouped.transpose(0, 2, 3, 5, 4, 1, 6))
 
 
-def pad(
-    data: te.Tensor, source: Tensor, layout: str, window: Window, computed: int
-) -> tuple[te.Tensor, bool]:
-    """The input with its padding, wide enough for ``computed`` columns of results."""
-    height, width = source.shape[2:]
-    top, left = window.begin
-    reach = (computed - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
-    right = max(window.end[1], reach - width - left)
-    if not (top or left or window.end[0] or right):
-        return data, False
-    shape = stored_shape(source.shape, layout)
-    full = (*shape[:2], height + top + window.end[0], width + left + right, *shape[4:])
-
-    def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, *v: tirx.Var) -> tirx.Expr:
-        inside = tirx.all(y >= top, y < height + top, x >= left, x < width + left)
-        zero = tirx.const(0.0, "float32")
-        return tirx.if_then_else(inside, data[(n, c, y - top, x - left, *v)], zero)
-
-    return te.compute(full, element, name="padded"), True
+def _row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
+    """Runs of row tiles. None for single rows whose range of taps is cheaper computed at run time."""
+    if tile.rows == 1 and any(taps != (0, kernel) for taps in valid):
+        return None
+    return windows.runs(valid, tile.rows)
 
 
-def _sum(
-    data: te.Tensor,
-    kernel: te.Tensor,
-    shape: tuple[int, ...],
-    window: Window,
-    groups: int,
-    plain: bool,
-) -> te.Tensor:
-    (sh, sw), (dh, dw) = window.stride, window.dilation
-    rc = te.reduce_axis((0, kernel.shape[1]), name="rc")
-    rh = te.reduce_axis((0, window.kernel[0]), name="rh")
-    rw = te.reduce_axis((0, window.kernel[1]), name="rw")
-    if plain:
-        return te.compute(
-            shape,
-            lambda n, c, y, x, v: te.sum(
-                data[n, rc, y * sh + rh * dh, x * sw + rw * dw] * kernel[c, rc, rh, rw, v],
-                axis=[rc, rh, rw],
-            ),
-            name="sums",
-        )
-    lanes, in_blocks, blocks = shape[4], int(kernel.shape[1]), shape[1] // groups
-    rv = te.reduce_axis((0, lanes), name="rv")
+@dataclass
+class _Body:
+    """Writes the function."""
 
-    def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, v: tirx.Var) -> tirx.Expr:
-        first = (c // blocks) * in_blocks if groups > 1 else 0
-        value = data[n, first + rc, y * sh + rh * dh, x * sw + rw * dw, rv]
-        return te.sum(value * kernel[c, rc, rh, rw, rv, v], axis=[rc, rh, rw, rv])
+    target: TargetDescription
+    window: Window
+    tile: Tile
+    sum: Sum
+    plain_input: bool
+    flat: bool
+    width: int
+    image_rows: int
+    data: tirx.Buffer
+    kernel: tirx.Buffer
+    shift: tirx.Buffer | None
+    out: tirx.Buffer
+    after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
 
-    return te.compute(shape, element, name="sums")
+    def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
+        """Multiply-adds written out."""
+        kh, kw = self.window.kernel
+        total = 0
+        for rows in row_runs or [Run(0, 1, 1, ((0, kh),))]:
+            uniform = all(taps == rows.taps[0] for taps in rows.taps)
+            for columns in column_runs:
+                pixels = rows.size * columns.size * self.tile.blocks
+                total += pixels * kw * (1 if uniform else kh) * self._unroll(pixels)
+        return total
 
+    def _unroll(self, products: int) -> int:
+        """Input lanes written out in the innermost loop."""
+        unroll = 1
+        while (
+            unroll < min(8, self.sum.lanes)
+            and 2 * unroll * products * self.window.kernel[1] <= UNROLLED
+        ):
+            unroll *= 2
+        return unroll
 
-def _schedule(
-    s: Schedule, target: TargetDescription, tile: int, block: int, reductions: int, point: bool
-) -> None:
-    finished, sums = s.get_sblock("finished"), s.get_sblock("sums")
-    n, c, y, x, v = s.get_loops(finished)
-    outer, inner = s.split(c, [None, block])
-    if point:
-        s.reorder(n, outer, inner, y, x, v)
-        x, rows = s.fuse(y, x), []
-    else:
-        rows = [y]
-    across, along = s.split(x, [None, tile])
-    s.reorder(n, outer, *rows, across, inner, along, v)
-    s.vectorize(v)
-    s.unroll(along)
-    s.unroll(inner)
-    s.compute_at(sums, across)
-    # Loops of extent 1 have disappeared; of what is left, the reductions come last.
-    loops = inner_loops(s, sums, across)
-    results, summed = loops[:-reductions], loops[-reductions:]
-    s.reorder(*summed, *results)
-    unroll_tile(s, results)
-    unroll_tile(s, inner_loops(s, s.decompose_reduction(sums, summed[0]), across))
-    emit.parallel(s, target, [n, outer, *(rows or [across])])
+    def write(
+        self,
+        arguments: list[tirx.Buffer],
+        row_runs: list[Run] | None,
+        column_runs: list[Run],
+        weight_bytes: int,
+        input_bytes: int,
+    ) -> tirx.PrimFunc:
+        """The whole function: images, groups of output blocks and row tiles around the tiles."""
+        batch, blocks, rows = (int(extent) for extent in self.out.shape[:3])
+        groups = blocks // self.tile.blocks
+        if self.flat:
+            rows = 1
+        runs = row_runs or [Run(0, 1, rows, ((0, 0),))]
+        tiles = sum(run.count for run in runs)
+        # What is read again and again should stay in the second cache level.
+        rows_outside = weight_bytes <= self.target.l2_bytes // 2 < input_bytes
+        w = Writer()
+        if self.target.threads > 1:
+            with w.loop("task", batch * groups * tiles, parallel=True) as task:
+                place, group = task % tiles, task // tiles % groups
+                self._row_tile(w, task // (groups * tiles), group, place, runs, row_runs, column_runs)
+        else:
+            with w.loop("n", batch) as n:
+                first, second = ("y", "c") if rows_outside else ("c", "y")
+                extents = {"c": groups, "y": tiles}
+                with w.loop(first, extents[first]) as i, w.loop(second, extents[second]) as j:
+                    group, place = (j, i) if rows_outside else (i, j)
+                    self._row_tile(w, n, group, place, runs, row_runs, column_runs)
+        return w.function([*arguments, self.out])
 
+    def _row_tile(
+        self,
+        w: Writer,
+        n: Index,
+        group: Index,
+        place: Index,
+        runs: list[Run],
+        row_runs: list[Run] | None,
+        column_runs: list[Run],
+    ) -> None:
+        before = 0
+        for run in runs:
+            y = place * run.size + (run.start - before * run.size)
+            dynamic = row_runs is None
+            if len(runs) == 1:
+                self._columns(w, n, group, y, run, dynamic, column_runs)
+            else:
+                inside = tirx.all(place >= before, place < before + run.count)
+                with w.when(inside):
+                    self._columns(w, n, group, y, run, dynamic, column_runs)
+            before += run.count
 
-def unroll_tile(s: Schedule, loops: list[object]) -> None:
-    """The last loop becomes vectors, the ones before it are written out."""
-    s.vectorize(loops[-1])
-    for loop in loops[:-1]:
-        s.unroll(loop)
+    def _columns(
+        self,
+        w: Writer,
+        n: Index,
+        group: Index,
+        y: Index,
+        rows: Run,
+        dynamic: bool,
+        column_runs: list[Run],
+    ) -> None:
+        for run in column_runs:
+            with w.loop("x", run.count) as i:
+                x = i * run.size + run.start
+                self._tile(w, n, group, y, x, rows, run, dynamic)
 
+    def _tile(
+        self,
+        w: Writer,
+        n: Index,
+        group: Index,
+        y: Index,
+        x: Index,
+        rows: Run,
+        columns: Run,
+        dynamic: bool,
+    ) -> None:
+        lanes, blocks = self.target.lanes, self.tile.blocks
+        whole = ramp(0, lanes)
+        pixels = [(r, c) for r in range(rows.size) for c in range(columns.size)]
+        sums = {
+            (b, p): w.local(f"sum{b}_{p[0]}_{p[1]}", lanes) for b in range(blocks) for p in pixels
+        }
+        zero = tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
+        for b in range(blocks):
+            begin = zero
+            if self.shift is not None:
+                begin = w.bind(f"bias{b}", self.shift[group * blocks + b, whole])
+            for p in pixels:
+                w.store(sums[b, p], begin, [whole])
+        (kh, _), (sh, _), (dh, _) = self.window.kernel, self.window.stride, self.window.dilation
+        top = self.window.begin[0]
+        with w.loop("rc", self.sum.span) as rc:
+            if dynamic:
+                first = w.bind("first", y * sh - top)
+                low = w.bind("low", tirx.max(0, tirx.floordiv(dh - 1 - first, dh)))
+                high = tirx.min(kh, tirx.floordiv(self.image_rows - 1 - first, dh) + 1)
+                extent = w.bind("extent", tirx.max(0, high - low))
+                with w.loop("rh", extent) as step:
+                    self._products(w, n, group, y, x, rc, low + step, pixels, columns, sums)
+            elif all(taps == rows.taps[0] for taps in rows.taps):
+                low, high = rows.taps[0]
+                with w.loop("rh", high - low, low) as rh:
+                    self._products(w, n, group, y, x, rc, rh, pixels, columns, sums)
+            else:
+                for rh in range(kh):
+                    seen = [p for p in pixels if rows.taps[p[0]][0] <= rh < rows.taps[p[0]][1]]
+                    if seen:
+                        self._products(w, n, group, y, x, rc, rh, seen, columns, sums)
+        for b in range(blocks):
+            for r, c in pixels:
+                place = (y + r, x + c)
+                stored = (0, x + c) if self.flat else place
+                if self.flat:
+                    place = (tirx.floordiv(x + c, self.width), tirx.floormod(x + c, self.width))
+                index = (n, group * blocks + b, *place, whole)
+                value = self.after(sums[b, (r, c)][whole], index)
+                w.store(self.out, value, [n, group * blocks + b, *stored, whole])
 
-def inner_loops(s: Schedule, block: object, outer: object) -> list[object]:
-    """Loops of ``block`` inside ``outer``."""
-    loops = s.get_loops(block)
-    place = next(i for i, loop in enumerate(loops) if s.get(loop).same_as(s.get(outer)))
-    return list(loops[place + 1 :])
+    def _products(
+        self,
+        w: Writer,
+        n: Index,
+        group: Index,
+        y: Index,
+        x: Index,
+        rc: Index,
+        rh: Index,
+        pixels: list[tuple[int, int]],
+        columns: Run,
+        sums: dict[tuple[int, tuple[int, int]], tirx.Buffer],
+    ) -> None:
+        """Adds the products of one window row and one block of input channels."""
+        lanes, blocks = self.target.lanes, self.tile.blocks
+        whole = ramp(0, lanes)
+        (sh, sw), (dh, dw), (top, left) = self.window.stride, self.window.dilation, self.window.begin
+        unroll = self._unroll(blocks * len(pixels))
+        source = self.sum.first(group) + rc
+        with w.loop("rv", self.sum.lanes // unroll) as outer:
+            for lane in range(unroll):
+                rv = outer * unroll + lane
+                for rw in range(self.window.kernel[1]):
+                    seen = [p for p in pixels if columns.taps[p[1]][0] <= rw < columns.taps[p[1]][1]]
+                    if not seen:
+                        continue
+                    weights = [
+                        w.bind(f"w{b}", self.kernel[group, rc, rh, rv, rw, b, whole])
+                        for b in range(blocks)
+                    ]
+                    for p in seen:
+                        row = (y + p[0]) * sh + rh * dh - top
+                        column = (x + p[1]) * sw + (rw * dw - left)
+                        if self.flat:
+                            row, column = 0, x + p[1]
+                        place = (n, source, row, column)
+                        value = self.data[place if self.plain_input else (*place, rv)]
+                        vector = w.bind("v", tirx.Broadcast(value, lanes)) if blocks > 1 else None
+                        for b in range(blocks):
+                            factor = tirx.Broadcast(value, lanes) if vector is None else vector
+                            held = sums[b, p]
+                            w.store(held, held[whole] + factor * weights[b], [whole])

@@ -13,7 +13,7 @@ from tvm import te, tirx
 from ..graph import Graph, Node
 from ..units import SHAPE_ONLY, Unit
 from . import emit, epilogue
-from .convolution import inner_loops, unroll_tile
+from .emit import inner_loops, unroll_tile
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape

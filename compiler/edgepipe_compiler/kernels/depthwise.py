@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 from tvm import te, tirx
 
-from ..graph import Graph
+from ..graph import Graph, Tensor
 from ..units import Unit
 from . import emit, epilogue, tiling, windows
-from .convolution import inner_loops, pad, unroll_tile, weights_of
+from .convolution import weights_of
+from .emit import inner_loops, unroll_tile
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import packed, stored_shape
 from .target import TargetDescription
+from .windows import Window
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
@@ -84,3 +86,24 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     emit.parallel(s, target, [n, c])
     value = Value(unit.outputs[0], layout, stored_shape(result.shape, layout), "float32")
     return Kernel([Call(s.mod["main"], operands.arguments, [value], "depthwise")], "depthwise")
+
+
+def pad(
+    data: te.Tensor, source: Tensor, layout: str, window: Window, computed: int
+) -> tuple[te.Tensor, bool]:
+    """The input with its padding, wide enough for ``computed`` columns of results."""
+    height, width = source.shape[2:]
+    top, left = window.begin
+    reach = (computed - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
+    right = max(window.end[1], reach - width - left)
+    if not (top or left or window.end[0] or right):
+        return data, False
+    shape = stored_shape(source.shape, layout)
+    full = (*shape[:2], height + top + window.end[0], width + left + right, *shape[4:])
+
+    def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, *v: tirx.Var) -> tirx.Expr:
+        inside = tirx.all(y >= top, y < height + top, x >= left, x < width + left)
+        zero = tirx.const(0.0, "float32")
+        return tirx.if_then_else(inside, data[(n, c, y - top, x - left, *v)], zero)
+
+    return te.compute(full, element, name="padded"), True

@@ -33,3 +33,17 @@ def spatial(s: Schedule, target: TargetDescription, block: str) -> None:
     if 1 < extent <= 4 * target.lanes:
         s.vectorize(last)
     parallel(s, target, outer[:-1] or outer)
+
+
+def unroll_tile(s: Schedule, loops: list[object]) -> None:
+    """The last loop becomes vectors, the ones before it are written out."""
+    s.vectorize(loops[-1])
+    for loop in loops[:-1]:
+        s.unroll(loop)
+
+
+def inner_loops(s: Schedule, block: object, outer: object) -> list[object]:
+    """Loops of ``block`` inside ``outer``."""
+    loops = s.get_loops(block)
+    place = next(i for i, loop in enumerate(loops) if s.get(loop).same_as(s.get(outer)))
+    return list(loops[place + 1 :])

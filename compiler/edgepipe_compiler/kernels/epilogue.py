@@ -19,18 +19,22 @@ class Unsupported(Exception):
 
 
 class Operands:
-    """The tensors an epilogue reads besides the anchor's result: other values and constants."""
+    """The tensors an epilogue reads besides the anchor's result: other values and constants. They are
+    tensors of an expression, or buffers for functions that are ``written`` statement by statement."""
 
-    def __init__(self, graph: Graph, layout: str) -> None:
+    def __init__(self, graph: Graph, layout: str, written: bool = False) -> None:
         self.graph = graph
         self.layout = layout
         self.arguments: list[Value | Weight] = []
-        self.placeholders: list[te.Tensor] = []
+        self.placeholders: list[te.Tensor | tirx.Buffer] = []
+        self._declare = tirx.decl_buffer if written else te.placeholder
         self._known: dict[str, Callable[[Index], tirx.Expr]] = {}
 
-    def add(self, argument: Value | Weight, shape: tuple[int, ...], dtype: str) -> te.Tensor:
+    def add(
+        self, argument: Value | Weight, shape: tuple[int, ...], dtype: str
+    ) -> te.Tensor | tirx.Buffer:
         """Adds an argument of the function and returns its placeholder."""
-        placeholder = te.placeholder(shape, dtype, name=f"p{len(self.placeholders)}")
+        placeholder = self._declare(shape, dtype, name=f"p{len(self.placeholders)}")
         self.arguments.append(argument)
         self.placeholders.append(placeholder)
         return placeholder
@@ -54,7 +58,8 @@ class Operands:
         shape = (1,) * (len(result.shape) - array.ndim) + array.shape
         lanes = lanes_of(self.layout)
         if lanes:
-            stored = pack_array(array.reshape(shape), lanes)
+            # Ones fill the lanes beyond the channels: nothing may be divided by zero there.
+            stored = pack_array(array.reshape(shape), lanes, filling=1.0)
         else:
             stored = array.reshape(shape)
         placeholder = self.add(Weight(stored), stored.shape, "float32")
@@ -83,14 +88,14 @@ def _broadcast(shape: tuple[int, ...], index: Index) -> Index:
     )
 
 
-def pack_array(array: np.ndarray, lanes: int) -> np.ndarray:
-    """A constant of shape (N, C, H, W) in packed layout; lanes beyond C are 0. One that is the same
-    for all channels is repeated."""
+def pack_array(array: np.ndarray, lanes: int, filling: float = 0.0) -> np.ndarray:
+    """A constant of shape (N, C, H, W) in packed layout; lanes beyond C hold ``filling``. One that is
+    the same for all channels is repeated."""
     n, c, h, w = array.shape
     if c == 1:
         array, c = np.repeat(array, lanes, axis=1), lanes
     blocks = -(-c // lanes)
-    full = np.zeros((n, blocks * lanes, h, w), array.dtype)
+    full = np.full((n, blocks * lanes, h, w), filling, array.dtype)
     full[:, :c] = array
     return np.ascontiguousarray(full.reshape(n, blocks, lanes, h, w).transpose(0, 1, 3, 4, 2))
 

@@ -104,7 +104,7 @@ def _alias(
     if isinstance(value, relax.Tuple):
         parts = [_argument(known, item) for item in value.fields]
         return [part for part in parts if isinstance(part, Value)]
-    if isinstance(value, relax.Var | relax.Constant):
+    if isinstance(value, relax.Var | tvm.ir.GenericConst):
         return _argument(known, value)
     raise CompileError(
         "unsupported_operator",
@@ -117,7 +117,7 @@ def _alias(
 def _argument(
     known: dict[object, Value | Weight | list[Value]], item: object
 ) -> Value | Weight:
-    if isinstance(item, relax.Constant):
+    if isinstance(item, tvm.ir.GenericConst):
         return Weight(np.ascontiguousarray(item.data.numpy()))
     found = known[item]
     assert not isinstance(found, list), "a tuple is no argument"

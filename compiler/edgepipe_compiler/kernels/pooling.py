@@ -8,7 +8,7 @@ from tvm import te, tirx
 from ..graph import Graph, Node, Tensor
 from ..units import Unit
 from . import emit, epilogue, tiling, windows
-from .convolution import inner_loops, unroll_tile
+from .emit import inner_loops, unroll_tile
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import packed, stored_shape

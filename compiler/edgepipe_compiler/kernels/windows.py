@@ -56,3 +56,47 @@ def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...])
         (begin[0], begin[1]),
         (end[0], end[1]),
     )
+
+
+Taps = tuple[int, int]
+
+
+def taps(window: Window, axis: int, extent: int, results: int) -> list[Taps]:
+    """For each result along ``axis``, the range of window positions that fall on the image rather than
+    on padding; ``extent`` is the image's."""
+    stride, dilation = window.stride[axis], window.dilation[axis]
+    found = []
+    for place in range(results):
+        first = place * stride - window.begin[axis]
+        low = max(0, -(first // dilation))
+        high = min(window.kernel[axis], -(-(extent - first) // dilation))
+        found.append((min(low, window.kernel[axis]), max(low, high)))
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """``count`` tiles of ``size`` results in a row, from result ``start`` on, whose results see the same
+    ``taps`` of the window: one piece of code serves them all."""
+
+    start: int
+    size: int
+    count: int
+    taps: tuple[Taps, ...]
+
+
+def runs(valid: list[Taps], most: int) -> list[Run]:
+    """Cuts results into tiles of at most ``most``, as equal as can be, and tiles into runs."""
+    tiles = -(-len(valid) // most)
+    found: list[Run] = []
+    start = 0
+    for tile in range(tiles):
+        size = len(valid) // tiles + (tile < len(valid) % tiles)
+        seen = tuple(valid[start : start + size])
+        if found and found[-1].taps == seen:
+            last = found.pop()
+            found.append(Run(last.start, size, last.count + 1, seen))
+        else:
+            found.append(Run(start, size, 1, seen))
+        start += size
+    return found

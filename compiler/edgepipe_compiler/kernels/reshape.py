@@ -1,0 +1,47 @@
+"""Flatten and its kin: a copy in another shape, straight from packed layout where the input lies so."""
+
+from __future__ import annotations
+
+from tvm import te, tirx
+
+from ..graph import Graph
+from ..units import Unit
+from . import emit
+from .epilogue import Unsupported
+from .kernel import Call, Kernel, Value
+from .layout import PLAIN, lanes_of, stored_shape
+from .target import TargetDescription
+
+
+def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+    """Lowers a unit of one operator that changes the shape alone."""
+    (node,) = unit.nodes if len(unit.nodes) == 1 else (None,)
+    if node is None or node.inputs[0] in graph.constants:
+        raise Unsupported("more than a change of shape")
+    source, result = graph.tensor(node.inputs[0]), graph.tensor(unit.outputs[0])
+    layout = native.get(node.inputs[0], PLAIN)
+    lanes = lanes_of(layout)
+    shape = stored_shape(source.shape, layout)
+    data = te.placeholder(shape, source.dtype, name="source")
+
+    def element(*index: tirx.Var) -> tirx.Expr:
+        place: tirx.Expr = tirx.const(0, "int32")
+        for position, extent in zip(index, result.shape, strict=True):
+            place = place * extent + position
+        old: list[tirx.Expr] = []
+        for extent in reversed(source.shape):
+            old.insert(0, tirx.indexmod(place, extent))
+            place = tirx.indexdiv(place, extent)
+        if lanes:
+            n, c, y, x = old
+            old = [n, c // lanes, y, x, c % lanes]
+        return data[tuple(old)]
+
+    if not source.shape or not result.shape:
+        raise Unsupported("scalars")
+    out = te.compute(result.shape, element, name="finished")
+    s = emit.schedule([data], [out])
+    emit.spatial(s, target, "finished")
+    wanted = Value(node.inputs[0], layout, shape, source.dtype)
+    value = Value(unit.outputs[0], PLAIN, tuple(result.shape), result.dtype)
+    return Kernel([Call(s.mod["main"], [wanted], [value], "reshape")], "reshape")

@@ -1,0 +1,89 @@
+"""Writes the loops of a function statement by statement.
+
+Schedules of tensor expressions compute borders by padding and remainders by guards. Functions written here
+have a piece of code for each kind of tile instead, so that borders and remainders cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tvm import tirx
+
+Index = int | tirx.Expr
+
+
+class Writer:
+    """A function body under construction: statements go to the innermost open loop."""
+
+    def __init__(self) -> None:
+        self._open: list[list[tirx.Stmt]] = [[]]
+
+    @contextmanager
+    def loop(
+        self, name: str, extent: Index, begin: Index = 0, parallel: bool = False
+    ) -> Iterator[Index]:
+        """A loop; one of extent 1 leaves no trace."""
+        if isinstance(extent, int) and extent == 1:
+            yield begin
+            return
+        variable = tirx.Var(name, "int32")
+        self._open.append([])
+        yield variable
+        kind = tirx.ForKind.PARALLEL if parallel else tirx.ForKind.SERIAL
+        body = self._close()
+        zero = tirx.const(0, "int32")
+        bounds = (tirx.const(begin, "int32") if isinstance(begin, int) else begin, extent)
+        if isinstance(begin, int) and begin == 0:
+            bounds = (zero, extent)
+        self._add(tirx.For(variable, bounds[0], tirx.convert(bounds[1]), kind, body))
+
+    @contextmanager
+    def when(self, condition: tirx.Expr) -> Iterator[None]:
+        """Statements that run only if ``condition`` holds."""
+        self._open.append([])
+        yield
+        self._add(tirx.IfThenElse(condition, self._close()))
+
+    def store(self, buffer: tirx.Buffer, value: tirx.Expr, index: Sequence[Index]) -> None:
+        """Stores ``value``; a vector goes where the last index is a ramp."""
+        self._add(tirx.BufferStore(buffer, value, [_expression(place) for place in index]))
+
+    def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
+        """Computes ``value`` here, once."""
+        variable = tirx.Var(name, value.ty)
+        self._add(tirx.Bind(variable, value))
+        return variable
+
+    def local(self, name: str, elements: int) -> tirx.Buffer:
+        """Local float32 storage. Up to 1 KiB lies on the stack, so the code generator can keep it in
+        registers where every index is a constant; more would come from the heap."""
+        assert 4 * elements <= 1024, "larger storage leaves the stack"
+        buffer = tirx.decl_buffer((elements,), "float32", name)
+        self._add(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def function(self, arguments: Sequence[tirx.Buffer]) -> tirx.PrimFunc:
+        """The function of all statements written."""
+        function = tirx.PrimFunc(list(arguments), _sequence(self._open[0]))
+        return function.with_attr("tirx.noalias", True).with_attr("s_tir", True)
+
+    def _close(self) -> tirx.Stmt:
+        return _sequence(self._open.pop())
+
+    def _add(self, statement: tirx.Stmt) -> None:
+        self._open[-1].append(statement)
+
+
+def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+
+
+def _expression(place: Index) -> tirx.Expr:
+    return tirx.const(place, "int32") if isinstance(place, int) else place
+
+
+def ramp(begin: Index, lanes: int) -> tirx.Expr:
+    """The index of a vector that begins at ``begin``."""
+    return tirx.Ramp(_expression(begin), tirx.const(1, "int32"), lanes)
