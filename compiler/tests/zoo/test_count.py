@@ -29,7 +29,9 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def node(op: str, *inputs: str, name: str = "", output: str = "y", **attributes: object):
+def node(
+    op: str, *inputs: str, name: str = "", output: str = "y", **attributes: object
+) -> onnx.NodeProto:
     """A node with one output."""
     return helper.make_node(op, inputs, [output], name=name or op, **attributes)
 
