@@ -138,7 +138,7 @@ pub(super) fn read(root: &Path, name: &str, defaults: &Node, faults: &mut Faults
         files::read(root, Kind::Board, name, &Spot::whole(format!("--board {name}")), faults)
     };
     let Some(tree) = tree else { return Read { board: None, names: None } };
-    let names = tree.get("processors").map(|node| node.entries()).filter(|entries| !entries.is_empty());
+    let names = tree.get("processors").map(Node::entries).filter(|entries| !entries.is_empty());
     let names = names.map(|entries| entries.iter().map(|entry| entry.key.clone()).collect());
     check_target(&tree, faults);
     let board = check::check(&tree, &SCHEMAS.board, faults).and_then(|sound| {
@@ -166,7 +166,7 @@ pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Boar
         }
     };
     Board {
-        name: raw.board.0,
+        name: raw.name.0,
         connect: match raw.connect {
             raw::Connect::Local => Connect::Local,
             raw::Connect::Ssh(ssh) => Connect::Ssh {
@@ -277,7 +277,7 @@ impl From<&Board> for raw::Board {
     fn from(board: &Board) -> Self {
         let text = |text: &String| raw::Text(text.clone());
         Self {
-            board: raw::Name(board.name.clone()),
+            name: raw::Name(board.name.clone()),
             connect: match &board.connect {
                 Connect::Local => raw::Connect::Local,
                 Connect::Ssh { host, user, port, identity, jump } => raw::Connect::Ssh(raw::Ssh {

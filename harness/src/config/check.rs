@@ -73,7 +73,7 @@ impl<'a> Walk<'a> {
         } else {
             ""
         };
-        let expected = self.describe(leaves);
+        let expected = describe(leaves);
         self.faults.add(&node.at, format!("expected {expected}, found {}{hint}", found(node)));
     }
 
@@ -201,7 +201,7 @@ impl<'a> Walk<'a> {
             } else {
                 did_you_mean(text, leaves.iter().flat_map(|leaf| words(leaf)))
             };
-            let expected = self.describe(all);
+            let expected = describe(all);
             self.faults.add(&node.at, format!("expected {expected}, found {text:?}{hint}"));
             return None;
         };
@@ -226,7 +226,7 @@ impl<'a> Walk<'a> {
         let high = schema["maximum"].as_f64().is_some_and(|most| value > most)
             || matches!(node.value, Value::Integer(value) if value > largest(schema));
         if low || high || !value.is_finite() || (whole && matches!(node.value, Value::Float(_))) {
-            let expected = self.describe(&[schema]);
+            let expected = describe(&[schema]);
             self.faults.add(&node.at, format!("expected {expected}, found {}", found(node)));
             return None;
         }
@@ -236,62 +236,59 @@ impl<'a> Walk<'a> {
     fn describe_schema(&self, schema: &'a Json) -> String {
         let mut shapes = Shapes { leaves: Vec::new(), not_yet: Vec::new() };
         self.collect(schema, &mut shapes);
-        self.describe(&shapes.leaves)
+        describe(&shapes.leaves)
     }
+}
 
-    /// What alternatives allow, in words.
-    fn describe(&self, leaves: &[&'a Json]) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        let mut keys: Vec<&str> = Vec::new();
-        for leaf in leaves {
-            if leaf["type"] == "null" {
-                continue;
-            }
-            if has_type(leaf, "object") && !leaf["additionalProperties"].is_object() {
-                keys.extend(properties(leaf).keys().map(String::as_str));
-            } else {
-                parts.push(self.describe_leaf(leaf));
-            }
+/// What alternatives allow, in words.
+fn describe(leaves: &[&Json]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut keys: Vec<&str> = Vec::new();
+    for leaf in leaves {
+        if leaf["type"] == "null" {
+            continue;
         }
-        if !keys.is_empty() {
-            parts.push(format!(
-                "a mapping with {}",
-                listed(keys, if leaves.len() > 1 { "or" } else { "and" })
-            ));
+        if has_type(leaf, "object") && !leaf["additionalProperties"].is_object() {
+            keys.extend(properties(leaf).keys().map(String::as_str));
+        } else {
+            parts.push(describe_leaf(leaf));
         }
-        listed(parts.iter().map(String::as_str), "or")
     }
+    if !keys.is_empty() {
+        parts.push(format!("a mapping with {}", listed(keys, if leaves.len() > 1 { "or" } else { "and" })));
+    }
+    listed(parts.iter().map(String::as_str), "or")
+}
 
-    fn describe_leaf(&self, leaf: &'a Json) -> String {
-        let words: Vec<&str> = words(leaf).collect();
-        if !words.is_empty() {
-            return listed(words, "or");
-        }
-        if let Some(pattern) = pattern_of(leaf) {
-            return pattern.called.to_owned();
-        }
-        if has_type(leaf, "array") {
-            return "a list".to_owned();
-        }
-        if has_type(leaf, "object") {
-            return "a mapping of names".to_owned();
-        }
-        if has_type(leaf, "boolean") {
-            return "true or false".to_owned();
-        }
-        if has_type(leaf, "integer") || has_type(leaf, "number") {
-            let kind = if has_type(leaf, "integer") { "a whole number" } else { "a number" };
-            let above = leaf["exclusiveMinimum"].as_f64().map(|least| format!(" above {least}"));
-            let least = leaf["minimum"].as_f64();
-            return match (above, least, leaf["maximum"].as_f64()) {
-                (Some(above), _, Some(most)) => format!("{kind}{above}, at most {most}"),
-                (_, Some(least), Some(most)) => format!("{kind} from {least} to {most}"),
-                (_, Some(least), None) => format!("{kind} of at least {least}"),
-                _ => kind.to_owned(),
-            };
-        }
-        "text".to_owned()
+fn describe_leaf(leaf: &Json) -> String {
+    let words: Vec<&str> = words(leaf).collect();
+    if !words.is_empty() {
+        return listed(words, "or");
     }
+    if let Some(pattern) = pattern_of(leaf) {
+        return pattern.called.to_owned();
+    }
+    if has_type(leaf, "array") {
+        return "a list".to_owned();
+    }
+    if has_type(leaf, "object") {
+        return "a mapping of names".to_owned();
+    }
+    if has_type(leaf, "boolean") {
+        return "true or false".to_owned();
+    }
+    if has_type(leaf, "integer") || has_type(leaf, "number") {
+        let kind = if has_type(leaf, "integer") { "a whole number" } else { "a number" };
+        let above = leaf["exclusiveMinimum"].as_f64().map(|least| format!(" above {least}"));
+        let least = leaf["minimum"].as_f64();
+        return match (above, least, leaf["maximum"].as_f64()) {
+            (Some(above), _, Some(most)) => format!("{kind}{above}, at most {most}"),
+            (_, Some(least), Some(most)) => format!("{kind} from {least} to {most}"),
+            (_, Some(least), None) => format!("{kind} of at least {least}"),
+            _ => kind.to_owned(),
+        };
+    }
+    "text".to_owned()
 }
 
 /// What to say where the value is one that is planned.

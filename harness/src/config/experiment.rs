@@ -8,7 +8,7 @@ use super::files::{self, Kind};
 use super::network::{self, NetworkSource};
 use super::overrides::Overrides;
 use super::raw;
-use super::schedules::{self, CutMention, Mention, Schedules};
+use super::schedules::{self, CutMention, Mention, Resolved};
 use super::schema::{DEFAULTS_PATH, SCHEMAS};
 use super::tree::Node;
 use super::{check, typed};
@@ -200,14 +200,14 @@ pub(super) fn resolve(
         let at = tree.spot(&format!("networks/{index}"));
         networks.extend(find(&name.0, &at, faults));
     }
-    let Schedules { schedules, mentions, cuts } = schedules::resolve(raw.schedules, tree, faults);
+    let Resolved { schedules, mentions, cuts } = schedules::resolve(raw.schedules, tree, faults);
     let isolate = Isolate {
         min_frames: raw.isolate.min_frames,
         min: seconds(raw.isolate.min_seconds),
         max: seconds(raw.isolate.max_seconds),
     };
     Experiment {
-        name: raw.experiment.0,
+        name: raw.name.0,
         networks,
         schedules,
         objective: match raw.objective {

@@ -125,10 +125,8 @@ fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("larger than 1 MiB; expected a configuration"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        io::Error::other(format!("not UTF-8 text, in line {}", line + 1))
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = sound.split(|byte| *byte == b'\n').count();
+        io::Error::other(format!("not UTF-8 text, in line {line}"))
     })
 }

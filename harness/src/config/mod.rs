@@ -1,9 +1,9 @@
 //! Configuration: the files of `configs/`, read and checked before anything is touched.
 //!
-//! A file goes three steps. It becomes a [tree](tree) in which every value knows its line; the tree is
-//! [checked](check) against the JSON Schema made from the [raw structs](raw), which finds all that is wrong with its
-//! shape; what is sound is laid over the defaults, read into the raw struct and resolved into what the program uses,
-//! which finds all that is wrong with its meaning. Faults of all files are reported together.
+//! A file goes three steps. It becomes a tree (`tree`) in which every value knows its line; the tree is checked
+//! (`check`) against the JSON Schema made from the structs that mirror the file (`raw`), which finds all that is
+//! wrong with its shape; what is sound is laid over the defaults, read into those structs and resolved into what the
+//! program uses, which finds all that is wrong with its meaning. Faults of all files are reported together.
 //!
 //! Names of boards, experiments, networks and processors have letters, digits, `_`, `.` and `-`, at most 64 of them,
 //! and do not begin with `.` or `-`. Other text (hosts, users, paths, units) is anything without control characters;

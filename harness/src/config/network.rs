@@ -83,7 +83,7 @@ pub(super) fn find(root: &Path, name: &str, asked: &Spot, faults: &mut Faults) -
 /// The network of a raw one whose file is `path`.
 pub(super) fn resolve(network: raw::Network, path: PathBuf) -> NetworkSource {
     NetworkSource::Onnx {
-        name: network.network.0,
+        name: network.name.0,
         path,
         sha256: network.sha256.map(|sum| sum.0),
         url: network.url.map(|url| url.0),
@@ -124,7 +124,7 @@ fn sum(path: &Path) -> io::Result<String> {
             read => sum.update(&piece[..read]),
         }
     }
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:x}", sum.finalize()))
 }
 
 impl NetworkSource {
@@ -133,7 +133,7 @@ impl NetworkSource {
         match self {
             Self::Zoo { .. } => None,
             Self::Onnx { name, path, sha256, url } => Some(raw::Network {
-                network: raw::Name(name.clone()),
+                name: raw::Name(name.clone()),
                 onnx: raw::Text(path.to_string_lossy().into_owned()),
                 sha256: sha256.clone().map(raw::Sha256),
                 url: url.clone().map(raw::Url),

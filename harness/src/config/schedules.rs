@@ -29,21 +29,21 @@ pub struct CutMention {
 }
 
 /// Schedules, with the processors and cuts they name in the order of the file.
-pub(super) struct Schedules {
+pub(super) struct Resolved {
     pub(super) schedules: Vec<ScheduleSpec>,
     pub(super) mentions: Vec<Mention>,
     pub(super) cuts: Vec<CutMention>,
 }
 
 /// Checks what a schema cannot say. `tree` is the experiment that `raw` was read from.
-pub(super) fn resolve(raw: Vec<raw::Schedule>, tree: &Node, faults: &mut Faults) -> Schedules {
+pub(super) fn resolve(raw: Vec<raw::Schedule>, tree: &Node, faults: &mut Faults) -> Resolved {
     let (mut mentions, mut cuts) = (Vec::new(), Vec::new());
     let mut schedules = Vec::new();
     for (index, schedule) in raw.into_iter().enumerate() {
         let (mentions, cuts, here) = (&mut mentions, &mut cuts, format!("schedules/{index}"));
         schedules.push(Reader { tree, index, here, mentions, cuts, faults }.schedule(schedule));
     }
-    Schedules { schedules, mentions, cuts }
+    Resolved { schedules, mentions, cuts }
 }
 
 /// Reads one entry of `schedules`, at the path `here`.

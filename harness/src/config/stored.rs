@@ -52,7 +52,7 @@ fn read(text: &str, faults: &mut Faults) -> Option<Loaded> {
     let mut own: BTreeMap<String, NetworkSource> = BTreeMap::new();
     for raw in stored.networks {
         let path = PathBuf::from(&raw.onnx.0);
-        own.insert(raw.network.0.clone(), network::resolve(raw, path));
+        own.insert(raw.name.0.clone(), network::resolve(raw, path));
     }
     let mut find = |name: &str, asked: &super::Spot, faults: &mut Faults| {
         let known = own.get(name).cloned();
@@ -73,7 +73,7 @@ impl From<&Experiment> for raw::Experiment {
         let name = |text: &str| raw::Name(text.to_owned());
         let (warm_up, measure, profile) = (&experiment.warm_up, &experiment.measure, &experiment.profile);
         Self {
-            experiment: name(&experiment.name),
+            name: name(&experiment.name),
             networks: experiment.networks.iter().map(|network| name(network.name())).collect(),
             schedules: experiment.schedules.iter().map(Into::into).collect(),
             objective: match experiment.objective {

@@ -242,30 +242,27 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(Open::List(_, items)) => items.push(node),
             Some(Open::Map(_, entries, awaited)) => match std::mem::replace(awaited, Awaited::Key) {
-                Awaited::Key => {
-                    *awaited = match scalar {
-                        Some(text) => match entries.iter().find(|entry| entry.key == text) {
-                            Some(first) => {
-                                let line = first.key_at.place.map_or(0, |(line, _)| line);
-                                let message = format!(
-                                    "the key {text:?} stands here again; the first is in line {line}"
-                                );
-                                self.faults.add(&node.at, message);
-                                Awaited::Dropped
-                            }
-                            None => Awaited::Value(text.to_owned(), node.at),
-                        },
-                        None => {
-                            self.faults.add(&node.at, "a list or mapping as a key; expected a name");
-                            Awaited::Dropped
-                        }
-                    };
-                }
+                Awaited::Key => *awaited = key(node.at, scalar, entries, self.faults),
                 Awaited::Value(key, key_at) => entries.push(Entry { key, key_at, value: node }),
                 Awaited::Dropped => {}
             },
         }
     }
+}
+
+/// What to await after a key: its value, or one to drop where the key cannot be used.
+fn key(at: Spot, scalar: Option<&str>, entries: &[Entry], faults: &mut Faults) -> Awaited {
+    let Some(text) = scalar else {
+        faults.add(&at, "a list or mapping as a key; expected a name");
+        return Awaited::Dropped;
+    };
+    let Some(first) = entries.iter().find(|entry| entry.key == text) else {
+        return Awaited::Value(text.to_owned(), at);
+    };
+    let line =
+        first.key_at.place.map_or_else(String::new, |(line, _)| format!("; the first is in line {line}"));
+    faults.add(&at, format!("the key {text:?} stands here again{line}"));
+    Awaited::Dropped
 }
 
 /// The meaning of a plain scalar by YAML 1.2's core schema.

@@ -11,7 +11,8 @@ use super::{Auto, CudaArch, Glibc, NAME, Name, Text};
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Board {
     /// Name of the board, the same as the file's.
-    pub(in crate::config) board: Name,
+    #[serde(rename = "board")]
+    pub(in crate::config) name: Name,
     /// How to reach it.
     pub(in crate::config) connect: Connect,
     /// What is built for it; where it is left out, this machine's own.

@@ -10,7 +10,8 @@ use super::{Auto, Name, Text};
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Experiment {
     /// Name of the experiment, the same as the file's.
-    pub(in crate::config) experiment: Name,
+    #[serde(rename = "experiment")]
+    pub(in crate::config) name: Name,
     /// Networks: names of the zoo (configs/zoo.txt), or of files in configs/networks/.
     #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub(in crate::config) networks: Vec<Name>,

@@ -74,7 +74,8 @@ pub(super) enum Auto {
 #[serde(deny_unknown_fields)]
 pub(super) struct Network {
     /// Name by which experiments call it, the same as the file's; not one of the zoo's.
-    pub(super) network: Name,
+    #[serde(rename = "network")]
+    pub(super) name: Name,
     /// The .onnx file, relative to the folder of this file or absolute.
     pub(super) onnx: Text,
     /// SHA-256 of the .onnx file; checked where given.

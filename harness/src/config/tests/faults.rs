@@ -1,6 +1,6 @@
 //! What is said of files that are wrong: one table a file, one snapshot a table.
 
-use super::super::Overrides;
+use super::super::{Overrides, check_cuts};
 use super::{BOARD, EXPERIMENT, Scratch};
 use std::fmt::Write;
 
@@ -264,4 +264,50 @@ fn files_that_cannot_be_read() {
     std::fs::create_dir(&path).expect("folders can be made");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
     assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a folder; expected a file");
+}
+
+#[test]
+fn cuts_are_checked_once_the_units_are_known() {
+    let units = ["conv1", "layer1.0", "layer1.1", "layer2.0", "fc"];
+    let unit =
+        |name| serde_json::json!({ "name": name, "operators": ["conv2d"], "macs": 1, "parameters": 1 });
+    let tensor = |index: usize| {
+        serde_json::json!({
+            "value": format!("v{index}"), "shape": [1, 4], "dtype": "float32", "bytes": 16
+        })
+    };
+    let boundaries: Vec<_> =
+        (0..=units.len()).map(|index| serde_json::json!({ "tensors": [tensor(index)] })).collect();
+    let network = serde_json::json!({ "name": "small", "units": units.map(unit), "boundaries": boundaries });
+    let network: domain::Network = serde_json::from_value(network).expect("it is a network");
+    let scratch = Scratch::new();
+    let faults = |stages: &str| {
+        let schedules = format!("- single: each\n  - pipeline: [{stages}]");
+        scratch.write(
+            "experiments/sound.yaml",
+            &EXPERIMENT.replace("- single: each", &schedules).replace("layer3", "layer1"),
+        );
+        let loaded =
+            scratch.load("bench", "sound", &Overrides::default()).unwrap_or_else(|faults| panic!("{faults}"));
+        check_cuts(&loaded.experiment, &network).err().map(|faults| faults.to_string()).unwrap_or_default()
+    };
+    let big_then_little =
+        |until: &str| faults(&format!("{{ processor: big, until: {until} }}, {{ processor: little }}"));
+    assert_eq!(big_then_little("layer1.0"), "");
+    let place = "failed to read configs/experiments/sound.yaml:5:41";
+    let unknown = format!("{place}: small has no unit called \"layr1\"; did you mean layer1, ");
+    assert!(big_then_little("layr1").starts_with(&unknown), "{}", big_then_little("layr1"));
+    let end = format!("{place}: \"fc\" is the end of small; it leaves no unit for the next stage");
+    assert_eq!(big_then_little("fc"), end);
+    let board = format!("{BOARD}  third: {{ cpus: [3] }}\n");
+    scratch.write("boards/bench.yaml", &board);
+    let three = |first: &str, second: &str| {
+        faults(&format!(
+            "{{ processor: big, until: {first} }}, {{ processor: little, until: {second} }}, {{ processor: third }}"
+        ))
+    };
+    assert_eq!(three("conv1", "layer1"), "");
+    let behind = "\"layer1\" of small does not lie behind the stage before; its stage is empty";
+    assert!(three("layer2", "layer1").ends_with(behind), "{}", three("layer2", "layer1"));
+    assert!(three("layer1", "layer1").ends_with(behind), "{}", three("layer1", "layer1"));
 }

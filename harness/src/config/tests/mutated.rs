@@ -61,7 +61,7 @@ const PIECES: [&str; 40] = [
 
 fn mutate(text: &str, random: &mut Random) -> String {
     let mut letters: Vec<char> = text.chars().collect();
-    for _ in 0..=random.below(3) {
+    for _ in 0..=random.below(2) {
         let at = random.below(letters.len() + 1);
         let end = (at + random.below(8)).min(letters.len());
         match random.below(4) {
@@ -91,7 +91,7 @@ fn mutated_files_are_read_or_refused() {
         scratch.load("bench", "sound", &Overrides::default()).expect("sound").to_yaml().expect("written");
     let mut random = Random(1);
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..400 {
+    for _ in 0..1000 {
         scratch.write("experiments/sound.yaml", EXPERIMENT).write("boards/bench.yaml", BOARD);
         let mut overrides = Overrides::default();
         match random.below(3) {
@@ -121,7 +121,7 @@ fn mutated_files_are_read_or_refused() {
         }
     }
     // Both happen, or the test shows nothing.
-    assert!(read > 100 && refused > 100, "{read} read, {refused} refused");
+    assert!(read > 50 && refused > 500, "{read} read, {refused} refused");
 }
 
 #[test]
