@@ -1,0 +1,224 @@
+//! Weight files, mapped read-only once and shared by all stages.
+
+use super::tensor::{Tensor, TensorSpec, cpu};
+use crate::failure::Failure;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use tvm_ffi::NDAllocator;
+use tvm_ffi::tvm_ffi_sys::dlpack::DLTensor;
+
+/// Kernels load whole vectors from where a tensor begins.
+const ALIGNMENT: u64 = 64;
+
+/// A mapped file.
+#[derive(Debug)]
+pub(crate) struct WeightsFile {
+    path: PathBuf,
+    start: NonNull<c_void>,
+    bytes: usize,
+    identity: Identity,
+}
+
+/// What tells a file from another that takes its place: device, inode, size, time of change.
+type Identity = (u64, u64, u64, i64, i64);
+
+#[expect(unsafe_code, reason = "the raw pointer inside is neither Send nor Sync by itself")]
+// SAFETY: the mapping is read-only and lives as long as the value; it belongs to the process, not to a thread.
+unsafe impl Send for WeightsFile {}
+#[expect(unsafe_code, reason = "the raw pointer inside is neither Send nor Sync by itself")]
+// SAFETY: as above.
+unsafe impl Sync for WeightsFile {}
+
+impl WeightsFile {
+    fn identity(file: &File) -> std::io::Result<Identity> {
+        let about = file.metadata()?;
+        Ok((about.dev(), about.ino(), about.size(), about.mtime(), about.mtime_nsec()))
+    }
+
+    fn map(path: &Path, file: &File, identity: Identity) -> Result<Self, Failure> {
+        let fail =
+            |reason: String| Failure::weights(format!("failed to map weights {}: {reason}", path.display()));
+        let bytes = usize::try_from(identity.2).map_err(|error| fail(error.to_string()))?;
+        if bytes == 0 {
+            // An empty file cannot be mapped, and a network without weights needs none.
+            return Ok(Self { path: path.to_path_buf(), start: NonNull::dangling(), bytes, identity });
+        }
+        // Filled at once, so that no stage waits for the disk later.
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        #[expect(unsafe_code, reason = "a mapping is raw memory")]
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists. Files are
+        // deployed under a new name and moved into place, so a mapped one is never cut short.
+        let start = unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, flags, file, 0) }
+            .map_err(|error| fail(error.to_string()))?;
+        let start = NonNull::new(start).ok_or_else(|| fail("it was mapped to address 0".to_owned()))?;
+        Ok(Self { path: path.to_path_buf(), start, bytes, identity })
+    }
+
+    /// Size in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    /// The tensors a stage names, as views of the mapping.
+    pub(crate) fn tensors(self: &Arc<Self>, weights: &protocol::Weights) -> Result<Vec<Tensor>, Failure> {
+        let fail = |reason: String| {
+            Failure::weights(format!("failed to take weights from {}: {reason}", self.path.display()))
+        };
+        let (offsets, tensors) = (&weights.offsets, &weights.tensors);
+        if offsets.len() != tensors.len() {
+            return Err(fail(format!("{} offsets for {} tensors", offsets.len(), tensors.len())));
+        }
+        let mut views = Vec::with_capacity(offsets.len());
+        for (offset, tensor) in offsets.iter().zip(tensors) {
+            let spec = TensorSpec::new(tensor)?;
+            let end = offset.checked_add(spec.bytes() as u64);
+            if offset % ALIGNMENT != 0 {
+                return Err(fail(format!("{} begins at {offset}, no multiple of {ALIGNMENT}", spec.name)));
+            }
+            if end.is_none_or(|end| end > self.bytes()) {
+                return Err(fail(format!(
+                    "{} takes {} bytes from {offset} on, the file ends at {}; deploy it again",
+                    spec.name,
+                    spec.bytes(),
+                    self.bytes
+                )));
+            }
+            let offset = usize::try_from(*offset).map_err(|error| fail(error.to_string()))?;
+            let view = View { file: Arc::clone(self), offset };
+            views.push(Tensor(tvm_ffi::Tensor::from_nd_alloc(view, &spec.shape, spec.dl(), cpu())));
+        }
+        Ok(views)
+    }
+}
+
+impl Drop for WeightsFile {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            #[expect(unsafe_code, reason = "a mapping is raw memory")]
+            // SAFETY: every view of the mapping held a reference to `self`, so none is left.
+            let result = unsafe { munmap(self.start.as_ptr(), self.bytes) };
+            debug_assert!(result.is_ok(), "{result:?}");
+        }
+    }
+}
+
+/// A place in a mapping. As an allocator it hands out that place and keeps the mapping alive.
+struct View {
+    file: Arc<WeightsFile>,
+    offset: usize,
+}
+
+#[expect(unsafe_code, reason = "tvm-ffi trusts the pointer an allocator gives")]
+// SAFETY: the place is inside the mapping and large enough (checked by `tensors`), aligned to 64 bytes (mappings
+// begin at pages, offsets are checked), and lives as long as this value, which the tensor owns. Kernels only read
+// weights; one that wrote would be stopped by the page protection.
+unsafe impl NDAllocator for View {
+    const MIN_ALIGN: usize = 64;
+
+    unsafe fn alloc_data(&mut self, _prototype: &DLTensor) -> *mut c_void {
+        // SAFETY: the offset is inside the mapping.
+        unsafe { self.file.start.as_ptr().cast::<u8>().add(self.offset).cast::<c_void>() }
+    }
+
+    unsafe fn free_data(&mut self, _tensor: &DLTensor) {}
+}
+
+/// Mapped files of this process.
+#[derive(Debug, Default)]
+pub(crate) struct WeightsCache {
+    files: HashMap<PathBuf, Arc<WeightsFile>>,
+}
+
+impl WeightsCache {
+    /// The files at these paths, in their order. Files mapped before are shared unless another file has taken
+    /// their place; those no longer named are let go.
+    pub(crate) fn map<'a>(
+        &mut self,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Vec<Arc<WeightsFile>>, Failure> {
+        let mut fresh = HashMap::new();
+        let mut found = Vec::new();
+        for path in paths {
+            let fail = |error: std::io::Error| {
+                Failure::weights(format!(
+                    "failed to open weights {}: {error}; deploy it again",
+                    path.display()
+                ))
+            };
+            let file = File::open(path).map_err(fail)?;
+            let identity = WeightsFile::identity(&file).map_err(fail)?;
+            let known = fresh.get(path).or_else(|| self.files.get(path));
+            let weights = match known {
+                Some(known) if known.identity == identity => Arc::clone(known),
+                _ => Arc::new(WeightsFile::map(path, &file, identity)?),
+            };
+            fresh.insert(path.to_path_buf(), Arc::clone(&weights));
+            found.push(weights);
+        }
+        self.files = fresh;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &Path, offset: u64, extent: i64) -> protocol::Weights {
+        let tensor = protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: "uint8".into() };
+        protocol::Weights { path: path.display().to_string(), offsets: vec![offset], tensors: vec![tensor] }
+    }
+
+    #[test]
+    fn views_show_the_file_share_one_mapping_and_outlive_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.bin");
+        std::fs::write(&path, (0..=255).collect::<Vec<u8>>()).unwrap();
+        let mut cache = WeightsCache::default();
+        let first = cache.map([path.as_path(), path.as_path()]).unwrap();
+        let again = cache.map([path.as_path()]).unwrap();
+        assert!(Arc::ptr_eq(&first[0], &first[1]) && Arc::ptr_eq(&first[0], &again[0]));
+        let tensors = first[0].tensors(&request(&path, 64, 3)).unwrap();
+        drop((cache, first, again));
+        assert_eq!(tensors[0].bytes(), [64, 65, 66]);
+    }
+
+    #[test]
+    fn a_file_put_in_place_of_another_is_mapped_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.bin");
+        std::fs::write(&path, [1; 64]).unwrap();
+        let mut cache = WeightsCache::default();
+        let old = cache.map([path.as_path()]).unwrap();
+        std::fs::write(folder.path().join("new"), [2; 64]).unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        let new = cache.map([path.as_path()]).unwrap();
+        let byte = |file: &Arc<WeightsFile>| file.tensors(&request(&path, 0, 1)).unwrap()[0].bytes()[0];
+        assert_eq!((byte(&old[0]), byte(&new[0])), (1, 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.bin");
+        std::fs::write(&path, [0; 128]).unwrap();
+        let mut cache = WeightsCache::default();
+        let file = cache.map([path.as_path()]).unwrap().remove(0);
+        for (offset, extent, says) in [
+            (64, 65, "the file ends at 128"),
+            (8, 1, "no multiple of 64"),
+            (u64::MAX - 63, 64, "ends at 128"),
+        ] {
+            let failure = file.tensors(&request(&path, offset, extent)).unwrap_err();
+            assert!(failure.message.contains(says), "{failure}");
+        }
+        let absent = cache.map([folder.path().join("absent").as_path()]).unwrap_err();
+        assert!(absent.message.contains("absent") && absent.fault == protocol::Fault::Weights, "{absent}");
+    }
+}

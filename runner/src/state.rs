@@ -1,0 +1,249 @@
+//! The board as the kernel shows it.
+
+use crate::affinity::allowed;
+use crate::cpulist;
+use crate::meters::kilobytes;
+use protocol::{Cpu, MachineState, Temperature};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// State of this machine.
+pub(crate) fn read() -> MachineState {
+    Root(PathBuf::from("/")).state(allowed())
+}
+
+/// A place with `proc`, `sys` and `etc` below it.
+struct Root(PathBuf);
+
+impl Root {
+    fn state(&self, allowed_cpus: Vec<u32>) -> MachineState {
+        let uname = rustix::system::uname();
+        let cpuinfo = self.text("proc/cpuinfo").unwrap_or_default();
+        let memory = self.text("proc/meminfo").unwrap_or_default();
+        let load = self.text("proc/loadavg").unwrap_or_default();
+        MachineState {
+            arch: uname.machine().to_string_lossy().into_owned(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            os: self.text("etc/os-release").and_then(|text| os_name(&text)),
+            model: self.model(),
+            cpu_model: cpu_field(&cpuinfo, &["model name", "Processor", "Hardware"]).map(str::to_owned),
+            cpu_flags: cpu_field(&cpuinfo, &["flags", "Features"])
+                .map(|flags| flags.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+            cpus: self.cpus(&cpuinfo),
+            allowed_cpus,
+            memory_bytes: kilobytes(&memory, "MemTotal:").unwrap_or(0),
+            memory_available_bytes: kilobytes(&memory, "MemAvailable:").unwrap_or(0),
+            load_milli: load.split_whitespace().next().and_then(thousandths).unwrap_or(0),
+            temperatures: self.temperatures(),
+        }
+    }
+
+    /// Contents of a file without the white space around; `None` where it is absent or empty.
+    fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        let bytes = fs::read(self.0.join(path)).ok()?;
+        // Strings of the device tree end with a NUL.
+        let text = String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn number<N: std::str::FromStr>(&self, path: impl AsRef<Path>) -> Option<N> {
+        self.text(path)?.parse().ok()
+    }
+
+    /// Folders below `path` whose name is `prefix` and a number, by that number.
+    fn numbered(&self, path: &str, prefix: &str) -> Vec<(u32, PathBuf)> {
+        let Ok(folder) = fs::read_dir(self.0.join(path)) else { return Vec::new() };
+        let entry = |entry: fs::DirEntry| {
+            let number = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
+            Some((number, entry.path()))
+        };
+        let mut found: Vec<_> = folder.flatten().filter_map(entry).collect();
+        found.sort();
+        found
+    }
+
+    fn model(&self) -> Option<String> {
+        self.text("proc/device-tree/model").or_else(|| {
+            let part = |name: &str| self.text(format!("sys/class/dmi/id/{name}"));
+            let parts: Vec<_> = ["sys_vendor", "product_name"].into_iter().filter_map(part).collect();
+            (!parts.is_empty()).then(|| parts.join(" "))
+        })
+    }
+
+    fn cpus(&self, cpuinfo: &str) -> Vec<Cpu> {
+        let list = |name: &str| {
+            let text = self.text(format!("sys/devices/system/cpu/{name}")).unwrap_or_default();
+            cpulist::parse(&text)
+        };
+        let (online, isolated) = (list("online"), list("isolated"));
+        let cpu = |(id, path): (u32, PathBuf)| {
+            let frequency = |name: &str| self.number(path.join("cpufreq").join(name));
+            Cpu {
+                id,
+                online: online.contains(&id),
+                isolated: isolated.contains(&id),
+                capacity: self.number(path.join("cpu_capacity")),
+                midr: self.midr(&path).or_else(|| midr_from_cpuinfo(cpuinfo, id)),
+                core: self.number(path.join("topology/core_id")),
+                package: self.number(path.join("topology/physical_package_id")),
+                current_khz: frequency("scaling_cur_freq"),
+                min_khz: frequency("scaling_min_freq"),
+                max_khz: frequency("scaling_max_freq"),
+                hardware_max_khz: frequency("cpuinfo_max_freq"),
+                governor: self.text(path.join("cpufreq/scaling_governor")),
+                l1d_bytes: self.cache(&path, "1", "Data"),
+                l2_bytes: self.cache(&path, "2", "Unified"),
+            }
+        };
+        self.numbered("sys/devices/system/cpu", "cpu").into_iter().map(cpu).collect()
+    }
+
+    fn midr(&self, cpu: &Path) -> Option<u64> {
+        let text = self.text(cpu.join("regs/identification/midr_el1"))?;
+        u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+    }
+
+    fn cache(&self, cpu: &Path, level: &str, kind: &str) -> Option<u64> {
+        self.numbered(cpu.join("cache").strip_prefix(&self.0).ok()?.to_str()?, "index")
+            .into_iter()
+            .find(|(_, index)| {
+                self.text(index.join("level")).as_deref() == Some(level)
+                    && self.text(index.join("type")).as_deref() == Some(kind)
+            })
+            .and_then(|(_, index)| size(&self.text(index.join("size"))?))
+    }
+
+    fn temperatures(&self) -> Vec<Temperature> {
+        let zone = |(_, path): (u32, PathBuf)| {
+            let milli_celsius = self.number(path.join("temp"))?;
+            Some(Temperature { zone: self.text(path.join("type"))?, milli_celsius })
+        };
+        self.numbered("sys/class/thermal", "thermal_zone").into_iter().filter_map(zone).collect()
+    }
+}
+
+/// The first of these fields in /proc/cpuinfo that has a value.
+fn cpu_field<'a>(cpuinfo: &'a str, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| {
+        cpuinfo.lines().find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            (field.trim() == *name && !value.trim().is_empty()).then_some(value.trim())
+        })
+    })
+}
+
+/// The identification register put together from an Arm CPU's section of /proc/cpuinfo, for kernels that do not
+/// show the register (before 4.10). The architecture field reads 0xf, as on every `ARMv8` CPU.
+fn midr_from_cpuinfo(cpuinfo: &str, cpu: u32) -> Option<u64> {
+    let section = cpuinfo.split("\n\n").find(|section| {
+        cpu_field(section, &["processor"]).and_then(|number| number.parse().ok()) == Some(cpu)
+    })?;
+    let field = |name| {
+        let text = cpu_field(section, &[name])?;
+        match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        }
+    };
+    let (implementer, part) = (field("CPU implementer")?, field("CPU part")?);
+    let (variant, revision) = (field("CPU variant")?, field("CPU revision")?);
+    Some((implementer << 24) | (variant << 20) | (0xf << 16) | (part << 4) | revision)
+}
+
+fn os_name(os_release: &str) -> Option<String> {
+    let line = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(line.trim_matches('"').to_owned())
+}
+
+/// `32K`, `2M` or a plain number, in bytes.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(['K', 'M']);
+    let unit = match text.as_bytes().last() {
+        Some(b'K') => 1 << 10,
+        Some(b'M') => 1 << 20,
+        _ => 1,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// `0.52` as 520.
+fn thousandths(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let part: String = part.chars().chain("000".chars()).take(3).collect();
+    Some(whole.parse::<u64>().ok()? * 1000 + part.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_board_with_unlike_cores_is_read() {
+        let cpu = "sys/devices/system/cpu";
+        let cpuinfo = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 3 (v8l)\nFeatures\t: fp asimd\n\
+                       CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd07\n\
+                       CPU revision\t: 3\n\nprocessor\t: 1\nCPU implementer\t: 0x4e\n\n";
+        let root = tree(&[
+            ("proc/cpuinfo", cpuinfo),
+            ("proc/device-tree/model", "quill\0"),
+            ("proc/meminfo", "MemTotal:        8000 kB\nMemAvailable:    4000 kB\n"),
+            ("proc/loadavg", "1.05 0.5 0.1 1/2 3\n"),
+            ("etc/os-release", "NAME=Ubuntu\nPRETTY_NAME=\"Ubuntu 18.04.6 LTS\"\n"),
+            (&format!("{cpu}/online"), "0,3-5\n"),
+            (&format!("{cpu}/isolated"), "1-2\n"),
+            (&format!("{cpu}/cpu0/cpufreq/scaling_cur_freq"), "345600\n"),
+            (&format!("{cpu}/cpu0/cpufreq/cpuinfo_max_freq"), "2035200\n"),
+            (&format!("{cpu}/cpu0/cpufreq/scaling_governor"), "schedutil\n"),
+            (&format!("{cpu}/cpu0/topology/core_id"), "0\n"),
+            (&format!("{cpu}/cpu0/cache/index0/level"), "1\n"),
+            (&format!("{cpu}/cpu0/cache/index0/type"), "Data\n"),
+            (&format!("{cpu}/cpu0/cache/index0/size"), "32K\n"),
+            (&format!("{cpu}/cpu1/regs/identification/midr_el1"), "0x000000004e0f0030\n"),
+            (&format!("{cpu}/cpufreq/policy0/x"), ""),
+            ("sys/class/thermal/thermal_zone0/type", "BCPU-therm\n"),
+            ("sys/class/thermal/thermal_zone0/temp", "41500\n"),
+            ("sys/class/thermal/thermal_zone1/type", "unreadable\n"),
+        ]);
+        let state = Root(root.path().into()).state(vec![0]);
+        assert_eq!(state.model.as_deref(), Some("quill"));
+        assert_eq!(state.os.as_deref(), Some("Ubuntu 18.04.6 LTS"));
+        assert_eq!((state.memory_bytes, state.memory_available_bytes), (8_192_000, 4_096_000));
+        assert_eq!((state.load_milli, state.cpu_flags.len()), (1050, 2));
+        assert_eq!(state.temperatures, [Temperature { zone: "BCPU-therm".into(), milli_celsius: 41_500 }]);
+        let [a57, denver] = &state.cpus[..] else { panic!("{:?}", state.cpus) };
+        assert_eq!((a57.online, a57.isolated, a57.midr), (true, false, Some(0x411f_d073)));
+        assert_eq!(
+            (a57.current_khz, a57.hardware_max_khz, a57.max_khz),
+            (Some(345_600), Some(2_035_200), None)
+        );
+        assert_eq!((a57.l1d_bytes, a57.l2_bytes, a57.core), (Some(32_768), None, Some(0)));
+        assert_eq!((denver.online, denver.isolated, denver.midr), (false, true, Some(0x4e0f_0030)));
+        assert_eq!((denver.governor.as_deref(), denver.capacity), (None, None));
+    }
+
+    #[test]
+    fn a_board_that_tells_nothing_has_nothing() {
+        let root = tree(&[]);
+        let state = Root(root.path().into()).state(vec![]);
+        assert_eq!((state.model, state.os, state.cpu_model), (None, None, None));
+        assert!(state.cpus.is_empty() && state.temperatures.is_empty());
+    }
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let state = read();
+        assert!(state.cpus.iter().any(|cpu| cpu.online) && !state.allowed_cpus.is_empty());
+        assert!(state.memory_bytes > 0);
+    }
+}

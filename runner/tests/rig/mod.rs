@@ -1,0 +1,276 @@
+//! A runner under test and the stage libraries it runs.
+
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use protocol::{
+    Binding, Call, Compare, Compared, Event, Fault, Frames, Hello, Kind, Measure, Measured, Request,
+    Schedule, Stage, Tensor, Trial, WarmUpRule, Weights,
+};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Longer than any answer takes, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test, with TVM's libraries beside it.
+pub fn program() -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_runner"));
+    let library = program.with_file_name("lib/libtvm_runtime.so");
+    assert!(library.is_file(), "{} is missing; run the tests by `cargo xtask test`", library.display());
+    program
+}
+
+/// A running runner. Ends with the test, also where that fails.
+pub struct Runner {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub hello: Hello,
+    lines: Receiver<String>,
+}
+
+impl Runner {
+    pub fn start() -> Self {
+        let mut command = Command::new(program());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the runner starts");
+        let (sender, lines) = std::sync::mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(line.expect("the runner prints UTF-8")).is_err() {
+                    return;
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        let placeholder = Hello { protocol: 0, runner: String::new(), pid: 0 };
+        let mut runner = Self { child, stdin, hello: placeholder, lines };
+        match runner.event() {
+            Event::Hello(hello) => runner.hello = hello,
+            other => panic!("the first line is no hello: {other:?}"),
+        }
+        runner
+    }
+
+    pub fn send_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(line.as_bytes()).and_then(|()| stdin.write_all(b"\n")).unwrap();
+    }
+
+    pub fn send(&mut self, request: &Request) {
+        self.send_line(&serde_json::to_string(request).unwrap());
+    }
+
+    /// The next event.
+    pub fn event(&mut self) -> Event {
+        let line = self.lines.recv_timeout(PATIENCE).expect("the runner answers");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))
+    }
+
+    /// Whether nothing more was printed to the end of the process.
+    pub fn is_silent(&mut self) -> bool {
+        self.lines.recv_timeout(PATIENCE).is_err()
+    }
+
+    /// The answer to a request.
+    pub fn ask(&mut self, request: &Request) -> Event {
+        self.send(request);
+        loop {
+            match self.event() {
+                Event::Phase { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    pub fn measure(&mut self, trial: &Trial) -> Measured {
+        match self.ask(&Request::Trial(trial.clone())) {
+            Event::Measured(measured) => *measured,
+            other => panic!("the trial failed: {other:?}"),
+        }
+    }
+
+    pub fn compare(
+        &mut self,
+        reference: Schedule,
+        candidate: Schedule,
+        seed: u64,
+        distinct: u32,
+    ) -> Compared {
+        let frames = Frames { seed, distinct };
+        match self.ask(&Request::Compare(Compare { id: 1, reference, candidate, frames })) {
+            Event::Compared(compared) => compared,
+            other => panic!("the comparison failed: {other:?}"),
+        }
+    }
+
+    pub fn fails(&mut self, request: &Request) -> (Fault, String) {
+        match self.ask(request) {
+            Event::Failed { id: Some(_), fault, message } => (fault, message),
+            other => panic!("it did not fail: {other:?}"),
+        }
+    }
+
+    /// Waits for the end of the process.
+    pub fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+        let begun = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < within, "the runner is still there after {within:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A compiled stage, as `make_stages.py` describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Made {
+    pub inputs: Vec<Tensor>,
+    pub outputs: Vec<Tensor>,
+    pub weights: Vec<Place>,
+    pub calls: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Place {
+    pub offset: u64,
+    pub tensor: Tensor,
+}
+
+/// All compiled stages.
+pub struct Stages {
+    pub folder: PathBuf,
+    pub made: HashMap<String, Made>,
+}
+
+/// Compiles the stages once for all test programs.
+pub fn stages() -> &'static Stages {
+    static STAGES: OnceLock<Stages> = OnceLock::new();
+    STAGES.get_or_init(|| {
+        let python = std::env::var("EDGEPIPE_PYTHON").expect(
+            "EDGEPIPE_PYTHON names a Python with TVM, which compiles the stage libraries of these tests; \
+             `cargo xtask test` sets it",
+        );
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/make_stages.py");
+        let mut hasher = DefaultHasher::new();
+        (std::fs::read(&script).unwrap(), &python).hash(&mut hasher);
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = temporary.join(format!("stages-{:016x}", hasher.finish()));
+        if !folder.join("manifest.json").is_file() {
+            let fresh = temporary.join(format!("stages-new-{}", std::process::id()));
+            let made = Command::new(&python).arg(&script).arg(&fresh).output().expect("Python starts");
+            let log = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(made.status.success(), "failed to compile the stages of these tests:\n{log}");
+            // Another test program may have been faster; then its folder stays.
+            if std::fs::rename(&fresh, &folder).is_err() {
+                drop(std::fs::remove_dir_all(&fresh));
+            }
+        }
+        let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+        Stages { made: serde_json::from_str(&manifest).unwrap(), folder }
+    })
+}
+
+impl Stages {
+    /// A schedule of these stages on these CPUs, one thread each. Tensors of equal name are the same.
+    pub fn schedule(&self, kind: Kind, placed: &[(&str, &[u32])]) -> Schedule {
+        let mut values: Vec<Tensor> = Vec::new();
+        let mut index = |tensor: &Tensor| {
+            let known = values.iter().position(|value| value.name == tensor.name);
+            let place = known.unwrap_or(values.len());
+            if known.is_none() {
+                values.push(tensor.clone());
+            }
+            u32::try_from(place).unwrap()
+        };
+        let mut stages = Vec::new();
+        for (name, cpus) in placed {
+            let made = &self.made[*name];
+            stages.push(Stage {
+                binding: Binding { processor: format!("cpus{cpus:?}"), cpus: cpus.to_vec(), threads: 1 },
+                library: self.folder.join(format!("{name}.so")).display().to_string(),
+                entry: "main".to_owned(),
+                inputs: made.inputs.iter().map(&mut index).collect(),
+                outputs: made.outputs.iter().map(&mut index).collect(),
+                weights: Weights {
+                    path: self.folder.join("weights.bin").display().to_string(),
+                    offsets: made.weights.iter().map(|place| place.offset).collect(),
+                    tensors: made.weights.iter().map(|place| place.tensor.clone()).collect(),
+                },
+            });
+        }
+        let inputs = stages[0].inputs.clone();
+        let outputs = stages.last().unwrap().outputs.clone();
+        Schedule { kind, values, inputs, outputs, stages }
+    }
+
+    pub fn calls(&self, name: &str) -> Vec<Call> {
+        let calls = self.made[name].calls.iter().zip(0..);
+        calls.map(|(function, unit)| Call { function: function.clone(), unit }).collect()
+    }
+}
+
+/// A short trial.
+pub fn trial(schedule: Schedule) -> Trial {
+    const MS: u64 = 1_000_000;
+    Trial {
+        id: 42,
+        schedule,
+        frames: Frames { seed: 1, distinct: 4 },
+        queue_depth: 2,
+        isolate: None,
+        warm_up: WarmUpRule { min_frames: 20, min_ns: 20 * MS, max_ns: 500 * MS },
+        measure: Measure { min_frames: 30, min_ns: 100 * MS, max_ns: 20_000 * MS, max_frames: 1_000_000 },
+        timeline_frames: 20,
+    }
+}
+
+/// CPUs the tests may use.
+pub fn cpus() -> Vec<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        first.trim().parse::<u32>().unwrap()..=last.trim().parse::<u32>().unwrap()
+    };
+    list.trim().split(',').flat_map(range).collect()
+}
+
+/// Two different CPUs, on which two stages can run at once.
+pub fn two_cpus() -> (u32, u32) {
+    match cpus()[..] {
+        [first, second, ..] => (first, second),
+        _ => panic!("these tests need two CPUs"),
+    }
+}
+
+/// Threads of a process whose name begins so, and the CPUs each may use as the kernel writes them.
+pub fn threads_of(pid: u32, name: &str) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        if field("Name:").starts_with(name) {
+            let id = entry.file_name().to_string_lossy().parse().unwrap();
+            found.push((id, field("Cpus_allowed_list:").to_owned()));
+        }
+    }
+    found.sort();
+    found
+}

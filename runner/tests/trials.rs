@@ -1,0 +1,189 @@
+//! What a trial and a profile report.
+
+mod rig;
+
+use protocol::{Event, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Trial};
+use rig::{Runner, stages, threads_of, trial, two_cpus};
+
+/// What holds of every trial.
+fn check(trial: &Trial, measured: &Measured) {
+    let window = &measured.window;
+    let frames = window.completed_ns.len();
+    let length = *window.completed_ns.last().unwrap();
+    let rule = &trial.measure;
+    assert!(frames as u64 >= u64::from(rule.min_frames) && length >= rule.min_ns, "{frames} in {length} ns");
+    assert!(window.completed_ns.is_sorted() && measured.warm_up.completed_ns.is_sorted());
+    assert_eq!(window.latency_ns.len(), frames);
+    assert!(measured.warm_up.completed_ns.len() >= 20);
+    let stages = trial.schedule.stages.len();
+    assert_eq!(measured.stages.len(), stages);
+    for stage in &measured.stages {
+        let accounted = stage.busy_ns + stage.waiting_input_ns + stage.waiting_output_ns;
+        assert!(accounted <= length + 1_000_000, "{stage:?} in a window of {length} ns");
+        assert!(stage.busy_ns > 0 && stage.cpu_ns > 0 && stage.frames > 0, "{stage:?}");
+    }
+    if trial.schedule.kind == Kind::Replicate {
+        assert_eq!(window.completed_by.len(), frames);
+        for (place, stage) in (0..).zip(&measured.stages) {
+            let own = window.completed_by.iter().filter(|by| **by == place).count() as u64;
+            assert!(
+                stage.frames.abs_diff(own) <= 1,
+                "stage {place}: {} frames, {own} completions",
+                stage.frames
+            );
+        }
+    } else {
+        assert!(window.completed_by.is_empty());
+        let last = measured.stages.last().unwrap().frames;
+        assert!(last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
+    }
+    let replicate = trial.schedule.kind == Kind::Replicate;
+    let spans = frames.min(20) * if replicate { 1 } else { stages };
+    assert_eq!(measured.timeline.len(), spans);
+    assert!(measured.timeline.iter().all(|span| span.begin_ns < span.end_ns));
+    assert!(measured.host.runner_ns >= measured.host.overhead_ns && measured.host.wall_ns > 0);
+    assert!(measured.resident_bytes > measured.anonymous_bytes && measured.anonymous_bytes > 0);
+    assert!(!measured.before.cpus.is_empty() && !measured.after.cpus.is_empty());
+}
+
+#[test]
+fn a_single_stage_is_measured() {
+    let mut runner = Runner::start();
+    let cpu = [rig::cpus()[0]];
+    let trial = trial(stages().schedule(Kind::Single, &[("net", &cpu)]));
+    let measured = runner.measure(&trial);
+    check(&trial, &measured);
+    let weights = std::fs::metadata(stages().folder.join("weights.bin")).unwrap().len();
+    assert_eq!((measured.id, measured.weights_bytes), (42, weights));
+    assert!(measured.isolated.is_empty());
+    let stage = &measured.stages[0];
+    assert_eq!((stage.waiting_input_ns, stage.waiting_output_ns), (0, 0), "a single stage waits for nobody");
+    // Frames follow each other without a gap: each begins after the one before it has ended.
+    assert!(measured.timeline.windows(2).all(|pair| pair[0].end_ns <= pair[1].begin_ns));
+}
+
+#[test]
+fn every_kind_is_measured_and_phases_are_announced_in_order() {
+    let (first, second) = two_cpus();
+    let (zero, one) = ([first], [second]);
+    let schedules = [
+        stages().schedule(Kind::Single, &[("net", &zero)]),
+        stages().schedule(Kind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
+        stages().schedule(Kind::Replicate, &[("net", &zero), ("net", &one)]),
+    ];
+    let mut runner = Runner::start();
+    for schedule in schedules {
+        let mut trial = trial(schedule);
+        trial.isolate = Some(Isolate { min_frames: 5, min_ns: 0, max_ns: 1_000_000_000 });
+        runner.send(&Request::Trial(trial.clone()));
+        let mut phases = Vec::new();
+        let measured = loop {
+            match runner.event() {
+                Event::Phase { id: 42, phase } => phases.push(phase),
+                Event::Measured(measured) => break *measured,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(phases, [Phase::Load, Phase::Isolate, Phase::WarmUp]);
+        check(&trial, &measured);
+        assert_eq!(measured.isolated.len(), trial.schedule.stages.len());
+        assert!(measured.isolated.iter().all(|stage| stage.samples_ns.len() == 5));
+    }
+}
+
+#[test]
+fn two_stages_on_two_cpus_run_at_once() {
+    let (first, second) = two_cpus();
+    let mut trial =
+        trial(stages().schedule(Kind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
+    trial.measure.min_frames = 100;
+    let mut runner = Runner::start();
+    // On one CPU both together could not use more CPU time than has passed. Other work on this machine can only
+    // make it less, so one good trial of some proves it.
+    let mut best = 0.0_f64;
+    for _ in 0..10 {
+        let measured = runner.measure(&trial);
+        check(&trial, &measured);
+        let used: u64 = measured.stages.iter().map(|stage| stage.cpu_ns).sum();
+        best = best.max(used as f64 / measured.host.wall_ns as f64);
+        // Stage 0 is at the next frame while stage 1 is at this one.
+        let spans = |stage| measured.timeline.iter().filter(move |span| span.stage == stage);
+        let overlap = spans(0)
+            .any(|a| spans(1).any(|b| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns));
+        assert!(overlap, "{:?}", measured.timeline);
+        if best > 1.3 {
+            return;
+        }
+    }
+    panic!("both stages together used only {best:.2} CPUs");
+}
+
+#[test]
+fn every_thread_of_a_stage_sits_on_its_own_cpu() {
+    let (first, second) = two_cpus();
+    let mut trial = trial(stages().schedule(Kind::Single, &[("wide", &[second, first])]));
+    trial.schedule.stages[0].binding.threads = 2;
+    trial.measure.min_ns = 500_000_000;
+    let mut runner = Runner::start();
+    runner.send(&Request::Trial(trial.clone()));
+    let mut seen = Vec::new();
+    let measured = loop {
+        match runner.event() {
+            Event::Phase { phase: Phase::WarmUp, .. } => seen = threads_of(runner.hello.pid, "stage0"),
+            Event::Phase { .. } => {}
+            Event::Measured(measured) => break measured,
+            other => panic!("{other:?}"),
+        }
+    };
+    let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
+    assert_eq!(cpus, [second.to_string(), first.to_string()], "{seen:?}");
+    // Both threads worked, and the pool's counts for the stage.
+    let stage = &measured.stages[0];
+    assert!(stage.cpu_ns > stage.busy_ns / 2 && measured.host.overhead_ns < measured.host.runner_ns / 2);
+    check(&trial, &measured);
+    // The pool ended with its stage.
+    assert!(threads_of(runner.hello.pid, "stage").is_empty());
+}
+
+#[test]
+fn a_profile_tells_the_kernels_in_order() {
+    let cpu = [rig::cpus()[0]];
+    let schedule = stages().schedule(Kind::Single, &[("net", &cpu)]);
+    let request = Profile {
+        id: 9,
+        values: schedule.values,
+        stage: schedule.stages[0].clone(),
+        calls: stages().calls("net"),
+        frames: Frames { seed: 1, distinct: 2 },
+        warm_up_frames: 3,
+        min_frames: 12,
+        min_ns: 0,
+        max_ns: 10_000_000_000,
+    };
+    assert!(request.calls.len() > 4, "{:?}", request.calls);
+    let mut runner = Runner::start();
+    let profiled = match runner.ask(&Request::Profile(request.clone())) {
+        Event::Profiled(profiled) => profiled,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((profiled.id, profiled.frame_ns.len(), profiled.instrumented_frame_ns.len()), (9, 12, 12));
+    let units: Vec<_> = profiled.calls.iter().map(|call| call.unit).collect();
+    assert_eq!(units, request.calls.iter().map(|call| call.unit).collect::<Vec<_>>());
+    assert!(profiled.calls.iter().all(|call| call.samples_ns.len() == 12));
+    for (frame, whole) in profiled.instrumented_frame_ns.iter().enumerate() {
+        let kernels: u64 = profiled.calls.iter().map(|call| call.samples_ns[frame]).sum();
+        assert!(kernels > 0 && kernels <= *whole, "{kernels} of {whole} ns");
+    }
+
+    // Kernels in another order, or another number of them, are another network's.
+    let mut swapped = request.clone();
+    let other = swapped.calls.iter().position(|call| call.function != swapped.calls[0].function).unwrap();
+    swapped.calls.swap(0, other);
+    let mut short = request;
+    short.calls.pop();
+    for wrong in [swapped, short] {
+        let (fault, message) = runner.fails(&Request::Profile(wrong));
+        assert_eq!(fault, protocol::Fault::StageLibrary);
+        assert!(message.contains("kernel call"), "{message}");
+    }
+}
