@@ -1,0 +1,195 @@
+//! Which runs there are.
+
+use super::database::Store;
+use super::error::{RowError, StoreError};
+use super::machine;
+use super::record::{Resumed, Revision, RunStart, Status, Versions};
+use super::run_id::RunId;
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+use serde::de::DeserializeOwned;
+
+/// A run as the database has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun {
+    pub(super) number: i64,
+    /// How it began.
+    pub start: RunStart,
+    /// How far it came. [`Status::Running`] is also what a killed run is left with.
+    pub status: Status,
+    /// When it ended, ns since 1970.
+    pub ended_unix_ns: Option<u64>,
+    /// The times it was taken up again, in order.
+    pub resumptions: Vec<Resumed>,
+    /// How many bytes of its journal are in the database.
+    pub journal_bytes: u64,
+}
+
+/// Which runs are wanted. What is `None` does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Name of the board.
+    pub board: Option<String>,
+    /// Name of the experiment.
+    pub experiment: Option<String>,
+    /// Name of a network that takes part.
+    pub network: Option<String>,
+    /// With a measured trial, where true.
+    pub measured: bool,
+    /// Not complete, where true.
+    pub unfinished: bool,
+}
+
+const MATCHES: &str = "
+    (?1 IS NULL OR boards.name = ?1)
+    AND (?2 IS NULL OR runs.experiment = ?2)
+    AND (?3 IS NULL OR EXISTS (SELECT 1 FROM run_networks
+         JOIN networks ON networks.id = run_networks.network
+         WHERE run_networks.run = runs.number AND networks.name = ?3))
+    AND (NOT ?4 OR EXISTS (SELECT 1 FROM schedules JOIN trials ON trials.schedule = schedules.id
+         WHERE schedules.run = runs.number AND trials.status = 'measured'))
+    AND (NOT ?5 OR runs.status <> 'complete')";
+
+impl Store {
+    /// The names of the runs wanted, the latest first.
+    pub fn runs(&self, filter: &RunFilter) -> Result<Vec<RunId>, StoreError> {
+        self.run_ids(filter, -1)
+    }
+
+    /// The latest run wanted.
+    pub fn latest_run(&self, filter: &RunFilter) -> Result<Option<StoredRun>, StoreError> {
+        self.run_ids(filter, 1)?.first().map(|id| self.run(id.as_str())).transpose()
+    }
+
+    /// The latest run of this experiment on this board that is not complete.
+    pub fn unfinished_run(&self, experiment: &str, board: &str) -> Result<Option<StoredRun>, StoreError> {
+        self.latest_run(&RunFilter {
+            board: Some(board.to_owned()),
+            experiment: Some(experiment.to_owned()),
+            unfinished: true,
+            ..RunFilter::default()
+        })
+    }
+
+    /// The run of this name, or the only one whose name begins or ends like this.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRun`] names the latest ones, or those among which it does not decide.
+    pub fn run(&self, asked: &str) -> Result<StoredRun, StoreError> {
+        let mut found = self.rows(asked, |connection| {
+            let sql = "SELECT id FROM runs WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1
+                       OR substr(id, -length(?1)) = ?1 ORDER BY id <> ?1, begun_unix_ns DESC";
+            let mut statement = connection.prepare_cached(sql)?;
+            let ids = statement.query_map(params![asked], |row| row.get::<_, String>(0))?;
+            Ok(ids.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        if found.first().is_some_and(|id| id == asked) {
+            found.truncate(1);
+        }
+        let known = match found.as_slice() {
+            [only] if !asked.is_empty() => {
+                let run = self.rows(asked, |connection| find(connection, only))?;
+                return run.ok_or_else(|| self.no_such_run(asked, "it was removed meanwhile".to_owned()));
+            }
+            [] | [_] => self.run_ids(&RunFilter::default(), 3)?.iter().map(ToString::to_string).collect(),
+            several => several.to_vec(),
+        };
+        let known = match (known.is_empty(), found.len() > 1) {
+            (true, _) => "there are no runs; `cargo xtask bench` makes one".to_owned(),
+            (false, true) => format!("it may be any of {}", known.join(", ")),
+            (false, false) => format!("the latest are {}", known.join(", ")),
+        };
+        Err(self.no_such_run(asked, known))
+    }
+
+    fn no_such_run(&self, asked: &str, known: String) -> StoreError {
+        StoreError::NoSuchRun { path: self.path.clone(), asked: asked.to_owned(), known }
+    }
+
+    fn run_ids(&self, filter: &RunFilter, limit: i64) -> Result<Vec<RunId>, StoreError> {
+        self.rows("", |connection| {
+            let sql = format!(
+                "SELECT runs.id FROM runs JOIN boards ON boards.id = runs.board WHERE {MATCHES}
+                 ORDER BY runs.begun_unix_ns DESC, runs.number DESC LIMIT ?6"
+            );
+            let RunFilter { board, experiment, network, measured, unfinished } = filter;
+            let params: [&dyn ToSql; 6] = [board, experiment, network, measured, unfinished, &limit];
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params, |row| row.get::<_, String>(0))?;
+            rows.map(|name| RunId::try_from(name?).map_err(|error| RowError::damaged("a run's name")(&error)))
+                .collect()
+        })
+    }
+
+    /// Reads rows and finds the words for what goes wrong.
+    pub(super) fn rows<T>(
+        &self,
+        run: &str,
+        read: impl FnOnce(&Connection) -> Result<T, RowError>,
+    ) -> Result<T, StoreError> {
+        read(&self.connection).map_err(|error| StoreError::of_rows(&self.path, "read results", run, error))
+    }
+}
+
+/// The run of exactly this name.
+pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun>, RowError> {
+    let sql = "SELECT runs.*, boards.name AS board_name, machines.state AS machine_state
+               FROM runs JOIN boards ON boards.id = runs.board JOIN machines ON machines.id = runs.machine
+               WHERE runs.id = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let Some(run) = statement.query_row(params![id], |row| Ok(read_run(row))).optional()? else {
+        return Ok(None);
+    };
+    let mut run = run?;
+    let mut statement =
+        connection.prepare_cached("SELECT unix_ns, command FROM resumptions WHERE run = ? ORDER BY unix_ns")?;
+    let mut rows = statement.query(params![run.number])?;
+    while let Some(row) = rows.next()? {
+        run.resumptions.push(Resumed { unix_ns: row.get(0)?, command: json(row, "command")? });
+    }
+    Ok(Some(run))
+}
+
+fn read_run(row: &Row<'_>) -> Result<StoredRun, RowError> {
+    let damaged = RowError::damaged("a run");
+    let commit: Option<String> = row.get("git_revision")?;
+    let dirty: Option<bool> = row.get("git_dirty")?;
+    let status: String = row.get("status")?;
+    let start = RunStart {
+        id: RunId::try_from(row.get::<_, String>("id")?).map_err(|error| damaged(&error))?,
+        begun_unix_ns: row.get("begun_unix_ns")?,
+        experiment: row.get("experiment")?,
+        board: row.get("board_name")?,
+        processors: json(row, "processors")?,
+        machine: machine::join(json(row, "machine_state")?, json(row, "readings")?)
+            .ok_or_else(|| damaged(&"its readings are of another machine"))?,
+        host: row.get("host")?,
+        command: json(row, "command")?,
+        configuration: row.get("configuration")?,
+        seed: row.get::<_, i64>("seed")?.cast_unsigned(),
+        rounds: row.get("rounds")?,
+        versions: Versions {
+            harness: row.get("harness_version")?,
+            runner: row.get("runner_version")?,
+            protocol: row.get("protocol_version")?,
+            tvm: row.get("tvm_version")?,
+            llvm: row.get("llvm_version")?,
+            python: row.get("python_version")?,
+        },
+        revision: commit.zip(dirty).map(|(commit, dirty)| Revision { commit, dirty }),
+        provenance: json(row, "provenance")?,
+    };
+    Ok(StoredRun {
+        number: row.get("number")?,
+        start,
+        status: Status::from_text(&status).ok_or_else(|| damaged(&status))?,
+        ended_unix_ns: row.get("ended_unix_ns")?,
+        resumptions: Vec::new(),
+        journal_bytes: row.get("journal_bytes")?,
+    })
+}
+
+/// A column of JSON.
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> Result<T, RowError> {
+    let text = row.get_ref(column)?.as_str().map_err(|error| RowError::damaged(column)(&error))?;
+    serde_json::from_str(text).map_err(|error| RowError::damaged(column)(&error))
+}

@@ -1,0 +1,37 @@
+//! What is kept: a journal for each run, and one database for all of them.
+//!
+//! A record goes to the journal first, is on the disk there, and then goes into the database in one transaction,
+//! which also notes how far the journal has been brought in. So a record is in the database once or not at all, and
+//! [`Store::catch_up`] finishes what a full disk, a lock or a kill left undone.
+//!
+//! Invariants: raw observations are never changed, and come back from the database as the runner sent them. Several
+//! harnesses may use one database at the same time. Nothing here derives a figure from a sample.
+
+mod catalog;
+mod database;
+mod date;
+mod error;
+mod holder;
+mod insertion;
+mod journal;
+mod machine;
+mod packed;
+mod record;
+mod recorder;
+mod run_id;
+mod schema;
+mod selection;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use catalog::{RunFilter, StoredRun};
+pub use database::{Access, Store};
+pub use date::Date;
+pub use error::StoreError;
+pub use journal::{JournalError, path_of as journal_path};
+pub use record::{
+    ComparisonRecord, Finished, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Resumed,
+    Revision, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord, Versions,
+};
+pub use recorder::{CaughtUp, Continued, RunRecorder};
+pub use run_id::RunId;
