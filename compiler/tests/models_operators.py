@@ -5,8 +5,6 @@ width divides, batches, old opsets. ``MODELS`` maps a name to the function that 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 from operator_net import Model, Net
@@ -20,7 +18,11 @@ REFERENCE_DEPARTS = {
 
 
 def _one(
-    op: str, *shape: int, opset: int = 17, constants: tuple[Any, ...] = (), **attributes: Any
+    op: str,
+    *shape: int,
+    opset: int = 17,
+    constants: tuple[str | np.ndarray, ...] = (),
+    **attributes: object,
 ) -> Model:
     """A single operator on one input; ``constants`` are its further inputs, "" leaves one out."""
 
@@ -34,7 +36,7 @@ def _one(
 
 
 def _conv(
-    made: int, *shape: int, kernel: tuple[int, ...], opset: int = 17, **attributes: Any
+    made: int, *shape: int, kernel: tuple[int, ...], opset: int = 17, **attributes: object
 ) -> Model:
     """A convolution with bias."""
 
@@ -101,12 +103,15 @@ MODELS |= {
 }
 
 
-def _transposed(made: int, *shape: int, kernel: tuple[int, int], **attributes: Any) -> Model:
+def _transposed(
+    made: int, *shape: int, kernel: tuple[int, int], group: int = 1, **attributes: object
+) -> Model:
     def build() -> onnx.ModelProto:
         net = Net()
-        weight = net.weight(shape[1], made // attributes.get("group", 1), *kernel)
+        weight = net.weight(shape[1], made // group, *kernel)
+        bias = net.vector(made)
         return net.build(
-            net.op("ConvTranspose", net.input(*shape), weight, net.vector(made), **attributes)
+            net.op("ConvTranspose", net.input(*shape), weight, bias, group=group, **attributes)
         )
 
     return build
@@ -161,7 +166,7 @@ MODELS |= {
 
 
 def _resize(*shape: int, scales: list[float] | None = None, sizes: list[int] | None = None,
-            opset: int = 13, **attributes: Any) -> Model:  # fmt: skip
+            opset: int = 13, **attributes: object) -> Model:  # fmt: skip
     last = np.array(scales, np.float32) if scales else np.array(sizes, np.int64)
     # Opset 11 still demands the region of interest, which only tf_crop_and_resize reads.
     region = np.zeros(0, np.float32) if opset < 13 else ""

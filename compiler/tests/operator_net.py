@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
@@ -38,32 +38,38 @@ class Net:
         """Seeded even numbers: a bias, a scale, a statistic."""
         return self.constant(self._random.uniform(low, high, length).astype(np.float32))
 
-    def constant(self, values: Any, dtype: Any = None) -> str:
+    def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
         """An initializer."""
         name = f"tensor{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
+    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: object) -> list[str]:
         """An operator with several outputs."""
         name = f"{op.lower()}{len(self._nodes)}"
         made = [name] if outputs == 1 else [f"{name}.{index}" for index in range(outputs)]
         self._nodes.append(helper.make_node(op, inputs, made, name=name, **attributes))
         return made
 
-    def op(self, op: str, *inputs: str, **attributes: Any) -> str:
+    def op(self, op: str, *inputs: str, **attributes: object) -> str:
         """An operator with one output."""
         return self.node(op, *inputs, **attributes)[0]
 
     def conv(
-        self, x: str, made: int, read: int, *kernel: int, bias: bool = True, **attributes: Any
+        self,
+        x: str,
+        made: int,
+        read: int,
+        *kernel: int,
+        bias: bool = True,
+        group: int = 1,
+        **attributes: object,
     ) -> str:
         """Convolution from ``read`` channels (of all groups) to ``made``."""
-        group = attributes.get("group", 1)
         inputs = [x, self.weight(made, read // group, *kernel)]
         if bias:
             inputs.append(self.vector(made))
-        return self.op("Conv", *inputs, **attributes)
+        return self.op("Conv", *inputs, group=group, **attributes)
 
     def batch_norm(self, x: str, channels: int) -> str:
         """Batch normalization with statistics near those of a unit normal."""
