@@ -36,8 +36,8 @@ PUBLISHED: dict[str, Published] = {
     "mobilenet_v1_025_128": Published(
         470_072,
         14 * _MILLION,
-        "TensorFlow models, slim mobilenet_v1.md, 0.25_128: 14 M MACs, 0.47 M parameters; exactly: "
-        "trainable parameters of Keras Applications MobileNet(alpha=0.25)",
+        "TensorFlow models, slim/nets/mobilenet_v1.md, 0.25_128: 14 M MACs, 0.47 M parameters; "
+        "exactly: github.com/osmr/imgclsmob, MobileNet x0.25",
     ),
     "mobilenet_v2": _torchvision("MobileNet_V2_Weights", 3_504_872, 301),
     "resnet18": _torchvision("ResNet18_Weights", 11_689_512, 1_814),
