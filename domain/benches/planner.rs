@@ -1,35 +1,23 @@
 //! Time of the planner over units and unlike processors, with links that are alike and with links that are not.
 //!
-//! Throughput is given in steps of `2^P · P · Q · N · log2 N`, the number the planner's documented cost grows with
+//! Throughput is given in steps of `2^P · P · Q · N · ⌊log2 N⌋`, the number the planner's documented cost grows with
 //! (Q senders told apart: 1 where links are alike, P where not): it should stay within a small factor down the list,
 //! while the number of steps grows 20,000 times. Run with `cargo bench -p domain`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use domain::{
-    Boundary, Bytes, Costs, Link, Network, NetworkError, Options, ProcessorName, Tensor, Transfer, Unit, plan,
+    Boundary, Bytes, Costs, Link, Network, NetworkError, Options, ProcessorName, SplitMix64, Tensor,
+    Transfer, Unit, plan,
 };
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
 
-/// Numbers of Steele, Lea & Flood 2014 (SplitMix64), as in the crate's own generator.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
-
-fn network(units: usize, numbers: &mut Numbers) -> Result<Network, NetworkError> {
+fn network(units: usize, numbers: &mut SplitMix64) -> Result<Network, NetworkError> {
     let unit = |index| Unit { name: format!("u{index}"), operators: vec![], macs: 0, parameters: 0 };
     let boundaries = (0..=units)
         .map(|cut| {
-            let bytes = 1000 + numbers.below(1_000_000);
+            let bytes = 1000 + numbers.below(1_000_000) as u64;
             let tensor = Tensor {
                 value: format!("t{cut}"),
                 shape: vec![bytes],
@@ -44,7 +32,7 @@ fn network(units: usize, numbers: &mut Numbers) -> Result<Network, NetworkError>
 
 /// Unlike processors: each has a speed of its own, and units differ from one to the next.
 fn problem(units: usize, processors: usize, pairs: bool) -> Result<(Network, Costs), Box<dyn Error>> {
-    let mut numbers = Numbers(42);
+    let mut numbers = SplitMix64::new(42);
     let network = network(units, &mut numbers)?;
     let unit_ns = (0..processors)
         .map(|processor| {
@@ -76,8 +64,8 @@ fn benches(criterion: &mut Criterion) {
                 };
                 let id = BenchmarkId::new(format!("{processors} processors"), format!("{units} units"));
                 let senders = if pairs { processors } else { 1 };
-                let steps = ((processors << processors) * senders * units) as f64 * (units as f64).log2();
-                group.throughput(Throughput::Elements(steps.round() as u64));
+                let steps = (processors << processors) * senders * units * units.ilog2() as usize;
+                group.throughput(Throughput::Elements(steps as u64));
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| plan(black_box(&network), black_box(&costs), &Options::default()));
                 });

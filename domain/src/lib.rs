@@ -6,24 +6,41 @@
 //! Raw observations are taken as they are: outlying values are labelled, never dropped. What was not measured is
 //! absent with a reason, never zero.
 
+pub mod comparison;
 pub mod costs;
+pub mod distributions;
+pub mod energy;
 mod nearest;
 pub mod network;
 pub mod planner;
 pub mod prediction;
 pub mod processor;
 pub mod profile;
+pub mod random;
+pub mod samples;
 pub mod schedule;
+pub mod statistics;
+pub mod steady;
+pub mod throughput;
 pub mod units;
+pub mod validity;
 
+pub use comparison::{Comparison, ComparisonError, Finding, Observed};
 pub use costs::{Costs, CostsError, Link, Transfer};
+pub use energy::{Absence, Energy};
 pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut};
 pub use planner::{Options, Plan, PlanError, best_single, plan};
 pub use prediction::{Prediction, predict};
 pub use processor::ProcessorName;
 pub use profile::{Profile, ProfileError, UnitCosts};
+pub use random::SplitMix64;
+pub use samples::{Samples, SamplesError};
 pub use schedule::{Kind, Schedule, ScheduleError, Stage};
+pub use statistics::{Confidence, Interval, Method, median_interval};
+pub use steady::{Steadiness, Stretch, steadiness};
+pub use throughput::{Latency, Window, WindowError};
 pub use units::{Bytes, FramesPerSecond, Millijoules, Milliwatts, Nanoseconds};
+pub use validity::{Code, Limits, Reason, Severity, Verdict};
 
 /// Version of the analysis. Everything derived from raw observations carries it; it rises with every change that
 /// makes the same observations give other figures.

@@ -1,6 +1,7 @@
 //! How long each unit of a network takes on one processor.
 
 use crate::processor::ProcessorName;
+use crate::samples::Samples;
 use crate::units::Nanoseconds;
 use serde::Serialize;
 
@@ -128,13 +129,9 @@ impl Profile {
     }
 }
 
-/// Median in ns, the mean of the middle two where the count is even; `None` without samples.
+/// Median in ns; `None` without samples.
 fn median_ns(samples: &[Nanoseconds]) -> Option<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    let upper = sorted.get(sorted.len() / 2)?.as_f64();
-    let lower = if sorted.len().is_multiple_of(2) { sorted[sorted.len() / 2 - 1].as_f64() } else { upper };
-    Some(f64::midpoint(lower, upper))
+    Samples::of_durations(samples).ok().map(|samples| samples.median())
 }
 
 /// Why samples make no profile.

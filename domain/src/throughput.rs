@@ -1,0 +1,162 @@
+//! What the measured window of a trial says.
+
+use crate::samples::{Samples, SamplesError};
+use crate::units::{FramesPerSecond, Nanoseconds};
+use serde::Serialize;
+
+/// A measured window. It opens with the completion of a frame that is not counted and closes with that of the last
+/// one counted, so that it holds whole frames only.
+///
+/// At least one frame completed in it, none before it opened, and the completions ascend (two may coincide).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Window {
+    opened_ns: u64,
+    completed_ns: Vec<u64>,
+}
+
+impl Window {
+    /// A window that opened at `opened_ns` and in which frames completed at these times, all on one clock.
+    pub fn new(opened_ns: u64, completed_ns: Vec<u64>) -> Result<Self, WindowError> {
+        let mut before = opened_ns;
+        for (frame, &completed) in completed_ns.iter().enumerate() {
+            if completed < before {
+                return Err(WindowError::Backwards { frame, completed, before });
+            }
+            before = completed;
+        }
+        if completed_ns.is_empty() {
+            return Err(WindowError::NoFrames);
+        }
+        if before == opened_ns {
+            return Err(WindowError::NoTime);
+        }
+        Ok(Self { opened_ns, completed_ns })
+    }
+
+    /// Frames completed.
+    pub fn frames(&self) -> usize {
+        self.completed_ns.len()
+    }
+
+    /// From the opening to the last completion; more than zero.
+    pub fn duration(&self) -> Nanoseconds {
+        let last = self.completed_ns.last().copied().unwrap_or(self.opened_ns);
+        Nanoseconds(last - self.opened_ns)
+    }
+
+    /// Frames completed, over the time that took.
+    pub fn throughput(&self) -> FramesPerSecond {
+        FramesPerSecond::from_frame_ns(self.duration().as_f64() / self.frames() as f64)
+    }
+
+    /// Time from each completion to the next, the first from the opening; as many as frames.
+    pub fn inter_frame(&self) -> Vec<Nanoseconds> {
+        inter_frame(self.opened_ns, &self.completed_ns)
+    }
+}
+
+/// Time from each completion to the next, the first from `opened_ns`. Zero where a time lies before its predecessor.
+pub fn inter_frame(opened_ns: u64, completed_ns: &[u64]) -> Vec<Nanoseconds> {
+    let starts = std::iter::once(&opened_ns).chain(completed_ns);
+    starts.zip(completed_ns).map(|(start, end)| Nanoseconds(end.saturating_sub(*start))).collect()
+}
+
+/// How long frames took from entering the first stage to completion.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of the frames took no longer, in ns.
+    pub p50_ns: f64,
+    /// 99 of 100 frames took no longer, in ns. From fewer than 100 frames it lies close to the longest.
+    pub p99_ns: f64,
+    /// The longest, in ns.
+    pub longest_ns: f64,
+    /// Frames observed.
+    pub frames: usize,
+}
+
+impl Latency {
+    /// Of these frames.
+    pub fn of(latencies: &[Nanoseconds]) -> Result<Self, SamplesError> {
+        let samples = Samples::of_durations(latencies)?;
+        Ok(Self {
+            p50_ns: samples.median(),
+            p99_ns: samples.quantile(0.99),
+            longest_ns: samples.greatest(),
+            frames: samples.count(),
+        })
+    }
+}
+
+/// Why these completions make no window.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WindowError {
+    /// No frame completed.
+    #[error("failed to read the measured window: no frame completed in it")]
+    NoFrames,
+    /// All frames completed at the opening.
+    #[error("failed to read the measured window: all its frames completed the moment it opened")]
+    NoTime,
+    /// A frame completed before the one before it, or before the window opened.
+    #[error(
+        "failed to read the measured window: frame {frame} completed at {completed} ns, before {before} ns"
+    )]
+    Backwards {
+        /// Place of the frame.
+        frame: usize,
+        /// When it completed, in ns.
+        completed: u64,
+        /// What came before it, in ns.
+        before: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_opening_frame_is_not_counted() {
+        let window = Window::new(1_000, vec![2_000, 3_000, 5_000]).unwrap();
+        assert_eq!(window.duration(), Nanoseconds(4_000));
+        assert!((window.throughput().0 - 750_000.0).abs() < 1e-6);
+        assert_eq!(window.inter_frame(), [1_000, 1_000, 2_000].map(Nanoseconds));
+    }
+
+    #[test]
+    fn latencies() {
+        let latencies: Vec<_> = (1..=101).map(Nanoseconds).collect();
+        let latency = Latency::of(&latencies).unwrap();
+        assert!((latency.p50_ns - 51.0).abs() < 1e-9);
+        assert!((latency.p99_ns - 100.0).abs() < 1e-9);
+        assert!((latency.longest_ns - 101.0).abs() < 1e-9);
+        assert_eq!(Latency::of(&[]), Err(SamplesError::Empty));
+    }
+
+    #[test]
+    fn what_is_no_window() {
+        assert_eq!(Window::new(5, vec![]), Err(WindowError::NoFrames));
+        assert_eq!(Window::new(5, vec![5, 5]), Err(WindowError::NoTime));
+        let backwards = Window::new(5, vec![9, 7]).unwrap_err().to_string();
+        assert_eq!(backwards, "failed to read the measured window: frame 1 completed at 7 ns, before 9 ns");
+        assert!(matches!(Window::new(5, vec![4]), Err(WindowError::Backwards { frame: 0, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn inter_frame_times_add_up(gaps in proptest::collection::vec(0..1_000_000_u64, 1..50), opened in 0..1_000_u64) {
+            let completed: Vec<u64> = gaps
+                .iter()
+                .scan(opened, |now, gap| { *now += gap; Some(*now) })
+                .collect();
+            if let Ok(window) = Window::new(opened, completed) {
+                prop_assert_eq!(window.inter_frame(), gaps.iter().copied().map(Nanoseconds).collect::<Vec<_>>());
+                let total: u64 = gaps.iter().sum();
+                let rate = gaps.len() as f64 * 1e9 / total as f64;
+                prop_assert!((window.throughput().0 - rate).abs() <= 1e-9 * rate);
+            } else {
+                prop_assert_eq!(gaps.iter().sum::<u64>(), 0);
+            }
+        }
+    }
+}

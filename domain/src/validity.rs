@@ -1,0 +1,370 @@
+//! Whether a trial may be believed. Every rule takes observations and gives a reason, or none.
+
+use crate::comparison::prediction_error;
+use crate::units::{FramesPerSecond, Nanoseconds};
+use serde::{Deserialize, Serialize};
+
+/// What becomes of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its figures count.
+    Valid,
+    /// Its figures are kept and shown as void; they count nowhere.
+    Void,
+}
+
+/// How much a reason weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The figures count, and the report says so beside them.
+    Warn,
+    /// The figures do not count.
+    Void,
+}
+
+/// Which rule spoke. The names in JSON and in the database are these in snake case, and never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The outputs are not those of the baseline.
+    OutputsDiffer,
+    /// An output holds infinities or no numbers.
+    OutputsNotFinite,
+    /// The hypervisor gave the CPUs to others.
+    Steal,
+    /// Other processes used the CPUs.
+    OtherLoad,
+    /// A CPU ran slower after the window than before.
+    FrequencyDrop,
+    /// Threads moved between CPUs.
+    Migrations,
+    /// Pages were read from disk.
+    MajorFaults,
+    /// The window holds too few frames.
+    TooFewFrames,
+    /// The pace had not settled when the window opened.
+    NotSteady,
+    /// The prediction was off.
+    PredictionOff,
+}
+
+/// Something about a trial that a reader must know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Which rule.
+    pub code: Code,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What was seen, with the figures.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Reason {
+    fn new(code: Code, severity: Severity, text: String, remedy: &str) -> Self {
+        Self { code, severity, text, remedy: remedy.to_owned() }
+    }
+}
+
+/// Void as soon as one reason voids.
+pub fn verdict(reasons: &[Reason]) -> Verdict {
+    if reasons.iter().any(|reason| reason.severity == Severity::Void) {
+        Verdict::Void
+    } else {
+        Verdict::Valid
+    }
+}
+
+/// From which share on a rule warns, and from which on it voids.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Warns above this.
+    pub warn: f64,
+    /// Voids above this.
+    pub void: f64,
+}
+
+impl Limit {
+    fn judge(self, share: f64) -> Option<Severity> {
+        if share > self.void {
+            Some(Severity::Void)
+        } else if share > self.warn {
+            Some(Severity::Warn)
+        } else {
+            None
+        }
+    }
+}
+
+/// The limits of all rules.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Greatest difference of an output from the baseline's, as a share of the greatest value of the baseline's.
+    pub outputs: f64,
+    /// Share of CPU time stolen.
+    pub steal: Limit,
+    /// Share of CPU time used by others.
+    pub other_load: Limit,
+    /// Share of the frequency lost.
+    pub frequency_drop: Limit,
+    /// Share by which the prediction may be off before it is told.
+    pub prediction: f64,
+}
+
+impl Default for Limits {
+    /// Differences of 1e-3 are what reordered sums in 32-bit floating point give after a hundred layers. A share of
+    /// 2 % of a CPU lost is about what a careful reader wants to see in the result, a fifth makes it another machine.
+    fn default() -> Self {
+        Self {
+            outputs: 1e-3,
+            steal: Limit { warn: 0.02, void: 0.20 },
+            other_load: Limit { warn: 0.02, void: 0.20 },
+            frequency_drop: Limit { warn: 0.02, void: 0.20 },
+            prediction: 0.10,
+        }
+    }
+}
+
+/// How far an output lies from the baseline's, over all frames and elements compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputCheck {
+    /// Name of the output.
+    pub name: String,
+    /// Elements compared.
+    pub elements: u64,
+    /// Elements that are not finite on either side.
+    pub non_finite: u64,
+    /// Greatest absolute difference.
+    pub max_abs: f64,
+    /// Greatest absolute value of the baseline's.
+    pub max_reference: f64,
+}
+
+/// Voids where an output is not the baseline's. An output of which nothing was compared differs.
+pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
+    let remedy = "look for the first stage whose outputs differ; no figure of this schedule means anything";
+    if check.non_finite > 0 {
+        let text = format!(
+            "{} of {} elements of output {} are not finite",
+            check.non_finite, check.elements, check.name
+        );
+        return Some(Reason::new(Code::OutputsNotFinite, Severity::Void, text, remedy));
+    }
+    let bound = limits.outputs * check.max_reference;
+    if check.elements > 0 && check.max_abs <= bound {
+        return None;
+    }
+    let text = format!(
+        "output {} differs from the baseline's by up to {:.3e}, where {:.3e} is allowed ({} elements compared)",
+        check.name, check.max_abs, bound, check.elements
+    );
+    Some(Reason::new(Code::OutputsDiffer, Severity::Void, text, remedy))
+}
+
+/// Time stolen by the hypervisor, over the window's time on all CPUs of the schedule.
+pub fn steal(stolen: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -> Option<Reason> {
+    let share = share(stolen, cpu_time)?;
+    let severity = limits.steal.judge(share)?;
+    let text = format!("the hypervisor took {} of the CPU time", percent(share));
+    let remedy = "measure on a machine of its own, or raise `trials` until the interval is narrow enough";
+    Some(Reason::new(Code::Steal, severity, text, remedy))
+}
+
+/// Time other processes used on the CPUs of the schedule, over the window's time on all of these.
+pub fn other_load(others: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -> Option<Reason> {
+    let share = share(others, cpu_time)?;
+    let severity = limits.other_load.judge(share)?;
+    let text = format!("other processes used {} of the CPU time", percent(share));
+    Some(Reason::new(Code::OtherLoad, severity, text, "stop what else runs on these CPUs, or choose others"))
+}
+
+/// Frequency of a CPU before and after the window, in kHz.
+pub fn frequency(cpu: u32, before_khz: u64, after_khz: u64, limits: &Limits) -> Option<Reason> {
+    if before_khz == 0 {
+        return None;
+    }
+    let share = 1.0 - after_khz as f64 / before_khz as f64;
+    let severity = limits.frequency_drop.judge(share)?;
+    let text = format!(
+        "CPU {cpu} ran at {} MHz after the window, {} below the {} MHz before it",
+        after_khz / 1000,
+        percent(share),
+        before_khz / 1000
+    );
+    let remedy =
+        "fix the frequency (governor `performance`, or the board's own tool), and let the board cool down";
+    Some(Reason::new(Code::FrequencyDrop, severity, text, remedy))
+}
+
+/// Times a stage's thread moved to another CPU during the window.
+pub fn migrations(stage: usize, moves: u64) -> Option<Reason> {
+    (moves > 0).then(|| {
+        let text = format!("the thread of stage {stage} moved between CPUs {moves} times");
+        Reason::new(
+            Code::Migrations,
+            Severity::Warn,
+            text,
+            "give the processor one CPU for each of its threads",
+        )
+    })
+}
+
+/// Pages a stage read from disk during the window.
+pub fn major_faults(stage: usize, faults: u64) -> Option<Reason> {
+    (faults > 0).then(|| {
+        let text = format!("stage {stage} waited for the disk {faults} times");
+        let remedy = "raise `warm_up`, or free memory: weights were not resident when the window opened";
+        Reason::new(Code::MajorFaults, Severity::Warn, text, remedy)
+    })
+}
+
+/// Frames in the window against those asked for. With less than half of them the trial is void.
+pub fn frames(found: usize, asked: usize) -> Option<Reason> {
+    (found < asked).then(|| {
+        let severity = if 2 * found < asked { Severity::Void } else { Severity::Warn };
+        let text = format!("the window holds {found} frames, {asked} were asked for");
+        Reason::new(Code::TooFewFrames, severity, text, "raise `measure.max_seconds`")
+    })
+}
+
+/// Whether the pace had settled when the window opened.
+pub fn steady(settled: bool) -> Option<Reason> {
+    (!settled).then(|| {
+        let text = "the pace had not settled when the window opened".to_owned();
+        Reason::new(Code::NotSteady, Severity::Warn, text, "raise `warm_up.max_seconds`")
+    })
+}
+
+/// Predicted against measured throughput.
+pub fn prediction(predicted: FramesPerSecond, measured: FramesPerSecond, limits: &Limits) -> Option<Reason> {
+    let error = prediction_error(predicted, measured);
+    // Written so that an error that is no number is told as well.
+    if error.abs() <= limits.prediction {
+        return None;
+    }
+    let text = format!(
+        "{predicted} were predicted and {measured} measured, {} {}",
+        percent(error.abs()),
+        if error > 0.0 { "too many" } else { "too few" }
+    );
+    let remedy =
+        "profile again on a quiet machine; where it stays, the stages disturb each other (memory, clocks)";
+    Some(Reason::new(Code::PredictionOff, Severity::Warn, text, remedy))
+}
+
+fn share(part: Nanoseconds, whole: Nanoseconds) -> Option<f64> {
+    (whole.0 > 0).then(|| part.as_f64() / whole.as_f64())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(reason: Option<Reason>, wanted: Option<(Code, Severity, &str)>) {
+        let found = reason.as_ref().map(|reason| (reason.code, reason.severity, reason.text.as_str()));
+        assert_eq!(found, wanted);
+        assert!(reason.is_none_or(|reason| !reason.remedy.is_empty()));
+    }
+
+    fn output(elements: u64, non_finite: u64, max_abs: f64, max_reference: f64) -> OutputCheck {
+        OutputCheck { name: "y".to_owned(), elements, non_finite, max_abs, max_reference }
+    }
+
+    #[test]
+    fn outputs_that_differ_void() {
+        let limits = Limits::default();
+        let differs = |text| Some((Code::OutputsDiffer, Severity::Void, text));
+        check(outputs(&output(1000, 0, 0.009, 10.0), &limits), None);
+        check(outputs(&output(1000, 0, 0.0, 0.0), &limits), None);
+        check(
+            outputs(&output(1000, 0, 0.5, 10.0), &limits),
+            differs(
+                "output y differs from the baseline's by up to 5.000e-1, where 1.000e-2 is allowed (1000 elements compared)",
+            ),
+        );
+        check(
+            outputs(&output(0, 0, 0.0, 0.0), &limits),
+            differs(
+                "output y differs from the baseline's by up to 0.000e0, where 0.000e0 is allowed (0 elements compared)",
+            ),
+        );
+        assert!(outputs(&output(1, 0, f64::NAN, 1.0), &limits).is_some());
+        check(
+            outputs(&output(1000, 3, 0.0, 10.0), &limits),
+            Some((Code::OutputsNotFinite, Severity::Void, "3 of 1000 elements of output y are not finite")),
+        );
+    }
+
+    #[test]
+    fn lost_cpu_time_warns_then_voids() {
+        let limits = Limits::default();
+        let time = Nanoseconds(1_000_000);
+        check(steal(Nanoseconds(20_000), time, &limits), None);
+        let text = "the hypervisor took 5.0 % of the CPU time";
+        check(steal(Nanoseconds(50_000), time, &limits), Some((Code::Steal, Severity::Warn, text)));
+        let text = "the hypervisor took 25.0 % of the CPU time";
+        check(steal(Nanoseconds(250_000), time, &limits), Some((Code::Steal, Severity::Void, text)));
+        let text = "other processes used 3.0 % of the CPU time";
+        check(other_load(Nanoseconds(30_000), time, &limits), Some((Code::OtherLoad, Severity::Warn, text)));
+        check(other_load(Nanoseconds(0), Nanoseconds(0), &limits), None);
+    }
+
+    #[test]
+    fn a_cpu_that_slows_down() {
+        let limits = Limits::default();
+        check(frequency(3, 2_000_000, 1_990_000, &limits), None);
+        check(frequency(3, 2_000_000, 2_100_000, &limits), None);
+        check(frequency(3, 0, 2_100_000, &limits), None);
+        let text = "CPU 3 ran at 1500 MHz after the window, 25.0 % below the 2000 MHz before it";
+        check(frequency(3, 2_000_000, 1_500_000, &limits), Some((Code::FrequencyDrop, Severity::Void, text)));
+    }
+
+    #[test]
+    fn counts() {
+        check(migrations(0, 0), None);
+        check(major_faults(0, 0), None);
+        check(frames(50, 50), None);
+        check(steady(true), None);
+        let text = "the thread of stage 1 moved between CPUs 2 times";
+        check(migrations(1, 2), Some((Code::Migrations, Severity::Warn, text)));
+        check(
+            major_faults(1, 2),
+            Some((Code::MajorFaults, Severity::Warn, "stage 1 waited for the disk 2 times")),
+        );
+        let text = "the window holds 30 frames, 50 were asked for";
+        check(frames(30, 50), Some((Code::TooFewFrames, Severity::Warn, text)));
+        let text = "the window holds 3 frames, 50 were asked for";
+        check(frames(3, 50), Some((Code::TooFewFrames, Severity::Void, text)));
+        let text = "the pace had not settled when the window opened";
+        check(steady(false), Some((Code::NotSteady, Severity::Warn, text)));
+    }
+
+    #[test]
+    fn predictions_that_were_off() {
+        let limits = Limits::default();
+        check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), &limits), None);
+        let text = "60.0 frames/s were predicted and 50.0 frames/s measured, 20.0 % too many";
+        let warned = Some((Code::PredictionOff, Severity::Warn, text));
+        check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), &limits), warned);
+        assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), &limits).is_some());
+    }
+
+    #[test]
+    fn one_void_voids() {
+        let warning = steady(false).unwrap();
+        let void = frames(1, 50).unwrap();
+        assert_eq!(verdict(&[]), Verdict::Valid);
+        assert_eq!(verdict(std::slice::from_ref(&warning)), Verdict::Valid);
+        assert_eq!(verdict(&[warning, void]), Verdict::Void);
+        assert_eq!(serde_json::to_string(&Code::OutputsNotFinite).unwrap(), "\"outputs_not_finite\"");
+    }
+}

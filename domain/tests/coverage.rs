@@ -1,0 +1,150 @@
+//! How often intervals hold the truth, simulated with known truth and fixed seeds. The figures stand in the
+//! documentation of `statistics` and `comparison`; `--nocapture` prints them.
+#![cfg(test)]
+
+use domain::comparison::compare;
+use domain::distributions::normal_quantile;
+use domain::statistics::{Bootstrap, bootstrap_interval, median_interval};
+use domain::{Confidence, Observed, Samples, SplitMix64};
+
+/// Noise of a trial, in per cent of its figure.
+#[derive(Debug, Clone, Copy)]
+enum Noise {
+    /// Normal.
+    Normal,
+    /// Exponential: a trial is only ever slower.
+    Exponential,
+    /// Log-normal with σ = 0.5, to the slow side.
+    LogNormal,
+    /// Normal, and one trial in ten much slower.
+    Bursts,
+}
+
+const NOISES: [Noise; 4] = [Noise::Normal, Noise::Exponential, Noise::LogNormal, Noise::Bursts];
+
+impl Noise {
+    fn draw(self, numbers: &mut SplitMix64) -> f64 {
+        // Never 0, where the logarithm and the normal quantile are infinite.
+        let mut uniform = || numbers.unit().max(1e-12);
+        match self {
+            Self::Normal => normal_quantile(uniform()),
+            Self::Exponential => uniform().ln(),
+            Self::LogNormal => -2.0 * (0.5 * normal_quantile(uniform())).exp(),
+            Self::Bursts => {
+                let burst = if uniform() < 0.1 { 5.0 * uniform().ln() } else { 0.0 };
+                normal_quantile(uniform()) + burst
+            }
+        }
+    }
+
+    /// Median of the noise: exact, or for bursts of two million draws.
+    fn median(self) -> f64 {
+        match self {
+            Self::Normal => 0.0,
+            Self::Exponential => 0.5_f64.ln(),
+            Self::LogNormal => -2.0,
+            Self::Bursts => -0.128,
+        }
+    }
+}
+
+/// A figure around 100 frames per second.
+fn figure(noise: f64) -> f64 {
+    100.0 + noise
+}
+
+fn share(hits: usize, of: usize) -> f64 {
+    hits as f64 / of as f64
+}
+
+fn draw(noise: Noise, count: usize, numbers: &mut SplitMix64) -> Samples {
+    let values: Vec<f64> = (0..count).map(|_| figure(noise.draw(numbers))).collect();
+    Samples::new(&values).unwrap()
+}
+
+#[test]
+fn intervals_of_the_median_hold_it_as_often_as_they_say() {
+    const CAMPAIGNS: usize = 4000;
+    for noise in NOISES {
+        for count in [2, 3, 4, 5, 6, 8, 10, 20, 30] {
+            let mut numbers = SplitMix64::new(count as u64);
+            let held = (0..CAMPAIGNS)
+                .filter(|_| {
+                    let samples = draw(noise, count, &mut numbers);
+                    median_interval(&samples, Confidence::P95).holds(figure(noise.median()))
+                })
+                .count();
+            let held = share(held, CAMPAIGNS);
+            println!("{noise:?} {count} trials: {:.1} %", 100.0 * held);
+            assert!((0.93..=0.97).contains(&held), "{noise:?}, {count} trials: {held}");
+        }
+    }
+}
+
+#[test]
+fn the_bootstrap_of_the_median_is_a_little_too_narrow() {
+    const CAMPAIGNS: usize = 300;
+    for kind in [Bootstrap::Percentile, Bootstrap::Bca] {
+        for noise in [Noise::Normal, Noise::Exponential] {
+            for count in [5, 10, 20] {
+                let mut numbers = SplitMix64::new(100 + count as u64);
+                let held = (0..CAMPAIGNS)
+                    .filter(|_| {
+                        let samples = draw(noise, count, &mut numbers);
+                        let seed = numbers.next_u64();
+                        let median = |ascending: &[f64]| {
+                            0.5 * (ascending[(ascending.len() - 1) / 2] + ascending[ascending.len() / 2])
+                        };
+                        bootstrap_interval(&samples, median, kind, Confidence::P95, 400, seed)
+                            .holds(figure(noise.median()))
+                    })
+                    .count();
+                let held = share(held, CAMPAIGNS);
+                println!("{kind:?} {noise:?} {count} trials: {:.1} %", 100.0 * held);
+                assert!((0.88..=0.97).contains(&held), "{kind:?}, {noise:?}, {count} trials: {held}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ratios_hold_the_truth_under_noise_and_drift() {
+    const CAMPAIGNS: usize = 3000;
+    for noise in NOISES {
+        for count in [3, 5, 6, 10, 20_u32] {
+            let mut numbers = SplitMix64::new(1000 + u64::from(count));
+            let held = (0..CAMPAIGNS)
+                .filter(|_| {
+                    let (mut left, mut right, mut drift) = (vec![], vec![], 1.0);
+                    for round in 0..count {
+                        drift *= 1.0 + 0.03 * (numbers.unit() - 0.5);
+                        let mut trial = |speed: f64| speed * drift * figure(noise.draw(&mut numbers));
+                        left.push(Observed { round, value: trial(1.7) });
+                        right.push(Observed { round, value: trial(1.0) });
+                    }
+                    compare(&left, &right, Confidence::P95).unwrap().ratio.holds(1.7)
+                })
+                .count();
+            let held = share(held, CAMPAIGNS);
+            println!("ratio, {noise:?} {count} rounds: {:.1} %", 100.0 * held);
+            assert!((0.93..=0.975).contains(&held), "{noise:?}, {count} rounds: {held}");
+        }
+    }
+}
+
+#[test]
+fn pairing_is_narrower_than_not_pairing_where_rounds_differ() {
+    let mut numbers = SplitMix64::new(5);
+    let (mut left, mut right, mut values) = (vec![], vec![], vec![]);
+    for round in 0..10 {
+        let round_speed = 1.0 + 0.2 * numbers.unit();
+        let mut trial = || round_speed * figure(Noise::Normal.draw(&mut numbers));
+        let (one, other) = (trial(), trial());
+        left.push(Observed { round, value: one });
+        right.push(Observed { round, value: other });
+        values.push(one);
+    }
+    let paired = compare(&left, &right, Confidence::P95).unwrap().ratio.precision().unwrap();
+    let alone = median_interval(&Samples::new(&values).unwrap(), Confidence::P95).precision().unwrap();
+    assert!(3.0 * paired < alone, "{paired} {alone}");
+}
