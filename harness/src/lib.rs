@@ -1,3 +1,16 @@
 //! The host side: configuration, compiler driver, boards, campaign, store, report. See ARCHITECTURE.md.
 
+pub mod boards;
+pub mod campaign;
+pub mod cli;
+pub mod compiler;
 pub mod config;
+pub mod exit;
+pub mod interrupt;
+pub mod processors;
+pub mod progress;
+pub mod provenance;
+pub mod report;
+pub mod session;
+pub mod store;
+pub mod verbs;

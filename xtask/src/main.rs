@@ -88,7 +88,7 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(0)
         }),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
-        "tidy" => no_options(verb, rest).and_then(|()| Ok(tidy::run(&workspace.root))),
+        "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
         "bench" | "plan" | "report" | "boards" => harness::start(&workspace, verb, rest),
         other => {
             eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");

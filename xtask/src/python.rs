@@ -160,7 +160,9 @@ fn create_environment(host: &Path, environment: &Path) -> Result<()> {
 
 fn install_packages(workspace: &Workspace, environment: &Path, packages: &Packages) -> Result<()> {
     let lock = read_lock(workspace, packages)?;
-    let pins: Vec<&str> = lock.lines().filter(|line| line.contains("==")).map(pin_of).collect();
+    let mut pins: Vec<&str> = lock.lines().filter(|line| line.contains("==")).map(pin_of).collect();
+    // One package has a pin for each range of Python versions; one is enough to name it.
+    pins.dedup_by_key(|pin| pin.split('=').next());
     eprintln!("installing {} (pinned and hash-checked in {})", pins.join(", "), packages.lock);
     let status = Command::new(environment.join("bin/python"))
         .args([

@@ -1,0 +1,7 @@
+//! Boards: taking one for oneself, and the processors on it.
+
+mod detect;
+mod lock;
+
+pub use detect::{DetectError, Found, detect};
+pub use lock::{BoardLock, LockError};

@@ -1,0 +1,80 @@
+//! The campaign's line to the board: a runner that is started again when it is gone.
+
+use crate::interrupt::Interrupt;
+use crate::session::{Session, SessionError};
+use protocol::{Event, MachineState, Request};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Time given to answers that need no measuring.
+const PROMPT: Duration = Duration::from_secs(30);
+
+/// A runner, or the means to start one.
+#[derive(Debug)]
+pub struct Link {
+    runner: PathBuf,
+    interrupt: Interrupt,
+    session: Option<Session>,
+}
+
+impl Link {
+    /// Nothing is started yet.
+    pub fn new(runner: PathBuf, interrupt: Interrupt) -> Self {
+        Self { runner, interrupt, session: None }
+    }
+
+    /// Sends the request that `make` builds for a fresh number, and waits for its answer. `during` completes
+    /// "failed to …".
+    ///
+    /// # Errors
+    /// As [`Session::request`]; the next call starts a new runner where this one is gone.
+    pub fn request(
+        &mut self,
+        during: &str,
+        patience: Duration,
+        make: impl FnOnce(u64) -> Request,
+    ) -> Result<Event, SessionError> {
+        if self.interrupt.is_set() {
+            return Err(SessionError::Interrupted);
+        }
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::start(&self.runner)?,
+        };
+        let request = make(session.id());
+        let answer = session.request(&request, during, patience, &self.interrupt);
+        if !answer.as_ref().is_err_and(SessionError::ends_session) {
+            self.session = Some(session);
+        }
+        answer
+    }
+
+    /// The board's state.
+    ///
+    /// # Errors
+    /// As [`Link::request`].
+    pub fn state(&mut self) -> Result<MachineState, SessionError> {
+        let during = "read the board's state";
+        match self.request(during, PROMPT, |id| Request::State { id })? {
+            Event::State { state, .. } => Ok(*state),
+            other => Err(self.unexpected(during, &other)),
+        }
+    }
+
+    /// An answer of the wrong kind: the runner is not what it says, and is ended.
+    pub fn unexpected(&mut self, during: &str, event: &Event) -> SessionError {
+        self.session = None;
+        let printed: String = format!("{event:?}").chars().take(120).collect();
+        SessionError::Garbage { during: during.to_owned(), printed, log: String::new() }
+    }
+
+    /// Version of the runner's package, once it has been started.
+    pub fn runner_version(&self) -> Option<&str> {
+        self.session.as_ref().map(|session| session.hello.runner.as_str())
+    }
+
+    /// Ends the runner.
+    pub fn end(&mut self) {
+        self.session = None;
+    }
+}

@@ -1,0 +1,618 @@
+//! A campaign: from a checked configuration to recorded trials.
+
+mod link;
+mod order;
+mod plan;
+mod prepare;
+mod trials;
+mod wire;
+
+pub use link::Link;
+pub use plan::{Planned, Plans};
+
+use crate::boards::BoardLock;
+use crate::compiler::{BoundaryLayout, Cache, Compiler};
+use crate::config::{self, Connect, Experiment, Loaded};
+use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::processors::{self, Processor};
+use crate::progress::Progress;
+use crate::provenance::Provenance;
+use crate::session::SessionError;
+use crate::store::{
+    self, ComparisonRecord, NetworkRecord, ProcessorRecord, ProfileRecord, Resumed, RunId, RunRecorder,
+    RunStart, ScheduleRecord, Status, Store, StoreError, StoredRun, TransferRecord, TrialRecord,
+};
+use order::Slot;
+use prepare::{Prepared, ProfileFailure, Workshop};
+use std::path::PathBuf;
+use std::time::SystemTime;
+use trials::Ready;
+
+/// Trials of a schedule that may fail in a row before the rest of it is given up.
+const FAILURES_IN_A_ROW: u32 = 2;
+
+/// Where things lie.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The workspace.
+    pub root: PathBuf,
+    /// Cache, journals, logs.
+    pub state: PathBuf,
+    /// The private Python.
+    pub python: PathBuf,
+    /// The runner.
+    pub runner: PathBuf,
+    /// The results database.
+    pub database: PathBuf,
+}
+
+impl Paths {
+    /// Folder of the journals.
+    pub fn runs(&self) -> PathBuf {
+        self.state.join("runs")
+    }
+}
+
+/// How a campaign ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The run.
+    pub run: RunId,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
+    /// Trials that failed.
+    pub failed_trials: u32,
+}
+
+/// A board taken, with its runner started.
+#[derive(Debug)]
+pub struct Campaign {
+    loaded: Loaded,
+    paths: Paths,
+    interrupt: Interrupt,
+    link: Link,
+    workshop: Workshop,
+    processors: Vec<Processor>,
+    machine: protocol::MachineState,
+    _lock: BoardLock,
+}
+
+/// A network with its schedules.
+#[derive(Debug)]
+pub struct PlannedNetwork {
+    /// Number of its first schedule within the run.
+    first: usize,
+    prepared: Prepared,
+    /// What is to be measured.
+    pub planned: Vec<Planned>,
+}
+
+impl PlannedNetwork {
+    /// Names of the units, in order.
+    pub fn unit_names(&self) -> Vec<&str> {
+        self.prepared.network.units().iter().map(|unit| unit.name.as_str()).collect()
+    }
+
+    /// Number of a schedule within the run.
+    fn place(&self, position: usize) -> u32 {
+        u32::try_from(self.first + position).unwrap_or(u32::MAX)
+    }
+
+    /// The network's name.
+    pub fn name(&self) -> &str {
+        &self.prepared.name
+    }
+}
+
+impl Campaign {
+    /// Takes the board, starts the runner and finds the processors.
+    ///
+    /// # Errors
+    /// Where the board is busy or lacks what the configuration asks for.
+    pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+        let board = &loaded.board;
+        if let Connect::Ssh { host, .. } = &board.connect {
+            return Err(Failure::new(
+                Exit::Board,
+                format!(
+                    "failed to reach the board {} ({host}): this version drives this machine only, boards over SSH \
+                     come next; use `--board local`",
+                    board.name
+                ),
+            ));
+        }
+        if board.state != config::State::default() {
+            return Err(Failure::new(
+                Exit::Board,
+                format!(
+                    "failed to bring the board {} to the state its file asks for: this version sets no power modes \
+                     or clocks; remove `state` from the file",
+                    board.name
+                ),
+            ));
+        }
+        let lock = BoardLock::local(&board.name).ending(Exit::Board)?;
+        let mut link = Link::new(paths.runner.clone(), interrupt.clone());
+        let machine = link.state().map_err(session_failure)?;
+        let processors = processors::resolve(board, &machine)?;
+        let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
+        config::check_processors(&loaded.experiment, &names).ending(Exit::Usage)?;
+        let cache = Cache::open(paths.state.join("cache"), &paths.root).ending(Exit::Usage)?;
+        let compiler = Compiler {
+            python: paths.python.clone(),
+            root: paths.root.clone(),
+            logs: paths.state.join("logs"),
+        };
+        let workshop = Workshop { cache, compiler, interrupt: interrupt.clone() };
+        Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, _lock: lock })
+    }
+
+    /// The processors in use.
+    pub fn processors(&self) -> &[Processor] {
+        &self.processors
+    }
+
+    /// Compiles, profiles and plans, and records it where there is a recorder. What `before` has is not done again.
+    ///
+    /// # Errors
+    /// Where a network cannot be compiled, profiled or cut as asked.
+    pub fn plan(
+        &mut self,
+        mut recorder: Option<&mut RunRecorder<'_>>,
+        before: &Before,
+    ) -> Outcome<Vec<PlannedNetwork>> {
+        let prepared = self.workshop.whole_networks(&self.loaded.experiment, &self.processors)?;
+        for network in &prepared {
+            if before.networks.contains(&network.name) {
+                continue;
+            }
+            record(&mut recorder, |recorder| recorder.record_network(network_record(network)))?;
+        }
+        let links = self.transfers(&mut recorder, before)?;
+        let progress = Progress::begin("profile", prepared.len() * self.processors.len());
+        let mut networks = Vec::new();
+        let mut place = 0;
+        for network in prepared {
+            let profiles = self.profiles(&mut recorder, before, &network, &progress)?;
+            let costs = prepare::costs(&profiles, links.clone())?;
+            let plans = prepare::schedules(&self.loaded.experiment, &network, &costs, &self.processors)?;
+            for remark in &plans.remarks {
+                progress.warn(remark);
+            }
+            networks.push(PlannedNetwork { first: place, prepared: network, planned: plans.planned });
+            place += networks.last().map_or(0, |network| network.planned.len());
+        }
+        progress.end(&format!("{} networks on {} processors", networks.len(), self.processors.len()));
+        let wanted: Vec<_> =
+            networks.iter().map(|network| (&network.prepared, network.planned.as_slice())).collect();
+        self.workshop.stages(&wanted, &self.processors)?;
+        for network in &networks {
+            record_schedules(&mut recorder, before, network)?;
+        }
+        Ok(networks)
+    }
+
+    fn profiles(
+        &mut self,
+        recorder: &mut Option<&mut RunRecorder<'_>>,
+        before: &Before,
+        network: &Prepared,
+        progress: &Progress,
+    ) -> Outcome<Vec<domain::Profile>> {
+        let mut profiles = Vec::new();
+        for processor in &self.processors {
+            progress.doing(&format!("{} on {}", network.name, processor.name));
+            let known = before
+                .profiles
+                .iter()
+                .find(|known| known.network == network.name && known.processor == processor.name.as_str());
+            let raw = if let Some(known) = known {
+                known.profiled.clone()
+            } else {
+                let raw = prepare::profile(&mut self.link, &self.loaded.experiment, network, processor)
+                    .map_err(profile_failure)?;
+                let profile = ProfileRecord {
+                    network: network.name.clone(),
+                    processor: processor.name.to_string(),
+                    profiled: raw.clone(),
+                };
+                record(recorder, |recorder| recorder.record_profile(profile))?;
+                raw
+            };
+            let profile = prepare::unit_costs(&network.network, processor, &raw)?;
+            let frame_ms = profile.frame_ns() / 1e6;
+            progress.step(&format!("{} on {}: {frame_ms:.2} ms a frame", network.name, processor.name));
+            profiles.push(profile);
+        }
+        Ok(profiles)
+    }
+
+    fn transfers(
+        &mut self,
+        recorder: &mut Option<&mut RunRecorder<'_>>,
+        before: &Before,
+    ) -> Outcome<Vec<Vec<domain::Link>>> {
+        let mut links = vec![vec![domain::Link::FREE; self.processors.len()]; self.processors.len()];
+        for (from, sender) in self.processors.iter().enumerate() {
+            for (to, receiver) in self.processors.iter().enumerate().filter(|(to, _)| *to != from) {
+                let known = before
+                    .transfers
+                    .iter()
+                    .find(|known| known.from == sender.name.as_str() && known.to == receiver.name.as_str());
+                let raw = if let Some(known) = known {
+                    known.transferred.clone()
+                } else {
+                    let raw = prepare::transfer(&mut self.link, sender, receiver).map_err(session_failure)?;
+                    let transfer = TransferRecord {
+                        from: sender.name.to_string(),
+                        to: receiver.name.to_string(),
+                        transferred: raw.clone(),
+                    };
+                    record(recorder, |recorder| recorder.record_transfer(transfer))?;
+                    raw
+                };
+                links[from][to] = prepare::transfer_cost(&raw);
+            }
+        }
+        Ok(links)
+    }
+
+    /// Begins a run: plan, compare outputs, measure.
+    ///
+    /// # Errors
+    /// What ends the run before its trials. A failed trial is recorded and counted, not returned.
+    pub fn run(&mut self, store: &Store) -> Outcome<Ended> {
+        let provenance =
+            Provenance::collect(&self.paths.root, self.link.runner_version().unwrap_or("unknown"));
+        let begun_unix_ns = unix_ns();
+        let start = RunStart {
+            id: RunId::new(begun_unix_ns),
+            begun_unix_ns,
+            experiment: self.loaded.experiment.name.clone(),
+            board: self.loaded.board.name.clone(),
+            processors: self.processors.iter().map(processor_record).collect(),
+            machine: self.machine.clone(),
+            host: provenance.host.clone(),
+            command: provenance.command.clone(),
+            configuration: self.loaded.to_yaml().ending(Exit::Bug)?,
+            seed: self.loaded.experiment.seed,
+            rounds: self.loaded.experiment.trials,
+            versions: provenance.versions(),
+            revision: provenance.revision(),
+            provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
+        };
+        let recorder = RunRecorder::create(store, &self.paths.runs(), start).map_err(store_failure)?;
+        self.go(recorder, &Before::default())
+    }
+
+    /// Goes on with a run that was cut off: what it has is not measured again.
+    ///
+    /// # Errors
+    /// As [`Campaign::run`], and where the run was made on other processors.
+    pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
+        let resumed = Resumed { unix_ns: unix_ns(), command: std::env::args().skip(1).collect() };
+        let (recorder, continued) =
+            RunRecorder::resume(store, &self.paths.runs(), run, resumed).map_err(store_failure)?;
+        if continued.cut_off_bytes > 0 {
+            eprintln!("note: the last record was being written when the run was cut off; it is dropped");
+        }
+        let before = Before::read(store, run).map_err(store_failure)?;
+        let now: Vec<ProcessorRecord> = self.processors.iter().map(processor_record).collect();
+        if before.processors != now {
+            return Err(Failure::new(
+                Exit::Board,
+                format!(
+                    "failed to go on with the run {run}: the board's processors are not those it began with; begin a \
+                     new run"
+                ),
+            ));
+        }
+        self.go(recorder, &before)
+    }
+
+    fn go(&mut self, mut recorder: RunRecorder<'_>, before: &Before) -> Outcome<Ended> {
+        let outcome = self
+            .plan(Some(&mut recorder), before)
+            .and_then(|networks| self.compare_and_measure(&mut recorder, &networks, before));
+        let status = match &outcome {
+            Ok((true, _)) => Status::Interrupted,
+            Ok((false, _)) => Status::Complete,
+            Err(_) if self.interrupt.is_set() => Status::Interrupted,
+            Err(_) => Status::Failed,
+        };
+        let run = recorder.run().clone();
+        let finished = recorder.finish(status, unix_ns()).map_err(store_failure);
+        // What ended the run is told rather than what became of telling it.
+        let (interrupted, failed_trials) = outcome?;
+        finished?;
+        Ok(Ended { run, interrupted, failed_trials })
+    }
+
+    fn compare_and_measure(
+        &mut self,
+        recorder: &mut RunRecorder<'_>,
+        networks: &[PlannedNetwork],
+        before: &Before,
+    ) -> Outcome<(bool, u32)> {
+        let mut ready = Vec::new();
+        for network in networks {
+            ready.push(trials::ready(&network.prepared, &network.planned, &self.processors)?);
+        }
+        let mut usable = Vec::new();
+        for (network, ready) in networks.iter().zip(&ready) {
+            match self.compare(recorder, network, ready)? {
+                Some(fit) => usable.push(fit),
+                None => return Ok((true, 0)),
+            }
+        }
+        self.measure(recorder, networks, &ready, &usable, before)
+    }
+
+    /// Compares all schedules of a network with a single one. Says which may be measured; `None` where the user
+    /// interrupted.
+    fn compare(
+        &mut self,
+        recorder: &mut RunRecorder<'_>,
+        network: &PlannedNetwork,
+        ready: &[Ready],
+    ) -> Outcome<Option<Vec<bool>>> {
+        let single = ready.iter().position(|ready| ready.planned.schedule.stages().len() == 1);
+        let baseline = match single {
+            Some(position) => ready[position].clone(),
+            None => self.first_single(&network.prepared)?,
+        };
+        let name = &network.prepared.name;
+        let mut usable = Vec::new();
+        for (position, candidate) in ready.iter().enumerate() {
+            let label = candidate.planned.schedule.label();
+            match trials::compare(&mut self.link, &self.loaded.experiment, name, &baseline, candidate) {
+                Err(SessionError::Interrupted) => return Ok(None),
+                Err(error) => {
+                    // Its trials will tell; they fail for the same reason and are recorded with it.
+                    eprintln!("warning: {error}");
+                    usable.push(true);
+                }
+                Ok(compared) => {
+                    let place = network.place(position);
+                    let comparison = ComparisonRecord {
+                        schedule: place,
+                        reference: single.map_or(place, |single| network.place(single)),
+                        tolerance: self.loaded.experiment.tolerance,
+                        compared,
+                    };
+                    let fit = comparison.within_tolerance();
+                    if !fit {
+                        eprintln!(
+                            "warning: {name} on {label} gives other outputs than the baseline; it is void"
+                        );
+                    }
+                    usable.push(fit);
+                    recorder.record_comparison(comparison).map_err(store_failure)?;
+                }
+            }
+        }
+        Ok(Some(usable))
+    }
+
+    fn first_single(&self, prepared: &Prepared) -> Outcome<Ready> {
+        let Some(processor) = self.processors.first() else {
+            return Err(Failure::new(Exit::Bug, "a board without processors was opened"));
+        };
+        let schedule = domain::Schedule::single(&prepared.network, processor.name.clone());
+        let prediction =
+            domain::Prediction { stage_ns: Vec::new(), throughput: domain::FramesPerSecond(0.0) };
+        let planned = [Planned { schedule, prediction }];
+        let mut ready = trials::ready(prepared, &planned, &self.processors)?;
+        ready.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not made ready"))
+    }
+
+    fn measure(
+        &mut self,
+        recorder: &mut RunRecorder<'_>,
+        networks: &[PlannedNetwork],
+        ready: &[Vec<Ready>],
+        usable: &[Vec<bool>],
+        before: &Before,
+    ) -> Outcome<(bool, u32)> {
+        let experiment = self.loaded.experiment.clone();
+        let counts: Vec<usize> = ready.iter().map(Vec::len).collect();
+        let slots = order::interleaved(&counts, experiment.trials, experiment.seed);
+        let is_done = |slot: &Slot| {
+            before.measured.contains(&(networks[slot.network].place(slot.schedule), slot.round))
+        };
+        let left: Vec<(u32, Slot)> = (0..)
+            .zip(slots)
+            .filter(|(_, slot)| usable[slot.network][slot.schedule] && !is_done(slot))
+            .collect();
+        let progress = Progress::begin("measure", left.len());
+        let mut in_a_row: Vec<Vec<u32>> = counts.iter().map(|count| vec![0; *count]).collect();
+        let (mut failed, mut measured) = (0, 0);
+        for (position, slot) in left {
+            let name = &networks[slot.network].prepared.name;
+            let ready = &ready[slot.network][slot.schedule];
+            let failures = &mut in_a_row[slot.network][slot.schedule];
+            if *failures >= FAILURES_IN_A_ROW {
+                progress.step(&format!("{name} on {}: given up", ready.planned.schedule.label()));
+                continue;
+            }
+            let label = ready.planned.schedule.label();
+            progress.doing(&format!("{name} on {label}, round {} of {}", slot.round + 1, experiment.trials));
+            self.cool_down(&experiment);
+            let begun_unix_ns = unix_ns();
+            let outcome = trials::measure(&mut self.link, &experiment, name, ready);
+            if matches!(outcome, Err(SessionError::Interrupted)) {
+                progress.end(&format!("interrupted after {measured} trials"));
+                return Ok((true, failed));
+            }
+            match &outcome {
+                Ok(raw) => {
+                    *failures = 0;
+                    measured += 1;
+                    let rate = trials::rate(raw)
+                        .map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s"));
+                    progress.step(&format!("{name} on {label}, round {}: {rate}", slot.round + 1));
+                }
+                Err(error) => {
+                    *failures += 1;
+                    failed += 1;
+                    progress.warn(&format!("{error}"));
+                    progress.step(&format!("{name} on {label}, round {}: failed", slot.round + 1));
+                }
+            }
+            let trial = TrialRecord {
+                schedule: networks[slot.network].place(slot.schedule),
+                round: slot.round,
+                position,
+                begun_unix_ns,
+                outcome: match outcome {
+                    Ok(raw) => store::Outcome::Measured(Box::new(raw)),
+                    Err(error) => store::Outcome::Failed { fault: error.fault(), message: error.to_string() },
+                },
+            };
+            recorder.record_trial(trial).map_err(store_failure)?;
+        }
+        let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
+        progress.end(&format!("{measured} trials{failures}"));
+        Ok((false, failed))
+    }
+
+    fn cool_down(&self, experiment: &Experiment) {
+        let deadline = std::time::Instant::now() + experiment.cooldown;
+        while std::time::Instant::now() < deadline && !self.interrupt.is_set() {
+            std::thread::sleep(std::time::Duration::from_millis(20).min(experiment.cooldown));
+        }
+    }
+}
+
+fn record_schedules(
+    recorder: &mut Option<&mut RunRecorder<'_>>,
+    before: &Before,
+    network: &PlannedNetwork,
+) -> Outcome<()> {
+    for (position, planned) in network.planned.iter().enumerate() {
+        let place = network.place(position);
+        match before.schedules.iter().find(|known| known.place == place) {
+            Some(known) if known.schedule == planned.schedule => continue,
+            Some(known) => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!(
+                        "failed to go on: the run measured {} on {}, and this edgepipe would plan {} instead; \
+                         begin a new run",
+                        network.prepared.name,
+                        known.schedule.label(),
+                        planned.schedule.label()
+                    ),
+                ));
+            }
+            None => {}
+        }
+        let schedule = ScheduleRecord {
+            place,
+            network: network.prepared.name.clone(),
+            schedule: planned.schedule.clone(),
+            prediction: Some(planned.prediction.clone()),
+            warnings: Vec::new(),
+        };
+        record(recorder, |recorder| recorder.record_schedule(schedule))?;
+    }
+    Ok(())
+}
+
+/// What a run already has when it goes on.
+#[derive(Debug, Default)]
+pub struct Before {
+    processors: Vec<ProcessorRecord>,
+    networks: Vec<String>,
+    profiles: Vec<ProfileRecord>,
+    transfers: Vec<TransferRecord>,
+    schedules: Vec<ScheduleRecord>,
+    /// Schedule and round of every trial that was measured.
+    measured: Vec<(u32, u32)>,
+}
+
+impl Before {
+    fn read(store: &Store, run: &RunId) -> Result<Self, StoreError> {
+        let run: StoredRun = store.run(run.as_str())?;
+        let mut measured = Vec::new();
+        store.each_trial(&run, |trial| {
+            if matches!(trial.outcome, store::Outcome::Measured(_)) {
+                measured.push((trial.schedule, trial.round));
+            }
+        })?;
+        Ok(Self {
+            processors: run.start.processors.clone(),
+            networks: store.networks(&run)?.iter().map(|record| record.network.name().to_owned()).collect(),
+            profiles: store.profiles(&run)?,
+            transfers: store.transfers(&run)?,
+            schedules: store.schedules(&run)?,
+            measured,
+        })
+    }
+}
+
+fn network_record(prepared: &Prepared) -> NetworkRecord {
+    let mut fallback: Vec<u32> = prepared
+        .entries
+        .iter()
+        .filter_map(|(_, entry)| entry.stage(0, prepared.manifest.units.len(), BoundaryLayout::Plain))
+        .flat_map(|stage| stage.fallback_units.into_iter().map(|unit| unit.unit))
+        .collect();
+    fallback.sort_unstable();
+    fallback.dedup();
+    NetworkRecord {
+        source: prepared.source.describe(),
+        sha256: prepared.sha256.clone(),
+        network: prepared.network.clone(),
+        fallback_units: fallback,
+    }
+}
+
+fn processor_record(processor: &Processor) -> ProcessorRecord {
+    ProcessorRecord {
+        name: processor.name.to_string(),
+        cpus: processor.cpus.clone(),
+        threads: processor.threads,
+    }
+}
+
+fn record<'s>(
+    recorder: &mut Option<&mut RunRecorder<'s>>,
+    write: impl FnOnce(&mut RunRecorder<'s>) -> Result<(), StoreError>,
+) -> Outcome<()> {
+    match recorder {
+        Some(recorder) => write(recorder).map_err(store_failure),
+        None => Ok(()),
+    }
+}
+
+/// The wall clock, in ns since 1970.
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Exit code of an error of the store.
+pub fn store_failure(error: StoreError) -> Failure {
+    let exit = match &error {
+        StoreError::Dangling { .. } => Exit::Bug,
+        _ => Exit::Usage,
+    };
+    Failure { exit, error: error.into() }
+}
+
+fn session_failure(error: SessionError) -> Failure {
+    let exit = match &error {
+        SessionError::Start { .. } | SessionError::Version { .. } => Exit::Board,
+        _ => Exit::Trial,
+    };
+    Failure { exit, error: error.into() }
+}
+
+fn profile_failure(error: ProfileFailure) -> Failure {
+    match error {
+        ProfileFailure::Session(error) => session_failure(error),
+        ProfileFailure::Artifact(error) => Failure { exit: Exit::Bug, error },
+    }
+}

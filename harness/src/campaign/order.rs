@@ -1,0 +1,78 @@
+//! The order of the trials: rounds in which every schedule has one trial, shuffled from a seed.
+//!
+//! Trials that will be compared lie next to each other: a round goes network by network, and within a network
+//! schedule by schedule, both in an order drawn anew each round. So drift hits all alike, and no schedule always
+//! runs after the same other.
+
+/// Place of a trial in the campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Round, from 0.
+    pub(super) round: u32,
+    /// Index of the network.
+    pub(super) network: usize,
+    /// Index of the schedule within the network.
+    pub(super) schedule: usize,
+}
+
+/// All trials in order; `schedules[n]` is the number of schedules of network `n`.
+pub(super) fn interleaved(schedules: &[usize], rounds: u32, seed: u64) -> Vec<Slot> {
+    let mut random = SplitMix64(seed);
+    let mut slots = Vec::new();
+    for round in 0..rounds {
+        let mut networks: Vec<usize> = (0..schedules.len()).collect();
+        random.shuffle(&mut networks);
+        for network in networks {
+            let mut order: Vec<usize> = (0..schedules[network]).collect();
+            random.shuffle(&mut order);
+            slots.extend(order.into_iter().map(|schedule| Slot { round, network, schedule }));
+        }
+    }
+    slots
+}
+
+/// Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Fisher and Yates. The modulo's bias is below 2^-50 for any list that fits a campaign.
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.next() % (last as u64 + 1);
+            items.swap(last, usize::try_from(other).unwrap_or(last));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_round_has_each_schedule_once_and_networks_stay_together() {
+        let slots = interleaved(&[3, 4, 1], 5, 7);
+        assert_eq!(slots.len(), 5 * 8);
+        for (round, chunk) in slots.chunks(8).enumerate() {
+            let distinct: HashSet<_> = chunk.iter().map(|slot| (slot.network, slot.schedule)).collect();
+            assert_eq!(distinct.len(), 8);
+            assert!(chunk.iter().all(|slot| slot.round as usize == round));
+            let switches = chunk.windows(2).filter(|pair| pair[0].network != pair[1].network).count();
+            assert_eq!(switches, 2, "each network's trials lie together");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        assert_eq!(interleaved(&[3, 3], 4, 1), interleaved(&[3, 3], 4, 1));
+        assert_ne!(interleaved(&[3, 3], 4, 1), interleaved(&[3, 3], 4, 2));
+    }
+}

@@ -1,0 +1,116 @@
+//! Comparing outputs, and the trials.
+
+use super::link::Link;
+use super::plan::Planned;
+use super::prepare::{LOADING, Prepared, frames, nanoseconds};
+use super::wire;
+use crate::config::Experiment;
+use crate::exit::{Ending as _, Exit, Outcome};
+use crate::processors::Processor;
+use crate::session::SessionError;
+use protocol::{Compared, Event, Measured, Request};
+use std::time::Duration;
+
+/// A schedule ready to run.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    /// What was planned.
+    pub(super) planned: Planned,
+    /// What the runner is told.
+    pub(super) wire: protocol::Schedule,
+}
+
+/// Makes the planned schedules of a network ready.
+///
+/// # Errors
+/// Where a compiled stage is missing, which is a bug.
+pub(super) fn ready(
+    prepared: &Prepared,
+    planned: &[Planned],
+    processors: &[Processor],
+) -> Outcome<Vec<Ready>> {
+    let ready = planned.iter().map(|planned| {
+        let deployed = prepared.deployed(&planned.schedule, processors)?;
+        let wire = wire::schedule(&planned.schedule, &prepared.manifest, &deployed, processors)?;
+        Ok::<_, anyhow::Error>(Ready { planned: planned.clone(), wire })
+    });
+    ready.collect::<Result<_, _>>().ending(Exit::Bug)
+}
+
+/// Runs `candidate` and `reference` on the same frames.
+///
+/// # Errors
+/// As [`Link::request`].
+pub(super) fn compare(
+    link: &mut Link,
+    experiment: &Experiment,
+    network: &str,
+    reference: &Ready,
+    candidate: &Ready,
+) -> Result<Compared, SessionError> {
+    let during = format!("compare the outputs of {network} on {}", candidate.planned.schedule.label());
+    let event = link.request(&during, LOADING + Duration::from_secs(60), |id| {
+        Request::Compare(protocol::Compare {
+            id,
+            reference: reference.wire.clone(),
+            candidate: candidate.wire.clone(),
+            frames: frames(experiment),
+        })
+    })?;
+    match event {
+        Event::Compared(compared) => Ok(compared),
+        other => Err(link.unexpected(&during, &other)),
+    }
+}
+
+/// Measures a schedule once.
+///
+/// # Errors
+/// As [`Link::request`].
+pub(super) fn measure(
+    link: &mut Link,
+    experiment: &Experiment,
+    network: &str,
+    ready: &Ready,
+) -> Result<Measured, SessionError> {
+    let during = format!("measure {network} on {}", ready.planned.schedule.label());
+    let stages = u32::try_from(ready.wire.stages.len()).unwrap_or(u32::MAX);
+    let isolate = experiment.isolate.as_ref();
+    let alone = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
+    let patience = LOADING + alone + experiment.warm_up.max + experiment.measure.max;
+    let event = link.request(&during, patience, |id| {
+        Request::Trial(protocol::Trial {
+            id,
+            schedule: ready.wire.clone(),
+            frames: frames(experiment),
+            queue_depth: experiment.queue_depth,
+            isolate: isolate.map(|rule| protocol::Isolate {
+                min_frames: rule.min_frames,
+                min_ns: nanoseconds(rule.min),
+                max_ns: nanoseconds(rule.max),
+            }),
+            warm_up: protocol::WarmUpRule {
+                min_frames: experiment.warm_up.min_frames,
+                min_ns: nanoseconds(experiment.warm_up.min),
+                max_ns: nanoseconds(experiment.warm_up.max),
+            },
+            measure: protocol::Measure {
+                min_frames: experiment.measure.min_frames,
+                min_ns: nanoseconds(experiment.measure.min),
+                max_ns: nanoseconds(experiment.measure.max),
+                max_frames: experiment.measure.max_frames,
+            },
+            timeline_frames: experiment.timeline_frames,
+        })
+    })?;
+    match event {
+        Event::Measured(measured) => Ok(*measured),
+        other => Err(link.unexpected(&during, &other)),
+    }
+}
+
+/// Frames per second of a trial, for the progress display.
+pub(super) fn rate(measured: &Measured) -> Option<f64> {
+    let last = *measured.window.completed_ns.last()?;
+    (last > 0).then(|| measured.window.completed_ns.len() as f64 * 1e9 / last as f64)
+}

@@ -1,0 +1,163 @@
+//! From a schedule of the planner to what the runner is told.
+
+use crate::compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
+use crate::processors::Processor;
+use anyhow::{Context as _, Result, bail};
+use domain::{Kind, Schedule, Stage};
+use protocol::{Binding, Call, Tensor, Weights};
+
+/// A compiled stage and where it lies on the board.
+#[derive(Debug, Clone)]
+pub(super) struct Deployed {
+    /// What the compiler says of it.
+    pub(super) manifest: StageManifest,
+    /// Path of the library on the board.
+    pub(super) library: String,
+    /// Path of the weights on the board.
+    pub(super) weights: String,
+}
+
+impl Deployed {
+    /// A stage in the cache of this machine, which is the board.
+    ///
+    /// # Errors
+    /// Where it is not in the cache, or a path is no UTF-8.
+    pub(super) fn local(entry: &Entry, first: usize, end: usize, boundary: BoundaryLayout) -> Result<Self> {
+        let folder = entry.stage_folder(first, end, boundary);
+        let manifest = entry
+            .stage(first, end, boundary)
+            .with_context(|| format!("failed to find the compiled stage {}", folder.display()))?;
+        let text = |path: std::path::PathBuf| {
+            path.to_str()
+                .map(str::to_owned)
+                .with_context(|| format!("the path {} is no UTF-8", path.display()))
+        };
+        Ok(Self { library: text(folder.join(&manifest.library))?, weights: text(entry.weights())?, manifest })
+    }
+}
+
+/// The layout at the cuts of a schedule: packed where all its processors keep tensors alike.
+pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> BoundaryLayout {
+    let mut isas = schedule
+        .stages()
+        .iter()
+        .filter_map(|stage| processors.iter().find(|processor| processor.name == stage.processor))
+        .map(|processor| processor.target.isa.as_str());
+    let first = isas.next();
+    let alike = schedule.kind() == Kind::Pipeline && isas.all(|isa| Some(isa) == first);
+    if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
+}
+
+/// Builds the runner's schedule from the deployed stages, in stage order.
+///
+/// # Errors
+/// Where the manifests contradict each other, which is a bug of the compiler.
+pub(super) fn schedule(
+    schedule: &Schedule,
+    network: &NetworkManifest,
+    deployed: &[Deployed],
+    processors: &[Processor],
+) -> Result<protocol::Schedule> {
+    let mut values = Values::default();
+    let inputs = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
+    let mut stages = Vec::new();
+    for (stage, deployed) in schedule.stages().iter().zip(deployed) {
+        for input in &deployed.manifest.inputs {
+            if values.find(input).is_none() {
+                bail!(
+                    "the stage of units {}..{} of {} takes {} ({}), which no stage before it gives",
+                    stage.first,
+                    stage.end,
+                    network.name,
+                    input.value,
+                    input.layout
+                );
+            }
+        }
+        stages.push(wire_stage(deployed, binding(stage, processors)?, &mut values));
+    }
+    let outputs = boundary(network, network.units.len())?.iter().map(|value| {
+        values.find(value).with_context(|| format!("no stage of {} gives {}", network.name, value.value))
+    });
+    let outputs = outputs.collect::<Result<_>>()?;
+    let kind = match schedule.kind() {
+        Kind::Single => protocol::Kind::Single,
+        Kind::Pipeline => protocol::Kind::Pipeline,
+        Kind::Replicate => protocol::Kind::Replicate,
+    };
+    Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
+}
+
+/// The whole network as one stage with its own numbering, for profiling.
+pub(super) fn profile(deployed: &Deployed, binding: Binding) -> (Vec<Tensor>, protocol::Stage, Vec<Call>) {
+    let mut values = Values::default();
+    let stage = wire_stage(deployed, binding, &mut values);
+    let calls = deployed.manifest.calls.iter();
+    let calls = calls.map(|call| Call { function: call.function.clone(), unit: call.unit }).collect();
+    (values.tensors, stage, calls)
+}
+
+fn wire_stage(deployed: &Deployed, binding: Binding, values: &mut Values) -> protocol::Stage {
+    let manifest = &deployed.manifest;
+    let weights = Weights {
+        path: deployed.weights.clone(),
+        offsets: manifest.weights.iter().map(|weight| weight.offset).collect(),
+        tensors: manifest
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(index, weight)| Tensor {
+                name: format!("weight {index}"),
+                shape: weight.shape.clone(),
+                dtype: weight.dtype.clone(),
+            })
+            .collect(),
+    };
+    protocol::Stage {
+        binding,
+        library: deployed.library.clone(),
+        entry: manifest.entry.clone(),
+        inputs: manifest.inputs.iter().map(|value| values.place(value)).collect(),
+        outputs: manifest.outputs.iter().map(|value| values.place(value)).collect(),
+        weights,
+    }
+}
+
+fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
+    let boundary = network.boundaries.get(cut);
+    boundary.map(|boundary| boundary.tensors.as_slice()).context("the network's manifest lacks a boundary")
+}
+
+fn binding(stage: &Stage, processors: &[Processor]) -> Result<Binding> {
+    let processor = processors.iter().find(|processor| processor.name == stage.processor);
+    processor.map(Processor::binding).with_context(|| format!("there is no processor {}", stage.processor))
+}
+
+/// Tensors by name and layout.
+#[derive(Default)]
+struct Values {
+    keys: Vec<(String, String)>,
+    tensors: Vec<Tensor>,
+}
+
+impl Values {
+    fn find(&self, value: &ValueManifest) -> Option<u32> {
+        let place =
+            self.keys.iter().position(|(name, layout)| *name == value.value && *layout == value.layout);
+        place.and_then(|place| u32::try_from(place).ok())
+    }
+
+    fn place(&mut self, value: &ValueManifest) -> u32 {
+        if let Some(place) = self.find(value) {
+            return place;
+        }
+        self.keys.push((value.value.clone(), value.layout.clone()));
+        let name = match value.layout.as_str() {
+            "plain" => value.value.clone(),
+            layout => format!("{} ({layout})", value.value),
+        };
+        self.tensors.push(Tensor { name, shape: value.shape.clone(), dtype: value.dtype.clone() });
+        // A network of four thousand million tensors does not fit any memory.
+        u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,118 @@
+//! The command line.
+
+use crate::config::Overrides;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Measures pipelined CNN inference on heterogeneous boards.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    /// The workspace.
+    #[arg(long, hide = true)]
+    pub root: PathBuf,
+    /// Folder for cache, journals and logs.
+    #[arg(long, hide = true)]
+    pub state: PathBuf,
+    /// Interpreter of the private Python environment.
+    #[arg(long, hide = true)]
+    pub python: PathBuf,
+    /// The runner for this machine.
+    #[arg(long, hide = true)]
+    pub runner: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Measure pipelines against single processors and print the table.
+    Bench(Bench),
+    /// Profile and schedule only; no trials.
+    Plan(Plan),
+    /// Print the table of an earlier run.
+    Report(Report),
+    /// The configured boards, and the processors found on them.
+    Boards,
+}
+
+/// What to measure, and where.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Board, a file in configs/boards/.
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub board: String,
+    /// Experiment, a file in configs/experiments/.
+    #[arg(long, value_name = "NAME", default_value = "quick")]
+    pub experiment: String,
+    /// These networks instead of the experiment's; may be given several times.
+    #[arg(long = "network", value_name = "NAME")]
+    pub networks: Vec<String>,
+    /// Trials of each schedule instead of the experiment's.
+    #[arg(long, value_name = "N")]
+    pub trials: Option<String>,
+    /// Any other setting of the experiment, for example `--set measure.min_seconds=10`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl Selection {
+    /// The changes to the experiment's file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { networks: self.networks.clone(), trials: self.trials.clone(), set: self.set.clone() }
+    }
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What and where.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Go on with a run that was cut off; without a RUN, the latest one of this board and experiment.
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
+    pub resume: Option<String>,
+    /// How the table is printed at the end.
+    #[arg(long, value_enum, default_value_t = Format::Terminal)]
+    pub format: Format,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// What and where.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Run to report; without it, the latest.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// List the runs in the database instead.
+    #[arg(long)]
+    pub list: bool,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = Format::Terminal)]
+    pub format: Format,
+    /// Another database than results/results.db.
+    #[arg(long, value_name = "FILE")]
+    pub database: Option<PathBuf>,
+}
+
+/// Formats of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table a network, for reading.
+    Terminal,
+    /// For documents and pull requests.
+    Markdown,
+    /// One row a schedule, for spreadsheets.
+    Csv,
+    /// For programs; its schema is results/report.schema.json.
+    Json,
+}

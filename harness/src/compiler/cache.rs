@@ -1,0 +1,196 @@
+//! Compiled artifacts by content: one folder a network and target, found by the hash of all that goes in.
+
+use super::manifest::{NetworkManifest, SCHEMA, StageManifest};
+use super::target::Target;
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Where a network comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Built from its published architecture.
+    Zoo(String),
+    /// A file.
+    Onnx(PathBuf),
+}
+
+impl Source {
+    /// For the database.
+    pub fn describe(&self) -> serde_json::Value {
+        match self {
+            Self::Zoo(name) => serde_json::json!({ "zoo": name }),
+            Self::Onnx(path) => serde_json::json!({ "onnx": path }),
+        }
+    }
+}
+
+/// The cache of compiled artifacts.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+    /// Hash of the compiler's sources and of the pinned package versions.
+    compiler: String,
+}
+
+/// Folder of the artifacts of one network for one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+/// The layout of a stage's boundary tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundaryLayout {
+    /// As in the ONNX graph; fits any neighbour.
+    Plain,
+    /// As the kernels keep them; fits neighbours with the same vector instructions.
+    Packed,
+}
+
+impl BoundaryLayout {
+    /// The compiler's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Packed => "packed",
+        }
+    }
+}
+
+impl Cache {
+    /// The cache below `folder`, for the compiler in `root`.
+    ///
+    /// # Errors
+    /// Where the compiler's sources cannot be read.
+    pub fn open(folder: PathBuf, root: &Path) -> Result<Self> {
+        let mut sources = Vec::new();
+        collect_sources(&root.join("compiler/edgepipe_compiler"), &mut sources)?;
+        sources.push(root.join("ci/requirements.txt"));
+        sources.sort();
+        let mut hash = Sha256::new();
+        for path in sources {
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            let text = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+        Ok(Self { folder, compiler: hexadecimal(&hash.finalize()) })
+    }
+
+    /// sha256 of what a network is made from: its file, or its name in the zoo and the compiler that builds it.
+    ///
+    /// # Errors
+    /// Where an ONNX file cannot be read.
+    pub fn identity(&self, source: &Source) -> Result<String> {
+        match source {
+            Source::Zoo(name) => {
+                let hash = Sha256::new().chain_update(&self.compiler).chain_update(name);
+                Ok(hexadecimal(&hash.finalize()))
+            }
+            Source::Onnx(path) => hash_file(path),
+        }
+    }
+
+    /// The entry of a network for a target.
+    ///
+    /// # Errors
+    /// Where an ONNX file cannot be read.
+    pub fn entry(&self, name: &str, source: &Source, target: &Target) -> Result<Entry> {
+        let mut hash = Sha256::new();
+        let source = match source {
+            Source::Zoo(name) => format!("zoo:{name}"),
+            Source::Onnx(path) => format!("onnx:{}", hash_file(path)?),
+        };
+        for part in [&self.compiler, name, &source, &serde_json::to_string(target)?] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let key = hexadecimal(&hash.finalize());
+        Ok(Entry { folder: self.folder.join(format!("{name}-{}", &key[..24])) })
+    }
+}
+
+impl Entry {
+    /// The network's manifest, where it is there and whole.
+    pub fn network(&self) -> Option<NetworkManifest> {
+        read_manifest::<NetworkManifest>(&self.folder.join("network.json"))
+            .filter(|manifest| manifest.schema == SCHEMA)
+    }
+
+    /// A stage's manifest, where the stage is there and whole.
+    pub fn stage(&self, first: usize, end: usize, boundary: BoundaryLayout) -> Option<StageManifest> {
+        let folder = self.stage_folder(first, end, boundary);
+        let manifest: StageManifest = read_manifest(&folder.join("stage.json"))?;
+        let library = hash_file(&folder.join(&manifest.library)).ok()?;
+        let weights = manifest.weights.iter().map(|weight| weight.offset + weight.bytes).max().unwrap_or(0);
+        let present = weights == 0 || fs::metadata(self.weights()).is_ok_and(|file| file.len() >= weights);
+        (manifest.schema == SCHEMA && library == manifest.library_sha256 && present).then_some(manifest)
+    }
+
+    /// Folder of a stage.
+    pub fn stage_folder(&self, first: usize, end: usize, boundary: BoundaryLayout) -> PathBuf {
+        self.folder.join("stages").join(format!("{first}-{end}-{}", boundary.word()))
+    }
+
+    /// The file with the weights of all stages.
+    pub fn weights(&self) -> PathBuf {
+        self.folder.join("weights.bin")
+    }
+}
+
+fn read_manifest<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = fs::read(path).ok()?;
+    match serde_json::from_slice(&text) {
+        Ok(manifest) => Some(manifest),
+        Err(error) => {
+            tracing::warn!("{} is damaged ({error}); compiling it again", path.display());
+            None
+        }
+    }
+}
+
+fn collect_sources(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect_sources(&path, into)?;
+        } else if path.extension().is_some_and(|extension| extension == "py") {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// sha256 of a file in hexadecimal.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn hash_file(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).with_context(|| format!("failed to read {}", path.display()))?;
+        if read == 0 {
+            return Ok(hexadecimal(&hash.finalize()));
+        }
+        hash.update(&buffer[..read]);
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,285 @@
+//! The compiler driver: what is not in the cache is compiled by the Python side, several networks at a time.
+
+mod cache;
+mod manifest;
+mod target;
+
+pub use cache::{BoundaryLayout, Cache, Entry, Source, hash_file};
+pub use manifest::{NetworkManifest, StageManifest, ValueManifest};
+pub use target::Target;
+
+use crate::interrupt::Interrupt;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Memory one compiler process is given room for. ResNet-50 and the like stay below; VGG-16 needs the most.
+const BYTES_PER_PROCESS: u64 = 3 << 30;
+
+/// What goes wrong in compiling.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// The compiler refused the network; the message is its own and finishes "failed to".
+    #[error("{message}{}", node.as_ref().map(|node| format!(" (node {node})")).unwrap_or_default())]
+    Refused {
+        /// Kind of refusal, as the compiler names it.
+        kind: String,
+        /// The whole message.
+        message: String,
+        /// The node of the ONNX graph, where one is to blame.
+        node: Option<String>,
+    },
+    /// The compiler ended without a word of its own.
+    #[error("failed to compile {network}: the compiler ended with {status}; its log: {}", log.display())]
+    Died {
+        /// The network.
+        network: String,
+        /// Exit status in words.
+        status: String,
+        /// Its standard error.
+        log: PathBuf,
+    },
+    /// The user pressed Ctrl-C.
+    #[error("interrupted while compiling {0}")]
+    Interrupted(String),
+    /// Anything of the file system or of processes.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl CompileError {
+    /// Whether the network, rather than edgepipe or the machine, is to blame.
+    pub fn is_the_networks(&self) -> bool {
+        matches!(self, Self::Refused { kind, .. } if kind != "internal" && kind != "disk" && kind != "out_of_memory")
+    }
+}
+
+/// Stages wanted of one network for one target.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Name of the network.
+    pub network: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// What to compile for.
+    pub target: Target,
+    /// Where the artifacts belong.
+    pub entry: Entry,
+    /// First unit, one past the last (absent: all), layout at the boundary.
+    pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
+}
+
+impl Job {
+    /// Whether everything is in the cache already.
+    pub fn is_cached(&self) -> bool {
+        let Some(network) = self.entry.network() else { return false };
+        self.stages.iter().all(|(first, end, boundary)| {
+            self.entry.stage(*first, end.unwrap_or(network.units.len()), *boundary).is_some()
+        })
+    }
+}
+
+/// Starts compiler processes.
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    /// Interpreter of the private environment.
+    pub python: PathBuf,
+    /// The workspace.
+    pub root: PathBuf,
+    /// Folder for job files and logs.
+    pub logs: PathBuf,
+}
+
+#[derive(Serialize)]
+struct JobFile<'a> {
+    schema: u32,
+    network: serde_json::Value,
+    target: &'a Target,
+    stages: Vec<serde_json::Value>,
+    out: &'a Path,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum CompilerEvent {
+    Progress { step: String, done: u64, total: u64 },
+    Done {},
+    Error { kind: String, message: String, node: Option<String> },
+}
+
+/// How far a job is, for the progress display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobProgress {
+    /// At work.
+    Step {
+        /// The network.
+        network: String,
+        /// What the compiler does.
+        step: String,
+        /// How much of it is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+    },
+    /// Through.
+    Finished {
+        /// The network.
+        network: String,
+    },
+}
+
+impl Compiler {
+    /// Compiles all jobs, as many at a time as CPUs and memory allow. All are tried; the results come in the order
+    /// of the jobs.
+    pub fn compile(
+        &self,
+        jobs: &[Job],
+        interrupt: &Interrupt,
+        progress: &(dyn Fn(JobProgress) + Sync),
+    ) -> Vec<Result<(), CompileError>> {
+        let next = AtomicUsize::new(0);
+        let results: Vec<Mutex<Result<(), CompileError>>> = jobs.iter().map(|_| Mutex::new(Ok(()))).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..workers().min(jobs.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let (Some(job), Some(slot)) = (jobs.get(index), results.get(index)) else { return };
+                        let result = self.compile_one(job, interrupt, progress);
+                        if let Ok(mut slot) = slot.lock() {
+                            *slot = result;
+                        }
+                        progress(JobProgress::Finished { network: job.network.clone() });
+                    }
+                });
+            }
+        });
+        results.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    fn compile_one(
+        &self,
+        job: &Job,
+        interrupt: &Interrupt,
+        progress: &(dyn Fn(JobProgress) + Sync),
+    ) -> Result<(), CompileError> {
+        if interrupt.is_set() {
+            return Err(CompileError::Interrupted(job.network.clone()));
+        }
+        let log = self.logs.join(format!("compile-{}-{}.log", job.network, job.target.isa));
+        let mut child = self.spawn(job, &log)?;
+        let outcome = follow(&mut child, job, interrupt, progress);
+        if outcome.is_err() {
+            // Already gone unless it was interrupted; either way it must not linger.
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(anyhow::Error::from)?;
+        match outcome? {
+            Some(error) => Err(error),
+            None if status.success() && job.is_cached() => Ok(()),
+            None => Err(CompileError::Died { network: job.network.clone(), status: status.to_string(), log }),
+        }
+    }
+
+    fn spawn(&self, job: &Job, log: &Path) -> Result<Child, anyhow::Error> {
+        use anyhow::Context as _;
+        let parent = job.entry.folder.parent().unwrap_or(&job.entry.folder);
+        for folder in [&self.logs, parent] {
+            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        }
+        let network = match &job.source {
+            Source::Zoo(zoo) => serde_json::json!({ "name": job.network, "zoo": zoo }),
+            Source::Onnx(path) => serde_json::json!({ "name": job.network, "onnx": path }),
+        };
+        let stages = job.stages.iter().map(|(first, end, boundary)| {
+            serde_json::json!({ "first_unit": first, "end_unit": end, "boundary": boundary.word() })
+        });
+        let file = JobFile {
+            schema: 1,
+            network,
+            target: &job.target,
+            stages: stages.collect(),
+            out: &job.entry.folder,
+        };
+        let path = log.with_extension("json");
+        fs::write(&path, serde_json::to_vec_pretty(&file)?)
+            .with_context(|| format!("failed to write {}", path.display()))?;
+        let errors = fs::File::create(log).with_context(|| format!("failed to create {}", log.display()))?;
+        Command::new(&self.python)
+            .args(["-m", "edgepipe_compiler"])
+            .arg(&path)
+            .env("PYTHONPATH", self.root.join("compiler"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Several processes share the machine; threads inside one would only get in each other's way.
+            .env("OMP_NUM_THREADS", "1")
+            .env("OPENBLAS_NUM_THREADS", "1")
+            .env("TVM_NUM_THREADS", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            // Ctrl-C is the harness' to handle, not the child's.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("failed to start the compiler with {}", self.python.display()))
+    }
+}
+
+/// Reads the compiler's events to the end; an error it reports is the inner value.
+fn follow(
+    child: &mut Child,
+    job: &Job,
+    interrupt: &Interrupt,
+    progress: &(dyn Fn(JobProgress) + Sync),
+) -> Result<Option<CompileError>, CompileError> {
+    let Some(stdout) = child.stdout.take() else { return Ok(None) };
+    let (lines, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // A line is short; a compiler gone mad must not fill the memory.
+        for line in BufReader::new(stdout.take(1 << 24)).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut refused = None;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(line) => match serde_json::from_str(&line) {
+                Ok(CompilerEvent::Progress { step, done, total }) => {
+                    progress(JobProgress::Step { network: job.network.clone(), step, done, total });
+                }
+                Ok(CompilerEvent::Error { kind, message, node }) => {
+                    refused = Some(CompileError::Refused { kind, message, node });
+                }
+                Ok(CompilerEvent::Done {}) => {}
+                Err(_) => tracing::debug!("the compiler printed {line:?}"),
+            },
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if interrupt.is_set() => {
+                return Err(CompileError::Interrupted(job.network.clone()));
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(refused),
+        }
+    }
+}
+
+/// Compiler processes at a time.
+fn workers() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let available = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?.to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(u64::MAX, |kib| kib << 10);
+    let by_memory = usize::try_from(available / BYTES_PER_PROCESS).unwrap_or(usize::MAX);
+    cpus.min(by_memory).max(1)
+}

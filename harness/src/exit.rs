@@ -1,0 +1,66 @@
+//! How a command ends: an error with the exit code that stands in README.md.
+
+use std::fmt;
+
+/// Documented exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well.
+    Fine = 0,
+    /// A regression, or a claim that is not met.
+    Regression = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// A board cannot be reached, is busy or in the wrong state.
+    Board = 3,
+    /// A trial failed or was voided.
+    Trial = 4,
+    /// A bug of edgepipe.
+    Bug = 70,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that knows its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened.
+    pub error: anyhow::Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Result of whatever can end a command.
+pub type Outcome<T> = Result<T, Failure>;
+
+/// Gives an error its exit code.
+pub trait Ending<T> {
+    /// Turns the error into a [`Failure`] with this exit code.
+    fn ending(self, exit: Exit) -> Outcome<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Ending<T> for Result<T, E> {
+    fn ending(self, exit: Exit) -> Outcome<T> {
+        self.map_err(|error| Failure { exit, error: error.into() })
+    }
+}
+
+impl Failure {
+    /// A failure from a sentence.
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, error: anyhow::anyhow!("{message}") }
+    }
+}

@@ -1,0 +1,202 @@
+//! The verbs.
+
+use crate::campaign::{Campaign, Ended, Paths, store_failure};
+use crate::cli::{self, Cli, Format, Verb};
+use crate::config::{self, Connect, Kind, Loaded};
+use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+use crate::store::{Access, RunFilter, RunId, Store};
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// With the exit code the failure stands for.
+pub fn run(cli: &Cli) -> Outcome<Exit> {
+    let paths = Paths {
+        root: cli.root.clone(),
+        state: cli.state.clone(),
+        python: cli.python.clone(),
+        runner: cli.runner.clone(),
+        database: cli.root.join("results/results.db"),
+    };
+    match &cli.verb {
+        Verb::Bench(options) => bench(paths, options),
+        Verb::Plan(options) => plan(paths, options),
+        Verb::Report(options) => report(&paths, options),
+        Verb::Boards => boards(&paths),
+    }
+}
+
+fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    // A database that cannot be written is found before an hour of measuring, not after it.
+    let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
+    for caught_up in store.catch_up(&paths.runs()).map_err(store_failure)? {
+        eprintln!(
+            "note: took {} records of the run {} over from its journal",
+            caught_up.imported, caught_up.run
+        );
+    }
+    let before = match &options.resume {
+        Some(run) => Some(unfinished(&store, options, run)?),
+        None => None,
+    };
+    let loaded = match &before {
+        Some((_, configuration)) => Loaded::from_yaml(configuration).ending(Exit::Usage)?,
+        None => load(&paths, &options.selection)?,
+    };
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    let ended = match &before {
+        Some((run, _)) => campaign.resume(&store, run)?,
+        None => campaign.run(&store)?,
+    };
+    drop(campaign);
+    let report = Report::build(&store, &ended.run).map_err(store_failure)?;
+    print(&report.render(options.format, std::io::IsTerminal::is_terminal(&std::io::stdout())))?;
+    Ok(verdict(&ended, &report))
+}
+
+fn verdict(ended: &Ended, report: &Report) -> Exit {
+    if ended.interrupted {
+        eprintln!(
+            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
+            ended.run
+        );
+        return Exit::Trial;
+    }
+    if ended.failed_trials > 0 || report.has_void_rows() { Exit::Trial } else { Exit::Fine }
+}
+
+/// The run to go on with, and its configuration.
+fn unfinished(store: &Store, options: &cli::Bench, asked: &str) -> Outcome<(RunId, String)> {
+    let selection = &options.selection;
+    let run = if asked == "latest" {
+        let found = store.unfinished_run(&selection.experiment, &selection.board).map_err(store_failure)?;
+        found.ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to find an unfinished run of the experiment {} on the board {}; `cargo xtask report \
+                     --list` shows all runs",
+                    selection.experiment, selection.board
+                ),
+            )
+        })?
+    } else {
+        store.run(asked).map_err(store_failure)?
+    };
+    Ok((run.start.id, run.start.configuration))
+}
+
+fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let loaded = load(&paths, &options.selection)?;
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    let networks = campaign.plan(None, &crate::campaign::Before::default())?;
+    let mut text = String::new();
+    for network in &networks {
+        let units = network.unit_names();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} ({} units)", network.name(), units.len());
+        for planned in &network.planned {
+            let fps = planned.prediction.throughput.0;
+            let _ = writeln!(text, "  {:<44} {fps:>9.2} frames/s expected", planned.schedule.label());
+            if planned.schedule.kind() != domain::Kind::Pipeline {
+                continue;
+            }
+            for (stage, ns) in planned.schedule.stages().iter().zip(&planned.prediction.stage_ns) {
+                let (first, last) = (units.get(stage.first), units.get(stage.end - 1));
+                let _ = writeln!(
+                    text,
+                    "    {:<12} {:>8.2} ms  {} … {}",
+                    stage.processor.as_str(),
+                    ns / 1e6,
+                    first.unwrap_or(&"?"),
+                    last.unwrap_or(&"?")
+                );
+            }
+        }
+    }
+    print(&text)?;
+    Ok(Exit::Fine)
+}
+
+fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
+    let database = options.database.as_ref().unwrap_or(&paths.database);
+    let store = Store::open(database, Access::ReadOnly).map_err(store_failure)?;
+    if options.list {
+        return list(&store);
+    }
+    let stored = if let Some(asked) = &options.run {
+        store.run(asked).map_err(store_failure)?
+    } else {
+        let filter = RunFilter { measured: true, ..RunFilter::default() };
+        store.latest_run(&filter).map_err(store_failure)?.ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!("failed to find any run in {}; `cargo xtask bench` makes one", database.display()),
+            )
+        })?
+    };
+    let run = stored.start.id;
+    let wide = options.format == Format::Terminal && std::io::IsTerminal::is_terminal(&std::io::stdout());
+    print(&Report::build(&store, &run).map_err(store_failure)?.render(options.format, wide))?;
+    Ok(Exit::Fine)
+}
+
+fn list(store: &Store) -> Outcome<Exit> {
+    let mut text = String::new();
+    for id in store.runs(&RunFilter::default()).map_err(store_failure)? {
+        let run = store.run(id.as_str()).map_err(store_failure)?;
+        let start = &run.start;
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "{id}  {:<11}  {} on {}", run.status.to_string(), start.experiment, start.board);
+    }
+    print(&text)?;
+    Ok(Exit::Fine)
+}
+
+fn boards(paths: &Paths) -> Outcome<Exit> {
+    let mut names = config::names(&paths.root, Kind::Board);
+    if !names.iter().any(|name| name == "local") {
+        names.insert(0, "local".to_owned());
+    }
+    let mut text = String::new();
+    for name in names {
+        let board = match config::load_board(&paths.root, &name) {
+            Ok(board) => board,
+            Err(faults) => {
+                let _ = writeln!(text, "{name}: {faults}");
+                continue;
+            }
+        };
+        match &board.connect {
+            Connect::Ssh { host, .. } => {
+                let _ = writeln!(text, "{name}: over SSH at {host}; not driven by this version");
+            }
+            Connect::Local => {
+                let described = crate::processors::describe(&board, &paths.runner)?;
+                let _ = writeln!(text, "{name}: this machine\n{described}");
+            }
+        }
+    }
+    print(&text)?;
+    Ok(Exit::Fine)
+}
+
+fn load(paths: &Paths, selection: &cli::Selection) -> Outcome<Loaded> {
+    config::load(&paths.root, &selection.board, &selection.experiment, &selection.overrides())
+        .ending(Exit::Usage)
+}
+
+/// Prints what was asked for. A closed pipe (`… | head`) is the reader's right.
+fn print(text: &str) -> Outcome<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).ending(Exit::Usage),
+        _ => Ok(()),
+    }
+}
