@@ -9,6 +9,7 @@ mod clock;
 mod compare;
 mod cpulist;
 mod crew;
+mod elf;
 mod engine;
 mod failure;
 mod flow;

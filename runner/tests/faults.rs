@@ -48,17 +48,18 @@ fn libraries_that_cannot_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let whole = fs::read(stages().folder.join("net.so")).unwrap();
-    fs::write(path("truncated.so"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(path("cut short"), &whole[..whole.len() / 2]).unwrap();
     fs::write(path("text.so"), "no library at all").unwrap();
     fs::write(path("empty.so"), "").unwrap();
-    let libc = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"];
-    let libc = libc.into_iter().find(|path| Path::new(path).is_file()).expect("a C library");
+    let libm = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/lib64/libm.so.6"];
+    let libm = libm.into_iter().find(|path| Path::new(path).is_file()).expect("a C library");
+    fs::copy(libm, path("other.so")).unwrap();
     let cases = [
         (path("absent.so"), "no such file"),
-        (path("truncated.so"), "truncated.so"),
-        (path("text.so"), "text.so"),
-        (path("empty.so"), "empty.so"),
-        (libc.to_owned(), "no program for TVM's virtual machine"),
+        (path("cut short"), "cut short"),
+        (path("text.so"), "no 64-bit ELF file"),
+        (path("empty.so"), "no 64-bit ELF file"),
+        (path("other.so"), "no program for TVM's virtual machine"),
     ];
     let mut runner = Runner::start();
     for (library, says) in cases {

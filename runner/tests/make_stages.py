@@ -21,6 +21,7 @@ import numpy as np
 import tvm
 from tvm import relax, te
 from tvm.s_tir import Schedule
+from tvm.script import tirx as T
 
 MASK = (1 << 64) - 1
 Tensors = dict[str, tuple[tuple[int, ...], str]]
@@ -196,14 +197,17 @@ def trivial(maker: Maker) -> None:
     maker.stage("relu_again", {"y": one}, {"z": one}, [], relu)
 
     # Fails in about a quarter of all frames.
-    scalar = ((), "float32")
-
     def picky(b: relax.BlockBuilder, x: relax.Var) -> list[relax.Expr]:
-        small = b.emit(relax.op.less(x, relax.const(0.5, "float32")))
-        b.emit(relax.op.assert_op(small, format="this frame is too large"))
-        return [b.emit(relax.op.nn.relu(x))]
+        function = b.add_func(refuses_large.with_attr("s_tir.is_scheduled", True), "refuses_large")
+        return [b.emit(relax.call_tir(function, [x], relax.TensorType((1,), "float32")))]
 
-    maker.stage("picky", {"x": scalar}, {"y": scalar}, [], picky)
+    maker.stage("picky", {"x": one}, {"y": one}, [], picky)
+
+
+@T.prim_func(private=True)
+def refuses_large(x: T.Buffer((1,), "float32"), y: T.Buffer((1,), "float32")):
+    assert x[0] < T.float32(0.5), "this frame is too large"
+    y[0] = x[0]
 
 
 def busy(maker: Maker) -> None:

@@ -1,8 +1,10 @@
 //! What a trial and a profile report.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+
 mod rig;
 
-use protocol::{Event, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Trial};
+use protocol::{Event, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Trial};
 use rig::{Runner, stages, threads_of, trial, two_cpus};
 
 /// What holds of every trial.
@@ -96,26 +98,35 @@ fn two_stages_on_two_cpus_run_at_once() {
     let (first, second) = two_cpus();
     let mut trial =
         trial(stages().schedule(Kind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
-    trial.measure.min_frames = 100;
+    trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
-    // On one CPU both together could not use more CPU time than has passed. Other work on this machine can only
-    // make it less, so one good trial of some proves it.
-    let mut best = 0.0_f64;
-    for _ in 0..10 {
-        let measured = runner.measure(&trial);
-        check(&trial, &measured);
-        let used: u64 = measured.stages.iter().map(|stage| stage.cpu_ns).sum();
-        best = best.max(used as f64 / measured.host.wall_ns as f64);
-        // Stage 0 is at the next frame while stage 1 is at this one.
-        let spans = |stage| measured.timeline.iter().filter(move |span| span.stage == stage);
-        let overlap = spans(0)
-            .any(|a| spans(1).any(|b| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns));
-        assert!(overlap, "{:?}", measured.timeline);
-        if best > 1.3 {
-            return;
+    // Looked at while kernels run, because TVM binds threads as it runs its first ones if it is let.
+    let (measured, seen) = measure_and_look(&mut runner, &trial, "stage");
+    let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
+    assert_eq!(cpus, [first.to_string(), second.to_string()], "{seen:?}");
+    check(&trial, &measured);
+    // Stage 0 is at a later frame while stage 1 is at this one.
+    let spans = |stage| measured.timeline.iter().filter(move |span| span.stage == stage);
+    let meets =
+        |b: &Span| spans(0).any(|a| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns);
+    assert!(spans(1).filter(|span| meets(span)).count() > 10, "{:?}", measured.timeline);
+}
+
+/// Runs a trial and looks at the runner's threads of that name in its midst.
+fn measure_and_look(runner: &mut Runner, trial: &Trial, threads: &str) -> (Measured, Vec<(u32, String)>) {
+    runner.send(&Request::Trial(trial.clone()));
+    let mut seen = Vec::new();
+    loop {
+        match runner.event() {
+            Event::Phase { phase: Phase::WarmUp, .. } => {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                seen = threads_of(runner.hello.pid, threads);
+            }
+            Event::Phase { .. } => {}
+            Event::Measured(measured) => return (*measured, seen),
+            other => panic!("{other:?}"),
         }
     }
-    panic!("both stages together used only {best:.2} CPUs");
 }
 
 #[test]
@@ -125,21 +136,11 @@ fn every_thread_of_a_stage_sits_on_its_own_cpu() {
     trial.schedule.stages[0].binding.threads = 2;
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
-    runner.send(&Request::Trial(trial.clone()));
-    let mut seen = Vec::new();
-    let measured = loop {
-        match runner.event() {
-            Event::Phase { phase: Phase::WarmUp, .. } => seen = threads_of(runner.hello.pid, "stage0"),
-            Event::Phase { .. } => {}
-            Event::Measured(measured) => break measured,
-            other => panic!("{other:?}"),
-        }
-    };
+    let (measured, seen) = measure_and_look(&mut runner, &trial, "stage0");
     let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
     assert_eq!(cpus, [second.to_string(), first.to_string()], "{seen:?}");
-    // Both threads worked, and the pool's counts for the stage.
-    let stage = &measured.stages[0];
-    assert!(stage.cpu_ns > stage.busy_ns / 2 && measured.host.overhead_ns < measured.host.runner_ns / 2);
+    // The worker's half of the work counts for the stage.
+    assert!(measured.host.overhead_ns < measured.host.runner_ns / 4, "{:?}", measured.host);
     check(&trial, &measured);
     // The pool ended with its stage.
     assert!(threads_of(runner.hello.pid, "stage").is_empty());

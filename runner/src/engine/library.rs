@@ -2,6 +2,7 @@
 
 use super::tensor::{Tensor, TensorSpec};
 use super::{Instrument, text};
+use crate::elf;
 use crate::failure::Failure;
 use std::path::{Path, PathBuf};
 use tvm_ffi::{Any, AnyView, Array, Function, Module, TVMFFIAny, TypeIndex};
@@ -25,6 +26,7 @@ impl Library {
         if !path.is_file() {
             return Err(fail("there is no such file"));
         }
+        elf::check_whole(path).map_err(|reason| fail(&reason))?;
         let module = Module::load_from_file(name).map_err(|error| fail(&text(&error)))?;
         Ok(Self { path: path.to_path_buf(), module })
     }

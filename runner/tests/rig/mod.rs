@@ -1,6 +1,7 @@
 //! A runner under test and the stage libraries it runs.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its assumptions do")]
 
 use protocol::{
     Binding, Call, Compare, Compared, Event, Fault, Frames, Hello, Kind, Measure, Measured, Request,
@@ -20,7 +21,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test, with TVM's libraries beside it.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_runner"));
     let library = program.with_file_name("lib/libtvm_runtime.so");
     assert!(library.is_file(), "{} is missing; run the tests by `cargo xtask test`", library.display());
@@ -28,15 +29,15 @@ pub fn program() -> PathBuf {
 }
 
 /// A running runner. Ends with the test, also where that fails.
-pub struct Runner {
-    pub child: Child,
-    pub stdin: Option<ChildStdin>,
-    pub hello: Hello,
+pub(crate) struct Runner {
+    pub(crate) child: Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) hello: Hello,
     lines: Receiver<String>,
 }
 
 impl Runner {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut command = Command::new(program());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the runner starts");
@@ -59,28 +60,28 @@ impl Runner {
         runner
     }
 
-    pub fn send_line(&mut self, line: &str) {
+    pub(crate) fn send_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).and_then(|()| stdin.write_all(b"\n")).unwrap();
     }
 
-    pub fn send(&mut self, request: &Request) {
+    pub(crate) fn send(&mut self, request: &Request) {
         self.send_line(&serde_json::to_string(request).unwrap());
     }
 
     /// The next event.
-    pub fn event(&mut self) -> Event {
+    pub(crate) fn event(&mut self) -> Event {
         let line = self.lines.recv_timeout(PATIENCE).expect("the runner answers");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))
     }
 
     /// Whether nothing more was printed to the end of the process.
-    pub fn is_silent(&mut self) -> bool {
+    pub(crate) fn is_silent(&mut self) -> bool {
         self.lines.recv_timeout(PATIENCE).is_err()
     }
 
     /// The answer to a request.
-    pub fn ask(&mut self, request: &Request) -> Event {
+    pub(crate) fn ask(&mut self, request: &Request) -> Event {
         self.send(request);
         loop {
             match self.event() {
@@ -90,14 +91,14 @@ impl Runner {
         }
     }
 
-    pub fn measure(&mut self, trial: &Trial) -> Measured {
+    pub(crate) fn measure(&mut self, trial: &Trial) -> Measured {
         match self.ask(&Request::Trial(trial.clone())) {
             Event::Measured(measured) => *measured,
             other => panic!("the trial failed: {other:?}"),
         }
     }
 
-    pub fn compare(
+    pub(crate) fn compare(
         &mut self,
         reference: Schedule,
         candidate: Schedule,
@@ -111,7 +112,7 @@ impl Runner {
         }
     }
 
-    pub fn fails(&mut self, request: &Request) -> (Fault, String) {
+    pub(crate) fn fails(&mut self, request: &Request) -> (Fault, String) {
         match self.ask(request) {
             Event::Failed { id: Some(_), fault, message } => (fault, message),
             other => panic!("it did not fail: {other:?}"),
@@ -119,7 +120,7 @@ impl Runner {
     }
 
     /// Waits for the end of the process.
-    pub fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+    pub(crate) fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
         let begun = std::time::Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -140,27 +141,27 @@ impl Drop for Runner {
 
 /// A compiled stage, as `make_stages.py` describes it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Made {
-    pub inputs: Vec<Tensor>,
-    pub outputs: Vec<Tensor>,
-    pub weights: Vec<Place>,
-    pub calls: Vec<String>,
+pub(crate) struct Made {
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<Tensor>,
+    pub(crate) weights: Vec<Place>,
+    pub(crate) calls: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Place {
-    pub offset: u64,
-    pub tensor: Tensor,
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) tensor: Tensor,
 }
 
 /// All compiled stages.
-pub struct Stages {
-    pub folder: PathBuf,
-    pub made: HashMap<String, Made>,
+pub(crate) struct Stages {
+    pub(crate) folder: PathBuf,
+    pub(crate) made: HashMap<String, Made>,
 }
 
 /// Compiles the stages once for all test programs.
-pub fn stages() -> &'static Stages {
+pub(crate) fn stages() -> &'static Stages {
     static STAGES: OnceLock<Stages> = OnceLock::new();
     STAGES.get_or_init(|| {
         let python = std::env::var("EDGEPIPE_PYTHON").expect(
@@ -189,7 +190,7 @@ pub fn stages() -> &'static Stages {
 
 impl Stages {
     /// A schedule of these stages on these CPUs, one thread each. Tensors of equal name are the same.
-    pub fn schedule(&self, kind: Kind, placed: &[(&str, &[u32])]) -> Schedule {
+    pub(crate) fn schedule(&self, kind: Kind, placed: &[(&str, &[u32])]) -> Schedule {
         let mut values: Vec<Tensor> = Vec::new();
         let mut index = |tensor: &Tensor| {
             let known = values.iter().position(|value| value.name == tensor.name);
@@ -220,14 +221,14 @@ impl Stages {
         Schedule { kind, values, inputs, outputs, stages }
     }
 
-    pub fn calls(&self, name: &str) -> Vec<Call> {
+    pub(crate) fn calls(&self, name: &str) -> Vec<Call> {
         let calls = self.made[name].calls.iter().zip(0..);
         calls.map(|(function, unit)| Call { function: function.clone(), unit }).collect()
     }
 }
 
 /// A short trial.
-pub fn trial(schedule: Schedule) -> Trial {
+pub(crate) fn trial(schedule: Schedule) -> Trial {
     const MS: u64 = 1_000_000;
     Trial {
         id: 42,
@@ -242,18 +243,18 @@ pub fn trial(schedule: Schedule) -> Trial {
 }
 
 /// CPUs the tests may use.
-pub fn cpus() -> Vec<u32> {
+pub(crate) fn cpus() -> Vec<u32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        first.trim().parse::<u32>().unwrap()..=last.trim().parse::<u32>().unwrap()
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        from.trim().parse::<u32>().unwrap()..=to.trim().parse::<u32>().unwrap()
     };
     list.trim().split(',').flat_map(range).collect()
 }
 
 /// Two different CPUs, on which two stages can run at once.
-pub fn two_cpus() -> (u32, u32) {
+pub(crate) fn two_cpus() -> (u32, u32) {
     match cpus()[..] {
         [first, second, ..] => (first, second),
         _ => panic!("these tests need two CPUs"),
@@ -261,7 +262,7 @@ pub fn two_cpus() -> (u32, u32) {
 }
 
 /// Threads of a process whose name begins so, and the CPUs each may use as the kernel writes them.
-pub fn threads_of(pid: u32, name: &str) -> Vec<(u32, String)> {
+pub(crate) fn threads_of(pid: u32, name: &str) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
         let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
