@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from tvm import te, tirx
+from tvm import tirx
 
 from ..graph import Graph, Node, Tensor
 from ..units import Unit
-from . import emit, epilogue, tiling, windows
-from .emit import inner_loops, unroll_tile
+from . import epilogue, windows
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import packed, stored_shape
+from .sliding import Sliding
 from .target import TargetDescription
+from .writer import Index, Writer, ramp
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -25,49 +26,77 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     source, result = graph.tensor(pool.inputs[0]), graph.tensor(pool.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
         raise Unsupported("pooling of something else than float32 images")
-    layout = packed(target.lanes)
-    operands = Operands(graph, layout)
+    if is_global(graph, pool):
+        return _global(graph, unit, target)
+    layout, lanes = packed(target.lanes), target.lanes
+    window = windows.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
+    operands = Operands(graph, layout, written=True)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
-    shape = stored_shape(source.shape[:2] + (1, 1), layout)
-    if is_global(graph, pool):
-        sums, factor = _global(data, shape, source), None
-        scale = 1.0 / (source.shape[2] * source.shape[3])
-        rows, tile, reductions = shape, 1, [e > 1 for e in source.shape[2:]].count(True)
-        if not reductions:
-            raise Unsupported("pooling of single pixels")
-    else:
-        window = windows.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
-        rows = stored_shape(result.shape, layout)
-        tile = tiling.row(target, rows[3])
-        rows = (*rows[:3], -(-rows[3] // tile) * tile, rows[4])
-        sums = _windowed(data, rows, source, window, pool.op == "MaxPool")
-        scale = 1.0
-        factor = None
-        if pool.op == "AveragePool":
-            array = _reciprocals(pool, source, result, window)
-            factor = operands.add(Weight(array), array.shape, "float32")
-        reductions = [extent > 1 for extent in window.kernel].count(True)
-        if not reductions:
-            raise Unsupported("pooling without a window")
-    flat = len(result.shape) == 2
-    logical = Tensor(source.shape[:2] + (1, 1), "float32") if flat else result
-    after = epilogue.apply(operands, rest, pool.outputs[0], logical)
+    largest, factor = pool.op == "MaxPool", None
+    if not largest:
+        array = _reciprocals(pool, source, result, window)
+        factor = operands.add(Weight(array), array.shape, "float32")
+    after = epilogue.apply(operands, rest, pool.outputs[0], result)
+    first = tirx.Broadcast(tirx.const(LOWEST if largest else 0.0, "float32"), lanes)
 
-    def finish(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, v: tirx.Var) -> tirx.Expr:
-        total = sums[n, c, y, x, v]
+    def combine(held: tirx.Expr, value: tirx.Expr, _: tirx.Expr | None) -> tirx.Expr:
+        return tirx.max(held, value) if largest else held + value
+
+    def finish(total: tirx.Expr, index: tuple[Index, ...]) -> tirx.Expr:
         if factor is not None:
-            total = total * factor[y, x]
-        elif scale != 1.0:
-            total = total * tirx.const(scale, "float32")
-        return after(total, (n, c, y, x, v))
+            total = total * tirx.Broadcast(factor[index[2], index[3]], lanes)
+        return after(total, index)
 
-    out_shape = stored_shape(logical.shape, layout)
-    out = te.compute(out_shape, finish, name="finished")
-    s = emit.schedule(operands.placeholders, [out])
-    _schedule(s, target, tile, reductions)
-    value = Value(unit.outputs[0], layout, out_shape, "float32")
-    return Kernel([Call(s.mod["main"], operands.arguments, [value], "pooling")], "pooling")
+    shape = stored_shape(result.shape, layout)
+    out = tirx.decl_buffer(shape, "float32", "out")
+    sliding = Sliding(target, window, data, None, out, lambda *_: first, combine, finish)
+    function = sliding.write(operands.placeholders)
+    value = Value(unit.outputs[0], layout, shape, "float32")
+    return Kernel([Call(function, operands.arguments, [value], "pooling")], "pooling")
+
+
+def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+    """Averages each channel over the whole image."""
+    pool, *rest = unit.nodes
+    source = graph.tensor(pool.inputs[0])
+    lanes, layout = target.lanes, packed(target.lanes)
+    operands = Operands(graph, layout, written=True)
+    stored = stored_shape(source.shape, layout)
+    data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
+    result = Tensor((*source.shape[:2], 1, 1), "float32")
+    after = epilogue.apply(operands, rest, pool.outputs[0], result)
+    shape = stored_shape(result.shape, layout)
+    out = tirx.decl_buffer(shape, "float32", "out")
+    whole = ramp(0, lanes)
+    columns = stored[3]
+    zero = tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
+    scale = tirx.const(1.0 / (stored[2] * stored[3]), "float32")
+    w = Writer()
+    with w.loop("task", stored[0] * stored[1], parallel=target.threads > 1) as task:
+        n, c = task // stored[1], task % stored[1]
+        # Several sums at a time hide the latency of the additions.
+        sums = [w.local(f"sum{place}", lanes) for place in range(min(8, columns))]
+        for total in sums:
+            w.store(total, zero, [whole])
+        with w.loop("rh", stored[2]) as rh:
+            with w.loop("rw", columns // len(sums)) as rw:
+                for place, total in enumerate(sums):
+                    value = data[n, c, rh, rw * len(sums) + place, whole]
+                    w.store(total, total[whole] + value, [whole])
+            begin = columns // len(sums) * len(sums)
+            for place, total in zip(range(begin, columns), sums, strict=False):
+                w.store(total, total[whole] + data[n, c, rh, place, whole], [whole])
+        parts = [total[whole] for total in sums]
+        while len(parts) > 1:
+            parts = [first + second for first, second in zip(parts[::2], parts[1::2], strict=False)] + (
+                parts[-1:] if len(parts) % 2 else []
+            )
+        index = (n, c, 0, 0, whole)
+        w.store(out, after(parts[0] * scale, index), index)
+    value = Value(unit.outputs[0], layout, shape, "float32")
+    function = w.function([*operands.placeholders, out])
+    return Kernel([Call(function, operands.arguments, [value], "pooling")], "pooling")
 
 
 def is_global(graph: Graph, node: Node) -> bool:
@@ -81,38 +110,6 @@ def is_global(graph: Graph, node: Node) -> bool:
         axes = graph.constants[node.inputs[1]].tolist()
     rank = len(graph.tensor(node.inputs[0]).shape)
     return rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
-
-
-def _global(data: te.Tensor, shape: tuple[int, ...], source: Tensor) -> te.Tensor:
-    rh = te.reduce_axis((0, source.shape[2]), name="rh")
-    rw = te.reduce_axis((0, source.shape[3]), name="rw")
-    return te.compute(
-        shape, lambda n, c, y, x, v: te.sum(data[n, c, rh, rw, v], axis=[rh, rw]), name="sums"
-    )
-
-
-def _windowed(
-    data: te.Tensor, shape: tuple[int, ...], source: Tensor, window: windows.Window, largest: bool
-) -> te.Tensor:
-    (sh, sw), (dh, dw), (top, left) = window.stride, window.dilation, window.begin
-    height, width = source.shape[2:]
-    rh = te.reduce_axis((0, window.kernel[0]), name="rh")
-    rw = te.reduce_axis((0, window.kernel[1]), name="rw")
-    outside = tirx.const(LOWEST if largest else 0.0, "float32")
-    reach = (shape[3] - 1) * sw + (window.kernel[1] - 1) * dw + 1
-    bottom = window.end[0]
-    inside_always = not (top or left or bottom) and reach <= width
-
-    def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, v: tirx.Var) -> tirx.Expr:
-        row, column = y * sh + rh * dh - top, x * sw + rw * dw - left
-        if inside_always:
-            value = data[n, c, row, column, v]
-        else:
-            inside = tirx.all(row >= 0, row < height, column >= 0, column < width)
-            value = tirx.if_then_else(inside, data[n, c, row, column, v], outside)
-        return (te.max if largest else te.sum)(value, axis=[rh, rw])
-
-    return te.compute(shape, element, name="sums")
 
 
 def _reciprocals(
@@ -133,18 +130,3 @@ def _reciprocals(
         taps = starts[:, None] + np.arange(size)[None, :] * dilation
         counted.append(np.maximum(((taps >= low) & (taps < high)).sum(1), 1))
     return (1.0 / np.outer(counted[0], counted[1])).astype(np.float32)
-
-
-def _schedule(s: emit.Schedule, target: TargetDescription, tile: int, reductions: int) -> None:
-    finished, sums = s.get_sblock("finished"), s.get_sblock("sums")
-    n, c, y, x, v = s.get_loops(finished)
-    across, along = s.split(x, [None, tile])
-    s.vectorize(v)
-    s.unroll(along)
-    s.compute_at(sums, across)
-    loops = inner_loops(s, sums, across)
-    results, summed = loops[:-reductions], loops[-reductions:]
-    s.reorder(*summed, *results)
-    unroll_tile(s, results)
-    unroll_tile(s, inner_loops(s, s.decompose_reduction(sums, summed[0]), across))
-    emit.parallel(s, target, [n, c])

@@ -44,7 +44,7 @@ class Writer:
         """Statements that run only if ``condition`` holds."""
         self._open.append([])
         yield
-        self._add(tirx.IfThenElse(condition, self._close()))
+        self._add(tirx.IfThenElse(condition, self._close(), None))
 
     def store(self, buffer: tirx.Buffer, value: tirx.Expr, index: Sequence[Index]) -> None:
         """Stores ``value``; a vector goes where the last index is a ramp."""
