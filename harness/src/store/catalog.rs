@@ -39,6 +39,25 @@ pub struct RunFilter {
     pub unfinished: bool,
 }
 
+/// A run in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSummary {
+    /// Its name.
+    pub id: RunId,
+    /// When it began, ns since 1970.
+    pub begun_unix_ns: u64,
+    /// How far it came.
+    pub status: Status,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Name of the board.
+    pub board: String,
+    /// Trials measured.
+    pub measured: u64,
+    /// Trials that failed.
+    pub failed: u64,
+}
+
 const MATCHES: &str = "
     (?1 IS NULL OR boards.name = ?1)
     AND (?2 IS NULL OR runs.experiment = ?2)
@@ -53,6 +72,39 @@ impl Store {
     /// The names of the runs wanted, the latest first.
     pub fn runs(&self, filter: &RunFilter) -> Result<Vec<RunId>, StoreError> {
         self.run_ids(filter, -1)
+    }
+
+    /// The runs wanted with what was measured in them, the latest first.
+    pub fn summaries(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, StoreError> {
+        let ids = self.runs(filter)?;
+        self.rows("", |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT runs.begun_unix_ns, runs.status, runs.experiment, boards.name,
+                        count(*) FILTER (WHERE trials.status = 'measured'),
+                        count(*) FILTER (WHERE trials.status = 'failed')
+                 FROM runs JOIN boards ON boards.id = runs.board
+                 LEFT JOIN schedules ON schedules.run = runs.number
+                 LEFT JOIN trials ON trials.schedule = schedules.id
+                 WHERE runs.id = ? GROUP BY runs.number",
+            )?;
+            let mut summaries = Vec::new();
+            for id in ids {
+                summaries.push(statement.query_row([id.as_str()], |row| {
+                    let status: String = row.get(1)?;
+                    Ok(RunSummary {
+                        begun_unix_ns: row.get(0)?,
+                        // The schema lets nothing else in.
+                        status: Status::from_text(&status).unwrap_or(Status::Failed),
+                        experiment: row.get(2)?,
+                        board: row.get(3)?,
+                        measured: row.get(4)?,
+                        failed: row.get(5)?,
+                        id: id.clone(),
+                    })
+                })?);
+            }
+            Ok(summaries)
+        })
     }
 
     /// The latest run wanted.

@@ -1,6 +1,13 @@
 //! Dates from the time since 1970, in UTC.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, in ns since 1970. A clock that stands before that gives 0.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A date and time of day in UTC, to the second. Its text is that of ISO 8601: `2025-01-31T09:45:00Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

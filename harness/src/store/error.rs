@@ -130,11 +130,13 @@ pub enum StoreError {
     Journal(#[from] JournalError),
     /// The journal has what the database does not.
     #[error(
-        "{reason}\nnothing is lost: the results are in {}; once this is mended, `cargo xtask report` or \
-         `cargo xtask bench --resume` brings them in",
+        "{reason}\nnothing is lost: the results are in {}; once this is mended, `cargo xtask bench --resume {run}` \
+         brings them in",
         journal.display()
     )]
     InJournal {
+        /// The run.
+        run: String,
         /// The journal.
         journal: PathBuf,
         /// Why they are not in the database.

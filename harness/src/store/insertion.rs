@@ -111,9 +111,9 @@ fn insert_network(connection: &Connection, run: i64, record: &NetworkRecord) -> 
     )?;
     execute(
         connection,
-        "INSERT INTO run_networks (run, place, network)
-         SELECT ?1, (SELECT count(*) FROM run_networks WHERE run = ?1), ?2",
-        params![run, id],
+        "INSERT INTO run_networks (run, place, network, fallback_units)
+         SELECT ?1, (SELECT count(*) FROM run_networks WHERE run = ?1), ?2, ?3",
+        params![run, id, json(&record.fallback_units)?],
     )?;
     Ok(())
 }

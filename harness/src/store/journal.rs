@@ -74,6 +74,11 @@ impl Journal {
         Ok(begin..self.end)
     }
 
+    #[cfg(test)]
+    pub(super) fn break_off(&mut self) {
+        self.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -24,9 +24,9 @@ mod selection;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use catalog::{RunFilter, StoredRun};
+pub use catalog::{RunFilter, RunSummary, StoredRun};
 pub use database::{Access, Store};
-pub use date::Date;
+pub use date::{Date, unix_ns};
 pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
 pub use record::{

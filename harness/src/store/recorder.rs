@@ -167,8 +167,30 @@ impl<'s> RunRecorder<'s> {
         let journal = self.journal.path().to_path_buf();
         match self.trouble {
             None => Ok(()),
-            Some(reason) => Err(StoreError::InJournal { journal, reason: Box::new(reason) }),
+            Some(reason) => {
+                Err(StoreError::InJournal { run: self.run.to_string(), journal, reason: Box::new(reason) })
+            }
         }
+    }
+
+    /// Keeps a record by its kind.
+    #[cfg(test)]
+    pub(crate) fn record(&mut self, record: Record) -> Result<(), StoreError> {
+        match record {
+            Record::Network(network) => self.record_network(*network),
+            Record::Profile(profile) => self.record_profile(profile),
+            Record::Transfer(transfer) => self.record_transfer(transfer),
+            Record::Schedule(schedule) => self.record_schedule(schedule),
+            Record::Comparison(comparison) => self.record_comparison(comparison),
+            Record::Trial(trial) => self.record_trial(trial),
+            Record::Run(_) | Record::Resumed(_) | Record::Finished(_) => self.keep(&record),
+        }
+    }
+
+    /// Makes every later write to the journal fail, as a full disk does.
+    #[cfg(test)]
+    pub(crate) fn break_journal(&mut self) {
+        self.journal.break_off();
     }
 
     fn check_network(&self, name: &str) -> Result<(), StoreError> {

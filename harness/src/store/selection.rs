@@ -8,7 +8,7 @@ use super::packed::{PackedError, Unpacker, unpack, unzigzag};
 use super::record::{
     ComparisonRecord, NetworkRecord, Outcome, ProfileRecord, ScheduleRecord, TransferRecord, TrialRecord,
 };
-use domain::{FramesPerSecond, Prediction, Schedule};
+use domain::{FramesPerSecond, Prediction, Schedule, Stage};
 use protocol::{
     Compared, HandOver, HostLoad, Isolated, MachineState, Measured, Occupancy, Profiled, Span, Transferred,
     UnitSamples, WarmUp, Window,
@@ -21,12 +21,17 @@ type Read<T> = Result<T, RowError>;
 impl Store {
     /// Networks of a run, in the order of the experiment.
     pub fn networks(&self, run: &StoredRun) -> Result<Vec<NetworkRecord>, StoreError> {
-        let sql = "SELECT networks.source, networks.sha256, networks.structure FROM run_networks
+        let sql = "SELECT networks.source, networks.sha256, networks.structure, run_networks.fallback_units
+                   FROM run_networks
                    JOIN networks ON networks.id = run_networks.network
                    WHERE run_networks.run = ? ORDER BY run_networks.place";
         self.records(run, sql, params![run.number], |row| {
-            let network = json(row, "structure")?;
-            Ok(NetworkRecord { source: json(row, "source")?, sha256: row.get("sha256")?, network })
+            Ok(NetworkRecord {
+                source: json(row, "source")?,
+                sha256: row.get("sha256")?,
+                fallback_units: json(row, "fallback_units")?,
+                network: json(row, "structure")?,
+            })
         })
     }
 
@@ -62,26 +67,18 @@ impl Store {
 
     /// Schedules of a run by their numbers.
     pub fn schedules(&self, run: &StoredRun) -> Result<Vec<ScheduleRecord>, StoreError> {
-        let sql = "SELECT schedules.place, schedules.kind, schedules.predicted_fps, schedules.warnings,
-                          networks.name, json_array_length(networks.structure, '$.units') AS units,
-                          (SELECT json_group_array(json_object('processor', processor, 'first', first_unit,
-                                  'end', end_unit) ORDER BY place)
-                           FROM stages WHERE stages.schedule = schedules.id) AS stages,
-                          (SELECT json_group_array(predicted_ns ORDER BY place)
-                           FROM stages WHERE stages.schedule = schedules.id) AS stage_ns
+        let sql = "SELECT schedules.*, networks.name,
+                          json_array_length(networks.structure, '$.units') AS units
                    FROM schedules JOIN networks ON networks.id = schedules.network
                    WHERE schedules.run = ? ORDER BY schedules.place";
         self.records(run, sql, params![run.number], |row| {
-            let raw = serde_json::json!({
-                "kind": row.get::<_, String>("kind")?,
-                "units": row.get::<_, u64>("units")?,
-                "stages": json::<serde_json::Value>(row, "stages")?,
-            });
+            let damaged = RowError::damaged("a schedule");
+            let (stages, stage_ns) = stages(&self.connection, row.get("id")?)?;
+            let kind: String = row.get("kind")?;
+            let raw = serde_json::json!({ "kind": kind, "units": row.get::<_, u64>("units")?, "stages": stages });
             // Proves anew that it is a schedule.
-            let schedule: Schedule =
-                serde_json::from_value(raw).map_err(|error| RowError::damaged("a schedule")(&error))?;
+            let schedule: Schedule = serde_json::from_value(raw).map_err(|error| damaged(&error))?;
             let fps: Option<f64> = row.get("predicted_fps")?;
-            let stage_ns: Vec<Option<f64>> = json(row, "stage_ns")?;
             let stage_ns: Option<Vec<f64>> = stage_ns.into_iter().collect();
             let prediction = fps
                 .zip(stage_ns)
@@ -186,6 +183,18 @@ fn read_trial(row: &Row<'_>, machines: &mut Machines<'_>) -> Read<TrialRecord> {
         begun_unix_ns: row.get("begun_unix_ns")?,
         outcome,
     })
+}
+
+/// Stages of a schedule, and what was predicted of each.
+fn stages(connection: &Connection, schedule: i64) -> Read<(Vec<Stage>, Vec<Option<f64>>)> {
+    let sql = "SELECT processor, first_unit, end_unit, predicted_ns FROM stages WHERE schedule = ? ORDER BY place";
+    let mut statement = connection.prepare_cached(sql)?;
+    let read = statement.query_map([schedule], |row| {
+        let processor: String = row.get(0)?;
+        let stage = Stage { processor: processor.into(), first: row.get(1)?, end: row.get(2)? };
+        Ok((stage, row.get::<_, Option<f64>>(3)?))
+    })?;
+    Ok(read.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
 fn fault(row: &Row<'_>) -> Read<Option<protocol::Fault>> {

@@ -95,6 +95,8 @@ CREATE TABLE run_networks (
     -- In the order of the experiment.
     place   INTEGER NOT NULL,
     network INTEGER NOT NULL REFERENCES networks (id),
+    -- Numbers of the units that the compiler has no schedule rule for: [n, …]
+    fallback_units TEXT NOT NULL,
     PRIMARY KEY (run, place)
 ) STRICT, WITHOUT ROWID;
 
