@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
         job.run(job.read(Path(arguments[0])))
     except Exception as error:
-        failure = _failure(error)
+        failure = failure_of(error)
         if failure.kind == "internal":
             traceback.print_exc()
         events.error(failure)
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _failure(error: Exception) -> CompileError:
+def failure_of(error: Exception) -> CompileError:
     """The error as the harness is told of it."""
     if isinstance(error, CompileError):
         return error

@@ -15,20 +15,23 @@ from .stage import StageRange
 
 
 class Artifacts:
-    """``network.json``, ``weights.bin`` and ``stages/<first>-<end>-<boundary>/`` below ``root``. Everything
-    appears whole under its name or not at all."""
+    """``network.json``, ``weights.bin``, ``stages/<first>-<end>-<boundary>/`` and the object files of the
+    kernels below ``root``. Everything appears whole under its name or not at all."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.network = root / "network.json"
         self.weights = root / "weights.bin"
         self.stages = root / "stages"
+        self.objects = root / "objects"
 
     def prepare(self) -> None:
         """Makes the folder."""
         self.stages.mkdir(parents=True, exist_ok=True)
 
-    def known_network(self, name: str, source: dict[str, str], schema: int) -> dict[str, Any] | None:
+    def known_network(
+        self, name: str, source: dict[str, str], schema: int
+    ) -> dict[str, Any] | None:
         """The description of the network, if it is there and speaks of this network."""
         found = _read(self.network)
         wanted = {"schema": schema, "name": name, "source": source}

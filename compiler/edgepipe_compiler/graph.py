@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, inliner, numpy_helper, shape_inference
 
 from .errors import CompileError
 
@@ -116,32 +116,34 @@ def load(path: Path) -> onnx.ModelProto:
     if not model.HasField("graph") or not model.graph.output:
         kind = "truncated_onnx" if head[:1] == b"\x08" else "not_onnx"
         raise CompileError(
-            kind, f"failed to read the network {path}: it holds no graph; copy it again"
+            kind, f"failed to read the network {path}: it holds no whole graph; copy it again"
+        )
+    if not model.opset_import:
+        # The operator set follows the graph in the file.
+        raise CompileError(
+            "truncated_onnx",
+            f"failed to read the network {path}: its end is missing; copy it again",
         )
     return model
 
 
 def from_model(model: onnx.ModelProto, name: str) -> Graph:
-    """Builds the graph; initializers are taken out of ``model`` on the way to save memory."""
-    try:
-        onnx.checker.check_model(model) if model.ByteSize() < 1 << 28 else None
-    except onnx.checker.ValidationError as error:
-        text = str(error).strip()
-        unknown = "No Op registered for" in text or "No opset" in text
-        kind = "unsupported_operator" if unknown else "invalid_onnx"
-        raise CompileError(
-            kind, f"failed to check the network {name}: {text}", _node_in(model, text)
-        ) from error
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    """Builds the graph. The weights are moved out of ``model``, so that they are in memory once."""
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    constants = _take_constants(model, name)
+    opset = next(
+        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
+    )
     if opset < 7:
         raise CompileError(
             "invalid_onnx",
             f"failed to read the network {name}: opset {opset} is older than 7; convert it with "
             "onnx.version_converter",
         )
-    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     tensors = {item.name: _static_tensor(item, name) for item in inputs}
+    _check(model, constants, name)
     nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
     _make_names_unique(nodes)
     graph = Graph(
@@ -155,6 +157,46 @@ def from_model(model: onnx.ModelProto, name: str) -> Graph:
     )
     _count_parameters(graph)
     return graph
+
+
+def _take_constants(model: onnx.ModelProto, name: str) -> dict[str, np.ndarray]:
+    constants: dict[str, np.ndarray] = {}
+    for item in model.graph.initializer:
+        try:
+            constants[item.name] = numpy_helper.to_array(item)
+        except (ValueError, TypeError) as error:
+            raise CompileError(
+                "truncated_onnx",
+                f"failed to read the weight {item.name!r} of the network {name}: {error}; copy the "
+                "file again and compare its sha256",
+            ) from error
+        item.ClearField("raw_data")
+        item.ClearField("float_data")
+    del model.graph.initializer[:]
+    return constants
+
+
+def _check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -> None:
+    """ONNX's own check, of a copy in which the weights are inputs and outputs may lack a shape."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    given = {item.name for item in bare.graph.input}
+    for value, array in constants.items():
+        if value not in given:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            bare.graph.input.append(helper.make_tensor_value_info(value, kind, array.shape))
+    for item in bare.graph.output:
+        if item.type.HasField("tensor_type") and not item.type.tensor_type.HasField("shape"):
+            item.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(bare)
+    except onnx.checker.ValidationError as error:
+        text = str(error).strip()
+        unknown = "No Op registered for" in text
+        kind = "unsupported_operator" if unknown else "invalid_onnx"
+        raise CompileError(
+            kind, f"failed to check the network {name}: {text}", _node_in(model, text)
+        ) from error
 
 
 def _node_in(model: onnx.ModelProto, text: str) -> str | None:
@@ -205,10 +247,10 @@ def _count_parameters(graph: Graph) -> None:
         learnable = node.inputs[1:3] if node.op == "BatchNormalization" else node.inputs
         for value in learnable:
             array = graph.constants.get(value)
-            if array is not None and array.dtype.kind == "f" and array.ndim > 0:
-                if value not in counted:
-                    node.parameters += array.size
-                    counted.add(value)
+            is_weight = array is not None and array.dtype.kind == "f" and array.ndim > 0
+            if is_weight and value not in counted:
+                node.parameters += array.size
+                counted.add(value)
 
 
 def infer_shapes(graph: Graph) -> None:

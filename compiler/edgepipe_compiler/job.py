@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -81,9 +82,7 @@ def _missing(job: Job, artifacts: Artifacts, count: int) -> list[StageRange]:
     """Stages asked for that are not there."""
     wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
     target = asdict(job.target)
-    return [
-        item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, target, SCHEMA)
-    ]
+    return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, target, SCHEMA)]
 
 
 def _import(job: Job) -> Graph:
@@ -93,23 +92,27 @@ def _import(job: Job) -> Graph:
 
 
 def _compile(
-    job: Job, artifacts: Artifacts, graph: Graph, network_units: list[Unit], missing: list[StageRange]
+    job: Job,
+    artifacts: Artifacts,
+    graph: Graph,
+    network_units: list[Unit],
+    missing: list[StageRange],
 ) -> None:
     from . import library, manifest
+    from .objects import Objects
 
-    def progress(done: int, total: int) -> None:
-        events.progress("lower", done, total)
-
+    lower_progress = functools.partial(events.progress, "lower")
+    kernels_progress = functools.partial(events.progress, "kernels")
     with WeightsFile(artifacts.weights) as weights:
-        network = lowering.lower(graph, network_units, job.target, weights, progress)
+        network = lowering.lower(graph, network_units, job.target, weights, lower_progress)
     planned = [stage.plan(network, network_units, item) for item in missing]
-    events.progress("kernels", 0, len(planned))
+    objects = Objects(artifacts.objects, job.target)
     for done, plan in enumerate(planned):
-        executable = library.build(plan, network.functions.by_name, job.target)
-        events.progress("kernels", done + 1, len(planned))
+        names = [step.function for step in plan.steps]
+        files = objects.of(names, network.functions.by_name, kernels_progress)
         with artifacts.new_stage(plan.range) as folder:
             path = folder / LIBRARY
-            library.link(executable, path, job.linker)
+            library.build(plan, files, job.target, job.linker, path)
             described: dict[str, Any] = manifest.stage(
                 plan, network, network_units, job.target, LIBRARY, sha256(path)
             )

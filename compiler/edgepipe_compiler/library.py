@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 from tvm.relax import transform
 
 from .errors import CompileError
@@ -25,10 +25,14 @@ ENTRY = "main"
 
 
 def build(
-    stage: Stage, functions: dict[str, tirx.PrimFunc], target: TargetDescription
-) -> relax.VMExecutable:
-    """Generates machine code for the stage."""
-    module = _module(stage, functions)
+    stage: Stage,
+    objects: Sequence[Path],
+    target: TargetDescription,
+    linker: Sequence[str],
+    path: Path,
+) -> None:
+    """Writes the shared library ``path`` of a stage, whose kernels are in ``objects``. ``linker`` is a C
+    compiler for the target, with its first arguments."""
     passes = [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
@@ -42,22 +46,21 @@ def build(
         _without_weight_checks(len(stage.inputs)),
         transform.AttachGlobalSymbol(),
     ]
-    return relax.build(
-        module,
+    executable = relax.build(
+        _module(stage),
         tvm.target.Target(target.tvm_target()),
         relax_pipeline=tvm.transform.Sequential(passes),
     )
-
-
-def link(executable: relax.VMExecutable, path: Path, linker: Sequence[str]) -> None:
-    """Writes the shared library ``path`` with the C compiler ``linker``."""
     with tempfile.TemporaryDirectory(prefix=".link-", dir=path.parent) as folder:
         executable.export_library(
-            str(path), fcompile=_shared_by(list(linker)), workspace_dir=folder
+            str(path),
+            fcompile=_shared_by(list(linker), target.triple),
+            addons=[str(item) for item in objects],
+            workspace_dir=folder,
         )
 
 
-def _shared_by(linker: list[str]) -> Callable[..., None]:
+def _shared_by(linker: list[str], triple: str) -> Callable[..., None]:
     def create_shared(output: str, objects: list[str], **_: object) -> None:
         command = [*linker, "-shared", "-fPIC", "-o", output, *objects, "-lm"]
         try:
@@ -75,35 +78,31 @@ def _shared_by(linker: list[str]) -> Callable[..., None]:
                 f"failed to link {output} with {' '.join(linker)}: {result.stderr.strip()}",
             )
 
+    create_shared.get_target_triple = lambda: triple  # What TVM packs the bytecode for.
     return create_shared
 
 
-def _module(stage: Stage, functions: dict[str, tirx.PrimFunc]) -> tvm.IRModule:
+def _module(stage: Stage) -> tvm.IRModule:
     builder = relax.BlockBuilder()
     variables: dict[tuple[str, str] | Slot, relax.Expr] = {}
     for place, value in enumerate(stage.inputs):
         variables[value.name, value.layout] = relax.Var(f"input{place}", _type(value))
     for place, slot in enumerate(stage.weights):
         variables[slot] = relax.Var(f"weight{place}", _type(slot))
-    used: dict[str, relax.GlobalVar] = {}
     with builder.function(ENTRY, list(variables.values())):
         with builder.dataflow():
             for step in stage.steps:
-                if step.function not in used:
-                    function = functions[step.function]
-                    used[step.function] = builder.add_func(function, step.function)
                 arguments = [
                     variables[item if isinstance(item, Slot) else (item.name, item.layout)]
                     for item in step.arguments
                 ]
                 types = [_type(value) for value in step.results]
-                called = builder.emit(
-                    relax.call_tir(
-                        used[step.function],
-                        relax.Tuple(arguments),
-                        types if len(types) > 1 else types[0],
-                    )
+                call = relax.call_dps_packed(
+                    step.function,
+                    relax.Tuple(arguments),
+                    types if len(types) > 1 else types[0],
                 )
+                called = builder.emit(call)
                 for place, value in enumerate(step.results):
                     result = builder.emit(called[place]) if len(types) > 1 else called
                     variables[value.name, value.layout] = result

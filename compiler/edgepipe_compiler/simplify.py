@@ -71,17 +71,44 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
 
 
 def _remove_no_ops(graph: Graph) -> bool:
+    produced = {output for node in graph.nodes for output in node.outputs}
     renamed: dict[str, str] = {}
     kept: list[Node] = []
+
+    def now(value: str) -> str:
+        while value in renamed:
+            value = renamed[value]
+        return value
+
     for node in graph.nodes:
-        node.inputs = [renamed.get(value, value) for value in node.inputs]
-        if _is_no_op(graph, node) and node.outputs[0] not in graph.outputs:
-            renamed[node.outputs[0]] = node.inputs[0]
-        else:
+        node.inputs = [now(value) for value in node.inputs]
+        if not _is_no_op(graph, node):
             kept.append(node)
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if result not in graph.outputs:
+            renamed[result] = source
+        elif source in produced and source not in graph.outputs:
+            # The output of the network keeps its name, so what makes it has to take that name.
+            renamed[source] = result
+            for other in kept:
+                other.inputs = [result if value == source else value for value in other.inputs]
+                other.outputs = [result if value == source else value for value in other.outputs]
+        else:
+            kept.append(_copy(graph, node))
     changed = len(kept) != len(graph.nodes)
     graph.nodes = kept
     return changed
+
+
+def _copy(graph: Graph, node: Node) -> Node:
+    """An output that is an input, or two outputs that are the same, take an operator of their own."""
+    tensor = graph.tensors.get(node.inputs[0])
+    if tensor is None or np.dtype(tensor.dtype).kind not in "fiu":
+        return node
+    one = f"{node.outputs[0]}.one"
+    graph.constants[one] = np.ones((), tensor.dtype)
+    return Node(node.name, "Mul", [node.inputs[0], one], node.outputs[:1], {})
 
 
 def _is_no_op(graph: Graph, node: Node) -> bool:
@@ -168,6 +195,7 @@ def _remove_dead(graph: Graph) -> None:
 
 def _check_static(graph: Graph) -> None:
     for node in graph.nodes:
+        _check_channels(graph, node)
         for output in node.outputs:
             if output and output not in graph.tensors:
                 raise CompileError(
@@ -182,3 +210,18 @@ def _check_static(graph: Graph) -> None:
             raise CompileError(
                 "invalid_onnx", f"failed to read the network {graph.name}: nothing makes {output!r}"
             )
+
+
+def _check_channels(graph: Graph, node: Node) -> None:
+    """What ONNX's shape inference lets pass: a convolution whose weights do not fit its input."""
+    if node.op != "Conv" or node.inputs[0] not in graph.tensors:
+        return
+    source, weight = graph.tensor(node.inputs[0]).shape, graph.tensor(node.inputs[1]).shape
+    groups = node.attributes.get("group", 1)
+    if source[1] != weight[1] * groups or weight[0] % groups:
+        raise CompileError(
+            "invalid_onnx",
+            f"failed to read the network {graph.name}: its Conv has weights of shape "
+            f"{list(weight)} in {groups} groups for an input of shape {list(source)}",
+            node.name,
+        )

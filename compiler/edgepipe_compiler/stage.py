@@ -103,16 +103,15 @@ def plan(network: LoweredNetwork, units: list[Unit], stage: StageRange) -> Stage
         steps.append(step)
         at_hand.update(((value.name, value.layout), value) for value in step.results)
 
-    maker: dict[str, int] = {}
     for index in range(stage.first, stage.end):
-        maker.update((value, index) for value in units[index].outputs)
         for step in network.units[index].steps:
             for argument in step.arguments:
                 if isinstance(argument, Value):
                     provide(argument, index)
             append(step)
-    for value in outputs:
-        provide(value, maker[value.name])
+        for value in outputs:
+            if value.name in units[index].outputs:
+                provide(value, index)
     slots = [item for step in steps for item in step.arguments if isinstance(item, Slot)]
     return Stage(stage, inputs, list(dict.fromkeys(slots)), outputs, steps)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+
 from operator_net import Model, Net
 
 SAME = {"pads": [1, 1, 1, 1]}

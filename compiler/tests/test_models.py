@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import models_combined
-import models_operators
 import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
+
+import models_combined
+import models_operators
 from operator_net import Model
 
 ALL = {**models_operators.MODELS, **models_combined.MODELS}
