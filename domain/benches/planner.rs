@@ -1,8 +1,9 @@
 //! Time of the planner over units and unlike processors, with links that are alike and with links that are not.
 //!
 //! Throughput is given in steps of `2^P · P · Q · N · ⌊log2 N⌋`, the number the planner's documented cost grows with
-//! (Q senders told apart: 1 where links are alike, P where not): it should stay within a small factor down the list,
-//! while the number of steps grows 20,000 times. Run with `cargo bench -p domain`.
+//! (Q senders told apart: 1 where links are alike, P where not). From 3 processors on it should stay about the same
+//! at each number of units, while the steps grow some tenfold (alike) or twentyfold (pairs); with 2 there is hardly a
+//! set to choose from, and short stacks fit the cache better. Run with `cargo bench -p domain`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use domain::{

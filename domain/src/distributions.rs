@@ -71,7 +71,7 @@ pub fn fair_coin_cdf(heads: usize, throws: usize) -> f64 {
 fn bisect(mut low: f64, mut high: f64, below: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..200 {
         let middle = f64::midpoint(low, high);
-        if middle <= low || middle >= high {
+        if high - low <= 1e-12 * (1.0 + middle.abs()) {
             break;
         }
         if below(middle) { low = middle } else { high = middle }

@@ -11,14 +11,26 @@
 //!   at the mean, but with so few trials it is far wider than mean and median differ;
 //! - for one, none: lower and upper end are absent.
 //!
-//! Share of 95 % intervals that hold the true median, over 4000 simulated campaigns each
-//! (`cargo test -p domain --test coverage -- --nocapture` prints the table; it is also what the test demands):
+//! Share of 95 % intervals that hold the true median, in 4000 simulated campaigns each (standard error 0.35 %), for
+//! normal noise, exponential, log-normal (σ = 0.5), and normal with one trial in ten much slower:
 //!
-//! COVERAGE
+//! | trials | normal | exponential | log-normal | bursts |
+//! |-------:|-------:|------------:|-----------:|-------:|
+//! |      2 | 94.7 % |      94.3 % |     94.3 % | 95.4 % |
+//! |      3 | 95.2 % |      93.9 % |     94.7 % | 95.8 % |
+//! |      5 | 94.8 % |      95.3 % |     94.7 % | 95.9 % |
+//! |      6 | 95.3 % |      94.9 % |     94.5 % | 95.3 % |
+//! |     10 | 95.0 % |      94.1 % |     94.7 % | 94.8 % |
+//! |     20 | 95.0 % |      95.1 % |     95.1 % | 95.1 % |
+//! |     30 | 95.1 % |      95.0 % |     95.0 % | 95.2 % |
+//!
+//! `cargo test -p domain --test coverage -- --nocapture` makes the table, and fails outside 93 to 97 %. Trials are
+//! taken to be independent there: under a drift over the campaign they are not, and the interval of a single
+//! schedule says less than it seems to; [`crate::comparison::compare`] cancels the drift.
 //!
 //! The bootstrap ([`bootstrap_interval`]; percentile and `BCa`, Efron 1987, "Better bootstrap confidence intervals")
-//! is here for statistics that have no interval of their own. For the median it is a little too narrow and costs a
-//! thousand times as much.
+//! is here for statistics that have no interval of their own. For the median of 5, 10 and 20 trials it held the truth
+//! in 90 to 92 %, 91 to 94 % and 95 to 96 % of 300 campaigns (standard error 1.3 %): no better, and at a cost.
 
 use crate::distributions::{fair_coin_cdf, normal_cdf, normal_quantile, student_quantile};
 use crate::random::SplitMix64;
@@ -188,8 +200,8 @@ pub enum Bootstrap {
 }
 
 /// Interval of any statistic of independent observations by resampling them (Efron & Tibshirani 1993, "An
-/// introduction to the bootstrap", chapters 13 and 14). `statistic` is given values in ascending order, at least one. Equal
-/// seeds give equal intervals; without resamples, or with one observation, the ends are absent.
+/// introduction to the bootstrap", chapters 13 and 14). `statistic` is given values in ascending order, at least one.
+/// Equal seeds give equal intervals; without resamples, or with one observation, the ends are absent.
 pub fn bootstrap_interval(
     samples: &Samples,
     statistic: impl Fn(&[f64]) -> f64,

@@ -9,10 +9,12 @@
 //!    frames weigh little, and averaged in batches of at least five (the batches of MSER-5, White 1997, "An effective
 //!    truncation heuristic for bias reduction in simulation output"), at most 400 of them: this evens out the rhythm
 //!    in which a pipeline or a replicate gives its frames.
-//! 2. Batches are scaled by their noise, which is taken from the differences of neighbours so that steps do not count
-//!    as noise, and held to ±4 of it, so that one bad batch is not a step.
+//! 2. Batches are scaled by their noise, which is taken from the differences of neighbours (von Neumann 1941,
+//!    "Distribution of the ratio of the mean square successive difference to the variance"), held to ±4 of their
+//!    median absolute deviation, so that tails count as noise and steps do not. They are held to ±4
+//!    of it, so that one bad batch is not a step.
 //! 3. The change points of the mean are found exactly by PELT (Killick, Fearnhead & Eckley 2012, "Optimal detection
-//!    of changepoints with a linear computational cost") with a penalty of 4·ln n.
+//!    of changepoints with a linear computational cost") with a penalty of 6·ln n.
 //! 4. Stretches from the last one backwards belong to the steady part as long as their pace is within 1 % of the
 //!    last one's.
 //!
@@ -29,7 +31,7 @@ const BATCHES: usize = 400;
 /// Batches are held to so many times the noise.
 const HELD_TO: f64 = 4.0;
 /// The penalty of a change is so many times ln n.
-const PENALTY: f64 = 4.0;
+const PENALTY: f64 = 6.0;
 /// Stretches within this share of one another have the same pace.
 const SAME_PACE: f64 = 0.01;
 /// Noise is taken to be at least this share of the pace, which a clock's grain may hide.
@@ -107,8 +109,13 @@ fn held(frame_times: &[Nanoseconds]) -> Vec<f64> {
 fn scaled(batches: &[f64]) -> Vec<f64> {
     let median = middle(batches);
     let differences: Vec<f64> = batches.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
-    let noise = MAD_TO_DEVIATION * middle(&differences) / std::f64::consts::SQRT_2;
-    let noise = noise.max(LEAST_NOISE * median);
+    let core = MAD_TO_DEVIATION * middle(&differences) / std::f64::consts::SQRT_2;
+    let core = core.max(LEAST_NOISE * median);
+    // The core alone is blind to the tails that the batches do have, and finds changes in them. A step is but one
+    // great difference, held so that it does not count as noise either.
+    let reach = HELD_TO * std::f64::consts::SQRT_2 * core;
+    let squares: f64 = differences.iter().map(|difference| difference.min(reach).powi(2)).sum();
+    let noise = core.max((0.5 * squares / differences.len() as f64).sqrt());
     if noise <= 0.0 {
         return vec![0.0; batches.len()];
     }
@@ -184,26 +191,34 @@ mod tests {
         times
     }
 
-    #[test]
-    fn the_end_of_the_warm_up_is_found() {
-        for seed in 0..40 {
-            let check = |paces: &[(usize, f64)], wanted: usize| {
-                let found = steadiness(&trial(paces, 0.05, seed)).unwrap();
-                assert!(found.begins.abs_diff(wanted) <= 4 * BATCH, "seed {seed}: {found:?}, not {wanted}");
-                assert!(found.steady);
-            };
-            check(&[(60, 1.3e6), (340, 1e6)], 60);
-            check(&[(20, 3e6), (30, 1.5e6), (250, 1e6)], 50);
-            check(&[(100, 0.8e6), (500, 1e6)], 100);
-        }
+    /// Share of 200 simulated trials of which the steady part is found within four batches of `wanted`.
+    ///
+    /// The constants of this module were chosen among seven variants on the seeds 0 to 399 and are judged on others.
+    fn found(paces: &[(usize, f64)], noise: f64, wanted: usize) -> f64 {
+        let hits = (10_000..10_200)
+            .filter(|&seed| {
+                let found = steadiness(&trial(paces, noise, seed)).unwrap();
+                found.steady && found.begins.abs_diff(wanted) <= 4 * BATCH
+            })
+            .count();
+        hits as f64 / 200.0
     }
 
     #[test]
-    fn a_steady_trial_has_no_warm_up() {
-        let wrong = (0..200)
-            .filter(|&seed| steadiness(&trial(&[(400, 1e6)], 0.05, seed)).unwrap().begins > 0)
-            .count();
-        assert!(wrong <= 4, "{wrong} of 200 steady trials cut");
+    fn the_end_of_the_warm_up_is_found() {
+        let check = |paces: &[(usize, f64)], noise, wanted, least| {
+            let share = found(paces, noise, wanted);
+            println!("{paces:?} ±{noise}: {:.1} %", 100.0 * share);
+            assert!(share >= least, "{paces:?} ±{noise}: {share}");
+        };
+        check(&[(60, 1.3e6), (340, 1e6)], 0.05, 60, 0.97);
+        check(&[(20, 3e6), (30, 1.5e6), (250, 1e6)], 0.05, 50, 0.97);
+        check(&[(100, 0.8e6), (500, 1e6)], 0.05, 100, 0.97);
+        check(&[(100, 1.05e6), (500, 1e6)], 0.05, 100, 0.8);
+        check(&[(100, 1.03e6), (500, 1e6)], 0.02, 100, 0.8);
+        // None at all.
+        check(&[(400, 1e6)], 0.05, 0, 0.97);
+        check(&[(1500, 1e6)], 0.20, 0, 0.97);
     }
 
     #[test]

@@ -117,8 +117,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Differences of 1e-3 are what reordered sums in 32-bit floating point give after a hundred layers. A share of
-    /// 2 % of a CPU lost is about what a careful reader wants to see in the result, a fifth makes it another machine.
+    /// Choices, not measurements: outputs may differ by a thousandth of their range, because kernels of unlike
+    /// processors add up in another order; a 50th of the CPU lost is told, a fifth voids.
     fn default() -> Self {
         Self {
             outputs: 1e-3,

@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 use domain::comparison::compare;
-use domain::distributions::normal_quantile;
 use domain::statistics::{Bootstrap, bootstrap_interval, median_interval};
 use domain::{Confidence, Observed, Samples, SplitMix64};
 
@@ -24,28 +23,39 @@ const NOISES: [Noise; 4] = [Noise::Normal, Noise::Exponential, Noise::LogNormal,
 
 impl Noise {
     fn draw(self, numbers: &mut SplitMix64) -> f64 {
-        // Never 0, where the logarithm and the normal quantile are infinite.
+        // Never 0, where the logarithm is infinite.
         let mut uniform = || numbers.unit().max(1e-12);
         match self {
-            Self::Normal => normal_quantile(uniform()),
+            Self::Normal => normal(uniform(), uniform()),
             Self::Exponential => uniform().ln(),
-            Self::LogNormal => -2.0 * (0.5 * normal_quantile(uniform())).exp(),
+            Self::LogNormal => -2.0 * (0.5 * normal(uniform(), uniform())).exp(),
             Self::Bursts => {
                 let burst = if uniform() < 0.1 { 5.0 * uniform().ln() } else { 0.0 };
-                normal_quantile(uniform()) + burst
+                normal(uniform(), uniform()) + burst
             }
         }
     }
 
-    /// Median of the noise: exact, or for bursts of two million draws.
+    /// A sequence of its own for each noise and number of trials.
+    fn seed(self, count: u32) -> u64 {
+        10_000 * (1 + self as u64) + u64::from(count)
+    }
+
+    /// Median of the noise. For bursts it is the root of 0.9 Φ(x) + 0.1 (Φ(x) + exp(x/5 + 1/50) Φ(−x − 1/5)) = 1/2,
+    /// the distribution of a normal number less, one time in ten, an exponential one of mean 5.
     fn median(self) -> f64 {
         match self {
             Self::Normal => 0.0,
             Self::Exponential => 0.5_f64.ln(),
             Self::LogNormal => -2.0,
-            Self::Bursts => -0.128,
+            Self::Bursts => -0.116_901_938,
         }
     }
+}
+
+/// A normal number from two uniform ones (Box & Muller 1958).
+fn normal(one: f64, other: f64) -> f64 {
+    (-2.0 * one.ln()).sqrt() * (std::f64::consts::TAU * other).cos()
 }
 
 /// A figure around 100 frames per second.
@@ -57,7 +67,7 @@ fn share(hits: usize, of: usize) -> f64 {
     hits as f64 / of as f64
 }
 
-fn draw(noise: Noise, count: usize, numbers: &mut SplitMix64) -> Samples {
+fn draw(noise: Noise, count: u32, numbers: &mut SplitMix64) -> Samples {
     let values: Vec<f64> = (0..count).map(|_| figure(noise.draw(numbers))).collect();
     Samples::new(&values).unwrap()
 }
@@ -66,8 +76,8 @@ fn draw(noise: Noise, count: usize, numbers: &mut SplitMix64) -> Samples {
 fn intervals_of_the_median_hold_it_as_often_as_they_say() {
     const CAMPAIGNS: usize = 4000;
     for noise in NOISES {
-        for count in [2, 3, 4, 5, 6, 8, 10, 20, 30] {
-            let mut numbers = SplitMix64::new(count as u64);
+        for count in [2_u32, 3, 4, 5, 6, 8, 10, 20, 30] {
+            let mut numbers = SplitMix64::new(noise.seed(count));
             let held = (0..CAMPAIGNS)
                 .filter(|_| {
                     let samples = draw(noise, count, &mut numbers);
@@ -82,12 +92,12 @@ fn intervals_of_the_median_hold_it_as_often_as_they_say() {
 }
 
 #[test]
-fn the_bootstrap_of_the_median_is_a_little_too_narrow() {
+fn the_bootstrap_of_the_median_is_nearly_as_good() {
     const CAMPAIGNS: usize = 300;
     for kind in [Bootstrap::Percentile, Bootstrap::Bca] {
         for noise in [Noise::Normal, Noise::Exponential] {
             for count in [5, 10, 20] {
-                let mut numbers = SplitMix64::new(100 + count as u64);
+                let mut numbers = SplitMix64::new(100 + noise.seed(count));
                 let held = (0..CAMPAIGNS)
                     .filter(|_| {
                         let samples = draw(noise, count, &mut numbers);
@@ -95,13 +105,13 @@ fn the_bootstrap_of_the_median_is_a_little_too_narrow() {
                         let median = |ascending: &[f64]| {
                             0.5 * (ascending[(ascending.len() - 1) / 2] + ascending[ascending.len() / 2])
                         };
-                        bootstrap_interval(&samples, median, kind, Confidence::P95, 400, seed)
+                        bootstrap_interval(&samples, median, kind, Confidence::P95, 300, seed)
                             .holds(figure(noise.median()))
                     })
                     .count();
                 let held = share(held, CAMPAIGNS);
                 println!("{kind:?} {noise:?} {count} trials: {:.1} %", 100.0 * held);
-                assert!((0.88..=0.97).contains(&held), "{kind:?}, {noise:?}, {count} trials: {held}");
+                assert!((0.88..=0.98).contains(&held), "{kind:?}, {noise:?}, {count} trials: {held}");
             }
         }
     }
@@ -109,10 +119,10 @@ fn the_bootstrap_of_the_median_is_a_little_too_narrow() {
 
 #[test]
 fn ratios_hold_the_truth_under_noise_and_drift() {
-    const CAMPAIGNS: usize = 3000;
+    const CAMPAIGNS: usize = 2000;
     for noise in NOISES {
-        for count in [3, 5, 6, 10, 20_u32] {
-            let mut numbers = SplitMix64::new(1000 + u64::from(count));
+        for count in [3, 5, 6, 10, 20] {
+            let mut numbers = SplitMix64::new(1000 + noise.seed(count));
             let held = (0..CAMPAIGNS)
                 .filter(|_| {
                     let (mut left, mut right, mut drift) = (vec![], vec![], 1.0);
