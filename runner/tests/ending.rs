@@ -101,6 +101,16 @@ fn hello_comes_first_and_tells_version_and_process() {
 }
 
 #[test]
+fn what_libraries_print_goes_to_the_log() {
+    let runner = Runner::start();
+    let descriptor = |number| std::fs::read_link(format!("/proc/{}/fd/{number}", runner.child.id())).unwrap();
+    // Standard output was a pipe when the runner started; now it is where its log goes.
+    assert_eq!(descriptor(1), descriptor(2));
+    let own = std::fs::read_link("/proc/self/fd/2").unwrap();
+    assert_eq!(descriptor(2), own);
+}
+
+#[test]
 fn arguments() {
     let version = Command::new(program()).arg("--version").output().unwrap();
     assert!(version.status.success());

@@ -46,12 +46,16 @@ impl Runtime {
 /// `TVM_BIND_THREADS=0`: left to itself TVM binds every calling thread to the same core and ranks cores by their
 /// highest frequency, which is wrong on boards with unlike cores; the runner binds threads itself.
 /// `TVM_NUM_THREADS=1`: a thread that asked for no pool runs its kernels itself.
+/// `TVM_THREAD_POOL_SPIN_COUNT`: workers look so often for the next kernel before they sleep. TVM's own 300,000
+/// looks keep the CPUs of a waiting stage busy for tens of milliseconds, which costs power and hides that it
+/// waits; these last about 2 ms, far longer than the gaps between the kernels of a frame.
 fn set_environment() {
     #[expect(unsafe_code, reason = "the environment is shared by all threads")]
     // SAFETY: called from `main` before it starts a thread.
     unsafe {
         std::env::set_var("TVM_BIND_THREADS", "0");
         std::env::set_var("TVM_NUM_THREADS", "1");
+        std::env::set_var("TVM_THREAD_POOL_SPIN_COUNT", "10000");
     }
 }
 
