@@ -56,11 +56,15 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     rows, columns = (1, height * width) if flat else (height, width)
     blocks = array.shape[0]
     kh, kw = window.kernel
-    steps = added.span * added.lanes * kh * kw
     tile = tiling.convolution(
-        target, rows, columns, 1 if added.per_block else blocks, steps, array.nbytes // blocks
+        target,
+        (rows, columns),
+        1 if added.per_block else blocks,
+        (kw, window.stride[1] if window.dilation[1] == 1 else kw),
+        added.span * added.lanes * kh,
+        array.nbytes // blocks,
     )
-    array = _order_weight(array, tile.blocks)
+    array = _order_weight(array, tile)
 
     operands = Operands(graph, packed(lanes), written=True)
     stored = stored_shape(source.shape, layout)
@@ -111,8 +115,8 @@ def _sum_and_weight(
     if plain:
         full = np.zeros((blocks * lanes, inside, kh, kw), np.float32)
         full[:channels] = weight
-        array = full.reshape(blocks, lanes, inside, 1, kh, kw).transpose(0, 2, 4, 5, 3, 1)
-        return Sum(inside, 1, lambda _: 0, False), array
+        array = full.reshape(blocks, lanes, 1, inside, kh, kw).transpose(0, 2, 4, 5, 3, 1)
+        return Sum(1, inside, lambda _: 0, False), array
     in_blocks = -(-inside * groups // lanes)
 
     def first(block: Index) -> Index:
@@ -135,11 +139,18 @@ def _sum_and_weight(
     return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
-def _order_weight(array: np.ndarray, block: int) -> np.ndarray:
-    """(group of blocks, in block, kh, in lane, kw, block, out lane): the order in which it is read."""
-    blocks, *rest = array.shape
-    grouped = array.reshape(blocks // block, block, *rest)
-    return np.ascontiguousarray(grouped.transpose(0, 2, 3, 5, 4, 1, 6))
+def _order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
+    """(group of blocks, in block, kh, the rest in the order in which it is read): taps added together,
+    in lane, tap, block, out lane."""
+    blocks, span, kh, kw, inside, lanes = array.shape
+    grouped = array.reshape(blocks // tile.blocks, tile.blocks, span, kh, kw, inside, lanes)
+    # group, span, kh, in lane, kw, block, out lane
+    grouped = grouped.transpose(0, 2, 3, 5, 4, 1, 6)
+    parts = [
+        grouped[:, :, :, :, begin : begin + tile.taps].reshape(*grouped.shape[:3], -1)
+        for begin in range(0, kw, tile.taps)
+    ]
+    return np.ascontiguousarray(np.concatenate(parts, axis=-1))
 
 
 def _row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
@@ -180,13 +191,9 @@ class _Body:
 
     def _unroll(self, products: int) -> int:
         """Input lanes written out in the innermost loop."""
-        unroll = 1
-        while (
-            unroll < min(8, self.sum.lanes)
-            and 2 * unroll * products * self.window.kernel[1] <= UNROLLED
-        ):
-            unroll *= 2
-        return unroll
+        together = min(self.tile.taps, self.window.kernel[1])
+        most = max(1, UNROLLED // (products * together))
+        return tiling.divisor(self.sum.lanes, min(8, most))
 
     def write(
         self,
@@ -323,31 +330,67 @@ class _Body:
         sums: dict[tuple[int, tuple[int, int]], tirx.Buffer],
     ) -> None:
         """Adds the products of one window row and one block of input channels."""
-        lanes, blocks = self.target.lanes, self.tile.blocks
-        whole = ramp(0, lanes)
         (sh, sw), (dh, dw), (top, left) = self.window.stride, self.window.dilation, self.window.begin
-        unroll = self._unroll(blocks * len(pixels))
-        source = self.sum.first(group) + rc
-        with w.loop("rv", self.sum.lanes // unroll) as outer:
-            for lane in range(unroll):
-                rv = outer * unroll + lane
-                for rw in range(self.window.kernel[1]):
-                    seen = [p for p in pixels if columns.taps[p[1]][0] <= rw < columns.taps[p[1]][1]]
-                    if not seen:
-                        continue
-                    weights = [
-                        w.bind(f"w{b}", self.kernel[group, rc, rh, rv, rw, b, whole])
-                        for b in range(blocks)
-                    ]
-                    for p in seen:
-                        row = (y + p[0]) * sh + rh * dh - top
-                        column = (x + p[1]) * sw + (rw * dw - left)
+        unroll = self._unroll(self.tile.blocks * len(pixels))
+        for begin in range(0, self.window.kernel[1], self.tile.taps):
+            # Pixels and window columns that see each input value.
+            seen: dict[tuple[int, int], list[tuple[tuple[int, int], int]]] = {}
+            for p in pixels:
+                low, high = columns.taps[p[1]]
+                for rw in range(max(low, begin), min(high, begin + self.tile.taps)):
+                    seen.setdefault((p[0], p[1] * sw + rw * dw), []).append((p, rw))
+            if not seen:
+                continue
+            with w.loop("rv", self.sum.lanes // unroll) as outer:
+                for lane in range(unroll):
+                    rv = outer * unroll + lane
+                    weights = self._weights(w, group, rc, rh, begin, rv, seen)
+                    for r, column in sorted(seen):
+                        row = (y + r) * sh + (rh * dh - top)
+                        place = x * sw + (column - left)
                         if self.flat:
-                            row, column = 0, x + p[1]
-                        place = (n, source, row, column)
-                        value = self.data[place if self.plain_input else (*place, rv)]
-                        vector = w.bind("v", tirx.Broadcast(value, lanes)) if blocks > 1 else None
-                        for b in range(blocks):
-                            factor = tirx.Broadcast(value, lanes) if vector is None else vector
-                            held = sums[b, p]
-                            w.store(held, held[whole] + factor * weights[b], [whole])
+                            row, place = 0, x + column
+                        source = self.sum.first(group) + rc
+                        index = (n, rv, row, place) if self.plain_input else (n, source, row, place, rv)
+                        self._multiply(w, self.data[index], seen[r, column], weights, sums)
+
+    def _weights(
+        self,
+        w: Writer,
+        group: Index,
+        rc: Index,
+        rh: Index,
+        begin: int,
+        rv: Index,
+        seen: dict[tuple[int, int], list[tuple[tuple[int, int], int]]],
+    ) -> dict[tuple[int, int], tirx.Expr]:
+        """Vectors of weights by block and window column, for the columns added from ``begin`` on."""
+        lanes, blocks = self.target.lanes, self.tile.blocks
+        together = min(self.tile.taps, self.window.kernel[1] - begin)
+        place = (begin * self.sum.lanes + rv * together) * (blocks * lanes)
+        used = sorted({rw for users in seen.values() for _, rw in users})
+        weights = {}
+        for rw in used:
+            for b in range(blocks):
+                offset = ((rw - begin) * blocks + b) * lanes
+                vector = self.kernel[group, rc, rh, ramp(place + offset, lanes)]
+                weights[b, rw] = w.bind(f"w{b}_{rw}", vector)
+        return weights
+
+    def _multiply(
+        self,
+        w: Writer,
+        value: tirx.Expr,
+        users: list[tuple[tuple[int, int], int]],
+        weights: dict[tuple[int, int], tirx.Expr],
+        sums: dict[tuple[int, tuple[int, int]], tirx.Buffer],
+    ) -> None:
+        """Adds the products of one input value."""
+        whole = ramp(0, self.target.lanes)
+        vector: tirx.Expr = tirx.Broadcast(value, self.target.lanes)
+        if len(users) * self.tile.blocks > 1:
+            vector = w.bind("v", vector)
+        for p, rw in users:
+            for b in range(self.tile.blocks):
+                held = sums[b, p]
+                w.store(held, held[whole] + vector * weights[b, rw], [whole])

@@ -9,7 +9,7 @@ from tvm import te, tirx
 
 from ..graph import Graph, Node, Tensor
 from .kernel import Value, Weight
-from .layout import PLAIN, lanes_of, stored_shape
+from .layout import lanes_of, stored_shape
 
 Index = tuple[tirx.Expr, ...]
 

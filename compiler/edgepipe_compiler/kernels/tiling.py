@@ -1,9 +1,9 @@
 """Tile sizes from a small model of the machine, not from a table of layers.
 
 A convolution keeps a tile of results (rows x columns x blocks of output channels) in registers. For every
-element of the sum it loads one vector of weights a block and one input value a pixel, and does one
-multiply-add for each pair. Larger tiles load less for every multiply-add; what limits them is the number
-of registers, and the remainder that the size of the image leaves.
+input channel and row of the window it loads a vector of weights for each block and window column, and
+each input value once for all results that see it. Larger tiles load less for every multiply-add; what
+limits them is the number of registers, and the remainder that the size of the image leaves.
 """
 
 from __future__ import annotations
@@ -18,29 +18,41 @@ IN_FLIGHT = 8
 BYTES_PER_MULTIPLY_ADD = 16
 # Work of beginning and ending a tile, in multiply-adds: fixed, and for every vector of results.
 TILE_FIXED, TILE_VECTOR = 30.0, 4.0
+# Registers left to the code generator; without them it spills.
+SPARE = 2
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Blocks of output channels, rows and columns of results kept in registers."""
+    """Blocks of output channels, rows and columns of results kept in registers, and ``taps``: how many
+    columns of the window are added in one go, with their weights in registers too."""
 
     blocks: int
     rows: int
     columns: int
+    taps: int
 
 
 def convolution(
-    target: TargetDescription, height: int, width: int, blocks: int, steps: int, weight_bytes: int
+    target: TargetDescription,
+    results: tuple[int, int],
+    blocks: int,
+    taps: tuple[int, int],
+    steps: int,
+    weight_bytes: int,
 ) -> Tile:
-    """The tile for an image of ``height`` x ``width`` results in ``blocks`` of output channels, whose
-    sums have ``steps`` elements; ``weight_bytes`` are the weights of one block."""
+    """The tile for an image of ``results`` (rows, columns) in ``blocks`` of output channels. ``taps``
+    are width and stride of the window along a row, ``steps`` how often a row of the window is added;
+    ``weight_bytes`` are the weights of one block."""
+    height, width = results
     candidates = [
-        Tile(block, rows, columns)
+        Tile(block, rows, columns, together)
         for block in (1, 2, 3, 4, 6)
         if blocks % block == 0
         for rows in range(1, min(height, target.registers) + 1)
         for columns in ([width] if rows > 1 else range(1, min(width, target.registers) + 1))
-        if _fits(target, block, rows * columns)
+        for together in range(1, min(taps[0], 4) + 1)
+        if block * (rows * columns + together) + 1 + SPARE <= target.registers
     ]
     streamed = weight_bytes > target.l1d_bytes // 2
 
@@ -48,29 +60,33 @@ def convolution(
         total = 0.0
         for rows, row_count in _split(height, tile.rows):
             for columns, column_count in _split(width, tile.columns):
-                one = _tile_cost(target, tile.blocks, rows * columns, steps, streamed)
+                step = _step_cost(target, tile, rows, columns, taps, streamed)
+                products = tile.blocks * rows * columns
+                one = steps * step + TILE_FIXED + TILE_VECTOR * products
                 total += row_count * column_count * one
         return total * (blocks // tile.blocks)
 
     return min(candidates, key=cost)
 
 
-def _tile_cost(
-    target: TargetDescription, block: int, pixels: int, steps: int, streamed: bool
+def _step_cost(
+    target: TargetDescription,
+    tile: Tile,
+    rows: int,
+    columns: int,
+    taps: tuple[int, int],
+    streamed: bool,
 ) -> float:
-    """Time of one tile, in multiply-adds."""
-    products, loads = block * pixels, block + pixels
-    traffic = block * target.lanes * 4 / BYTES_PER_MULTIPLY_ADD if streamed else 0.0
-    step = max(products, loads, IN_FLIGHT) + 0.25 * loads + 0.5 * traffic
-    return steps * step + TILE_FIXED + TILE_VECTOR * products
-
-
-def _fits(target: TargetDescription, block: int, pixels: int) -> bool:
-    """Whether results, one vector of weights a block and a broadcast input fit the registers. With
-    AVX-512 and a single block the broadcast is an operand of the multiply-add."""
-    if block == 1 and target.isa == "avx512":
-        return pixels <= target.registers - 4
-    return block * pixels + block + 1 <= target.registers
+    """Time to add one row of the window for one input channel, in multiply-adds."""
+    total = 0.0
+    for together, count in _split(taps[0], tile.taps):
+        products = tile.blocks * rows * columns * together
+        inputs = rows * min((columns - 1) * taps[1] + together, columns * together)
+        loads = inputs + tile.blocks * together
+        traffic = tile.blocks * together * target.lanes * 4 / BYTES_PER_MULTIPLY_ADD
+        busy = max(products, loads, IN_FLIGHT * together)
+        total += count * (busy + 0.25 * loads + (0.5 * traffic if streamed else 0.0))
+    return total
 
 
 def _split(extent: int, most: int) -> list[tuple[int, int]]:
@@ -85,3 +101,8 @@ def row(target: TargetDescription, width: int) -> int:
     registers with the least waste."""
     tiles = -(-width // max(1, target.registers // 2))
     return -(-width // tiles)
+
+
+def divisor(extent: int, most: int) -> int:
+    """Greatest divisor of ``extent`` that is at most ``most``."""
+    return next(size for size in range(min(extent, most), 0, -1) if extent % size == 0)
