@@ -1,0 +1,277 @@
+//! From records to rows.
+
+use super::rows::{
+    Interval, Latency, NetworkSection, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary, Verdict,
+};
+use super::trial::{Bounds, Trial};
+use super::{heading, judgement};
+use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
+use domain::{
+    Absence, Confidence, Energy, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput, validity,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// A schedule with its trials, on the way to a [`Row`].
+struct Measurements {
+    record: ScheduleRecord,
+    cpus: Vec<u32>,
+    /// By round; a trial that was repeated counts as it went the last time.
+    trials: BTreeMap<u32, Trial>,
+    failed: BTreeMap<u32, String>,
+    limits: validity::Limits,
+    /// Of the schedule as a whole.
+    reasons: Vec<Reason>,
+}
+
+impl Report {
+    /// The report of a run, from the database alone.
+    pub fn build(store: &Store, run: &RunId) -> Result<Self, StoreError> {
+        let run = store.run(run.as_str())?;
+        let networks = store.networks(&run)?;
+        let profiles = store.profiles(&run)?;
+        let schedules = measurements(store, &run)?;
+        let mut rows = Vec::new();
+        for record in &networks {
+            let network = &record.network;
+            let of_network: Vec<&Measurements> =
+                schedules.iter().filter(|schedule| schedule.record.network == network.name()).collect();
+            rows.extend(rows_of(network, &run, &of_network));
+        }
+        let section = |record: &NetworkRecord| NetworkSection {
+            name: record.network.name().to_owned(),
+            parameters: record.network.parameters(),
+            macs: record.network.macs(),
+            units: record.network.len(),
+            reasons: judgement::fallback(record, &profiles),
+        };
+        Ok(Self {
+            schema: SCHEMA,
+            analysis_version: domain::ANALYSIS_VERSION,
+            confidence: Confidence::P95.probability(),
+            run: heading::run(&run),
+            measured_on: heading::machine(&run),
+            networks: networks.iter().map(section).collect(),
+            summary: summaries(&rows),
+            rows,
+        })
+    }
+
+    /// Whether there is a row whose figures do not count.
+    pub fn has_void_rows(&self) -> bool {
+        self.rows.iter().any(|row| row.verdict == Verdict::Void)
+    }
+}
+
+fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
+    let comparisons = store.comparisons(run)?;
+    let min_frames = min_frames(&run.start.configuration);
+    let mut schedules: Vec<Measurements> = Vec::new();
+    let mut places = HashMap::new();
+    for record in store.schedules(run)? {
+        let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
+        let mut limits = validity::Limits::default();
+        let reasons = judgement::outputs(&record, of_schedule, &mut limits);
+        let processors = &run.start.processors;
+        let used = processors.iter().filter(|known| {
+            record.schedule.processors().any(|processor| processor.as_str() == known.name)
+        });
+        let cpus = used.flat_map(|processor| processor.cpus.iter().copied()).collect();
+        places.insert(record.place, schedules.len());
+        let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
+        schedules.push(Measurements { record, cpus, trials, failed, limits, reasons });
+    }
+    store.each_trial(run, |trial| {
+        let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
+        let taken = match trial.outcome {
+            Outcome::Measured(measured) => {
+                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits };
+                Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
+            }
+            Outcome::Failed { message, .. } => Err(message),
+        };
+        match taken {
+            Ok(taken) => {
+                schedule.failed.remove(&trial.round);
+                schedule.trials.insert(trial.round, taken);
+            }
+            Err(message) if !schedule.trials.contains_key(&trial.round) => {
+                schedule.failed.insert(trial.round, message);
+            }
+            Err(_) => {}
+        }
+    })?;
+    Ok(schedules)
+}
+
+/// The fewest frames a window was to hold, by the stored configuration.
+fn min_frames(configuration: &str) -> Option<usize> {
+    let configuration: serde_yaml::Value = serde_yaml::from_str(configuration).ok()?;
+    let asked = configuration.get("experiment")?.get("measure")?.get("min_frames")?.as_u64()?;
+    usize::try_from(asked).ok()
+}
+
+impl Measurements {
+    fn valid(&self) -> impl Iterator<Item = &Trial> {
+        self.trials.values().filter(|trial| trial.is_valid())
+    }
+
+    /// The trials the figures are of.
+    fn counted(&self) -> Vec<&Trial> {
+        let valid: Vec<&Trial> = self.valid().collect();
+        if valid.is_empty() { self.trials.values().collect() } else { valid }
+    }
+
+    fn observed(&self) -> Vec<Observed> {
+        self.counted()
+            .iter()
+            .map(|trial| Observed { round: trial.round, value: trial.throughput.0 })
+            .collect()
+    }
+
+    fn verdict(&self) -> Verdict {
+        let void = self.reasons.iter().any(|reason| reason.severity == Severity::Void);
+        if void || self.valid().next().is_none() { Verdict::Void } else { Verdict::Valid }
+    }
+}
+
+fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> Vec<Row> {
+    let singles: Vec<(&str, Vec<Observed>)> = schedules
+        .iter()
+        .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
+        .filter(|schedule| schedule.verdict() == Verdict::Valid)
+        .filter_map(|schedule| {
+            Some((schedule.record.schedule.processors().next()?.as_str(), schedule.observed()))
+        })
+        .collect();
+    schedules
+        .iter()
+        .map(|schedule| {
+            let mut row = row(network, run, schedule);
+            if schedule.record.schedule.kind() != Kind::Single && row.verdict == Verdict::Valid {
+                add_gains(&mut row, &schedule.observed(), &singles);
+            }
+            row
+        })
+        .collect()
+}
+
+fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
+    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let counted = measurements.counted();
+    let throughput = comparison::summary(&measurements.observed(), Confidence::P95).ok();
+    let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
+    let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
+    let latency = throughput::Latency::of(&latency).ok();
+    let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
+    let side_by_side = schedule.kind() == Kind::Replicate;
+    let energy = Energy::Absent { reason: Absence::NoMeter };
+    let mut reasons = measurements.reasons.clone();
+    reasons.extend(judgement::trials(
+        measurements.trials.values(),
+        measurements.failed.values(),
+        run.start.rounds as usize,
+    ));
+    if let Some((predicted, fps)) = predicted.zip(fps) {
+        let off = validity::prediction(predicted, fps, &measurements.limits);
+        reasons.extend(off.map(judgement::reason));
+    }
+    Row {
+        board: run.start.board.clone(),
+        network: network.name().to_owned(),
+        schedule: schedule.label(),
+        kind: schedule.kind().to_string(),
+        processors: schedule.processors().map(ToString::to_string).collect(),
+        trials: counted.len(),
+        trials_void: measurements.trials.len() - measurements.valid().count(),
+        trials_failed: measurements.failed.len(),
+        frames: counted.iter().map(|trial| trial.frames).sum(),
+        throughput_fps: throughput.map(Interval::from),
+        latency_ms: latency.map(|latency| Latency { p50: latency.p50_ns / 1e6, p99: latency.p99_ns / 1e6 }),
+        energy_mj_per_frame: None,
+        energy_absent_reason: energy.absent_reason().map(ToString::to_string),
+        gain_over_best_single: None,
+        gain_over_best_single_interval: None,
+        best_single: None,
+        gain_over: BTreeMap::new(),
+        gain_over_intervals: BTreeMap::new(),
+        predicted_fps: predicted.map(|predicted| predicted.0),
+        prediction_error: predicted
+            .zip(fps)
+            .map(|(predicted, measured)| comparison::prediction_error(predicted, measured)),
+        pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(side_by_side))),
+        stages: stages(network, measurements, &counted),
+        verdict: measurements.verdict(),
+        reasons,
+    }
+}
+
+fn stages(network: &Network, measurements: &Measurements, trials: &[&Trial]) -> Vec<StageSection> {
+    let name = |unit: usize| network.units().get(unit).map(|unit| unit.name.clone()).unwrap_or_default();
+    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let section = |(place, stage): (usize, &domain::Stage)| {
+        let shares = || trials.iter().map(|trial| trial.stages.get(place));
+        let isolated = trials.iter().map(|trial| trial.isolated_ns.get(place).copied());
+        let predicted = prediction.as_ref().and_then(|prediction| prediction.stage_ns.get(place));
+        StageSection {
+            processor: stage.processor.to_string(),
+            first_unit: stage.first,
+            end_unit: stage.end,
+            first: name(stage.first),
+            last: name(stage.end - 1),
+            busy: median(shares().map(|shares| Some(shares?.busy))),
+            waiting_input: median(shares().map(|shares| Some(shares?.waiting_input))),
+            waiting_output: median(shares().map(|shares| Some(shares?.waiting_output))),
+            isolated_ms: median(isolated).map(|ns| ns / 1e6),
+            predicted_ms: predicted.map(|ns| ns / 1e6),
+        }
+    };
+    schedule.stages().iter().enumerate().map(section).collect()
+}
+
+/// Median of what is there; absent where nothing is.
+fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Vec<f64> = values.flatten().collect();
+    Samples::new(&values).ok().map(|samples| samples.median())
+}
+
+fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(&str, Vec<Observed>)]) {
+    for (processor, baseline) in singles {
+        // Without a common round there is no ratio.
+        if let Ok(compared) = comparison::compare(candidate, baseline, Confidence::P95) {
+            let gain = Interval::from(compared.ratio);
+            row.gain_over.insert((*processor).to_owned(), gain.point);
+            row.gain_over_intervals.insert((*processor).to_owned(), gain);
+        }
+    }
+    let baselines: Vec<&[Observed]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
+    if let Ok((best, compared)) = comparison::compare_with_best(candidate, &baselines, Confidence::P95) {
+        row.best_single = Some(singles[best].0.to_owned());
+        row.gain_over_best_single = Some(compared.ratio.point);
+        row.gain_over_best_single_interval = Some(compared.ratio.into());
+    }
+}
+
+/// Gains by kind: of each network the schedule of this kind that gains most.
+fn summaries(rows: &[Row]) -> Vec<Summary> {
+    let of_kind = |kind: Kind| {
+        let kind = kind.to_string();
+        let mut best: BTreeMap<&str, f64> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.kind == kind) {
+            if let Some(gain) = row.gain_over_best_single {
+                let most = best.entry(&row.network).or_insert(gain);
+                *most = most.max(gain);
+            }
+        }
+        let gains: Vec<f64> = best.into_values().collect();
+        let samples = Samples::new(&gains).ok()?;
+        let logarithms: f64 = gains.iter().map(|gain| gain.ln()).sum();
+        Some(Summary {
+            kind,
+            networks: gains.len(),
+            gain_geometric_mean: (logarithms / gains.len() as f64).exp(),
+            gain_least: samples.least(),
+            gain_greatest: samples.greatest(),
+        })
+    };
+    [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(of_kind).collect()
+}

@@ -1,0 +1,113 @@
+//! One row a schedule, for spreadsheets: RFC 4180, but for line ends, which are single.
+
+use super::rows::{Interval, Report, Row, StageSection};
+
+const COLUMNS: [&str; 33] = [
+    "board",
+    "network",
+    "schedule",
+    "kind",
+    "processors",
+    "trials",
+    "trials_void",
+    "trials_failed",
+    "frames",
+    "throughput_fps",
+    "throughput_fps_lo",
+    "throughput_fps_hi",
+    "latency_ms_p50",
+    "latency_ms_p99",
+    "energy_mj_per_frame",
+    "energy_mj_per_frame_lo",
+    "energy_mj_per_frame_hi",
+    "energy_absent_reason",
+    "best_single",
+    "gain_over_best_single",
+    "gain_over_best_single_lo",
+    "gain_over_best_single_hi",
+    "gain_over",
+    "predicted_fps",
+    "prediction_error",
+    "pipeline_efficiency",
+    "busy",
+    "isolated_ms",
+    "verdict",
+    "reasons",
+    "run",
+    "begun",
+    "analysis_version",
+];
+
+/// The report as comma-separated values. What is absent is empty; lists are separated by spaces, reasons are their
+/// codes.
+pub(super) fn render(report: &Report) -> String {
+    let mut out = COLUMNS.join(",") + "\n";
+    for row in &report.rows {
+        let cells = record(report, row).map(|cell| quoted(&cell));
+        out += &(cells.join(",") + "\n");
+    }
+    out
+}
+
+fn record(report: &Report, row: &Row) -> [String; 33] {
+    let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
+    let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
+    let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
+    let (fps, energy) = (row.throughput_fps, row.energy_mj_per_frame);
+    let gain = row.gain_over_best_single_interval;
+    let gains = row.gain_over.iter().map(|(name, gain)| format!("{name}={}", number(Some(*gain))));
+    let of_stages = |figure: fn(&StageSection) -> Option<f64>| {
+        let figures: Vec<String> = row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
+        figures.join(" ")
+    };
+    let codes: Vec<&str> = row.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    [
+        row.board.clone(),
+        row.network.clone(),
+        row.schedule.clone(),
+        row.kind.clone(),
+        row.processors.join(" "),
+        row.trials.to_string(),
+        row.trials_void.to_string(),
+        row.trials_failed.to_string(),
+        row.frames.to_string(),
+        point(fps),
+        lo(fps),
+        hi(fps),
+        number(row.latency_ms.map(|latency| latency.p50)),
+        number(row.latency_ms.map(|latency| latency.p99)),
+        point(energy),
+        lo(energy),
+        hi(energy),
+        row.energy_absent_reason.clone().unwrap_or_default(),
+        row.best_single.clone().unwrap_or_default(),
+        number(row.gain_over_best_single),
+        lo(gain),
+        hi(gain),
+        gains.collect::<Vec<_>>().join(" "),
+        number(row.predicted_fps),
+        number(row.prediction_error),
+        number(row.pipeline_efficiency),
+        of_stages(|stage| stage.busy),
+        of_stages(|stage| stage.isolated_ms),
+        super::cells::verdict(row),
+        codes.join(" "),
+        report.run.id.clone(),
+        report.run.begun.clone(),
+        report.analysis_version.to_string(),
+    ]
+}
+
+/// A number of at most nine digits, without needless zeros.
+fn number(value: Option<f64>) -> String {
+    let rounded = value.and_then(|value| format!("{value:.8e}").parse::<f64>().ok());
+    rounded.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}

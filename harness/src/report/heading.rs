@@ -1,0 +1,53 @@
+//! Which run it is, and what it was measured on.
+
+use super::rows::{MachineSection, ProcessorSection, RunSection};
+use crate::store::{Date, StoredRun};
+use std::collections::BTreeSet;
+
+pub(super) fn run(run: &StoredRun) -> RunSection {
+    let start = &run.start;
+    RunSection {
+        id: start.id.to_string(),
+        status: run.status.to_string(),
+        experiment: start.experiment.clone(),
+        board: start.board.clone(),
+        begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
+        ended: run.ended_unix_ns.map(|ns| Date::from_unix_ns(ns).to_string()),
+        command: start.command.clone(),
+        trials_planned: start.rounds,
+        seed: start.seed,
+        harness: start.versions.harness.clone(),
+        runner: start.versions.runner.clone(),
+        tvm: start.versions.tvm.clone(),
+        revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
+        dirty: start.revision.as_ref().map(|revision| revision.dirty),
+    }
+}
+
+pub(super) fn machine(run: &StoredRun) -> MachineSection {
+    let (start, machine) = (&run.start, &run.start.machine);
+    let used: BTreeSet<u32> =
+        start.processors.iter().flat_map(|processor| processor.cpus.iter().copied()).collect();
+    let governors: BTreeSet<&str> = machine
+        .cpus
+        .iter()
+        .filter(|cpu| used.contains(&cpu.id))
+        .filter_map(|cpu| cpu.governor.as_deref())
+        .collect();
+    let processors = start.processors.iter().map(|processor| ProcessorSection {
+        name: processor.name.clone(),
+        cpus: processor.cpus.clone(),
+        threads: processor.threads,
+    });
+    MachineSection {
+        host: start.host.clone(),
+        model: machine.model.clone(),
+        cpu: machine.cpu_model.clone(),
+        arch: machine.arch.clone(),
+        os: machine.os.clone(),
+        kernel: machine.kernel.clone(),
+        governor: (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(", ")),
+        memory_bytes: machine.memory_bytes,
+        processors: processors.collect(),
+    }
+}

@@ -1,0 +1,88 @@
+//! For documents and pull requests.
+
+use super::cells::{self, or_absent};
+use super::notes;
+use super::rows::{Report, Row};
+
+const COLUMNS: [&str; 9] = [
+    "schedule",
+    "frames/s",
+    "gain over best single",
+    "predicted",
+    "efficiency",
+    "busy",
+    "latency ms p50 / p99",
+    "mJ/frame",
+    "verdict",
+];
+
+/// The report as GitHub's Markdown.
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::new();
+    for line in cells::heading(report) {
+        out += &format!("- {}\n", escaped(&line));
+    }
+    let mut network = None;
+    for row in &report.rows {
+        if network != Some(&row.network) {
+            network = Some(&row.network);
+            let described = cells::network(report, &row.network);
+            out += &format!("\n### {}\n\n{described}\n\n", escaped(&row.network));
+            out += &line(COLUMNS.map(str::to_owned));
+            out += "|---|--:|--:|--:|--:|--:|--:|--:|---|\n";
+        }
+        out += &line(record(row));
+    }
+    let energy = notes::energy(report);
+    let notes = notes::notes(report);
+    if !notes.is_empty() || !energy.is_empty() {
+        out += "\n";
+    }
+    for reason in energy {
+        out += &format!("- {} mJ/frame: {}\n", cells::ABSENT, escaped(reason));
+    }
+    for note in notes {
+        let remedy = if note.remedy.is_empty() { String::new() } else { format!("; {}", escaped(&note.remedy)) };
+        out += &format!("- **{}** {}: {}{remedy}\n", note.label, escaped(&note.place), escaped(&note.text));
+    }
+    for sentence in cells::summary(report) {
+        out += &format!("\n**{}**\n", escaped(&sentence));
+    }
+    out
+}
+
+fn record(row: &Row) -> [String; 9] {
+    let interval = |interval: &super::rows::Interval, unit| cells::with_ends(interval, unit);
+    let cells = [
+        row.schedule.clone(),
+        or_absent(row.throughput_fps.as_ref().map(|fps| interval(fps, ""))),
+        or_absent(row.gain_over_best_single_interval.as_ref().map(|gain| interval(gain, "×"))),
+        or_absent(cells::predicted(row)),
+        or_absent(cells::efficiency(row)),
+        cells::busy(row).join(", "),
+        or_absent(cells::latency(row)),
+        or_absent(row.energy_mj_per_frame.as_ref().map(|energy| interval(energy, ""))),
+        cells::verdict(row),
+    ];
+    cells.map(|cell| escaped(&cell))
+}
+
+fn line(cells: [String; 9]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// Text that Markdown shows as it is, on one line.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '|' | '<' | '>' | '*' | '_' | '`' | '[' | ']' | '\\' => {
+                out.push('\\');
+                out.push(character);
+            }
+            '\n' | '\r' => out.push(' '),
+            other => out.push(other),
+        }
+    }
+    out
+}

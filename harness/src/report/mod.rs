@@ -1,0 +1,47 @@
+//! What a run says: rows made from the database, and rows as text.
+//!
+//! [`Report::build`] takes raw observations to rows by the functions of `domain`; everything else here is a pure
+//! function from rows to text. What was not measured is absent, as a dash or `null`, and never a zero. A void row
+//! shows its figures and why they do not count, and enters no gain.
+
+mod assembly;
+mod cells;
+mod csv;
+mod heading;
+mod judgement;
+mod markdown;
+mod notes;
+mod rows;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+use crate::cli::Format;
+
+pub use rows::{
+    Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection, SCHEMA,
+    Severity, StageSection, Summary, Verdict,
+};
+
+impl Report {
+    /// The report as text that ends with a line end. The terminal's tables fit 100 columns unless they may be `wide`.
+    pub fn render(&self, format: Format, wide: bool) -> String {
+        match format {
+            Format::Terminal => terminal::render(self, wide),
+            Format::Markdown => markdown::render(self),
+            Format::Csv => csv::render(self),
+            Format::Json => self.json(),
+        }
+    }
+
+    fn json(&self) -> String {
+        // Every number is finite and every key a string, so there is nothing to fail.
+        serde_json::to_string_pretty(self).map_or_else(|error| error.to_string(), |text| text + "\n")
+    }
+
+    /// The JSON Schema of [`Format::Json`], as `results/report.schema.json` has it.
+    pub fn json_schema() -> String {
+        format!("{:#}\n", schemars::schema_for!(Report).to_value())
+    }
+}

@@ -1,0 +1,62 @@
+//! What stands below the tables: everything a reader must know, each thing once.
+
+use super::rows::{Reason, Report, Severity, Verdict};
+
+/// Something to know, and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    /// `void` where it makes a row void, else `warning`.
+    pub(super) label: &'static str,
+    /// The row or network, and how many others.
+    pub(super) place: String,
+    pub(super) text: String,
+    pub(super) remedy: String,
+}
+
+/// Notes of a report, what voids first. Reasons of the same rule are one note.
+pub(super) fn notes(report: &Report) -> Vec<Note> {
+    let of_rows = report.rows.iter().flat_map(|row| {
+        let place = format!("{} {}", row.network, row.schedule);
+        let void = row.verdict == Verdict::Void;
+        row.reasons.iter().map(move |reason| (place.clone(), void && reason.severity == Severity::Void, reason))
+    });
+    let of_networks = report.networks.iter().flat_map(|network| {
+        network.reasons.iter().map(|reason| (network.name.clone(), false, reason))
+    });
+    let mut groups: Vec<(&Reason, bool, Vec<String>)> = Vec::new();
+    for (place, voids, reason) in of_rows.chain(of_networks) {
+        let same = |group: &&mut (&Reason, bool, Vec<String>)| {
+            (&group.0.code, group.1, &group.0.remedy) == (&reason.code, voids, &reason.remedy)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.2.push(place),
+            None => groups.push((reason, voids, vec![place])),
+        }
+    }
+    groups.sort_by_key(|(_, voids, _)| !voids);
+    groups.into_iter().map(|(reason, voids, places)| note(reason, voids, &places)).collect()
+}
+
+fn note(reason: &Reason, voids: bool, places: &[String]) -> Note {
+    let more = match places.len() - 1 {
+        0 => String::new(),
+        1 => " (and 1 more row)".to_owned(),
+        more => format!(" (and {more} more rows)"),
+    };
+    let first = places.first().map(String::as_str).unwrap_or_default();
+    Note {
+        label: if voids { "void" } else { "warning" },
+        place: format!("{first}{more}"),
+        text: reason.text.clone(),
+        remedy: reason.remedy.clone(),
+    }
+}
+
+/// Why energies are absent, each reason once.
+pub(super) fn energy(report: &Report) -> Vec<&str> {
+    let mut reasons: Vec<&str> =
+        report.rows.iter().filter_map(|row| row.energy_absent_reason.as_deref()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons
+}

@@ -1,0 +1,275 @@
+//! What a report says, before anybody writes it down. This is also its JSON, whose schema is
+//! `results/report.schema.json`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Version of the JSON. It rises when a field changes its meaning or goes; fields may be added without.
+pub const SCHEMA: u32 = 1;
+
+/// A report of one run. All intervals hold the true value with the probability `confidence`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "Report of edgepipe")]
+pub struct Report {
+    /// Version of this format.
+    pub schema: u32,
+    /// Version of the analysis that made the figures from raw observations.
+    pub analysis_version: u32,
+    /// Probability with which an interval holds the true value.
+    pub confidence: f64,
+    /// The run.
+    pub run: RunSection,
+    /// The machine it was measured on.
+    pub measured_on: MachineSection,
+    /// Networks of the run.
+    pub networks: Vec<NetworkSection>,
+    /// One row a schedule, by network in the order of the experiment.
+    pub rows: Vec<Row>,
+    /// One a kind of schedule that was compared with single processors.
+    pub summary: Vec<Summary>,
+}
+
+/// The run.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RunSection {
+    /// Its name.
+    pub id: String,
+    /// `running` (or killed), `complete`, `interrupted` or `failed`.
+    pub status: String,
+    /// The experiment.
+    pub experiment: String,
+    /// The board.
+    pub board: String,
+    /// When it began: UTC, ISO 8601.
+    pub begun: String,
+    /// When it ended.
+    pub ended: Option<String>,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Trials planned of each schedule.
+    pub trials_planned: u32,
+    /// Seed of the order of trials.
+    pub seed: u64,
+    /// Version of the harness.
+    pub harness: String,
+    /// Version of the runner.
+    pub runner: Option<String>,
+    /// Version of Apache TVM.
+    pub tvm: Option<String>,
+    /// Revision of the checkout.
+    pub revision: Option<String>,
+    /// Whether files differed from that revision.
+    pub dirty: Option<bool>,
+}
+
+/// The machine as it was before the first trial.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct MachineSection {
+    /// Name of the host of the harness.
+    pub host: String,
+    /// Model of the board.
+    pub model: Option<String>,
+    /// Model of its processor.
+    pub cpu: Option<String>,
+    /// As `uname` says.
+    pub arch: String,
+    /// Operating system.
+    pub os: Option<String>,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Frequency governors of the CPUs used, each once; absent where the machine does not tell.
+    pub governor: Option<String>,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// The processors.
+    pub processors: Vec<ProcessorSection>,
+}
+
+/// A processor.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ProcessorSection {
+    /// Its name.
+    pub name: String,
+    /// Its CPUs.
+    pub cpus: Vec<u32>,
+    /// Threads of a stage on it.
+    pub threads: u32,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct NetworkSection {
+    /// Its name.
+    pub name: String,
+    /// Learnable parameters.
+    pub parameters: u64,
+    /// Multiply-adds of one frame.
+    pub macs: u64,
+    /// Units between which it may be cut.
+    pub units: usize,
+    /// What is to be known of it.
+    pub reasons: Vec<Reason>,
+}
+
+/// A schedule and what was measured of it. Figures are of the valid trials; where there are none, of all, and the
+/// verdict is `void`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Row {
+    /// The board.
+    pub board: String,
+    /// The network.
+    pub network: String,
+    /// One line that tells the schedule from the others.
+    pub schedule: String,
+    /// `single`, `pipeline` or `replicate`.
+    pub kind: String,
+    /// Its processors, in stage order.
+    pub processors: Vec<String>,
+    /// Trials the figures are of.
+    pub trials: usize,
+    /// Trials that were measured and are void.
+    pub trials_void: usize,
+    /// Trials that failed and were not repeated with success.
+    pub trials_failed: usize,
+    /// Frames the figures are of.
+    pub frames: usize,
+    /// Frames a second: median over the trials. Absent where none was measured.
+    pub throughput_fps: Option<Interval>,
+    /// From entering the first stage to completion, over all frames. Absent where none was measured.
+    pub latency_ms: Option<Latency>,
+    /// Energy of a frame in millijoules. Absent where it was not measured.
+    pub energy_mj_per_frame: Option<Interval>,
+    /// Why it is absent.
+    pub energy_absent_reason: Option<String>,
+    /// Throughput over that of the best single processor, by trials of the same round. Absent for singles, which are
+    /// what is compared with, for void rows, and where no single has a valid trial.
+    pub gain_over_best_single: Option<f64>,
+    /// The same with its interval.
+    pub gain_over_best_single_interval: Option<Interval>,
+    /// The best single processor.
+    pub best_single: Option<String>,
+    /// Throughput over that of each single processor.
+    pub gain_over: BTreeMap<String, f64>,
+    /// The same with intervals.
+    pub gain_over_intervals: BTreeMap<String, Interval>,
+    /// Frames a second by the profile. Absent where there was none.
+    pub predicted_fps: Option<f64>,
+    /// Predicted over measured, less one: 0.1 is predicted 10 % too fast.
+    pub prediction_error: Option<f64>,
+    /// Measured frames a second over those of the slowest stage by itself, of replicates over the sum of all; median
+    /// over the trials. Absent where the stages were not timed by themselves.
+    pub pipeline_efficiency: Option<f64>,
+    /// The stages.
+    pub stages: Vec<StageSection>,
+    /// Whether the figures count.
+    pub verdict: Verdict,
+    /// What is to be known of them.
+    pub reasons: Vec<Reason>,
+}
+
+/// A figure and how far it may be off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Interval {
+    /// The figure.
+    pub point: f64,
+    /// Lower end; absent with a single trial.
+    pub lo: Option<f64>,
+    /// Upper end; absent with a single trial.
+    pub hi: Option<f64>,
+}
+
+impl From<domain::Interval> for Interval {
+    fn from(interval: domain::Interval) -> Self {
+        Self { point: interval.point, lo: interval.lo, hi: interval.hi }
+    }
+}
+
+impl Interval {
+    /// Half its width as a share of the point.
+    pub fn precision(&self) -> Option<f64> {
+        Some(0.5 * (self.hi? - self.lo?) / self.point)
+    }
+}
+
+/// Latency in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Latency {
+    /// Half of the frames took no longer.
+    pub p50: f64,
+    /// 99 of 100 frames took no longer.
+    pub p99: f64,
+}
+
+/// A stage. Shares are of the window's time, medians over the trials.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct StageSection {
+    /// Its processor.
+    pub processor: String,
+    /// First unit.
+    pub first_unit: usize,
+    /// One past the last unit.
+    pub end_unit: usize,
+    /// Name of the first unit.
+    pub first: String,
+    /// Name of the last unit.
+    pub last: String,
+    /// Share of time inside the stage library.
+    pub busy: Option<f64>,
+    /// Share of time waiting for a frame.
+    pub waiting_input: Option<f64>,
+    /// Share of time waiting for a place to put one.
+    pub waiting_output: Option<f64>,
+    /// Time of a frame with the other processors idle, in ms.
+    pub isolated_ms: Option<f64>,
+    /// Time of a frame by the profile, in ms.
+    pub predicted_ms: Option<f64>,
+}
+
+/// Whether figures count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// They do.
+    Valid,
+    /// They do not, and enter nothing else.
+    Void,
+}
+
+/// Something a reader must know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reason {
+    /// Short name of the rule that found it; it never changes.
+    pub code: String,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What was seen.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// How much a reason weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The figures count all the same.
+    Warn,
+    /// What it was found in does not count.
+    Void,
+}
+
+/// Gain of a kind of schedule over the best single processor.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Summary {
+    /// `pipeline` or `replicate`.
+    pub kind: String,
+    /// Networks with a valid schedule of this kind; of each the best counts.
+    pub networks: usize,
+    /// Geometric mean of the gains.
+    pub gain_geometric_mean: f64,
+    /// The least of them.
+    pub gain_least: f64,
+    /// The greatest of them.
+    pub gain_greatest: f64,
+}

@@ -1,0 +1,138 @@
+//! A table a network, for reading.
+
+use super::cells::{self, or_absent};
+use super::notes::{self, Note};
+use super::rows::{Report, Row};
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
+
+/// Columns that a report fits unless it may be wider.
+const WIDTH: usize = 100;
+
+/// The report as text without colours.
+pub(super) fn render(report: &Report, wide: bool) -> String {
+    let mut out = cells::heading(report).map(|line| wrapped(&line, WIDTH, 2)).join("");
+    let mut shown: Vec<&str> = Vec::new();
+    for row in &report.rows {
+        if shown.contains(&row.network.as_str()) {
+            continue;
+        }
+        shown.push(&row.network);
+        let rows: Vec<&Row> = report.rows.iter().filter(|other| other.network == row.network).collect();
+        out += &format!("\n{} ({})\n", row.network, cells::network(report, &row.network));
+        out += &table(&rows, wide);
+    }
+    if report.rows.is_empty() {
+        out += "\nno schedule was planned in this run\n";
+    }
+    out += &legend(report);
+    for note in notes::notes(report) {
+        out += "\n";
+        out += &noted(&note);
+    }
+    let summary = cells::summary(report);
+    if !summary.is_empty() {
+        out += "\n";
+        out += &summary.iter().map(|sentence| wrapped(sentence, WIDTH, 2)).collect::<String>();
+    }
+    out
+}
+
+fn table(rows: &[&Row], wide: bool) -> String {
+    let mut builder = Builder::default();
+    let gain = "gain over\nbest single";
+    builder.push_record([
+        "schedule",
+        "frames/s",
+        gain,
+        "predicted",
+        "effi-\nciency",
+        "busy",
+        "latency ms\np50 / p99",
+        "mJ/\nframe",
+        "verdict",
+    ]);
+    for row in rows {
+        let throughput = row.throughput_fps.as_ref();
+        let gain = row.gain_over_best_single_interval.as_ref();
+        let (label, busy, throughput, gain) = if wide {
+            (
+                row.schedule.clone(),
+                cells::busy(row).join(" "),
+                throughput.map(|interval| cells::with_ends(interval, "")),
+                gain.map(|interval| cells::with_ends(interval, "×")),
+            )
+        } else {
+            (
+                cells::stage_lines(row).join("\n"),
+                cells::busy(row).join("\n"),
+                throughput.map(cells::with_precision),
+                cells::gain(row),
+            )
+        };
+        builder.push_record([
+            label,
+            or_absent(throughput),
+            or_absent(gain),
+            or_absent(cells::predicted(row)),
+            or_absent(cells::efficiency(row)),
+            busy,
+            or_absent(cells::latency(row)),
+            or_absent(row.energy_mj_per_frame.as_ref().map(|energy| cells::number(energy.point))),
+            cells::verdict(row),
+        ]);
+    }
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::new(1..8), Alignment::right())
+        .modify(Rows::first(), Alignment::bottom());
+    let lines = table.to_string();
+    lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// What the dashes and the columns mean.
+fn legend(report: &Report) -> String {
+    let mut out = String::new();
+    if let Some(trials) = report.rows.iter().map(|row| row.trials).max() {
+        let frames = "frames/s: median over the trials and half the width of its interval";
+        let text = format!(
+            "{frames} ({trials} trials a schedule at most); predicted: by the profile, and how far that is off; \
+             efficiency: share of the rate of the slowest stage by itself; busy: share of time each stage works."
+        );
+        out += "\n";
+        out += &wrapped(&text, WIDTH, 0);
+    }
+    for reason in notes::energy(report) {
+        out += &wrapped(&format!("{} mJ/frame: {reason}", cells::ABSENT), WIDTH, 2);
+    }
+    out
+}
+
+fn noted(note: &Note) -> String {
+    let remedy = if note.remedy.is_empty() { String::new() } else { format!("; {}", note.remedy) };
+    wrapped(&format!("{}: {}: {}{remedy}", note.label, note.place, note.text), WIDTH, 2)
+}
+
+/// A paragraph in lines of at most so many characters, all but the first indented. A word that is longer stays whole.
+fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            out += "\n";
+            out += &" ".repeat(indent);
+            used = indent;
+        } else if used > 0 {
+            out += " ";
+            used += 1;
+        }
+        out += word;
+        used += length;
+    }
+    out + "\n"
+}
