@@ -2,9 +2,10 @@
 
 The network `net` of the tests, on frames of shape (1, 3, 16, 16):
 
-    a = relu(conv(x, w0));  b = relu(a) * 2;  c = conv(b, w1);  y = a + c;  z = mean of c over its last axis
+    a = relu(conv(x, w0));  b = relu(a) * 2;  c = conv(b, w1)
+    y = a + c;  z = mean of c over its last axis
 
-and its stages: `head` (x -> a, b), `middle` (b -> c), `tail` (a, c -> y, z), so that `a` skips `middle`.
+and its stages: `head` (x -> a, b), `middle` (b -> c), `tail` (a, c -> y, z): `a` skips `middle`.
 manifest.json tells shapes, weights and kernel calls of every library.
 """
 
@@ -28,7 +29,7 @@ Tensors = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Random:
-    """The runner's generator for frames (xoshiro256++), written a second time to check the first."""
+    """The runner's generator for frames (xoshiro256++), written again to check the first."""
 
     def __init__(self, seed: int, stream: int) -> None:
         split = self.mix(seed) ^ self.mix(~stream & MASK)
@@ -164,7 +165,9 @@ def net(maker: Maker) -> None:
     def tail(b: relax.BlockBuilder, a: relax.Var, c: relax.Var) -> list[relax.Expr]:
         return [b.emit(relax.op.add(a, c)), b.emit(relax.op.mean(c, axis=3))]
 
-    def whole(b: relax.BlockBuilder, x: relax.Var, w0: relax.Var, w1: relax.Var) -> list[relax.Expr]:
+    def whole(
+        b: relax.BlockBuilder, x: relax.Var, w0: relax.Var, w1: relax.Var
+    ) -> list[relax.Expr]:
         a, of_b = head(b, x, w0)
         return tail(b, a, middle(b, of_b, w1)[0])
 
@@ -219,6 +222,12 @@ def busy(maker: Maker) -> None:
 
     maker.stage("busy", {"x": square}, {"y": square}, [], multiply)
     maker.stage("busy_again", {"y": square}, {"z": square}, [], multiply)
+
+    def relu(b: relax.BlockBuilder, x: relax.Var) -> list[relax.Expr]:
+        return [b.emit(relax.op.nn.relu(x))]
+
+    maker.stage("light", {"x": square}, {"y": square}, [], relu)
+    maker.stage("light_after", {"y": square}, {"z": square}, [], relu)
 
     def product(x: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, 160), "k")

@@ -4,7 +4,9 @@
 
 mod rig;
 
-use protocol::{Event, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Trial};
+use protocol::{
+    Binding, Event, Fault, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Transfer, Trial,
+};
 use rig::{Runner, stages, threads_of, trial, two_cpus};
 
 /// What holds of every trial.
@@ -184,7 +186,33 @@ fn a_profile_tells_the_kernels_in_order() {
     short.calls.pop();
     for wrong in [swapped, short] {
         let (fault, message) = runner.fails(&Request::Profile(wrong));
-        assert_eq!(fault, protocol::Fault::StageLibrary);
+        assert_eq!(fault, Fault::StageLibrary);
         assert!(message.contains("kernel call"), "{message}");
     }
+}
+
+#[test]
+fn a_hand_over_is_timed_for_every_size_and_round() {
+    let (first, second) = two_cpus();
+    let binding = |cpu| Binding { processor: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
+    let sizes = vec![0, 100, 1 << 20];
+    let request =
+        Transfer { id: 6, from: binding(first), to: binding(second), sizes: sizes.clone(), rounds: 7 };
+    let mut runner = Runner::start();
+    match runner.ask(&Request::Transfer(request.clone())) {
+        Event::Transferred(found) => {
+            assert_eq!(found.id, 6);
+            assert_eq!(found.sizes.iter().map(|size| size.bytes).collect::<Vec<_>>(), sizes);
+            assert!(found.sizes.iter().all(|size| size.first_ns.len() == 7 && size.again_ns.len() == 7));
+            assert!(found.sizes[2].first_ns.iter().all(|time| *time > 1000), "{:?}", found.sizes[2]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let wrong = [
+        Transfer { to: binding(999), ..request.clone() },
+        Transfer { rounds: 0, ..request.clone() },
+        Transfer { sizes: vec![u64::MAX], ..request },
+    ];
+    let faults: Vec<_> = wrong.into_iter().map(|wrong| runner.fails(&Request::Transfer(wrong)).0).collect();
+    assert_eq!(faults, [Fault::Affinity, Fault::Request, Fault::Request]);
 }
