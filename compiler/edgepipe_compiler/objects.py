@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tvm
@@ -37,9 +38,12 @@ class Objects:
         wanted = list(dict.fromkeys(names))
         paths = []
         progress(0, len(wanted))
-        for done, name in enumerate(wanted):
-            paths.append(self._object(name, functions[name]))
-            progress(done + 1, len(wanted))
+        # TVM lets go of Python's lock while it works.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            made = pool.map(lambda name: self._object(name, functions[name]), wanted)
+            for path in made:
+                paths.append(path)
+                progress(len(paths), len(wanted))
         return paths
 
     def _object(self, name: str, function: tirx.PrimFunc) -> Path:

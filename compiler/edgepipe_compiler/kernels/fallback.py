@@ -118,7 +118,7 @@ def _argument(
     known: dict[object, Value | Weight | list[Value]], item: object
 ) -> Value | Weight:
     if isinstance(item, tvm.ir.GenericConst):
-        return Weight(np.ascontiguousarray(item.data.numpy()))
+        return Weight(np.ascontiguousarray(item.value.numpy()))
     found = known[item]
     assert not isinstance(found, list), "a tuple is no argument"
     return found
