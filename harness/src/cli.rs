@@ -20,6 +20,9 @@ pub struct Cli {
     /// The runner for this machine.
     #[arg(long, hide = true)]
     pub runner: PathBuf,
+    /// Keep or read results in this file instead of results/results.db.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub database: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -99,9 +102,6 @@ pub struct Report {
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     pub format: Format,
-    /// Another database than results/results.db.
-    #[arg(long, value_name = "FILE")]
-    pub database: Option<PathBuf>,
 }
 
 /// Formats of the report.

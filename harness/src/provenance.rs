@@ -1,5 +1,6 @@
 //! Everything needed to repeat a run, besides its configuration.
 
+use crate::compiler::CompilerVersions;
 use crate::store::{Revision, Versions};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -47,25 +48,24 @@ impl Provenance {
     }
 
     /// The versions in the store's words.
-    pub fn versions(&self) -> Versions {
+    pub fn versions(&self, compiler: Option<CompilerVersions>) -> Versions {
+        let (tvm, llvm, python) = match compiler {
+            Some(found) => (Some(found.tvm), Some(found.llvm), Some(found.python)),
+            None => (None, None, None),
+        };
         Versions {
             harness: self.harness.clone(),
             runner: Some(self.runner.clone()),
             protocol: self.protocol,
-            tvm: self.package("apache-tvm").map(str::to_owned),
-            llvm: None,
-            python: None,
+            tvm,
+            llvm,
+            python,
         }
     }
 
     /// The revision in the store's words.
     pub fn revision(&self) -> Option<Revision> {
         Some(Revision { commit: self.git_revision.clone()?, dirty: self.git_dirty? })
-    }
-
-    /// Version of a pinned package, for example `apache-tvm`.
-    pub fn package(&self, name: &str) -> Option<&str> {
-        self.packages.iter().find_map(|pin| pin.strip_prefix(name)?.strip_prefix("=="))
     }
 }
 

@@ -20,7 +20,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         state: cli.state.clone(),
         python: cli.python.clone(),
         runner: cli.runner.clone(),
-        database: cli.root.join("results/results.db"),
+        database: cli.database.clone().unwrap_or_else(|| cli.root.join("results/results.db")),
     };
     match &cli.verb {
         Verb::Bench(options) => bench(paths, options),
@@ -125,7 +125,7 @@ fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
 }
 
 fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
-    let database = options.database.as_ref().unwrap_or(&paths.database);
+    let database = &paths.database;
     let store = Store::open(database, Access::ReadOnly).map_err(store_failure)?;
     if options.list {
         return list(&store);

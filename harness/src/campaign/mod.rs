@@ -278,7 +278,7 @@ impl Campaign {
             configuration: self.loaded.to_yaml().ending(Exit::Bug)?,
             seed: self.loaded.experiment.seed,
             rounds: self.loaded.experiment.trials,
-            versions: provenance.versions(),
+            versions: provenance.versions(self.workshop.compiler.versions(&self.workshop.cache)),
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
         };

@@ -4,6 +4,8 @@
 //! schedule by schedule, both in an order drawn anew each round. So drift hits all alike, and no schedule always
 //! runs after the same other.
 
+use domain::SplitMix64;
+
 /// Place of a trial in the campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -17,7 +19,7 @@ pub(super) struct Slot {
 
 /// All trials in order; `schedules[n]` is the number of schedules of network `n`.
 pub(super) fn interleaved(schedules: &[usize], rounds: u32, seed: u64) -> Vec<Slot> {
-    let mut random = SplitMix64(seed);
+    let mut random = SplitMix64::new(seed);
     let mut slots = Vec::new();
     for round in 0..rounds {
         let mut networks: Vec<usize> = (0..schedules.len()).collect();
@@ -29,27 +31,6 @@ pub(super) fn interleaved(schedules: &[usize], rounds: u32, seed: u64) -> Vec<Sl
         }
     }
     slots
-}
-
-/// Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher and Yates. The modulo's bias is below 2^-50 for any list that fits a campaign.
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = self.next() % (last as u64 + 1);
-            items.swap(last, usize::try_from(other).unwrap_or(last));
-        }
-    }
 }
 
 #[cfg(test)]

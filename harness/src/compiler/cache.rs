@@ -85,6 +85,11 @@ impl Cache {
         Ok(Self { folder, compiler: hexadecimal(&hash.finalize()) })
     }
 
+    /// Where the versions of this very compiler are kept.
+    pub fn versions_file(&self) -> PathBuf {
+        self.folder.join(format!("versions-{}.json", &self.compiler[..24]))
+    }
+
     /// sha256 of what a network is made from: its file, or its name in the zoo and the compiler that builds it.
     ///
     /// # Errors

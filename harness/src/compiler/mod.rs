@@ -135,7 +135,39 @@ pub enum JobProgress {
     },
 }
 
+/// Versions of what compiles, as the compiler tells them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompilerVersions {
+    /// Of Apache TVM.
+    pub tvm: String,
+    /// Of LLVM within it.
+    pub llvm: String,
+    /// Of Python.
+    pub python: String,
+}
+
 impl Compiler {
+    /// Versions of what compiles. Asking takes a second, so the answer is kept for as long as `cache` stands for the
+    /// same compiler.
+    pub fn versions(&self, cache: &Cache) -> Option<CompilerVersions> {
+        let kept = cache.versions_file();
+        if let Some(versions) = fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Some(versions);
+        }
+        let output = Command::new(&self.python)
+            .args(["-m", "edgepipe_compiler", "--versions"])
+            .env("PYTHONPATH", self.root.join("compiler"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let versions: CompilerVersions = serde_json::from_slice(&output.stdout).ok()?;
+        // Where it cannot be kept it is asked for again next time.
+        let _ = fs::create_dir_all(kept.parent()?)
+            .and_then(|()| fs::write(&kept, serde_json::to_vec(&versions).unwrap_or_default()));
+        Some(versions)
+    }
+
     /// Compiles all jobs, as many at a time as CPUs and memory allow. All are tried; the results come in the order
     /// of the jobs.
     pub fn compile(
