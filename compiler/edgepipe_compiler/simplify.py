@@ -20,6 +20,7 @@ def simplify(graph: Graph) -> None:
         graphs.infer_shapes(graph)
         if not (_fold_constants(graph) | _remove_no_ops(graph)):
             break
+    _drop_empty_inputs(graph)
     _fold_batch_norms(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
@@ -125,6 +126,14 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
     return node.op in ("Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand") and (
         same is not None and same == after
     )
+
+
+def _drop_empty_inputs(graph: Graph) -> None:
+    """An empty tensor stood for an absent input of Resize until ONNX allowed to leave it out."""
+    for node in graph.nodes:
+        if node.op == "Resize":
+            empty = {name for name in node.inputs if name and 0 in graph.tensor(name).shape}
+            node.inputs = ["" if name in empty else name for name in node.inputs]
 
 
 def _fold_batch_norms(graph: Graph) -> None:
