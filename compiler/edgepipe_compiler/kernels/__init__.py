@@ -12,7 +12,18 @@ from tvm import te
 
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit
-from . import convolution, dense, depthwise, elementwise, emit, fallback, layout, pooling, reshape
+from . import (
+    concat,
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    emit,
+    fallback,
+    layout,
+    pooling,
+    reshape,
+)
 from .epilogue import Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed
@@ -31,9 +42,7 @@ __all__ = [
 ]
 
 
-def lower(
-    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
-) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
@@ -42,7 +51,7 @@ def lower(
         if anchor.op == "Conv":
             rules = [
                 lambda: depthwise.lower(graph, unit, target),
-                lambda: convolution.lower(graph, unit, target),
+                lambda: convolution.lower(graph, unit, target, native),
             ]
         elif anchor.op in ("MaxPool", "AveragePool") or pooling.is_global(graph, anchor):
             rules = [lambda: pooling.lower(graph, unit, target)]
@@ -51,7 +60,7 @@ def lower(
         elif anchor.op in SHAPE_ONLY:
             rules = [lambda: reshape.lower(graph, unit, target, native)]
         elif anchor.op == "Concat":
-            rules = [lambda: elementwise.lower_concat(graph, unit, target, native)]
+            rules = [lambda: concat.lower(graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
     for rule in rules:

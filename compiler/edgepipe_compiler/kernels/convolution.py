@@ -25,8 +25,8 @@ from .tiling import Tile
 from .windows import Run, Taps, Window
 from .writer import Index, Writer, ramp
 
-# Multiply-adds written out for one kind of tile inside its innermost loop, and in a whole function.
-UNROLLED, LARGEST = 112, 6000
+# Multiply-adds written out in a whole function.
+LARGEST = 6000
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Sum:
     per_block: bool
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers a unit whose anchor is a convolution."""
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     window = windows.resolve(conv, source, result, weight.shape[2:])
     groups, lanes = conv.attributes.get("group", 1), target.lanes
-    plain_input = groups == 1 and source.shape[1] < lanes
+    plain_input = (
+        native.get(conv.inputs[0], PLAIN) == PLAIN and groups == 1 and source.shape[1] < lanes
+    )
     layout = PLAIN if plain_input else packed(lanes)
     added, array = _sum_and_weight(weight, groups, lanes, plain_input)
 
@@ -61,7 +63,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         (rows, columns),
         1 if added.per_block else blocks,
         (kw, window.stride[1] if window.dilation[1] == 1 else kw),
-        added.span * added.lanes * kh,
+        (added.lanes, added.span * kh),
         array.nbytes // blocks,
     )
     array = _order_weight(array, tile)
@@ -83,7 +85,19 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if flat:
         column_taps, row_taps = [(0, 1)] * columns, [(0, 1)]
     body = _Body(
-        target, window, tile, added, plain_input, flat, width, source.shape[2], data, kernel, shift, out, after
+        target,
+        window,
+        tile,
+        added,
+        plain_input,
+        flat,
+        width,
+        source.shape[2],
+        data,
+        kernel,
+        shift,
+        out,
+        after,
     )
     row_runs = _row_runs(row_taps, tile, kh)
     column_runs = windows.runs(column_taps, tile.columns)
@@ -192,7 +206,9 @@ class _Body:
     def _unroll(self, products: int) -> int:
         """Input lanes written out in the innermost loop."""
         together = min(self.tile.taps, self.window.kernel[1])
-        most = max(1, UNROLLED // (products * together))
+        most = max(1, tiling.UNROLLED // (products * together))
+        if self.plain_input and together < self.window.kernel[1]:
+            return 1
         return tiling.divisor(self.sum.lanes, min(8, most))
 
     def write(
@@ -216,7 +232,9 @@ class _Body:
         if self.target.threads > 1:
             with w.loop("task", batch * groups * tiles, parallel=True) as task:
                 place, group = task % tiles, task // tiles % groups
-                self._row_tile(w, task // (groups * tiles), group, place, runs, row_runs, column_runs)
+                self._row_tile(
+                    w, task // (groups * tiles), group, place, runs, row_runs, column_runs
+                )
         else:
             with w.loop("n", batch) as n:
                 first, second = ("y", "c") if rows_outside else ("c", "y")
@@ -330,7 +348,11 @@ class _Body:
         sums: dict[tuple[int, tuple[int, int]], tirx.Buffer],
     ) -> None:
         """Adds the products of one window row and one block of input channels."""
-        (sh, sw), (dh, dw), (top, left) = self.window.stride, self.window.dilation, self.window.begin
+        (sh, sw), (dh, dw), (top, left) = (
+            self.window.stride,
+            self.window.dilation,
+            self.window.begin,
+        )
         unroll = self._unroll(self.tile.blocks * len(pixels))
         for begin in range(0, self.window.kernel[1], self.tile.taps):
             # Pixels and window columns that see each input value.
@@ -351,7 +373,9 @@ class _Body:
                         if self.flat:
                             row, place = 0, x + column
                         source = self.sum.first(group) + rc
-                        index = (n, rv, row, place) if self.plain_input else (n, source, row, place, rv)
+                        index = (
+                            (n, rv, row, place) if self.plain_input else (n, source, row, place, rv)
+                        )
                         self._multiply(w, self.data[index], seen[r, column], weights, sums)
 
     def _weights(

@@ -1,23 +1,30 @@
-"""Fully connected layers: a matrix of weights packed into blocks of output lanes.
+"""Fully connected layers: a matrix of weights packed into groups of blocks of output lanes.
 
-At batch 1 the weights are read once a frame and memory is the limit, so they are streamed in order, with
-several blocks at a time to have enough multiply-adds in flight. A flatten before the layer costs nothing:
-the rows of the weights are permuted so that packed images are read in the order they lie in memory.
+At batch 1 the weights are read once a frame and memory is the limit, so they lie in the order in which
+they are read, several blocks side by side to have enough multiply-adds in flight. Rows of a batch share
+them. A flatten before the layer costs nothing: the rows of the weights are permuted so that packed images
+are read in the order they lie in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
-from tvm import te, tirx
+from tvm import tirx
 
 from ..graph import Graph, Node
 from ..units import SHAPE_ONLY, Unit
-from . import emit, epilogue
-from .emit import inner_loops, unroll_tile
+from . import epilogue, tiling, windows
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape
 from .target import TargetDescription
+from .writer import Index, Writer, ramp
+
+# Elements of the sum added in one turn of the innermost loop.
+UNROLLED = 4
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
@@ -25,66 +32,129 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     flatten = unit.nodes[0] if unit.nodes[0].op in SHAPE_ONLY else None
     product, *rest = unit.nodes[1:] if flatten else unit.nodes
     matrix, bias = _matrix(graph, product)
-    result = graph.tensor(product.outputs[0])
-    rows = graph.tensor(product.inputs[0])
-    if len(rows.shape) != 2 or len(result.shape) != 2:
-        raise Unsupported("matrix product of more than two dimensions")
-    batch, inner = rows.shape
-    lanes = target.lanes
-    operands = Operands(graph, PLAIN)
+    result, read = graph.tensor(product.outputs[0]), graph.tensor(product.inputs[0])
+    if len(read.shape) < 2 or read.dtype != "float32" or result.shape[:-1] != read.shape[:-1]:
+        raise Unsupported("product of something else than rows")
+    lanes, batch = target.lanes, int(np.prod(read.shape[:-1]))
+    operands = Operands(graph, PLAIN, written=True)
     source = (flatten or product).inputs[0]
     tensor = graph.tensor(source)
     layout = native.get(source, PLAIN)
-    order = None
-    if lanes_of(layout) and flatten is not None and len(tensor.shape) == 4:
+    if (
+        lanes_of(layout)
+        and flatten is not None
+        and len(tensor.shape) == 4
+        and tensor.shape[0] == batch
+    ):
         order = _packed_order(tensor.shape, lanes_of(layout))
-    else:
-        layout = PLAIN
-    if tensor.shape[0] != batch:
-        raise Unsupported("flatten over the batch")
-    stored = stored_shape(tensor.shape, layout)
-    data = operands.add(Value(source, layout, stored, "float32"), stored, "float32")
-    depth = int(np.prod(stored[1:]))
-    if order is not None:
-        permuted = np.zeros((depth, matrix.shape[1]), np.float32)
+        permuted = np.zeros(
+            (int(np.prod(stored_shape(tensor.shape, layout)[1:])), matrix.shape[1]), np.float32
+        )
         permuted[order] = matrix
         matrix = permuted
-    array = _pack(matrix, lanes)
+    else:
+        layout = PLAIN
+    stored = stored_shape(tensor.shape, layout)
+    data = operands.add(Value(source, layout, stored, "float32"), stored, "float32")
+    blocks = -(-matrix.shape[1] // lanes)
+    together = _blocks_together(target, blocks, batch)
+    array = _pack(matrix, lanes, together)
     weight = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
-        full = np.zeros(array.shape[0] * lanes, np.float32)
-        full[: bias.size] = bias.reshape(-1)
-        shift = operands.add(Weight(full.reshape(-1, lanes)), (array.shape[0], lanes), "float32")
+        full = np.zeros(array.shape[0] * together * lanes, np.float32)
+        full[: bias.size] = bias
+        shift = operands.add(Weight(full), full.shape, "float32")
     after = epilogue.apply(operands, rest, product.outputs[0], result)
-
-    blocks = array.shape[0]
-    rk = te.reduce_axis((0, depth), name="rk")
-    sums = te.compute(
-        (batch, blocks, lanes),
-        lambda n, c, v: te.sum(data[_unravel(n, rk, stored)] * weight[c, rk, v], axis=[rk]),
-        name="sums",
-    )
-    columns = result.shape[1]
-
-    def finish(n: tirx.Var, j: tirx.Var) -> tirx.Expr:
-        total = sums[n, j // lanes, j % lanes]
-        return after(total if shift is None else total + shift[j // lanes, j % lanes], (n, j))
-
-    out = te.compute((batch, columns), finish, name="finished")
-    s = emit.schedule(operands.placeholders, [out])
-    block = next(size for size in (8, 4, 2, 1) if blocks % size == 0)
-    n, c, v, k = s.get_loops(s.get_sblock("sums"))
-    outer, inside = s.split(c, [None, block])
-    s.reorder(n, outer, k, inside, v)
-    s.vectorize(v)
-    s.unroll(inside)
-    init = s.decompose_reduction(s.get_sblock("sums"), k)
-    unroll_tile(s, inner_loops(s, init, outer))
-    emit.spatial(s, target, "finished")
-    emit.parallel(s, target, [n, outer])
+    out = tirx.decl_buffer(result.shape, "float32", "out")
+    body = _Body(target, data, weight, shift, out, after, together, batch)
+    function = body.write(operands.placeholders)
     value = Value(unit.outputs[0], PLAIN, tuple(result.shape), "float32")
-    return Kernel([Call(s.mod["main"], operands.arguments, [value], "dense")], "dense")
+    return Kernel([Call(function, operands.arguments, [value], "dense")], "dense")
+
+
+@dataclass
+class _Body:
+    """Writes the function. ``together`` blocks of output lanes are computed side by side."""
+
+    target: TargetDescription
+    data: tirx.Buffer
+    weight: tirx.Buffer
+    shift: tirx.Buffer | None
+    out: tirx.Buffer
+    after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
+    together: int
+    batch: int
+
+    def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
+        """The whole function: groups of blocks, the last by itself if it is not full, around rows."""
+        groups, columns = int(self.weight.shape[0]), int(self.out.shape[-1])
+        whole = columns // (self.together * self.target.lanes)
+        w = Writer()
+        if whole:
+            with w.loop("group", whole, parallel=self.target.threads > 1) as group:
+                self._rows(w, group, self.together * self.target.lanes)
+        if whole < groups:
+            self._rows(w, whole, columns - whole * self.together * self.target.lanes)
+        return w.function([*arguments, self.out])
+
+    def _rows(self, w: Writer, group: Index, columns: int) -> None:
+        most = max(1, (self.target.registers - self.together - 2) // self.together)
+        for run in windows.runs([(0, 1)] * self.batch, most):
+            with w.loop("n", run.count) as tile:
+                self._tile(w, group, columns, tile * run.size + run.start, run.size)
+
+    def _tile(self, w: Writer, group: Index, columns: int, n: Index, rows: int) -> None:
+        lanes, depth = self.target.lanes, int(self.weight.shape[1])
+        whole = ramp(0, lanes)
+        blocks = range(-(-columns // lanes))
+        sums = {(b, r): w.local(f"sum{b}_{r}", lanes) for b in blocks for r in range(rows)}
+        first = group * (self.together * lanes)
+        for b in blocks:
+            begin = tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
+            if self.shift is not None:
+                begin = w.bind("bias", self.shift[ramp(first + b * lanes, lanes)])
+            for r in range(rows):
+                w.store(sums[b, r], begin, [whole])
+        unroll = tiling.divisor(depth, UNROLLED)
+        zeros = (0,) * (len(self.data.shape) - 1)
+        with w.loop("k", depth // unroll) as outer:
+            for k in (outer * unroll + step for step in range(unroll)):
+                values = [self.data[(*zeros, (n + r) * depth + k)] for r in range(rows)]
+                vectors = [w.bind("v", tirx.Broadcast(value, lanes)) for value in values]
+                for b in blocks:
+                    weights = w.bind("w", self.weight[group, k, b, whole])
+                    for r in range(rows):
+                        held = sums[b, r]
+                        w.store(held, held[whole] + vectors[r] * weights, [whole])
+        for b in blocks:
+            for r in range(rows):
+                left = min(lanes, columns - b * lanes)
+                places = [ramp(0, lanes)] if left == lanes else list(range(left))
+                for place in places:
+                    # Full vectors at once, the lanes of the last block one by one.
+                    column = first + b * lanes + place
+                    if left == lanes:
+                        column = ramp(first + b * lanes, lanes)
+                    index = (*self._unravel(n + r), column)
+                    value = self.after(sums[b, r][place], index)
+                    w.store(self.out, value, index)
+
+    def _unravel(self, row: Index) -> tuple[Index, ...]:
+        """The leading indices of a row of results."""
+        index: list[Index] = []
+        for extent in reversed([int(extent) for extent in self.out.shape[1:-1]]):
+            index.insert(0, row % extent)
+            row = row // extent
+        return (row, *index)
+
+
+def _blocks_together(target: TargetDescription, blocks: int, batch: int) -> int:
+    """Blocks computed side by side: enough to hide the latency of multiply-adds, and better a divisor of
+    all blocks. Rows of a batch are in flight as well."""
+    most = min(blocks, target.registers // 4 if batch == 1 else max(2, target.registers // 8))
+    even = tiling.divisor(blocks, most)
+    return even if 2 * even >= most else most
 
 
 def _matrix(graph: Graph, product: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -116,19 +186,10 @@ def _packed_order(shape: tuple[int, ...], lanes: int) -> np.ndarray:
     return (((c // lanes) * height + y) * width + x) * lanes + c % lanes
 
 
-def _pack(matrix: np.ndarray, lanes: int) -> np.ndarray:
-    """(blocks, inner, lanes); lanes beyond the columns are 0."""
+def _pack(matrix: np.ndarray, lanes: int, together: int) -> np.ndarray:
+    """(group, inner, block, lanes); what lies beyond the columns is 0."""
     inner, columns = matrix.shape
-    blocks = -(-columns // lanes)
-    full = np.zeros((inner, blocks * lanes), np.float32)
+    groups = -(-columns // (lanes * together))
+    full = np.zeros((inner, groups * together * lanes), np.float32)
     full[:, :columns] = matrix
-    return np.ascontiguousarray(full.reshape(inner, blocks, lanes).transpose(1, 0, 2))
-
-
-def _unravel(n: tirx.Var, k: tirx.Var, stored: tuple[int, ...]) -> tuple[tirx.Expr, ...]:
-    """Index of the k-th element of image n."""
-    index: list[tirx.Expr] = []
-    for extent in reversed(stored[2:]):
-        index.append(k % extent)
-        k = k // extent
-    return (n, k, *reversed(index))
+    return np.ascontiguousarray(full.reshape(inner, groups, together, lanes).transpose(1, 0, 2, 3))

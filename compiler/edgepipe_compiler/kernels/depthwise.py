@@ -36,7 +36,9 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     kernel = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
-        row = np.ascontiguousarray(epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0])
+        row = np.ascontiguousarray(
+            epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
+        )
         shift = operands.add(Weight(row), row.shape, "float32")
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
     shape = stored_shape(result.shape, layout)

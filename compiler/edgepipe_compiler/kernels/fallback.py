@@ -114,9 +114,7 @@ def _alias(
     )
 
 
-def _argument(
-    known: dict[object, Value | Weight | list[Value]], item: object
-) -> Value | Weight:
+def _argument(known: dict[object, Value | Weight | list[Value]], item: object) -> Value | Weight:
     if isinstance(item, tvm.ir.GenericConst):
         return Weight(np.ascontiguousarray(item.value.numpy()))
     found = known[item]

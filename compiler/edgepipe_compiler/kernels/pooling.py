@@ -89,9 +89,9 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
                 w.store(total, total[whole] + data[n, c, rh, place, whole], [whole])
         parts = [total[whole] for total in sums]
         while len(parts) > 1:
-            parts = [first + second for first, second in zip(parts[::2], parts[1::2], strict=False)] + (
-                parts[-1:] if len(parts) % 2 else []
-            )
+            parts = [
+                first + second for first, second in zip(parts[::2], parts[1::2], strict=False)
+            ] + (parts[-1:] if len(parts) % 2 else [])
         index = (n, c, 0, 0, whole)
         w.store(out, after(parts[0] * scale, index), index)
     value = Value(unit.outputs[0], layout, shape, "float32")
@@ -112,9 +112,7 @@ def is_global(graph: Graph, node: Node) -> bool:
     return rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
 
 
-def _reciprocals(
-    pool: Node, source: Tensor, result: Tensor, window: windows.Window
-) -> np.ndarray:
+def _reciprocals(pool: Node, source: Tensor, result: Tensor, window: windows.Window) -> np.ndarray:
     """1 / number of elements each window of an average covers, of shape (rows, columns)."""
     counted = []
     for axis in (0, 1):

@@ -55,7 +55,9 @@ class Sliding:
             with w.loop("task", batch * blocks * (rows // together), parallel=True) as task:
                 image = task // (rows // together)
                 begin = task % (rows // together) if together == 1 else 0
-                self._rows(w, image // blocks, image % blocks, begin, together, row_runs, columns, fixed)
+                self._rows(
+                    w, image // blocks, image % blocks, begin, together, row_runs, columns, fixed
+                )
         else:
             with w.loop("n", batch) as n, w.loop("c", blocks) as c:
                 self._rows(w, n, c, 0, rows, row_runs, columns, fixed)

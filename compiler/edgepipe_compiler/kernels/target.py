@@ -36,4 +36,6 @@ class TargetDescription:
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}
         if self.isa == "neon":
             target["mattr"] = ["+neon"]
+            # Without these a maximum becomes a comparison and a selection, for the sake of NaN and -0.
+            target["fast-math-nnan"] = target["fast-math-nsz"] = True
         return target

@@ -18,6 +18,11 @@ IN_FLIGHT = 8
 BYTES_PER_MULTIPLY_ADD = 16
 # Work of beginning and ending a tile, in multiply-adds: fixed, and for every vector of results.
 TILE_FIXED, TILE_VECTOR = 30.0, 4.0
+# Multiply-adds written out inside the innermost loop, and the cost of one of its turns.
+UNROLLED, TURN = 112, 8.0
+# The code generator writes out short loops whose turns have fewer multiply-adds than this. Then the
+# pieces of a wide window lie side by side, and it keeps input values for the next piece: it spills.
+SMALL_TURN, SPILLED = 60, 1.3
 # Registers left to the code generator; without them it spills.
 SPARE = 2
 
@@ -38,12 +43,12 @@ def convolution(
     results: tuple[int, int],
     blocks: int,
     taps: tuple[int, int],
-    steps: int,
+    steps: tuple[int, int],
     weight_bytes: int,
 ) -> Tile:
     """The tile for an image of ``results`` (rows, columns) in ``blocks`` of output channels. ``taps``
-    are width and stride of the window along a row, ``steps`` how often a row of the window is added;
-    ``weight_bytes`` are the weights of one block."""
+    are width and stride of the window along a row, ``steps`` how often a row of the window is added, in
+    the innermost loop and around it; ``weight_bytes`` are the weights of one block."""
     height, width = results
     candidates = [
         Tile(block, rows, columns, together)
@@ -54,6 +59,7 @@ def convolution(
         for together in range(1, min(taps[0], 4) + 1)
         if block * (rows * columns + together) + 1 + SPARE <= target.registers
     ]
+    is_short = steps[0] < 8
     streamed = weight_bytes > target.l1d_bytes // 2
 
     def cost(tile: Tile) -> float:
@@ -61,8 +67,14 @@ def convolution(
         for rows, row_count in _split(height, tile.rows):
             for columns, column_count in _split(width, tile.columns):
                 step = _step_cost(target, tile, rows, columns, taps, streamed)
+                if (
+                    is_short
+                    and tile.taps < taps[0]
+                    and tile.blocks * columns * tile.taps < SMALL_TURN
+                ):
+                    step *= SPILLED
                 products = tile.blocks * rows * columns
-                one = steps * step + TILE_FIXED + TILE_VECTOR * products
+                one = steps[0] * steps[1] * step + TILE_FIXED + TILE_VECTOR * products
                 total += row_count * column_count * one
         return total * (blocks // tile.blocks)
 
@@ -85,7 +97,8 @@ def _step_cost(
         loads = inputs + tile.blocks * together
         traffic = tile.blocks * together * target.lanes * 4 / BYTES_PER_MULTIPLY_ADD
         busy = max(products, loads, IN_FLIGHT * together)
-        total += count * (busy + 0.25 * loads + (0.5 * traffic if streamed else 0.0))
+        turn = TURN * min(1.0, products / UNROLLED)
+        total += count * (busy + turn + 0.25 * loads + (0.5 * traffic if streamed else 0.0))
     return total
 
 

@@ -1,0 +1,119 @@
+"""Lowers a model unit by unit, runs the kernels, and compares with the ONNX reference evaluator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tvm
+from onnx.reference import ReferenceEvaluator
+
+from edgepipe_compiler import graph as graphs
+from edgepipe_compiler import kernels, simplify, units
+from edgepipe_compiler.kernels import PLAIN, TargetDescription, Value, Weight
+
+LINUX = "x86_64-unknown-linux-gnu"
+MCPU = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}
+NEON = TargetDescription(
+    "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20
+)
+
+
+def runnable() -> list[str]:
+    """Instruction sets of this machine, widest first. The generic one has 4 lanes, as NEON has."""
+    flags = Path("/proc/cpuinfo").read_text().split("\nflags")[1].split("\n")[0].split()
+    found = ["avx512"] if "avx512vl" in flags else []
+    return found + (["avx2"] if "avx2" in flags else []) + ["generic"]
+
+
+def x86(isa: str, threads: int = 1) -> TargetDescription:
+    """A target this machine can run, if ``isa`` is ``runnable``."""
+    return TargetDescription("x86_64", MCPU[isa], isa, LINUX, threads, 32 << 10, 1 << 20)
+
+
+class Lowered:
+    """A model lowered for a target: calls in order, with conversions where layouts differ."""
+
+    def __init__(self, model: onnx.ModelProto, target: TargetDescription) -> None:
+        self.graph = graphs.from_model(model, "model")
+        simplify.simplify(self.graph)
+        self.calls: list[kernels.Call] = []
+        self.rules: list[str] = []
+        self._target = target
+        self._at_hand = {(name, PLAIN): self._plain(name) for name in self.graph.inputs}
+        native = dict.fromkeys(self.graph.inputs, PLAIN)
+        for unit in units.form(self.graph):
+            kernel = kernels.lower(self.graph, unit, target, native)
+            self.rules.append(kernel.rule)
+            for value in kernel.wants:
+                self._provide(value)
+            for call in kernel.calls:
+                self._append(call)
+                native.update((value.name, value.layout) for value in call.results)
+        for name in self.graph.outputs:
+            self._provide(self._plain(name))
+
+    def _plain(self, name: str) -> Value:
+        tensor = self.graph.tensor(name)
+        return Value(name, PLAIN, tensor.shape, tensor.dtype)
+
+    def _append(self, call: kernels.Call) -> None:
+        self.calls.append(call)
+        self._at_hand.update(((value.name, value.layout), value) for value in call.results)
+
+    def _provide(self, wanted: Value) -> None:
+        if (wanted.name, wanted.layout) in self._at_hand:
+            return
+        source = next(value for (name, _), value in self._at_hand.items() if name == wanted.name)
+        logical = self.graph.tensor(wanted.name).shape
+        self._append(kernels.convert(source, wanted.layout, logical, self._target))
+
+    def compile(self) -> object:
+        """The machine code of all calls; function ``f<n>`` is call n."""
+        functions = {
+            f"f{place}": call.function.with_attr("global_symbol", f"f{place}")
+            for place, call in enumerate(self.calls)
+        }
+        target = tvm.target.Target(self._target.tvm_target())
+        return tvm.compile(tvm.IRModule(functions), target=target)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Runs the calls. Memory is filled with large numbers first: lanes that hold no channel must
+        not reach a result, and every element of a result must be written."""
+        library = self.compile().jit()
+        memory = {(name, PLAIN): tvm.runtime.tensor(array) for name, array in inputs.items()}
+        for place, call in enumerate(self.calls):
+            arguments = [
+                tvm.runtime.tensor(np.ascontiguousarray(argument.array))
+                if isinstance(argument, Weight)
+                else memory[argument.name, argument.layout]
+                for argument in call.arguments
+            ]
+            for value in call.results:
+                fill = np.full(value.shape, 12345, value.dtype)
+                memory[value.name, value.layout] = tvm.runtime.tensor(fill)
+                arguments.append(memory[value.name, value.layout])
+            library[f"f{place}"](*arguments)
+        return [memory[name, PLAIN].numpy() for name in self.graph.outputs]
+
+
+def check(model: onnx.ModelProto, rules: list[str] | None, target: TargetDescription) -> None:
+    """The units are lowered by ``rules`` (None: by any but the fallback) and compute what the reference
+    evaluator computes."""
+    random = np.random.default_rng(7)
+    inputs = {
+        item.name: random.standard_normal(
+            [dim.dim_value for dim in item.type.tensor_type.shape.dim]
+        ).astype(np.float32)
+        for item in model.graph.input
+    }
+    # Lowering takes the constants out of the model.
+    expected = ReferenceEvaluator(model).run(None, inputs)
+    lowered = Lowered(model, target)
+    assert rules is None or lowered.rules == rules
+    assert "fallback" not in lowered.rules
+    for made, wanted in zip(lowered.run(inputs), expected, strict=True):
+        assert made.shape == wanted.shape
+        scale = max(float(np.abs(wanted).max()), 1e-6)
+        assert float(np.abs(made - wanted).max()) <= 1e-4 * scale

@@ -1,0 +1,193 @@
+"""Each rule and family of shapes: the rule is chosen, and its result is right for every vector width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from kernels.lowered import NEON, Lowered, check, runnable, x86
+from operator_net import Net
+
+Case = tuple[list[str], Callable[[Net], str]]
+WIDEST = runnable()[0]
+CONV, DEPTHWISE, POOL = "convolution", "depthwise", "pooling"
+
+
+def conv(
+    made: int, *shape: int, kernel: tuple[int, int], **attributes: object
+) -> Callable[[Net], str]:
+    return lambda net: net.conv(net.input(*shape), made, shape[1], *kernel, **attributes)
+
+
+def one(op: str, *shape: int, **attributes: object) -> Callable[[Net], str]:
+    return lambda net: net.op(op, net.input(*shape), **attributes)
+
+
+def residual(net: Net) -> str:
+    x = net.op("Relu", net.input(1, 24, 9, 10))
+    y = net.op("Relu", net.conv(x, 24, 24, 3, 3, pads=[1] * 4))
+    return net.op("Relu", net.op("Add", net.conv(y, 24, 24, 1, 1), x))
+
+
+def gated(net: Net) -> str:
+    x = net.conv(net.input(1, 20, 6, 5), 36, 20, 1, 1)
+    return net.op("Mul", x, net.op("Sigmoid", x))
+
+
+def hard_swish(net: Net) -> str:
+    return net.op("HardSwish", net.conv(net.input(1, 20, 6, 5), 36, 20, 3, 3, pads=[1] * 4))
+
+
+def concatenated(*channels: int) -> Callable[[Net], str]:
+    def write(net: Net) -> str:
+        x = net.input(1, 8, 7, 5)
+        parts = [net.op("Relu", net.conv(x, made, 8, 1, 1)) for made in channels]
+        return net.op("Concat", *parts, axis=1)
+
+    return write
+
+
+def classifier(batch: int, channels: int) -> Callable[[Net], str]:
+    def write(net: Net) -> str:
+        x = net.conv(net.input(batch, 16, 6, 7), channels, 16, 3, 3)
+        x = net.op("Flatten", net.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2]))
+        x = net.op(
+            "Relu", net.op("Gemm", x, net.weight(37, channels * 4), net.vector(37), transB=1)
+        )
+        return net.op("MatMul", x, net.weight(37, 50))
+
+    return write
+
+
+def squeezed(net: Net) -> str:
+    x = net.conv(net.input(1, 16, 8, 8), 40, 16, 3, 3, pads=[1] * 4)
+    gate = net.op("GlobalAveragePool", x)
+    gate = net.op("Relu", net.conv(gate, 12, 40, 1, 1))
+    gate = net.op("HardSigmoid", net.conv(gate, 40, 12, 1, 1))
+    return net.op("Mul", x, gate)
+
+
+def divided(net: Net) -> str:
+    x = net.conv(net.input(1, 16, 5, 5), 18, 16, 1, 1)
+    below = net.constant(np.linspace(1, 2, 18, dtype=np.float32).reshape(1, 18, 1, 1))
+    return net.conv(net.op("Div", x, below), 6, 18, 3, 3)
+
+
+CASES: dict[str, Case] = {
+    "first 3x3": (["first_convolution"], conv(34, 1, 3, 21, 19, kernel=(3, 3), pads=[1] * 4)),
+    "first 3x3/2": (["first_convolution"], conv(32, 2, 3, 24, 25, kernel=(3, 3), strides=[2, 2])),
+    "first 7x7/2": (
+        ["first_convolution"],
+        conv(64, 1, 3, 40, 36, kernel=(7, 7), strides=[2, 2], pads=[3] * 4),
+    ),
+    "first 11x11/4": (
+        ["first_convolution"],
+        conv(24, 1, 3, 51, 47, kernel=(11, 11), strides=[4, 4], pads=[2] * 4),
+    ),
+    "first gray": (["first_convolution"], conv(8, 1, 1, 9, 9, kernel=(5, 5), pads=[2] * 4)),
+    "3x3": ([CONV], conv(64, 1, 32, 28, 28, kernel=(3, 3), pads=[1] * 4)),
+    "3x3 odd": ([CONV], conv(50, 2, 19, 13, 30, kernel=(3, 3), pads=[1] * 4)),
+    "3x3/2": ([CONV], conv(32, 1, 32, 15, 14, kernel=(3, 3), strides=[2, 2], pads=[1] * 4)),
+    "3x3 narrow": ([CONV], conv(32, 1, 48, 7, 7, kernel=(3, 3), pads=[1] * 4)),
+    "3x3 narrower than the window": ([CONV], conv(16, 1, 16, 2, 1, kernel=(3, 3), pads=[1] * 4)),
+    "3x3 dilated": (
+        [CONV],
+        conv(16, 1, 16, 14, 14, kernel=(3, 3), dilations=[6, 5], pads=[6, 5, 6, 5]),
+    ),
+    "3x3 dilated, strided": (
+        [CONV],
+        conv(16, 1, 16, 17, 15, kernel=(3, 3), dilations=[2, 3], strides=[3, 2], pads=[2, 3, 1, 0]),
+    ),
+    "asymmetric": ([CONV], conv(16, 1, 16, 9, 12, kernel=(4, 2), pads=[2, 0, 1, 1])),
+    "padded past the window": ([CONV], conv(16, 1, 16, 5, 5, kernel=(2, 2), pads=[3] * 4)),
+    "1x7": ([CONV], conv(32, 1, 32, 17, 17, kernel=(1, 7), pads=[0, 3, 0, 3])),
+    "7x1": ([CONV], conv(32, 1, 32, 17, 17, kernel=(7, 1), pads=[3, 0, 3, 0])),
+    "same upper": (
+        [CONV],
+        conv(16, 1, 16, 8, 7, kernel=(3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
+    ),
+    "1x1": ([CONV], conv(96, 1, 64, 14, 14, kernel=(1, 1))),
+    "1x1 odd": ([CONV], conv(51, 3, 23, 7, 5, kernel=(1, 1))),
+    "1x1/2": ([CONV], conv(32, 1, 32, 15, 15, kernel=(1, 1), strides=[2, 2])),
+    "1x1 padded": ([CONV], conv(16, 1, 16, 4, 4, kernel=(1, 1), pads=[1] * 4)),
+    "one pixel": ([CONV], conv(24, 1, 40, 1, 1, kernel=(1, 1))),
+    "whole groups": ([CONV], conv(64, 1, 64, 9, 9, kernel=(3, 3), group=2, pads=[1] * 4)),
+    "thin groups": ([CONV], conv(32, 1, 64, 9, 9, kernel=(3, 3), group=16, pads=[1] * 4)),
+    "odd groups": ([CONV], conv(30, 1, 21, 8, 8, kernel=(3, 3), group=3, pads=[1] * 4)),
+    "depthwise multiplier": ([CONV], conv(40, 1, 20, 8, 8, kernel=(3, 3), group=20)),
+    "depthwise": ([DEPTHWISE], conv(40, 2, 40, 15, 17, kernel=(3, 3), group=40, pads=[1] * 4)),
+    "depthwise/2": (
+        [DEPTHWISE],
+        conv(32, 1, 32, 15, 14, kernel=(5, 5), group=32, strides=[2, 2], pads=[2] * 4),
+    ),
+    "depthwise dilated": (
+        [DEPTHWISE],
+        conv(16, 1, 16, 11, 12, kernel=(3, 3), group=16, dilations=[2, 4], pads=[2, 4, 2, 4]),
+    ),
+    "depthwise 1x1": ([DEPTHWISE], conv(18, 1, 18, 5, 5, kernel=(1, 1), group=18)),
+    "depthwise large": (
+        [DEPTHWISE],
+        conv(16, 1, 16, 20, 21, kernel=(11, 11), group=16, pads=[5] * 4),
+    ),
+    "max pool": (
+        [POOL],
+        one("MaxPool", 1, 20, 13, 14, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+    ),
+    "max pool ceil": (
+        [POOL],
+        one("MaxPool", 2, 16, 11, 12, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+    ),
+    "max pool dilated": (
+        [POOL],
+        one("MaxPool", 1, 16, 9, 9, kernel_shape=[2, 3], dilations=[3, 2]),
+    ),
+    "average pool": ([POOL], one("AveragePool", 1, 20, 9, 10, kernel_shape=[3, 3], pads=[1] * 4)),
+    "average pool with padding": (
+        [POOL],
+        one(
+            "AveragePool", 1, 20, 9, 10, kernel_shape=[3, 2], pads=[1, 0, 1, 1], count_include_pad=1
+        ),
+    ),
+    "global pool": ([POOL], one("GlobalAveragePool", 2, 35, 7, 9)),
+    "global mean": ([POOL], one("ReduceMean", 1, 35, 13, 1, axes=[2, 3])),
+    "residual": (["elementwise", CONV, CONV], residual),
+    "gated": ([CONV], gated),
+    "hard swish": ([CONV], hard_swish),
+    "concat": (["first_convolution"] * 3 + ["concat"], concatenated(16, 32, 20)),
+    "concat split": (["first_convolution"] * 3 + ["concat"], concatenated(5, 18, 7)),
+    "classifier": ([CONV, POOL, "dense", "dense"], classifier(1, 32)),
+    "classifier, batch": ([CONV, POOL, "dense", "dense"], classifier(3, 33)),
+    "squeeze": ([CONV, POOL, CONV, CONV, "elementwise"], squeezed),
+    "divided": ([CONV, CONV], divided),
+}
+
+
+def build(name: str) -> onnx.ModelProto:
+    net = Net()
+    return net.build(CASES[name][1](net))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule(name: str) -> None:
+    check(build(name), CASES[name][0], x86(WIDEST))
+
+
+@pytest.mark.parametrize("isa", runnable()[1:])
+@pytest.mark.parametrize("name", sorted(CASES)[::3])
+def test_rule_with_other_vectors(name: str, isa: str) -> None:
+    check(build(name), None, x86(isa))
+
+
+@pytest.mark.parametrize("name", sorted(CASES)[1::4])
+def test_rule_with_threads(name: str) -> None:
+    check(build(name), CASES[name][0], x86(WIDEST, threads=2))
+
+
+@pytest.mark.parametrize("name", ["3x3", "depthwise", "max pool", "classifier", "first 3x3/2"])
+def test_neon_code_is_generated(name: str) -> None:
+    assembly = Lowered(build(name), NEON).compile().mod.inspect_source("asm")
+    wanted = "fmaxnm" if name == "max pool" else "fmla"
+    assert f"{wanted}\tv" in assembly
