@@ -43,11 +43,11 @@ class Artifacts:
         if _read(self.network) != manifest:
             write_atomically(self.network, text_of(manifest))
 
-    def has_stage(self, stage: StageRange, target: dict[str, Any], schema: int) -> bool:
-        """Whether a stage is there, whole, for this target, with the weights it needs."""
+    def has_stage(self, stage: StageRange, same: dict[str, Any]) -> bool:
+        """Whether a stage is there, whole, with the weights it needs, and its manifest says ``same``."""
         folder = self.stages / stage.folder
         found = _read(folder / "stage.json")
-        if found is None or found.get("schema") != schema or found.get("target") != target:
+        if found is None or any(found.get(key) != item for key, item in same.items()):
             return False
         try:
             end = max((item["offset"] + item["bytes"] for item in found["weights"]), default=0)

@@ -60,8 +60,9 @@ def read(path: Path) -> Job:
 def run(job: Job) -> None:
     """Does what the job asks for; what is there already stays as it is."""
     artifacts = Artifacts(job.out)
-    known = artifacts.known_network(job.name, job.source, SCHEMA)
-    if known is not None and not _missing(job, artifacts, len(known["units"])):
+    source = _source(job)
+    known = artifacts.known_network(job.name, source, SCHEMA)
+    if known is not None and not _missing(job, artifacts, source, len(known["units"])):
         return
     artifacts.prepare()
     events.progress("import", 0, 1)
@@ -71,18 +72,28 @@ def run(job: Job) -> None:
     # Described before lowering, which drops the constants as it goes.
     from . import manifest
 
-    described = manifest.network(graph, network_units, job.source)
-    missing = _missing(job, artifacts, len(network_units))
+    described = manifest.network(graph, network_units, source)
+    missing = _missing(job, artifacts, source, len(network_units))
     if missing:
-        _compile(job, artifacts, graph, network_units, missing)
+        _compile(job, artifacts, graph, network_units, source, missing)
     artifacts.write_network(described)
 
 
-def _missing(job: Job, artifacts: Artifacts, count: int) -> list[StageRange]:
+def _source(job: Job) -> dict[str, str]:
+    """Where the network comes from; of a file, its content too, so that a changed file counts as new."""
+    if "zoo" in job.source:
+        return job.source
+    path = Path(job.source["onnx"])
+    return {"onnx": str(path), "sha256": sha256(path) if path.is_file() else ""}
+
+
+def _missing(
+    job: Job, artifacts: Artifacts, source: dict[str, str], count: int
+) -> list[StageRange]:
     """Stages asked for that are not there."""
     wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
-    target = asdict(job.target)
-    return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, target, SCHEMA)]
+    same = {"schema": SCHEMA, "network": job.name, "source": source, "target": asdict(job.target)}
+    return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, same)]
 
 
 def _import(job: Job) -> Graph:
@@ -96,6 +107,7 @@ def _compile(
     artifacts: Artifacts,
     graph: Graph,
     network_units: list[Unit],
+    source: dict[str, str],
     missing: list[StageRange],
 ) -> None:
     from . import library, manifest
@@ -114,7 +126,7 @@ def _compile(
             path = folder / LIBRARY
             library.build(plan, files, job.target, job.linker, path)
             described: dict[str, Any] = manifest.stage(
-                plan, network, network_units, job.target, LIBRARY, sha256(path)
+                plan, network, network_units, source, LIBRARY, sha256(path)
             )
             write_atomically(folder / "stage.json", text_of(described))
         events.progress("link", done + 1, len(planned))

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import stage as stages
 from .graph import Graph
-from .kernels import TargetDescription, Value
+from .kernels import Value
 from .library import ENTRY
 from .lowering import LoweredNetwork
 from .stage import Stage
@@ -52,7 +52,7 @@ def stage(
     built: Stage,
     network: LoweredNetwork,
     units: Sequence[Unit],
-    target: TargetDescription,
+    source: dict[str, str],
     library: str,
     library_sha256: str,
 ) -> dict[str, Any]:
@@ -65,10 +65,11 @@ def stage(
     return {
         "schema": SCHEMA,
         "network": network.graph.name,
+        "source": source,
         "first_unit": built.range.first,
         "end_unit": built.range.end,
         "boundary": built.range.boundary,
-        "target": asdict(target),
+        "target": asdict(network.target),
         "library": library,
         "library_sha256": library_sha256,
         "entry": ENTRY,

@@ -213,11 +213,14 @@ def _check_static(graph: Graph) -> None:
                     "on the data; export the network with fixed shapes",
                     node.name,
                 )
+    made = {output for node in graph.nodes for output in node.outputs}
     for output in graph.outputs:
-        produced = output in graph.tensors
-        if not produced:
+        if output not in made:
+            what = "is also an input of it" if output in graph.inputs else "is made by no operator"
             raise CompileError(
-                "invalid_onnx", f"failed to read the network {graph.name}: nothing makes {output!r}"
+                "invalid_onnx",
+                f"failed to read the network {graph.name}: its output {output!r} {what}; remove it",
+                output,
             )
 
 

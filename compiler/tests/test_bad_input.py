@@ -77,6 +77,12 @@ def old_opset() -> onnx.ModelProto:
     return net.model(net.op("Relu", "relu", net.input("x", 1, 3)), check=False)
 
 
+def input_as_output() -> onnx.ModelProto:
+    net = models.Net()
+    x = net.input("x", 1, 3, 8, 8)
+    return net.model(net.op("Relu", "relu", x), x, check=False)
+
+
 def no_operator() -> onnx.ModelProto:
     net = models.Net()
     return net.model(net.input("x", 1, 3), check=False)
@@ -94,7 +100,8 @@ MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
     (missing_value, "invalid_onnx", "relu"),
     (wrong_channels, "invalid_onnx", "conv"),
     (old_opset, "invalid_onnx", None),
-    (no_operator, "invalid_onnx", None),
+    (input_as_output, "invalid_onnx", "x"),
+    (no_operator, "invalid_onnx", "x"),
 ]
 
 

@@ -64,7 +64,8 @@ def test_folder_holds_nothing_unfinished(built: tuple) -> None:
 def test_network_manifest(built: tuple) -> None:
     network = read(built[1] / "network.json")
     assert network["schema"] == 1 and network["name"] == "mine" and network["opset"] == 17
-    assert network["source"] == {"onnx": str(built[0])}
+    digest = hashlib.sha256(built[0].read_bytes()).hexdigest()
+    assert network["source"] == {"onnx": str(built[0]), "sha256": digest}
     assert len(network["boundaries"]) == len(network["units"]) + 1
     assert network["boundaries"][0]["tensors"] == [
         {"value": "x", "shape": [1, 3, 12, 12], "dtype": "float32", "bytes": 1728}
@@ -129,6 +130,24 @@ def test_what_is_there_stays(built: tuple, tmp_path: Path) -> None:
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
     assert (out / "weights.bin").stat().st_mtime_ns == weights
     assert (stages[1] / "stage.so").stat().st_size > 1000
+
+
+def test_changed_file_counts_as_new(tmp_path: Path) -> None:
+    """The same path with other weights: stages and weights are made anew."""
+    model = models.long_skip()
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    job_file = str(job(tmp_path, {"onnx": str(path)}, [(0, 1, "plain")], tmp_path / "out"))
+    assert compiler(job_file).code == 0
+    weights = (tmp_path / "out/weights.bin").read_bytes()
+    first = read(tmp_path / "out/stages/0-1-plain/stage.json")
+    bias = model.graph.initializer[1]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(model, path)
+    assert compiler(job_file).code == 0
+    assert (tmp_path / "out/weights.bin").read_bytes() != weights
+    second = read(tmp_path / "out/stages/0-1-plain/stage.json")
+    assert first["source"]["sha256"] != second["source"]["sha256"]
 
 
 def test_weights_do_not_depend_on_the_stages(built: tuple, tmp_path: Path) -> None:

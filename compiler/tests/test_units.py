@@ -94,8 +94,12 @@ PARAMETERS = {
 }
 # Values alive at each cut of the networks whose values pass by units.
 ALIVE = {
-    "many_ends": [["a", "b"], ["b", "early"], ["early", "sum"], ["early", "late"], ["early", "late", "pooled"]],
-    "long_skip": [["x"], ["first.relu"], *[["first.relu", f"middle{i}.relu"] for i in range(3)], ["last"]],
+    "many_ends": [
+        ["a", "b"], ["b", "early"], ["early", "sum"], ["early", "late"], ["early", "late", "pooled"],
+    ],
+    "long_skip": [
+        ["x"], ["first.relu"], *[["first.relu", f"middle{i}.relu"] for i in range(3)], ["last"],
+    ],
 }  # fmt: skip
 
 
