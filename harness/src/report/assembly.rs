@@ -7,7 +7,8 @@ use super::trial::{Bounds, Trial};
 use super::{heading, judgement};
 use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 use domain::{
-    Absence, Confidence, Energy, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput, validity,
+    Absence, Confidence, Energy, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput,
+    validity,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -72,15 +73,15 @@ fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, Sto
         let mut limits = validity::Limits::default();
         let reasons = judgement::outputs(&record, of_schedule, &mut limits);
         let processors = &run.start.processors;
-        let used = processors.iter().filter(|known| {
-            record.schedule.processors().any(|processor| processor.as_str() == known.name)
-        });
+        let used = processors
+            .iter()
+            .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
         let cpus = used.flat_map(|processor| processor.cpus.iter().copied()).collect();
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
         schedules.push(Measurements { record, cpus, trials, failed, limits, reasons });
     }
-    store.each_trial(run, |trial| {
+    store.each_brief_trial(run, |trial| {
         let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
         let taken = match trial.outcome {
             Outcome::Measured(measured) => {

@@ -108,10 +108,10 @@ pub(super) fn heading(report: &Report) -> [String; 3] {
     let models = if models.is_empty() { String::new() } else { format!(" ({})", models.join(", ")) };
     let day = run.begun.replacen('T', " ", 1);
     let day = day.get(..16).unwrap_or(&day);
-    let governor = machine.governor.as_deref().map_or_else(
-        || "governor unknown".to_owned(),
-        |governor| format!("governor {governor}"),
-    );
+    let governor = machine
+        .governor
+        .as_deref()
+        .map_or_else(|| "governor unknown".to_owned(), |governor| format!("governor {governor}"));
     let revision = run.revision.as_deref().map_or_else(
         || "no git revision".to_owned(),
         |commit| {

@@ -57,7 +57,8 @@ fn record(report: &Report, row: &Row) -> [String; 33] {
     let gain = row.gain_over_best_single_interval;
     let gains = row.gain_over.iter().map(|(name, gain)| format!("{name}={}", number(Some(*gain))));
     let of_stages = |figure: fn(&StageSection) -> Option<f64>| {
-        let figures: Vec<String> = row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
+        let figures: Vec<String> =
+            row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
         figures.join(" ")
     };
     let codes: Vec<&str> = row.reasons.iter().map(|reason| reason.code.as_str()).collect();

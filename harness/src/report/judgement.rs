@@ -52,7 +52,8 @@ pub(super) fn outputs<'a>(
     }
     if !compared && schedule.schedule.kind() != Kind::Single {
         let text = "the outputs were not compared with the baseline's".to_owned();
-        let remedy = "go on with --resume, or run again: a schedule counts once its outputs are known to be right";
+        let remedy =
+            "go on with --resume, or run again: a schedule counts once its outputs are known to be right";
         reasons.push(own("outputs_not_compared", Severity::Void, text, remedy));
     }
     for warning in &schedule.warnings {
@@ -69,27 +70,30 @@ pub(super) fn trials<'a>(
     planned: usize,
 ) -> Vec<Reason> {
     let (count, failures) = (measured.len(), failed.len());
-    let mut found: BTreeMap<validity::Code, (validity::Reason, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<_, (&validity::Reason, usize)> = BTreeMap::new();
     for trial in measured {
-        let mut seen = Vec::new();
-        for reason in &trial.reasons {
-            let (worst, trials) = found.entry(reason.code).or_insert_with(|| (reason.clone(), 0));
-            if worst.severity < reason.severity {
-                *worst = reason.clone();
-            }
-            if !seen.contains(&reason.code) {
-                seen.push(reason.code);
-                *trials += 1;
-            }
+        // Of several stages with the same reason one is enough.
+        let of_trial: BTreeMap<_, &validity::Reason> =
+            trial.reasons.iter().rev().map(|reason| ((reason.code, reason.severity), reason)).collect();
+        for (rule, reason) in of_trial {
+            found.entry(rule).or_insert((reason, 0)).1 += 1;
         }
     }
     let mut reasons: Vec<Reason> = found
         .into_values()
-        .map(|(worst, trials)| {
-            let mut reason = reason(worst);
+        .map(|(example, trials)| {
+            let reason = reason(example.clone());
             let example = if trials > 1 { "for example " } else { "" };
-            reason.text = format!("in {trials} of {count} trials: {example}{}", reason.text);
-            reason
+            let text = match reason.severity {
+                Severity::Warn => format!("in {trials} of {count} trials {example}{}", reason.text),
+                Severity::Void if trials == 1 => {
+                    format!("1 of {count} trials does not count: {}", reason.text)
+                }
+                Severity::Void => {
+                    format!("{trials} of {count} trials do not count: {example}{}", reason.text)
+                }
+            };
+            Reason { text, ..reason }
         })
         .collect();
     let messages: Vec<&String> = failed.collect();
@@ -119,7 +123,8 @@ pub(super) fn fallback(record: &NetworkRecord, profiles: &[ProfileRecord]) -> Ve
     let shares: Vec<(&str, f64)> = of_network
         .filter_map(|profile| Some((profile.processor.as_str(), share(record, profile)?)))
         .collect();
-    let most = shares.iter().map(|(_, share)| *share).fold(None, |most, share| Some(share.max(most.unwrap_or(0.0))));
+    let most =
+        shares.iter().map(|(_, share)| *share).fold(None, |most, share| Some(share.max(most.unwrap_or(0.0))));
     if most.is_some_and(|most| most < SLOW_SHARE) {
         return Vec::new();
     }
@@ -131,8 +136,10 @@ pub(super) fn fallback(record: &NetworkRecord, profiles: &[ProfileRecord]) -> Ve
         .collect();
     let (shown, more) = names.split_at(names.len().min(3));
     let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    let shares: Vec<String> =
-        shares.iter().map(|(processor, share)| format!("{:.0} % of a frame on {processor}", 100.0 * share)).collect();
+    let shares: Vec<String> = shares
+        .iter()
+        .map(|(processor, share)| format!("{:.0} % of a frame on {processor}", 100.0 * share))
+        .collect();
     let take = if shares.is_empty() { String::new() } else { format!(" take {}", shares.join(", ")) };
     let text = format!("units without a schedule rule ({}{more}){take}", shown.join(", "));
     let remedy = "they run as TVM compiles them by itself; a rule in compiler/edgepipe_compiler/kernels/ makes them faster";
@@ -147,7 +154,6 @@ fn share(record: &NetworkRecord, profile: &ProfileRecord) -> Option<f64> {
     let profile =
         Profile::from_calls(profile.processor.as_str().into(), record.network.len(), &calls, &frames).ok()?;
     let costs = profile.unit_costs();
-    let slow: f64 =
-        record.fallback_units.iter().filter_map(|unit| costs.as_ns().get(*unit as usize)).sum();
+    let slow: f64 = record.fallback_units.iter().filter_map(|unit| costs.as_ns().get(*unit as usize)).sum();
     Some(slow / costs.sum_ns())
 }

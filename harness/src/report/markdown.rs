@@ -20,18 +20,18 @@ const COLUMNS: [&str; 9] = [
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
     for line in cells::heading(report) {
-        out += &format!("- {}\n", escaped(&line));
+        out.extend(["- ", &escaped(&line), "\n"]);
     }
     let mut network = None;
     for row in &report.rows {
         if network != Some(&row.network) {
             network = Some(&row.network);
             let described = cells::network(report, &row.network);
-            out += &format!("\n### {}\n\n{described}\n\n", escaped(&row.network));
-            out += &line(COLUMNS.map(str::to_owned));
+            out.extend(["\n### ", &escaped(&row.network), "\n\n", &described, "\n\n"]);
+            out += &line(&COLUMNS.map(str::to_owned));
             out += "|---|--:|--:|--:|--:|--:|--:|--:|---|\n";
         }
-        out += &line(record(row));
+        out += &line(&record(row));
     }
     let energy = notes::energy(report);
     let notes = notes::notes(report);
@@ -39,14 +39,16 @@ pub(super) fn render(report: &Report) -> String {
         out += "\n";
     }
     for reason in energy {
-        out += &format!("- {} mJ/frame: {}\n", cells::ABSENT, escaped(reason));
+        out.extend(["- mJ/frame was not measured: ", &escaped(reason), "\n"]);
     }
     for note in notes {
-        let remedy = if note.remedy.is_empty() { String::new() } else { format!("; {}", escaped(&note.remedy)) };
-        out += &format!("- **{}** {}: {}{remedy}\n", note.label, escaped(&note.place), escaped(&note.text));
+        let remedy =
+            if note.remedy.is_empty() { String::new() } else { format!("; {}", escaped(&note.remedy)) };
+        let (place, text) = (escaped(&note.place), escaped(&note.text));
+        out.extend(["- **", note.label, "** ", &place, ": ", &text, &remedy, "\n"]);
     }
     for sentence in cells::summary(report) {
-        out += &format!("\n**{}**\n", escaped(&sentence));
+        out.extend(["\n**", &escaped(&sentence), "**\n"]);
     }
     out
 }
@@ -67,22 +69,20 @@ fn record(row: &Row) -> [String; 9] {
     cells.map(|cell| escaped(&cell))
 }
 
-fn line(cells: [String; 9]) -> String {
+fn line(cells: &[String; 9]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// Text that Markdown shows as it is, on one line.
+/// Text that Markdown shows as it is, on one line; code in backticks stays code.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '|' | '<' | '>' | '*' | '_' | '`' | '[' | ']' | '\\' => {
-                out.push('\\');
-                out.push(character);
-            }
+            '|' | '<' | '*' | '\\' => out.extend(['\\', character]),
             '\n' | '\r' => out.push(' '),
             other => out.push(other),
         }
     }
-    out
+    // Brackets are common here, links are not meant.
+    out.replace("](", "]\\(")
 }

@@ -20,8 +20,8 @@ mod trial;
 use crate::cli::Format;
 
 pub use rows::{
-    Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection, SCHEMA,
-    Severity, StageSection, Summary, Verdict,
+    Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection,
+    SCHEMA, Severity, StageSection, Summary, Verdict,
 };
 
 impl Report {

@@ -18,15 +18,20 @@ pub(super) fn notes(report: &Report) -> Vec<Note> {
     let of_rows = report.rows.iter().flat_map(|row| {
         let place = format!("{} {}", row.network, row.schedule);
         let void = row.verdict == Verdict::Void;
-        row.reasons.iter().map(move |reason| (place.clone(), void && reason.severity == Severity::Void, reason))
+        row.reasons
+            .iter()
+            .map(move |reason| (place.clone(), void && reason.severity == Severity::Void, reason))
     });
-    let of_networks = report.networks.iter().flat_map(|network| {
-        network.reasons.iter().map(|reason| (network.name.clone(), false, reason))
-    });
+    let of_networks = report
+        .networks
+        .iter()
+        .flat_map(|network| network.reasons.iter().map(|reason| (network.name.clone(), false, reason)));
     let mut groups: Vec<(&Reason, bool, Vec<String>)> = Vec::new();
     for (place, voids, reason) in of_rows.chain(of_networks) {
         let same = |group: &&mut (&Reason, bool, Vec<String>)| {
-            (&group.0.code, group.1, &group.0.remedy) == (&reason.code, voids, &reason.remedy)
+            let (other, also_voids, _) = group;
+            let rule = |reason: &Reason| (reason.code.clone(), reason.severity, reason.remedy.clone());
+            *also_voids == voids && rule(other) == rule(reason)
         };
         match groups.iter_mut().find(same) {
             Some(group) => group.2.push(place),

@@ -5,8 +5,9 @@ use super::notes::{self, Note};
 use super::rows::{Report, Row};
 use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Rows};
+use tabled::settings::peaker::Priority;
 use tabled::settings::style::HorizontalLine;
-use tabled::settings::{Alignment, Padding, Style};
+use tabled::settings::{Alignment, Padding, Style, Width};
 
 /// Columns that a report fits unless it may be wider.
 const WIDTH: usize = 100;
@@ -21,7 +22,7 @@ pub(super) fn render(report: &Report, wide: bool) -> String {
         }
         shown.push(&row.network);
         let rows: Vec<&Row> = report.rows.iter().filter(|other| other.network == row.network).collect();
-        out += &format!("\n{} ({})\n", row.network, cells::network(report, &row.network));
+        out.extend(["\n", &row.network, " (", &cells::network(report, &row.network), ")\n"]);
         out += &table(&rows, wide);
     }
     if report.rows.is_empty() {
@@ -90,8 +91,12 @@ fn table(rows: &[&Row], wide: bool) -> String {
         .with(Padding::new(0, 2, 0, 0))
         .modify(Columns::new(1..8), Alignment::right())
         .modify(Rows::first(), Alignment::bottom());
-    let lines = table.to_string();
-    lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    if !wide {
+        // Long names of processors.
+        table.with(Width::wrap(WIDTH).priority(Priority::max(true)));
+    }
+    let text = table.to_string();
+    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 /// What the dashes and the columns mean.
@@ -107,7 +112,7 @@ fn legend(report: &Report) -> String {
         out += &wrapped(&text, WIDTH, 0);
     }
     for reason in notes::energy(report) {
-        out += &wrapped(&format!("{} mJ/frame: {reason}", cells::ABSENT), WIDTH, 2);
+        out += &wrapped(&format!("mJ/frame was not measured: {reason}"), WIDTH, 2);
     }
     out
 }

@@ -89,9 +89,9 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
     // from user and system time, each a tick off at most. The runner's own time is exact.
     let stolen = host.steal_ns.map(|ns| Nanoseconds(ns.saturating_sub(count * TICK_NS)));
-    let others = host.busy_ns.map(|busy| {
-        Nanoseconds(busy.saturating_sub(host.runner_ns).saturating_sub(2 * count * TICK_NS))
-    });
+    let others = host
+        .busy_ns
+        .map(|busy| Nanoseconds(busy.saturating_sub(host.runner_ns).saturating_sub(2 * count * TICK_NS)));
     let mut reasons = Vec::new();
     reasons.extend(stolen.and_then(|stolen| validity::steal(stolen, cpu_time, limits)));
     reasons.extend(others.and_then(|others| validity::other_load(others, cpu_time, limits)));

@@ -192,8 +192,8 @@ pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun
         return Ok(None);
     };
     let mut run = run?;
-    let mut statement =
-        connection.prepare_cached("SELECT unix_ns, command FROM resumptions WHERE run = ? ORDER BY unix_ns")?;
+    let mut statement = connection
+        .prepare_cached("SELECT unix_ns, command FROM resumptions WHERE run = ? ORDER BY unix_ns")?;
     let mut rows = statement.query(params![run.number])?;
     while let Some(row) = rows.next()? {
         run.resumptions.push(Resumed { unix_ns: row.get(0)?, command: json(row, "command")? });

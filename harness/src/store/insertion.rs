@@ -100,9 +100,9 @@ fn insert_machine(connection: &Connection, state: &MachineState) -> Inserted<(i6
 fn insert_network(connection: &Connection, run: i64, record: &NetworkRecord) -> Inserted {
     let network = &record.network;
     let (source, structure) = (json(&record.source)?, json(network)?);
-    let find =
-        "SELECT id FROM networks WHERE name = ? AND sha256 = ? AND source = ? AND structure = ?";
-    let insert = "INSERT INTO networks (name, sha256, source, structure, parameters, macs) VALUES (?, ?, ?, ?, ?, ?)";
+    let find = "SELECT id FROM networks WHERE name = ? AND sha256 = ? AND source = ? AND structure = ?";
+    let insert =
+        "INSERT INTO networks (name, sha256, source, structure, parameters, macs) VALUES (?, ?, ?, ?, ?, ?)";
     let (name, sha256) = (network.name(), &record.sha256);
     let id = find_or_insert(
         connection,
@@ -352,8 +352,7 @@ fn execute(connection: &Connection, sql: &str, params: &[&dyn ToSql]) -> rusqlit
 }
 
 fn json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 /// The fault's name without quotes.

@@ -184,7 +184,9 @@ pub(super) fn all(runs: &Path) -> Result<Vec<PathBuf>, JournalError> {
 /// Length of a file in bytes.
 pub(super) fn length(path: &Path) -> Result<u64, JournalError> {
     let metadata = std::fs::metadata(path);
-    metadata.map(|metadata| metadata.len()).map_err(|source| JournalError::Read { path: path.to_path_buf(), source })
+    metadata
+        .map(|metadata| metadata.len())
+        .map_err(|source| JournalError::Read { path: path.to_path_buf(), source })
 }
 
 /// Why a journal could not be written or read.

@@ -24,7 +24,11 @@ pub(super) fn split(state: &MachineState) -> (MachineState, Readings) {
         memory_available_bytes: std::mem::take(&mut fixed.memory_available_bytes),
         load_milli: std::mem::take(&mut fixed.load_milli),
         current_khz: fixed.cpus.iter_mut().map(|cpu| cpu.current_khz.take()).collect(),
-        milli_celsius: fixed.temperatures.iter_mut().map(|zone| std::mem::take(&mut zone.milli_celsius)).collect(),
+        milli_celsius: fixed
+            .temperatures
+            .iter_mut()
+            .map(|zone| std::mem::take(&mut zone.milli_celsius))
+            .collect(),
     };
     if readings.current_khz.iter().all(Option::is_none) {
         readings.current_khz.clear();

@@ -23,6 +23,7 @@ mod schema;
 mod selection;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trials;
 
 pub use catalog::{RunFilter, RunSummary, StoredRun};
 pub use database::{Access, Store};

@@ -111,7 +111,7 @@ impl<'s> RunRecorder<'s> {
     pub fn record_network(&mut self, network: NetworkRecord) -> Result<(), StoreError> {
         let name = network.network.name().to_owned();
         if self.networks.contains(&name) {
-            return Err(self.twice(format!("a second network {name:?}")));
+            return Err(self.twice(&format!("a second network {name:?}")));
         }
         self.keep(&Record::Network(Box::new(network)))?;
         self.networks.insert(name);
@@ -135,7 +135,7 @@ impl<'s> RunRecorder<'s> {
         self.check_network(&schedule.network)?;
         let place = schedule.place;
         if self.schedules.contains(&place) {
-            return Err(self.twice(format!("a second schedule {place}")));
+            return Err(self.twice(&format!("a second schedule {place}")));
         }
         schedule.prediction = schedule.prediction.filter(|prediction| {
             prediction.throughput.0.is_finite() && prediction.stage_ns.iter().all(|ns| ns.is_finite())
@@ -205,7 +205,7 @@ impl<'s> RunRecorder<'s> {
         StoreError::Dangling { run: self.run.to_string(), missing }
     }
 
-    fn twice(&self, what: String) -> StoreError {
+    fn twice(&self, what: &str) -> StoreError {
         self.missing(format!("place for {what}"))
     }
 
@@ -282,10 +282,14 @@ impl Store {
 
     /// Adds a record, in one transaction with how far the journal has been brought in. False where another process
     /// was quicker.
-    fn bring_in(&self, run: &RunId, bytes: &Range<u64>, record: &Record) -> Result<bool, StoreError> {
+    pub(super) fn bring_in(
+        &self,
+        run: &RunId,
+        bytes: &Range<u64>,
+        record: &Record,
+    ) -> Result<bool, StoreError> {
         let add = || -> Result<bool, RowError> {
-            let transaction =
-                Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             if let Record::Run(start) = record
                 && catalog::find(&transaction, run.as_str())?.is_none()
             {

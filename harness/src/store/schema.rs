@@ -7,7 +7,7 @@ use std::path::Path;
 /// `migrations[n]` leads from version n to n + 1. They are never changed once released.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
 
-/// Marks a file as ours (`PRAGMA application_id`): "EdgP".
+/// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.
 const APPLICATION: i32 = 0x4564_6750;
 
 /// The version this harness writes.

@@ -5,7 +5,9 @@ mod texts;
 
 use super::{Report, Row};
 use crate::store::tests::fixture::{self, Place, Planned};
-use crate::store::{NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, TrialRecord};
+use crate::store::{
+    NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, TrialRecord,
+};
 
 /// What happened in a run, to be told otherwise by a test.
 #[derive(Debug, Clone)]

@@ -75,6 +75,19 @@ fn nothing_is_wider_than_a_hundred_columns() {
 }
 
 #[test]
+fn long_names_of_processors_fit_too() {
+    let mut scenario = Scenario::small();
+    let schedule = scenario.schedule(2);
+    let name = |cpu: usize| domain::ProcessorName::new(format!("efficiency-cluster-with-a-long-name-{cpu}"));
+    let stages = [(0, 2), (2, 4)].map(|(first, end)| domain::Stage { processor: name(first), first, end });
+    let network = crate::store::tests::fixture::network("resnet18").network;
+    schedule.schedule = domain::Schedule::pipeline(&network, stages.to_vec()).unwrap();
+    let text = scenario.report().render(Format::Terminal, false);
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100) && text.contains("1.89×") && text.contains("valid"), "{text}");
+}
+
+#[test]
 fn csv_has_as_many_cells_in_every_line() {
     let text = troubled().render(Format::Csv, false);
     let cells = |line: &str| {

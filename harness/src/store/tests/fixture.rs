@@ -1,16 +1,16 @@
 //! Records as a run on two CPUs yields them. Noise is drawn from seeds, so the same call gives the same samples.
 
 use crate::store::{
-    Access, ComparisonRecord, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Revision, RunId,
-    RunStart, ScheduleRecord, Store, StoreError, TransferRecord, TrialRecord, Versions,
+    Access, ComparisonRecord, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Revision,
+    RunId, RunStart, ScheduleRecord, Store, StoreError, TransferRecord, TrialRecord, Versions,
 };
 use domain::{
-    Boundary, Bytes, FramesPerSecond, Network, Prediction, ProcessorName, Schedule, SplitMix64, Stage, Tensor,
-    Unit,
+    Boundary, Bytes, FramesPerSecond, Network, Prediction, ProcessorName, Schedule, SplitMix64, Stage,
+    Tensor, Unit,
 };
 use protocol::{
-    Compared, Cpu, HandOver, HostLoad, Isolated, MachineState, Measured, Occupancy, OutputDifference, Profiled,
-    Span, Temperature, Transferred, UnitSamples, WarmUp, Window,
+    Compared, Cpu, HandOver, HostLoad, Isolated, MachineState, Measured, Occupancy, OutputDifference,
+    Profiled, Span, Temperature, Transferred, UnitSamples, WarmUp, Window,
 };
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -67,14 +67,15 @@ fn cpu(id: u32) -> Cpu {
 }
 
 pub(crate) fn machine() -> MachineState {
-    let flags = "fpu sse sse2 avx avx2 avx512f avx512bw avx512vl".split(' ');
+    // As many as processors have.
+    let flags = (0..100).map(|flag| format!("feature_{flag}"));
     MachineState {
         arch: "x86_64".to_owned(),
         kernel: "6.1.0-test".to_owned(),
         os: Some("Debian GNU/Linux 13".to_owned()),
         model: Some("Test Board Mk 2".to_owned()),
         cpu_model: Some("Example CPU @ 2.00GHz".to_owned()),
-        cpu_flags: flags.map(str::to_owned).collect(),
+        cpu_flags: flags.collect(),
         cpus: vec![cpu(0), cpu(1)],
         allowed_cpus: vec![0, 1],
         memory_bytes: 8 << 30,
@@ -124,7 +125,10 @@ pub(crate) fn run_start_at(begun_unix_ns: u64) -> RunStart {
             llvm: None,
             python: Some("3.12.3".to_owned()),
         },
-        revision: Some(Revision { commit: "0123456789abcdef0123456789abcdef01234567".to_owned(), dirty: true }),
+        revision: Some(Revision {
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            dirty: true,
+        }),
         provenance: serde_json::json!({ "rustc": "1.89.0" }),
     }
 }
@@ -267,7 +271,10 @@ impl Planned {
             isolated: (0..stages)
                 .map(|_| Isolated { samples_ns: durations(&mut numbers, 10, own_ns / 100 * 98) })
                 .collect(),
-            warm_up: WarmUp { completed_ns: (1..=10).map(|frame| frame * self.frame_ns).collect(), steady: true },
+            warm_up: WarmUp {
+                completed_ns: (1..=10).map(|frame| frame * self.frame_ns).collect(),
+                steady: true,
+            },
             window: Window {
                 opened_unix_ns: BEGUN + seed * 2_000_000_000,
                 opened_monotonic_ns: 77_000_000_000 + seed * 2_000_000_000,

@@ -70,7 +70,8 @@ fn a_lost_database_is_made_anew_from_journals() {
     assert_eq!(caught_up.len(), 1);
     assert_eq!(caught_up[0].imported, records.len() + 1);
     let run = store.run(fixture::run_start().id.as_str()).unwrap();
-    let after = (store.schedules(&run).unwrap(), store.trials(&run).unwrap(), store.profiles(&run).unwrap(), run);
+    let after =
+        (store.schedules(&run).unwrap(), store.trials(&run).unwrap(), store.profiles(&run).unwrap(), run);
     assert_eq!(before, after);
 }
 

@@ -1,7 +1,8 @@
 //! Real files in temporary folders.
 
-pub(crate) mod fixture;
 mod files;
+pub(crate) mod fixture;
 mod journals;
 mod processes;
 mod records;
+mod size;

@@ -31,7 +31,10 @@ fn asked() -> Option<(PathBuf, PathBuf)> {
 /// Waits until it says this.
 fn wait_for(child: &mut Child, word: &str) {
     let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.ends_with(word)), "the second process never said {word}");
+    assert!(
+        lines.map_while(Result::ok).any(|line| line.ends_with(word)),
+        "the second process never said {word}"
+    );
 }
 
 fn write_run(store: &Store, runs: &std::path::Path, start: RunStart) {

@@ -23,7 +23,8 @@ fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
 fn every_record_comes_back_as_it_was() {
     let place = Place::new();
     let mut records = fixture::records("resnet18", 2);
-    let mut odd = fixture::trial(0, 2, 8, Outcome::Failed { fault: Some(Fault::Weights), message: "gone".into() });
+    let mut odd =
+        fixture::trial(0, 2, 8, Outcome::Failed { fault: Some(Fault::Weights), message: "gone".into() });
     records.push(Record::Trial(odd.clone()));
     // Repeated after a failure; nothing observed is at its extremes.
     let mut measured = fixture::planned("resnet18")[3].measured(5, 3);
@@ -50,6 +51,23 @@ fn every_record_comes_back_as_it_was() {
     for (read, written) in read.iter().zip(&records) {
         assert_eq!(read, written);
     }
+}
+
+#[test]
+fn trials_without_their_details_are_else_the_same() {
+    let place = Place::new();
+    let (store, run) = run_of(&place, &fixture::records("resnet18", 2));
+    let mut expected = store.trials(&run).unwrap();
+    for trial in &mut expected {
+        let Outcome::Measured(measured) = &mut trial.outcome else { panic!("all are measured") };
+        assert!(!measured.timeline.is_empty() && !measured.before.cpu_flags.is_empty());
+        measured.timeline.clear();
+        measured.before.cpu_flags.clear();
+        measured.after.cpu_flags.clear();
+    }
+    let mut found = Vec::new();
+    store.each_brief_trial(&run, |trial| found.push(trial)).unwrap();
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -144,10 +162,16 @@ fn runs_are_found() {
         let error = store.run(asked).unwrap_err().to_string();
         assert!(error.ends_with(wanted), "{error}");
     };
-    check("cafe", "it may be any of 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
-                   20251124-133002-0badcafe, 20251123-133002-0badcafe");
-    check("nonsense", "the latest are 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
-                       20251124-133002-0badcafe");
+    check(
+        "cafe",
+        "it may be any of 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
+                   20251124-133002-0badcafe, 20251123-133002-0badcafe",
+    );
+    check(
+        "nonsense",
+        "the latest are 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
+                       20251124-133002-0badcafe",
+    );
     check("%", "the latest are 20251126-133002-0badcafe, 20251125-133002-0badcafe, 20251124-133002-0badcafe");
 
     let summaries = store.summaries(&any()).unwrap();
@@ -184,8 +208,7 @@ fn a_resumed_run_says_so() {
     recorder.finish(Status::Interrupted, fixture::BEGUN + 5).unwrap();
     let id = fixture::run_start().id;
     let resumed = Resumed { unix_ns: fixture::BEGUN + 9, command: vec!["bench".into(), "--resume".into()] };
-    let (mut recorder, continued) =
-        RunRecorder::resume(&store, &place.runs(), &id, resumed.clone()).unwrap();
+    let (mut recorder, continued) = RunRecorder::resume(&store, &place.runs(), &id, resumed.clone()).unwrap();
     assert_eq!((continued.imported, continued.cut_off_bytes), (0, 0));
     let run = store.run(id.as_str()).unwrap();
     assert_eq!((run.status, run.ended_unix_ns), (Status::Running, None));

@@ -1,0 +1,61 @@
+//! How large a database becomes, and how long a report of it takes.
+
+use super::fixture::{self, Place};
+use crate::report::Report;
+use crate::store::{Outcome, Record, RunRecorder, Status};
+use std::time::{Duration, Instant};
+
+/// Trials of 100 frames each, of 100 schedules.
+fn fill(place: &Place, rounds: u32) -> (u64, Duration) {
+    let store = place.open();
+    // What is measured here is the database; the journal waits for the disk after each trial.
+    let runs = place.runs();
+    let mut start = fixture::run_start();
+    start.rounds = rounds;
+    let id = start.id.clone();
+    let mut recorder = RunRecorder::create(&store, &runs, start).unwrap();
+    let planned = fixture::planned("resnet18");
+    recorder.record_network(fixture::network("resnet18")).unwrap();
+    for schedule in 0..100 {
+        recorder.record_schedule(planned[schedule as usize % 4].record(schedule)).unwrap();
+        recorder.record_comparison(fixture::comparison(schedule, 0, 0.0)).unwrap();
+    }
+    let mut journal = super::super::journal::length(recorder.journal()).unwrap();
+    drop(recorder);
+    for round in 0..rounds {
+        for schedule in 0..100 {
+            let position = round * 100 + schedule;
+            let measured = planned[schedule as usize % 4].measured(u64::from(position), 100);
+            let outcome = Outcome::Measured(Box::new(measured));
+            let record = Record::Trial(fixture::trial(schedule, round, position, outcome));
+            store.bring_in(&id, &(journal..journal + 1), &record).unwrap();
+            journal += 1;
+        }
+    }
+    let finished = crate::store::Finished { unix_ns: fixture::BEGUN, status: Status::Complete };
+    store.bring_in(&id, &(journal..journal + 1), &Record::Finished(finished)).unwrap();
+    let begun = Instant::now();
+    let report = Report::build(&store, &id).unwrap();
+    let text = report.render(crate::cli::Format::Terminal, false);
+    let took = begun.elapsed();
+    assert_eq!(report.rows.iter().map(|row| row.trials).sum::<usize>(), 100 * rounds as usize);
+    assert!(text.contains("complete"));
+    store.connection.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(())).unwrap();
+    (std::fs::metadata(place.database()).unwrap().len(), took)
+}
+
+#[test]
+fn a_hundred_thousand_frames_take_less_than_six_megabytes() {
+    let (bytes, _) = fill(&Place::new(), 10);
+    assert!(bytes < 6_000_000, "{bytes} bytes");
+}
+
+/// `cargo test --release -p harness a_million_frames -- --ignored --nocapture` prints the figures.
+#[test]
+#[ignore = "takes a minute in a debug build, where its time says nothing"]
+fn a_million_frames_take_less_than_sixty_megabytes_and_are_reported_within_a_second() {
+    let (bytes, took) = fill(&Place::new(), 100);
+    println!("1,000,000 frames in 10,000 trials: {:.1} MB, report in {took:.2?}", bytes as f64 / 1e6);
+    assert!(bytes < 60_000_000, "{bytes} bytes");
+    assert!(cfg!(debug_assertions) || took < Duration::from_secs(1), "{took:?}");
+}
