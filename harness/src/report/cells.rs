@@ -47,10 +47,12 @@ pub(super) fn gain(row: &Row) -> Option<String> {
     row.gain_over_best_single.map(|gain| format!("{gain:.2}×"))
 }
 
-/// Predicted frames a second and how far that is off: `97.1 (+3 %)`.
+/// Predicted frames a second and how far that is off: `97.1 (+3 %)`, or `97.1 (3.5×)` where it is twice the measured
+/// ones or more.
 pub(super) fn predicted(row: &Row) -> Option<String> {
     let fps = number(row.predicted_fps?);
     Some(match row.prediction_error {
+        Some(error) if error >= 0.995 => format!("{fps} ({:.1}×)", error + 1.0),
         Some(error) => format!("{fps} ({:+.0} %)", 100.0 * error),
         None => fps,
     })

@@ -5,12 +5,13 @@ use super::notes::{self, Note};
 use super::rows::{Report, Row};
 use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Rows};
-use tabled::settings::peaker::Priority;
 use tabled::settings::style::HorizontalLine;
-use tabled::settings::{Alignment, Padding, Style, Width};
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Columns that a report fits unless it may be wider.
 const WIDTH: usize = 100;
+/// Labels are not broken into less.
+const NARROWEST: usize = 8;
 
 /// The report as text without colours.
 pub(super) fn render(report: &Report, wide: bool) -> String {
@@ -41,23 +42,29 @@ pub(super) fn render(report: &Report, wide: bool) -> String {
     out
 }
 
+/// The table of a network. Labels are broken where it would be too wide, as with long names of processors.
 fn table(rows: &[&Row], wide: bool) -> String {
+    let mut room =
+        rows.iter().flat_map(|row| cells::stage_lines(row)).map(|line| length(&line)).max().unwrap_or(0);
+    loop {
+        let text = table_with_labels(rows, wide, room);
+        let widest = text.lines().map(length).max().unwrap_or(0);
+        if wide || widest <= WIDTH || room <= NARROWEST {
+            return text;
+        }
+        room = room.saturating_sub(widest - WIDTH).max(NARROWEST);
+    }
+}
+
+fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
     let mut builder = Builder::default();
-    let gain = "gain over\nbest single";
-    builder.push_record([
-        "schedule",
-        "frames/s",
-        gain,
-        "predicted",
-        "effi-\nciency",
-        "busy",
-        "latency ms\np50 / p99",
-        "mJ/\nframe",
-        "verdict",
-    ]);
+    let gain = if wide { "gain over\nbest single" } else { "gain\nover best\nsingle" };
+    let latency = "latency ms\np50 / p99";
+    let header =
+        ["schedule", "frames/s", gain, "predicted", "eff.", "busy", latency, "mJ/\nframe", "verdict"];
+    builder.push_record(header);
     for row in rows {
-        let throughput = row.throughput_fps.as_ref();
-        let gain = row.gain_over_best_single_interval.as_ref();
+        let (throughput, gain) = (row.throughput_fps.as_ref(), row.gain_over_best_single_interval.as_ref());
         let (label, busy, throughput, gain) = if wide {
             (
                 row.schedule.clone(),
@@ -66,12 +73,8 @@ fn table(rows: &[&Row], wide: bool) -> String {
                 gain.map(|interval| cells::with_ends(interval, "×")),
             )
         } else {
-            (
-                cells::stage_lines(row).join("\n"),
-                cells::busy(row).join("\n"),
-                throughput.map(cells::with_precision),
-                cells::gain(row),
-            )
+            let (label, busy) = label_and_busy(row, room);
+            (label, busy, throughput.map(cells::with_precision), cells::gain(row))
         };
         builder.push_record([
             label,
@@ -89,14 +92,29 @@ fn table(rows: &[&Row], wide: bool) -> String {
     table
         .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
         .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::last(), Padding::zero())
         .modify(Columns::new(1..8), Alignment::right())
         .modify(Rows::first(), Alignment::bottom());
-    if !wide {
-        // Long names of processors.
-        table.with(Width::wrap(WIDTH).priority(Priority::max(true)));
-    }
     let text = table.to_string();
     text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+}
+
+/// The stages, one a line, each beside the share of time it works; a line that is too long is broken.
+fn label_and_busy(row: &Row, room: usize) -> (String, String) {
+    let (mut label, mut busy) = (Vec::new(), Vec::new());
+    for (line, share) in cells::stage_lines(row).into_iter().zip(cells::busy(row)) {
+        let characters: Vec<char> = line.chars().collect();
+        let mut share = Some(share);
+        for part in characters.chunks(room.max(1)) {
+            label.push(part.iter().collect::<String>());
+            busy.push(share.take().unwrap_or_default());
+        }
+    }
+    (label.join("\n"), busy.join("\n"))
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
 }
 
 /// What the dashes and the columns mean.
@@ -106,7 +124,7 @@ fn legend(report: &Report) -> String {
         let frames = "frames/s: median over the trials and half the width of its interval";
         let text = format!(
             "{frames} ({trials} trials a schedule at most); predicted: by the profile, and how far that is off; \
-             efficiency: share of the rate of the slowest stage by itself; busy: share of time each stage works."
+             eff.: share of the rate of the slowest stage by itself; busy: share of time each stage works."
         );
         out += "\n";
         out += &wrapped(&text, WIDTH, 0);

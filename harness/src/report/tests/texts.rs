@@ -88,6 +88,14 @@ fn long_names_of_processors_fit_too() {
 }
 
 #[test]
+fn a_prediction_far_off_is_a_multiple() {
+    let mut scenario = Scenario::small();
+    scenario.slow_down(2, 4.0);
+    let text = scenario.report().render(Format::Terminal, false);
+    assert!(text.contains("97.1 (4.2×)"), "{text}");
+}
+
+#[test]
 fn csv_has_as_many_cells_in_every_line() {
     let text = troubled().render(Format::Csv, false);
     let cells = |line: &str| {
