@@ -8,6 +8,7 @@ import numpy as np
 from tvm import te, tirx
 
 from ..graph import Graph, Node, Tensor
+from .exponential import exp
 from .kernel import Value, Weight
 from .layout import lanes_of, stored_shape
 
@@ -151,7 +152,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
         case "Sqrt":
             return tirx.sqrt(first)
         case "Exp":
-            return tirx.exp(first)
+            return exp(first)
         case "Relu":
             return tirx.max(first, number(0.0))
         case "LeakyRelu":
@@ -165,9 +166,9 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
             clipped = first if low is None else tirx.max(first, number(low))
             return clipped if high is None else tirx.min(clipped, number(high))
         case "Sigmoid":
-            return number(1.0) / (number(1.0) + tirx.exp(number(0.0) - first))
+            return number(1.0) / (number(1.0) + exp(number(0.0) - first))
         case "Tanh":
-            return tirx.tanh(first)
+            return number(1.0) - number(2.0) / (exp(first + first) + number(1.0))
         case "HardSigmoid":
             line = first * number(attribute("alpha", 0.2)) + number(attribute("beta", 0.5))
             return tirx.max(number(0.0), tirx.min(number(1.0), line))
@@ -176,7 +177,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
             return first * tirx.max(number(0.0), tirx.min(number(1.0), line))
         case "Elu":
             return tirx.max(first, number(0.0)) + number(attribute("alpha", 1.0)) * (
-                tirx.exp(tirx.min(first, number(0.0))) - number(1.0)
+                exp(tirx.min(first, number(0.0))) - number(1.0)
             )
     raise Unsupported(f"operator {node.op}")
 

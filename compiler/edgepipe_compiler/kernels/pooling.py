@@ -10,7 +10,7 @@ from ..units import Unit
 from . import epilogue, windows
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
-from .layout import packed, stored_shape
+from .layout import PLAIN, packed, stored_shape
 from .sliding import Sliding
 from .target import TargetDescription
 from .writer import Index, Writer, ramp
@@ -64,9 +64,13 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     operands = Operands(graph, layout, written=True)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
+    # A mean that drops the extents of 1 gives a plain matrix.
+    flat = len(graph.tensor(pool.outputs[0]).shape) == 2
+    if flat and rest:
+        raise Unsupported("operators behind a flat mean")
     result = Tensor((*source.shape[:2], 1, 1), "float32")
     after = epilogue.apply(operands, rest, pool.outputs[0], result)
-    shape = stored_shape(result.shape, layout)
+    shape = source.shape[:2] if flat else stored_shape(result.shape, layout)
     out = tirx.decl_buffer(shape, "float32", "out")
     whole = ramp(0, lanes)
     columns = stored[3]
@@ -92,24 +96,31 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
             parts = [
                 first + second for first, second in zip(parts[::2], parts[1::2], strict=False)
             ] + (parts[-1:] if len(parts) % 2 else [])
+        mean = parts[0] * scale
         index = (n, c, 0, 0, whole)
-        w.store(out, after(parts[0] * scale, index), index)
-    value = Value(unit.outputs[0], layout, shape, "float32")
+        if not flat:
+            w.store(out, after(mean, index), index)
+        elif source.shape[1] % lanes == 0:
+            w.store(out, mean, (n, ramp(c * lanes, lanes)))
+        else:
+            w.store(sums[0], mean, [whole])
+            with w.loop("v", tirx.min(lanes, source.shape[1] - c * lanes)) as v:
+                w.store(out, sums[0][v], (n, c * lanes + v))
+    value = Value(unit.outputs[0], PLAIN if flat else layout, shape, "float32")
     function = w.function([*operands.placeholders, out])
     return Kernel([Call(function, operands.arguments, [value], "pooling")], "pooling")
 
 
 def is_global(graph: Graph, node: Node) -> bool:
-    """Whether the node averages each channel over the whole image, keeping four dimensions."""
+    """Whether the node averages each channel over the whole image."""
+    rank = len(graph.tensor(node.inputs[0]).shape)
     if node.op == "GlobalAveragePool":
-        return len(graph.tensor(node.inputs[0]).shape) == 4
-    if node.op != "ReduceMean" or not node.attributes.get("keepdims", 1):
-        return False
+        return rank == 4
     axes = node.attributes.get("axes")
     if axes is None and len(node.inputs) > 1 and node.inputs[1] in graph.constants:
         axes = graph.constants[node.inputs[1]].tolist()
-    rank = len(graph.tensor(node.inputs[0]).shape)
-    return rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
+    is_mean = node.op == "ReduceMean" and rank == 4 and axes is not None
+    return is_mean and sorted(axis % 4 for axis in axes) == [2, 3]
 
 
 def _reciprocals(pool: Node, source: Tensor, result: Tensor, window: windows.Window) -> np.ndarray:
