@@ -21,6 +21,7 @@ from . import (
     emit,
     fallback,
     layout,
+    moves,
     pooling,
     reshape,
 )
@@ -63,6 +64,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
             rules = [lambda: concat.lower(graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
+    if anchor.op in ("Concat", "Split", "Transpose"):
+        rules.append(lambda: moves.lower(graph, unit, target))
     for rule in rules:
         try:
             return rule()

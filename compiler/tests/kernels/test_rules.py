@@ -62,6 +62,15 @@ def classifier(batch: int, channels: int) -> Callable[[Net], str]:
     return write
 
 
+def shuffled(net: Net) -> str:
+    """The channel shuffle of ShuffleNet, after a split."""
+    left, right = net.node("Split", net.input(2, 12, 5, 7), net.constant([5, 7]), outputs=2, axis=1)
+    x = net.op("Concat", right, left, axis=1)
+    x = net.op("Reshape", x, net.constant([2, 3, 4, 5, 7]))
+    x = net.op("Transpose", x, perm=[0, 2, 1, 3, 4])
+    return net.op("Reshape", x, net.constant([2, 12, 5, 7]))
+
+
 def squeezed(net: Net) -> str:
     x = net.conv(net.input(1, 16, 8, 8), 40, 16, 3, 3, pads=[1] * 4)
     gate = net.op("GlobalAveragePool", x)
@@ -158,6 +167,14 @@ CASES: dict[str, Case] = {
     "sigmoid": (["elementwise"], one("Sigmoid", 2, 3, 5, 16)),
     "tanh": (["elementwise"], one("Tanh", 2, 3, 5, 7)),
     "elu": (["elementwise"], one("Elu", 1, 64, alpha=0.5)),
+    "shuffled": (["move", "concat", "reshape", "move", "reshape"], shuffled),
+    "transposed": (["move"], one("Transpose", 2, 3, 4, 5, perm=[3, 0, 2, 1])),
+    "concat along rows": (
+        ["first_convolution"] * 2 + ["move"],
+        lambda net: net.op(
+            "Concat", *(net.conv(x, 4, 4, 1, 1) for x in [net.input(1, 4, 5, 9)] * 2), axis=-2
+        ),
+    ),
     "residual": (["elementwise", CONV, CONV], residual),
     "gated": ([CONV], gated),
     "hard swish": ([CONV], hard_swish),
