@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+
 from operator_net import Model, Net
 
 MODELS: dict[str, Model] = {}

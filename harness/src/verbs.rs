@@ -1,7 +1,7 @@
 //! The verbs.
 
 use crate::campaign::{Campaign, Ended, Paths, store_failure};
-use crate::cli::{self, Cli, Format, Verb};
+use crate::cli::{self, Cli, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -55,7 +55,7 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     };
     drop(campaign);
     let report = Report::build(&store, &ended.run).map_err(store_failure)?;
-    print(&report.render(options.format, std::io::IsTerminal::is_terminal(&std::io::stdout())))?;
+    print(&report.render(options.format, is_wide()))?;
     Ok(verdict(&ended, &report))
 }
 
@@ -142,8 +142,7 @@ fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
         })?
     };
     let run = stored.start.id;
-    let wide = options.format == Format::Terminal && std::io::IsTerminal::is_terminal(&std::io::stdout());
-    print(&Report::build(&store, &run).map_err(store_failure)?.render(options.format, wide))?;
+    print(&Report::build(&store, &run).map_err(store_failure)?.render(options.format, is_wide()))?;
     Ok(Exit::Fine)
 }
 
@@ -191,6 +190,11 @@ fn boards(paths: &Paths) -> Outcome<Exit> {
 fn load(paths: &Paths, selection: &cli::Selection) -> Outcome<Loaded> {
     config::load(&paths.root, &selection.board, &selection.experiment, &selection.overrides())
         .ending(Exit::Usage)
+}
+
+/// Whether standard output is a terminal with room for wide tables.
+fn is_wide() -> bool {
+    rustix::termios::tcgetwinsize(std::io::stdout()).is_ok_and(|size| size.ws_col > 130)
 }
 
 /// Prints what was asked for. A closed pipe (`… | head`) is the reader's right.

@@ -1,6 +1,8 @@
 //! The whole: the real harness, compiler, runner and TVM on this machine. Needs the private toolchain, so `cargo xtask
 //! test` runs it and plain `cargo test` does not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,7 +23,11 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let board = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { _board: board, folder: tempfile::tempdir().unwrap(), runner: variable("EDGEPIPE_RUNNER").into() }
+        Self {
+            _board: board,
+            folder: tempfile::tempdir().unwrap(),
+            runner: variable("EDGEPIPE_RUNNER").into(),
+        }
     }
 
     /// A runner of our own making, to see what the harness does with it.
@@ -153,7 +159,8 @@ fn two_benches_do_not_measure_at_once() {
     wait_for_a_trial(&mut stderr);
     let (_, log) = rig.run(&["bench", "--experiment", "tiny"], 3);
     assert!(log.contains("in use by process"), "{log}");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&first), rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&first), rustix::process::Signal::INT)
+        .unwrap();
     std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(4));
 }
@@ -168,7 +175,11 @@ fn bad_runners_end_in_a_clear_error() {
         ("echo 'Segmentation fault'; sleep 60".to_owned(), 4, "printed \"Segmentation fault\""),
         (format!("{hello}; echo last words >&2; kill -9 $$"), 4, "was killed (signal 9"),
         (format!("{hello}; read line; echo '{{\"state\":'"), 4, "printed"),
-        (r#"printf '{"hello":{"protocol":999,"runner":"9","pid":1}}\n'; sleep 60"#.to_owned(), 3, "speaks protocol 999"),
+        (
+            r#"printf '{"hello":{"protocol":999,"runner":"9","pid":1}}\n'; sleep 60"#.to_owned(),
+            3,
+            "speaks protocol 999",
+        ),
     ];
     for (script, code, expected) in table {
         let rig = Rig::with_runner(&script);
