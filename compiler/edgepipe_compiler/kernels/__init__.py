@@ -6,10 +6,6 @@ knows goes through TVM's own lowering.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tvm import te
-
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit
 from . import (
@@ -18,13 +14,12 @@ from . import (
     dense,
     depthwise,
     elementwise,
-    emit,
     fallback,
-    layout,
     moves,
     pooling,
     reshape,
 )
+from .conversion import convert
 from .epilogue import Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed
@@ -72,22 +67,3 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         except Unsupported:
             continue
     return fallback.lower(graph, unit, target)
-
-
-def convert(
-    value: Value, wanted: str, logical_shape: Sequence[int], target: TargetDescription
-) -> Call:
-    """A call that makes ``value`` in the layout ``wanted``; between two packed layouts, go by plain."""
-    source = te.placeholder(value.shape, value.dtype, name="source")
-    before, after = layout.lanes_of(value.layout), layout.lanes_of(wanted)
-    if before and after:
-        raise ValueError(f"no direct conversion from {value.layout} to {wanted}")
-    if after:
-        result = layout.pack(source, logical_shape, after)
-    else:
-        result = layout.unpack(source, logical_shape, before)
-    s = emit.schedule([source], [result])
-    emit.spatial(s, target, result.op.name)
-    stored = layout.stored_shape(logical_shape, wanted)
-    converted = Value(value.name, wanted, stored, value.dtype)
-    return Call(s.mod["main"], [value], [converted], "pack" if after else "unpack")

@@ -7,6 +7,7 @@ from tvm import te, tirx
 from ..graph import Graph
 from ..units import Unit
 from . import emit
+from .conversion import transposing
 from .epilogue import Unsupported
 from .kernel import Call, Kernel, Value
 from .layout import PLAIN, lanes_of, stored_shape
@@ -22,6 +23,11 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     layout = native.get(node.inputs[0], PLAIN)
     lanes = lanes_of(layout)
     shape = stored_shape(source.shape, layout)
+    wanted = Value(node.inputs[0], layout, shape, source.dtype)
+    value = Value(unit.outputs[0], PLAIN, tuple(result.shape), result.dtype)
+    if lanes and source.dtype == "float32" and source.shape[2] * source.shape[3] >= lanes:
+        function = transposing(shape, tuple(result.shape), source.shape, False, target)
+        return Kernel([Call(function, [wanted], [value], "reshape")], "reshape")
     data = te.placeholder(shape, source.dtype, name="source")
 
     def element(*index: tirx.Var) -> tirx.Expr:
@@ -42,6 +48,4 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     out = te.compute(result.shape, element, name="finished")
     s = emit.schedule([data], [out])
     emit.spatial(s, target, "finished")
-    wanted = Value(node.inputs[0], layout, shape, source.dtype)
-    value = Value(unit.outputs[0], PLAIN, tuple(result.shape), result.dtype)
     return Kernel([Call(s.mod["main"], [wanted], [value], "reshape")], "reshape")

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+import tvm
 
+from edgepipe_compiler.kernels import PLAIN, Value, convert, packed
 from kernels.lowered import NEON, Lowered, check, runnable, x86
 from operator_net import Net
 
@@ -168,6 +170,10 @@ CASES: dict[str, Case] = {
     "tanh": (["elementwise"], one("Tanh", 2, 3, 5, 7)),
     "elu": (["elementwise"], one("Elu", 1, 64, alpha=0.5)),
     "shuffled": (["move", "concat", "reshape", "move", "reshape"], shuffled),
+    "packed, then flat": (
+        [CONV, "reshape"],
+        lambda net: net.op("Flatten", net.conv(net.input(2, 16, 5, 7), 21, 16, 1, 1)),
+    ),
     "transposed": (["move"], one("Transpose", 2, 3, 4, 5, perm=[3, 0, 2, 1])),
     "concat along rows": (
         ["first_convolution"] * 2 + ["move"],
@@ -213,3 +219,28 @@ def test_neon_code_is_generated(name: str) -> None:
     assembly = Lowered(build(name), NEON).compile().mod.inspect_source("asm")
     wanted = "fmaxnm" if name == "max pool" else "fmla"
     assert f"{wanted}\tv" in assembly
+
+
+@pytest.mark.parametrize("isa", runnable())
+@pytest.mark.parametrize("shape", [(1, 32, 8, 8), (2, 21, 5, 7), (1, 3, 9, 11), (2, 17, 1, 2)])
+def test_layouts_convert_both_ways(shape: tuple[int, ...], isa: str) -> None:
+    target = x86(isa)
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    plain = Value("x", PLAIN, shape, "float32")
+    there = convert(plain, packed(target.lanes), shape, target)
+    back = convert(there.results[0], PLAIN, shape, target)
+    functions = {
+        name: call.function.with_attr("global_symbol", name)
+        for name, call in (("there", there), ("back", back))
+    }
+    library = tvm.compile(
+        tvm.IRModule(functions), target=tvm.target.Target(target.tvm_target())
+    ).jit()
+    stored = tvm.runtime.tensor(np.full(there.results[0].shape, np.nan, np.float32))
+    returned = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+    library["there"](tvm.runtime.tensor(array), stored)
+    library["back"](stored, returned)
+    lanes = stored.numpy().transpose(0, 1, 4, 2, 3).reshape(shape[0], -1, *shape[2:])
+    assert np.array_equal(lanes[:, : shape[1]], array)
+    assert not lanes[:, shape[1] :].any()
+    assert np.array_equal(returned.numpy(), array)
