@@ -21,6 +21,11 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         python: cli.python.clone(),
         runner: cli.runner.clone(),
         database: cli.database.clone().unwrap_or_else(|| cli.root.join("results/results.db")),
+        // A database takes over what is in its journals, so one of its own has journals of its own.
+        runs: match &cli.database {
+            None => cli.state.join("runs"),
+            Some(database) => database.with_extension("runs"),
+        },
     };
     match &cli.verb {
         Verb::Bench(options) => bench(paths, options),
@@ -34,7 +39,7 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     // A database that cannot be written is found before an hour of measuring, not after it.
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
-    for caught_up in store.catch_up(&paths.runs()).map_err(store_failure)? {
+    for caught_up in store.catch_up(&paths.runs).map_err(store_failure)? {
         eprintln!(
             "note: took {} records of the run {} over from its journal",
             caught_up.imported, caught_up.run

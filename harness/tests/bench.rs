@@ -62,6 +62,22 @@ impl Rig {
         (stdout, stderr)
     }
 
+    /// Benches until nothing else disturbed the machine. A disturbed bench must say so, and exit with 4.
+    #[track_caller]
+    fn bench(&self) -> String {
+        for _ in 0..6 {
+            let output = self.command(&["bench", "--experiment", "tiny"]).output().unwrap();
+            let (table, log) =
+                (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            match output.status.code() {
+                Some(0) => return table,
+                Some(4) => assert!(table.contains("void"), "{table}\n{log}"),
+                other => panic!("{other:?}\n{table}\n{log}"),
+            }
+        }
+        panic!("six benches in a row were disturbed by other load: give this machine a rest");
+    }
+
     #[track_caller]
     fn rows(&self) -> Vec<Value> {
         let (json, _) = self.run(&["report", "--format", "json"], 0);
@@ -96,7 +112,7 @@ fn wait_for_a_trial(stderr: impl std::io::Read) {
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
     let rig = Rig::new();
-    let (table, _) = rig.run(&["bench", "--experiment", "tiny"], 0);
+    let table = rig.bench();
     assert!(table.contains("tiny"), "{table}");
     let rows = rig.rows();
     let kinds: Vec<&str> = rows.iter().map(|row| row["kind"].as_str().unwrap()).collect();
@@ -116,13 +132,17 @@ fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
         assert_eq!(over.len(), 2, "a gain over each of the two processors: {row}");
     }
     let singles = rows.iter().filter(|row| row["kind"] == "single");
-    let best = singles.map(|row| row["gain_over_best_single"].as_f64().unwrap()).fold(0.0, f64::max);
-    assert!((best - 1.0).abs() < 1e-9, "the best single processor gains nothing over itself: {best}");
+    let gains: Vec<f64> = singles.map(|row| row["gain_over_best_single"].as_f64().unwrap()).collect();
+    assert!(
+        gains.iter().any(|gain| (gain - 1.0).abs() < 1e-9),
+        "the best one gains nothing over itself: {gains:?}"
+    );
 
-    let (_, log) = rig.run(&["bench", "--experiment", "tiny"], 0);
-    assert!(!log.contains("compile"), "nothing is compiled twice: {log}");
+    let again = rig.command(&["bench", "--experiment", "tiny"]).output().unwrap();
+    let log = String::from_utf8(again.stderr).unwrap();
+    assert!(log.contains("measure") && !log.contains("compile"), "nothing is compiled twice: {log}");
     let (list, _) = rig.run(&["report", "--list"], 0);
-    assert_eq!(list.lines().filter(|line| line.contains("complete")).count(), 2, "{list}");
+    assert!(list.lines().filter(|line| line.contains("complete")).count() >= 2, "{list}");
 }
 
 #[test]
@@ -140,10 +160,13 @@ fn an_interrupted_and_a_killed_bench_go_on_where_they_were() {
         std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
         assert_eq!(bench.wait().unwrap().code(), code);
 
-        let (_, log) = rig.run(&["bench", "--experiment", "tiny", "--resume"], 0);
+        let resumed = rig.command(&["bench", "--experiment", "tiny", "--resume"]).output().unwrap();
+        let log = String::from_utf8(resumed.stderr).unwrap();
         let measured = log.lines().filter(|line| line.contains("frames/s")).count();
-        assert!(measured < 24, "some of the 24 trials were measured before: {measured}");
-        assert!(rig.rows().iter().all(|row| row["trials"] == 6), "{:?}", rig.rows());
+        assert!((1..24).contains(&measured), "some of the 24 trials were measured before: {log}");
+        // Trials that other load disturbed are there all the same.
+        let all = |row: &Value| row["trials"].as_u64().unwrap() + row["trials_void"].as_u64().unwrap();
+        assert!(rig.rows().iter().all(|row| all(row) >= 6), "{:?}", rig.rows());
     }
     let (_, log) = rig.run(&["bench", "--experiment", "tiny", "--resume"], 2);
     assert!(log.contains("failed to find an unfinished run"), "{log}");
@@ -207,7 +230,7 @@ fn bad_input_is_named_before_anything_is_measured() {
     ];
     for (arguments, code, expected) in table {
         if arguments[0] == "report" {
-            rig.run(&["bench", "--experiment", "tiny", "--trials", "1"], 0);
+            rig.bench();
         }
         let (_, log) = rig.run(arguments, code);
         assert!(log.contains(expected), "{arguments:?}: {log}");

@@ -45,13 +45,8 @@ pub struct Paths {
     pub runner: PathBuf,
     /// The results database.
     pub database: PathBuf,
-}
-
-impl Paths {
-    /// Folder of the journals.
-    pub fn runs(&self) -> PathBuf {
-        self.state.join("runs")
-    }
+    /// Folder of the journals that belong to it.
+    pub runs: PathBuf,
 }
 
 /// How a campaign ended.
@@ -282,7 +277,7 @@ impl Campaign {
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
         };
-        let recorder = RunRecorder::create(store, &self.paths.runs(), start).map_err(store_failure)?;
+        let recorder = RunRecorder::create(store, &self.paths.runs, start).map_err(store_failure)?;
         self.go(recorder, &Before::default())
     }
 
@@ -293,7 +288,7 @@ impl Campaign {
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
         let resumed = Resumed { unix_ns: unix_ns(), command: std::env::args().skip(1).collect() };
         let (recorder, continued) =
-            RunRecorder::resume(store, &self.paths.runs(), run, resumed).map_err(store_failure)?;
+            RunRecorder::resume(store, &self.paths.runs, run, resumed).map_err(store_failure)?;
         if continued.cut_off_bytes > 0 {
             eprintln!("note: the last record was being written when the run was cut off; it is dropped");
         }
@@ -445,21 +440,21 @@ impl Campaign {
                 progress.end(&format!("interrupted after {measured} trials"));
                 return Ok((true, failed));
             }
-            match &outcome {
+            // Kept before it is told: what the user has seen is never lost.
+            let (said, warning) = match &outcome {
                 Ok(raw) => {
                     *failures = 0;
                     measured += 1;
                     let rate = trials::rate(raw)
                         .map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s"));
-                    progress.step(&format!("{name} on {label}, round {}: {rate}", slot.round + 1));
+                    (rate, None)
                 }
                 Err(error) => {
                     *failures += 1;
                     failed += 1;
-                    progress.warn(&format!("{error}"));
-                    progress.step(&format!("{name} on {label}, round {}: failed", slot.round + 1));
+                    ("failed".to_owned(), Some(error.to_string()))
                 }
-            }
+            };
             let trial = TrialRecord {
                 schedule: networks[slot.network].place(slot.schedule),
                 round: slot.round,
@@ -471,6 +466,10 @@ impl Campaign {
                 },
             };
             recorder.record_trial(trial).map_err(store_failure)?;
+            if let Some(warning) = warning {
+                progress.warn(&warning);
+            }
+            progress.step(&format!("{name} on {label}, round {}: {said}", slot.round + 1));
         }
         let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
         progress.end(&format!("{measured} trials{failures}"));

@@ -148,7 +148,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
         .iter()
         .map(|schedule| {
             let mut row = row(network, run, schedule);
-            if schedule.record.schedule.kind() != Kind::Single && row.verdict == Verdict::Valid {
+            if row.verdict == Verdict::Valid {
                 add_gains(&mut row, &schedule.observed(), &singles);
             }
             row
