@@ -43,17 +43,20 @@ pub(crate) fn command(workspace: &Workspace, toolchain: &Toolchain) -> Result<Co
 
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
+    let folder = workspace.target.join("release");
+    let built = Built { harness: folder.join("harness"), runner: folder.join("runner") };
+    // The first build takes minutes and shows them; later ones take a moment and are not worth a line.
+    let first = !(built.harness.exists() && built.runner.exists());
     let status = command(workspace, toolchain)?
         .args(["build", "--release", "--locked", "--package", "harness", "--package", "runner"])
-        .args(if std::env::var_os("CI").is_some() { &[][..] } else { &["--quiet"] })
+        .args(if first { &[][..] } else { &["--quiet"] })
         .status()
         .context("failed to start cargo")?;
     if !status.success() {
         bail!("failed to build harness and runner: cargo's reason stands above");
     }
-    let folder = workspace.target.join("release");
     lay_libraries(toolchain, &folder)?;
-    Ok(Built { harness: folder.join("harness"), runner: folder.join("runner") })
+    Ok(built)
 }
 
 /// Copies TVM's libraries to `folder/lib`, where the runner's rpath points.

@@ -160,9 +160,7 @@ fn create_environment(host: &Path, environment: &Path) -> Result<()> {
 
 fn install_packages(workspace: &Workspace, environment: &Path, packages: &Packages) -> Result<()> {
     let lock = read_lock(workspace, packages)?;
-    let mut pins: Vec<&str> = lock.lines().filter(|line| line.contains("==")).map(pin_of).collect();
-    // One package has a pin for each range of Python versions; one is enough to name it.
-    pins.dedup_by_key(|pin| pin.split('=').next());
+    let pins = pins_of(&lock);
     eprintln!("installing {} (pinned and hash-checked in {})", pins.join(", "), packages.lock);
     let status = Command::new(environment.join("bin/python"))
         .args([
@@ -191,6 +189,21 @@ fn install_packages(workspace: &Workspace, environment: &Path, packages: &Packag
     }
     let stamp = environment.join(packages.stamp);
     fs::write(&stamp, lock).with_context(|| format!("failed to write {}", stamp.display()))
+}
+
+/// The pinned packages; one that has a pin for each range of Python versions, by its name alone.
+fn pins_of(lock: &str) -> Vec<&str> {
+    let name = |pin: &str| pin.split('=').next().map(str::len);
+    let mut pins: Vec<&str> = Vec::new();
+    for pin in lock.lines().filter(|line| line.contains("==")).map(pin_of) {
+        match pins.last_mut() {
+            Some(last) if last.get(..name(last).unwrap_or(0)) == pin.get(..name(pin).unwrap_or(0)) => {
+                *last = &last[..name(last).unwrap_or(last.len())];
+            }
+            _ => pins.push(pin),
+        }
+    }
+    pins
 }
 
 fn pin_of(line: &str) -> &str {
@@ -239,7 +252,13 @@ fn write_shim(toolchain: &Toolchain) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::pin_of;
+    use super::{pin_of, pins_of};
+
+    #[test]
+    fn a_package_pinned_by_python_version_is_named_once() {
+        let lock = "a==1 \\\n  --hash=x\nnumpy==2.2.6 ; python_full_version < '3.11' \\\nnumpy==2.4.6 ; python_full_version >= '3.11' \\\nb==2\n";
+        assert_eq!(pins_of(lock), ["a==1", "numpy", "b==2"]);
+    }
 
     #[test]
     fn pins_are_read_without_markers_and_continuations() {
