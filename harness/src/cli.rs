@@ -6,19 +6,19 @@ use std::path::PathBuf;
 
 /// Measures pipelined CNN inference on heterogeneous boards.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true, max_term_width = 110)]
 pub struct Cli {
     /// The workspace.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub root: PathBuf,
     /// Folder for cache, journals and logs.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub state: PathBuf,
     /// Interpreter of the private Python environment.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub python: PathBuf,
     /// The runner for this machine.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, default_value = "")]
     pub runner: PathBuf,
     /// Keep or read results in this file instead of results/results.db.
     #[arg(long, global = true, value_name = "FILE")]

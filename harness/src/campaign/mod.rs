@@ -1,17 +1,20 @@
 //! A campaign: from a checked configuration to recorded trials.
 
+mod before;
 mod link;
 mod order;
 mod plan;
+mod planning;
 mod prepare;
 mod trials;
 mod wire;
 
+pub use before::Before;
 pub use link::Link;
 pub use plan::{Planned, Plans};
 
 use crate::boards::BoardLock;
-use crate::compiler::{BoundaryLayout, Cache, Compiler};
+use crate::compiler::{Cache, Compiler};
 use crate::config::{self, Connect, Experiment, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -20,8 +23,8 @@ use crate::progress::Progress;
 use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::{
-    self, ComparisonRecord, NetworkRecord, ProcessorRecord, ProfileRecord, Resumed, RunId, RunRecorder,
-    RunStart, ScheduleRecord, Status, Store, StoreError, StoredRun, TransferRecord, TrialRecord,
+    self, ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store,
+    StoreError, TrialRecord,
 };
 use order::Slot;
 use prepare::{Prepared, ProfileFailure, Workshop};
@@ -146,111 +149,6 @@ impl Campaign {
     /// The processors in use.
     pub fn processors(&self) -> &[Processor] {
         &self.processors
-    }
-
-    /// Compiles, profiles and plans, and records it where there is a recorder. What `before` has is not done again.
-    ///
-    /// # Errors
-    /// Where a network cannot be compiled, profiled or cut as asked.
-    pub fn plan(
-        &mut self,
-        mut recorder: Option<&mut RunRecorder<'_>>,
-        before: &Before,
-    ) -> Outcome<Vec<PlannedNetwork>> {
-        let prepared = self.workshop.whole_networks(&self.loaded.experiment, &self.processors)?;
-        for network in &prepared {
-            if before.networks.contains(&network.name) {
-                continue;
-            }
-            record(&mut recorder, |recorder| recorder.record_network(network_record(network)))?;
-        }
-        let links = self.transfers(&mut recorder, before)?;
-        let progress = Progress::begin("profile", prepared.len() * self.processors.len());
-        let mut networks = Vec::new();
-        let mut place = 0;
-        for network in prepared {
-            let profiles = self.profiles(&mut recorder, before, &network, &progress)?;
-            let costs = prepare::costs(&profiles, links.clone())?;
-            let plans = prepare::schedules(&self.loaded.experiment, &network, &costs, &self.processors)?;
-            for remark in &plans.remarks {
-                progress.warn(remark);
-            }
-            networks.push(PlannedNetwork { first: place, prepared: network, planned: plans.planned });
-            place += networks.last().map_or(0, |network| network.planned.len());
-        }
-        progress.end(&format!("{} networks on {} processors", networks.len(), self.processors.len()));
-        let wanted: Vec<_> =
-            networks.iter().map(|network| (&network.prepared, network.planned.as_slice())).collect();
-        self.workshop.stages(&wanted, &self.processors)?;
-        for network in &networks {
-            record_schedules(&mut recorder, before, network)?;
-        }
-        Ok(networks)
-    }
-
-    fn profiles(
-        &mut self,
-        recorder: &mut Option<&mut RunRecorder<'_>>,
-        before: &Before,
-        network: &Prepared,
-        progress: &Progress,
-    ) -> Outcome<Vec<domain::Profile>> {
-        let mut profiles = Vec::new();
-        for processor in &self.processors {
-            progress.doing(&format!("{} on {}", network.name, processor.name));
-            let known = before
-                .profiles
-                .iter()
-                .find(|known| known.network == network.name && known.processor == processor.name.as_str());
-            let raw = if let Some(known) = known {
-                known.profiled.clone()
-            } else {
-                let raw = prepare::profile(&mut self.link, &self.loaded.experiment, network, processor)
-                    .map_err(profile_failure)?;
-                let profile = ProfileRecord {
-                    network: network.name.clone(),
-                    processor: processor.name.to_string(),
-                    profiled: raw.clone(),
-                };
-                record(recorder, |recorder| recorder.record_profile(profile))?;
-                raw
-            };
-            let profile = prepare::unit_costs(&network.network, processor, &raw)?;
-            let frame_ms = profile.frame_ns() / 1e6;
-            progress.step(&format!("{} on {}: {frame_ms:.2} ms a frame", network.name, processor.name));
-            profiles.push(profile);
-        }
-        Ok(profiles)
-    }
-
-    fn transfers(
-        &mut self,
-        recorder: &mut Option<&mut RunRecorder<'_>>,
-        before: &Before,
-    ) -> Outcome<Vec<Vec<domain::Link>>> {
-        let mut links = vec![vec![domain::Link::FREE; self.processors.len()]; self.processors.len()];
-        for (from, sender) in self.processors.iter().enumerate() {
-            for (to, receiver) in self.processors.iter().enumerate().filter(|(to, _)| *to != from) {
-                let known = before
-                    .transfers
-                    .iter()
-                    .find(|known| known.from == sender.name.as_str() && known.to == receiver.name.as_str());
-                let raw = if let Some(known) = known {
-                    known.transferred.clone()
-                } else {
-                    let raw = prepare::transfer(&mut self.link, sender, receiver).map_err(session_failure)?;
-                    let transfer = TransferRecord {
-                        from: sender.name.to_string(),
-                        to: receiver.name.to_string(),
-                        transferred: raw.clone(),
-                    };
-                    record(recorder, |recorder| recorder.record_transfer(transfer))?;
-                    raw
-                };
-                links[from][to] = prepare::transfer_cost(&raw);
-            }
-        }
-        Ok(links)
     }
 
     /// Begins a run: plan, compare outputs, measure.
@@ -484,105 +382,11 @@ impl Campaign {
     }
 }
 
-fn record_schedules(
-    recorder: &mut Option<&mut RunRecorder<'_>>,
-    before: &Before,
-    network: &PlannedNetwork,
-) -> Outcome<()> {
-    for (position, planned) in network.planned.iter().enumerate() {
-        let place = network.place(position);
-        match before.schedules.iter().find(|known| known.place == place) {
-            Some(known) if known.schedule == planned.schedule => continue,
-            Some(known) => {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    format!(
-                        "failed to go on: the run measured {} on {}, and this edgepipe would plan {} instead; \
-                         begin a new run",
-                        network.prepared.name,
-                        known.schedule.label(),
-                        planned.schedule.label()
-                    ),
-                ));
-            }
-            None => {}
-        }
-        let schedule = ScheduleRecord {
-            place,
-            network: network.prepared.name.clone(),
-            schedule: planned.schedule.clone(),
-            prediction: Some(planned.prediction.clone()),
-            warnings: Vec::new(),
-        };
-        record(recorder, |recorder| recorder.record_schedule(schedule))?;
-    }
-    Ok(())
-}
-
-/// What a run already has when it goes on.
-#[derive(Debug, Default)]
-pub struct Before {
-    processors: Vec<ProcessorRecord>,
-    networks: Vec<String>,
-    profiles: Vec<ProfileRecord>,
-    transfers: Vec<TransferRecord>,
-    schedules: Vec<ScheduleRecord>,
-    /// Schedule and round of every trial that was measured.
-    measured: Vec<(u32, u32)>,
-}
-
-impl Before {
-    fn read(store: &Store, run: &RunId) -> Result<Self, StoreError> {
-        let run: StoredRun = store.run(run.as_str())?;
-        let mut measured = Vec::new();
-        store.each_trial(&run, |trial| {
-            if matches!(trial.outcome, store::Outcome::Measured(_)) {
-                measured.push((trial.schedule, trial.round));
-            }
-        })?;
-        Ok(Self {
-            processors: run.start.processors.clone(),
-            networks: store.networks(&run)?.iter().map(|record| record.network.name().to_owned()).collect(),
-            profiles: store.profiles(&run)?,
-            transfers: store.transfers(&run)?,
-            schedules: store.schedules(&run)?,
-            measured,
-        })
-    }
-}
-
-fn network_record(prepared: &Prepared) -> NetworkRecord {
-    let mut fallback: Vec<u32> = prepared
-        .entries
-        .iter()
-        .filter_map(|(_, entry)| entry.stage(0, prepared.manifest.units.len(), BoundaryLayout::Plain))
-        .flat_map(|stage| stage.fallback_units.into_iter().map(|unit| unit.unit))
-        .collect();
-    fallback.sort_unstable();
-    fallback.dedup();
-    NetworkRecord {
-        source: prepared.source.describe(),
-        sha256: prepared.sha256.clone(),
-        network: prepared.network.clone(),
-        fallback_units: fallback,
-    }
-}
-
 fn processor_record(processor: &Processor) -> ProcessorRecord {
     ProcessorRecord {
         name: processor.name.to_string(),
         cpus: processor.cpus.clone(),
         threads: processor.threads,
-    }
-}
-
-fn record<'s>(
-    recorder: &mut Option<&mut RunRecorder<'s>>,
-    write: impl FnOnce(&mut RunRecorder<'s>) -> Result<(), StoreError>,
-) -> Outcome<()> {
-    match recorder {
-        Some(recorder) => write(recorder).map_err(store_failure),
-        None => Ok(()),
     }
 }
 

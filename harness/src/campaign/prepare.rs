@@ -175,7 +175,8 @@ impl Workshop {
             JobProgress::Step { network, step, done, total } => {
                 progress.doing(&format!("{network}: {step} {done}/{total}"));
             }
-            JobProgress::Finished { network } => progress.step(&format!("{network} done")),
+            JobProgress::Finished { network, compiled: true } => progress.step(&format!("{network} done")),
+            JobProgress::Finished { network, compiled: false } => progress.step(&format!("{network} failed")),
         });
         let failed: Vec<(&Job, CompileError)> = missing
             .iter()

@@ -132,6 +132,8 @@ pub enum JobProgress {
     Finished {
         /// The network.
         network: String,
+        /// Whether it was compiled.
+        compiled: bool,
     },
 }
 
@@ -185,10 +187,11 @@ impl Compiler {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let (Some(job), Some(slot)) = (jobs.get(index), results.get(index)) else { return };
                         let result = self.compile_one(job, interrupt, progress);
+                        let compiled = result.is_ok();
                         if let Ok(mut slot) = slot.lock() {
                             *slot = result;
                         }
-                        progress(JobProgress::Finished { network: job.network.clone() });
+                        progress(JobProgress::Finished { network: job.network.clone(), compiled });
                     }
                 });
             }
