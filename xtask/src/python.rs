@@ -112,7 +112,12 @@ fn find_interpreter() -> Result<PathBuf> {
     let mut seen = Vec::new();
     for candidate in candidates {
         let probe = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip";
-        let Ok(output) = Command::new(candidate).args(["-c", probe]).output() else { continue };
+        let Ok(output) = Command::new(candidate).args(["-c", probe]).output() else {
+            if chosen.is_some() {
+                seen.push(format!("{candidate}, named by {PYTHON_VARIABLE}, cannot be started"));
+            }
+            continue;
+        };
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let parsed = version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
         match parsed {
