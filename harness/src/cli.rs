@@ -6,7 +6,13 @@ use std::path::PathBuf;
 
 /// Measures pipelined CNN inference on heterogeneous boards.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
 pub struct Cli {
     /// The workspace.
     #[arg(long, hide = true, default_value = "")]
