@@ -3,7 +3,7 @@
 use crate::config::{ManualStage, ScheduleSpec};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::processors::Processor;
-use domain::{Costs, Network, Prediction, ProcessorName, Schedule, Transfer, planner, predict};
+use domain::{Costs, Kind, Network, Prediction, ProcessorName, Schedule, Transfer, planner, predict};
 
 /// A schedule to measure.
 #[derive(Debug, Clone)]
@@ -23,6 +23,15 @@ pub struct Plans {
     pub remarks: Vec<String>,
 }
 
+/// What units cost on a processor that works alone, and on one that has all others beside it.
+#[derive(Debug, Clone)]
+pub(super) struct CostsByCompany {
+    /// For single schedules.
+    pub(super) alone: Costs,
+    /// For pipelines and replicates.
+    pub(super) in_company: Costs,
+}
+
 /// Resolves `specs` for a network.
 ///
 /// # Errors
@@ -30,7 +39,7 @@ pub struct Plans {
 pub(super) fn resolve(
     specs: &[ScheduleSpec],
     network: &Network,
-    costs: &Costs,
+    costs: &CostsByCompany,
     processors: &[Processor],
 ) -> Outcome<Plans> {
     let mut plans = Plans::default();
@@ -44,7 +53,7 @@ pub(super) fn resolve(
             ScheduleSpec::PipelineAuto { processors } => {
                 let names: Option<Vec<_>> =
                     processors.as_ref().map(|names| names.iter().map(ProcessorName::new).collect());
-                vec![automatic(network, costs, names.as_deref(), &mut plans.remarks)?]
+                vec![automatic(network, &costs.in_company, names.as_deref(), &mut plans.remarks)?]
             }
             ScheduleSpec::PipelineManual(stages) => vec![manual(network, stages)?],
             ScheduleSpec::ReplicateAll => vec![replicate(network, all.clone())?],
@@ -56,6 +65,10 @@ pub(super) fn resolve(
             if plans.planned.iter().any(|planned| planned.schedule == schedule) {
                 continue;
             }
+            let costs = match schedule.kind() {
+                Kind::Single => &costs.alone,
+                Kind::Pipeline | Kind::Replicate => &costs.in_company,
+            };
             let prediction = predict(network, costs, &schedule).ending(Exit::Bug)?;
             plans.planned.push(Planned { schedule, prediction });
         }

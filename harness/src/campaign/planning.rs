@@ -1,12 +1,15 @@
 //! The part of a campaign before its trials: compile, profile, plan, record.
 
 use super::before::Before;
+use super::plan;
 use super::prepare::{self, Prepared};
 use super::{Campaign, PlannedNetwork, profile_failure, session_failure, store_failure};
 use crate::compiler::BoundaryLayout;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::processors::Processor;
 use crate::progress::Progress;
 use crate::store::{NetworkRecord, ProfileRecord, RunRecorder, ScheduleRecord, StoreError, TransferRecord};
+use protocol::Profiled;
 
 impl Campaign {
     /// Compiles, profiles and plans, and records it where there is a recorder. What `before` has is not done again.
@@ -30,8 +33,12 @@ impl Campaign {
         let mut networks = Vec::new();
         let mut place = 0;
         for network in prepared {
-            let profiles = self.profiles(&mut recorder, before, &network, &progress)?;
-            let costs = prepare::costs(&profiles, links.clone())?;
+            let raw = self.profiles(&mut recorder, before, &network, &progress)?;
+            let company = self.company(&mut recorder, before, &network, &raw)?;
+            let costs = plan::CostsByCompany {
+                alone: self.costs(&network, &raw, &links)?,
+                in_company: self.costs(&network, &company, &links)?,
+            };
             let plans = prepare::schedules(&self.loaded.experiment, &network, &costs, &self.processors)?;
             for remark in &plans.remarks {
                 progress.warn(remark);
@@ -55,7 +62,7 @@ impl Campaign {
         before: &Before,
         network: &Prepared,
         progress: &Progress,
-    ) -> Outcome<Vec<domain::Profile>> {
+    ) -> Outcome<Vec<Profiled>> {
         let mut profiles = Vec::new();
         for processor in &self.processors {
             progress.doing(&format!("{} on {}", network.name, processor.name));
@@ -82,9 +89,67 @@ impl Campaign {
                 ns => format!("{:.2} ms", ns / 1e6),
             };
             progress.step(&format!("{} on {}: {frame} a frame", network.name, processor.name));
-            profiles.push(profile);
+            profiles.push(raw);
         }
         Ok(profiles)
+    }
+
+    /// The profiles as they are while all processors work: the same units, scaled to the frames of a processor that
+    /// has the others beside it. Shared caches, memory and clocks make these longer than frames of one alone.
+    fn company(
+        &mut self,
+        recorder: &mut Option<&mut RunRecorder<'_>>,
+        before: &Before,
+        network: &Prepared,
+        alone: &[Profiled],
+    ) -> Outcome<Vec<Profiled>> {
+        if self.processors.len() < 2 {
+            return Ok(alone.to_vec());
+        }
+        let name = |processor: &Processor| format!("{} with all others busy", processor.name);
+        let known = |processor: &Processor| {
+            let known = before
+                .profiles
+                .iter()
+                .find(|known| known.network == network.name && known.processor == name(processor));
+            known.map(|known| known.profiled.frame_ns.clone())
+        };
+        let frames = match self.processors.iter().map(known).collect::<Option<Vec<_>>>() {
+            Some(frames) => frames,
+            None => prepare::company(&mut self.link, &self.loaded.experiment, network, &self.processors)
+                .map_err(profile_failure)?,
+        };
+        let mut profiles = Vec::new();
+        for ((processor, frame_ns), alone) in self.processors.iter().zip(frames).zip(alone) {
+            let observed = Profiled {
+                id: alone.id,
+                calls: Vec::new(),
+                frame_ns: frame_ns.clone(),
+                instrumented_frame_ns: Vec::new(),
+                resident_bytes: alone.resident_bytes,
+            };
+            if known(processor).is_none() {
+                let profile = ProfileRecord {
+                    network: network.name.clone(),
+                    processor: name(processor),
+                    profiled: observed,
+                };
+                record(recorder, |recorder| recorder.record_profile(profile))?;
+            }
+            profiles.push(Profiled { frame_ns, ..alone.clone() });
+        }
+        Ok(profiles)
+    }
+
+    fn costs(
+        &self,
+        network: &Prepared,
+        profiles: &[Profiled],
+        links: &[Vec<domain::Link>],
+    ) -> Outcome<domain::Costs> {
+        let profiles = self.processors.iter().zip(profiles);
+        let profiles = profiles.map(|(processor, raw)| prepare::unit_costs(&network.network, processor, raw));
+        prepare::costs(&profiles.collect::<Outcome<Vec<_>>>()?, links.to_vec())
     }
 
     fn transfers(

@@ -253,6 +253,69 @@ pub(super) enum ProfileFailure {
     Artifact(anyhow::Error),
 }
 
+/// Frames of every processor while all of them run the whole network, in ns: one list a processor.
+///
+/// # Errors
+/// As [`Link::request`].
+pub(super) fn company(
+    link: &mut Link,
+    experiment: &Experiment,
+    prepared: &Prepared,
+    processors: &[Processor],
+) -> Result<Vec<Vec<u64>>, ProfileFailure> {
+    let names = processors.iter().map(|processor| processor.name.clone()).collect();
+    let all = Schedule::replicate(&prepared.network, names)
+        .map_err(|error| ProfileFailure::Artifact(error.into()))?;
+    let deployed = prepared.deployed(&all, processors).map_err(ProfileFailure::Artifact)?;
+    let schedule =
+        wire::schedule(&all, &prepared.manifest, &deployed, processors).map_err(ProfileFailure::Artifact)?;
+    let during = format!("time {} on all processors at once", prepared.name);
+    let rule = &experiment.profile;
+    let each = |frames: u32| frames.saturating_mul(u32::try_from(processors.len()).unwrap_or(u32::MAX));
+    let event = link.request(&during, rule.max * 2 + LOADING, |id| {
+        Request::Trial(protocol::Trial {
+            id,
+            schedule,
+            frames: frames(experiment),
+            queue_depth: experiment.queue_depth,
+            isolate: None,
+            warm_up: protocol::WarmUpRule {
+                min_frames: each(rule.warm_up_frames),
+                min_ns: 0,
+                max_ns: nanoseconds(rule.max),
+            },
+            measure: protocol::Measure {
+                min_frames: each(rule.min_frames),
+                min_ns: nanoseconds(rule.min),
+                max_ns: nanoseconds(rule.max),
+                max_frames: experiment.measure.max_frames,
+            },
+            timeline_frames: 0,
+        })
+    })?;
+    let Event::Measured(measured) = event else { return Err(link.unexpected(&during, &event).into()) };
+    let window = &measured.window;
+    let mut durations = Vec::new();
+    for (place, processor) in processors.iter().enumerate() {
+        let completed: Vec<u64> = window
+            .completed_ns
+            .iter()
+            .zip(&window.completed_by)
+            .filter(|(_, by)| **by as usize == place)
+            .map(|(completed, _)| *completed)
+            .collect();
+        let frames: Vec<u64> = completed.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        if frames.is_empty() {
+            return Err(ProfileFailure::Artifact(anyhow::anyhow!(
+                "failed to {during}: {} completed fewer than two frames in time; raise profile.max_seconds",
+                processor.name
+            )));
+        }
+        durations.push(frames);
+    }
+    Ok(durations)
+}
+
 /// The profile the planner uses, from raw samples.
 ///
 /// # Errors
@@ -338,7 +401,7 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
 pub(super) fn schedules(
     experiment: &Experiment,
     prepared: &Prepared,
-    costs: &Costs,
+    costs: &plan::CostsByCompany,
     processors: &[Processor],
 ) -> Outcome<plan::Plans> {
     config::check_cuts(experiment, &prepared.network).ending(Exit::Usage)?;

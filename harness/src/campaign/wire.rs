@@ -161,3 +161,119 @@ impl Values {
         u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compiler::Target;
+    use domain::ProcessorName;
+    use serde_json::json;
+
+    fn value(name: &str, layout: &str) -> ValueManifest {
+        ValueManifest {
+            value: name.to_owned(),
+            layout: layout.to_owned(),
+            shape: vec![1, 4],
+            dtype: "float32".to_owned(),
+            bytes: 16,
+        }
+    }
+
+    /// Three units in a row; what the first makes is read by the third as well.
+    fn network() -> NetworkManifest {
+        let tensor = |name: &str| json!({ "value": name, "shape": [1, 4], "dtype": "float32", "bytes": 16 });
+        let unit = |name: &str| json!({ "name": name, "operators": ["relu"], "macs": 0, "parameters": 0 });
+        serde_json::from_value(json!({
+            "schema": 1, "name": "net", "opset": 17, "parameters": 0, "macs": 0,
+            "units": [unit("a"), unit("b"), unit("c")],
+            "boundaries": [
+                { "tensors": [tensor("x")] },
+                { "tensors": [tensor("a")] },
+                { "tensors": [tensor("a"), tensor("b")] },
+                { "tensors": [tensor("y")] },
+            ],
+        }))
+        .expect("a manifest")
+    }
+
+    fn deployed(inputs: Vec<ValueManifest>, outputs: Vec<ValueManifest>) -> Deployed {
+        let manifest = StageManifest {
+            schema: 1,
+            first_unit: 0,
+            end_unit: 1,
+            library: "stage.so".to_owned(),
+            library_sha256: String::new(),
+            entry: "main".to_owned(),
+            inputs,
+            outputs,
+            weights: Vec::new(),
+            calls: Vec::new(),
+            fallback_units: Vec::new(),
+        };
+        Deployed { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
+    }
+
+    fn processors(isas: &[&str]) -> Vec<Processor> {
+        let target = |isa: &str| Target {
+            arch: "x86_64".to_owned(),
+            mcpu: "x86-64".to_owned(),
+            isa: isa.to_owned(),
+            triple: String::new(),
+            threads: 1,
+            l1d_bytes: 0,
+            l2_bytes: 0,
+        };
+        let number = |index: usize| u32::try_from(index).unwrap();
+        let make = |(index, isa): (usize, &&str)| Processor {
+            name: ProcessorName::new(format!("p{index}")),
+            cpus: vec![number(index)],
+            threads: 1,
+            target: target(isa),
+        };
+        isas.iter().enumerate().map(make).collect()
+    }
+
+    fn pipeline(count: usize) -> Schedule {
+        let network = network().network().unwrap();
+        let cut = |place: usize| (place + 1 < count).then_some(domain::Cut(place + 1));
+        let stages: Vec<_> =
+            (0..count).map(|place| (ProcessorName::new(format!("p{place}")), cut(place))).collect();
+        Schedule::from_cuts(&network, &stages).unwrap()
+    }
+
+    #[test]
+    fn a_tensor_that_skips_a_stage_keeps_its_place() {
+        let stages = [
+            deployed(vec![value("x", "plain")], vec![value("a", "NCHW4c")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("b", "NCHW4c")]),
+            deployed(vec![value("a", "NCHW4c"), value("b", "NCHW4c")], vec![value("y", "plain")]),
+        ];
+        let wired = schedule(&pipeline(3), &network(), &stages, &processors(&["neon"; 3])).unwrap();
+        let names: Vec<&str> = wired.values.iter().map(|value| value.name.as_str()).collect();
+        assert_eq!(names, ["x", "a (NCHW4c)", "b (NCHW4c)", "y"]);
+        assert_eq!((wired.inputs, wired.outputs), (vec![0], vec![3]));
+        let ends: Vec<_> =
+            wired.stages.iter().map(|stage| (stage.inputs.clone(), stage.outputs.clone())).collect();
+        assert_eq!(ends, [(vec![0], vec![1]), (vec![1], vec![2]), (vec![1, 2], vec![3])]);
+    }
+
+    #[test]
+    fn a_stage_that_takes_what_nobody_gives_is_refused() {
+        // The value is there, in another layout.
+        let stages = [
+            deployed(vec![value("x", "plain")], vec![value("a", "plain")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("y", "plain")]),
+        ];
+        let error = schedule(&pipeline(2), &network(), &stages, &processors(&["neon"; 2])).unwrap_err();
+        assert!(error.to_string().contains("takes a (NCHW4c), which no stage before it gives"), "{error}");
+    }
+
+    #[test]
+    fn boundaries_are_packed_between_like_processors_only() {
+        let table =
+            [(&["neon", "neon"][..], BoundaryLayout::Packed), (&["avx2", "neon"][..], BoundaryLayout::Plain)];
+        for (isas, expected) in table {
+            assert_eq!(boundary_layout(&pipeline(2), &processors(isas)), expected, "{isas:?}");
+        }
+    }
+}

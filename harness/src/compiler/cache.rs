@@ -199,3 +199,86 @@ fn hexadecimal(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target {
+            arch: "x86_64".to_owned(),
+            mcpu: "x86-64-v3".to_owned(),
+            isa: "avx2".to_owned(),
+            triple: "x86_64-unknown-linux-gnu".to_owned(),
+            threads: 1,
+            l1d_bytes: 32 << 10,
+            l2_bytes: 512 << 10,
+        }
+    }
+
+    /// A workspace with a compiler of one file.
+    fn workspace(source: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("compiler/edgepipe_compiler")).unwrap();
+        fs::create_dir_all(folder.path().join("ci")).unwrap();
+        fs::write(folder.path().join("compiler/edgepipe_compiler/job.py"), source).unwrap();
+        fs::write(folder.path().join("ci/requirements.txt"), "a==1\n").unwrap();
+        folder
+    }
+
+    fn key(root: &Path, name: &str, source: &Source, target: &Target) -> PathBuf {
+        let cache = Cache::open(PathBuf::from("/cache"), root).unwrap();
+        cache.entry(name, source, target).unwrap().folder
+    }
+
+    #[test]
+    fn whatever_goes_in_changes_the_key_and_nothing_else_does() {
+        let (one, same, other) = (workspace("x = 1"), workspace("x = 1"), workspace("x = 2"));
+        let zoo = Source::Zoo("net".to_owned());
+        let first = key(one.path(), "net", &zoo, &target());
+        assert_eq!(
+            first,
+            key(same.path(), "net", &zoo, &target()),
+            "the place of the workspace does not matter"
+        );
+        let onnx = one.path().join("net.onnx");
+        fs::write(&onnx, "a").unwrap();
+        let from_file = key(one.path(), "net", &Source::Onnx(onnx.clone()), &target());
+        fs::write(&onnx, "b").unwrap();
+        let keys = [
+            first,
+            key(other.path(), "net", &zoo, &target()),
+            key(one.path(), "net", &zoo, &Target { threads: 2, ..target() }),
+            key(one.path(), "other", &Source::Zoo("other".to_owned()), &target()),
+            from_file,
+            key(one.path(), "net", &Source::Onnx(onnx), &target()),
+        ];
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn a_damaged_or_changed_stage_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = Entry { folder: folder.path().to_path_buf() };
+        let stage = entry.stage_folder(0, 2, BoundaryLayout::Plain);
+        fs::create_dir_all(&stage).unwrap();
+        fs::write(stage.join("stage.so"), "library").unwrap();
+        let sum = hash_file(&stage.join("stage.so")).unwrap();
+        let manifest = serde_json::json!({
+            "schema": SCHEMA, "first_unit": 0, "end_unit": 2, "library": "stage.so", "library_sha256": sum,
+            "entry": "main", "inputs": [], "outputs": [], "calls": [],
+            "weights": [{ "offset": 0, "bytes": 8, "shape": [2], "dtype": "float32" }],
+        });
+        fs::write(stage.join("stage.json"), manifest.to_string()).unwrap();
+        let found = || entry.stage(0, 2, BoundaryLayout::Plain).is_some();
+        assert!(!found(), "its weights are missing");
+        fs::write(entry.weights(), [0; 8]).unwrap();
+        assert!(found());
+        fs::write(stage.join("stage.so"), "librarx").unwrap();
+        assert!(!found(), "its library was changed");
+        fs::write(stage.join("stage.so"), "library").unwrap();
+        fs::write(stage.join("stage.json"), "{").unwrap();
+        assert!(!found(), "its manifest is damaged");
+    }
+}
