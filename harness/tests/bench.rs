@@ -121,7 +121,10 @@ fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
     for row in &rows {
         assert_eq!(row["network"], "tiny");
         assert_eq!(row["board"], "local");
-        assert_eq!(row["trials"], 2, "{row}");
+        let count = |key: &str| row[key].as_u64().unwrap();
+        // A valid row may have lost one of its two trials to other load.
+        assert!(count("trials") >= 1, "{row}");
+        assert_eq!(count("trials") + count("trials_void"), 2, "{row}");
         assert_eq!(row["verdict"], "valid", "{row}");
         assert!(row["throughput_fps"]["point"].as_f64().unwrap() > 0.0);
         assert!(row["latency_ms"]["p50"].as_f64().unwrap() <= row["latency_ms"]["p99"].as_f64().unwrap());
