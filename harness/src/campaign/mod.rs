@@ -22,6 +22,7 @@ use crate::processors::{self, Processor};
 use crate::progress::Progress;
 use crate::provenance::Provenance;
 use crate::session::SessionError;
+use crate::store::unix_ns;
 use crate::store::{
     self, ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store,
     StoreError, TrialRecord,
@@ -29,7 +30,6 @@ use crate::store::{
 use order::Slot;
 use prepare::{Prepared, ProfileFailure, Workshop};
 use std::path::PathBuf;
-use std::time::SystemTime;
 use trials::Ready;
 
 /// Trials of a schedule that may fail in a row before the rest of it is given up.
@@ -388,12 +388,6 @@ fn processor_record(processor: &Processor) -> ProcessorRecord {
         cpus: processor.cpus.clone(),
         threads: processor.threads,
     }
-}
-
-/// The wall clock, in ns since 1970.
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Exit code of an error of the store.
