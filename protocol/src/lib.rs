@@ -10,6 +10,7 @@
 
 mod machine;
 mod measured;
+mod power;
 mod request;
 
 pub use machine::{Cpu, MachineState, Temperature};
@@ -17,6 +18,7 @@ pub use measured::{
     Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
     Transferred, UnitSamples, WarmUp, Window,
 };
+pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
 pub use request::{
     Binding, Call, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage, Tensor,
     Transfer, Trial, WarmUpRule, Weights,
@@ -25,7 +27,7 @@ pub use request::{
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.
@@ -65,6 +67,8 @@ pub enum Event {
     Transferred(Transferred),
     /// Answer to [`Request::Compare`].
     Compared(Compared),
+    /// Answer to [`Request::Idle`].
+    Idled(Idled),
     /// Answer to [`Request::Trial`].
     Measured(Box<Measured>),
     /// A request failed; the runner goes on with the next.
@@ -106,6 +110,8 @@ pub enum Fault {
     Affinity,
     /// A stage raised an error while running.
     Execution,
+    /// The power meter is not there, or lacks a rail.
+    Meter,
     /// Anything else; a bug.
     Internal,
 }

@@ -1,6 +1,7 @@
 //! Raw observations. They are written once and never changed; the harness derives everything else from them.
 
 use crate::machine::MachineState;
+use crate::power::Power;
 use serde::{Deserialize, Serialize};
 
 /// Answer to a profile request.
@@ -99,6 +100,8 @@ pub struct Measured {
     pub timeline: Vec<Span>,
     /// What else the machine did during the window.
     pub host: HostLoad,
+    /// What the power meter said, from before the warm-up to after the window; absent where none was asked for.
+    pub power: Option<Power>,
     /// State before the warm-up.
     pub before: MachineState,
     /// State after the window.

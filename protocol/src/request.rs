@@ -1,5 +1,6 @@
 //! Jobs for the runner.
 
+use crate::power::{Idle, Meter};
 use serde::{Deserialize, Serialize};
 
 /// A job. Answers carry its `id`.
@@ -15,6 +16,8 @@ pub enum Request {
     Profile(Profile),
     /// Time what it costs to read what another processor wrote.
     Transfer(Transfer),
+    /// Read a power meter while nothing runs.
+    Idle(Idle),
     /// Run two schedules on the same frames and compare what comes out.
     Compare(Compare),
     /// Measure one schedule.
@@ -106,6 +109,8 @@ pub struct Trial {
     pub measure: Measure,
     /// The first so many frames of the window are reported with their time span in every stage.
     pub timeline_frames: u32,
+    /// The power meter to read meanwhile; absent: none.
+    pub power: Option<Meter>,
 }
 
 /// Time each stage alone, the other processors idle.

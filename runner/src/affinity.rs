@@ -33,6 +33,19 @@ pub(crate) fn allowed() -> Vec<u32> {
     (0..).zip(0..CpuSet::MAX_CPU).filter(|(_, place)| set.is_set(*place)).map(|(cpu, _)| cpu).collect()
 }
 
+/// Keeps the calling thread off CPUs where it may use others; otherwise, or where the system refuses, it stays as it
+/// is. Good manners, no promise.
+pub(crate) fn keep_off(cpus: &[u32]) {
+    let mut others = CpuSet::new();
+    let rest = allowed().into_iter().filter(|cpu| !cpus.contains(cpu));
+    for cpu in rest.filter_map(|cpu| usize::try_from(cpu).ok()) {
+        others.set(cpu);
+    }
+    if others.count() > 0 {
+        sched_setaffinity(None, &others).ok();
+    }
+}
+
 /// Says which CPU cannot be had, why, and what to do.
 fn refusal(cpus: &[u32], binding: &Binding, sys: &Path) -> Failure {
     let list = |name: &str| {

@@ -38,6 +38,11 @@ impl Failure {
         Self { fault: Fault::Execution, message: message.into() }
     }
 
+    /// The power meter is not there, or not as asked.
+    pub(crate) fn meter(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Meter, message: message.into() }
+    }
+
     /// A bug.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self { fault: Fault::Internal, message: message.into() }

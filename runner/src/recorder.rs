@@ -178,6 +178,7 @@ mod tests {
                 max_frames: measure.3,
             },
             timeline_frames: 2,
+            power: None,
         }
     }
 

@@ -6,10 +6,11 @@ use crate::failure::Failure;
 use crate::flow::{Flow, Sink, StageReport};
 use crate::frames::FrameSet;
 use crate::meters::{Reading, resident_bytes};
+use crate::power::Sampler;
 use crate::recorder::Recorder;
 use crate::state;
 use crate::wiring::Wiring;
-use protocol::{Measured, Occupancy, Phase, Trial};
+use protocol::{Measured, Occupancy, Phase, Power, Trial};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,6 +29,9 @@ pub(crate) fn measure(
     let frames = Arc::new(FrameSet::new(&trial.frames, &wiring.input_specs())?);
     let crew = Crew::start(&wiring, &weights)?;
     crew.check(&frames, 0)?;
+    let (cpus, threads) = (wiring.cpus(), crew.threads());
+    // After the threads of the stages: they are told apart as those that are new. It drops, and ends, on every way out.
+    let sampler = trial.power.as_ref().map(|meter| Sampler::start(meter, &cpus));
     let mut isolated = Vec::new();
     if let Some(rule) = &trial.isolate {
         announce(Phase::Isolate);
@@ -37,11 +41,14 @@ pub(crate) fn measure(
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
     let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink));
-    let (cpus, threads) = (wiring.cpus(), crew.threads());
     let (reports, readings) = crew.run(&flow, || {
         let opening = flow.wait_opened().then(|| Reading::take(&cpus, &threads))?;
         flow.wait_closed().then(|| (opening, Reading::take(&cpus, &threads)))
     })?;
+    let power = sampler.map(|sampler| match sampler.and_then(Sampler::finish) {
+        Ok(readings) => Power::Read(readings),
+        Err(message) => Power::Unreadable { message },
+    });
     let Sink::Record(recorder) = flow.finish()? else {
         return Err(Failure::internal("failed to end the trial: its frames were not recorded"));
     };
@@ -59,6 +66,7 @@ pub(crate) fn measure(
         stages: reports.iter().zip(cpu_ns).map(|(report, cpu_ns)| occupancy(report, cpu_ns)).collect(),
         timeline,
         host,
+        power,
         before,
         after: state::read(),
         weights_bytes,

@@ -291,6 +291,7 @@ pub(super) fn company(
                 max_frames: experiment.measure.max_frames,
             },
             timeline_frames: 0,
+            power: None,
         })
     })?;
     let Event::Measured(measured) = event else { return Err(link.unexpected(&during, &event).into()) };

@@ -101,6 +101,7 @@ pub(super) fn measure(
                 max_frames: experiment.measure.max_frames,
             },
             timeline_frames: experiment.timeline_frames,
+            power: None,
         })
     })?;
     match event {

@@ -197,6 +197,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
             runner_ns: cells.next()?,
             overhead_ns: cells.next()?,
         },
+        power: None,
         before: machines.state(&mut cells)?,
         after: machines.state(&mut cells)?,
         weights_bytes: cells.next()?,

@@ -239,6 +239,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
         warm_up: WarmUpRule { min_frames: 20, min_ns: 20 * MS, max_ns: 500 * MS },
         measure: Measure { min_frames: 30, min_ns: 100 * MS, max_ns: 20_000 * MS, max_frames: 1_000_000 },
         timeline_frames: 20,
+        power: None,
     }
 }
 

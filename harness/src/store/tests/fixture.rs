@@ -295,6 +295,7 @@ impl Planned {
                 runner_ns: now / 100 * 97 * stages as u64,
                 overhead_ns: 40_000,
             },
+            power: None,
             before,
             after,
             weights_bytes: 46 << 20,

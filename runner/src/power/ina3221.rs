@@ -1,0 +1,174 @@
+//! INA3221 chips, by the two drivers that serve them.
+//!
+//! NVIDIA's kernel 4.9 (`JetPack` 4) has `ina3221x`, an IIO driver: a folder `iio:deviceN` a chip below
+//! `bus/i2c/drivers/ina3221x/BUS-ADDRESS`, with `rail_name_C`, `in_powerC_input` in mW, `in_voltageC_input` in mV
+//! and `in_currentC_input` in mA, C from 0. Later kernels have `ina3221`, a hwmon driver: `inN_label`, `inN_input` in
+//! mV, `currN_input` in mA, N from 1, and no power. Numbers of devices vary from boot to boot, so chips are found by
+//! driver and I2C address, and rails by label. Inputs 4 and above of hwmon are sums, not channels.
+
+use super::Found;
+use super::rail::{Files, Rail};
+use protocol::NamedRail;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Channels of a chip.
+const CHANNELS: u32 = 3;
+/// What a device tree calls a channel that leads nowhere.
+const NOT_CONNECTED: &str = "NC";
+
+/// All rails that have a name, from the board's file or else from the driver.
+pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
+    let iio = chips_by_iio(root);
+    let (driver, chips) =
+        if iio.is_empty() { ("ina3221 by hwmon", chips_by_hwmon(root)) } else { ("ina3221x by iio", iio) };
+    if chips.is_empty() {
+        return Err(format!(
+            "failed to find an INA3221 below {}: neither {} nor a hwmon named ina3221 is there; load the driver, or \
+             set `power: none` in the board's file",
+            root.display(),
+            IIO_DRIVER
+        ));
+    }
+    let mut rails = Vec::new();
+    for chip in &chips {
+        for channel in 0..CHANNELS {
+            let Some((label, files)) = chip.channel(channel) else { continue };
+            let given = named
+                .iter()
+                .find(|rail| Some(rail.address) == chip.address && rail.channel == channel)
+                .map(|rail| rail.name.clone());
+            let Some(name) = given.or(label) else { continue };
+            rails.push(Rail::new(&name, &chip.source(channel), files));
+        }
+    }
+    for rail in named {
+        if !chips.iter().any(|chip| chip.address == Some(rail.address)) {
+            let known: Vec<String> = chips
+                .iter()
+                .filter_map(|chip| chip.address)
+                .map(|address| format!("{address:#04x}"))
+                .collect();
+            return Err(format!(
+                "failed to find the INA3221 at address {:#04x}, which is to be the rail {}: there are {}",
+                rail.address,
+                rail.name,
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(Found { driver, rails })
+}
+
+const IIO_DRIVER: &str = "bus/i2c/drivers/ina3221x";
+const HWMON_DRIVER: &str = "bus/i2c/drivers/ina3221";
+
+/// A chip's folder of files.
+struct Chip {
+    folder: PathBuf,
+    address: Option<u32>,
+    interface: Interface,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    Iio,
+    Hwmon,
+}
+
+impl Chip {
+    /// Label and files of a channel; `None` where the chip does not show it or it leads nowhere.
+    fn channel(&self, channel: u32) -> Option<(Option<String>, Files)> {
+        let file = |name: String| {
+            let path = self.folder.join(name);
+            path.exists().then_some(path)
+        };
+        let (label, files) = match self.interface {
+            Interface::Iio => {
+                let factors = file(format!("in_voltage{channel}_input"))
+                    .zip(file(format!("in_current{channel}_input")));
+                let label = self.text(&format!("rail_name_{channel}"));
+                let milliwatts = file(format!("in_power{channel}_input"))?;
+                (label, Files::Power { milliwatts, factors })
+            }
+            Interface::Hwmon => {
+                let number = channel + 1;
+                let millivolts = file(format!("in{number}_input"))?;
+                let milliamperes = file(format!("curr{number}_input"))?;
+                (self.text(&format!("in{number}_label")), Files::Factors { millivolts, milliamperes })
+            }
+        };
+        (label.as_deref() != Some(NOT_CONNECTED)).then_some((label, files))
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.folder.join(name)).ok()?;
+        let text = text.trim_matches(['\0', '\n', ' ']);
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn source(&self, channel: u32) -> PathBuf {
+        self.folder.join(match self.interface {
+            Interface::Iio => format!("in_power{channel}_input"),
+            Interface::Hwmon => format!("curr{}_input", channel + 1),
+        })
+    }
+}
+
+fn chips_by_iio(root: &Path) -> Vec<Chip> {
+    let mut chips = Vec::new();
+    for device in folders(&root.join(IIO_DRIVER)) {
+        for folder in folders(&device).into_iter().filter(|folder| name_begins(folder, "iio:device")) {
+            chips.push(Chip { folder, address: address(&device), interface: Interface::Iio });
+        }
+    }
+    chips.sort_by_key(|chip| chip.address);
+    chips
+}
+
+/// By `class/hwmon`, and by the driver's folder where the class is not there; each chip once.
+fn chips_by_hwmon(root: &Path) -> Vec<Chip> {
+    let mut candidates: Vec<(PathBuf, Option<u32>)> = folders(&root.join("class/hwmon"))
+        .into_iter()
+        .map(|folder| {
+            let device = fs::canonicalize(folder.join("device")).ok();
+            let address = device.as_deref().and_then(address);
+            (folder, address)
+        })
+        .collect();
+    for device in folders(&root.join(HWMON_DRIVER)) {
+        candidates
+            .extend(folders(&device.join("hwmon")).into_iter().map(|folder| (folder, address(&device))));
+    }
+    let mut known = BTreeSet::new();
+    let mut chips = Vec::new();
+    for (folder, address) in candidates {
+        let chip = Chip { folder, address, interface: Interface::Hwmon };
+        let identity = fs::canonicalize(&chip.folder).unwrap_or_else(|_| chip.folder.clone());
+        if chip.text("name").as_deref() == Some("ina3221") && known.insert(identity) {
+            chips.push(chip);
+        }
+    }
+    chips.sort_by_key(|chip| chip.address);
+    chips
+}
+
+/// The I2C address in a device's name, such as `1-0041`.
+fn address(device: &Path) -> Option<u32> {
+    let (_, address) = device.file_name()?.to_str()?.rsplit_once('-')?;
+    u32::from_str_radix(address, 16).ok()
+}
+
+fn name_begins(path: &Path, prefix: &str) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+}
+
+/// Folders in a folder, links to folders too, by name.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut found: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,133 @@
+//! One rail: its files and what they said.
+
+use crate::clock::monotonic_ns;
+use protocol::{RailReadings, ReadErrors};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Kinds of messages kept of a rail; a rail that fails in more ways has its later ones counted with the last.
+const MOST_MESSAGES: usize = 8;
+
+/// A rail with its readings so far.
+#[derive(Debug)]
+pub(super) struct Rail {
+    files: Files,
+    readings: RailReadings,
+}
+
+/// The files of a rail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Files {
+    /// The driver multiplies; what it multiplied is read as well where it can be.
+    Power { milliwatts: PathBuf, factors: Option<(PathBuf, PathBuf)> },
+    /// Voltage and current.
+    Factors { millivolts: PathBuf, milliamperes: PathBuf },
+    /// A counter of energy.
+    Energy { microjoules: PathBuf },
+}
+
+impl Rail {
+    /// A rail whose `source` is shown to people.
+    pub(super) fn new(name: &str, source: &Path, files: Files) -> Self {
+        let readings = RailReadings {
+            name: name.to_owned(),
+            source: source.display().to_string(),
+            ..RailReadings::default()
+        };
+        Self { files, readings }
+    }
+
+    /// The same with a counter that begins anew at `range` microjoules.
+    pub(super) fn with_range(mut self, range: Option<u64>) -> Self {
+        self.readings.range_microjoules = range;
+        self
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.readings.name
+    }
+
+    pub(super) fn is_counter(&self) -> bool {
+        matches!(self.files, Files::Energy { .. })
+    }
+
+    /// Reads it once. All of the reading counts, or nothing of it. What tells one conversion of the meter from the
+    /// next comes back: the current where it is known, else the power; nothing for counters.
+    pub(super) fn read(&mut self) -> Option<i64> {
+        let begun_ns = monotonic_ns();
+        let read = self.files.read();
+        let took_ns = monotonic_ns() - begun_ns;
+        let readings = &mut self.readings;
+        let values = match read {
+            Ok(values) => values,
+            Err(error) => {
+                note(&mut readings.errors, &error, begun_ns);
+                return None;
+            }
+        };
+        readings.begun_ns.push(begun_ns);
+        readings.took_ns.push(took_ns);
+        readings.milliwatts.extend(values.milliwatts);
+        readings.millivolts.extend(values.millivolts);
+        readings.milliamperes.extend(values.milliamperes);
+        readings.microjoules.extend(values.microjoules);
+        values.milliamperes.or(values.milliwatts)
+    }
+
+    pub(super) fn into_readings(self) -> RailReadings {
+        self.readings
+    }
+}
+
+/// One reading.
+#[derive(Debug, Default)]
+struct Values {
+    milliwatts: Option<i64>,
+    millivolts: Option<i64>,
+    milliamperes: Option<i64>,
+    microjoules: Option<i64>,
+}
+
+impl Files {
+    fn read(&self) -> io::Result<Values> {
+        let mut values = Values::default();
+        match self {
+            Self::Power { milliwatts, factors } => {
+                values.milliwatts = Some(number(milliwatts)?);
+                if let Some((millivolts, milliamperes)) = factors {
+                    values.millivolts = Some(number(millivolts)?);
+                    values.milliamperes = Some(number(milliamperes)?);
+                }
+            }
+            Self::Factors { millivolts, milliamperes } => {
+                // The current first: it is what changes most, and what conversions are told apart by.
+                values.milliamperes = Some(number(milliamperes)?);
+                values.millivolts = Some(number(millivolts)?);
+            }
+            Self::Energy { microjoules } => values.microjoules = Some(number(microjoules)?),
+        }
+        Ok(values)
+    }
+}
+
+/// The number in a file of sysfs.
+fn number(path: &Path) -> io::Result<i64> {
+    let text = fs::read_to_string(path)?;
+    text.trim()
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is no number", text.trim())))
+}
+
+fn note(errors: &mut Vec<ReadErrors>, error: &io::Error, at_ns: u64) {
+    let message = error.to_string();
+    let known = errors.iter().position(|known| known.message == message);
+    let place = known.or_else(|| (errors.len() >= MOST_MESSAGES).then(|| errors.len() - 1));
+    match place {
+        Some(place) => {
+            errors[place].count += 1;
+            errors[place].last_ns = at_ns;
+        }
+        None => errors.push(ReadErrors { message, count: 1, first_ns: at_ns, last_ns: at_ns }),
+    }
+}

@@ -1,0 +1,197 @@
+use super::rail::Rail;
+use super::{Sampler, find};
+use protocol::{Meter, MeterKind, NamedRail};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A chip as NVIDIA's kernel 4.9 shows it.
+fn iio(root: &Path, device: &str, address: &str, rails: [&str; 3]) {
+    for (channel, rail) in rails.iter().enumerate() {
+        let file = |name: &str| format!("bus/i2c/drivers/ina3221x/{address}/iio:{device}/{name}");
+        write(root, &file(&format!("rail_name_{channel}")), &format!("{rail}\n"));
+        write(root, &file(&format!("in_power{channel}_input")), &format!("{}\n", 1000 + channel));
+        write(root, &file(&format!("in_voltage{channel}_input")), "19000\n");
+        write(root, &file(&format!("in_current{channel}_input")), "60\n");
+    }
+}
+
+/// A chip as hwmon shows it; no label where it is empty. The fourth input is the sum of shunt voltages.
+fn hwmon(root: &Path, number: u32, address: &str, labels: [&str; 3]) {
+    let device = root.join("devices/i2c-1").join(address);
+    fs::create_dir_all(&device).unwrap();
+    let folder = format!("class/hwmon/hwmon{number}");
+    write(root, &format!("{folder}/name"), "ina3221\n");
+    std::os::unix::fs::symlink(&device, root.join(&folder).join("device")).unwrap();
+    for (label, channel) in labels.iter().zip(1..) {
+        if !label.is_empty() {
+            write(root, &format!("{folder}/in{channel}_label"), &format!("{label}\n"));
+        }
+        write(root, &format!("{folder}/in{channel}_input"), "5000\n");
+        write(root, &format!("{folder}/curr{channel}_input"), "-4\n");
+    }
+    write(root, &format!("{folder}/in4_label"), "sum of shunt voltages\n");
+    write(root, &format!("{folder}/in4_input"), "1\n");
+}
+
+fn meter(root: &TempDir, kind: MeterKind, total: &str) -> Meter {
+    Meter { kind, root: root.path().display().to_string(), total: total.to_owned() }
+}
+
+fn ina3221(root: &TempDir, total: &str, named: &[(&str, u32, u32)]) -> Meter {
+    let rails = named.iter().map(|(name, address, channel)| NamedRail {
+        name: (*name).to_owned(),
+        address: *address,
+        channel: *channel,
+    });
+    meter(root, MeterKind::Ina3221 { rails: rails.collect() }, total)
+}
+
+fn names(meter: &Meter) -> Vec<String> {
+    find(meter).unwrap().rails.iter().map(|rail| rail.name().to_owned()).collect()
+}
+
+fn refused(meter: &Meter) -> String {
+    find(meter).err().unwrap()
+}
+
+#[test]
+fn rails_of_jetpack_4_are_found_by_label_whatever_the_numbers() {
+    let root = tempfile::tempdir().unwrap();
+    iio(root.path(), "device7", "0-0040", ["VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI"]);
+    iio(root.path(), "device0", "0-0041", ["VDD_IN", "NC", "VDD_SYS_DDR"]);
+    let meter = ina3221(&root, "VDD_IN", &[]);
+    let found = find(&meter).unwrap();
+    assert_eq!(found.driver, "ina3221x by iio");
+    assert_eq!(names(&meter), ["VDD_IN", "VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI", "VDD_SYS_DDR"]);
+    let mut total = found.rails.into_iter().next().unwrap();
+    assert_eq!(total.read(), Some(60), "conversions are told apart by the current");
+    let readings = total.into_readings();
+    assert_eq!(
+        (&readings.milliwatts[..], &readings.millivolts[..], &readings.milliamperes[..]),
+        (&[1000][..], &[19000][..], &[60][..])
+    );
+    assert!(readings.source.ends_with("0-0041/iio:device0/in_power0_input"), "{}", readings.source);
+    assert_eq!(readings.begun_ns.len(), 1);
+}
+
+#[test]
+fn rails_of_hwmon_are_found_and_may_be_negative() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), "class/hwmon/hwmon0/name", "nvme\n");
+    hwmon(root.path(), 3, "1-0040", ["VDD_GPU_SOC", "NC", "VDD_CPU_CV"]);
+    hwmon(root.path(), 1, "1-0041", ["VIN_SYS_5V0", "NC", "VDDQ"]);
+    let meter = ina3221(&root, "VIN_SYS_5V0", &[]);
+    let found = find(&meter).unwrap();
+    assert_eq!(found.driver, "ina3221 by hwmon");
+    assert_eq!(names(&meter), ["VIN_SYS_5V0", "VDD_GPU_SOC", "VDD_CPU_CV", "VDDQ"]);
+    let mut total = found.rails.into_iter().next().unwrap();
+    assert_eq!(total.read(), Some(-4));
+    let readings = total.into_readings();
+    assert_eq!((readings.millivolts, readings.milliamperes), (vec![5000], vec![-4]));
+    assert!(readings.milliwatts.is_empty());
+}
+
+#[test]
+fn the_drivers_folder_serves_where_the_class_does_not() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = "bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4";
+    for (name, text) in
+        [("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "1"), ("curr1_input", "2")]
+    {
+        write(root.path(), &format!("{folder}/{name}"), text);
+    }
+    assert_eq!(names(&ina3221(&root, "VDD_IN", &[])), ["VDD_IN"]);
+    assert_eq!(names(&ina3221(&root, "module", &[("module", 0x40, 0)])), ["module"]);
+}
+
+#[test]
+fn channels_without_labels_are_named_in_the_boards_file() {
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0041", ["", "", ""]);
+    let named = [("VDD_IN", 0x41, 0), ("VDD_SYS_CPU", 0x41, 1)];
+    assert_eq!(names(&ina3221(&root, "VDD_IN", &named)), ["VDD_IN", "VDD_SYS_CPU"]);
+    let message = refused(&ina3221(&root, "VDD_IN", &[("VDD_IN", 0x40, 0)]));
+    assert!(message.contains("address 0x40") && message.ends_with("there are 0x41"), "{message}");
+}
+
+#[test]
+fn a_meter_that_does_not_fit_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let message = refused(&ina3221(&root, "VDD_IN", &[]));
+    assert!(message.starts_with("failed to find an INA3221 below"), "{message}");
+    hwmon(root.path(), 0, "1-0040", ["A", "B", "B"]);
+    let message = refused(&ina3221(&root, "VDD_IN", &[]));
+    assert!(message.contains("there are A, B, B; correct `total`"), "{message}");
+    let message = refused(&ina3221(&root, "A", &[]));
+    assert!(message.contains("two are named B"), "{message}");
+    let message = refused(&meter(&root, MeterKind::Rapl, "package-0"));
+    assert!(message.starts_with("failed to find energy counters below"), "{message}");
+}
+
+#[test]
+fn energy_counters_are_found_with_their_range() {
+    let root = tempfile::tempdir().unwrap();
+    for (zone, name) in [("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:1", "psys")]
+    {
+        write(root.path(), &format!("class/powercap/{zone}/name"), &format!("{name}\n"));
+        write(root.path(), &format!("class/powercap/{zone}/energy_uj"), "123456789\n");
+        write(root.path(), &format!("class/powercap/{zone}/max_energy_range_uj"), "262143328850\n");
+    }
+    write(root.path(), "class/powercap/intel-rapl/enabled", "1\n");
+    let meter = meter(&root, MeterKind::Rapl, "psys");
+    assert_eq!(names(&meter), ["psys", "package-0", "package-0/core"]);
+    let mut total = find(&meter).unwrap().rails.remove(0);
+    assert!(total.is_counter());
+    assert_eq!(total.read(), None, "a counter does not pace anything");
+    let readings = total.into_readings();
+    assert_eq!(
+        (readings.microjoules, readings.range_microjoules),
+        (vec![123_456_789], Some(262_143_328_850))
+    );
+}
+
+#[test]
+fn what_fails_is_counted_and_nothing_is_put_in_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0040", ["VDD_IN", "NC", "NC"]);
+    let current = root.path().join("class/hwmon/hwmon0/curr1_input");
+    let mut rail: Rail = find(&ina3221(&root, "VDD_IN", &[])).unwrap().rails.remove(0);
+    rail.read();
+    fs::write(&current, "none\n").unwrap();
+    rail.read();
+    rail.read();
+    fs::remove_file(&current).unwrap();
+    rail.read();
+    fs::write(&current, "7\n").unwrap();
+    assert_eq!(rail.read(), Some(7), "a sensor that comes back is read again");
+    let readings = rail.into_readings();
+    assert_eq!((readings.milliamperes, readings.millivolts.len()), (vec![-4, 7], 2));
+    assert_eq!((readings.begun_ns.len(), readings.took_ns.len()), (2, 2));
+    let errors: Vec<_> = readings.errors.iter().map(|error| (error.message.as_str(), error.count)).collect();
+    assert_eq!(errors, [("\"none\" is no number", 2), ("No such file or directory (os error 2)", 1)]);
+    assert!(readings.errors[0].last_ns > readings.errors[0].first_ns);
+}
+
+#[test]
+fn a_sampler_reads_until_it_is_ended() {
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0040", ["VDD_IN", "VDD_CPU", "NC"]);
+    let sampler = Sampler::start(&ina3221(&root, "VDD_IN", &[]), &[]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    let readings = sampler.finish().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "it is woken, not waited for");
+    let counts: Vec<_> =
+        readings.rails.iter().map(|rail| (rail.name.as_str(), rail.begun_ns.len())).collect();
+    assert!(counts[0].1 >= 3 && counts[1].1 >= 2 && counts[1].1 < counts[0].1, "{counts:?}");
+    assert!(readings.rails[0].begun_ns.is_sorted());
+    assert!(readings.cpu_ns > 0);
+}
