@@ -43,6 +43,9 @@ pub enum Verb {
     Plan(Plan),
     /// Print the table of an earlier run.
     Report(Report),
+    /// The runs in the database, and runs of other hosts brought into it.
+    #[command(subcommand)]
+    Results(Results),
     /// The configured boards, and the processors found on them.
     Boards,
 }
@@ -108,6 +111,40 @@ pub struct Report {
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     pub format: Format,
+}
+
+/// What to do with results.
+#[derive(Debug, Subcommand)]
+pub enum Results {
+    /// List the runs with what was measured in them, the latest first.
+    List(ListRuns),
+    /// Take over runs from databases of other hosts; runs that are here already are passed over.
+    Import(Import),
+}
+
+/// Options of `results list`.
+#[derive(Debug, Args)]
+pub struct ListRuns {
+    /// Only runs on this board.
+    #[arg(long, value_name = "NAME")]
+    pub board: Option<String>,
+    /// Only runs of this experiment.
+    #[arg(long, value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// Only runs with this network.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+}
+
+/// Options of `results import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Databases to take over; they are only read.
+    #[arg(value_name = "OTHER.db", required = true)]
+    pub others: Vec<PathBuf>,
+    /// Say what would be taken over, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Formats of the report.

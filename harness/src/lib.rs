@@ -11,6 +11,7 @@ pub mod processors;
 pub mod progress;
 pub mod provenance;
 pub mod report;
+pub mod results;
 pub mod session;
 pub mod store;
 pub mod verbs;

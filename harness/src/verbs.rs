@@ -31,6 +31,10 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         Verb::Bench(options) => bench(paths, options),
         Verb::Plan(options) => plan(paths, options),
         Verb::Report(options) => report(&paths, options),
+        Verb::Results(options) => {
+            let (text, exit) = crate::results::run(&paths.database, options)?;
+            print(&text).map(|()| exit)
+        }
         Verb::Boards => boards(&paths),
     }
 }
@@ -46,7 +50,7 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
         );
     }
     let before = match &options.resume {
-        Some(run) => Some(unfinished(&store, options, run)?),
+        Some(run) => Some(unfinished(&store, &paths, options, run)?),
         None => None,
     };
     let loaded = match &before {
@@ -76,10 +80,12 @@ fn verdict(ended: &Ended, report: &Report) -> Exit {
 }
 
 /// The run to go on with, and its configuration.
-fn unfinished(store: &Store, options: &cli::Bench, asked: &str) -> Outcome<(RunId, String)> {
+fn unfinished(store: &Store, paths: &Paths, options: &cli::Bench, asked: &str) -> Outcome<(RunId, String)> {
     let selection = &options.selection;
     let run = if asked == "latest" {
-        let found = store.unfinished_run(&selection.experiment, &selection.board).map_err(store_failure)?;
+        let found = store
+            .unfinished_run(&selection.experiment, &selection.board, &paths.runs)
+            .map_err(store_failure)?;
         found.ok_or_else(|| {
             Failure::new(
                 Exit::Usage,

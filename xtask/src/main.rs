@@ -29,6 +29,7 @@ Measure
             (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
   plan      profile and schedule only, no trials
   report    print the table of an earlier run again (--format terminal|markdown|csv|json)
+  results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
   boards    the configured boards and the processors found on them
 
 Work on edgepipe
@@ -89,7 +90,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         }),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "report" | "boards" => harness::start(&workspace, verb, rest),
+        "bench" | "plan" | "report" | "results" | "boards" => harness::start(&workspace, verb, rest),
         other => {
             eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");
             Ok(USAGE)

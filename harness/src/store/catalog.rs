@@ -2,11 +2,13 @@
 
 use super::database::Store;
 use super::error::{RowError, StoreError};
+use super::journal;
 use super::machine;
 use super::record::{Resumed, Revision, RunStart, Status, Versions};
 use super::run_id::RunId;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use serde::de::DeserializeOwned;
+use std::path::Path;
 
 /// A run as the database has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,14 +114,23 @@ impl Store {
         self.run_ids(filter, 1)?.first().map(|id| self.run(id.as_str())).transpose()
     }
 
-    /// The latest run of this experiment on this board that is not complete.
-    pub fn unfinished_run(&self, experiment: &str, board: &str) -> Result<Option<StoredRun>, StoreError> {
-        self.latest_run(&RunFilter {
+    /// The latest run of this experiment on this board that is not complete and whose journal lies below `runs`: one
+    /// that was imported goes on where it was begun.
+    pub fn unfinished_run(
+        &self,
+        experiment: &str,
+        board: &str,
+        runs: &Path,
+    ) -> Result<Option<StoredRun>, StoreError> {
+        let filter = RunFilter {
             board: Some(board.to_owned()),
             experiment: Some(experiment.to_owned()),
             unfinished: true,
             ..RunFilter::default()
-        })
+        };
+        let ids = self.run_ids(&filter, -1)?;
+        let here = ids.iter().find(|id| journal::path_of(runs, id).exists());
+        here.map(|id| self.run(id.as_str())).transpose()
     }
 
     /// The run of this name, or the only one whose name begins or ends like this.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long to wait for another harness that is writing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +25,9 @@ pub enum Access {
 pub struct Store {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
+    /// Where the copy lies that is read in its stead.
+    #[expect(dead_code, reason = "is there to be dropped with the connection")]
+    folder: Option<TempDir>,
 }
 
 impl Store {
@@ -54,36 +58,72 @@ impl Store {
         schema::version(&connection, path)?;
         write_ahead(&connection, patience).map_err(|source| StoreError::new(path, "open results", source))?;
         schema::migrate(&connection, path)?;
-        Ok(Self { connection, path: path.to_path_buf() })
+        Ok(Self { connection, path: path.to_path_buf(), folder: None })
     }
 
+    /// One of an earlier version is read from a copy that is brought to the latest one.
     fn open_to_read(path: &Path, patience: Duration) -> Result<Self, StoreError> {
-        if !path.exists() {
-            return Err(StoreError::Missing { path: path.to_path_buf() });
+        let (found, connection) = connect_to_read(path, patience)?;
+        if found == schema::latest() {
+            return Ok(Self { connection, path: path.to_path_buf(), folder: None });
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let opened = connect(path, flags, patience)
-            .and_then(|connection| Ok((schema::version(&connection, path)?, connection)));
-        let (found, connection) = match opened {
-            // On read-only media there is no place for the files in which readers of a write-ahead log meet; but
-            // nobody writes there either.
-            Err(StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }) => {
-                let connection =
-                    connect(Path::new(&immutable(path)), flags | OpenFlags::SQLITE_OPEN_URI, patience)?;
-                (schema::version(&connection, path)?, connection)
-            }
-            other => other?,
+        drop(connection);
+        let folder =
+            TempDir::new().map_err(|source| StoreError::Folder { path: std::env::temp_dir(), source })?;
+        let copy = Self::copy(path, &folder.path().join("earlier.db"))?;
+        Ok(Self { folder: Some(folder), ..copy })
+    }
+
+    /// A copy of a database of any known version, brought to the latest one; the original is only read. Errors name
+    /// the original.
+    pub(super) fn copy(original: &Path, copy: &Path) -> Result<Self, StoreError> {
+        let error = |source| StoreError::new(original, "read results", source);
+        let (found, connection) = connect_to_read(original, PATIENCE)?;
+        if found == 0 {
+            return Err(StoreError::Empty { path: original.to_path_buf() });
+        }
+        // Takes along what is still in the write-ahead log, as of one moment.
+        connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map_err(error)?;
+        drop(connection);
+        let connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_WRITE, PATIENCE)?;
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(error)?;
+        let dangling = schema::dangling(&connection).map_err(error)?;
+        let detail = match (verdict.as_str(), dangling) {
+            ("ok", None) => None,
+            ("ok", Some(table)) => Some(format!("rows of the table {table} refer to nothing")),
+            (found, _) => Some(found.to_owned()),
         };
-        if found != schema::latest() {
-            let (path, known) = (path.to_path_buf(), schema::latest());
-            return Err(StoreError::OlderSchema { path, found, known });
+        if let Some(detail) = detail {
+            return Err(StoreError::Corrupt { path: original.to_path_buf(), detail });
         }
-        Ok(Self { connection, path: path.to_path_buf() })
+        schema::migrate(&connection, original)?;
+        Ok(Self { connection, path: original.to_path_buf(), folder: None })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A connection that only reads, and the version of what is there.
+fn connect_to_read(path: &Path, patience: Duration) -> Result<(u32, Connection), StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing { path: path.to_path_buf() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let opened = connect(path, flags, patience)
+        .and_then(|connection| Ok((schema::version(&connection, path)?, connection)));
+    match opened {
+        // On read-only media there is no place for the files in which readers of a write-ahead log meet; but nobody
+        // writes there either.
+        Err(StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }) => {
+            let uri = immutable(path);
+            let connection = connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI, patience)?;
+            Ok((schema::version(&connection, path)?, connection))
+        }
+        other => other,
     }
 }
 

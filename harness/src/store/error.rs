@@ -45,19 +45,55 @@ pub enum StoreError {
         /// The latest known here.
         known: u32,
     },
-    /// It was written by an earlier version, and may not be changed now.
+    /// An update of the schema left rows that refer to nothing, and was taken back.
     #[error(
-        "failed to open {} for reading: its schema is version {found}, this harness reads {known}; run a command that \
-         may write to it, which updates it",
+        "failed to update the schema of {} from version {found}: rows of the table {table} would refer to nothing; the \
+         file is as it was; keep a copy of it and report this as a bug",
         path.display()
     )]
-    OlderSchema {
+    Migration {
         /// The database.
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// The one needed.
-        known: u32,
+        /// One of the tables.
+        table: String,
+    },
+    /// It is an empty file.
+    #[error("failed to read {}: there are no results in it, it is empty; name another file", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A database is to be merged into itself.
+    #[error("failed to import {}: it is the database that results are imported into; name another file", path.display())]
+    Itself {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A run went on in two places.
+    #[error(
+        "failed to import run {run} from {}: it went on there and here, with other trials; nothing was imported; move \
+         one of the two databases away and keep the run as the other has it",
+        path.display()
+    )]
+    Diverged {
+        /// The other database.
+        path: PathBuf,
+        /// The run.
+        run: String,
+    },
+    /// A run went on in another place.
+    #[error(
+        "failed to go on with run {run}: the database has more of it than its journal {} on this machine; it was \
+         imported from where it went on, so go on with it there, or begin a new run",
+        journal.display()
+    )]
+    Elsewhere {
+        /// The run.
+        run: String,
+        /// The journal.
+        journal: PathBuf,
     },
     /// It belongs to another program.
     #[error("failed to open {}: it is a database of another program; name another file, or move it away", path.display())]

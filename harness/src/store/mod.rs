@@ -15,12 +15,14 @@ mod holder;
 mod insertion;
 mod journal;
 mod machine;
+mod merge;
 mod packed;
 mod record;
 mod recorder;
 mod run_id;
 mod schema;
 mod selection;
+mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trials;
@@ -30,6 +32,7 @@ pub use database::{Access, Store};
 pub use date::{Date, unix_ns};
 pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
+pub use merge::{Import, Merged, Standing};
 pub use record::{
     ComparisonRecord, Finished, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Resumed,
     Revision, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord, Versions,

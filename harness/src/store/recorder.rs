@@ -75,6 +75,11 @@ impl<'s> RunRecorder<'s> {
         resumed: Resumed,
     ) -> Result<(Self, Continued), StoreError> {
         let path = journal::path_of(runs, run);
+        let known = store.rows(run.as_str(), |connection| catalog::find(connection, run.as_str()))?;
+        let kept = if path.exists() { journal::length(&path)? } else { 0 };
+        if known.is_some_and(|known| known.journal_bytes > kept) {
+            return Err(StoreError::Elsewhere { run: run.to_string(), journal: path });
+        }
         let (journal, cut_off_bytes) = Journal::reopen(&path)?;
         let imported = store.import(&path, run)?;
         let stored = store.run(run.as_str())?;

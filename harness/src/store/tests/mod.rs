@@ -1,8 +1,11 @@
 //! Real files in temporary folders.
 
+mod document;
 mod files;
 pub(crate) mod fixture;
 mod journals;
+mod merge;
+mod migrations;
 mod processes;
 mod records;
 mod size;

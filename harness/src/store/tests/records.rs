@@ -154,8 +154,13 @@ fn runs_are_found() {
     assert_eq!(latest(RunFilter { network: text("vgg16"), ..any() }), id(24));
     assert_eq!(latest(RunFilter { experiment: text("quick"), unfinished: true, ..any() }), id(24));
     assert_eq!(latest(RunFilter { board: text("other"), ..any() }), None);
-    assert_eq!(store.unfinished_run("tiny", "local").unwrap().map(|run| run.status), Some(Status::Failed));
-    assert!(store.unfinished_run("zoo", "local").unwrap().is_none());
+    assert_eq!(
+        store.unfinished_run("tiny", "local", &place.runs()).unwrap().map(|run| run.status),
+        Some(Status::Failed)
+    );
+    assert!(store.unfinished_run("zoo", "local", &place.runs()).unwrap().is_none());
+    // One that was imported has no journal here.
+    assert!(store.unfinished_run("tiny", "local", &place.database()).unwrap().is_none());
 
     assert_eq!(store.run("20251124").unwrap().status, Status::Interrupted);
     let check = |asked: &str, wanted: &str| {
