@@ -105,6 +105,9 @@ pub struct Report {
     /// Run to report; without it, the latest.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
+    /// Write to this file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// List the runs in the database instead.
     #[arg(long)]
     pub list: bool,
@@ -158,4 +161,6 @@ pub enum Format {
     Csv,
     /// For programs; its schema is results/report.schema.json.
     Json,
+    /// One page with drawings, for a browser; needs no network.
+    Html,
 }

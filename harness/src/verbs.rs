@@ -1,14 +1,16 @@
 //! The verbs.
 
 use crate::campaign::{Campaign, Ended, Paths, store_failure};
-use crate::cli::{self, Cli, Verb};
+use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::store::{Access, RunFilter, RunId, Store};
+use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 /// Does what the command line asks.
 ///
@@ -63,7 +65,7 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
         None => campaign.run(&store)?,
     };
     drop(campaign);
-    let report = Report::build(&store, &ended.run).map_err(store_failure)?;
+    let report = build(&store, &ended.run, options.format)?;
     print(&report.render(options.format, is_wide()))?;
     Ok(verdict(&ended, &report))
 }
@@ -152,9 +154,34 @@ fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
             )
         })?
     };
-    let run = stored.start.id;
-    print(&Report::build(&store, &run).map_err(store_failure)?.render(options.format, is_wide()))?;
+    let report = build(&store, &stored.start.id, options.format)?;
+    let wide = options.output.is_none() && is_wide();
+    deliver(options.output.as_deref(), &report.render(options.format, wide))?;
     Ok(Exit::Fine)
+}
+
+/// The report of a run with what the format shows of it.
+fn build(store: &Store, run: &RunId, format: Format) -> Outcome<Report> {
+    let mut report = Report::build(store, run).map_err(store_failure)?;
+    if format == Format::Html {
+        report.read_timelines(store).map_err(store_failure)?;
+    }
+    Ok(report)
+}
+
+/// Writes a file whole or not at all, or prints.
+fn deliver(output: Option<&Path>, text: &str) -> Outcome<()> {
+    let Some(output) = output else { return print(text) };
+    let mut fresh = output.as_os_str().to_owned();
+    fresh.push(".new");
+    std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::rename(&fresh, output))
+        .with_context(|| {
+            format!("failed to write {}: name a file in a folder that can be written", output.display())
+        })
+        .ending(Exit::Usage)?;
+    eprintln!("wrote {} ({:.0} kB)", output.display(), text.len() as f64 / 1e3);
+    Ok(())
 }
 
 fn list(store: &Store) -> Outcome<Exit> {

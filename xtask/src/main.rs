@@ -28,8 +28,8 @@ Measure
   bench     measure pipelines against single processors and print the table
             (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
   plan      profile and schedule only, no trials
-  report    print the table of an earlier run again (--format terminal|markdown|csv|json)
   results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
+  report    print the table of an earlier run again (--format terminal|markdown|csv|json|html)
   boards    the configured boards and the processors found on them
 
 Work on edgepipe

@@ -54,6 +54,7 @@ impl Report {
             networks: networks.iter().map(section).collect(),
             summary: summaries(&rows),
             rows,
+            timelines: Vec::new(),
         })
     }
 
@@ -180,12 +181,14 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         board: run.start.board.clone(),
         network: network.name().to_owned(),
         schedule: schedule.label(),
+        place: measurements.record.place,
         kind: schedule.kind().to_string(),
         processors: schedule.processors().map(ToString::to_string).collect(),
         trials: counted.len(),
         trials_void: measurements.trials.len() - measurements.valid().count(),
         trials_failed: measurements.failed.len(),
         frames: counted.iter().map(|trial| trial.frames).sum(),
+        typical_round: throughput.and_then(|median| typical(&counted, median.point)),
         throughput_fps: throughput.map(Interval::from),
         latency_ms: latency.map(|latency| Latency { p50: latency.p50_ns / 1e6, p99: latency.p99_ns / 1e6 }),
         energy_mj_per_frame: None,
@@ -204,6 +207,12 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         verdict: measurements.verdict(),
         reasons,
     }
+}
+
+/// Round of the trial nearest to the median; of two equally near the earlier.
+fn typical(trials: &[&Trial], median: f64) -> Option<u32> {
+    let off = |trial: &Trial| (trial.throughput.0 - median).abs();
+    trials.iter().min_by(|a, b| off(a).total_cmp(&off(b))).map(|trial| trial.round)
 }
 
 fn stages(network: &Network, measurements: &Measurements, trials: &[&Trial]) -> Vec<StageSection> {

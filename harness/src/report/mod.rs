@@ -8,6 +8,8 @@ mod assembly;
 mod cells;
 mod csv;
 mod heading;
+mod headline;
+mod html;
 mod judgement;
 mod markdown;
 mod notes;
@@ -15,6 +17,7 @@ mod rows;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod trial;
 
 use crate::cli::Format;
@@ -23,6 +26,7 @@ pub use rows::{
     Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection,
     SCHEMA, Severity, StageSection, Summary, Verdict,
 };
+pub use timeline::Timeline;
 
 impl Report {
     /// The report as text that ends with a line end. The terminal's tables fit 100 columns unless they may be `wide`.
@@ -32,6 +36,7 @@ impl Report {
             Format::Markdown => markdown::render(self),
             Format::Csv => csv::render(self),
             Format::Json => self.json(),
+            Format::Html => html::render(self),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a report says, before anybody writes it down. This is also its JSON, whose schema is
 //! `results/report.schema.json`.
 
+use super::timeline::Timeline;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,10 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// One a kind of schedule that was compared with single processors.
     pub summary: Vec<Summary>,
+    /// Frames in the stages, for drawings; empty until [`Report::read_timelines`]. Not part of the JSON.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub timelines: Vec<Timeline>,
 }
 
 /// The run.
@@ -122,6 +127,8 @@ pub struct Row {
     pub network: String,
     /// One line that tells the schedule from the others.
     pub schedule: String,
+    /// Its number within the run.
+    pub place: u32,
     /// `single`, `pipeline` or `replicate`.
     pub kind: String,
     /// Its processors, in stage order.
@@ -134,6 +141,9 @@ pub struct Row {
     pub trials_failed: usize,
     /// Frames the figures are of.
     pub frames: usize,
+    /// Round of the trial whose throughput is nearest to the median of those the figures are of: its timeline is the
+    /// one shown. Absent where none was measured.
+    pub typical_round: Option<u32>,
     /// Frames a second: median over the trials. Absent where none was measured.
     pub throughput_fps: Option<Interval>,
     /// From entering the first stage to completion, over all frames. Absent where none was measured.

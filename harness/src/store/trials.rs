@@ -31,6 +31,23 @@ impl Store {
         Ok(trials)
     }
 
+    /// The trial of a schedule in a round with all samples, as it went the last time.
+    pub fn last_trial(
+        &self,
+        run: &StoredRun,
+        schedule: u32,
+        round: u32,
+    ) -> Result<Option<TrialRecord>, StoreError> {
+        self.rows(run.start.id.as_str(), |connection| {
+            let sql = "SELECT max(trials.id) FROM schedules JOIN trials ON trials.schedule = schedules.id
+                       WHERE schedules.run = ? AND schedules.place = ? AND trials.round = ?";
+            let mut statement = connection.prepare_cached(sql)?;
+            let id: Option<i64> = statement.query_row((run.number, schedule, round), |row| row.get(0))?;
+            let mut machines = Machines { connection, detail: Detail::Whole, known: HashMap::new() };
+            id.map(|id| trial(connection, id, &mut machines)).transpose()
+        })
+    }
+
     /// Hands on the trials of a run one by one, by their place in the interleaved order; a trial that was repeated
     /// comes as often as it was tried.
     pub fn each_trial(&self, run: &StoredRun, take: impl FnMut(TrialRecord)) -> Result<(), StoreError> {

@@ -1,12 +1,13 @@
 //! Reports of databases that were written by the real store.
 
 mod figures;
+mod pages;
 mod texts;
 
 use super::{Report, Row};
 use crate::store::tests::fixture::{self, Place, Planned};
 use crate::store::{
-    NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, TrialRecord,
+    NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, Store, TrialRecord,
 };
 
 /// What happened in a run, to be told otherwise by a test.
@@ -95,6 +96,11 @@ impl Scenario {
 
     /// The report of a database that this was written to.
     fn report(&self) -> Report {
+        self.stored().0
+    }
+
+    /// The same with the database, which goes with its place.
+    fn stored(&self) -> (Report, Store, Place) {
         let place = Place::new();
         let store = place.open();
         let mut recorder = RunRecorder::create(&store, &place.runs(), self.start.clone()).unwrap();
@@ -102,7 +108,7 @@ impl Scenario {
             recorder.record(record.clone()).unwrap();
         }
         recorder.finish(self.status, fixture::BEGUN + 90_000_000_000).unwrap();
-        Report::build(&store, &self.start.id).unwrap()
+        (Report::build(&store, &self.start.id).unwrap(), store, place)
     }
 }
 
