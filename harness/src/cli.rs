@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::Overrides;
+use crate::history::Measure;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -43,6 +44,8 @@ pub enum Verb {
     Plan(Plan),
     /// Print the table of an earlier run.
     Report(Report),
+    /// A figure of a network over runs and revisions, with marked steps.
+    History(History),
     /// The runs in the database, and runs of other hosts brought into it.
     #[command(subcommand)]
     Results(Results),
@@ -116,6 +119,26 @@ pub struct Report {
     pub format: Format,
 }
 
+/// Options of `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Network to follow.
+    #[arg(long, value_name = "NAME")]
+    pub network: String,
+    /// Only runs on this board.
+    #[arg(long, value_name = "NAME")]
+    pub board: Option<String>,
+    /// Only these schedules: a kind (single, pipeline, replicate), processors ("cpu0 > cpu1"), or all of a label.
+    #[arg(long, value_name = "SCHEDULE")]
+    pub schedule: Option<String>,
+    /// What is followed.
+    #[arg(long, value_enum, default_value_t = Measure::Throughput)]
+    pub measure: Measure,
+    /// How it is printed; the schema of json is results/history.schema.json.
+    #[arg(long, value_enum, default_value_t = HistoryFormat::Terminal)]
+    pub format: HistoryFormat,
+}
+
 /// What to do with results.
 #[derive(Debug, Subcommand)]
 pub enum Results {
@@ -163,4 +186,17 @@ pub enum Format {
     Json,
     /// One page with drawings, for a browser; needs no network.
     Html,
+}
+
+/// Formats of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HistoryFormat {
+    /// A line a run, with its interval as a bar.
+    Terminal,
+    /// For documents and pull requests.
+    Markdown,
+    /// One row a run, for spreadsheets.
+    Csv,
+    /// For programs; its schema is results/history.schema.json.
+    Json,
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compiler;
 pub mod config;
 pub mod exit;
+pub mod history;
 pub mod interrupt;
 pub mod processors;
 pub mod progress;

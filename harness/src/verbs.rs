@@ -4,6 +4,7 @@ use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::store::{Access, RunFilter, RunId, Store};
@@ -33,6 +34,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         Verb::Bench(options) => bench(paths, options),
         Verb::Plan(options) => plan(paths, options),
         Verb::Report(options) => report(&paths, options),
+        Verb::History(options) => history(&paths, options),
         Verb::Results(options) => {
             let (text, exit) = crate::results::run(&paths.database, options)?;
             print(&text).map(|()| exit)
@@ -182,6 +184,21 @@ fn deliver(output: Option<&Path>, text: &str) -> Outcome<()> {
         .ending(Exit::Usage)?;
     eprintln!("wrote {} ({:.0} kB)", output.display(), text.len() as f64 / 1e3);
     Ok(())
+}
+
+fn history(paths: &Paths, options: &cli::History) -> Outcome<Exit> {
+    let store = Store::open(&paths.database, Access::ReadOnly).map_err(store_failure)?;
+    let asked = Asked {
+        network: options.network.clone(),
+        board: options.board.clone(),
+        schedule: options.schedule.clone(),
+        measure: options.measure,
+    };
+    let history = History::build(&store, &asked).map_err(|error| match error {
+        HistoryError::Store(error) => store_failure(error),
+        nothing @ HistoryError::Nothing { .. } => Failure::new(Exit::Usage, nothing),
+    })?;
+    print(&history.render(options.format)).map(|()| Exit::Fine)
 }
 
 fn list(store: &Store) -> Outcome<Exit> {

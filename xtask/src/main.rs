@@ -28,6 +28,8 @@ Measure
   bench     measure pipelines against single processors and print the table
             (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
   plan      profile and schedule only, no trials
+  history   a figure of a network over runs and revisions, with marked steps
+            (--network NAME, --board NAME, --schedule S, --measure throughput|latency|energy)
   results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
   report    print the table of an earlier run again (--format terminal|markdown|csv|json|html)
   boards    the configured boards and the processors found on them
@@ -90,7 +92,9 @@ fn run(arguments: &[String]) -> Result<u8> {
         }),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "report" | "results" | "boards" => harness::start(&workspace, verb, rest),
+        "bench" | "plan" | "report" | "history" | "results" | "boards" => {
+            harness::start(&workspace, verb, rest)
+        }
         other => {
             eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");
             Ok(USAGE)

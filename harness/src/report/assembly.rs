@@ -13,8 +13,8 @@ use domain::{
 use std::collections::{BTreeMap, HashMap};
 
 /// A schedule with its trials, on the way to a [`Row`].
-struct Measurements {
-    record: ScheduleRecord,
+pub(super) struct Measurements {
+    pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
     /// By round; a trial that was repeated counts as it went the last time.
     trials: BTreeMap<u32, Trial>,
@@ -64,7 +64,7 @@ impl Report {
     }
 }
 
-fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
+pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
     let comparisons = store.comparisons(run)?;
     let min_frames = min_frames(&run.start.configuration);
     let mut schedules: Vec<Measurements> = Vec::new();
@@ -118,7 +118,7 @@ impl Measurements {
     }
 
     /// The trials the figures are of.
-    fn counted(&self) -> Vec<&Trial> {
+    pub(super) fn counted(&self) -> Vec<&Trial> {
         let valid: Vec<&Trial> = self.valid().collect();
         if valid.is_empty() { self.trials.values().collect() } else { valid }
     }
@@ -130,7 +130,7 @@ impl Measurements {
             .collect()
     }
 
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         let void = self.reasons.iter().any(|reason| reason.severity == Severity::Void);
         if void || self.valid().next().is_none() { Verdict::Void } else { Verdict::Valid }
     }

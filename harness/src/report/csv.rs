@@ -105,7 +105,8 @@ fn number(value: Option<f64>) -> String {
     rounded.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn quoted(cell: &str) -> String {
+/// A cell as RFC 4180 has it.
+pub(crate) fn quoted(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

@@ -74,7 +74,7 @@ fn line(cells: &[String; 9]) -> String {
 }
 
 /// Text that Markdown shows as it is, on one line; code in backticks stays code.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -7,6 +7,7 @@
 mod assembly;
 mod cells;
 mod csv;
+mod figures;
 mod heading;
 mod headline;
 mod html;
@@ -21,6 +22,11 @@ mod timeline;
 mod trial;
 
 use crate::cli::Format;
+
+pub(crate) use csv::quoted;
+pub use figures::{Figures, figures};
+pub(crate) use markdown::escaped;
+pub(crate) use terminal::wrapped;
 
 pub use rows::{
     Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection,

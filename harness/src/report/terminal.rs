@@ -141,7 +141,7 @@ fn noted(note: &Note) -> String {
 }
 
 /// A paragraph in lines of at most so many characters, all but the first indented. A word that is longer stays whole.
-fn wrapped(text: &str, width: usize, indent: usize) -> String {
+pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut used = 0;
     for word in text.split_whitespace() {

@@ -109,6 +109,25 @@ impl Store {
         })
     }
 
+    /// Networks and boards of which anything was measured, by name.
+    pub fn measured(&self) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        let names = |connection: &Connection, column: &str| -> Result<Vec<String>, RowError> {
+            let mut statement = connection.prepare(&format!(
+                "SELECT DISTINCT {column} FROM runs JOIN boards ON boards.id = runs.board
+                 JOIN schedules ON schedules.run = runs.number
+                 JOIN networks ON networks.id = schedules.network
+                 WHERE EXISTS (SELECT 1 FROM trials
+                     WHERE trials.schedule = schedules.id AND trials.status = 'measured')
+                 ORDER BY {column}"
+            ))?;
+            let names = statement.query_map([], |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        };
+        self.rows("", |connection| {
+            Ok((names(connection, "networks.name")?, names(connection, "boards.name")?))
+        })
+    }
+
     /// The latest run wanted.
     pub fn latest_run(&self, filter: &RunFilter) -> Result<Option<StoredRun>, StoreError> {
         self.run_ids(filter, 1)?.first().map(|id| self.run(id.as_str())).transpose()
