@@ -4,6 +4,7 @@
 //! function from rows to text. What was not measured is absent, as a dash or `null`, and never a zero. A void row
 //! shows its figures and why they do not count, and enters no gain.
 
+mod asked;
 mod assembly;
 mod cells;
 mod csv;
