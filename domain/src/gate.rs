@@ -248,8 +248,7 @@ pub fn judge(cases: &[Case], level: f64) -> Vec<Result<Ruled, ComparisonError>> 
         .collect();
     let mut left = first.iter().filter(|ratio| ratio.is_ok()).count();
     let mut regressions = Vec::new();
-    loop {
-        let Some(confidence) = Confidence::new(1.0 - 2.0 * level / left.max(1) as f64) else { break };
+    while let Some(confidence) = Confidence::new(1.0 - 2.0 * level / left.max(1) as f64) {
         let (sure, unsure): (Vec<usize>, Vec<usize>) = suspects.into_iter().partition(|&place| {
             matches!(cases[place].evidence.ratio(confidence), Ok(ratio) if worse(&cases[place], ratio))
         });

@@ -7,6 +7,8 @@ pub mod compiler;
 pub mod config;
 pub mod exit;
 pub mod history;
+pub mod gate;
+mod gating;
 pub mod interrupt;
 pub mod processors;
 pub mod progress;

@@ -18,11 +18,11 @@ pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
     /// By round; a trial that was repeated counts as it went the last time.
-    trials: BTreeMap<u32, Trial>,
-    failed: BTreeMap<u32, String>,
+    pub(super) trials: BTreeMap<u32, Trial>,
+    pub(super) failed: BTreeMap<u32, String>,
     limits: validity::Limits,
     /// Of the schedule as a whole.
-    reasons: Vec<Reason>,
+    pub(super) reasons: Vec<Reason>,
 }
 
 impl Report {
@@ -114,7 +114,7 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
 }
 
 impl Measurements {
-    fn valid(&self) -> impl Iterator<Item = &Trial> {
+    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
         self.trials.values().filter(|trial| trial.is_valid())
     }
 

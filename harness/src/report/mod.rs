@@ -15,6 +15,7 @@ mod html;
 mod judgement;
 mod markdown;
 mod notes;
+mod observed;
 mod rows;
 mod terminal;
 #[cfg(test)]
@@ -29,11 +30,17 @@ pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;
 pub(crate) use terminal::wrapped;
 
+pub use observed::{ScheduleFigures, TrialFigures, figures};
 pub use rows::{
     Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection,
     SCHEMA, Severity, StageSection, Summary, Verdict,
 };
 pub use timeline::Timeline;
+
+/// Whether something was made worse on purpose in a run.
+pub fn is_injected(run: &crate::store::StoredRun) -> bool {
+    asked::Asked::of(&run.start.configuration).slow_down.is_some()
+}
 
 impl Report {
     /// The report as text that ends with a line end. The terminal's tables fit 100 columns unless they may be `wide`.
