@@ -80,7 +80,7 @@ pub(crate) fn judge(paths: &Paths, store: &Store, run: &RunId, options: &cli::Ch
             ),
         ));
     }
-    let figures = report::figures(store, &run).map_err(store_failure)?;
+    let figures = report::trial_figures(store, &run).map_err(store_failure)?;
     let report = gate::check(&baseline, run.start.id.as_str(), &figures, differences, &thresholds);
     for (format, path) in &options.write {
         std::fs::write(path, report.render(*format)).map_err(|error| {

@@ -4,9 +4,9 @@ use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
-use crate::history::{Asked, History, HistoryError};
 use crate::gate::Baseline;
 use crate::gating;
+use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::store::{Access, RunFilter, RunId, Store};
@@ -42,7 +42,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
             print(&text).map(|()| exit)
         }
         Verb::Baseline(cli::Baseline::Save(options)) => gating::save(&paths, options),
-        Verb::Check(options) => check(paths, options),
+        Verb::Check(options) => check(&paths, options),
         Verb::Boards => boards(&paths),
     }
 }
@@ -76,24 +76,24 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     Ok(verdict(&ended, &report))
 }
 
-fn check(paths: Paths, options: &cli::Check) -> Outcome<Exit> {
+fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
     let Some(selection) = options.selection() else {
         let store = Store::open(&paths.database, Access::ReadOnly).map_err(store_failure)?;
         let run = gating::stored(&store, options.run.as_deref())?;
-        return gating::judge(&paths, &store, &run, options);
+        return gating::judge(paths, &store, &run, options);
     };
     // A baseline that is not there is found before an hour of measuring.
     Baseline::read(&paths.root, &options.against)?;
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
     store.catch_up(&paths.runs).map_err(store_failure)?;
-    let loaded = load(&paths, &selection)?;
+    let loaded = load(paths, &selection)?;
     let ended = Campaign::open(loaded, paths.clone(), interrupt)?.run(&store)?;
     if ended.interrupted {
         eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
         return Ok(Exit::Trial);
     }
-    gating::judge(&paths, &store, &ended.run, options)
+    gating::judge(paths, &store, &ended.run, options)
 }
 
 fn verdict(ended: &Ended, report: &Report) -> Exit {

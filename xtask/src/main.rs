@@ -95,8 +95,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         }),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "report" | "history" | "results" | "boards" => {
-        "bench" | "plan" | "baseline" | "check" | "report" | "results" | "boards" => {
+        "bench" | "plan" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
             harness::start(&workspace, verb, rest)
         }
         other => {

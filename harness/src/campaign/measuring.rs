@@ -191,12 +191,14 @@ fn is_precise(store: &Store, recorder: &RunRecorder<'_>, rounds: u32, wanted: f6
     }
     match Report::build(store, recorder.run()) {
         Ok(report) => {
-            let halves = report.rows.iter().filter(|row| !row.is_wrong()).flat_map(|row| {
-                // Nothing valid yet is as imprecise as can be.
-                let [throughput, gain] = row.halves();
-                [Some(throughput.filter(|_| !row.is_void()).flatten()), gain]
-            });
-            precision::is_reached(rounds, halves.flatten(), wanted)
+            let counted = || report.rows.iter().filter(|row| !row.is_wrong());
+            // Nothing valid yet is as imprecise as can be.
+            counted().all(|row| !row.is_void())
+                && precision::is_reached(
+                    rounds,
+                    counted().flat_map(|row| row.halves().map(|(_, half)| half)),
+                    wanted,
+                )
         }
         // The records wait in the journal; without them nobody can tell, and time will end it.
         Err(error) => {

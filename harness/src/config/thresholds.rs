@@ -47,11 +47,18 @@ pub struct Thresholds {
     overrides: Vec<Override>,
 }
 
+/// What an override says of a measure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Limit {
+    Off,
+    By(f64),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Override {
     network: Option<String>,
     schedule: Option<String>,
-    own: [Option<Option<f64>>; 4],
+    own: [Option<Limit>; 4],
 }
 
 impl Thresholds {
@@ -70,7 +77,11 @@ impl Thresholds {
                 && rule.schedule.as_deref().is_none_or(|name| name == kind || name == label)
         };
         let own = self.overrides.iter().rev().filter(fits).find_map(|rule| rule.own[place]);
-        own.unwrap_or(self.general[place])
+        match own {
+            Some(Limit::By(share)) => Some(share),
+            Some(Limit::Off) => None,
+            None => self.general[place],
+        }
     }
 }
 
@@ -94,7 +105,9 @@ fn read(path: &Path, faults: &mut Faults) -> Option<Thresholds> {
     if !(false_alarms > 0.0 && false_alarms < 0.5) {
         faults.add(&sound.spot("false_alarms"), "expected more than 0% and less than 50%");
     }
-    let own = |threshold: Option<raw::Threshold>| threshold.map(|threshold| share(&threshold));
+    let own = |threshold: Option<raw::Threshold>| {
+        threshold.map(|threshold| share(&threshold).map_or(Limit::Off, Limit::By))
+    };
     Some(Thresholds {
         false_alarms,
         between_runs: raw.between_runs.share(),

@@ -129,7 +129,7 @@ impl Baseline {
                     told.join("; ")
                 )));
             }
-            for figures in report::figures(store, run).map_err(crate::campaign::store_failure)? {
+            for figures in report::trial_figures(store, run).map_err(crate::campaign::store_failure)? {
                 if figures.void.is_none() {
                     add(&mut rows, place, &figures);
                 } else {

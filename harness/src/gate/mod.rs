@@ -2,7 +2,7 @@
 //!
 //! A baseline is the figures of single trials of one or several runs, with what they were measured on; it is committed
 //! below `results/baselines/`. [`check`] judges a run by the rules of [`domain::gate`] and writes nothing down; what it
-//! says is rendered as text, Markdown, JUnit XML or JSON.
+//! says is rendered as text, Markdown, `JUnit` XML or JSON.
 
 mod baseline;
 mod check;

@@ -12,7 +12,7 @@ pub enum Format {
     Terminal,
     /// For a comment on a pull request.
     Markdown,
-    /// JUnit XML: a test a row, for what shows test results.
+    /// `JUnit` XML: a test a row, for what shows test results.
     Junit,
     /// For programs; its schema is results/check.schema.json.
     Json,

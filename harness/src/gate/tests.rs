@@ -58,7 +58,7 @@ fn run_with(
 
 fn checked(store: &Store, baseline: &[StoredRun], run: &StoredRun, text: &str) -> CheckReport {
     let baseline = Baseline::of(store, "main", baseline).unwrap();
-    let figures = report::figures(store, run).unwrap();
+    let figures = report::trial_figures(store, run).unwrap();
     check(&baseline, run.start.id.as_str(), &figures, Vec::new(), &thresholds(text))
 }
 
@@ -107,7 +107,7 @@ fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
     let before = run(&store, &place, 0, None);
     let now = run(&store, &place, 1, None);
     let baseline = Baseline::of(&store, "main", &[before]).unwrap();
-    let mut figures = report::figures(&store, &now).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
     figures[1].void = Some("other processes used 60 % of the CPU time".to_owned());
     figures[1].trials.clear();
     figures.remove(3);
@@ -123,7 +123,7 @@ fn a_pipeline_that_is_cut_elsewhere_is_still_watched() {
     let now = run(&store, &place, 1, None);
     let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
     baseline.rows[2].schedule = "cpu0[0..1] > cpu1[1..4]".to_owned();
-    let figures = report::figures(&store, &now).unwrap();
+    let figures = report::trial_figures(&store, &now).unwrap();
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
     assert_eq!((report.verdict, report.rows.len()), (Verdict::Pass, 4), "{report:?}");
     assert_eq!(report.rows[2].schedule_before.as_deref(), Some("cpu0[0..1] > cpu1[1..4]"));
@@ -193,7 +193,7 @@ fn texts() {
     let before = run(&store, &place, 0, None);
     let now = run(&store, &place, 1, Some((2, 1.05)));
     let baseline = Baseline::of(&store, "main", &[before]).unwrap();
-    let mut figures = report::figures(&store, &now).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
     figures[0].void = Some("the hypervisor took 31 % of the CPU time".to_owned());
     let differences = Identity::default().differences(&Identity::default());
     let strict = STRICT.replace("latency_p50: none", "latency_p50: 0.5%");

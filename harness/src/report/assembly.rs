@@ -268,10 +268,9 @@ fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(&str, Vec<Observ
 
 /// Says where intervals are wider than was asked for.
 fn add_precision(row: &mut Row, wanted: f64) {
-    let [throughput, gain] = row.halves();
-    let found = [("throughput", throughput), ("gain", gain)];
-    let wide = found.into_iter().filter_map(|(of, half)| judgement::precision(half?, of, wanted));
-    row.reasons.extend(wide.collect::<Vec<_>>());
+    let wide: Vec<Reason> =
+        row.halves().filter_map(|(of, half)| judgement::precision(half, of, wanted)).collect();
+    row.reasons.extend(wide);
 }
 
 /// Gains by kind: of each network the schedule of this kind that gains most.

@@ -28,13 +28,12 @@ use crate::cli::Format;
 pub(crate) use csv::quoted;
 pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;
-pub(crate) use terminal::wrapped;
-
-pub use observed::{ScheduleFigures, TrialFigures, figures};
+pub use observed::{ScheduleFigures, TrialFigures, trial_figures};
 pub use rows::{
     Interval, Latency, MachineSection, NetworkSection, ProcessorSection, Reason, Report, Row, RunSection,
     SCHEMA, Severity, StageSection, Summary, Verdict,
 };
+pub(crate) use terminal::wrapped;
 pub use timeline::Timeline;
 
 /// Whether something was made worse on purpose in a run.

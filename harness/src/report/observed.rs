@@ -38,7 +38,7 @@ pub struct TrialFigures {
 }
 
 /// Figures of all schedules of a run, by their numbers.
-pub fn figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
+pub fn trial_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
     let schedules = assembly::measurements(store, run)?;
     Ok(schedules
         .iter()

@@ -197,10 +197,10 @@ impl Row {
     }
 
     /// Half the widths of the intervals of throughput and of the gain over the best single processor, as shares of
-    /// their figures. Outer absence: there is no such figure; inner: its interval cannot be told yet.
-    pub fn halves(&self) -> [Option<Option<f64>>; 2] {
-        let half = |interval: Option<Interval>| interval.map(|interval| interval.precision());
-        [half(self.throughput_fps), half(self.gain_over_best_single_interval)]
+    /// the figures that there are; absent where the interval cannot be told yet.
+    pub fn halves(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+        let figures = [("throughput", self.throughput_fps), ("gain", self.gain_over_best_single_interval)];
+        figures.into_iter().filter_map(|(of, interval)| Some((of, interval?.precision())))
     }
 }
 
