@@ -4,7 +4,6 @@ use crate::clock::monotonic_ns;
 use crate::engine::{StageCode, Tensor, ThreadUsage};
 use crate::failure::Failure;
 use crate::frames::FrameSet;
-use crate::hindrance::Hindrance;
 use crate::packet::Packet;
 use crate::queue::Queue;
 use crate::recorder::{Recorder, Turn};
@@ -20,7 +19,6 @@ pub(crate) struct Flow {
     kind: Kind,
     inputs: Vec<usize>,
     frames: Arc<FrameSet>,
-    hindrance: Hindrance,
     admitted: AtomicU64,
     limit: u64,
     /// Packets that carry no frame. There are enough for all stages and queues, so none is ever waited for.
@@ -116,7 +114,6 @@ impl Flow {
             kind: wiring.kind,
             inputs: wiring.inputs.clone(),
             frames,
-            hindrance: Hindrance::default(),
             admitted: AtomicU64::new(0),
             limit,
             spare,
@@ -127,11 +124,6 @@ impl Flow {
             failure: Mutex::new(None),
             observer: std::thread::current(),
         }
-    }
-
-    /// The same flow with stages that are slower on purpose.
-    pub(crate) fn hindered(self, hindrance: Hindrance) -> Self {
-        Self { hindrance, ..self }
     }
 
     /// Runs a stage until the flow ends. To be called by one thread a stage.
@@ -151,7 +143,7 @@ impl Flow {
                 self.fail(Failure::execution(format!("{message} (stage {place}, frame {})", packet.frame)));
                 break;
             }
-            let end = self.hindrance.after(place, begin, monotonic_ns());
+            let end = monotonic_ns();
             packet.spans[place] = (begin, end);
             report.busy_ns += self.bounds.overlap(begin, end);
             report.frames += u64::from(self.deliver(place, packet, stage, end, &mut report));

@@ -14,7 +14,6 @@ mod engine;
 mod failure;
 mod flow;
 mod frames;
-mod hindrance;
 mod idle;
 mod meters;
 mod outlet;

@@ -179,7 +179,6 @@ mod tests {
             },
             timeline_frames: 2,
             power: None,
-            slow_down_per_mille: Vec::new(),
         }
     }
 

@@ -4,11 +4,11 @@ use super::link::Link;
 use super::plan::Planned;
 use super::prepare::{LOADING, Prepared, frames, nanoseconds};
 use super::wire;
-use crate::config::{Experiment, SlowDown};
+use crate::config::Experiment;
 use crate::exit::{Ending as _, Exit, Outcome};
 use crate::processors::Processor;
 use crate::session::SessionError;
-use protocol::{Compared, Event, Measured, Request};
+use protocol::{Compared, Event, Measured, Meter, Request};
 use std::time::Duration;
 
 /// A schedule ready to run.
@@ -18,8 +18,6 @@ pub(super) struct Ready {
     pub(super) planned: Planned,
     /// What the runner is told.
     pub(super) wire: protocol::Schedule,
-    /// How much slower each stage is made on purpose; empty: none is.
-    pub(super) slow_down_per_mille: Vec<u32>,
 }
 
 /// Makes the planned schedules of a network ready.
@@ -30,25 +28,13 @@ pub(super) fn ready(
     prepared: &Prepared,
     planned: &[Planned],
     processors: &[Processor],
-    slow_down: Option<&SlowDown>,
 ) -> Outcome<Vec<Ready>> {
     let ready = planned.iter().map(|planned| {
         let deployed = prepared.deployed(&planned.schedule, processors)?;
         let wire = wire::schedule(&planned.schedule, &prepared.manifest, &deployed, processors)?;
-        Ok::<_, anyhow::Error>(Ready {
-            planned: planned.clone(),
-            wire,
-            slow_down_per_mille: slow_down.map_or_else(Vec::new, |slow_down| slowed(planned, slow_down)),
-        })
+        Ok::<_, anyhow::Error>(Ready { planned: planned.clone(), wire })
     });
     ready.collect::<Result<_, _>>().ending(Exit::Bug)
-}
-
-fn slowed(planned: &Planned, slow_down: &SlowDown) -> Vec<u32> {
-    let of = |stage: &domain::Stage| {
-        if stage.processor.as_str() == slow_down.processor { slow_down.per_mille() } else { 0 }
-    };
-    planned.schedule.stages().iter().map(of).collect()
 }
 
 /// Runs `candidate` and `reference` on the same frames.
@@ -77,7 +63,7 @@ pub(super) fn compare(
     }
 }
 
-/// Measures a schedule once.
+/// Measures a schedule once, and reads `meter` meanwhile.
 ///
 /// # Errors
 /// As [`Link::request`].
@@ -86,6 +72,7 @@ pub(super) fn measure(
     experiment: &Experiment,
     network: &str,
     ready: &Ready,
+    meter: Option<&Meter>,
 ) -> Result<Measured, SessionError> {
     let during = format!("measure {network} on {}", ready.planned.schedule.label());
     let stages = u32::try_from(ready.wire.stages.len()).unwrap_or(u32::MAX);
@@ -115,8 +102,7 @@ pub(super) fn measure(
                 max_frames: experiment.measure.max_frames,
             },
             timeline_frames: experiment.timeline_frames,
-            power: None,
-            slow_down_per_mille: ready.slow_down_per_mille.clone(),
+            power: meter.cloned(),
         })
     })?;
     match event {

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
 use super::ordered::Ordered;
+use super::power::Power;
 use super::raw;
 pub use super::raw::Triple;
 use super::schema::SCHEMAS;
@@ -97,18 +98,6 @@ pub enum ProcessorUnit {
     },
 }
 
-/// A power meter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Power {
-    /// None: energy is absent.
-    None,
-    /// INA3221 sensors.
-    Ina3221 {
-        /// Label of the rail that feeds everything measured.
-        total: String,
-    },
-}
-
 /// The state a board is brought to; `None` is not touched.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct State {
@@ -181,10 +170,7 @@ pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Boar
             .target
             .map(|target| Target { triple: target.triple, glibc: target.glibc.map(|text| text.0) }),
         processors,
-        power: match raw.power {
-            raw::Power::None => Power::None,
-            raw::Power::Ina3221(meter) => Power::Ina3221 { total: meter.total.0 },
-        },
+        power: raw.power.into(),
         state: State {
             nvpmodel: raw.state.nvpmodel,
             jetson_clocks: raw.state.jetson_clocks,
@@ -299,10 +285,7 @@ impl From<&Board> for raw::Board {
                     raw::Processors::Listed(Ordered(listed.iter().map(entry).collect()))
                 }
             },
-            power: match &board.power {
-                Power::None => raw::Power::None,
-                Power::Ina3221 { total } => raw::Power::Ina3221(raw::Ina3221 { total: text(total) }),
-            },
+            power: (&board.power).into(),
             state: raw::State {
                 nvpmodel: board.state.nvpmodel,
                 jetson_clocks: board.state.jetson_clocks,

@@ -17,30 +17,30 @@ mod files;
 mod network;
 mod ordered;
 mod overrides;
+mod power;
 mod raw;
 mod schedules;
 mod schema;
 mod stored;
 #[cfg(test)]
 mod tests;
-mod thresholds;
 mod tree;
 mod typed;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use board::{Board, Connect, Power, Processor, ProcessorUnit, Processors, State, Target, Triple};
+pub use board::{Board, Connect, Processor, ProcessorUnit, Processors, State, Target, Triple};
 pub use experiment::{
-    Experiment, Frames, Isolate, ManualStage, Measure, Objective, Profile, ScheduleSpec, SlowDown, WarmUp,
+    Experiment, Frames, Isolate, ManualStage, Measure, Objective, Profile, ScheduleSpec, WarmUp,
 };
 pub use faults::{Fault, Faults, Spot};
 pub use files::{Kind, names};
 pub use network::{NetworkSource, zoo};
 pub use overrides::Overrides;
+pub use power::Power;
 pub use schedules::{CutMention, Mention, check_cuts, check_processors};
 pub use schema::DEFAULTS;
-pub use thresholds::{Measured, Thresholds};
 
 /// What one invocation works with.
 #[derive(Debug, Clone, PartialEq)]

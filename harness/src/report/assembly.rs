@@ -1,6 +1,6 @@
 //! From records to rows.
 
-use super::asked::Asked;
+use super::energy::{self, MeterKnown};
 use super::rows::{
     Interval, Latency, NetworkSection, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary, Verdict,
 };
@@ -8,8 +8,7 @@ use super::trial::{Bounds, Trial};
 use super::{heading, judgement};
 use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 use domain::{
-    Absence, Confidence, Energy, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput,
-    validity,
+    Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput, validity,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,11 +17,13 @@ pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
     /// By round; a trial that was repeated counts as it went the last time.
-    pub(super) trials: BTreeMap<u32, Trial>,
-    pub(super) failed: BTreeMap<u32, String>,
+    trials: BTreeMap<u32, Trial>,
+    failed: BTreeMap<u32, String>,
     limits: validity::Limits,
+    /// Whether the board has a power meter.
+    metered: bool,
     /// Of the schedule as a whole.
-    pub(super) reasons: Vec<Reason>,
+    reasons: Vec<Reason>,
 }
 
 impl Report {
@@ -31,7 +32,9 @@ impl Report {
         let run = store.run(run.as_str())?;
         let networks = store.networks(&run)?;
         let profiles = store.profiles(&run)?;
-        let schedules = measurements(store, &run)?;
+        let mut schedules = measurements(store, &run)?;
+        let idle = store.idle_power(&run)?;
+        let meter = add_energy(&mut schedules, idle.as_ref());
         let mut rows = Vec::new();
         for record in &networks {
             let network = &record.network;
@@ -46,17 +49,13 @@ impl Report {
             units: record.network.len(),
             reasons: judgement::fallback(record, &profiles),
         };
-        let mut section_of_run = heading::run(&run);
-        section_of_run.precision_reached = section_of_run.precision_asked.map(|_| {
-            let counted = rows.iter().filter(|row| !row.is_wrong());
-            counted.flat_map(|row| &row.reasons).all(|reason| reason.code != "imprecise")
-        });
         Ok(Self {
             schema: SCHEMA,
             analysis_version: domain::ANALYSIS_VERSION,
             confidence: Confidence::P95.probability(),
-            run: section_of_run,
+            run: heading::run(&run),
             measured_on: heading::machine(&run),
+            power: meter.section(idle.as_ref()),
             networks: networks.iter().map(section).collect(),
             summary: summaries(&rows),
             rows,
@@ -72,15 +71,13 @@ impl Report {
 
 pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
     let comparisons = store.comparisons(run)?;
-    let asked = Asked::of(&run.start.configuration);
-    let min_frames = asked.min_frames;
+    let min_frames = min_frames(&run.start.configuration);
     let mut schedules: Vec<Measurements> = Vec::new();
     let mut places = HashMap::new();
     for record in store.schedules(run)? {
         let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
         let mut limits = validity::Limits::default();
-        let mut reasons = judgement::outputs(&record, of_schedule, &mut limits);
-        reasons.extend(judgement::injected(&record, &asked));
+        let reasons = judgement::outputs(&record, of_schedule, &mut limits);
         let processors = &run.start.processors;
         let used = processors
             .iter()
@@ -88,7 +85,8 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         let cpus = used.flat_map(|processor| processor.cpus.iter().copied()).collect();
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
-        schedules.push(Measurements { record, cpus, trials, failed, limits, reasons });
+        let metered = false;
+        schedules.push(Measurements { record, cpus, trials, failed, limits, metered, reasons });
     }
     store.each_brief_trial(run, |trial| {
         let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
@@ -113,8 +111,30 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
     Ok(schedules)
 }
 
+/// Energy of each trial, by what all of them and the idle board tell of the meter.
+fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
+    let mut known = MeterKnown::default();
+    known.learn_idle(idle);
+    let trials = schedules.iter().flat_map(|schedule| schedule.trials.values());
+    trials.filter_map(|trial| trial.power.as_ref().ok()).for_each(|readings| known.learn(readings));
+    for schedule in schedules {
+        schedule.metered = idle.is_some();
+        for trial in schedule.trials.values_mut() {
+            trial.energy = known.energy(&trial.power);
+        }
+    }
+    known
+}
+
+/// The fewest frames a window was to hold, by the stored configuration.
+fn min_frames(configuration: &str) -> Option<usize> {
+    let configuration: serde_yaml::Value = serde_yaml::from_str(configuration).ok()?;
+    let asked = configuration.get("experiment")?.get("measure")?.get("min_frames")?.as_u64()?;
+    usize::try_from(asked).ok()
+}
+
 impl Measurements {
-    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
+    fn valid(&self) -> impl Iterator<Item = &Trial> {
         self.trials.values().filter(|trial| trial.is_valid())
     }
 
@@ -146,16 +166,26 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
             Some((schedule.record.schedule.processors().next()?.as_str(), schedule.observed()))
         })
         .collect();
-    let asked = Asked::of(&run.start.configuration);
+    let by_energy: Vec<energy::Single<'_>> = schedules
+        .iter()
+        .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
+        .filter(|schedule| schedule.verdict() == Verdict::Valid)
+        .filter_map(|schedule| {
+            let trials = schedule.counted();
+            Some(energy::Single {
+                processor: schedule.record.schedule.processors().next()?.as_str(),
+                observed: energy::observed(&trials),
+                uncertainty: energy::uncertainty(&trials),
+            })
+        })
+        .collect();
     schedules
         .iter()
         .map(|schedule| {
             let mut row = row(network, run, schedule);
             if row.verdict == Verdict::Valid {
                 add_gains(&mut row, &schedule.observed(), &singles);
-                if let Some(wanted) = asked.precision {
-                    add_precision(&mut row, wanted);
-                }
+                energy::add_gain(&mut row, &schedule.counted(), &by_energy);
             }
             row
         })
@@ -171,7 +201,6 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let latency = throughput::Latency::of(&latency).ok();
     let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
     let side_by_side = schedule.kind() == Kind::Replicate;
-    let energy = Energy::Absent { reason: Absence::NoMeter };
     let mut reasons = measurements.reasons.clone();
     reasons.extend(judgement::trials(
         measurements.trials.values(),
@@ -182,7 +211,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         let off = validity::prediction(predicted, fps, &measurements.limits);
         reasons.extend(off.map(judgement::reason));
     }
-    Row {
+    let mut row = Row {
         board: run.start.board.clone(),
         network: network.name().to_owned(),
         schedule: schedule.label(),
@@ -197,7 +226,13 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         throughput_fps: throughput.map(Interval::from),
         latency_ms: latency.map(|latency| Latency { p50: latency.p50_ns / 1e6, p99: latency.p99_ns / 1e6 }),
         energy_mj_per_frame: None,
-        energy_absent_reason: energy.absent_reason().map(ToString::to_string),
+        energy_absent_reason: None,
+        energy_trials: 0,
+        mean_power_mw: None,
+        energy_breakdown_mj_per_frame: BTreeMap::new(),
+        energy_gain_over_best_single: None,
+        energy_gain_over_best_single_interval: None,
+        best_single_by_energy: None,
         gain_over_best_single: None,
         gain_over_best_single_interval: None,
         best_single: None,
@@ -211,7 +246,10 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         stages: stages(network, measurements, &counted),
         verdict: measurements.verdict(),
         reasons,
-    }
+    };
+    let reason = if measurements.metered { Absence::NotRead } else { Absence::NoMeter };
+    energy::describe(&mut row, &counted, &reason);
+    row
 }
 
 /// Round of the trial nearest to the median; of two equally near the earlier.
@@ -264,13 +302,6 @@ fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(&str, Vec<Observ
         row.gain_over_best_single = Some(compared.ratio.point);
         row.gain_over_best_single_interval = Some(compared.ratio.into());
     }
-}
-
-/// Says where intervals are wider than was asked for.
-fn add_precision(row: &mut Row, wanted: f64) {
-    let wide: Vec<Reason> =
-        row.halves().filter_map(|(of, half)| judgement::precision(half, of, wanted)).collect();
-    row.reasons.extend(wide);
 }
 
 /// Gains by kind: of each network the schedule of this kind that gains most.

@@ -2,7 +2,7 @@
 
 use super::rows::{Interval, Report, Row, StageSection};
 
-const COLUMNS: [&str; 33] = [
+const COLUMNS: [&str; 39] = [
     "board",
     "network",
     "schedule",
@@ -21,6 +21,12 @@ const COLUMNS: [&str; 33] = [
     "energy_mj_per_frame_lo",
     "energy_mj_per_frame_hi",
     "energy_absent_reason",
+    "mean_power_mw",
+    "energy_breakdown_mj_per_frame",
+    "best_single_by_energy",
+    "energy_gain_over_best_single",
+    "energy_gain_over_best_single_lo",
+    "energy_gain_over_best_single_hi",
     "best_single",
     "gain_over_best_single",
     "gain_over_best_single_lo",
@@ -49,13 +55,15 @@ pub(super) fn render(report: &Report) -> String {
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 33] {
+fn record(report: &Report, row: &Row) -> [String; 39] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
     let (fps, energy) = (row.throughput_fps, row.energy_mj_per_frame);
     let gain = row.gain_over_best_single_interval;
     let gains = row.gain_over.iter().map(|(name, gain)| format!("{name}={}", number(Some(*gain))));
+    let rails = row.energy_breakdown_mj_per_frame.iter();
+    let rails = rails.map(|(rail, energy)| format!("{rail}={}", number(Some(*energy))));
     let of_stages = |figure: fn(&StageSection) -> Option<f64>| {
         let figures: Vec<String> =
             row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
@@ -81,6 +89,12 @@ fn record(report: &Report, row: &Row) -> [String; 33] {
         lo(energy),
         hi(energy),
         row.energy_absent_reason.clone().unwrap_or_default(),
+        number(row.mean_power_mw),
+        rails.collect::<Vec<_>>().join(" "),
+        row.best_single_by_energy.clone().unwrap_or_default(),
+        number(row.energy_gain_over_best_single),
+        lo(row.energy_gain_over_best_single_interval),
+        hi(row.energy_gain_over_best_single_interval),
         row.best_single.clone().unwrap_or_default(),
         number(row.gain_over_best_single),
         lo(gain),

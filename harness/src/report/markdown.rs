@@ -35,11 +35,15 @@ pub(super) fn render(report: &Report) -> String {
     }
     let energy = notes::energy(report);
     let notes = notes::notes(report);
-    if !notes.is_empty() || !energy.is_empty() {
+    let meter = notes::meter(report);
+    if !notes.is_empty() || !energy.is_empty() || !meter.is_empty() {
         out += "\n";
     }
     for reason in energy {
         out.extend(["- mJ/frame was not measured: ", &escaped(reason), "\n"]);
+    }
+    for sentence in meter {
+        out.extend(["- ", &escaped(&sentence), "\n"]);
     }
     for note in notes {
         let remedy =

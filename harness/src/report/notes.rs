@@ -1,5 +1,6 @@
 //! What stands below the tables: everything a reader must know, each thing once.
 
+use super::cells;
 use super::rows::{Reason, Report, Severity, Verdict};
 
 /// Something to know, and where it was found.
@@ -64,4 +65,28 @@ pub(super) fn energy(report: &Report) -> Vec<&str> {
     reasons.sort_unstable();
     reasons.dedup();
     reasons
+}
+
+/// The power meter, what the board draws with nothing running, and how far a joule goes on each schedule, one sentence
+/// each; nothing where there is no meter.
+pub(super) fn meter(report: &Report) -> Vec<String> {
+    let Some(power) = &report.power else { return Vec::new() };
+    let refresh = power.refresh_ms.map_or_else(String::new, |ms| format!(", refreshed every {ms:.0} ms"));
+    let idle = match (&power.idle_mw, &power.idle_absent_reason) {
+        (Some(idle), _) => format!("idle {} mW, part of every mJ/frame", cells::with_ends(idle, "")),
+        (None, Some(reason)) => format!("idle power is unknown: {reason}"),
+        (None, None) => "idle power is unknown".to_owned(),
+    };
+    let mut sentences = vec![format!("energy: rail {} ({}{refresh}); {idle}", power.total, power.driver)];
+    for row in &report.rows {
+        if let (Some(gain), Some(single)) =
+            (&row.energy_gain_over_best_single_interval, &row.best_single_by_energy)
+            && row.kind != "single"
+        {
+            let gain = cells::with_ends(gain, "×");
+            let (network, schedule) = (&row.network, &row.schedule);
+            sentences.push(format!("frames a joule over {single}: {gain} for {network} on {schedule}"));
+        }
+    }
+    sentences
 }

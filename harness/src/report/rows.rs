@@ -23,6 +23,8 @@ pub struct Report {
     pub run: RunSection,
     /// The machine it was measured on.
     pub measured_on: MachineSection,
+    /// Its power meter; absent where it has none.
+    pub power: Option<PowerSection>,
     /// Networks of the run.
     pub networks: Vec<NetworkSection>,
     /// One row a schedule, by network in the order of the experiment.
@@ -66,12 +68,6 @@ pub struct RunSection {
     pub revision: Option<String>,
     /// Whether files differed from that revision.
     pub dirty: Option<bool>,
-    /// How narrow intervals were asked to be: half their width as a share. Absent where nothing was asked.
-    pub precision_asked: Option<f64>,
-    /// Whether the intervals of all rows that count are that narrow; absent where nothing was asked.
-    pub precision_reached: Option<bool>,
-    /// What was made worse on purpose, to see whether it is found. A run with this is not to be published.
-    pub injected: Option<String>,
 }
 
 /// The machine as it was before the first trial.
@@ -95,6 +91,37 @@ pub struct MachineSection {
     pub memory_bytes: u64,
     /// The processors.
     pub processors: Vec<ProcessorSection>,
+}
+
+/// A power meter and what it said before the first trial, with nothing running.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct PowerSection {
+    /// Kernel driver and interface.
+    pub driver: String,
+    /// Rail that feeds everything measured.
+    pub total: String,
+    /// Time from one conversion to the next as measured; absent for counters of energy, and where it could not be
+    /// told.
+    pub refresh_ms: Option<f64>,
+    /// Power of the total with nothing running, and how far it may be off. It is part of every energy below.
+    pub idle_mw: Option<Interval>,
+    /// Why it is absent.
+    pub idle_absent_reason: Option<String>,
+    /// All rails, the total first.
+    pub rails: Vec<RailSection>,
+}
+
+/// A rail. The others are parts of the total or of each other.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RailSection {
+    /// Its name.
+    pub name: String,
+    /// File it is read from.
+    pub source: String,
+    /// Its power with nothing running.
+    pub idle_mw: Option<f64>,
+    /// Least difference between two readings.
+    pub step_mw: Option<f64>,
 }
 
 /// A processor.
@@ -154,10 +181,24 @@ pub struct Row {
     pub throughput_fps: Option<Interval>,
     /// From entering the first stage to completion, over all frames. Absent where none was measured.
     pub latency_ms: Option<Latency>,
-    /// Energy of a frame in millijoules. Absent where it was not measured.
+    /// Energy of a frame in millijoules, of all that the total rail feeds, idle power included: median over the trials.
+    /// Its interval holds what trials differ by and what the meter may be off in each. Absent where it was not measured.
     pub energy_mj_per_frame: Option<Interval>,
     /// Why it is absent.
     pub energy_absent_reason: Option<String>,
+    /// Trials the energy is of.
+    pub energy_trials: usize,
+    /// Power of the total rail over the windows in milliwatts, median over the trials.
+    pub mean_power_mw: Option<f64>,
+    /// Energy of a frame on other rails in millijoules. They are parts of the total or of each other, and never added.
+    pub energy_breakdown_mj_per_frame: BTreeMap<String, f64>,
+    /// Frames a joule over those of the single processor that has most, by trials of the same round: 1.1 is a tenth
+    /// more frames from the same energy. Absent where gains are, and where energy is.
+    pub energy_gain_over_best_single: Option<f64>,
+    /// The same with its interval.
+    pub energy_gain_over_best_single_interval: Option<Interval>,
+    /// The single processor that has most frames a joule.
+    pub best_single_by_energy: Option<String>,
     /// Throughput over that of the best single processor, by trials of the same round. Absent for singles, which are
     /// what is compared with, for void rows, and where no single has a valid trial.
     pub gain_over_best_single: Option<f64>,
@@ -182,26 +223,6 @@ pub struct Row {
     pub verdict: Verdict,
     /// What is to be known of them.
     pub reasons: Vec<Reason>,
-}
-
-impl Row {
-    /// Whether its figures do not count.
-    pub fn is_void(&self) -> bool {
-        self.verdict == Verdict::Void
-    }
-
-    /// Whether it is void for what it is rather than for what disturbed it, so that more trials would not help.
-    pub fn is_wrong(&self) -> bool {
-        let wrong = ["outputs_differ", "outputs_not_finite", "outputs_not_compared"];
-        self.reasons.iter().any(|reason| wrong.contains(&reason.code.as_str()))
-    }
-
-    /// Half the widths of the intervals of throughput and of the gain over the best single processor, as shares of
-    /// the figures that there are; absent where the interval cannot be told yet.
-    pub fn halves(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
-        let figures = [("throughput", self.throughput_fps), ("gain", self.gain_over_best_single_interval)];
-        figures.into_iter().filter_map(|(of, interval)| Some((of, interval?.precision())))
-    }
 }
 
 /// A figure and how far it may be off.

@@ -15,7 +15,7 @@ const NARROWEST: usize = 8;
 
 /// The report as text without colours.
 pub(super) fn render(report: &Report, wide: bool) -> String {
-    let mut out = cells::heading(report).iter().map(|line| wrapped(line, WIDTH, 2)).collect::<String>();
+    let mut out = cells::heading(report).map(|line| wrapped(&line, WIDTH, 2)).join("");
     let mut shown: Vec<&str> = Vec::new();
     for row in &report.rows {
         if shown.contains(&row.network.as_str()) {
@@ -65,16 +65,19 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
     builder.push_record(header);
     for row in rows {
         let (throughput, gain) = (row.throughput_fps.as_ref(), row.gain_over_best_single_interval.as_ref());
-        let (label, busy, throughput, gain) = if wide {
+        let energy = row.energy_mj_per_frame.as_ref();
+        let (label, busy, throughput, gain, energy) = if wide {
             (
                 row.schedule.clone(),
                 cells::busy(row).join(" "),
                 throughput.map(|interval| cells::with_ends(interval, "")),
                 gain.map(|interval| cells::with_ends(interval, "×")),
+                energy.map(|interval| cells::with_ends(interval, "")),
             )
         } else {
             let (label, busy) = label_and_busy(row, room);
-            (label, busy, throughput.map(cells::with_precision), cells::gain(row))
+            let energy = energy.map(|interval| cells::with_precision(interval).replacen(" ±", "\n±", 1));
+            (label, busy, throughput.map(cells::with_precision), cells::gain(row), energy)
         };
         builder.push_record([
             label,
@@ -84,7 +87,7 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             or_absent(cells::efficiency(row)),
             busy,
             or_absent(cells::latency(row)),
-            or_absent(row.energy_mj_per_frame.as_ref().map(|energy| cells::number(energy.point))),
+            or_absent(energy),
             cells::verdict(row),
         ]);
     }
@@ -131,6 +134,9 @@ fn legend(report: &Report) -> String {
     }
     for reason in notes::energy(report) {
         out += &wrapped(&format!("mJ/frame was not measured: {reason}"), WIDTH, 2);
+    }
+    for sentence in notes::meter(report) {
+        out += &wrapped(&sentence, WIDTH, 2);
     }
     out
 }

@@ -1,6 +1,7 @@
 //! What one trial says.
 
-use domain::{FramesPerSecond, Nanoseconds, Samples, Window, throughput, validity};
+use super::energy::Readings;
+use domain::{Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, throughput, validity};
 use protocol::{MachineState, Measured};
 
 /// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
@@ -27,6 +28,9 @@ pub(super) struct Trial {
     /// Median time of each stage alone, in ns; empty where that was not measured.
     pub(super) isolated_ns: Vec<f64>,
     pub(super) reasons: Vec<validity::Reason>,
+    pub(super) power: Result<Readings, Absence>,
+    /// Absent until all trials of the run have told what they know of the meter.
+    pub(super) energy: Energy,
 }
 
 /// Shares of a window that a stage spent.
@@ -46,6 +50,11 @@ impl Trial {
     ) -> Result<Self, throughput::WindowError> {
         let reasons = reasons(&measured, bounds);
         let window = Window::new(0, measured.window.completed_ns)?;
+        let power = Readings::of_trial(
+            measured.power.as_ref(),
+            measured.window.opened_monotonic_ns,
+            window.duration(),
+        );
         let wall = window.duration().as_f64();
         let share = |ns: u64| ns as f64 / wall;
         let stages = measured.stages.iter().map(|stage| Shares {
@@ -65,6 +74,8 @@ impl Trial {
             stages: stages.collect(),
             isolated_ns: isolated.collect::<Option<Vec<_>>>().unwrap_or_default(),
             reasons,
+            power,
+            energy: Energy::Absent { reason: Absence::NotRead },
         })
     }
 

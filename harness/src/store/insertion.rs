@@ -3,6 +3,7 @@
 use super::error::RowError;
 use super::machine;
 use super::packed::{Packer, pack, zigzag};
+use super::power;
 use super::record::{
     ComparisonRecord, NetworkRecord, Outcome, ProfileRecord, Record, RunStart, ScheduleRecord, Status,
     TransferRecord, TrialRecord,
@@ -28,6 +29,7 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
         }
         Record::Network(network) => insert_network(connection, run, network),
         Record::Profile(profile) => insert_profile(connection, run, profile),
+        Record::Idle(idled) => power::insert_idle(connection, run, idled),
         Record::Transfer(transfer) => insert_transfer(connection, run, transfer),
         Record::Schedule(schedule) => insert_schedule(connection, run, schedule),
         Record::Comparison(comparison) => insert_comparison(connection, run, comparison),
@@ -295,6 +297,9 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
             measured.anonymous_bytes,
         ],
     )?;
+    if let Some(readings) = &measured.power {
+        power::insert_trial(connection, trial, readings)?;
+    }
     for (stage, occupancy) in measured.stages.iter().enumerate() {
         execute(
             connection,

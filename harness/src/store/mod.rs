@@ -17,6 +17,7 @@ mod journal;
 mod machine;
 mod merge;
 mod packed;
+mod power;
 mod record;
 mod recorder;
 mod run_id;

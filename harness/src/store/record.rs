@@ -3,7 +3,7 @@
 
 use super::run_id::RunId;
 use domain::{Network, Prediction, Schedule};
-use protocol::{Compared, Fault, MachineState, Measured, Profiled, Transferred};
+use protocol::{Compared, Fault, Idled, MachineState, Measured, Profiled, Transferred};
 use serde::{Deserialize, Serialize};
 
 /// A line of a journal.
@@ -18,6 +18,8 @@ pub enum Record {
     Network(Box<NetworkRecord>),
     /// A network was profiled on a processor.
     Profile(ProfileRecord),
+    /// The power meter was read while nothing ran.
+    Idle(Idled),
     /// Hand-overs between two processors were timed.
     Transfer(TransferRecord),
     /// A schedule will be measured.

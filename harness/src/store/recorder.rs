@@ -129,6 +129,11 @@ impl<'s> RunRecorder<'s> {
         self.keep(&Record::Profile(profile))
     }
 
+    /// Keeps what the power meter said while nothing ran. A later reading takes the place of an earlier.
+    pub fn record_idle(&mut self, idled: protocol::Idled) -> Result<(), StoreError> {
+        self.keep(&Record::Idle(idled))
+    }
+
     /// Keeps raw timings of hand-overs. Later ones between the same processors take the place of earlier ones.
     pub fn record_transfer(&mut self, transfer: TransferRecord) -> Result<(), StoreError> {
         self.keep(&Record::Transfer(transfer))
@@ -184,6 +189,7 @@ impl<'s> RunRecorder<'s> {
         match record {
             Record::Network(network) => self.record_network(*network),
             Record::Profile(profile) => self.record_profile(profile),
+            Record::Idle(idled) => self.record_idle(idled),
             Record::Transfer(transfer) => self.record_transfer(transfer),
             Record::Schedule(schedule) => self.record_schedule(schedule),
             Record::Comparison(comparison) => self.record_comparison(comparison),

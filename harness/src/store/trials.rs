@@ -5,6 +5,7 @@ use super::database::Store;
 use super::error::{RowError, StoreError};
 use super::machine;
 use super::packed::{PackedError, Unpacker, unpack, unzigzag};
+use super::power;
 use super::record::{Outcome, TrialRecord};
 use protocol::{HostLoad, Isolated, MachineState, Measured, Occupancy, Span, WarmUp, Window};
 use rusqlite::types::{FromSql, ValueRef};
@@ -214,7 +215,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
             runner_ns: cells.next()?,
             overhead_ns: cells.next()?,
         },
-        power: None,
+        power: power::of_trial(connection, trial)?,
         before: machines.state(&mut cells)?,
         after: machines.state(&mut cells)?,
         weights_bytes: cells.next()?,

@@ -11,11 +11,13 @@ const UNKNOWN: Duration = Duration::from_millis(50);
 /// A counter is exact at any time; readings are only needed near the ends of the window.
 const COUNTER: Duration = Duration::from_millis(50);
 /// Readings for each refresh.
-const OVERSAMPLING: u32 = 4;
-/// Slowest pace.
-const SLOWEST: Duration = Duration::from_millis(250);
+const OVERSAMPLING: u32 = 8;
+/// Slowest pace, but for dear readings.
+const SLOWEST: Duration = Duration::from_millis(60);
 /// Times between two changes to see before the refresh is taken as known.
 const ENOUGH: usize = 6;
+/// Slowest pace of dear readings.
+const SLOWEST_DEAR: Duration = Duration::from_millis(250);
 /// Share of a core that reading may take.
 const MOST_CPU: f64 = 0.003;
 
@@ -66,7 +68,7 @@ impl Pace {
             None => UNKNOWN,
         };
         let cheap = Duration::from_nanos(cpu_ns).div_f64(MOST_CPU);
-        wanted.max(cheap.min(SLOWEST))
+        wanted.max(cheap.min(SLOWEST_DEAR))
     }
 }
 
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_pace_follows_the_refresh() {
-        assert_eq!(after(400, 10), Duration::from_millis(100));
+        assert_eq!(after(400, 10), Duration::from_millis(50));
         assert_eq!(after(7, 10), SEARCHING, "not faster than is cheap");
         assert_eq!(after(5_000, 60), SLOWEST);
         assert_eq!(after(1_000_000, 1), SEARCHING);
@@ -101,7 +103,7 @@ mod tests {
         let pace = Pace::new(true);
         assert_eq!(pace.period(0, 0), COUNTER);
         assert_eq!(pace.period(0, 300_000), Duration::from_millis(100));
-        assert_eq!(pace.period(0, 1_000_000_000), SLOWEST);
+        assert_eq!(pace.period(0, 1_000_000_000), SLOWEST_DEAR);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The other rails are read once in so many readings of the total.
-const OTHERS_EVERY: u64 = 2;
+const OTHERS_EVERY: u64 = 4;
 
 /// A meter being read. Ends when dropped.
 #[derive(Debug)]

@@ -140,14 +140,13 @@ pub(in crate::config) struct Cuda {
 /// A power meter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[schemars(extend("x-not-yet" = {
-    "rapl": "power readings through RAPL are planned and not built yet; use none"
-}))]
 pub(in crate::config) enum Power {
     /// Energy is not measured.
     None,
     /// INA3221 sensors.
     Ina3221(Ina3221),
+    /// Energy counters of an x86 processor.
+    Rapl(Rapl),
 }
 
 /// INA3221 sensors, found by name; rails by label.
@@ -156,6 +155,35 @@ pub(in crate::config) enum Power {
 pub(in crate::config) struct Ina3221 {
     /// Label of the rail that feeds everything measured.
     pub(in crate::config) total: Text,
+    /// Names for channels whose driver gives no label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) rails: Option<Ordered<Channel>>,
+    /// Where sysfs is; left out: `/sys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) root: Option<Text>,
+}
+
+/// A channel of a chip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Channel {
+    /// I2C address of the chip, such as 0x41.
+    #[schemars(range(min = 3, max = 119))]
+    pub(in crate::config) address: u32,
+    /// Channel of the chip, from 0.
+    #[schemars(range(max = 2))]
+    pub(in crate::config) channel: u32,
+}
+
+/// Energy counters of an x86 processor, by the kernel's powercap interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Rapl {
+    /// Name of the zone that covers everything measured, such as `package-0` or `psys`.
+    pub(in crate::config) total: Text,
+    /// Where sysfs is; left out: `/sys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) root: Option<Text>,
 }
 
 /// State of a board; what is left out is not touched.

@@ -152,7 +152,12 @@ state: { nvpmodel: 0, max_temperature_c: 45 }
         ("a CUDA architecture", "sm_62", "6.2"),
         ("unknown power meter", "ina3221:", "ina3321:"),
         ("a power meter without its rail", "{ ina3221: { total: VDD_IN } }", "ina3221"),
-        ("a power meter, planned", "{ ina3221: { total: VDD_IN } }", "rapl"),
+        ("a power meter without its total", "{ ina3221: { total: VDD_IN } }", "{ rapl: {} }"),
+        (
+            "a channel too many",
+            "{ ina3221: { total: VDD_IN } }",
+            "{ ina3221: { total: in, rails: { in: { address: 0x41, channel: 3 } } } }",
+        ),
         ("text for truth", "nvpmodel: 0", "jetson_clocks: yes"),
         ("too hot", "45", "450"),
         ("several at once", "threads: 1", "threads: 3, cores: 2 }\n  third: { cpus: [1, 2], thread: 1"),

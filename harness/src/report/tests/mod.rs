@@ -1,5 +1,6 @@
 //! Reports of databases that were written by the real store.
 
+mod energy;
 mod figures;
 mod pages;
 mod texts;

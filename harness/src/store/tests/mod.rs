@@ -6,6 +6,7 @@ pub(crate) mod fixture;
 mod journals;
 mod merge;
 mod migrations;
+mod power;
 mod processes;
 mod records;
 mod size;
