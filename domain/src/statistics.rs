@@ -62,7 +62,7 @@ impl Confidence {
     }
 
     /// Probability left out at either end.
-    fn tail(self) -> f64 {
+    pub(crate) fn tail(self) -> f64 {
         0.5 * (1.0 - self.0)
     }
 }
@@ -77,6 +77,8 @@ pub enum Method {
     Student,
     /// Student's t on the logarithms.
     StudentLog,
+    /// Student's t on the logarithms of two sides, with the degrees of freedom of Welch and Satterthwaite.
+    WelchLog,
     /// Interpolated order statistics.
     OrderStatistics,
     /// Percentiles of the bootstrap.

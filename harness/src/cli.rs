@@ -49,6 +49,11 @@ pub enum Verb {
     /// The runs in the database, and runs of other hosts brought into it.
     #[command(subcommand)]
     Results(Results),
+    /// Keep the figures of runs to hold later ones against.
+    #[command(subcommand)]
+    Baseline(Baseline),
+    /// Hold a run against a baseline; fails where something became worse.
+    Check(Check),
     /// The configured boards, and the processors found on them.
     Boards,
 }
@@ -171,6 +176,75 @@ pub struct Import {
     /// Say what would be taken over, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Options of `baseline`.
+#[derive(Debug, Subcommand)]
+pub enum Baseline {
+    /// Write results/baselines/NAME.json.
+    Save(Save),
+}
+
+/// Options of `baseline save`.
+#[derive(Debug, Args)]
+pub struct Save {
+    /// Its name.
+    pub name: String,
+    /// Run it is made from; without it, the latest. Given three times or more, the spread between runs is told from
+    /// them, and checks are as strict as that allows.
+    #[arg(long, value_name = "RUN")]
+    pub run: Vec<String>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The baseline, a file in results/baselines/.
+    #[arg(long, value_name = "NAME")]
+    pub against: String,
+    /// Run to judge; without it and without --experiment, the latest.
+    #[arg(long, value_name = "RUN", conflicts_with = "experiment")]
+    pub run: Option<String>,
+    /// Measure this experiment first, and judge that.
+    #[arg(long, value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// Board, with --experiment.
+    #[arg(long, value_name = "NAME", default_value = "local", requires = "experiment")]
+    pub board: String,
+    /// These networks instead of the experiment's; may be given several times.
+    #[arg(long = "network", value_name = "NAME", requires = "experiment")]
+    pub networks: Vec<String>,
+    /// Trials of each schedule instead of the experiment's.
+    #[arg(long, value_name = "N", requires = "experiment")]
+    pub trials: Option<String>,
+    /// Any other setting of the experiment; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
+    pub set: Vec<String>,
+    /// Compare although this aspect is unlike (such as kernel or tvm); may be given several times.
+    #[arg(long, value_name = "ASPECT")]
+    pub allow_different: Vec<String>,
+    /// Thresholds in this file instead of ci/thresholds.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = crate::gate::Format::Terminal)]
+    pub format: crate::gate::Format,
+    /// Besides, write it to a file, such as `--write junit=check.xml`; may be given several times.
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = crate::gating::written)]
+    pub write: Vec<(crate::gate::Format, PathBuf)>,
+}
+
+impl Check {
+    /// What to measure first, where anything is.
+    pub fn selection(&self) -> Option<Selection> {
+        Some(Selection {
+            board: self.board.clone(),
+            experiment: self.experiment.clone()?,
+            networks: self.networks.clone(),
+            trials: self.trials.clone(),
+            set: self.set.clone(),
+        })
+    }
 }
 
 /// Formats of the report.

@@ -6,6 +6,8 @@ pub mod cli;
 pub mod compiler;
 pub mod config;
 pub mod exit;
+pub mod gate;
+mod gating;
 pub mod history;
 pub mod interrupt;
 pub mod processors;

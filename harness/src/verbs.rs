@@ -4,6 +4,8 @@ use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::gate::Baseline;
+use crate::gating;
 use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
@@ -39,6 +41,8 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
             let (text, exit) = crate::results::run(&paths.database, options)?;
             print(&text).map(|()| exit)
         }
+        Verb::Baseline(cli::Baseline::Save(options)) => gating::save(&paths, options),
+        Verb::Check(options) => check(&paths, options),
         Verb::Boards => boards(&paths),
     }
 }
@@ -70,6 +74,26 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     let report = build(&store, &ended.run, options.format)?;
     print(&report.render(options.format, is_wide()))?;
     Ok(verdict(&ended, &report))
+}
+
+fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
+    let Some(selection) = options.selection() else {
+        let store = Store::open(&paths.database, Access::ReadOnly).map_err(store_failure)?;
+        let run = gating::stored(&store, options.run.as_deref())?;
+        return gating::judge(paths, &store, &run, options);
+    };
+    // A baseline that is not there is found before an hour of measuring.
+    Baseline::read(&paths.root, &options.against)?;
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
+    store.catch_up(&paths.runs).map_err(store_failure)?;
+    let loaded = load(paths, &selection)?;
+    let ended = Campaign::open(loaded, paths.clone(), interrupt)?.run(&store)?;
+    if ended.interrupted {
+        eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
+        return Ok(Exit::Trial);
+    }
+    gating::judge(paths, &store, &ended.run, options)
 }
 
 fn verdict(ended: &Ended, report: &Report) -> Exit {
@@ -253,7 +277,7 @@ fn is_wide() -> bool {
 }
 
 /// Prints what was asked for. A closed pipe (`… | head`) is the reader's right.
-fn print(text: &str) -> Outcome<()> {
+pub(crate) fn print(text: &str) -> Outcome<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).ending(Exit::Usage),
         _ => Ok(()),

@@ -111,6 +111,10 @@ pub struct Trial {
     pub timeline_frames: u32,
     /// The power meter to read meanwhile; absent: none.
     pub power: Option<Meter>,
+    /// Makes stages slower on purpose, to see whether it is found: so many thousandths of its own time a stage spins
+    /// after each frame, in stage order; empty: none does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slow_down_per_mille: Vec<u32>,
 }
 
 /// Time each stage alone, the other processors idle.

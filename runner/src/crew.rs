@@ -5,6 +5,7 @@ use crate::engine::{Library, StageCode, TensorSpec, WeightsFile};
 use crate::failure::Failure;
 use crate::flow::{Flow, StageReport};
 use crate::frames::FrameSet;
+use crate::hindrance::Hindrance;
 use crate::packet::Packet;
 use crate::placement::settle;
 use crate::wiring::{StageWiring, Wiring};
@@ -61,9 +62,14 @@ impl Crew {
     }
 
     /// Times each stage by itself on frame 0, the others idle.
-    pub(crate) fn isolate(&self, frames: &FrameSet, rule: &Isolate) -> Result<Vec<Isolated>, Failure> {
-        let rule = rule.clone();
-        self.one_by_one(frames, 0, move |station, packet| station.isolate(packet, &rule))
+    pub(crate) fn isolate(
+        &self,
+        frames: &FrameSet,
+        rule: &Isolate,
+        hindrance: &Hindrance,
+    ) -> Result<Vec<Isolated>, Failure> {
+        let (rule, hindrance) = (rule.clone(), hindrance.clone());
+        self.one_by_one(frames, 0, move |station, packet| station.isolate(packet, &rule, &hindrance))
             .map(|done| done.into_iter().map(|(_, samples_ns)| Isolated { samples_ns }).collect())
     }
 
@@ -203,7 +209,12 @@ impl Station {
         self.code.check(&packet.values, &stage.outputs, self.specs())
     }
 
-    fn isolate(&mut self, packet: &mut Packet, rule: &Isolate) -> Result<Vec<u64>, Failure> {
+    fn isolate(
+        &mut self,
+        packet: &mut Packet,
+        rule: &Isolate,
+        hindrance: &Hindrance,
+    ) -> Result<Vec<u64>, Failure> {
         let stage = &self.wiring.stages[self.place];
         let mut samples = Vec::with_capacity(4096);
         let first = monotonic_ns();
@@ -212,7 +223,7 @@ impl Station {
             self.code
                 .run(&mut packet.values, &stage.inputs, &stage.outputs)
                 .map_err(|message| Failure::execution(format!("{message} (stage {}, alone)", self.place)))?;
-            let end = monotonic_ns();
+            let end = hindrance.after(self.place, begin, monotonic_ns());
             samples.push(end - begin);
             let elapsed = end - first;
             let enough = samples.len() as u64 >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;

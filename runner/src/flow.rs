@@ -4,6 +4,7 @@ use crate::clock::monotonic_ns;
 use crate::engine::{StageCode, Tensor, ThreadUsage};
 use crate::failure::Failure;
 use crate::frames::FrameSet;
+use crate::hindrance::Hindrance;
 use crate::packet::Packet;
 use crate::queue::Queue;
 use crate::recorder::{Recorder, Turn};
@@ -19,6 +20,7 @@ pub(crate) struct Flow {
     kind: Kind,
     inputs: Vec<usize>,
     frames: Arc<FrameSet>,
+    hindrance: Hindrance,
     admitted: AtomicU64,
     limit: u64,
     /// Packets that carry no frame. There are enough for all stages and queues, so none is ever waited for.
@@ -114,6 +116,7 @@ impl Flow {
             kind: wiring.kind,
             inputs: wiring.inputs.clone(),
             frames,
+            hindrance: Hindrance::default(),
             admitted: AtomicU64::new(0),
             limit,
             spare,
@@ -124,6 +127,11 @@ impl Flow {
             failure: Mutex::new(None),
             observer: std::thread::current(),
         }
+    }
+
+    /// The same flow with stages that are slower on purpose.
+    pub(crate) fn hindered(self, hindrance: Hindrance) -> Self {
+        Self { hindrance, ..self }
     }
 
     /// Runs a stage until the flow ends. To be called by one thread a stage.
@@ -143,7 +151,7 @@ impl Flow {
                 self.fail(Failure::execution(format!("{message} (stage {place}, frame {})", packet.frame)));
                 break;
             }
-            let end = monotonic_ns();
+            let end = self.hindrance.after(place, begin, monotonic_ns());
             packet.spans[place] = (begin, end);
             report.busy_ns += self.bounds.overlap(begin, end);
             report.frames += u64::from(self.deliver(place, packet, stage, end, &mut report));

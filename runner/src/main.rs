@@ -14,6 +14,7 @@ mod engine;
 mod failure;
 mod flow;
 mod frames;
+mod hindrance;
 mod idle;
 mod meters;
 mod outlet;

@@ -179,6 +179,7 @@ mod tests {
             },
             timeline_frames: 2,
             power: None,
+            slow_down_per_mille: Vec::new(),
         }
     }
 

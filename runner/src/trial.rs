@@ -5,6 +5,7 @@ use crate::engine::WeightsCache;
 use crate::failure::Failure;
 use crate::flow::{Flow, Sink, StageReport};
 use crate::frames::FrameSet;
+use crate::hindrance::Hindrance;
 use crate::meters::{Reading, resident_bytes};
 use crate::power::Sampler;
 use crate::recorder::Recorder;
@@ -23,6 +24,7 @@ pub(crate) fn measure(
     announce(Phase::Load);
     let wiring = Arc::new(Wiring::new(&trial.schedule)?);
     let recorder = Recorder::new(trial, wiring.stages.len())?;
+    let hindrance = Hindrance::new(&trial.slow_down_per_mille);
     let weights = cache.map(wiring.weights())?;
     let mapped: HashMap<_, _> = wiring.weights().zip(weights.iter().map(|file| file.bytes())).collect();
     let weights_bytes = mapped.values().sum();
@@ -35,12 +37,12 @@ pub(crate) fn measure(
     let mut isolated = Vec::new();
     if let Some(rule) = &trial.isolate {
         announce(Phase::Isolate);
-        isolated = crew.isolate(&frames, rule)?;
+        isolated = crew.isolate(&frames, rule, &hindrance)?;
     }
     let before = state::read();
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
-    let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink));
+    let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink).hindered(hindrance));
     let (reports, readings) = crew.run(&flow, || {
         let opening = flow.wait_opened().then(|| Reading::take(&cpus, &threads))?;
         flow.wait_closed().then(|| (opening, Reading::take(&cpus, &threads)))

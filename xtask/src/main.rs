@@ -32,6 +32,9 @@ Measure
             (--network NAME, --board NAME, --schedule S, --measure throughput|latency|energy)
   results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
   report    print the table of an earlier run again (--format terminal|markdown|csv|json|html)
+  baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
+  check     hold a run against a baseline; fails where something became worse
+            (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
   boards    the configured boards and the processors found on them
 
 Work on edgepipe
@@ -92,7 +95,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         }),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "report" | "history" | "results" | "boards" => {
+        "bench" | "plan" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
             harness::start(&workspace, verb, rest)
         }
         other => {

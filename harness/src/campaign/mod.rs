@@ -2,6 +2,7 @@
 
 mod before;
 mod link;
+mod measuring;
 mod order;
 mod plan;
 mod planning;
@@ -16,25 +17,20 @@ pub use plan::{Planned, Plans};
 
 use crate::boards::BoardLock;
 use crate::compiler::{Cache, Compiler};
-use crate::config::{self, Connect, Experiment, Loaded};
+use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
-use crate::progress::Progress;
 use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::unix_ns;
 use crate::store::{
-    self, ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store,
-    StoreError, TrialRecord,
+    ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store, StoreError,
 };
-use order::Slot;
+use measuring::Field;
 use prepare::{Prepared, ProfileFailure, Workshop};
 use std::path::PathBuf;
 use trials::Ready;
-
-/// Trials of a schedule that may fail in a row before the rest of it is given up.
-const FAILURES_IN_A_ROW: u32 = 2;
 
 /// Where things lie.
 #[derive(Debug, Clone)]
@@ -181,7 +177,7 @@ impl Campaign {
         if let Some(idle) = idle {
             recorder.record_idle(idle).map_err(store_failure)?;
         }
-        self.go(recorder, &Before::default())
+        self.go(store, recorder, &Before::default())
     }
 
     /// Goes on with a run that was cut off: what it has is not measured again.
@@ -206,13 +202,13 @@ impl Campaign {
                 ),
             ));
         }
-        self.go(recorder, &before)
+        self.go(store, recorder, &before)
     }
 
-    fn go(&mut self, mut recorder: RunRecorder<'_>, before: &Before) -> Outcome<Ended> {
+    fn go(&mut self, store: &Store, mut recorder: RunRecorder<'_>, before: &Before) -> Outcome<Ended> {
         let outcome = self
             .plan(Some(&mut recorder), before)
-            .and_then(|networks| self.compare_and_measure(&mut recorder, &networks, before));
+            .and_then(|networks| self.compare_and_measure(store, &mut recorder, &networks, before));
         let status = match &outcome {
             Ok((true, _)) => Status::Interrupted,
             Ok((false, _)) => Status::Complete,
@@ -229,13 +225,19 @@ impl Campaign {
 
     fn compare_and_measure(
         &mut self,
+        store: &Store,
         recorder: &mut RunRecorder<'_>,
         networks: &[PlannedNetwork],
         before: &Before,
     ) -> Outcome<(bool, u32)> {
         let mut ready = Vec::new();
         for network in networks {
-            ready.push(trials::ready(&network.prepared, &network.planned, &self.processors)?);
+            ready.push(trials::ready(
+                &network.prepared,
+                &network.planned,
+                &self.processors,
+                self.loaded.experiment.slow_down.as_ref(),
+            )?);
         }
         let mut usable = Vec::new();
         for (network, ready) in networks.iter().zip(&ready) {
@@ -244,7 +246,8 @@ impl Campaign {
                 None => return Ok((true, 0)),
             }
         }
-        self.measure(recorder, networks, &ready, &usable, before)
+        let field = Field { networks, ready: &ready, usable: &usable, before };
+        self.measure(store, recorder, &field)
     }
 
     /// Compares all schedules of a network with a single one. Says which may be measured; `None` where the user
@@ -301,90 +304,8 @@ impl Campaign {
         let prediction =
             domain::Prediction { stage_ns: Vec::new(), throughput: domain::FramesPerSecond(0.0) };
         let planned = [Planned { schedule, prediction }];
-        let mut ready = trials::ready(prepared, &planned, &self.processors)?;
+        let mut ready = trials::ready(prepared, &planned, &self.processors, None)?;
         ready.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not made ready"))
-    }
-
-    fn measure(
-        &mut self,
-        recorder: &mut RunRecorder<'_>,
-        networks: &[PlannedNetwork],
-        ready: &[Vec<Ready>],
-        usable: &[Vec<bool>],
-        before: &Before,
-    ) -> Outcome<(bool, u32)> {
-        let experiment = self.loaded.experiment.clone();
-        let meter = self.loaded.board.power.meter().cloned();
-        let counts: Vec<usize> = ready.iter().map(Vec::len).collect();
-        let slots = order::interleaved(&counts, experiment.trials, experiment.seed);
-        let is_done = |slot: &Slot| {
-            before.measured.contains(&(networks[slot.network].place(slot.schedule), slot.round))
-        };
-        let left: Vec<(u32, Slot)> = (0..)
-            .zip(slots)
-            .filter(|(_, slot)| usable[slot.network][slot.schedule] && !is_done(slot))
-            .collect();
-        let progress = Progress::begin("measure", left.len());
-        let mut in_a_row: Vec<Vec<u32>> = counts.iter().map(|count| vec![0; *count]).collect();
-        let (mut failed, mut measured) = (0, 0);
-        for (position, slot) in left {
-            let name = &networks[slot.network].prepared.name;
-            let ready = &ready[slot.network][slot.schedule];
-            let failures = &mut in_a_row[slot.network][slot.schedule];
-            if *failures >= FAILURES_IN_A_ROW {
-                progress.step(&format!("{name} on {}: given up", ready.planned.schedule.label()));
-                continue;
-            }
-            let label = ready.planned.schedule.label();
-            progress.doing(&format!("{name} on {label}, round {} of {}", slot.round + 1, experiment.trials));
-            self.cool_down(&experiment);
-            let begun_unix_ns = unix_ns();
-            let outcome = trials::measure(&mut self.link, &experiment, name, ready, meter.as_ref());
-            if matches!(outcome, Err(SessionError::Interrupted)) {
-                progress.end(&format!("interrupted after {measured} trials"));
-                return Ok((true, failed));
-            }
-            // Kept before it is told: what the user has seen is never lost.
-            let (said, warning) = match &outcome {
-                Ok(raw) => {
-                    *failures = 0;
-                    measured += 1;
-                    let rate = trials::rate(raw)
-                        .map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s"));
-                    (rate, None)
-                }
-                Err(error) => {
-                    *failures += 1;
-                    failed += 1;
-                    ("failed".to_owned(), Some(error.to_string()))
-                }
-            };
-            let trial = TrialRecord {
-                schedule: networks[slot.network].place(slot.schedule),
-                round: slot.round,
-                position,
-                begun_unix_ns,
-                outcome: match outcome {
-                    Ok(raw) => store::Outcome::Measured(Box::new(raw)),
-                    Err(error) => store::Outcome::Failed { fault: error.fault(), message: error.to_string() },
-                },
-            };
-            recorder.record_trial(trial).map_err(store_failure)?;
-            if let Some(warning) = warning {
-                progress.warn(&warning);
-            }
-            progress.step(&format!("{name} on {label}, round {}: {said}", slot.round + 1));
-        }
-        let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
-        progress.end(&format!("{measured} trials{failures}"));
-        Ok((false, failed))
-    }
-
-    fn cool_down(&self, experiment: &Experiment) {
-        let deadline = std::time::Instant::now() + experiment.cooldown;
-        while std::time::Instant::now() < deadline && !self.interrupt.is_set() {
-            std::thread::sleep(std::time::Duration::from_millis(20).min(experiment.cooldown));
-        }
     }
 }
 

@@ -292,6 +292,7 @@ pub(super) fn company(
             },
             timeline_frames: 0,
             power: None,
+            slow_down_per_mille: Vec::new(),
         })
     })?;
     let Event::Measured(measured) = event else { return Err(link.unexpected(&during, &event).into()) };

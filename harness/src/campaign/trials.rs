@@ -4,7 +4,7 @@ use super::link::Link;
 use super::plan::Planned;
 use super::prepare::{LOADING, Prepared, frames, nanoseconds};
 use super::wire;
-use crate::config::Experiment;
+use crate::config::{Experiment, SlowDown};
 use crate::exit::{Ending as _, Exit, Outcome};
 use crate::processors::Processor;
 use crate::session::SessionError;
@@ -18,6 +18,8 @@ pub(super) struct Ready {
     pub(super) planned: Planned,
     /// What the runner is told.
     pub(super) wire: protocol::Schedule,
+    /// How much slower each stage is made on purpose; empty: none is.
+    pub(super) slow_down_per_mille: Vec<u32>,
 }
 
 /// Makes the planned schedules of a network ready.
@@ -28,13 +30,25 @@ pub(super) fn ready(
     prepared: &Prepared,
     planned: &[Planned],
     processors: &[Processor],
+    slow_down: Option<&SlowDown>,
 ) -> Outcome<Vec<Ready>> {
     let ready = planned.iter().map(|planned| {
         let deployed = prepared.deployed(&planned.schedule, processors)?;
         let wire = wire::schedule(&planned.schedule, &prepared.manifest, &deployed, processors)?;
-        Ok::<_, anyhow::Error>(Ready { planned: planned.clone(), wire })
+        Ok::<_, anyhow::Error>(Ready {
+            planned: planned.clone(),
+            wire,
+            slow_down_per_mille: slow_down.map_or_else(Vec::new, |slow_down| slowed(planned, slow_down)),
+        })
     });
     ready.collect::<Result<_, _>>().ending(Exit::Bug)
+}
+
+fn slowed(planned: &Planned, slow_down: &SlowDown) -> Vec<u32> {
+    let of = |stage: &domain::Stage| {
+        if stage.processor.as_str() == slow_down.processor { slow_down.per_mille() } else { 0 }
+    };
+    planned.schedule.stages().iter().map(of).collect()
 }
 
 /// Runs `candidate` and `reference` on the same frames.
@@ -103,6 +117,7 @@ pub(super) fn measure(
             },
             timeline_frames: experiment.timeline_frames,
             power: meter.cloned(),
+            slow_down_per_mille: ready.slow_down_per_mille.clone(),
         })
     })?;
     match event {

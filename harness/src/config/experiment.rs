@@ -26,6 +26,10 @@ pub struct Experiment {
     pub objective: Objective,
     /// Trials of each schedule, at least 1.
     pub trials: u32,
+    /// Rounds are added until every interval is as narrow as this: half its width over its figure. `None`: none are.
+    pub precision: Option<f64>,
+    /// With `precision`: no round begins after so much measuring.
+    pub max_time: Duration,
     /// What runs before each measured window.
     pub warm_up: WarmUp,
     /// The measured window.
@@ -46,10 +50,35 @@ pub struct Experiment {
     pub tolerance: f64,
     /// Pause before each trial.
     pub cooldown: Duration,
+    /// A processor made slower on purpose.
+    pub slow_down: Option<SlowDown>,
     /// Every processor the schedules name, and where; see [`check_processors`](super::check_processors).
     pub mentions: Vec<Mention>,
     /// Every cut made by hand, and where; see [`check_cuts`](super::check_cuts).
     pub cuts: Vec<CutMention>,
+}
+
+/// A processor made slower on purpose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowDown {
+    /// The processor.
+    pub processor: String,
+    /// By how much of its own time every stage on it takes longer: 5 is 5 %.
+    pub percent: f64,
+}
+
+impl SlowDown {
+    /// In thousandths.
+    pub fn per_mille(&self) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0.1 to 1000 by the schema"
+        )]
+        {
+            (10.0 * self.percent).round() as u32
+        }
+    }
 }
 
 /// A way of running a network, as it is asked for.
@@ -200,7 +229,22 @@ pub(super) fn resolve(
         let at = tree.spot(&format!("networks/{index}"));
         networks.extend(find(&name.0, &at, faults));
     }
-    let Resolved { schedules, mentions, cuts } = schedules::resolve(raw.schedules, tree, faults);
+    let Resolved { schedules, mut mentions, cuts } = schedules::resolve(raw.schedules, tree, faults);
+    let precision = match &raw.precision {
+        raw::Precision::Any(_) => None,
+        raw::Precision::Within(percent) => Some(percent.share()),
+    };
+    if precision.is_some_and(|share| !(0.0001..=0.5).contains(&share)) {
+        faults.add(&tree.spot("precision"), "expected a share from 0.01% to 50%");
+    }
+    let slow_down = match raw.inject {
+        raw::Inject::None => None,
+        raw::Inject::SlowDown(raw) => {
+            let at = tree.spot("inject/slow_down/processor");
+            mentions.push(Mention { processor: raw.processor.0.clone(), at });
+            Some(SlowDown { processor: raw.processor.0, percent: raw.percent })
+        }
+    };
     let isolate = Isolate {
         min_frames: raw.isolate.min_frames,
         min: seconds(raw.isolate.min_seconds),
@@ -214,6 +258,8 @@ pub(super) fn resolve(
             raw::Objective::Throughput => Objective::Throughput,
         },
         trials: raw.trials,
+        precision,
+        max_time: Duration::from_secs_f64(60.0 * raw.max_minutes),
         warm_up: WarmUp {
             min_frames: raw.warm_up.min_frames,
             min: seconds(raw.warm_up.min_seconds),
@@ -238,6 +284,7 @@ pub(super) fn resolve(
         seed: raw.seed,
         tolerance: raw.tolerance,
         cooldown: seconds(raw.cooldown_seconds),
+        slow_down,
         mentions,
         cuts,
     }

@@ -24,6 +24,7 @@ mod schema;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod tree;
 mod typed;
 
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 pub use board::{Board, Connect, Processor, ProcessorUnit, Processors, State, Target, Triple};
 pub use experiment::{
-    Experiment, Frames, Isolate, ManualStage, Measure, Objective, Profile, ScheduleSpec, WarmUp,
+    Experiment, Frames, Isolate, ManualStage, Measure, Objective, Profile, ScheduleSpec, SlowDown, WarmUp,
 };
 pub use faults::{Fault, Faults, Spot};
 pub use files::{Kind, names};
@@ -41,6 +42,7 @@ pub use overrides::Overrides;
 pub use power::Power;
 pub use schedules::{CutMention, Mention, check_cuts, check_processors};
 pub use schema::DEFAULTS;
+pub use thresholds::{Measured, Thresholds};
 
 /// What one invocation works with.
 #[derive(Debug, Clone, PartialEq)]

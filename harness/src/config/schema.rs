@@ -22,6 +22,7 @@ pub(super) struct Schemas {
     pub(super) experiment: Json,
     pub(super) defaults: Json,
     pub(super) stored: Json,
+    pub(super) thresholds: Json,
 }
 
 /// They do not change while the program runs.
@@ -39,18 +40,20 @@ impl Schemas {
             experiment: with_defaults(full.1.clone(), &["experiment", "networks"], defaults.as_ref()),
             defaults: defaults_schema(full.1, full.0),
             stored: of::<raw::Stored>(),
+            thresholds: of::<raw::Thresholds>(),
         }
     }
 
     /// The committed ones: file name below `configs/schema/`, and contents.
     #[cfg(test)]
-    pub(super) fn files(&self) -> [(&'static str, String); 4] {
+    pub(super) fn files(&self) -> [(&'static str, String); 5] {
         let text = |schema: &Json| format!("{schema:#}\n");
         [
             ("board.json", text(&self.board)),
             ("network.json", text(&self.network)),
             ("experiment.json", text(&self.experiment)),
             ("defaults.json", text(&self.defaults)),
+            ("thresholds.json", text(&self.thresholds)),
         ]
     }
 }
@@ -148,7 +151,7 @@ pub(super) struct Pattern {
 }
 
 /// All of them; small enough to need no engine for regular expressions.
-pub(super) const PATTERNS: [Pattern; 6] = [
+pub(super) const PATTERNS: [Pattern; 7] = [
     Pattern {
         text: raw::NAME,
         allows: is_name,
@@ -175,6 +178,19 @@ pub(super) const PATTERNS: [Pattern; 6] = [
             text.split_once('.').is_some_and(|(major, minor)| digits(major) && digits(minor))
         },
         called: "a version such as \"2.27\"",
+    },
+    Pattern {
+        text: raw::PERCENT,
+        allows: |text| {
+            let number = text.strip_suffix('%').unwrap_or("");
+            let number = number.strip_suffix(' ').unwrap_or(number);
+            let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            match number.split_once('.') {
+                Some((whole, rest)) => digits(whole) && digits(rest),
+                None => digits(number),
+            }
+        },
+        called: "a share such as 2%",
     },
     Pattern {
         text: raw::CUDA_ARCH,

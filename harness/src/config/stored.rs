@@ -80,6 +80,10 @@ impl From<&Experiment> for raw::Experiment {
                 experiment::Objective::Throughput => raw::Objective::Throughput,
             },
             trials: experiment.trials,
+            precision: experiment.precision.map_or_else(raw::Precision::default, |share| {
+                raw::Precision::Within(raw::Percent::of(share))
+            }),
+            max_minutes: experiment.max_time.as_secs_f64() / 60.0,
             warm_up: raw::WarmUp {
                 min_frames: warm_up.min_frames,
                 min_seconds: warm_up.min.as_secs_f64(),
@@ -113,6 +117,12 @@ impl From<&Experiment> for raw::Experiment {
             seed: experiment.seed,
             tolerance: experiment.tolerance,
             cooldown_seconds: experiment.cooldown.as_secs_f64(),
+            inject: experiment.slow_down.as_ref().map_or(raw::Inject::None, |slow_down| {
+                raw::Inject::SlowDown(raw::SlowDown {
+                    processor: name(&slow_down.processor),
+                    percent: slow_down.percent,
+                })
+            }),
         }
     }
 }

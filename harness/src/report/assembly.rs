@@ -1,5 +1,6 @@
 //! From records to rows.
 
+use super::asked::Asked;
 use super::energy::{self, MeterKnown};
 use super::rows::{
     Interval, Latency, NetworkSection, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary, Verdict,
@@ -17,13 +18,13 @@ pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
     /// By round; a trial that was repeated counts as it went the last time.
-    trials: BTreeMap<u32, Trial>,
-    failed: BTreeMap<u32, String>,
+    pub(super) trials: BTreeMap<u32, Trial>,
+    pub(super) failed: BTreeMap<u32, String>,
     limits: validity::Limits,
     /// Whether the board has a power meter.
     metered: bool,
     /// Of the schedule as a whole.
-    reasons: Vec<Reason>,
+    pub(super) reasons: Vec<Reason>,
 }
 
 impl Report {
@@ -49,11 +50,16 @@ impl Report {
             units: record.network.len(),
             reasons: judgement::fallback(record, &profiles),
         };
+        let mut section_of_run = heading::run(&run);
+        section_of_run.precision_reached = section_of_run.precision_asked.map(|_| {
+            let counted = rows.iter().filter(|row| !row.is_wrong());
+            counted.flat_map(|row| &row.reasons).all(|reason| reason.code != "imprecise")
+        });
         Ok(Self {
             schema: SCHEMA,
             analysis_version: domain::ANALYSIS_VERSION,
             confidence: Confidence::P95.probability(),
-            run: heading::run(&run),
+            run: section_of_run,
             measured_on: heading::machine(&run),
             power: meter.section(idle.as_ref()),
             networks: networks.iter().map(section).collect(),
@@ -71,13 +77,15 @@ impl Report {
 
 pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
     let comparisons = store.comparisons(run)?;
-    let min_frames = min_frames(&run.start.configuration);
+    let asked = Asked::of(&run.start.configuration);
+    let min_frames = asked.min_frames;
     let mut schedules: Vec<Measurements> = Vec::new();
     let mut places = HashMap::new();
     for record in store.schedules(run)? {
         let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
         let mut limits = validity::Limits::default();
-        let reasons = judgement::outputs(&record, of_schedule, &mut limits);
+        let mut reasons = judgement::outputs(&record, of_schedule, &mut limits);
+        reasons.extend(judgement::injected(&record, &asked));
         let processors = &run.start.processors;
         let used = processors
             .iter()
@@ -126,15 +134,8 @@ fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) ->
     known
 }
 
-/// The fewest frames a window was to hold, by the stored configuration.
-fn min_frames(configuration: &str) -> Option<usize> {
-    let configuration: serde_yaml::Value = serde_yaml::from_str(configuration).ok()?;
-    let asked = configuration.get("experiment")?.get("measure")?.get("min_frames")?.as_u64()?;
-    usize::try_from(asked).ok()
-}
-
 impl Measurements {
-    fn valid(&self) -> impl Iterator<Item = &Trial> {
+    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
         self.trials.values().filter(|trial| trial.is_valid())
     }
 
@@ -166,6 +167,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
             Some((schedule.record.schedule.processors().next()?.as_str(), schedule.observed()))
         })
         .collect();
+    let asked = Asked::of(&run.start.configuration);
     let by_energy: Vec<energy::Single<'_>> = schedules
         .iter()
         .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
@@ -185,6 +187,9 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
             let mut row = row(network, run, schedule);
             if row.verdict == Verdict::Valid {
                 add_gains(&mut row, &schedule.observed(), &singles);
+                if let Some(wanted) = asked.precision {
+                    add_precision(&mut row, wanted);
+                }
                 energy::add_gain(&mut row, &schedule.counted(), &by_energy);
             }
             row
@@ -302,6 +307,13 @@ fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(&str, Vec<Observ
         row.gain_over_best_single = Some(compared.ratio.point);
         row.gain_over_best_single_interval = Some(compared.ratio.into());
     }
+}
+
+/// Says where intervals are wider than was asked for.
+fn add_precision(row: &mut Row, wanted: f64) {
+    let wide: Vec<Reason> =
+        row.halves().filter_map(|(of, half)| judgement::precision(half, of, wanted)).collect();
+    row.reasons.extend(wide);
 }
 
 /// Gains by kind: of each network the schedule of this kind that gains most.

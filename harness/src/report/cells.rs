@@ -103,8 +103,8 @@ pub(super) fn quantity(count: u64) -> String {
     }
 }
 
-/// Which run it is, on which machine, when: three lines without an end.
-pub(super) fn heading(report: &Report) -> [String; 3] {
+/// Which run it is, on which machine, when, what was asked of it: lines without an end.
+pub(super) fn heading(report: &Report) -> Vec<String> {
     let (run, machine) = (&report.run, &report.measured_on);
     let models: Vec<&str> = [&machine.model, &machine.cpu].into_iter().filter_map(Option::as_deref).collect();
     let models = if models.is_empty() { String::new() } else { format!(" ({})", models.join(", ")) };
@@ -129,7 +129,7 @@ pub(super) fn heading(report: &Report) -> [String; 3] {
             format!("{} = CPU {}", processor.name, cpus.join(","))
         })
         .collect();
-    [
+    let mut lines = vec![
         format!("run {}: {}, {}, {day} UTC", run.id, run.experiment, run.status),
         format!("on {}{models}: kernel {}, {governor}; {}", run.board, machine.kernel, processors.join(", ")),
         format!(
@@ -139,7 +139,16 @@ pub(super) fn heading(report: &Report) -> [String; 3] {
             report.analysis_version,
             100.0 * report.confidence
         ),
-    ]
+    ];
+    if let Some(injected) = &run.injected {
+        lines.insert(0, format!("NOT TO BE PUBLISHED: {injected} on purpose (`inject`)"));
+    }
+    if let Some((asked, reached)) = run.precision_asked.zip(run.precision_reached) {
+        let asked = percent_digits(100.0 * asked);
+        let reached = if reached { "reached" } else { "not reached; the notes say where" };
+        lines.push(format!("intervals of ±{asked} % were asked for: {reached}"));
+    }
+    lines
 }
 
 /// What a network is, in one line.

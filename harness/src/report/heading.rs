@@ -1,11 +1,13 @@
 //! Which run it is, and what it was measured on.
 
+use super::asked::Asked;
 use super::rows::{MachineSection, ProcessorSection, RunSection};
 use crate::store::{Date, StoredRun};
 use std::collections::BTreeSet;
 
 pub(super) fn run(run: &StoredRun) -> RunSection {
     let start = &run.start;
+    let asked = Asked::of(&start.configuration);
     RunSection {
         id: start.id.to_string(),
         status: run.status.to_string(),
@@ -21,6 +23,9 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         tvm: start.versions.tvm.clone(),
         revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
         dirty: start.revision.as_ref().map(|revision| revision.dirty),
+        precision_asked: asked.precision,
+        precision_reached: None,
+        injected: asked.slow_down.map(|(processor, percent)| format!("{processor} made {percent} % slower")),
     }
 }
 

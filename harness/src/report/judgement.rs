@@ -1,5 +1,6 @@
 //! What a reader must know of a schedule, from the reasons of its trials and from what went before them.
 
+use super::asked::Asked;
 use super::rows::{Reason, Severity};
 use super::trial::Trial;
 use crate::store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
@@ -25,6 +26,25 @@ fn code(code: validity::Code) -> String {
 
 fn own(code: &str, severity: Severity, text: String, remedy: &str) -> Reason {
     Reason { code: code.to_owned(), severity, text, remedy: remedy.to_owned() }
+}
+
+/// What a run was asked to do to this schedule on purpose.
+pub(super) fn injected(schedule: &ScheduleRecord, asked: &Asked) -> Option<Reason> {
+    let (processor, percent) = asked.slow_down.as_ref()?;
+    schedule.schedule.processors().any(|used| used.as_str() == processor).then(|| {
+        let text = format!("stages on {processor} were made {percent} % slower on purpose (`inject`)");
+        own("slowed_on_purpose", Severity::Warn, text, "not to be published; measure again without `inject`")
+    })
+}
+
+/// Whether an interval is as narrow as was asked for.
+pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reason> {
+    if half.is_some_and(|half| half <= wanted) {
+        return None;
+    }
+    let wide = half.map_or_else(|| "unknown".to_owned(), |half| format!("±{:.1} %", 100.0 * half));
+    let text = format!("the interval of the {of} is {wide}, where ±{:.1} % was asked for", 100.0 * wanted);
+    Some(own("imprecise", Severity::Warn, text, "raise `max_minutes`, or measure on a quieter machine"))
 }
 
 /// Whether the outputs are those of the baseline, and what was said when the schedule was planned. The tolerance of

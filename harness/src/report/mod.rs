@@ -4,6 +4,7 @@
 //! function from rows to text. What was not measured is absent, as a dash or `null`, and never a zero. A void row
 //! shows its figures and why they do not count, and enters no gain.
 
+mod asked;
 mod assembly;
 mod cells;
 mod csv;
@@ -15,6 +16,7 @@ mod html;
 mod judgement;
 mod markdown;
 mod notes;
+mod observed;
 mod rows;
 mod terminal;
 #[cfg(test)]
@@ -27,13 +29,18 @@ use crate::cli::Format;
 pub(crate) use csv::quoted;
 pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;
-pub(crate) use terminal::wrapped;
-
+pub use observed::{ScheduleFigures, TrialFigures, trial_figures};
 pub use rows::{
     Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection, RailSection, Reason,
     Report, Row, RunSection, SCHEMA, Severity, StageSection, Summary, Verdict,
 };
+pub(crate) use terminal::wrapped;
 pub use timeline::Timeline;
+
+/// Whether something was made worse on purpose in a run.
+pub fn is_injected(run: &crate::store::StoredRun) -> bool {
+    asked::Asked::of(&run.start.configuration).slow_down.is_some()
+}
 
 impl Report {
     /// The report as text that ends with a line end. The terminal's tables fit 100 columns unless they may be `wide`.

@@ -68,6 +68,12 @@ pub struct RunSection {
     pub revision: Option<String>,
     /// Whether files differed from that revision.
     pub dirty: Option<bool>,
+    /// How narrow intervals were asked to be: half their width as a share. Absent where nothing was asked.
+    pub precision_asked: Option<f64>,
+    /// Whether the intervals of all rows that count are that narrow; absent where nothing was asked.
+    pub precision_reached: Option<bool>,
+    /// What was made worse on purpose, to see whether it is found. A run with this is not to be published.
+    pub injected: Option<String>,
 }
 
 /// The machine as it was before the first trial.
@@ -223,6 +229,26 @@ pub struct Row {
     pub verdict: Verdict,
     /// What is to be known of them.
     pub reasons: Vec<Reason>,
+}
+
+impl Row {
+    /// Whether its figures do not count.
+    pub fn is_void(&self) -> bool {
+        self.verdict == Verdict::Void
+    }
+
+    /// Whether it is void for what it is rather than for what disturbed it, so that more trials would not help.
+    pub fn is_wrong(&self) -> bool {
+        let wrong = ["outputs_differ", "outputs_not_finite", "outputs_not_compared"];
+        self.reasons.iter().any(|reason| wrong.contains(&reason.code.as_str()))
+    }
+
+    /// Half the widths of the intervals of throughput and of the gain over the best single processor, as shares of
+    /// the figures that there are; absent where the interval cannot be told yet.
+    pub fn halves(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+        let figures = [("throughput", self.throughput_fps), ("gain", self.gain_over_best_single_interval)];
+        figures.into_iter().filter_map(|(of, interval)| Some((of, interval?.precision())))
+    }
 }
 
 /// A figure and how far it may be off.

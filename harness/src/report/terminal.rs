@@ -15,7 +15,7 @@ const NARROWEST: usize = 8;
 
 /// The report as text without colours.
 pub(super) fn render(report: &Report, wide: bool) -> String {
-    let mut out = cells::heading(report).map(|line| wrapped(&line, WIDTH, 2)).join("");
+    let mut out = cells::heading(report).iter().map(|line| wrapped(line, WIDTH, 2)).collect::<String>();
     let mut shown: Vec<&str> = Vec::new();
     for row in &report.rows {
         if shown.contains(&row.network.as_str()) {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Auto, Name, Text};
+use super::{Auto, Name, Nothing, Percent, Text};
 
 /// What to measure and for how long.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,14 @@ pub(in crate::config) struct Experiment {
     /// Trials of each schedule, interleaved with those of the others.
     #[schemars(range(min = 1, max = 10_000))]
     pub(in crate::config) trials: u32,
+    /// Rounds are added until half the width of every interval, of throughput and of gain, is at most this share of its
+    /// figure; `none`: `trials` are all.
+    #[serde(default)]
+    pub(in crate::config) precision: Precision,
+    /// With `precision`: no round begins after so many minutes of measuring.
+    #[schemars(range(min = 0.01, max = 10_080))]
+    #[serde(default = "thirty_minutes")]
+    pub(in crate::config) max_minutes: f64,
     /// What runs before each measured window.
     pub(in crate::config) warm_up: WarmUp,
     /// The measured window of each trial.
@@ -47,6 +55,52 @@ pub(in crate::config) struct Experiment {
     /// Pause before each trial, for the board to cool down.
     #[schemars(range(min = 0, max = 86_400))]
     pub(in crate::config) cooldown_seconds: f64,
+    /// Faults put in on purpose, to see whether they are found. A run with one is marked wherever it is shown.
+    #[serde(default)]
+    pub(in crate::config) inject: Inject,
+}
+
+/// Runs of before these settings were there have none of them.
+fn thirty_minutes() -> f64 {
+    30.0
+}
+
+/// How narrow intervals are to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::config) enum Precision {
+    /// As they come.
+    Any(Nothing),
+    /// At most this share of the figure to either side.
+    Within(Percent),
+}
+
+impl Default for Precision {
+    fn default() -> Self {
+        Self::Any(Nothing::None)
+    }
+}
+
+/// Faults put in on purpose.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(in crate::config) enum Inject {
+    /// None.
+    #[default]
+    None,
+    /// The stages of a processor spin after each frame.
+    SlowDown(SlowDown),
+}
+
+/// A processor made slower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct SlowDown {
+    /// The processor.
+    pub(in crate::config) processor: Name,
+    /// By how much of its own time every stage on it takes longer.
+    #[schemars(range(min = 0.1, max = 1000))]
+    pub(in crate::config) percent: f64,
 }
 
 /// A way of running a network.

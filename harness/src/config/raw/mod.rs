@@ -5,10 +5,12 @@
 
 mod board;
 mod experiment;
+mod thresholds;
 
 pub use board::Triple;
 pub(super) use board::*;
 pub(super) use experiment::*;
+pub(super) use thresholds::*;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,8 @@ pub(super) const SHA256: &str = "^[0-9a-f]{64}$";
 pub(super) const URL: &str = r"^https?://[^\s\u0000-\u001f\u007f]+$";
 /// A version of the C library.
 pub(super) const GLIBC: &str = r"^[0-9]+\.[0-9]+$";
+/// A share.
+pub(super) const PERCENT: &str = r"^[0-9]+(\.[0-9]+)? ?%$";
 /// A CUDA architecture.
 pub(super) const CUDA_ARCH: &str = "^sm_[0-9]+[a-z]?$";
 
@@ -57,6 +61,10 @@ text!(
     Glibc, GLIBC
 );
 text!(
+    /// A share with its sign, such as `2%` or `0.5 %`.
+    Percent, PERCENT
+);
+text!(
     /// A CUDA architecture such as `sm_62`.
     CudaArch, CUDA_ARCH
 );
@@ -67,6 +75,29 @@ text!(
 pub(super) enum Auto {
     /// Found by the program.
     Auto,
+}
+
+impl Percent {
+    /// As a share of one: `2%` is 0.02.
+    pub(super) fn share(&self) -> f64 {
+        // The pattern lets nothing else in.
+        self.0.trim_end_matches('%').trim_end().parse::<f64>().unwrap_or(f64::NAN) / 100.0
+    }
+
+    /// The text of a share.
+    pub(super) fn of(share: f64) -> Self {
+        // Rounded, since 100 × 0.07 is not 7.
+        Self(format!("{}%", (share * 1e8).round() / 1e6))
+    }
+}
+
+/// The word `none`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Nothing {
+    /// Not done.
+    #[default]
+    None,
 }
 
 /// A network from an ONNX file.

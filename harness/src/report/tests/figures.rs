@@ -253,3 +253,36 @@ fn a_faster_schedule_gains_more_by_as_much() {
     let gain = |report: &Report| row(report, "resnet18", "pipeline").gain_over_best_single.unwrap();
     assert!(close(gain(&base) / gain(&slower), 1.25, 1e-3));
 }
+
+#[test]
+fn what_was_injected_is_told_wherever_the_run_is_shown() {
+    let mut scenario = Scenario::small();
+    scenario.start.configuration =
+        "experiment:\n  inject: { slow_down: { processor: cpu1, percent: 5 } }\n".to_owned();
+    let report = scenario.report();
+    let told = |kind: &str| {
+        row(&report, "resnet18", kind).reasons.iter().any(|reason| reason.code == "slowed_on_purpose")
+    };
+    // The first single is cpu0's.
+    assert_eq!((told("single"), told("pipeline"), told("replicate")), (false, true, true));
+    assert_eq!(report.run.injected.as_deref(), Some("cpu1 made 5 % slower"));
+    for format in [crate::cli::Format::Terminal, crate::cli::Format::Markdown] {
+        let text = report.render(format, false);
+        assert!(text.contains("NOT TO BE PUBLISHED: cpu1 made 5 % slower on purpose"), "{text}");
+    }
+}
+
+#[test]
+fn precision_that_was_not_reached_is_told() {
+    let check = |precision: &str, reached: bool| {
+        let mut scenario = Scenario::sound();
+        scenario.start.configuration = format!("experiment:\n  precision: {precision}\n");
+        let report = scenario.report();
+        assert_eq!(report.run.precision_reached, Some(reached));
+        let wide = report.rows.iter().flat_map(|row| &row.reasons).any(|reason| reason.code == "imprecise");
+        assert_eq!(wide, !reached);
+    };
+    check("20%", true);
+    check("0.01%", false);
+    assert_eq!(Scenario::sound().report().run.precision_reached, None);
+}

@@ -1,0 +1,281 @@
+//! What a check says, as text.
+
+use super::check::{CheckReport, CheckedRow, Verdict};
+use clap::ValueEnum;
+use domain::gate::Ruling;
+use std::fmt::Write as _;
+
+/// Formats of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For reading.
+    Terminal,
+    /// For a comment on a pull request.
+    Markdown,
+    /// `JUnit` XML: a test a row, for what shows test results.
+    Junit,
+    /// For programs; its schema is results/check.schema.json.
+    Json,
+}
+
+/// The rulings in the order in which they are told, and what they are called.
+const SECTIONS: [(Ruling, &str); 5] = [
+    (Ruling::Regression, "Regressions"),
+    (Ruling::Suspect, "Suspects: worse with 95 %, which among so many rows may be chance"),
+    (Ruling::Improvement, "Improvements"),
+    (Ruling::CannotTell, "Cannot tell"),
+    (Ruling::Alike, "Alike"),
+];
+
+impl CheckReport {
+    /// The report as text that ends with a line end.
+    pub fn render(&self, format: Format) -> String {
+        match format {
+            Format::Terminal => self.terminal(),
+            Format::Markdown => self.markdown(),
+            Format::Junit => self.junit(),
+            // Every number is finite and every key a string, so there is nothing to fail.
+            Format::Json => {
+                serde_json::to_string_pretty(self).map_or_else(|error| error.to_string(), |text| text + "\n")
+            }
+        }
+    }
+
+    /// The verdict in a sentence.
+    fn sentence(&self) -> String {
+        let count = |ruling| self.rows.iter().filter(|row| row.ruling == ruling).count();
+        let regressions = count(Ruling::Regression);
+        let word = match self.verdict {
+            Verdict::Pass => "passed",
+            Verdict::Fail => "FAILED",
+            Verdict::Incomplete => "INCOMPLETE",
+        };
+        let missing = self.not_compared.iter().filter(|missed| missed.gap).count();
+        let missing = if missing > 0 { format!(", {missing} unwatched") } else { String::new() };
+        format!(
+            "{word} against {}: {regressions} of {} worse by more than the threshold, {} better, {} alike, {} that \
+             cannot be told{missing}",
+            self.baseline,
+            self.rows.len(),
+            count(Ruling::Improvement),
+            count(Ruling::Alike),
+            count(Ruling::CannotTell) + count(Ruling::Suspect),
+        )
+    }
+
+    fn method(&self) -> String {
+        let told =
+            if self.between_runs_told { "told from the baseline's runs" } else { "by ci/thresholds.yaml" };
+        format!(
+            "intervals of 95 %, runs ±{:.1} % apart ({told}); a check fails by chance in at most {} % of cases",
+            100.0 * self.between_runs,
+            100.0 * self.false_alarms
+        )
+    }
+
+    fn of(&self, ruling: Ruling) -> impl Iterator<Item = &CheckedRow> {
+        self.rows.iter().filter(move |row| row.ruling == ruling)
+    }
+
+    fn terminal(&self) -> String {
+        let mut out = format!("{}\nrun {}; {}\n", self.sentence(), self.run, self.method());
+        let names: Vec<String> = self.rows.iter().map(name).collect();
+        let room = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        for (ruling, title) in SECTIONS {
+            if self.of(ruling).next().is_none() {
+                continue;
+            }
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "\n{title}");
+            for row in self.of(ruling) {
+                let change = format!("{} ({} → {})", percent(row), number(row.before), number(row.now));
+                let _ = writeln!(out, "  {:<room$}  {change}{}", name(row), advice(row));
+            }
+        }
+        if !self.not_compared.is_empty() {
+            out += "\nNot compared\n";
+            for missed in &self.not_compared {
+                let _ = writeln!(out, "  {} {}: {}", missed.network, missed.schedule, missed.reason);
+            }
+        }
+        for difference in &self.differences {
+            let _ = writeln!(out, "\nunlike, as allowed: {difference}");
+        }
+        out
+    }
+
+    fn markdown(&self) -> String {
+        let mark = match self.verdict {
+            Verdict::Pass => "✅",
+            Verdict::Fail => "❌",
+            Verdict::Incomplete => "⚠️",
+        };
+        let mut out = format!("### {mark} {}\n\n", escaped(&self.sentence()));
+        for (ruling, title) in SECTIONS {
+            let rows: Vec<&CheckedRow> = self.of(ruling).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let folded = matches!(ruling, Ruling::Alike | Ruling::CannotTell);
+            if folded {
+                let _ = write!(out, "<details><summary>{title}: {}</summary>\n\n", rows.len());
+            } else {
+                let _ = write!(out, "**{title}**\n\n");
+            }
+            out += "| network | schedule | measure | before | now | change | threshold | |\n";
+            out += "|---|---|---|--:|--:|--:|--:|---|\n";
+            for row in rows {
+                let _ = writeln!(
+                    out,
+                    "| {} | {} | {} | {} | {} | {} | {} % | {} |",
+                    escaped(&row.network),
+                    escaped(&row.schedule),
+                    row.measure,
+                    number(row.before),
+                    number(row.now),
+                    percent(row),
+                    digits(100.0 * row.threshold),
+                    escaped(advice(row).trim_start_matches([';', ' ']))
+                );
+            }
+            out += if folded { "\n</details>\n\n" } else { "\n" };
+        }
+        for missed in &self.not_compared {
+            let _ = writeln!(
+                out,
+                "- not compared: {} {}: {}",
+                escaped(&missed.network),
+                escaped(&missed.schedule),
+                escaped(&missed.reason)
+            );
+        }
+        for difference in &self.differences {
+            let _ = writeln!(out, "- unlike, as allowed: {}", escaped(&difference.to_string()));
+        }
+        let _ = writeln!(out, "\nRun {}; {}.", self.run, self.method());
+        out
+    }
+
+    fn junit(&self) -> String {
+        let failures = self.of(Ruling::Regression).count();
+        let gaps: Vec<_> = self.not_compared.iter().filter(|missed| missed.gap).collect();
+        let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        let _ = writeln!(
+            out,
+            "<testsuites>\n  <testsuite name=\"edgepipe against {}\" tests=\"{}\" failures=\"{failures}\" errors=\"{}\">",
+            xml(&self.baseline),
+            self.rows.len() + gaps.len(),
+            gaps.len()
+        );
+        for row in &self.rows {
+            let told = format!(
+                "{}, {} before, {} now, threshold {} %",
+                percent(row),
+                number(row.before),
+                number(row.now),
+                digits(100.0 * row.threshold)
+            );
+            let case = format!(
+                "    <testcase classname=\"{}\" name=\"{}\"",
+                xml(&row.network),
+                xml(&format!("{} {}", row.schedule, row.measure))
+            );
+            let _ = if row.ruling == Ruling::Regression {
+                writeln!(out, "{case}>\n      <failure message=\"{}\"/>\n    </testcase>", xml(&told))
+            } else {
+                let told = format!("{}: {told}{}", word(row.ruling), advice(row));
+                writeln!(out, "{case}>\n      <system-out>{}</system-out>\n    </testcase>", xml(&told))
+            };
+        }
+        for missed in gaps {
+            let _ = writeln!(
+                out,
+                "    <testcase classname=\"{}\" name=\"{}\">\n      <error message=\"{}\"/>\n    </testcase>",
+                xml(&missed.network),
+                xml(&missed.schedule),
+                xml(&missed.reason)
+            );
+        }
+        out += "  </testsuite>\n</testsuites>\n";
+        out
+    }
+}
+
+fn word(ruling: Ruling) -> &'static str {
+    match ruling {
+        Ruling::Regression => "regression",
+        Ruling::Suspect => "suspect",
+        Ruling::Improvement => "improvement",
+        Ruling::Alike => "alike",
+        Ruling::CannotTell => "cannot tell",
+    }
+}
+
+fn name(row: &CheckedRow) -> String {
+    format!("{} {} {}", row.network, row.schedule, row.measure)
+}
+
+/// The change with its interval: `−4.8 % [−5.1, −4.4]`.
+fn percent(row: &CheckedRow) -> String {
+    let change = |ratio: f64| signed(100.0 * (ratio - 1.0));
+    match row.ratio_lo.zip(row.ratio_hi) {
+        Some((lo, hi)) => format!("{} % [{}, {}]", change(row.ratio), change(lo), change(hi)),
+        None => format!("{} %", change(row.ratio)),
+    }
+}
+
+fn signed(value: f64) -> String {
+    // Neither −0.0 nor +0.0.
+    if value.abs() < 0.05 { "0.0".to_owned() } else { format!("{value:+.1}").replace('-', "−") }
+}
+
+fn digits(value: f64) -> String {
+    // 0.5 and not 0.50000001.
+    format!("{}", (value * 1e6).round() / 1e6)
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// What follows of a ruling, and whether the schedule is another.
+fn advice(row: &CheckedRow) -> String {
+    let mut text = match (row.ruling, row.more_trials) {
+        (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
+            format!("; about {more} more trials of each would tell")
+        }
+        (Ruling::CannotTell | Ruling::Suspect, None) => {
+            "; runs lie further apart than this, more trials in one would not tell".to_owned()
+        }
+        _ => String::new(),
+    };
+    if let Some(before) = &row.schedule_before {
+        let _ = write!(text, "; cut as {before} before");
+    }
+    text
+}
+
+fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            // XML 1.0 has no way to write these.
+            control if control.is_control() => out.push(' '),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;").replace('*', "\\*").replace('\n', " ")
+}

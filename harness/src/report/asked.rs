@@ -1,0 +1,52 @@
+//! What a run was asked for, as far as a report needs it, from the configuration it keeps.
+
+use serde_yaml::Value;
+
+/// What was asked for; absent where the configuration does not say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Asked {
+    /// The fewest frames of a window.
+    pub(super) min_frames: Option<usize>,
+    /// How narrow intervals were to be, as a share.
+    pub(super) precision: Option<f64>,
+    /// Processor made slower on purpose, and by how many percent.
+    pub(super) slow_down: Option<(String, f64)>,
+}
+
+impl Asked {
+    /// Reads a stored configuration. Takes what it finds: configurations of other versions have more or less in them.
+    pub(super) fn of(configuration: &str) -> Self {
+        let Ok(whole) = serde_yaml::from_str::<Value>(configuration) else { return Self::default() };
+        let Some(experiment) = whole.get("experiment") else { return Self::default() };
+        let frames = experiment.get("measure").and_then(|measure| measure.get("min_frames")?.as_u64());
+        let percent = |text: &str| text.strip_suffix('%')?.trim_end().parse::<f64>().ok();
+        let slow_down = || {
+            let slow_down = experiment.get("inject")?.get("slow_down")?;
+            Some((slow_down.get("processor")?.as_str()?.to_owned(), slow_down.get("percent")?.as_f64()?))
+        };
+        Self {
+            min_frames: frames.and_then(|frames| usize::try_from(frames).ok()),
+            precision: experiment.get("precision").and_then(|text| Some(percent(text.as_str()?)? / 100.0)),
+            slow_down: slow_down(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_taken() {
+        let asked = Asked::of(
+            "experiment:\n  precision: 2%\n  measure: { min_frames: 30 }\n  \
+             inject: { slow_down: { processor: cpu0, percent: 5.0 } }\n",
+        );
+        assert_eq!((asked.min_frames, asked.precision), (Some(30), Some(0.02)));
+        assert_eq!(asked.slow_down, Some(("cpu0".to_owned(), 5.0)));
+        assert_eq!(Asked::of("experiment: { precision: none, inject: none }"), Asked::default());
+        for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
+            assert_eq!(Asked::of(text), Asked::default());
+        }
+    }
+}
