@@ -7,6 +7,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from . import graph as graphs
+from . import spelling
 from .errors import CompileError
 from .graph import Graph, Node
 
@@ -23,6 +24,8 @@ def simplify(graph: Graph) -> None:
     _drop_empty_inputs(graph)
     _fold_batch_norms(graph)
     _remove_dead(graph)
+    graphs.infer_shapes(graph)
+    spelling.unify(graph)
     graphs.infer_shapes(graph)
     _check_static(graph)
 

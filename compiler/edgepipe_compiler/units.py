@@ -15,9 +15,13 @@ from .graph import Graph, Node
 
 ELEMENTWISE = {
     "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu",
-    "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp",
+    "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Log", "Pow", "Reciprocal", "Erf",
+    "Gelu", "Mish", "Swish", "Softplus", "Softsign", "Selu", "Celu", "ThresholdedRelu", "Min",
+    "Max", "Sum", "Mean", "Floor", "Ceil",
 }  # fmt: skip
 SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+# Operators between a value that several of them read and where they come together again.
+LONGEST = 12
 PRODUCTS = {"Gemm", "MatMul"}
 
 
@@ -102,35 +106,57 @@ def _extend(
         after = readers.get(value, [])
         if value in graph.outputs or not after or group[-1].op in SHAPE_ONLY:
             return
-        follower = _gate(graph, readers, value, after) if len(after) == 2 else after[:1]
-        if len(after) > 2 or not follower:
+        follower = after if len(after) == 1 else _rejoining(graph, readers, available, value)
+        if not follower:
             return
         for node in follower:
-            fits = node.op in ELEMENTWISE and all(
-                not other or other in available or other in inside for other in node.inputs
-            )
             same = graph.tensor(node.outputs[0]).shape == graph.tensor(value).shape
-            if not fits or not same:
+            if not same or not _fits(node, available, inside):
                 return
             inside.update(node.outputs)
         group.extend(follower)
 
 
-def _gate(
-    graph: Graph, readers: dict[str, list[Node]], value: str, after: list[Node]
+def _fits(node: Node, available: set[str], inside: set[str]) -> bool:
+    """Whether an element-wise node needs nothing that is computed later."""
+    return node.op in ELEMENTWISE and all(
+        not value or value in available or value in inside for value in node.inputs
+    )
+
+
+def _rejoining(
+    graph: Graph, readers: dict[str, list[Node]], available: set[str], value: str
 ) -> list[Node]:
-    """The pattern x * sigmoid(x), where two operators read x."""
-    for gate, product in (after, after[::-1]):
-        gated = gate.outputs[0]
-        if (
-            gate.op in ("Sigmoid", "HardSigmoid", "Tanh")
-            and product.op == "Mul"
-            and set(product.inputs) == {value, gated}
-            and len(readers.get(gated, [])) == 1
-            and gated not in graph.outputs
-        ):
-            return [gate, product]
+    """Element-wise operators between ``value``, which several of them read, and the operator at which
+    they come together again, as in x * sigmoid(x); none if they do not."""
+    order = {node.name: place for place, node in enumerate(graph.nodes)}
+    waiting = {node.name: node for node in readers[value]}
+    inside, taken = {value}, []
+    while waiting and len(taken) < LONGEST:
+        node = waiting.pop(min(waiting, key=order.__getitem__))
+        if not _fits(node, available, inside) or len(node.outputs) != 1:
+            return []
+        taken.append(node)
+        if not waiting:
+            return taken
+        if node.outputs[0] in graph.outputs:
+            return []
+        inside.add(node.outputs[0])
+        waiting.update((reader.name, reader) for reader in readers.get(node.outputs[0], []))
     return []
+
+
+def between(
+    name: str, nodes: list[Node], others: list[Node], outputs: set[str], graph: Graph
+) -> Unit:
+    """A part of a unit with the given ``outputs``: some of its ``nodes``, which ``others`` read."""
+    made = [output for node in nodes for output in node.outputs if output]
+    read = [value for node in nodes for value in node.inputs if value]
+    inputs = [value for value in read if value not in graph.constants and value not in made]
+    wanted = outputs | {value for node in others for value in node.inputs}
+    return Unit(
+        name, nodes, list(dict.fromkeys(inputs)), [value for value in made if value in wanted]
+    )
 
 
 def _unit(graph: Graph, readers: dict[str, list[Node]], group: list[Node]) -> Unit:

@@ -51,7 +51,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         native.get(conv.inputs[0], PLAIN) == PLAIN and groups == 1 and source.shape[1] < lanes
     )
     layout = PLAIN if plain_input else packed(lanes)
-    added, array = _sum_and_weight(weight, groups, lanes, plain_input)
+    added, array = sum_and_weight(weight, groups, lanes, plain_input)
 
     height, width = result.shape[2:]
     flat = window.is_point and not plain_input
@@ -66,7 +66,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         (added.lanes, added.span * kh),
         array.nbytes // blocks,
     )
-    array = _order_weight(array, tile)
+    array = order_weight(array, tile)
 
     operands = Operands(graph, packed(lanes), written=True)
     stored = stored_shape(source.shape, layout)
@@ -76,6 +76,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     if bias is not None:
         row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
         shift = operands.add(Weight(np.ascontiguousarray(row)), row.shape, "float32")
+    epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
     shape = stored_shape(result.shape, packed(lanes))
     out = tirx.decl_buffer(shape, "float32", "out")
@@ -84,7 +85,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     row_taps = windows.taps(window, 0, source.shape[2], height)
     if flat:
         column_taps, row_taps = [(0, 1)] * columns, [(0, 1)]
-    body = _Body(
+    body = Body(
         target,
         window,
         tile,
@@ -99,11 +100,13 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         out,
         after,
     )
-    row_runs = _row_runs(row_taps, tile, kh)
+    row_runs = make_row_runs(row_taps, tile, kh)
     column_runs = windows.runs(column_taps, tile.columns)
     if body.size(row_runs, column_runs) > LARGEST:
         raise Unsupported("window with too many kinds of borders")
-    function = body.write(operands.placeholders, row_runs, column_runs, array.nbytes, source.bytes)
+    w = Writer()
+    body.write(w, row_runs, column_runs, array.nbytes, source.bytes)
+    function = w.function([*operands.placeholders, out])
     value = Value(unit.outputs[0], packed(lanes), shape, "float32")
     rule = "first_convolution" if plain_input else "convolution"
     return Kernel([Call(function, operands.arguments, [value], rule)], rule)
@@ -119,7 +122,7 @@ def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]
     return weight, bias
 
 
-def _sum_and_weight(
+def sum_and_weight(
     weight: np.ndarray, groups: int, lanes: int, plain: bool
 ) -> tuple[Sum, np.ndarray]:
     """The weight as (out block, in block, kh, kw, in lane, out lane), with zeros where a lane has no
@@ -153,7 +156,7 @@ def _sum_and_weight(
     return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
-def _order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
+def order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
     """(group of blocks, in block, kh, the rest in the order in which it is read): taps added together,
     in lane, tap, block, out lane."""
     blocks, span, kh, kw, inside, lanes = array.shape
@@ -167,7 +170,7 @@ def _order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(parts, axis=-1))
 
 
-def _row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
+def make_row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
     """Runs of row tiles. None for single rows whose range of taps is cheaper computed at run time."""
     if tile.rows == 1 and any(taps != (0, kernel) for taps in valid):
         return None
@@ -175,8 +178,9 @@ def _row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
 
 
 @dataclass
-class _Body:
-    """Writes the function."""
+class Body:
+    """Writes the loops. Results go to every ``step``-th row and column of the image from ``offset`` on:
+    those of a transposed convolution come in several turns."""
 
     target: TargetDescription
     window: Window
@@ -191,6 +195,8 @@ class _Body:
     shift: tirx.Buffer | None
     out: tirx.Buffer
     after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
+    step: tuple[int, int] = (1, 1)
+    offset: tuple[int, int] = (0, 0)
 
     def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
         """Multiply-adds written out."""
@@ -213,14 +219,15 @@ class _Body:
 
     def write(
         self,
-        arguments: list[tirx.Buffer],
+        w: Writer,
         row_runs: list[Run] | None,
         column_runs: list[Run],
         weight_bytes: int,
         input_bytes: int,
-    ) -> tirx.PrimFunc:
-        """The whole function: images, groups of output blocks and row tiles around the tiles."""
+    ) -> None:
+        """Images, groups of output blocks and row tiles around the tiles."""
         batch, blocks, rows = (int(extent) for extent in self.out.shape[:3])
+        rows = (rows - self.offset[0] + self.step[0] - 1) // self.step[0]
         groups = blocks // self.tile.blocks
         if self.flat:
             rows = 1
@@ -228,7 +235,6 @@ class _Body:
         tiles = sum(run.count for run in runs)
         # What is read again and again should stay in the second cache level.
         rows_outside = weight_bytes <= self.target.l2_bytes // 2 < input_bytes
-        w = Writer()
         if self.target.threads > 1:
             with w.loop("task", batch * groups * tiles, parallel=True) as task:
                 place, group = task % tiles, task // tiles % groups
@@ -242,7 +248,6 @@ class _Body:
                 with w.loop(first, extents[first]) as i, w.loop(second, extents[second]) as j:
                     group, place = (j, i) if rows_outside else (i, j)
                     self._row_tile(w, n, group, place, runs, row_runs, column_runs)
-        return w.function([*arguments, self.out])
 
     def _row_tile(
         self,
@@ -326,7 +331,12 @@ class _Body:
                         self._products(w, n, group, y, x, rc, rh, seen, columns, sums)
         for b in range(blocks):
             for r, c in pixels:
-                place = (y + r, x + c)
+                place = tuple(
+                    (begin + by) * step + offset
+                    for begin, by, step, offset in zip(
+                        (y, x), (r, c), self.step, self.offset, strict=True
+                    )
+                )
                 stored = (0, x + c) if self.flat else place
                 if self.flat:
                     place = (tirx.floordiv(x + c, self.width), tirx.floormod(x + c, self.width))

@@ -65,6 +65,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         full = np.zeros(array.shape[0] * together * lanes, np.float32)
         full[: bias.size] = bias
         shift = operands.add(Weight(full), full.shape, "float32")
+    epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, product.outputs[0], result)
     out = tirx.decl_buffer(result.shape, "float32", "out")
     body = _Body(target, data, weight, shift, out, after, together, batch)

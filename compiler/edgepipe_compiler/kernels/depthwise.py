@@ -40,6 +40,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
             epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
         )
         shift = operands.add(Weight(row), row.shape, "float32")
+    epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
     shape = stored_shape(result.shape, layout)
 

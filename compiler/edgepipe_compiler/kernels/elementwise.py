@@ -1,16 +1,28 @@
-"""Element-wise operators on their own, on packed or plain layout."""
+"""Element-wise operators on their own, on packed or plain layout.
+
+Axes that no operand tells apart are merged to one, so that vectors run through whole images.
+"""
 
 from __future__ import annotations
 
-from tvm import te
+import math
+from collections.abc import Callable
 
-from ..graph import Graph
+import numpy as np
+from tvm import tirx
+
+from ..graph import Graph, Tensor
 from ..units import ELEMENTWISE, Unit
-from . import emit, epilogue
-from .epilogue import Operands, Unsupported
-from .kernel import Call, Kernel, Value
+from . import epilogue
+from .epilogue import Index, Operands, Unsupported, pack_array
+from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, lanes_of, packed, stored_shape
+from .rows import flat
 from .target import TargetDescription
+from .writer import Writer, at, spans, spread
+
+# Elements that are worth waking another thread for.
+WORTHWHILE = 1 << 14
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
@@ -23,16 +35,30 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     ):
         raise Unsupported("shapes or types that differ along the chain")
     layout = _layout(graph, unit, target, native)
-    operands = Operands(graph, layout)
+    shape = stored_shape(result.shape, layout)
+    operands = _Merged(graph, layout, shape)
     first = unit.nodes[0].inputs[0]
     read = operands.read(first, result)
     after = epilogue.apply(operands, unit.nodes, first, result)
-    shape = stored_shape(result.shape, layout)
-    out = te.compute(shape, lambda *index: after(read(index), index), name="finished")
-    s = emit.schedule(operands.placeholders, [out])
-    emit.spatial(s, target, "finished")
+    out = tirx.decl_buffer(shape, "float32", "out")
+    axes = operands.merged()
+    *outer, inner = [math.prod(shape[axis] for axis in group) for group in axes]
+    total, lanes = math.prod(shape), target.lanes
+    parallel = target.threads > 1 and total >= WORTHWHILE
+    w = Writer()
+
+    def write(place: tirx.Expr | int, count: int) -> None:
+        index = (at(place, count),)
+        w.store(out, after(read(index), index), flat(out, place, count))
+
+    rows = math.prod(outer)
+    with w.loop("row", rows, parallel=parallel) as row:
+        for place, count in spans(w, inner, lanes, parallel=parallel and rows == 1):
+            operands.at(row, place, count)
+            write(row * inner + place, count)
     value = Value(unit.outputs[0], layout, shape, "float32")
-    return Kernel([Call(s.mod["main"], operands.arguments, [value], "elementwise")], "elementwise")
+    function = w.function([*operands.placeholders, out])
+    return Kernel([Call(function, operands.arguments, [value], "elementwise")], "elementwise")
 
 
 def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> str:
@@ -42,3 +68,93 @@ def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[st
     if len(result.shape) == 4 and any(lanes_of(native.get(name, PLAIN)) for name in like):
         return packed(target.lanes)
     return PLAIN
+
+
+class _Merged(Operands):
+    """Operands that are read at a row and a place in it (``at``), both counted over merged axes."""
+
+    def __init__(self, graph: Graph, layout: str, shape: tuple[int, ...]) -> None:
+        super().__init__(graph, layout, written=True)
+        self._shape = shape
+        self._shapes: list[tuple[int, ...]] = []
+        self._axes: list[list[int]] = []
+
+    def merged(self) -> list[list[int]]:
+        """Axes of the result in groups: within one, each operand has all of them or is broadcast."""
+        groups = [[0]] if self._shape else [[]]
+        for axis in range(1, len(self._shape)):
+            alike = all(
+                self._kind(shape, axis - 1) == self._kind(shape, axis) for shape in self._shapes
+            )
+            if alike:
+                groups[-1].append(axis)
+            else:
+                groups.append([axis])
+        self._axes = groups
+        return groups
+
+    def _kind(self, shape: tuple[int, ...], axis: int) -> object:
+        """Whether an operand has an axis; an axis of extent 1 goes with what lies before it."""
+        while axis > 0 and self._shape[axis] == 1:
+            axis -= 1
+        return shape[axis] == self._shape[axis]
+
+    def at(self, row: tirx.Expr | int, place: tirx.Expr | int, count: int) -> None:
+        """Says where the operands are read next."""
+        self._row, self._place, self._count = row, place, count
+
+    def _constant(self, array: np.ndarray, result: Tensor) -> Callable[[Index], tirx.Expr]:
+        if array.dtype != np.float32:
+            raise Unsupported(f"constant of type {array.dtype}")
+        if array.size == 1:
+            scalar = tirx.const(float(array.reshape(-1)[0]), "float32")
+            return lambda _: spread(scalar, self._count)
+        shape = (1,) * (len(result.shape) - array.ndim) + array.shape
+        lanes = lanes_of(self.layout)
+        # Ones fill the lanes beyond the channels: nothing may be divided by zero there.
+        stored = pack_array(array.reshape(shape), lanes, filling=1.0) if lanes else array
+        stored = stored.reshape(shape) if not lanes else stored
+        return self._reader(Weight(stored), stored.shape, stored.shape)
+
+    def _value(self, name: str, result: Tensor) -> Callable[[Index], tirx.Expr]:
+        tensor = self.graph.tensor(name)
+        if tensor.dtype != "float32":
+            raise Unsupported(f"operand of type {tensor.dtype}")
+        full = (1,) * (len(result.shape) - len(tensor.shape)) + tuple(tensor.shape)
+        lanes = lanes_of(self.layout)
+        if lanes and full[1] != result.shape[1]:
+            # One element serves all channels.
+            plain = Value(name, PLAIN, tuple(tensor.shape), "float32")
+            return self._reader(plain, tuple(tensor.shape), (*full, 1))
+        if lanes and len(tensor.shape) != 4:
+            raise Unsupported("operand that cannot be packed")
+        stored = stored_shape(tensor.shape, self.layout)
+        return self._reader(
+            Value(name, self.layout, stored, "float32"), stored, stored if lanes else full
+        )
+
+    def _reader(
+        self, argument: Value | Weight, stored: tuple[int, ...], full: tuple[int, ...]
+    ) -> Callable[[Index], tirx.Expr]:
+        """``stored`` is the shape of the argument, ``full`` the same with as many axes as the result."""
+        placeholder = self.add(argument, stored, "float32")
+        self._shapes.append(full)
+
+        def read(_: Index) -> tirx.Expr:
+            *outer, inner = self._axes
+            row, place, stride = self._row, 0, 1
+            has_inner = any(full[axis] > 1 for axis in inner)
+            if has_inner:
+                stride, place = math.prod(full[axis] for axis in inner), self._place
+            for group in reversed(outer):
+                extent = math.prod(self._shape[axis] for axis in group)
+                held = math.prod(full[axis] for axis in group)
+                if held > 1:
+                    place = place + row % extent * stride
+                    stride *= held
+                row = row // extent
+            if has_inner:
+                return placeholder[flat(placeholder, place, self._count)]
+            return spread(placeholder[flat(placeholder, place, 1)], self._count)
+
+        return read

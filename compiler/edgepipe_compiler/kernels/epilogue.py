@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable
 
 import numpy as np
 from tvm import te, tirx
 
 from ..graph import Graph, Node, Tensor
-from .exponential import exp
+from .exponential import erf, exp, log
 from .kernel import Value, Weight
-from .layout import lanes_of, stored_shape
+from .layout import PLAIN, lanes_of, stored_shape
 
 Index = tuple[tirx.Expr, ...]
+# alpha and gamma of Selu where a network names none.
+SELU = (1.67326319217681884765625, 1.05070102214813232421875)
+# Operators whose expression reads their operand several times.
+TWICE = {
+    "LeakyRelu", "PRelu", "Abs", "HardSwish", "Elu", "Selu", "Celu", "ThresholdedRelu", "Log",
+    "Softplus", "Softsign", "Mish", "Swish", "Erf", "Gelu", "Pow",
+}  # fmt: skip
+# Operators whose expression is long, and how many of them go along with a tile of a convolution: they are
+# written out for each of its results.
+LONG = {
+    "Log", "Softplus", "Mish", "Erf", "Gelu", "Exp", "Sigmoid", "Tanh", "Elu", "Selu", "Celu", "Swish",
+}  # fmt: skip
+MOST_LONG = 1
 
 
 class Unsupported(Exception):
@@ -71,15 +87,32 @@ class Operands:
         if tensor.dtype != "float32":
             raise Unsupported(f"operand of type {tensor.dtype}")
         lanes = lanes_of(self.layout)
-        if lanes and (len(tensor.shape) != 4 or tensor.shape[1] not in (1, result.shape[1])):
-            raise Unsupported("operand that cannot be packed")
-        if lanes and tensor.shape[1] != result.shape[1]:
-            raise Unsupported("operand broadcast over channels")
+        if lanes and (len(tensor.shape) != 4 or tensor.shape[1] != result.shape[1]):
+            return self._same_for_all_channels(name, tensor, result)
         stored = stored_shape(tensor.shape, self.layout)
         placeholder = self.add(Value(name, self.layout, stored, "float32"), stored, "float32")
         padded = (1,) * (len(result.shape) - len(tensor.shape)) + stored
         skip = len(padded) - len(stored)
         return lambda index: placeholder[_broadcast(padded, index)[skip:]]
+
+    def _same_for_all_channels(
+        self, name: str, tensor: Tensor, result: Tensor
+    ) -> Callable[[Index], tirx.Expr]:
+        """A plain operand of an image in packed layout: one element serves all lanes."""
+        shape = (1,) * (len(result.shape) - len(tensor.shape)) + tensor.shape
+        if len(shape) != 4 or shape[1] != 1 or len(result.shape) != 4:
+            raise Unsupported("operand that cannot be packed")
+        placeholder = self.add(
+            Value(name, PLAIN, tuple(tensor.shape), "float32"), tuple(tensor.shape), "float32"
+        )
+        skip = 4 - len(tensor.shape)
+
+        def read(index: Index) -> tirx.Expr:
+            element = placeholder[_broadcast(shape, index[:4])[skip:]]
+            last = index[4]
+            return tirx.Broadcast(element, last.lanes) if isinstance(last, tirx.Ramp) else element
+
+        return read
 
 
 def _broadcast(shape: tuple[int, ...], index: Index) -> Index:
@@ -112,21 +145,48 @@ def apply(
         if name != value and not any(name in other.outputs for other in nodes)
     }
 
+    reads = [name for node in nodes for name in _tensor_inputs(node)]
+
     def evaluate(expression: tirx.Expr, index: Index) -> tirx.Expr:
-        known = {value: expression}
+        # A value that is read twice is computed once.
+        bound: list[tuple[tirx.Var, tirx.Expr]] = []
+
+        def once(name: str, made: tirx.Expr) -> tirx.Expr:
+            if reads.count(name) < 2:
+                return made
+            variable = tirx.Var("x", made.ty)
+            bound.append((variable, made))
+            return variable
+
+        known = {value: once(value, expression)}
         for node in nodes:
             inputs = [
                 known[name] if name in known else readers[name](index)
                 for name in _tensor_inputs(node)
             ]
-            known[node.outputs[0]] = _expression(operands.graph, node, inputs)
-        return known[nodes[-1].outputs[0]] if nodes else expression
+            if node.op in TWICE and not isinstance(inputs[0], tirx.Var):
+                variable = tirx.Var("x", inputs[0].ty)
+                bound.append((variable, inputs[0]))
+                inputs[0] = variable
+            made = _expression(operands.graph, node, inputs)
+            known[node.outputs[0]] = once(node.outputs[0], made)
+        result = known[nodes[-1].outputs[0]] if nodes else expression
+        for variable, made in reversed(bound):
+            result = tirx.Let(variable, made, result)
+        return result
 
     return evaluate
 
 
+def check_short(nodes: list[Node]) -> None:
+    """Refuses operators that are better computed in a pass of their own."""
+    weight = sum((2 if node.op in ("Gelu", "Softplus") else 1) for node in nodes if node.op in LONG)
+    if weight > MOST_LONG:
+        raise Unsupported("operators too long to be written out for every result")
+
+
 def _tensor_inputs(node: Node) -> list[str]:
-    return node.inputs[:1] if node.op == "Clip" else [name for name in node.inputs if name]
+    return node.inputs[:1] if node.op in ("Clip", "Pow") else [name for name in node.inputs if name]
 
 
 def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
@@ -175,10 +235,46 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
         case "HardSwish":
             line = first * number(1.0 / 6.0) + number(0.5)
             return first * tirx.max(number(0.0), tirx.min(number(1.0), line))
-        case "Elu":
-            return tirx.max(first, number(0.0)) + number(attribute("alpha", 1.0)) * (
-                exp(tirx.min(first, number(0.0))) - number(1.0)
-            )
+        case "Elu" | "Selu":
+            alpha = attribute("alpha", 1.0 if node.op == "Elu" else SELU[0])
+            gamma = attribute("gamma", 1.0 if node.op == "Elu" else SELU[1])
+            below = number(alpha * gamma) * (exp(tirx.min(first, number(0.0))) - number(1.0))
+            return number(gamma) * tirx.max(first, number(0.0)) + below
+        case "Celu":
+            alpha = attribute("alpha", 1.0)
+            below = exp(tirx.min(first, number(0.0)) * number(1.0 / alpha)) - number(1.0)
+            return tirx.max(first, number(0.0)) + number(alpha) * below
+        case "ThresholdedRelu":
+            return tirx.Select(first > number(attribute("alpha", 1.0)), first, number(0.0) * first)
+        case "Log":
+            return tirx.Select(first > number(0.0), log(first), tirx.log(first))
+        case "Softplus":
+            return _softplus(first)
+        case "Softsign":
+            return first / (number(1.0) + tirx.max(first, number(0.0) - first))
+        case "Mish":
+            # tanh(log(y)) = (y² - 1) / (y² + 1); far out it is 1, and y² would overflow.
+            grown = number(1.0) + exp(tirx.min(first, number(30.0)))
+            return first * (number(1.0) - number(2.0) / (grown * grown + number(1.0)))
+        case "Swish":
+            gate = number(0.0) - first * number(attribute("alpha", 1.0))
+            return first / (number(1.0) + exp(gate))
+        case "Erf":
+            return erf(first)
+        case "Gelu":
+            return _gelu(first, attribute("approximate", b"none"))
+        case "Reciprocal":
+            return number(1.0) / first
+        case "Floor":
+            return tirx.floor(first)
+        case "Ceil":
+            return tirx.ceil(first)
+        case "Pow":
+            return _power(graph, node, first)
+        case "Min" | "Max" | "Sum" | "Mean":
+            combine = {"Min": tirx.min, "Max": tirx.max}.get(node.op, operator.add)
+            result = functools.reduce(combine, inputs)
+            return result * number(1.0 / len(inputs)) if node.op == "Mean" else result
     raise Unsupported(f"operator {node.op}")
 
 
@@ -192,3 +288,33 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
                 raise Unsupported("bounds of a Clip that are not constant")
             bounds[place] = float(array)
     return bounds[0], bounds[1]
+
+
+def _softplus(x: tirx.Expr) -> tirx.Expr:
+    """log(1 + e^x), which is x where that overflows."""
+    zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
+    return tirx.max(x, zero) + log(one + exp(zero - tirx.max(x, zero - x)))
+
+
+def _gelu(x: tirx.Expr, approximate: bytes | str) -> tirx.Expr:
+    def number(value: float) -> tirx.Expr:
+        return tirx.const(value, "float32")
+
+    if approximate in (b"tanh", "tanh"):
+        inner = number(math.sqrt(2 / math.pi)) * (x + number(0.044715) * (x * x * x))
+        # (1 + tanh y) / 2 = 1 / (1 + e^-2y)
+        return x / (number(1.0) + exp(number(-2.0) * inner))
+    return number(0.5) * x * (number(1.0) + erf(x * number(math.sqrt(0.5))))
+
+
+def _power(graph: Graph, node: Node, x: tirx.Expr) -> tirx.Expr:
+    """A constant power: a root, or a product."""
+    array = graph.constants.get(node.inputs[1])
+    if array is None or array.size != 1:
+        raise Unsupported("power that is not one constant")
+    power = float(array.reshape(-1)[0])
+    if power == 0.5:
+        return tirx.sqrt(x)
+    if power not in (1.0, 2.0, 3.0, 4.0):
+        raise Unsupported(f"power {power}")
+    return functools.reduce(operator.mul, [x] * int(power))

@@ -25,6 +25,8 @@ class Writer:
         self, name: str, extent: Index, begin: Index = 0, parallel: bool = False
     ) -> Iterator[Index]:
         """A loop; one of extent 1 leaves no trace."""
+        if isinstance(extent, tirx.IntImm):
+            extent = int(extent)
         if isinstance(extent, int) and extent == 1:
             yield begin
             return
@@ -52,6 +54,8 @@ class Writer:
 
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
         """Computes ``value`` here, once."""
+        if isinstance(value, int):
+            return tirx.const(value, "int32")
         variable = tirx.Var(name, value.ty)
         self._add(tirx.Bind(variable, value))
         return variable
@@ -77,6 +81,8 @@ class Writer:
 
 
 def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    if not statements:
+        return tirx.Evaluate(tirx.const(0, "int32"))
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
 
@@ -87,3 +93,27 @@ def _expression(place: Index) -> tirx.Expr:
 def ramp(begin: Index, lanes: int) -> tirx.Expr:
     """The index of a vector that begins at ``begin``."""
     return tirx.Ramp(_expression(begin), tirx.const(1, "int32"), lanes)
+
+
+def at(begin: Index, lanes: int) -> tirx.Expr:
+    """The index of a vector that begins at ``begin``, or of one element."""
+    return _expression(begin) if lanes == 1 else ramp(begin, lanes)
+
+
+def spread(value: float | tirx.Expr, lanes: int) -> tirx.Expr:
+    """A float32 in all lanes."""
+    element = tirx.const(value, "float32") if isinstance(value, float) else value
+    return element if lanes == 1 else tirx.Broadcast(element, lanes)
+
+
+def spans(
+    w: Writer, length: int, lanes: int, parallel: bool = False
+) -> Iterator[tuple[Index, int]]:
+    """Covers ``length`` elements by vectors, and what is left one by one: place and lanes of each."""
+    whole, left = divmod(length, lanes)
+    if whole:
+        with w.loop("v", whole, parallel=parallel) as v:
+            yield v * lanes, lanes
+    if left:
+        with w.loop("e", left) as e:
+            yield whole * lanes + e, 1

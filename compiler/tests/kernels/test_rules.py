@@ -169,7 +169,7 @@ CASES: dict[str, Case] = {
     "sigmoid": (["elementwise"], one("Sigmoid", 2, 3, 5, 16)),
     "tanh": (["elementwise"], one("Tanh", 2, 3, 5, 7)),
     "elu": (["elementwise"], one("Elu", 1, 64, alpha=0.5)),
-    "shuffled": (["move", "concat", "reshape", "move", "reshape"], shuffled),
+    "shuffled": (["move", "concat", "channels"], shuffled),
     "packed, then flat": (
         [CONV, "reshape"],
         lambda net: net.op("Flatten", net.conv(net.input(2, 16, 5, 7), 21, 16, 1, 1)),

@@ -1,0 +1,177 @@
+"""Transposed convolution on packed layout, without the zeros between its inputs.
+
+With a stride of s, every s-th result along an axis sees the same part of the window: each of these phases is
+a convolution of stride 1 with that part, turned round, and writes its own rows and columns of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from ..graph import Graph, Node, Tensor
+from ..units import Unit
+from . import convolution, epilogue, tiling, windows
+from .convolution import Body
+from .epilogue import Operands, Unsupported
+from .kernel import Call, Kernel, Value, Weight
+from .layout import packed, stored_shape
+from .target import TargetDescription
+from .windows import Window
+from .writer import Index, Writer
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Results ``offset``, ``offset`` + stride, ... along an axis: positions of the window they see, in the
+    order of the inputs, the distance of these, and how far before the result's place they begin."""
+
+    offset: int
+    positions: tuple[int, ...]
+    dilation: int
+    begin: int
+
+
+def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+    """Lowers a unit whose anchor is a transposed convolution."""
+    node, *rest = unit.nodes
+    weight, bias = convolution.weights_of(graph, node)
+    source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
+    if len(source.shape) != 4 or source.dtype != "float32":
+        raise Unsupported("transposed convolution of something else than float32 images")
+    groups, lanes = node.attributes.get("group", 1), target.lanes
+    weight = _as_convolution(weight, groups)
+    strides = tuple(node.attributes.get("strides", (1, 1)))
+    phases = [
+        _phases(axis, node, source, result, weight.shape[2 + axis], strides[axis])
+        for axis in (0, 1)
+    ]
+    operands = Operands(graph, packed(lanes), written=True)
+    stored = stored_shape(source.shape, packed(lanes))
+    wanted = Value(node.inputs[0], packed(lanes), stored, "float32")
+    data = operands.add(wanted, stored, "float32")
+    shift = None
+    if bias is not None:
+        row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
+        shift = operands.add(Weight(np.ascontiguousarray(row)), row.shape, "float32")
+    epilogue.check_short(rest)
+    after = epilogue.apply(operands, rest, node.outputs[0], result)
+    shape = stored_shape(result.shape, packed(lanes))
+    out = tirx.decl_buffer(shape, "float32", "out")
+    w = Writer()
+    written = 0
+    for vertical in phases[0]:
+        for horizontal in phases[1]:
+            if vertical.offset < shape[2] and horizontal.offset < shape[3]:
+                made = _Turn(target, weight, groups, (vertical, horizontal), strides)
+                written += made.write(w, operands, data, shift, out, after, source)
+    if written > convolution.LARGEST:
+        raise Unsupported("window with too many kinds of borders")
+    function = w.function([*operands.placeholders, out])
+    value = Value(unit.outputs[0], packed(lanes), shape, "float32")
+    call = Call(function, operands.arguments, [value], "transposed_convolution")
+    return Kernel([call], "transposed_convolution")
+
+
+def _as_convolution(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(C, M / groups, kh, kw) as (M, C / groups, kh, kw)."""
+    inside, made, *kernel = weight.shape
+    grouped = weight.reshape(groups, inside // groups, made, *kernel)
+    return grouped.swapaxes(1, 2).reshape(groups * made, inside // groups, *kernel)
+
+
+def _phases(
+    axis: int, node: Node, source: Tensor, result: Tensor, kernel: int, stride: int
+) -> list[Phase]:
+    dilation = tuple(node.attributes.get("dilations", (1, 1)))[axis]
+    pad = _pad(axis, node, source, result, (kernel - 1) * dilation + 1, stride)
+    found = []
+    for offset in range(stride):
+        seen = [k for k in range(kernel) if (offset + pad - k * dilation) % stride == 0]
+        apart = dilation // math.gcd(stride, dilation)
+        if not seen:
+            found.append(Phase(offset, (), 1, 0))
+            continue
+        # The last position reads the first input.
+        begin = -((offset + pad - seen[-1] * dilation) // stride)
+        found.append(Phase(offset, tuple(seen[::-1]), apart, begin))
+    return found
+
+
+def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stride: int) -> int:
+    """Results cut off at the beginning of an axis."""
+    automatic = node.attributes.get("auto_pad", b"NOTSET")
+    automatic = automatic.decode() if isinstance(automatic, bytes) else automatic
+    if automatic == "VALID":
+        return 0
+    if automatic == "NOTSET" and "output_shape" not in node.attributes:
+        return tuple(node.attributes.get("pads", (0, 0, 0, 0)))[axis]
+    extra = tuple(node.attributes.get("output_padding", (0, 0)))[axis]
+    total = stride * (source.shape[2 + axis] - 1) + extra + reach - result.shape[2 + axis]
+    total = max(0, total)
+    return total // 2 if automatic == "SAME_UPPER" else total - total // 2
+
+
+@dataclass
+class _Turn:
+    """A phase along rows and one along columns: a convolution."""
+
+    target: TargetDescription
+    weight: np.ndarray
+    groups: int
+    phases: tuple[Phase, Phase]
+    strides: tuple[int, ...]
+
+    def write(
+        self,
+        w: Writer,
+        operands: Operands,
+        data: tirx.Buffer,
+        shift: tirx.Buffer | None,
+        out: tirx.Buffer,
+        after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr],
+        source: Tensor,
+    ) -> int:
+        """Writes its loops; gives the number of multiply-adds written out."""
+        weight, (vertical, horizontal) = self.weight, self.phases
+        if vertical.positions and horizontal.positions:
+            weight = weight[:, :, list(vertical.positions)][:, :, :, list(horizontal.positions)]
+        else:
+            weight = np.zeros((*weight.shape[:2], 1, 1), np.float32)
+        kh, kw = weight.shape[2:]
+        window = Window(
+            (kh, kw),
+            (1, 1),
+            (vertical.dilation, horizontal.dilation),
+            (vertical.begin, horizontal.begin),
+            (0, 0),
+        )
+        height, width = (
+            -(-(int(out.shape[2 + axis]) - phase.offset) // self.strides[axis])
+            for axis, phase in enumerate(self.phases)
+        )
+        added, array = convolution.sum_and_weight(weight, self.groups, self.target.lanes, False)
+        tile = tiling.convolution(
+            self.target,
+            (height, width),
+            1 if added.per_block else array.shape[0],
+            (kw, 1 if window.dilation[1] == 1 else kw),
+            (added.lanes, added.span * kh),
+            array.nbytes // array.shape[0],
+        )
+        array = convolution.order_weight(array, tile)
+        kernel = operands.add(Weight(array), array.shape, "float32")
+        body = Body(
+            self.target, window, tile, added, False, False, width, source.shape[2], data, kernel,
+            shift, out, after, (self.strides[0], self.strides[1]), (vertical.offset, horizontal.offset),
+        )  # fmt: skip
+        row_taps = windows.taps(window, 0, source.shape[2], height)
+        column_taps = windows.taps(window, 1, source.shape[3], width)
+        row_runs = convolution.make_row_runs(row_taps, tile, kh)
+        column_runs = windows.runs(column_taps, tile.columns)
+        body.write(w, row_runs, column_runs, array.nbytes, source.bytes)
+        return body.size(row_runs, column_runs)
