@@ -135,6 +135,11 @@ def sum_and_weight(
         array = full.reshape(blocks, lanes, 1, inside, kh, kw).transpose(0, 2, 4, 5, 3, 1)
         return Sum(1, inside, lambda _: 0, False), array
     in_blocks = -(-inside * groups // lanes)
+    if groups == 1:
+        full = np.zeros((blocks * lanes, in_blocks * lanes, kh, kw), np.float32)
+        full[:channels, :inside] = weight
+        array = full.reshape(blocks, lanes, in_blocks, lanes, kh, kw).transpose(0, 2, 4, 5, 3, 1)
+        return Sum(in_blocks, lanes, lambda _: 0, False), array
 
     def first(block: Index) -> Index:
         return block * lanes // out_group * inside // lanes
@@ -151,8 +156,6 @@ def sum_and_weight(
         padded = np.zeros((span * lanes, kh, kw), np.float32)
         padded[low : low + inside] = weight[channel]
         array[block, :, :, :, :, lane] = padded.reshape(span, lanes, kh, kw).transpose(0, 2, 3, 1)
-    if groups == 1:
-        return Sum(span, lanes, lambda _: 0, False), array
     return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
