@@ -91,7 +91,15 @@ pub(super) fn measure(at_s: &[f64], marks: &[i64]) -> Option<Refresh> {
         .collect();
     let most = tried.iter().map(|(agreement, _)| *agreement).fold(0.0, f64::max);
     if most < AGREEMENT {
-        return None;
+        // A meter without a beat, such as one that a busy program plays. The middle time does, known as well as they
+        // are alike.
+        let quarter = between.len() / 4;
+        let spread = between[between.len() - 1 - quarter] - between[quarter];
+        return Some(Refresh {
+            period_s: between[between.len() / 2],
+            off_s: off_s.max(0.5 * spread),
+            outpaced: false,
+        });
     }
     // They are multiples of its half as well.
     let (_, longest) = *tried.iter().find(|(agreement, _)| *agreement >= 0.9 * most)?;

@@ -1,0 +1,208 @@
+//! A power meter beside a real trial: the files of a kernel driver, played from a known load, read by the real
+//! runner, and made to energy by the analysis that reports use.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+
+mod rig;
+
+use domain::energy::Trace;
+use domain::{Energy, Nanoseconds};
+use protocol::{Event, Idle, Kind, Measured, Meter, MeterKind, NamedRail, Power, Request};
+use rig::{Runner, stages, trial};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Time from one conversion of the played meter to the next.
+const REFRESH: Duration = Duration::from_millis(100);
+/// Supply of the rail, in V.
+const SUPPLY: f64 = 19.0;
+
+fn now() -> f64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Energy of the played load from 0 to a time of the monotonic clock, in mJ: the integral of 6000 + 1500 sin(t / 1.3) +
+/// 400 sin(2.1 t) mW, slow waves without a relation to the trial.
+fn millijoules(time: f64) -> f64 {
+    6000.0 * time - 1500.0 * 1.3 * (time / 1.3).cos() - 400.0 / 2.1 * (time * 2.1).cos()
+}
+
+/// Which driver's files are played.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Layout {
+    Iio,
+    Hwmon,
+}
+
+/// Plays the meter until dropped.
+struct Player {
+    root: tempfile::TempDir,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Player {
+    fn start(layout: Layout) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let folder = match layout {
+            Layout::Iio => root.path().join("bus/i2c/drivers/ina3221x/0-0041/iio:device2"),
+            Layout::Hwmon => root.path().join("bus/i2c/drivers/ina3221/1-0041/hwmon/hwmon5"),
+        };
+        fs::create_dir_all(&folder).unwrap();
+        match layout {
+            Layout::Iio => show(&folder.join("rail_name_0"), "VDD_IN"),
+            Layout::Hwmon => show(&folder.join("name"), "ina3221"),
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        convert(&folder, layout, now() - REFRESH.as_secs_f64(), now());
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut before = now();
+            while !flag.load(Ordering::Acquire) {
+                std::thread::sleep(REFRESH);
+                let after = now();
+                convert(&folder, layout, before, after);
+                before = after;
+            }
+        });
+        Self { root, stop, thread: Some(thread) }
+    }
+
+    fn meter(&self, layout: Layout) -> Meter {
+        // Of the two, only NVIDIA's driver gives a label here; the other rail is named by its place.
+        let named = NamedRail { name: "VDD_IN".to_owned(), address: 0x41, channel: 0 };
+        let rails = if layout == Layout::Hwmon { vec![named] } else { Vec::new() };
+        Meter {
+            kind: MeterKind::Ina3221 { rails },
+            root: self.root.path().display().to_string(),
+            total: "VDD_IN".to_owned(),
+        }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// Shows the mean from `before` to `after`, rounded as the chip's registers are.
+fn convert(folder: &Path, layout: Layout, before: f64, after: f64) {
+    let mean = (millijoules(after) - millijoules(before)) / (after - before);
+    let amperes = (mean / SUPPLY / 4.0).round() * 4.0;
+    let volts = 1000.0 * SUPPLY;
+    let file = |name: &str| folder.join(name);
+    match layout {
+        Layout::Iio => {
+            show(&file("in_voltage0_input"), &volts.to_string());
+            show(&file("in_current0_input"), &amperes.to_string());
+            show(&file("in_power0_input"), &(volts * amperes / 1000.0).round().to_string());
+        }
+        Layout::Hwmon => {
+            show(&file("in1_input"), &volts.to_string());
+            show(&file("curr1_input"), &amperes.to_string());
+        }
+    }
+}
+
+/// Puts a file in place at once, as sysfs never shows half a number.
+fn show(path: &Path, text: &str) {
+    let fresh = PathBuf::from(format!("{}.new", path.display()));
+    fs::write(&fresh, format!("{text}\n")).unwrap();
+    fs::rename(fresh, path).unwrap();
+}
+
+/// Energy of the window, and what the load drew in it, in mJ.
+fn energy(measured: &Measured) -> (Energy, f64) {
+    let Some(Power::Read(readings)) = &measured.power else { panic!("{:?}", measured.power) };
+    let rail = &readings.rails[0];
+    assert_eq!((rail.name.as_str(), &rail.errors[..]), ("VDD_IN", &[][..]));
+    let opened = measured.window.opened_monotonic_ns;
+    let length = *measured.window.completed_ns.last().unwrap();
+    let at = |(begun, took): (&u64, &u64)| (begun + took / 2).cast_signed() - opened.cast_signed();
+    let at_ns: Vec<i64> = rail.begun_ns.iter().zip(&rail.took_ns).map(at).collect();
+    assert!(
+        at_ns[0] < 0 && *at_ns.last().unwrap() >= length.cast_signed(),
+        "from before the window to after"
+    );
+    let power = (!rail.milliwatts.is_empty()).then_some(rail.milliwatts.as_slice());
+    let trace = Trace::of_factors(&rail.name, &at_ns, &rail.millivolts, &rail.milliamperes, power).unwrap();
+    let begin = opened as f64 / 1e9;
+    let truth = millijoules(begin + length as f64 / 1e9) - millijoules(begin);
+    (Energy::of_window(&trace, &[], Nanoseconds(length), &BTreeMap::new()), truth)
+}
+
+fn agrees(layout: Layout) {
+    let player = Player::start(layout);
+    let mut runner = Runner::start();
+    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    trial.power = Some(player.meter(layout));
+    trial.warm_up.min_ns = 1_000_000_000;
+    trial.warm_up.max_ns = 2_000_000_000;
+    trial.measure.min_ns = 4_000_000_000;
+    let mut last = None;
+    // A machine with much else to do may stop the player or the reader for longer than can be bridged; then the energy
+    // is withheld, which is right.
+    for _ in 0..4 {
+        let (energy, truth) = energy(&runner.measure(&trial));
+        if let Some(drawn) = energy.drawn() {
+            let error = drawn.energy.0 / truth - 1.0;
+            assert!(error.abs() < 0.03, "{layout:?}: off by {:.2} %: {drawn:?}", 100.0 * error);
+            return;
+        }
+        last = Some(energy);
+    }
+    panic!("four trials in a row gave no energy: {last:?}");
+}
+
+#[test]
+fn energy_agrees_with_the_load_by_jetpack_4s_driver() {
+    agrees(Layout::Iio);
+}
+
+#[test]
+fn energy_agrees_with_the_load_by_hwmon() {
+    agrees(Layout::Hwmon);
+}
+
+#[test]
+fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
+    let player = Player::start(Layout::Iio);
+    let mut runner = Runner::start();
+    let idle = |meter| Request::Idle(Idle { id: 7, meter, duration_ns: 300_000_000 });
+    match runner.ask(&idle(player.meter(Layout::Iio))) {
+        Event::Idled(idled) => {
+            assert!(idled.id == 7 && idled.duration_ns >= 300_000_000);
+            assert!(idled.readings.rails[0].begun_ns.len() > 2, "{idled:?}");
+        }
+        other => panic!("idle power was not read: {other:?}"),
+    }
+    let mut wrong = player.meter(Layout::Iio);
+    wrong.total = "VIN".to_owned();
+    let (fault, message) = runner.fails(&idle(wrong));
+    assert_eq!(fault, protocol::Fault::Meter);
+    assert!(message.contains("there are VDD_IN; correct `total`"), "{message}");
+}
+
+#[test]
+fn a_trial_goes_on_without_its_meter_and_says_why() {
+    let root = tempfile::tempdir().unwrap();
+    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    let kind = MeterKind::Ina3221 { rails: Vec::new() };
+    let root = root.path().display().to_string();
+    trial.power = Some(Meter { kind, root, total: "VDD_IN".to_owned() });
+    match Runner::start().measure(&trial).power {
+        Some(Power::Unreadable { message }) => {
+            assert!(message.starts_with("failed to find an INA3221 below"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
