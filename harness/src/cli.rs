@@ -56,6 +56,22 @@ pub enum Verb {
     Check(Check),
     /// The configured boards, and the processors found on them.
     Boards,
+    /// Print what a board's file says is to be built: triple and C library; nothing where that is this machine.
+    #[command(hide = true)]
+    Target {
+        /// Board.
+        #[arg(long)]
+        board: String,
+    },
+    /// Check that files start on a board: processor, C library, C++ library.
+    #[command(hide = true)]
+    Inspect {
+        /// Board.
+        #[arg(long)]
+        board: String,
+        /// Programs and libraries.
+        files: Vec<PathBuf>,
+    },
 }
 
 /// What to measure, and where.

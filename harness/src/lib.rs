@@ -1,5 +1,6 @@
 //! The host side: configuration, compiler driver, boards, campaign, store, report. See ARCHITECTURE.md.
 
+pub mod binary;
 pub mod boards;
 pub mod campaign;
 pub mod cli;

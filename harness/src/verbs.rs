@@ -1,5 +1,6 @@
 //! The verbs.
 
+use crate::binary::Binary;
 use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Kind, Loaded};
@@ -13,7 +14,7 @@ use crate::store::{Access, RunFilter, RunId, Store};
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Does what the command line asks.
 ///
@@ -44,6 +45,8 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         Verb::Baseline(cli::Baseline::Save(options)) => gating::save(&paths, options),
         Verb::Check(options) => check(&paths, options),
         Verb::Boards => boards(&paths),
+        Verb::Target { board } => target(&paths, board),
+        Verb::Inspect { board, files } => inspect(&paths, board, files),
     }
 }
 
@@ -263,6 +266,28 @@ fn boards(paths: &Paths) -> Outcome<Exit> {
         }
     }
     print(&text)?;
+    Ok(Exit::Fine)
+}
+
+/// What xtask asks before it builds for a board.
+fn target(paths: &Paths, board: &str) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, board).ending(Exit::Usage)?;
+    if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
+        print(&format!("{} {}\n", target.triple.text(), target.glibc.as_deref().unwrap_or_default()))?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// What xtask asks before what it built goes anywhere.
+fn inspect(paths: &Paths, board: &str, files: &[PathBuf]) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, board).ending(Exit::Usage)?;
+    for file in files {
+        let binary = Binary::read(file).ending(Exit::Bug)?;
+        if let Some(target) = &board.target {
+            binary.check(target).ending(Exit::Usage)?;
+        }
+        print(&format!("  {binary}\n"))?;
+    }
     Ok(Exit::Fine)
 }
 

@@ -61,10 +61,15 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Buil
 
 /// Copies TVM's libraries to `folder/lib`, where the runner's rpath points.
 pub(crate) fn lay_libraries(toolchain: &Toolchain, folder: &Path) -> Result<()> {
+    lay(&toolchain.libraries, folder)
+}
+
+/// The same with other libraries.
+pub(crate) fn lay(libraries: &[PathBuf], folder: &Path) -> Result<()> {
     let destination = folder.join("lib");
     fs::create_dir_all(&destination)
         .with_context(|| format!("failed to create {}", destination.display()))?;
-    for library in &toolchain.libraries {
+    for library in libraries {
         let Some(name) = library.file_name() else { continue };
         let copy = destination.join(name);
         let same = |a: &Path, b: &Path| -> Option<bool> {

@@ -5,6 +5,7 @@
 
 mod cargo;
 mod checks;
+mod cross;
 mod harness;
 mod python;
 mod tidy;
@@ -39,7 +40,8 @@ Measure
 
 Work on edgepipe
   setup     put the private toolchain under target/ in place (every verb does it by itself)
-  build     build harness and runner
+  build     build harness and runner; with --board NAME the runner for that board too
+            (--via zig|cross: how it is linked; default: zig)
   test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench
   tidy      the rules of ARCHITECTURE.md alone
 
@@ -87,12 +89,7 @@ fn run(arguments: &[String]) -> Result<u8> {
             eprintln!("toolchain ready: {}", toolchain.python.display());
             Ok(0)
         }),
-        "build" => no_options(verb, rest).and_then(|()| {
-            let toolchain = python::ensure(&workspace)?;
-            let built = cargo::build(&workspace, &toolchain)?;
-            eprintln!("built {} and {}", built.harness.display(), built.runner.display());
-            Ok(0)
-        }),
+        "build" => build(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
         "bench" | "plan" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
@@ -103,6 +100,36 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(USAGE)
         }
     }
+}
+
+/// `build [--board NAME]... [--via zig|cross]`.
+fn build(workspace: &Workspace, rest: &[String]) -> Result<u8> {
+    let mut boards = Vec::new();
+    let mut via = cross::Via::Zig;
+    let mut words = rest.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        let value = value.or_else(|| words.next());
+        match (name, value) {
+            ("--board", Some(board)) => boards.push(board),
+            ("--via", Some("zig")) => via = cross::Via::Zig,
+            ("--via", Some("cross")) => via = cross::Via::Cross,
+            _ => anyhow::bail!(
+                "failed to read the command line: `cargo xtask build` takes `--board NAME` and `--via zig|cross`, \
+                 found \"{word}\""
+            ),
+        }
+    }
+    let toolchain = python::ensure(workspace)?;
+    let built = cargo::build(workspace, &toolchain)?;
+    eprintln!("built {} and {}", built.harness.display(), built.runner.display());
+    for board in boards {
+        match harness::build_for(workspace, &toolchain, &built, board, via)? {
+            Ok(runner) => eprintln!("built {} for the board {board}", runner.display()),
+            Err(code) => return Ok(code),
+        }
+    }
+    Ok(0)
 }
 
 fn no_options(verb: &str, rest: &[String]) -> Result<()> {

@@ -35,19 +35,25 @@ struct Packages {
 }
 
 const COMPILER: Packages = Packages { lock: "ci/requirements.txt", stamp: "compiler.stamp" };
+const CROSS: Packages = Packages { lock: "ci/requirements-cross.txt", stamp: "cross.stamp" };
 const CHECKS: Packages = Packages { lock: "ci/requirements-check.txt", stamp: "checks.stamp" };
 
 /// Puts the toolchain in place. Cheap when it is already there; an interrupted installation is begun again.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, false)
+    install(workspace, &[])
 }
 
 /// The same, with the packages of the checks (pytest, ruff) besides.
 pub(crate) fn ensure_with_checks(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, true)
+    install(workspace, &[CHECKS])
 }
 
-fn install(workspace: &Workspace, with_checks: bool) -> Result<Toolchain> {
+/// The same, with what building for other machines takes (zig).
+pub(crate) fn ensure_with_cross(workspace: &Workspace) -> Result<Toolchain> {
+    install(workspace, &[CROSS])
+}
+
+fn install(workspace: &Workspace, besides: &[Packages]) -> Result<Toolchain> {
     let folder = workspace.toolchain();
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let environment = folder.join("python");
@@ -60,11 +66,13 @@ fn install(workspace: &Workspace, with_checks: bool) -> Result<Toolchain> {
         install_packages(workspace, &environment, &COMPILER)?;
         eprintln!("toolchain installed in {:.0} s", begun.elapsed().as_secs_f64());
     }
-    if with_checks && !is_current(workspace, &environment, &CHECKS)? {
-        install_packages(workspace, &environment, &CHECKS)?;
+    for packages in besides {
+        if !is_current(workspace, &environment, packages)? {
+            install_packages(workspace, &environment, packages)?;
+        }
     }
     let toolchain = describe(&folder, &environment)?;
-    write_shim(&toolchain)?;
+    write_shim(&toolchain, &workspace.cross())?;
     drop(lock);
     Ok(toolchain)
 }
@@ -236,12 +244,17 @@ fn describe(folder: &Path, environment: &Path) -> Result<Toolchain> {
 
 /// The crates `tvm-ffi` and `tvm-ffi-sys` ask `tvm-ffi-config --libdir` where to link. The wheel's own script
 /// would do, but it answers for the host alone and starts a Python each time.
-fn write_shim(toolchain: &Toolchain) -> Result<()> {
+fn write_shim(toolchain: &Toolchain, cross: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let shim = toolchain.bin.join("tvm-ffi-config");
     let folder = toolchain.libraries[0].parent().context("failed to find the folder of libtvm_ffi.so")?;
-    let quoted = folder.display().to_string().replace('\'', "'\\''");
-    let text = format!("#!/bin/sh\nprintf '%s\\n' '{quoted}'\n");
+    let quoted = |path: &Path| path.display().to_string().replace('\'', "'\\''");
+    // Cargo tells build scripts their target; libraries for another one lie where xtask's cross build puts them.
+    let text = format!(
+        "#!/bin/sh\nfolder='{}'/\"${{TARGET:-none}}\"/tvm\n[ -d \"$folder\" ] || folder='{}'\nprintf '%s\\n' \"$folder\"\n",
+        quoted(cross),
+        quoted(folder)
+    );
     if fs::read_to_string(&shim).is_ok_and(|current| current == text) {
         return Ok(());
     }

@@ -40,4 +40,9 @@ impl Workspace {
     pub(crate) fn toolchain(&self) -> PathBuf {
         self.state().join("toolchain")
     }
+
+    /// What is built for other machines.
+    pub(crate) fn cross(&self) -> PathBuf {
+        self.state().join("cross")
+    }
 }

@@ -138,6 +138,7 @@ impl Campaign {
             python: paths.python.clone(),
             root: paths.root.clone(),
             logs: paths.state.join("logs"),
+            kit: None,
         };
         let workshop = Workshop { cache, compiler, interrupt: interrupt.clone() };
         Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, _lock: lock })

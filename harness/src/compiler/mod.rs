@@ -8,6 +8,8 @@ pub use cache::{BoundaryLayout, Cache, Entry, Source, hash_file};
 pub use manifest::{NetworkManifest, StageManifest, ValueManifest};
 pub use target::Target;
 
+use crate::binary::Binary;
+use crate::boards::kit::Kit;
 use crate::interrupt::Interrupt;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -95,15 +97,26 @@ pub struct Compiler {
     pub root: PathBuf,
     /// Folder for job files and logs.
     pub logs: PathBuf,
+    /// What links for the board; `None`: this machine's C compiler.
+    pub kit: Option<Kit>,
 }
 
 #[derive(Serialize)]
 struct JobFile<'a> {
     schema: u32,
     network: serde_json::Value,
-    target: &'a Target,
+    target: JobTarget<'a>,
     stages: Vec<serde_json::Value>,
     out: &'a Path,
+}
+
+/// The linker is no part of the target: where it lies on the host says nothing about what it makes.
+#[derive(Serialize)]
+struct JobTarget<'a> {
+    #[serde(flatten)]
+    target: &'a Target,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    linker: Option<[PathBuf; 1]>,
 }
 
 #[derive(Deserialize)]
@@ -218,9 +231,23 @@ impl Compiler {
         let status = child.wait().map_err(anyhow::Error::from)?;
         match outcome? {
             Some(error) => Err(error),
-            None if status.success() && job.is_cached() => Ok(()),
+            None if status.success() && job.is_cached() => self.check_libraries(job),
             None => Err(CompileError::Died { network: job.network.clone(), status: status.to_string(), log }),
         }
+    }
+
+    /// Whether the stage libraries start on the board they were made for.
+    fn check_libraries(&self, job: &Job) -> Result<(), CompileError> {
+        let (Some(kit), Some(network)) = (&self.kit, job.entry.network()) else { return Ok(()) };
+        for (first, end, boundary) in &job.stages {
+            let end = end.unwrap_or(network.units.len());
+            if let Some(stage) = job.entry.stage(*first, end, *boundary) {
+                let library = job.entry.stage_folder(*first, end, *boundary).join(&stage.library);
+                let binary = Binary::read(&library).map_err(anyhow::Error::from)?;
+                binary.check(kit.target()).map_err(anyhow::Error::from)?;
+            }
+        }
+        Ok(())
     }
 
     fn spawn(&self, job: &Job, log: &Path) -> Result<Child, anyhow::Error> {
@@ -239,7 +266,7 @@ impl Compiler {
         let file = JobFile {
             schema: 1,
             network,
-            target: &job.target,
+            target: JobTarget { target: &job.target, linker: self.kit.as_ref().map(|kit| [kit.linker()]) },
             stages: stages.collect(),
             out: &job.entry.folder,
         };

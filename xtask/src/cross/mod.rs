@@ -1,0 +1,261 @@
+//! Building for boards of another architecture or an older C library: an aarch64 runner on an x86 machine.
+//!
+//! Everything lies below `target/edgepipe/cross/`, in a folder a target: `runner`, `lib/` with TVM's libraries, and
+//! `cc`, which links for the target. The harness finds it there by the board's file.
+
+pub(crate) mod debian;
+pub(crate) mod emulation;
+mod libraries;
+mod rust_std;
+mod zig;
+
+use crate::python::Toolchain;
+use crate::workspace::Workspace;
+use crate::{cargo, python};
+use anyhow::{Context, Result, bail};
+use rust_std::RustStd;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a board wants built, as its file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Rust's name of it.
+    pub(crate) triple: String,
+    /// Version of the board's C library; `None`: whatever zig takes by default.
+    pub(crate) glibc: Option<String>,
+}
+
+/// What links and provides the standard library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// zig as linker, on this machine.
+    Zig,
+    /// The `cross` tool, in a container.
+    Cross,
+}
+
+/// What was built for a target.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    /// The folder, which the harness knows too.
+    pub(crate) folder: PathBuf,
+    /// The board's side, with TVM's libraries in `lib/` beside it.
+    pub(crate) runner: PathBuf,
+}
+
+impl Target {
+    /// The target of a board, as the harness reads it from the board's file; `None`: as for this machine.
+    pub(crate) fn of_board(workspace: &Workspace, harness: &Path, board: &str) -> Result<Option<Self>, u8> {
+        let output = Command::new(harness)
+            .arg("--root")
+            .arg(&workspace.root)
+            .args(["target", "--board", board])
+            .stderr(std::process::Stdio::inherit())
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {
+                Ok(Self::parse(&String::from_utf8_lossy(&output.stdout)))
+            }
+            Ok(output) => Err(output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(70)),
+            Err(error) => {
+                eprintln!("error: failed to start {}: {error}", harness.display());
+                Err(crate::BUG)
+            }
+        }
+    }
+
+    /// Reads `TRIPLE [GLIBC]`; an empty line is this machine.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let triple = words.next()?.to_owned();
+        Some(Self { triple, glibc: words.next().map(str::to_owned) })
+    }
+
+    /// As the folder and zig's users call it: `aarch64-unknown-linux-gnu.2.27`.
+    fn name(&self) -> String {
+        match &self.glibc {
+            Some(glibc) => format!("{}.{glibc}", self.triple),
+            None => self.triple.clone(),
+        }
+    }
+
+    /// The architecture, such as `aarch64`.
+    fn architecture(&self) -> &str {
+        self.triple.split('-').next().unwrap_or(&self.triple)
+    }
+}
+
+/// Builds the runner for `target` and lays beside it what it needs. Quick where nothing changed.
+pub(crate) fn build(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    target: &Target,
+    via: Via,
+) -> Result<Kit> {
+    let folder = workspace.cross().join(target.name());
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let tvm = libraries::ensure(workspace, toolchain, target)?;
+    let linker = zig::linker(workspace, toolchain, target, &folder)?;
+    let built = match via {
+        Via::Zig => build_with_zig(workspace, toolchain, target, &linker)?,
+        Via::Cross => build_with_cross(workspace, toolchain, target)?,
+    };
+    let runner = folder.join("runner");
+    replace(&built, &runner)?;
+    cargo::lay(&tvm, &folder)?;
+    Ok(Kit { folder, runner })
+}
+
+fn build_with_zig(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    target: &Target,
+    linker: &Path,
+) -> Result<PathBuf> {
+    let std = RustStd::provide(workspace, &target.triple)?;
+    // A folder of its own for each compiler: cargo would build everything again at every change between them.
+    let build = workspace.cross().join(format!("build-{}", std.name()));
+    let mut cargo = cargo::command(workspace, toolchain)?;
+    if let Some(compiler) = std.compiler() {
+        cargo.env("RUSTC", compiler).env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
+    }
+    let variable = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
+    cargo.env(variable, linker).env("CARGO_TARGET_DIR", &build);
+    run_cargo(cargo, target, &build)
+}
+
+fn build_with_cross(workspace: &Workspace, toolchain: &Toolchain, target: &Target) -> Result<PathBuf> {
+    let build = workspace.cross().join("build-cross");
+    let mut cross = cargo::command(workspace, toolchain)?;
+    let environment: Vec<_> =
+        cross.get_envs().map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned))).collect();
+    cross = Command::new("cross");
+    cross.current_dir(&workspace.root);
+    for (name, value) in environment {
+        match value {
+            Some(value) => cross.env(name, value),
+            None => cross.env_remove(name),
+        };
+    }
+    cross.env("CARGO_TARGET_DIR", &build);
+    // Cross.toml hands these to the container, whose tvm-ffi-config answers by them.
+    cross.env("EDGEPIPE_TVM_LIBRARIES", workspace.cross().join(&target.triple).join("tvm"));
+    run_cargo(cross, target, &build)
+}
+
+/// Runs cargo, or what takes its arguments, and returns the runner it made.
+fn run_cargo(mut cargo: Command, target: &Target, build: &Path) -> Result<PathBuf> {
+    let runner = build.join(&target.triple).join("release/runner");
+    let first = !runner.exists();
+    if first {
+        eprintln!("building the runner for {}", target.name());
+    }
+    let status = cargo
+        .args(["build", "--release", "--locked", "--package", "runner", "--target", &target.triple])
+        .args(if first { &[][..] } else { &["--quiet"] })
+        .status()
+        .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
+    if !status.success() {
+        bail!("failed to build the runner for {}: the reason stands above", target.name());
+    }
+    Ok(runner)
+}
+
+/// Puts a copy of `from` in the place of `to`, at once, where they differ.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let newer = |path: &Path| fs::metadata(path).ok().and_then(|data| Some((data.len(), data.modified().ok()?)));
+    if let (Some((length, made)), Some((kept, laid))) = (newer(from), newer(to))
+        && length == kept
+        && made <= laid
+    {
+        return Ok(());
+    }
+    let fresh = to.with_extension("new");
+    fs::copy(from, &fresh)
+        .and_then(|_| fs::rename(&fresh, to))
+        .with_context(|| format!("failed to copy {} to {}", from.display(), to.display()))
+}
+
+/// Writes a program text to `path`, at once, where it is another one.
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if fs::read_to_string(path).is_ok_and(|current| current == text) {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        drop(file);
+        fs::rename(&fresh, path)
+    };
+    write().with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// A path as one word of the shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// Has the harness check that the files run on the board; its exit code where they do not.
+pub(crate) fn check(workspace: &Workspace, harness: &Path, board: &str, kit: &Kit) -> Result<u8> {
+    let status = Command::new(harness)
+        .arg("--root")
+        .arg(&workspace.root)
+        .args(["inspect", "--board", board])
+        .arg(&kit.runner)
+        .args(["libtvm_ffi.so", "libtvm_runtime.so"].map(|name| kit.folder.join("lib").join(name)))
+        .status()
+        .with_context(|| format!("failed to start {}", harness.display()))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(crate::BUG))
+}
+
+/// The board that arguments of the harness name, by `--board NAME` or `--board=NAME`.
+pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
+    let mut boards = Vec::new();
+    let mut rest = arguments.iter().map(String::as_str);
+    while let Some(argument) = rest.next() {
+        if argument == "--board" {
+            boards.extend(rest.next());
+        } else if let Some(board) = argument.strip_prefix("--board=") {
+            boards.push(board);
+        }
+    }
+    boards
+}
+
+/// Makes what the zig way needs of Python packages, once.
+fn with_cross_packages(workspace: &Workspace) -> Result<()> {
+    python::ensure_with_cross(workspace).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Target, boards_of, quoted};
+    use std::path::Path;
+
+    #[test]
+    fn boards_are_found_in_both_spellings() {
+        let words = ["--trials", "3", "--board", "a", "--board=b c", "--board"].map(str::to_owned);
+        assert_eq!(boards_of(&words), ["a", "b c"]);
+    }
+
+    #[test]
+    fn targets_are_read_as_the_harness_prints_them() {
+        let target = Target::parse("aarch64-unknown-linux-gnu 2.27\n").unwrap();
+        assert_eq!(target.name(), "aarch64-unknown-linux-gnu.2.27");
+        assert_eq!(target.architecture(), "aarch64");
+        assert_eq!(Target::parse("x86_64-unknown-linux-gnu\n").unwrap().glibc, None);
+        assert_eq!(Target::parse("\n"), None);
+    }
+
+    #[test]
+    fn quotes_in_paths_stay_in_their_word() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}
