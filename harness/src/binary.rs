@@ -84,26 +84,30 @@ pub enum BinaryError {
         wanted: &'static str,
     },
     /// It needs a newer library than the board has.
-    #[error(
-        "failed to use {} on the board: its symbol {symbol} needs {library}_{needed}, and the board has {library}_{} \
-         at most ({reason}); build it for that version, or correct target.glibc in the board file",
-        path.display(),
-        limit
-    )]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// Who asks.
-        symbol: String,
-        /// `GLIBC` or `GLIBCXX`.
-        library: &'static str,
-        /// What it asks for.
-        needed: Version,
-        /// What is there.
-        limit: Version,
-        /// How that is known.
-        reason: String,
-    },
+    #[error(transparent)]
+    TooNew(Box<TooNew>),
+}
+
+/// A symbol that the board's library does not have.
+#[derive(Debug, Error)]
+#[error(
+    "failed to use {} on the board: its symbol {symbol} needs {library}_{needed}, and the board has {library}_{limit} \
+     at most ({reason}); build it for that version, or correct target.glibc in the board file",
+    path.display()
+)]
+pub struct TooNew {
+    /// The file.
+    pub path: PathBuf,
+    /// Who asks.
+    pub symbol: String,
+    /// `GLIBC` or `GLIBCXX`.
+    pub library: &'static str,
+    /// What it asks for.
+    pub needed: Version,
+    /// What is there.
+    pub limit: Version,
+    /// How that is known.
+    pub reason: String,
 }
 
 /// The C++ library that systems with a given C library have at least: the oldest long-lived release of a
@@ -134,10 +138,8 @@ impl Binary {
     /// # Errors
     /// Where it cannot be read or is no ELF file for 64 bits.
     pub fn read(path: &Path) -> Result<Self, BinaryError> {
-        let data =
-            fs::read(path).map_err(|error| BinaryError::Read { path: path.to_path_buf(), error })?;
-        let damaged =
-            |reason: String| BinaryError::Damaged { path: path.to_path_buf(), reason };
+        let data = fs::read(path).map_err(|error| BinaryError::Read { path: path.to_path_buf(), error })?;
+        let damaged = |reason: String| BinaryError::Damaged { path: path.to_path_buf(), reason };
         let file = ElfFile64::<Endianness>::parse(&*data).map_err(|error| damaged(error.to_string()))?;
         let (glibc, glibcxx) = needs(&file, &data).map_err(|error| damaged(error.to_string()))?;
         let machine = file.elf_header().e_machine(file.endian());
@@ -180,14 +182,14 @@ impl Binary {
         reason: String,
     ) -> Result<(), BinaryError> {
         match need {
-            Some(need) if need.version > *limit => Err(BinaryError::TooNew {
+            Some(need) if need.version > *limit => Err(BinaryError::TooNew(Box::new(TooNew {
                 path: self.path.clone(),
                 symbol: need.symbol.clone(),
                 library,
                 needed: need.version.clone(),
                 limit: limit.clone(),
                 reason,
-            }),
+            }))),
             _ => Ok(()),
         }
     }
@@ -195,7 +197,8 @@ impl Binary {
 
 impl fmt::Display for Binary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.path.file_name().map_or_else(|| self.path.display(), |name| Path::new(name).display());
+        let name =
+            self.path.file_name().map_or_else(|| self.path.display(), |name| Path::new(name).display());
         write!(out, "{name}: {}, {:.1} MB", self.machine, self.bytes as f64 / 1e6)?;
         for (library, need) in [("GLIBC", &self.glibc), ("GLIBCXX", &self.glibcxx)] {
             if let Some(need) = need {
@@ -220,7 +223,9 @@ fn needs(file: &File<'_>, data: &[u8]) -> object::read::Result<(Option<Need>, Op
         if !symbol.is_undefined(endian) {
             continue;
         }
-        let Some(version) = versions.version(versions.version_index(endian, index).index())? else { continue };
+        let Some(version) = versions.version(versions.version_index(endian, index).index())? else {
+            continue;
+        };
         let (Ok(version), Ok(name)) = (str::from_utf8(version.name()), symbols.symbol_name(endian, symbol))
         else {
             continue;
@@ -255,7 +260,8 @@ mod tests {
 
     #[test]
     fn the_c_plus_plus_library_is_that_of_the_same_age() {
-        let table = [("2.16", None), ("2.27", Some("3.4.25")), ("2.30", Some("3.4.25")), ("2.41", Some("3.4.33"))];
+        let table =
+            [("2.16", None), ("2.27", Some("3.4.25")), ("2.30", Some("3.4.25")), ("2.41", Some("3.4.33"))];
         for (glibc, glibcxx) in table {
             assert_eq!(glibcxx_of(&version(glibc)), glibcxx.map(version), "{glibc}");
         }

@@ -15,13 +15,13 @@ mod request;
 
 pub use machine::{Cpu, MachineState, Temperature};
 pub use measured::{
-    Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
+    Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
     Transferred, UnitSamples, WarmUp, Window,
 };
 pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
 pub use request::{
-    Binding, Call, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage, Tensor,
-    Transfer, Trial, WarmUpRule, Weights,
+    Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage,
+    Tensor, Transfer, Trial, WarmUpRule, Weights,
 };
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,8 @@ pub enum Event {
     Compared(Compared),
     /// Answer to [`Request::Idle`].
     Idled(Idled),
+    /// Answer to [`Request::Capture`].
+    Captured(Captured),
     /// Answer to [`Request::Trial`].
     Measured(Box<Measured>),
     /// A request failed; the runner goes on with the next.

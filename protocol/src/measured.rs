@@ -64,6 +64,16 @@ pub struct Compared {
     pub outputs: Vec<OutputDifference>,
 }
 
+/// Answer to a capture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Captured {
+    /// The request answered.
+    pub id: u64,
+    /// Frames whose inputs and outputs are written.
+    pub frames: u32,
+}
+
 /// How far an output lies from the reference, over all frames and elements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,6 +20,8 @@ pub enum Request {
     Idle(Idle),
     /// Run two schedules on the same frames and compare what comes out.
     Compare(Compare),
+    /// Run one schedule and write what goes in and what comes out to files.
+    Capture(Capture),
     /// Measure one schedule.
     Trial(Trial),
 }
@@ -87,6 +89,22 @@ pub struct Compare {
     pub candidate: Schedule,
     /// Frames to run; all distinct ones once.
     pub frames: Frames,
+}
+
+/// Run a schedule, unmeasured, and keep what goes in and what comes out, for comparison elsewhere. Files are named
+/// `FRAME-inputN.bin` and `FRAME-outputN.bin` and hold the elements in the board's byte order, N counting the
+/// schedule's inputs and outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    /// Number of this request.
+    pub id: u64,
+    /// What runs where.
+    pub schedule: Schedule,
+    /// Frames to run; all distinct ones once.
+    pub frames: Frames,
+    /// An existing folder on the board for the files.
+    pub folder: String,
 }
 
 /// Measure one schedule.

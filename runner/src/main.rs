@@ -5,6 +5,7 @@
 //! 71 the system refused something every process may do.
 
 mod affinity;
+mod capture;
 mod clock;
 mod compare;
 mod cpulist;

@@ -3,7 +3,7 @@
 use crate::engine::{self, Runtime, WeightsCache};
 use crate::failure::Failure;
 use crate::outlet::Outlet;
-use crate::{compare, idle, profile, state, transfer, trial};
+use crate::{capture, compare, idle, profile, state, transfer, trial};
 use protocol::{Event, Fault, Request};
 use std::io::{BufRead as _, Read as _};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -37,6 +37,7 @@ fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> E
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),
         Request::Idle(request) => (request.id, idle::idle(request).map(Event::Idled)),
         Request::Compare(request) => (request.id, compare::compare(request, cache).map(Event::Compared)),
+        Request::Capture(request) => (request.id, capture::capture(request, cache).map(Event::Captured)),
         Request::Trial(request) => {
             let announce = |phase| outlet.send(&Event::Phase { id: request.id, phase });
             let measured = trial::measure(request, cache, announce);

@@ -2,7 +2,7 @@
 
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{cargo, python};
+use crate::{cargo, emulated, python};
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::Instant;
@@ -33,6 +33,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     steps.run("cargo test, the whole bench included", tests)?;
     let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "--quiet"]);
     pytest.env("PYTHONPATH", workspace.root.join("compiler"));
+    match emulated::board(workspace, &toolchain)? {
+        Ok(board) => board.name_to(&mut pytest),
+        Err(why) => eprintln!("not checked: code for aarch64 on an emulated board: {why}"),
+    }
     steps.run("pytest", pytest)?;
     Ok(steps.summary())
 }

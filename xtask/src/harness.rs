@@ -1,13 +1,14 @@
 //! Starting the harness.
 
+use crate::cargo::Built;
+use crate::cross::{self, Target, Via};
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::cross::{self, Target, Via};
-use crate::{Bug, cargo, python};
+use crate::{BUG, Bug, Refused, cargo, python};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 /// Builds what is needed and becomes the harness: its exit code is ours, and Ctrl-C reaches it directly.
 pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Result<u8> {
@@ -15,12 +16,17 @@ pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Resul
     let built = cargo::build(workspace, &toolchain)?;
     if matches!(verb, "bench" | "plan") {
         for board in cross::boards_of(rest) {
-            if let Err(code) = build_for(workspace, &toolchain, &built, board, Via::Zig)? {
-                return Ok(code);
-            }
+            build_for(workspace, &toolchain, &built, board, Via::Zig)?;
         }
     }
-    let error = Command::new(&built.harness)
+    let error = command(workspace, &toolchain, &built).arg(verb).args(rest).exec();
+    Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
+}
+
+/// The harness, told where everything lies.
+fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Command {
+    let mut command = Command::new(&built.harness);
+    command
         .arg("--root")
         .arg(&workspace.root)
         .arg("--state")
@@ -28,30 +34,37 @@ pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Resul
         .arg("--python")
         .arg(&toolchain.python)
         .arg("--runner")
-        .arg(&built.runner)
-        .arg(verb)
-        .args(rest)
-        .exec();
-    Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
+        .arg(&built.runner);
+    command
 }
 
-/// Builds the runner that `board` needs where it is not this machine's, and checks it; the exit code where the
-/// board's file is wrong or what was built would not run there.
+/// Builds the runner that `board` needs where it is not this machine's, has the harness check that it and its
+/// libraries start there, and returns it.
 pub(crate) fn build_for(
     workspace: &Workspace,
     toolchain: &Toolchain,
-    built: &cargo::Built,
+    built: &Built,
     board: &str,
     via: Via,
-) -> Result<Result<PathBuf, u8>> {
-    let target = match Target::of_board(workspace, &built.harness, board) {
-        Ok(Some(target)) => target,
-        Ok(None) => return Ok(Ok(built.runner.clone())),
-        Err(code) => return Ok(Err(code)),
+) -> Result<PathBuf> {
+    let mut ask = command(workspace, toolchain, built);
+    let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
+    let Some(target) = Target::parse(&String::from_utf8_lossy(&told.stdout)) else {
+        return Ok(built.runner.clone());
     };
     let kit = cross::build(workspace, toolchain, &target, via)?;
-    match cross::check(workspace, &built.harness, board, &kit)? {
-        0 => Ok(Ok(kit.runner)),
-        code => Ok(Err(code)),
+    let mut inspect = command(workspace, toolchain, built);
+    inspect.args(["inspect", "--board", board]).arg(&kit.runner).args(&kit.libraries);
+    ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
+    Ok(kit.runner)
+}
+
+/// What the harness printed. Where it failed it has said why, and its exit code becomes ours.
+fn ended(output: std::io::Result<Output>) -> Result<Output> {
+    let output = output.context(Bug("failed to start the harness".to_owned()))?;
+    if output.status.success() {
+        return Ok(output);
     }
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG);
+    Err(Refused(code).into())
 }

@@ -6,7 +6,9 @@
 mod cargo;
 mod checks;
 mod cross;
+mod emulated;
 mod harness;
+mod kernels;
 mod python;
 mod tidy;
 mod workspace;
@@ -42,6 +44,9 @@ Work on edgepipe
   setup     put the private toolchain under target/ in place (every verb does it by itself)
   build     build harness and runner; with --board NAME the runner for that board too
             (--via zig|cross: how it is linked; default: zig)
+  emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
+            Runtime (takes long; options are handed to pytest, for example `-k resnet18`)
+  kernels   judge inner loops by LLVM's model of a processor (--mcpu cortex-a57, --network NAME, --output FILE)
   test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench
   tidy      the rules of ARCHITECTURE.md alone
 
@@ -55,6 +60,9 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            if let Some(Refused(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             eprintln!("error: {error:#}");
             ExitCode::from(if error.is::<Bug>() { BUG } else { USAGE })
         }
@@ -73,6 +81,18 @@ impl std::fmt::Display for Bug {
 
 impl std::error::Error for Bug {}
 
+/// The harness refused and has said why; the exit code is its own.
+#[derive(Debug)]
+struct Refused(u8);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "the harness ended with exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 fn run(arguments: &[String]) -> Result<u8> {
     let Some((verb, rest)) = arguments.split_first() else {
         eprint!("{HELP}");
@@ -90,6 +110,8 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(0)
         }),
         "build" => build(&workspace, rest),
+        "emulate" => emulated::run(&workspace, rest),
+        "kernels" => kernels::run(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
         "bench" | "plan" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
@@ -124,10 +146,8 @@ fn build(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     let built = cargo::build(workspace, &toolchain)?;
     eprintln!("built {} and {}", built.harness.display(), built.runner.display());
     for board in boards {
-        match harness::build_for(workspace, &toolchain, &built, board, via)? {
-            Ok(runner) => eprintln!("built {} for the board {board}", runner.display()),
-            Err(code) => return Ok(code),
-        }
+        let runner = harness::build_for(workspace, &toolchain, &built, board, via)?;
+        eprintln!("built {} for the board {board}", runner.display());
     }
     Ok(0)
 }

@@ -15,8 +15,14 @@ const RUNTIME: [&str; 2] = ["libtvm_ffi.so", "libtvm_runtime.so"];
 /// Named by the `tvm-ffi` crate when it links, and not needed by anything that is linked.
 const LINK_ONLY: &str = "libtvm_ffi_testing.so";
 /// Oldest first: pip takes a wheel for any of them.
-const MANYLINUX: [&str; 6] =
-    ["manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_27", "manylinux_2_28", "manylinux_2_34"];
+const MANYLINUX: [&str; 6] = [
+    "manylinux2014",
+    "manylinux_2_17",
+    "manylinux_2_24",
+    "manylinux_2_27",
+    "manylinux_2_28",
+    "manylinux_2_34",
+];
 
 /// The runtime libraries for `target`, downloaded once for each set of pins.
 pub(crate) fn ensure(workspace: &Workspace, toolchain: &Toolchain, target: &Target) -> Result<Vec<PathBuf>> {
@@ -35,8 +41,7 @@ pub(crate) fn ensure(workspace: &Workspace, toolchain: &Toolchain, target: &Targ
     }
     fs::create_dir_all(&fresh).with_context(|| format!("failed to create {}", fresh.display()))?;
     let requirements = fresh.join("pins");
-    fs::write(&requirements, &pins)
-        .with_context(|| format!("failed to write {}", requirements.display()))?;
+    fs::write(&requirements, &pins).with_context(|| format!("failed to write {}", requirements.display()))?;
     eprintln!("fetching TVM's libraries for {} (hash-checked)", target.architecture());
     let wheels = fresh.join("wheels");
     let mut pip = Command::new(&toolchain.python);
@@ -119,6 +124,9 @@ mod tests {
     fn pins_of_tvm_are_cut_out_with_their_hashes() {
         let lock = "# made by uv\napache-tvm==1 \\\n    --hash=a \\\n    --hash=b\napache-tvm-ffi==2 \\\n    --hash=c\n\
                     numpy==3 \\\n    --hash=d\n";
-        assert_eq!(pins(lock), "apache-tvm==1 \\\n    --hash=a \\\n    --hash=b\napache-tvm-ffi==2 \\\n    --hash=c\n");
+        assert_eq!(
+            pins(lock),
+            "apache-tvm==1 \\\n    --hash=a \\\n    --hash=b\napache-tvm-ffi==2 \\\n    --hash=c\n"
+        );
     }
 }

@@ -14,6 +14,7 @@ use crate::workspace::Workspace;
 use crate::{cargo, python};
 use anyhow::{Context, Result, bail};
 use rust_std::RustStd;
+pub(crate) use rust_std::{VARIABLE as STD_VARIABLE, is_private as has_std_or_choice};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
@@ -45,31 +46,13 @@ pub(crate) struct Kit {
     pub(crate) folder: PathBuf,
     /// The board's side, with TVM's libraries in `lib/` beside it.
     pub(crate) runner: PathBuf,
+    /// These libraries.
+    pub(crate) libraries: Vec<PathBuf>,
 }
 
 impl Target {
-    /// The target of a board, as the harness reads it from the board's file; `None`: as for this machine.
-    pub(crate) fn of_board(workspace: &Workspace, harness: &Path, board: &str) -> Result<Option<Self>, u8> {
-        let output = Command::new(harness)
-            .arg("--root")
-            .arg(&workspace.root)
-            .args(["target", "--board", board])
-            .stderr(std::process::Stdio::inherit())
-            .output();
-        match output {
-            Ok(output) if output.status.success() => {
-                Ok(Self::parse(&String::from_utf8_lossy(&output.stdout)))
-            }
-            Ok(output) => Err(output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(70)),
-            Err(error) => {
-                eprintln!("error: failed to start {}: {error}", harness.display());
-                Err(crate::BUG)
-            }
-        }
-    }
-
     /// Reads `TRIPLE [GLIBC]`; an empty line is this machine.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace();
         let triple = words.next()?.to_owned();
         Some(Self { triple, glibc: words.next().map(str::to_owned) })
@@ -90,12 +73,7 @@ impl Target {
 }
 
 /// Builds the runner for `target` and lays beside it what it needs. Quick where nothing changed.
-pub(crate) fn build(
-    workspace: &Workspace,
-    toolchain: &Toolchain,
-    target: &Target,
-    via: Via,
-) -> Result<Kit> {
+pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain, target: &Target, via: Via) -> Result<Kit> {
     let folder = workspace.cross().join(target.name());
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let tvm = libraries::ensure(workspace, toolchain, target)?;
@@ -107,7 +85,9 @@ pub(crate) fn build(
     let runner = folder.join("runner");
     replace(&built, &runner)?;
     cargo::lay(&tvm, &folder)?;
-    Ok(Kit { folder, runner })
+    let libraries =
+        tvm.iter().filter_map(|library| Some(folder.join("lib").join(library.file_name()?))).collect();
+    Ok(Kit { folder, runner, libraries })
 }
 
 fn build_with_zig(
@@ -167,7 +147,8 @@ fn run_cargo(mut cargo: Command, target: &Target, build: &Path) -> Result<PathBu
 
 /// Puts a copy of `from` in the place of `to`, at once, where they differ.
 fn replace(from: &Path, to: &Path) -> Result<()> {
-    let newer = |path: &Path| fs::metadata(path).ok().and_then(|data| Some((data.len(), data.modified().ok()?)));
+    let newer =
+        |path: &Path| fs::metadata(path).ok().and_then(|data| Some((data.len(), data.modified().ok()?)));
     if let (Some((length, made)), Some((kept, laid))) = (newer(from), newer(to))
         && length == kept
         && made <= laid
@@ -181,7 +162,7 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes a program text to `path`, at once, where it is another one.
-fn write_script(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_script(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if fs::read_to_string(path).is_ok_and(|current| current == text) {
         return Ok(());
@@ -198,21 +179,8 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 }
 
 /// A path as one word of the shell.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
-}
-
-/// Has the harness check that the files run on the board; its exit code where they do not.
-pub(crate) fn check(workspace: &Workspace, harness: &Path, board: &str, kit: &Kit) -> Result<u8> {
-    let status = Command::new(harness)
-        .arg("--root")
-        .arg(&workspace.root)
-        .args(["inspect", "--board", board])
-        .arg(&kit.runner)
-        .args(["libtvm_ffi.so", "libtvm_runtime.so"].map(|name| kit.folder.join("lib").join(name)))
-        .status()
-        .with_context(|| format!("failed to start {}", harness.display()))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(crate::BUG))
 }
 
 /// The board that arguments of the harness name, by `--board NAME` or `--board=NAME`.

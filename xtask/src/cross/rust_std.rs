@@ -3,7 +3,7 @@
 use super::{debian, quoted, write_script};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,7 @@ impl RustStd {
             Source::Installed => None,
             Source::Rustup => {
                 eprintln!("adding Rust's standard library for {triple}: rustup target add {triple}");
-                add_by_rustup("rustup".into(), triple)?;
+                add_by_rustup("rustup".as_ref(), triple)?;
                 None
             }
             Source::Debian => Some(from_debian(workspace, triple)?),
@@ -68,9 +68,8 @@ pub(crate) fn is_private(triple: &str) -> bool {
 /// What is asked for, else what is there, else rustup's.
 fn choose(asked: Option<&str>, installed: bool) -> Result<Source> {
     match asked {
-        None | Some("") => Ok(if installed { Source::Installed } else { Source::Rustup }),
+        None | Some("" | "rustup") => Ok(if installed { Source::Installed } else { Source::Rustup }),
         Some("installed") => Ok(Source::Installed),
-        Some("rustup") => Ok(if installed { Source::Installed } else { Source::Rustup }),
         Some("debian") => Ok(Source::Debian),
         Some(other) => bail!(
             "failed to choose Rust's standard library: {VARIABLE} is {other:?}; it is one of installed, rustup, debian"
@@ -93,19 +92,19 @@ fn has_std(folder: &Path) -> bool {
         entries.any(|entry| {
             entry.is_ok_and(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                name.starts_with("libstd-") && name.ends_with(".rlib")
+                name.starts_with("libstd-") && Path::new(&name).extension() == Some("rlib".as_ref())
             })
         })
     })
 }
 
 /// `rustup target add`, for the toolchain that cargo runs in.
-fn add_by_rustup(program: OsString, triple: &str) -> Result<()> {
+fn add_by_rustup(program: &OsStr, triple: &str) -> Result<()> {
     let advice = format!(
         "or take Debian's compiler by {VARIABLE}=debian (on Debian and what descends from it), or install the \
          standard library for {triple} in the way of your distribution"
     );
-    let status = match Command::new(&program).args(["target", "add", triple]).status() {
+    let status = match Command::new(program).args(["target", "add", triple]).status() {
         Ok(status) => status,
         Err(error) => bail!(
             "failed to start {}: {error}; install rustup (https://rustup.rs), {advice}",
@@ -200,13 +199,13 @@ mod tests {
         let said = folder.join("said");
         fs::write(&program, format!("#!/bin/sh\necho \"$@\" > '{}'\n", said.display())).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        add_by_rustup(program.into(), "aarch64-unknown-linux-gnu").unwrap();
+        add_by_rustup(program.as_os_str(), "aarch64-unknown-linux-gnu").unwrap();
         assert_eq!(fs::read_to_string(said).unwrap(), "target add aarch64-unknown-linux-gnu\n");
 
-        let missing = folder.join("no-rustup").into_os_string();
-        let message = add_by_rustup(missing, "t").unwrap_err().to_string();
+        let missing = folder.join("no-rustup");
+        let message = add_by_rustup(missing.as_os_str(), "t").unwrap_err().to_string();
         assert!(message.contains("EDGEPIPE_RUST_STD=debian"), "{message}");
-        let message = add_by_rustup("false".into(), "t").unwrap_err().to_string();
+        let message = add_by_rustup("false".as_ref(), "t").unwrap_err().to_string();
         assert!(message.contains("failed to add the target t"), "{message}");
     }
 

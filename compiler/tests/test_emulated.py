@@ -1,0 +1,96 @@
+"""Code for the Cortex-A57, run on an emulated one, gives what ONNX Runtime gives on this machine.
+
+Needs the runner and the linker for aarch64 (``EDGEPIPE_KIT``) and an emulator
+(``EDGEPIPE_EMULATOR``), which ``cargo xtask test`` names where the machine can have them.
+``cargo xtask emulate`` runs everything, the whole zoo included.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import emulated
+import models
+import models_combined
+import models_operators
+from edgepipe_compiler import zoo
+
+pytestmark = pytest.mark.skipif(
+    not emulated.is_there(), reason="no emulated board was named; cargo xtask emulate does"
+)
+OPERATORS = {**models_operators.MODELS, **models_combined.MODELS, **models.ALL}
+# One of each kind of kernel for the tests of every day; the others take minutes together.
+USUAL = ("residual", "branches", "depthwise", "squeeze_excite", "shuffle")
+SMALL_ZOO = ("tiny", "mobilenet_v1_025_128")
+ALL = "EDGEPIPE_EMULATED_ALL" in os.environ
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[emulated.Runner]:
+    started = emulated.Runner()
+    yield started
+    started.close()
+
+
+def check(runner: emulated.Runner, source: dict[str, str], model: Path, folder: Path) -> None:
+    """Compiles, runs, and compares every output, relative to its largest element."""
+    import onnxruntime
+
+    cpus = runner.cpus()[:1]
+    feeds, given = runner.outputs(emulated.compile_whole(source, folder), folder, cpus)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    names = [item.name for item in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, feeds), strict=True))
+    assert set(given) == set(expected)
+    for name, array in expected.items():
+        assert given[name].shape == array.shape
+        assert np.isfinite(given[name]).all()
+        worst = np.abs(given[name] - array).max() / max(np.abs(array).max(), 1e-30)
+        assert worst < TOLERANCE, f"{name}: {worst:.1e} off"
+        print(f"{name}: {worst:.1e} off")
+
+
+@pytest.mark.parametrize("name", OPERATORS if ALL else USUAL)
+def test_operators(name: str, runner: emulated.Runner, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(OPERATORS[name](), path)
+    check(runner, {"onnx": str(path)}, path, tmp_path)
+
+
+@pytest.mark.parametrize("name", zoo.names() if ALL else SMALL_ZOO)
+def test_zoo(name: str, runner: emulated.Runner, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(zoo.build(name), path)
+    check(runner, {"zoo": name}, path, tmp_path)
+
+
+def test_the_runner_is_the_boards(runner: emulated.Runner) -> None:
+    assert runner.hello["runner"]
+    assert runner.ask("state")["state"]["arch"] == "aarch64"
+
+
+def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> None:
+    """Warm-up and window of a small network, measured by the runner as on a board."""
+    stage = emulated.compile_whole({"zoo": "tiny"}, tmp_path)
+    measured = runner.ask(
+        "trial",
+        schedule=emulated.schedule(stage, runner.cpus()[:1]),
+        frames={"seed": 1, "distinct": 2},
+        queue_depth=2,
+        isolate=None,
+        warm_up={"min_frames": 2, "min_ns": 0, "max_ns": 20_000_000_000},
+        measure={"min_frames": 5, "min_ns": 0, "max_ns": 60_000_000_000, "max_frames": 5},
+        timeline_frames=0,
+    )
+    completed = measured["window"]["completed_ns"]
+    assert len(completed) == 5 and completed == sorted(completed)
+    assert measured["before"]["arch"] == "aarch64"

@@ -1,0 +1,236 @@
+"""Judges kernels by the model that LLVM has of a processor: ``llvm-mca`` on their inner loops.
+
+    python judge_kernels.py --mca PROGRAM --mcpu cortex-a57 [--network NAME ...]
+
+prints a table in Markdown: multiply-adds a cycle of the innermost loop of each convolution and
+depthwise kernel, against the peak. The model knows dispatch, units and latencies; it has every load hit
+the first cache level, so what it says is a bound for the loop, not a time of the kernel. The peak is
+asked of the same model: independent multiply-adds on whole vectors and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import inner_loops
+
+GOAL = 0.75
+NETWORKS = ("resnet18", "mobilenet_v1", "mobilenet_v2", "squeezenet1_1", "inception_v3",
+            "efficientnet_b0")  # fmt: skip
+RULES = ("convolution", "first_convolution", "depthwise")
+TRIPLE = "aarch64-unknown-linux-gnu"
+_CYCLES = re.compile(r"^Total Cycles:\s+(\d+)", re.MULTILINE)
+TURNS = 200
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A kernel: where it comes from, its share of the network's multiply-adds, its loop by the model."""
+
+    network: str
+    unit: str
+    kind: str
+    macs: int
+    loop: inner_loops.Loop
+    cycles: float
+
+    @property
+    def rate(self) -> float:
+        """Multiply-adds of the loop in a cycle."""
+        return self.loop.multiply_adds / self.cycles
+
+
+class Model:
+    """``llvm-mca`` for one processor."""
+
+    def __init__(self, program: str, mcpu: str) -> None:
+        self.command = [program, f"-mtriple={TRIPLE}", f"-mcpu={mcpu}", f"-iterations={TURNS}",
+                        "-instruction-info=false", "-resource-pressure=false"]  # fmt: skip
+        self.mcpu = mcpu
+
+    def cycles(self, instructions: tuple[str, ...]) -> float:
+        """Cycles of one turn when many follow each other."""
+        # A branch ends the loop; its target means nothing to the model.
+        text = "\n".join(re.sub(r"\.L\w+", "0", line) for line in instructions) + "\n"
+        result = subprocess.run(
+            self.command, input=text, capture_output=True, text=True, check=False
+        )
+        found = _CYCLES.search(result.stdout)
+        if result.returncode != 0 or not found:
+            sys.exit(f"failed to judge a loop with {self.command[0]}: {result.stderr.strip()}")
+        return int(found[1]) / TURNS
+
+    def peak(self) -> float:
+        """Multiply-adds of whole vectors in a cycle, as many as the registers let be under way."""
+        loop = tuple(f"fmla v{place}.4s, v30.4s, v31.4s" for place in range(24))
+        return 4 * len(loop) / self.cycles(loop)
+
+    def version(self) -> str:
+        """LLVM's version."""
+        told = subprocess.run(
+            [self.command[0], "--version"], capture_output=True, text=True, check=True
+        )
+        found = re.search(r"LLVM version (\S+)", told.stdout)
+        return found[1] if found else "unknown"
+
+
+def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
+    """Unit, kind, multiply-adds and assembly of every distinct kernel of a network."""
+    import tvm
+
+    from edgepipe_compiler import importer, lowering, manifest, units
+    from edgepipe_compiler.kernels import TargetDescription
+    from edgepipe_compiler.weights import WeightsFile
+
+    target = TargetDescription("aarch64", mcpu, "neon", TRIPLE, 1, 32 << 10, 2 << 20)
+    graph = importer.from_zoo(network, network)
+    formed = units.form(graph)
+    described = manifest.network(graph, formed, {"zoo": network})["units"]
+    kinds = [_kind(graph, unit) for unit in formed]
+    with tempfile.TemporaryDirectory() as folder, WeightsFile(Path(folder) / "w") as weights:
+        lowered = lowering.lower(graph, formed, target, weights, lambda done, total: None)
+    compiled_for = tvm.target.Target(target.tvm_target())
+    macs: dict[str, int] = {}
+    first: dict[str, int] = {}
+    for place, unit in enumerate(lowered.units):
+        if unit.rule in RULES:
+            name = unit.steps[-1].function
+            first.setdefault(name, place)
+            macs[name] = macs.get(name, 0) + described[place]["macs"]
+
+    def assembly(name: str) -> str:
+        function = lowered.functions.by_name[name].with_attr("global_symbol", name)
+        module = tvm.tirx.build(tvm.IRModule({name: function}), compiled_for)
+        return _text(module)
+
+    with ThreadPoolExecutor(2) as pool:
+        for name, text in zip(macs, pool.map(assembly, macs), strict=True):
+            place = first[name]
+            yield formed[place].name, kinds[place], macs[name], text
+
+
+def _text(module: object) -> str:
+    parts = [module, *getattr(module, "imports", [])]
+    for part in parts:
+        try:
+            text = part.inspect_source("asm")
+        except (RuntimeError, ValueError):
+            continue
+        if "\n" in text:
+            return text
+    raise RuntimeError("the compiled kernel shows no assembly")
+
+
+def _kind(graph: object, unit: object) -> str:
+    conv = next((node for node in unit.nodes if node.op == "Conv"), None)
+    if conv is None:
+        return ""
+    shape = graph.constants[conv.inputs[1]].shape
+    source, group = graph.tensor(conv.inputs[0]).shape, conv.attributes.get("group", 1)
+    strides = conv.attributes.get("strides", [1, 1])
+    result = graph.tensor(conv.outputs[0]).shape
+    window = f"{shape[2]}x{shape[3]}"
+    name = (
+        "depthwise" if group == source[1] and group > 1 else "first" if source[1] == 3 else "packed"
+    )
+    stride = "" if max(strides) == 1 else f" stride {max(strides)}"
+    size = f"{source[1]}→{shape[0]}" if name != "depthwise" else f"{source[1]}"
+    return f"{name} {window}{stride}, {size}, {result[2]}×{result[3]}"
+
+
+def judge(networks: list[str], model: Model) -> list[Judged]:
+    """All kernels of the networks, the ones with most multiply-adds first."""
+    judged = []
+    for network in networks:
+        print(f"{network} …", file=sys.stderr, flush=True)
+        for unit, kind, macs, text in kernels_of(network, model.mcpu):
+            loop = inner_loops.busiest(text)
+            if loop is None:
+                sys.exit(f"failed to find a loop with multiply-adds in {network} {unit}")
+            judged.append(Judged(network, unit, kind, macs, loop, model.cycles(loop.instructions)))
+    return judged
+
+
+def table(judged: list[Judged], peak: float, model: Model, command: str) -> str:
+    """The table, with how it was made above it."""
+    lines = [
+        f"# Inner loops on {model.mcpu}, by LLVM's model",
+        "",
+        f"Made by `{command}` with llvm-mca of LLVM {model.version()}. No {model.mcpu} was at "
+        "hand: this is what a model of it says of the generated code, with every load in the first "
+        "cache level.",
+        "",
+        f"Peak: {peak:.2f} multiply-adds a cycle, asked of the same model by independent `fmla` on "
+        f"128-bit vectors and nothing else. Goal: {GOAL:.0%} of it in the innermost loop with the "
+        "most multiply-adds, its loads, stores, activation and address arithmetic included.",
+        "",
+        "| kernels | kernels judged | at goal | least | mean, weighted by multiply-adds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    groups: dict[str, list[Judged]] = {}
+    for item in judged:
+        groups.setdefault(_group(item.kind), []).append(item)
+    for name, items in sorted(groups.items()):
+        shares = [item.rate / peak for item in items]
+        # What the loops take together, as time adds up.
+        weight = sum(item.macs for item in items)
+        mean = weight / sum(item.macs / (item.rate / peak) for item in items)
+        met = sum(share >= GOAL for share in shares)
+        lines.append(f"| {name} | {len(items)} | {met} | {min(shares):.0%} | {mean:.0%} |")
+    lines += [
+        "",
+        "| network | unit | kernel | million multiply-adds | a turn | cycles a turn | a cycle | of peak |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for item in judged:
+        share = item.rate / peak
+        mark = "" if share >= GOAL else " ✗"
+        lines.append(
+            f"| {item.network} | {item.unit} | {item.kind} | {item.macs / 1e6:.1f} "
+            f"| {item.loop.multiply_adds} | {item.cycles:.1f} | {item.rate:.2f} | {share:.0%}{mark} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _group(kind: str) -> str:
+    name, window = kind.split(",")[0].split(" ", 1)
+    if name == "depthwise":
+        return f"{name} {window}"
+    if name == "first":
+        return "first convolution"
+    if window.startswith("1x1"):
+        return f"packed {window}"
+    return "packed strided" if "stride" in window else "packed windows"
+
+
+def main() -> None:
+    """Reads the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mca", required=True, help="llvm-mca")
+    parser.add_argument("--mcpu", default="cortex-a57", help="processor, in LLVM's words")
+    parser.add_argument("--network", action="append", help="of the zoo; default: six of them")
+    parser.add_argument("--show", metavar="UNIT", help="print the loop of this unit instead")
+    options = parser.parse_args()
+    networks = options.network or list(NETWORKS)
+    model = Model(options.mca, options.mcpu)
+    judged = judge(networks, model)
+    if options.show:
+        for item in judged:
+            if item.unit == options.show:
+                print("\n".join(item.loop.instructions))
+        return
+    named = "".join(f" --network {name}" for name in options.network or [])
+    command = f"cargo xtask kernels --mcpu {options.mcpu}{named}"
+    print(table(judged, model.peak(), model, command), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+//! Code for a board's processor on an emulated one: the runner, and what the compiler makes for it.
+
+use crate::cross::{self, Target, Via, debian, emulation};
+use crate::python::{self, Toolchain};
+use crate::workspace::Workspace;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What the emulated board needs: that of a Jetson TX2 with `JetPack` 4.6.
+const TRIPLE: &str = "aarch64-unknown-linux-gnu";
+const GLIBC: &str = "2.27";
+
+/// An emulated Cortex-A57 with the runner built for it.
+pub(crate) struct Board {
+    kit: PathBuf,
+    emulator: PathBuf,
+}
+
+impl Board {
+    /// Names the board to the tests, by the variables that compiler/tests/emulated.py reads.
+    pub(crate) fn name_to(&self, tests: &mut Command) {
+        tests.env("EDGEPIPE_KIT", &self.kit).env("EDGEPIPE_EMULATOR", &self.emulator);
+    }
+}
+
+/// The board, or why this machine has none without changes that nobody asked for: Debian's packages are needed for
+/// the emulator, and a standard library of Rust for aarch64.
+pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Result<Board, String>> {
+    if let Some(missing) = debian::missing() {
+        return Ok(Err(missing));
+    }
+    if !cross::has_std_or_choice(TRIPLE) {
+        return Ok(Err(format!(
+            "Rust's standard library for {TRIPLE} is not installed; `rustup target add {TRIPLE}` installs it, \
+             {}=debian takes Debian's instead, unpacked privately",
+            cross::STD_VARIABLE
+        )));
+    }
+    make(workspace, toolchain).map(Ok)
+}
+
+fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
+    let target = Target { triple: TRIPLE.to_owned(), glibc: Some(GLIBC.to_owned()) };
+    let kit = cross::build(workspace, toolchain, &target, Via::Zig)?.folder;
+    Ok(Board { kit, emulator: emulation::emulator(workspace)? })
+}
+
+/// Runs everything on the emulated board. `rest` goes to pytest.
+pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
+    let toolchain = python::ensure_with_checks(workspace)?;
+    let board = make(workspace, &toolchain)?;
+    let mut pytest = Command::new(&toolchain.python);
+    pytest
+        .args(["-m", "pytest", "compiler/tests/test_emulated.py", "-v", "--durations=20"])
+        .args(rest)
+        .current_dir(&workspace.root)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", workspace.root.join("compiler"))
+        .env("EDGEPIPE_EMULATED_ALL", "1");
+    board.name_to(&mut pytest);
+    let status = pytest.status().context("failed to start pytest")?;
+    match status.code() {
+        Some(0) => Ok(0),
+        Some(4 | 5) => bail!("failed to find the tests asked for: pytest's reason stands above"),
+        _ => Ok(1),
+    }
+}
