@@ -54,8 +54,6 @@ pub enum Verb {
     Baseline(Baseline),
     /// Hold a run against a baseline; fails where something became worse.
     Check(Check),
-    /// The configured boards, and the processors found on them.
-    Boards,
     /// Print what a board's file says is to be built: triple and C library; nothing where that is this machine.
     #[command(hide = true)]
     Target {
@@ -72,6 +70,8 @@ pub enum Verb {
         /// Programs and libraries.
         files: Vec<PathBuf>,
     },
+    /// The configured boards: whether they are free, and the processors found on them.
+    Boards(Boards),
 }
 
 /// What to measure, and where.
@@ -261,6 +261,17 @@ impl Check {
             set: self.set.clone(),
         })
     }
+}
+
+/// Options of `boards`.
+#[derive(Debug, Args)]
+pub struct Boards {
+    /// These boards only; it is an error where one cannot be reached.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// End whatever holds this board, and tell who it was.
+    #[arg(long, value_name = "NAME", conflicts_with = "names")]
+    pub break_lock: Option<String>,
 }
 
 /// Formats of the report.

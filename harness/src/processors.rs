@@ -3,12 +3,11 @@
 use crate::boards;
 use crate::compiler::Target;
 use crate::config::{self, ProcessorUnit, Processors};
-use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use domain::ProcessorName;
 use protocol::{Binding, MachineState};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::path::Path;
 
 /// A named set of CPUs and what is compiled for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,14 +89,8 @@ fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &Ma
     Ok(())
 }
 
-/// This machine as a board, in words.
-///
-/// # Errors
-/// Where the runner does not start.
-pub fn describe(board: &config::Board, runner: &Path) -> Outcome<String> {
-    let interrupt = crate::interrupt::Interrupt::default();
-    let mut link = crate::campaign::Link::new(runner.to_path_buf(), interrupt);
-    let machine = link.state().ending(Exit::Board)?;
+/// A board's machine and processors, in words.
+pub fn describe(board: &config::Board, machine: &MachineState) -> String {
     let mut text = String::new();
     let model = machine.cpu_model.as_deref().or(machine.model.as_deref()).unwrap_or("unknown processor");
     // Writing to a String cannot fail.
@@ -108,7 +101,7 @@ pub fn describe(board: &config::Board, runner: &Path) -> Outcome<String> {
         machine.memory_bytes >> 20,
         machine.kernel
     );
-    match resolve(board, &machine) {
+    match resolve(board, machine) {
         Ok(processors) => {
             for processor in processors {
                 let target = &processor.target;
@@ -123,7 +116,5 @@ pub fn describe(board: &config::Board, runner: &Path) -> Outcome<String> {
             let _ = writeln!(text, "  {failure}");
         }
     }
-    let state = if crate::boards::BoardLock::local(&board.name).is_ok() { "free" } else { "in use" };
-    let _ = writeln!(text, "  {state}");
-    Ok(text)
+    text
 }

@@ -2,15 +2,15 @@
 
 use protocol::{Event, Fault, Hello, Request};
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+use crate::boards::process::{Ending, Process};
+use crate::boards::{RemoteError, SILENCE, ssh};
 use crate::interrupt::Interrupt;
 
 /// Time a runner has to say hello.
@@ -33,13 +33,10 @@ pub enum SessionError {
     },
     /// It speaks another version.
     #[error(
-        "failed to talk to the runner {}: it speaks protocol {found}, this harness {}; build it again by `cargo xtask build`",
-        path.display(),
+        "failed to talk to the runner: it speaks protocol {found}, this harness {}; build it again by `cargo xtask build`",
         protocol::VERSION
     )]
     Version {
-        /// The program.
-        path: PathBuf,
         /// Its version.
         found: u32,
     },
@@ -63,6 +60,17 @@ pub enum SessionError {
         /// Its last words.
         log: String,
     },
+    /// The link to it is lost.
+    #[error("failed to {during}: {reason}")]
+    Lost {
+        /// What it was doing.
+        during: String,
+        /// Why.
+        reason: String,
+    },
+    /// The board cannot be had any longer.
+    #[error(transparent)]
+    Board(RemoteError),
     /// It printed something else than an event.
     #[error("failed to understand the runner during {during}: it printed {printed:?} and was ended{log}")]
     Garbage {
@@ -97,40 +105,46 @@ impl SessionError {
         }
     }
 
+    /// Whether the same request may succeed once the board is reached again.
+    pub fn is_lost_link(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
     /// Whether the runner is gone and a new one is needed.
     pub fn ends_session(&self) -> bool {
         !matches!(self, Self::Refused { .. })
     }
 }
 
+impl From<RemoteError> for SessionError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Interrupted => Self::Interrupted,
+            error => Self::Board(error),
+        }
+    }
+}
+
 /// A running runner.
 #[derive(Debug)]
 pub struct Session {
-    child: Child,
-    stdin: Option<ChildStdin>,
+    process: Process,
+    heard: Instant,
     lines: Receiver<std::io::Result<Vec<u8>>>,
     log: Arc<Mutex<VecDeque<String>>>,
-    next_id: u64,
     /// What it said of itself.
     pub hello: Hello,
 }
 
 impl Session {
-    /// Starts a runner on this machine and waits for its hello.
+    /// Waits for the hello of a runner that was started.
     ///
     /// # Errors
-    /// Where it does not start, or speaks another version.
-    pub fn start(runner: &Path) -> Result<Self, SessionError> {
-        let mut child = Command::new(runner)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C is the harness' to handle; the end of stdin ends the runner.
-            .process_group(0)
-            .spawn()
-            .map_err(|reason| SessionError::Start { path: runner.to_path_buf(), reason })?;
+    /// Where it gives none, or speaks another version.
+    pub fn new(mut process: Process) -> Result<Self, SessionError> {
+        let is_remote = process.is_remote();
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = child.stderr.take() {
+        if let Some(stderr) = process.take_stderr() {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -144,9 +158,13 @@ impl Session {
             });
         }
         let (sender, lines) = std::sync::mpsc::sync_channel(64);
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = process.take_stdout() {
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stdout);
+                // Where the script never began, how it ended tells more.
+                if is_remote && ssh::skip_noise(&mut reader).is_err() {
+                    return;
+                }
                 loop {
                     let mut line = Vec::new();
                     let result = std::io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line);
@@ -157,25 +175,20 @@ impl Session {
                 }
             });
         }
-        let stdin = child.stdin.take();
         let hello = Hello { protocol: 0, runner: String::new(), pid: 0 };
-        let mut session = Self { child, stdin, lines, log, next_id: 1, hello };
+        let mut session = Self { process, heard: Instant::now(), lines, log, hello };
         match session.receive("its start", Instant::now() + HELLO, HELLO, None)? {
-            Event::Hello(hello) if hello.protocol == protocol::VERSION => session.hello = hello,
+            Event::Hello(hello) if hello.protocol == protocol::VERSION => {
+                session.process.set_pid(hello.pid);
+                session.hello = hello;
+            }
             Event::Hello(hello) => {
                 session.end();
-                return Err(SessionError::Version { path: runner.to_path_buf(), found: hello.protocol });
+                return Err(SessionError::Version { found: hello.protocol });
             }
             other => return Err(session.garbage("its start", format!("{other:?}").as_bytes())),
         }
         Ok(session)
-    }
-
-    /// A fresh request number.
-    pub fn id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        id
     }
 
     /// Sends a request and waits for its answer. `during` completes "failed to …" and names the request.
@@ -194,13 +207,14 @@ impl Session {
             Err(error) => return Err(self.garbage(during, error.to_string().as_bytes())),
         };
         line.push(b'\n');
-        let sent = self.stdin.as_mut().map(|stdin| stdin.write_all(&line).and_then(|()| stdin.flush()));
-        if !matches!(sent, Some(Ok(()))) {
+        if self.process.write(&line).is_err() {
             return Err(self.died(during));
         }
         let deadline = Instant::now() + patience;
+        self.heard = Instant::now();
         loop {
             match self.receive(during, deadline, patience, Some(interrupt))? {
+                Event::Heartbeat {} => {}
                 Event::Phase { phase, .. } => tracing::debug!("{during}: {phase:?}"),
                 Event::Failed { fault, message, .. } => {
                     return Err(SessionError::Refused { during: during.to_owned(), fault, message });
@@ -221,6 +235,7 @@ impl Session {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left.min(Duration::from_millis(50))) {
                 Ok(Ok(line)) => {
+                    self.heard = Instant::now();
                     return match serde_json::from_slice(&line) {
                         Ok(event) => Ok(event),
                         Err(_) => Err(self.garbage(during, &line)),
@@ -237,24 +252,37 @@ impl Session {
                     let log = self.last_words();
                     return Err(SessionError::Hung { during: during.to_owned(), after: patience, log });
                 }
+                // Heartbeats come every few seconds, whatever the runner works at.
+                Err(RecvTimeoutError::Timeout)
+                    if self.process.is_remote() && self.heard.elapsed() > SILENCE =>
+                {
+                    self.end();
+                    let reason = format!(
+                        "neither the runner nor the link gave a sign of life for {} s{}",
+                        SILENCE.as_secs(),
+                        self.last_words()
+                    );
+                    return Err(SessionError::Lost { during: during.to_owned(), reason });
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
     fn died(&mut self, during: &str) -> SessionError {
-        self.stdin = None;
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let status = loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => break Some(status),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Ok(None) | Err(_) => break None,
-            }
-        };
-        self.end();
-        let ending = status.map_or_else(|| "closed its output".to_owned(), describe);
-        SessionError::Died { ending, during: during.to_owned(), log: self.last_words() }
+        self.process.close_stdin();
+        let ending = self.process.wait(Duration::from_secs(2));
+        if ending.is_none() {
+            self.end();
+        }
+        match ending {
+            Some(Ending::Lost(reason)) => SessionError::Lost { during: during.to_owned(), reason },
+            ending => SessionError::Died {
+                ending: ending.map_or_else(|| "closed its output".to_owned(), |ending| ending.describe()),
+                during: during.to_owned(),
+                log: self.last_words(),
+            },
+        }
     }
 
     fn garbage(&mut self, during: &str, line: &[u8]) -> SessionError {
@@ -275,31 +303,15 @@ impl Session {
 
     /// Ends the runner: end of input first, then by force.
     pub fn end(&mut self) {
-        self.stdin = None;
-        let deadline = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < deadline {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        self.process.close_stdin();
+        if self.process.wait(Duration::from_millis(500)).is_none() {
+            self.process.kill();
         }
-        // It is ours and did not heed the end of its input; a failure to kill means it is gone.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(9)) => "was killed (signal 9; out of memory, perhaps)".to_owned(),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
-        (None, None) => "ended".to_owned(),
     }
 }

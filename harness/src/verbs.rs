@@ -1,9 +1,10 @@
 //! The verbs.
 
 use crate::binary::Binary;
+use crate::boards::inspection;
 use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
-use crate::config::{self, Connect, Kind, Loaded};
+use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::gate::Baseline;
 use crate::gating;
@@ -44,9 +45,9 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         }
         Verb::Baseline(cli::Baseline::Save(options)) => gating::save(&paths, options),
         Verb::Check(options) => check(&paths, options),
-        Verb::Boards => boards(&paths),
         Verb::Target { board } => target(&paths, board),
         Verb::Inspect { board, files } => inspect(&paths, board, files),
+        Verb::Boards(options) => inspection::boards(&paths, options),
     }
 }
 
@@ -236,34 +237,6 @@ fn list(store: &Store) -> Outcome<Exit> {
         // Writing to a String cannot fail.
         let _ =
             writeln!(text, "{id}  {:<11}  {} on {}", run.status.to_string(), start.experiment, start.board);
-    }
-    print(&text)?;
-    Ok(Exit::Fine)
-}
-
-fn boards(paths: &Paths) -> Outcome<Exit> {
-    let mut names = config::names(&paths.root, Kind::Board);
-    if !names.iter().any(|name| name == "local") {
-        names.insert(0, "local".to_owned());
-    }
-    let mut text = String::new();
-    for name in names {
-        let board = match config::load_board(&paths.root, &name) {
-            Ok(board) => board,
-            Err(faults) => {
-                let _ = writeln!(text, "{name}: {faults}");
-                continue;
-            }
-        };
-        match &board.connect {
-            Connect::Ssh { host, .. } => {
-                let _ = writeln!(text, "{name}: over SSH at {host}; not driven by this version");
-            }
-            Connect::Local => {
-                let described = crate::processors::describe(&board, &paths.runner)?;
-                let _ = writeln!(text, "{name}: this machine\n{described}");
-            }
-        }
     }
     print(&text)?;
     Ok(Exit::Fine)

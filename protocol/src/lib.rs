@@ -27,7 +27,7 @@ pub use request::{
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.
@@ -47,6 +47,9 @@ pub struct Hello {
 pub enum Event {
     /// The first line.
     Hello(Hello),
+    /// Answer to an empty line, which keeps a link alive and shows that it is. Over a network one goes each way every
+    /// few seconds, also inside a measured window.
+    Heartbeat {},
     /// A phase of a job has begun. Never sent inside a measured window.
     Phase {
         /// The request at work.

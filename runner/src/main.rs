@@ -1,7 +1,10 @@
 //! The board's side of the benchmark: loads stage libraries, runs them as the harness asks, and reports what it
 //! saw. Speaks the protocol on standard input and output; its log goes to standard error.
 //!
-//! Exit codes: 0 standard input has ended, 2 wrong arguments, 69 TVM's runtime library cannot be loaded,
+//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock, `holder` tells who has
+//! it, `break` ends the holder.
+//!
+//! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 somebody else holds the lock, 69 TVM's runtime library cannot be loaded,
 //! 71 the system refused something every process may do.
 
 mod affinity;
@@ -17,6 +20,8 @@ mod flow;
 mod frames;
 mod hindrance;
 mod idle;
+mod lease;
+mod lock;
 mod meters;
 mod outlet;
 mod packet;
@@ -34,10 +39,14 @@ mod wiring;
 
 use outlet::Outlet;
 use protocol::{Event, Hello};
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Wrong arguments.
 const USAGE: u8 = 2;
+/// Somebody else holds the lock.
+const BUSY: u8 = 3;
 /// `EX_UNAVAILABLE`: a library the runner needs is missing.
 const UNAVAILABLE: u8 = 69;
 /// `EX_OSERR`: the system refused.
@@ -46,19 +55,82 @@ const SYSTEM: u8 = 71;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
-    match std::env::args_os().nth(1) {
-        None => run(),
-        Some(argument) if argument == "--version" => {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
+    match words.as_slice() {
+        [] => run(None),
+        ["--lease", seconds] => match lease(seconds) {
+            Some(patience) => run(Some(patience)),
+            None => usage(),
+        },
+        ["hold", holder, "--lease", seconds] => match lease(seconds) {
+            Some(patience) => hold(holder, patience),
+            None => usage(),
+        },
+        ["holder"] => tell(lock::holder()),
+        ["break"] => tell(lock::break_open()),
+        ["--version"] => {
             print_version();
             ExitCode::SUCCESS
         }
-        Some(argument) => {
-            eprintln!(
-                "failed to read the arguments: {} is unknown; usage: runner [--version]",
-                argument.display()
-            );
-            ExitCode::from(USAGE)
+        _ => usage(),
+    }
+}
+
+fn lease(seconds: &str) -> Option<Duration> {
+    seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(Duration::from_secs)
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "failed to read the arguments; usage: runner [--lease SECONDS] | runner hold HOLDER --lease SECONDS | \
+         runner holder | runner break | runner --version"
+    );
+    ExitCode::from(USAGE)
+}
+
+/// Holds the board's lock until standard input ends or falls silent.
+#[expect(clippy::print_stdout, reason = "this is no protocol, but a word or two for the harness")]
+fn hold(holder: &str, patience: Duration) -> ExitCode {
+    let _held = match lock::take(holder) {
+        Ok(held) => held,
+        Err(Ok(busy)) => {
+            println!("{}", describe(&busy));
+            return ExitCode::from(BUSY);
         }
+        Err(Err(error)) => {
+            eprintln!("{error}");
+            return ExitCode::from(SYSTEM);
+        }
+    };
+    println!("held");
+    let lease = lease::Lease::default();
+    lease.watch(patience);
+    let mut buffer = [0; 64];
+    while matches!(rustix::io::read(rustix::stdio::stdin(), &mut buffer), Ok(count) if count > 0) {
+        lease.renew();
+    }
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "this is no protocol, but a word or two for the harness")]
+fn tell(holder: Result<lock::Holder, String>) -> ExitCode {
+    match holder {
+        Ok(holder) => {
+            println!("{}", describe(&holder));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(SYSTEM)
+        }
+    }
+}
+
+fn describe(holder: &lock::Holder) -> String {
+    match holder {
+        lock::Holder::Nobody => "free".to_owned(),
+        lock::Holder::Somebody { text, .. } => format!("by {text}"),
     }
 }
 
@@ -67,7 +139,7 @@ fn print_version() {
     println!("runner {VERSION} (protocol {})", protocol::VERSION);
 }
 
-fn run() -> ExitCode {
+fn run(patience: Option<Duration>) -> ExitCode {
     let runtime = match engine::Runtime::load() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -87,6 +159,6 @@ fn run() -> ExitCode {
         runner: VERSION.to_owned(),
         pid: std::process::id(),
     }));
-    serve::serve(&mut outlet, &runtime);
+    serve::serve(&mut outlet, &runtime, patience);
     ExitCode::from(SYSTEM)
 }

@@ -5,11 +5,13 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdout, stderr, stdout};
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The real standard output. Descriptor 1 leads to standard error from then on, because libraries print.
-#[derive(Debug)]
+/// Shared by the thread that answers requests and the one that answers heartbeats.
+#[derive(Debug, Clone)]
 pub(crate) struct Outlet {
-    stream: File,
+    stream: Arc<Mutex<File>>,
 }
 
 impl Outlet {
@@ -17,7 +19,7 @@ impl Outlet {
     pub(crate) fn take() -> std::io::Result<Self> {
         let stream = fcntl_dupfd_cloexec(stdout(), 3)?;
         dup2_stdout(stderr())?;
-        Ok(Self { stream: File::from(stream) })
+        Ok(Self { stream: Arc::new(Mutex::new(File::from(stream))) })
     }
 
     /// Sends an event as a line, in one piece. Without a reader there is nobody to work for: the process ends.
@@ -30,7 +32,7 @@ impl Outlet {
             }
         };
         line.push(b'\n');
-        if let Err(error) = self.stream.write_all(&line) {
+        if let Err(error) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line) {
             eprintln!("failed to send an event: {error}; ending");
             crate::engine::exit_at_once(0);
         }

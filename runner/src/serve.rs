@@ -2,20 +2,23 @@
 
 use crate::engine::{self, Runtime, WeightsCache};
 use crate::failure::Failure;
+use crate::lease::Lease;
 use crate::outlet::Outlet;
 use crate::{capture, compare, idle, profile, state, transfer, trial};
 use protocol::{Event, Fault, Request};
 use std::io::{BufRead as _, Read as _};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 /// Longest request. A large network's list of weights takes about 100 kB.
 const LONGEST_LINE: u64 = 64 << 20;
 
 /// Answers requests. Returns only where standard input cannot be read at all; its end ends the process, also in
 /// the middle of a trial.
-pub(crate) fn serve(outlet: &mut Outlet, _runtime: &Runtime) {
+/// With `patience`, so does a silence of that length.
+pub(crate) fn serve(outlet: &mut Outlet, _runtime: &Runtime, patience: Option<Duration>) {
     let mut cache = WeightsCache::default();
-    let lines = read_lines();
+    let lines = read_lines(outlet.clone(), patience);
     while let Ok(line) = lines.recv() {
         let event = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => answer(&request, &mut cache, outlet),
@@ -49,15 +52,28 @@ fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> E
 
 /// Reads lines on a thread of its own. It ends the whole process when standard input ends, so that a harness
 /// that is gone never leaves a busy board behind.
-fn read_lines() -> Receiver<Vec<u8>> {
+///
+/// An empty line is a heartbeat and is answered at once, also in the middle of a trial.
+fn read_lines(mut outlet: Outlet, patience: Option<Duration>) -> Receiver<Vec<u8>> {
     let (sender, lines) = sync_channel(16);
+    let lease = Lease::default();
+    if let Some(patience) = patience {
+        lease.watch(patience);
+    }
     let reader = move || {
         let mut input = std::io::stdin().lock();
         loop {
             let mut line = Vec::new();
             match input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
                 Ok(0) => engine::exit_at_once(0),
-                Ok(_) => drop(sender.send(line)),
+                Ok(_) => {
+                    lease.renew();
+                    if line.trim_ascii().is_empty() {
+                        outlet.send(&Event::Heartbeat {});
+                    } else {
+                        drop(sender.send(line));
+                    }
+                }
                 Err(error) => {
                     eprintln!("failed to read standard input: {error}; ending");
                     engine::exit_at_once(0);

@@ -41,6 +41,16 @@ pub(crate) fn command(workspace: &Workspace, toolchain: &Toolchain) -> Result<Co
     Ok(cargo)
 }
 
+/// Arguments that let the harness' SSH library build OpenSSL itself where its headers are not installed.
+pub(crate) fn openssl_features() -> &'static [&'static str] {
+    let found = Command::new("pkg-config").args(["--exists", "openssl"]).status();
+    if found.is_ok_and(|status| status.success()) || std::env::var_os("OPENSSL_DIR").is_some() {
+        &[]
+    } else {
+        &["--features", "harness/vendored-openssl"]
+    }
+}
+
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
     let folder = workspace.target.join("release");
@@ -49,6 +59,7 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Buil
     let first = !(built.harness.exists() && built.runner.exists());
     let status = command(workspace, toolchain)?
         .args(["build", "--release", "--locked", "--package", "harness", "--package", "runner"])
+        .args(openssl_features())
         .args(if first { &[][..] } else { &["--quiet"] })
         .status()
         .context("failed to start cargo")?;

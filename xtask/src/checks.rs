@@ -2,7 +2,7 @@
 
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{cargo, emulated, python};
+use crate::{cargo, emulated, openssh, python};
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::Instant;
@@ -11,9 +11,13 @@ use std::time::Instant;
 pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     let toolchain = python::ensure_with_checks(workspace)?;
     let mut steps = Steps { failed: Vec::new(), passed: 0 };
+    openssh::ensure(workspace);
     let rust = |arguments: &[&str]| -> Result<Command> {
         let mut command = cargo::command(workspace, &toolchain)?;
-        command.args(arguments).env("EDGEPIPE_PYTHON", &toolchain.python);
+        let (verb, rest) = arguments.split_at(1.min(arguments.len()));
+        let builds = verb.first().is_some_and(|verb| *verb != "fmt");
+        command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
+        command.env("EDGEPIPE_PYTHON", &toolchain.python);
         Ok(command)
     };
     steps.run("rustfmt", rust(&["fmt", "--all", "--check"])?)?;

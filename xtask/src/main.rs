@@ -9,6 +9,7 @@ mod cross;
 mod emulated;
 mod harness;
 mod kernels;
+mod openssh;
 mod python;
 mod tidy;
 mod workspace;
@@ -38,7 +39,7 @@ Measure
   baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
   check     hold a run against a baseline; fails where something became worse
             (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
-  boards    the configured boards and the processors found on them
+  boards    the configured boards: reachable, free, and the processors on them ([NAME], --break-lock NAME)
 
 Work on edgepipe
   setup     put the private toolchain under target/ in place (every verb does it by itself)

@@ -59,21 +59,32 @@ impl BoardLock {
                 let mut holder = String::new();
                 // What cannot be read is not known; the board is busy all the same.
                 let _ = file.read_to_string(&mut holder);
-                let holder =
-                    if holder.trim().is_empty() { "another process" } else { holder.trim() }.to_owned();
+                let first = holder.lines().next().unwrap_or("").trim();
+                let holder = if first.is_empty() { "another process" } else { first }.to_owned();
                 return Err(LockError::Busy { board: board.to_owned(), holder });
             }
             Err(TryLockError::Error(reason)) => return Err(failed(reason)),
         }
         // Another user of the machine must be able to take it next; the umask may have narrowed the mode.
         let _ = file.set_permissions(std::fs::Permissions::from_mode(0o666));
-        let command: Vec<String> = std::env::args().skip(1).collect();
-        let verb = command.iter().find(|word| ["bench", "plan", "boards"].contains(&word.as_str()));
-        let line = format!("process {} ({})", std::process::id(), verb.map_or("edgepipe", String::as_str));
+        // The runner reads the same file, where somebody reaches this machine over SSH.
+        let line = format!("{}\npid {}\n", holder(), std::process::id());
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         file.write_all(line.as_bytes()).map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+/// This process in words: for whoever finds the board taken.
+pub fn holder() -> String {
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let verb = command.iter().find(|word| ["bench", "plan", "boards"].contains(&word.as_str()));
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let since = crate::store::Date::from_unix_ns(crate::store::unix_ns()).to_minutes();
+    let verb = verb.map_or("edgepipe", String::as_str);
+    format!("process {} ({verb}) of {user} on {host}, since {since}", std::process::id())
 }
 
 #[cfg(test)]

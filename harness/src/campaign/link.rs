@@ -1,30 +1,34 @@
 //! The campaign's line to the board: a runner that is started again when it is gone.
 
+use crate::boards::Board;
 use crate::interrupt::Interrupt;
 use crate::session::{Session, SessionError};
 use protocol::{Event, MachineState, Request};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time given to answers that need no measuring.
 const PROMPT: Duration = Duration::from_secs(30);
 
+/// Links that may be lost over one request before it is given up.
+const LOST_LINKS: u32 = 3;
+
 /// A runner, or the means to start one.
 #[derive(Debug)]
 pub struct Link {
-    runner: PathBuf,
+    board: Board,
     interrupt: Interrupt,
     session: Option<Session>,
+    next_id: u64,
 }
 
 impl Link {
     /// Nothing is started yet.
-    pub fn new(runner: PathBuf, interrupt: Interrupt) -> Self {
-        Self { runner, interrupt, session: None }
+    pub fn new(board: Board, interrupt: Interrupt) -> Self {
+        Self { board, interrupt, session: None, next_id: 1 }
     }
 
     /// Sends the request that `make` builds for a fresh number, and waits for its answer. `during` completes
-    /// "failed to …".
+    /// "failed to …". Where the link is lost, it is sent once more over a new one.
     ///
     /// # Errors
     /// As [`Session::request`]; the next call starts a new runner where this one is gone.
@@ -32,16 +36,37 @@ impl Link {
         &mut self,
         during: &str,
         patience: Duration,
-        make: impl FnOnce(u64) -> Request,
+        make: impl Fn(u64) -> Request,
+    ) -> Result<Event, SessionError> {
+        for _ in 1..LOST_LINKS {
+            match self.request_once(during, patience, &make) {
+                Err(error) if error.is_lost_link() => eprintln!("  warning  {error}; it is done again"),
+                answer => return answer,
+            }
+        }
+        self.request_once(during, patience, &make)
+    }
+
+    /// As [`Link::request`], but what a lost link cuts off is not done again.
+    ///
+    /// # Errors
+    /// As [`Link::request`].
+    pub fn request_once(
+        &mut self,
+        during: &str,
+        patience: Duration,
+        make: impl Fn(u64) -> Request,
     ) -> Result<Event, SessionError> {
         if self.interrupt.is_set() {
             return Err(SessionError::Interrupted);
         }
+        let mut request = make(self.next_id);
+        self.next_id += 1;
+        self.board.place(&mut request)?;
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session::start(&self.runner)?,
+            None => Session::new(self.board.start()?)?,
         };
-        let request = make(session.id());
         let answer = session.request(&request, during, patience, &self.interrupt);
         if !answer.as_ref().is_err_and(SessionError::ends_session) {
             self.session = Some(session);

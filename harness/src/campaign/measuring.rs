@@ -3,7 +3,7 @@
 use super::before::Before;
 use super::order::{self, Slot};
 use super::trials::{self, Ready};
-use super::{Campaign, PlannedNetwork, store_failure};
+use super::{Campaign, PlannedNetwork, session_failure, store_failure};
 use crate::config::Experiment;
 use crate::exit::Outcome;
 use crate::progress::Progress;
@@ -127,8 +127,10 @@ impl Campaign {
             self.cool_down(experiment);
             let begun_unix_ns = unix_ns();
             let outcome = trials::measure(&mut self.link, experiment, name, ready, meter.as_ref());
-            if matches!(outcome, Err(SessionError::Interrupted)) {
-                return Ok(Err(Interrupted));
+            match outcome {
+                Err(SessionError::Interrupted) => return Ok(Err(Interrupted)),
+                Err(error @ SessionError::Board(_)) => return Err(session_failure(error)),
+                _ => {}
             }
             // Kept before it is told: what the user has seen is never lost.
             let (said, warning) = match &outcome {
@@ -140,7 +142,8 @@ impl Campaign {
                     (rate, None)
                 }
                 Err(error) => {
-                    *failures += 1;
+                    // A lost link says nothing about the schedule.
+                    *failures += u32::from(!error.is_lost_link());
                     tally.failed += 1;
                     ("failed".to_owned(), Some(error.to_string()))
                 }

@@ -15,7 +15,8 @@ pub use before::Before;
 pub use link::Link;
 pub use plan::{Planned, Plans};
 
-use crate::boards::BoardLock;
+use crate::boards::kit::Kit;
+use crate::boards::{self, Board, BoardLock, Remote};
 use crate::compiler::{Cache, Compiler};
 use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
@@ -41,12 +42,38 @@ pub struct Paths {
     pub state: PathBuf,
     /// The private Python.
     pub python: PathBuf,
-    /// The runner.
+    /// The runner for this machine.
     pub runner: PathBuf,
     /// The results database.
     pub database: PathBuf,
     /// Folder of the journals that belong to it.
     pub runs: PathBuf,
+}
+
+impl Paths {
+    /// The runner that was built for a board, else this machine's own where it is of the same kind.
+    ///
+    /// # Errors
+    /// Where none was.
+    pub fn runner_for(&self, board: &config::Board) -> Outcome<PathBuf> {
+        let Some(target) = &board.target else { return Ok(self.runner.clone()) };
+        let (triple, runner) = (target.triple.text(), Kit::of(&self.state, target).runner());
+        if runner.is_file() {
+            return Ok(runner);
+        }
+        if target.triple.architecture() == std::env::consts::ARCH {
+            return Ok(self.runner.clone());
+        }
+        Err(Failure::new(
+            Exit::Board,
+            format!(
+                "failed to find a runner for the board {} ({triple}) at {}; `cargo xtask build --board {}` makes it",
+                board.name,
+                runner.display(),
+                board.name
+            ),
+        ))
+    }
 }
 
 /// How a campaign ended.
@@ -70,7 +97,8 @@ pub struct Campaign {
     workshop: Workshop,
     processors: Vec<Processor>,
     machine: protocol::MachineState,
-    _lock: BoardLock,
+    // Of this machine; that of another one is held by a program there.
+    _lock: Option<BoardLock>,
 }
 
 /// A network with its schedules.
@@ -107,16 +135,6 @@ impl Campaign {
     /// Where the board is busy or lacks what the configuration asks for.
     pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
         let board = &loaded.board;
-        if let Connect::Ssh { host, .. } = &board.connect {
-            return Err(Failure::new(
-                Exit::Board,
-                format!(
-                    "failed to reach the board {} ({host}): this version drives this machine only, boards over SSH \
-                     come next; use `--board local`",
-                    board.name
-                ),
-            ));
-        }
         if board.state != config::State::default() {
             return Err(Failure::new(
                 Exit::Board,
@@ -127,8 +145,18 @@ impl Campaign {
                 ),
             ));
         }
-        let lock = BoardLock::local(&board.name).ending(Exit::Board)?;
-        let mut link = Link::new(paths.runner.clone(), interrupt.clone());
+        let (lock, reached) = match board.connect {
+            Connect::Local => {
+                let lock = BoardLock::local(&board.name).ending(Exit::Board)?;
+                (Some(lock), Board::Local { runner: paths.runner.clone() })
+            }
+            Connect::Ssh { .. } => {
+                let runner = paths.runner_for(board)?;
+                let remote = Remote::open(board, &runner, Some(boards::holder()), &interrupt);
+                (None, Board::Remote(Box::new(remote.ending(Exit::Board)?)))
+            }
+        };
+        let mut link = Link::new(reached, interrupt.clone());
         let machine = link.state().map_err(session_failure)?;
         let processors = processors::resolve(board, &machine)?;
         let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
@@ -138,7 +166,12 @@ impl Campaign {
             python: paths.python.clone(),
             root: paths.root.clone(),
             logs: paths.state.join("logs"),
-            kit: None,
+            kit: board
+                .target
+                .as_ref()
+                .filter(|_| board.connect != Connect::Local)
+                .map(|target| Kit::of(&paths.state, target))
+                .filter(|kit| kit.runner().is_file()),
         };
         let workshop = Workshop { cache, compiler, interrupt: interrupt.clone() };
         Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, _lock: lock })
@@ -270,6 +303,7 @@ impl Campaign {
             let label = candidate.planned.schedule.label();
             match trials::compare(&mut self.link, &self.loaded.experiment, name, &baseline, candidate) {
                 Err(SessionError::Interrupted) => return Ok(None),
+                Err(error @ SessionError::Board(_)) => return Err(session_failure(error)),
                 Err(error) => {
                     // Its trials will tell; they fail for the same reason and are recorded with it.
                     eprintln!("warning: {error}");
@@ -329,7 +363,10 @@ pub fn store_failure(error: StoreError) -> Failure {
 
 fn session_failure(error: SessionError) -> Failure {
     let exit = match &error {
-        SessionError::Start { .. } | SessionError::Version { .. } => Exit::Board,
+        SessionError::Start { .. }
+        | SessionError::Version { .. }
+        | SessionError::Lost { .. }
+        | SessionError::Board(_) => Exit::Board,
         _ => Exit::Trial,
     };
     Failure { exit, error: error.into() }

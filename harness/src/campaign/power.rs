@@ -20,9 +20,9 @@ impl Campaign {
         eprintln!("reading idle power for {} s", IDLE.as_secs());
         let during = format!("read the power meter of the board {}", self.loaded.board.name);
         let duration_ns = u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX);
-        let answer = self
-            .link
-            .request(&during, IDLE + PATIENCE, |id| Request::Idle(protocol::Idle { id, meter, duration_ns }));
+        let answer = self.link.request(&during, IDLE + PATIENCE, |id| {
+            Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns })
+        });
         match answer {
             Ok(Event::Idled(idled)) => Ok(Some(idled)),
             Ok(other) => Err(session_failure(self.link.unexpected(&during, &other))),

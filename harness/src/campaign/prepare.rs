@@ -226,9 +226,9 @@ pub(super) fn profile(
     let event = link.request(&during, rule.max + LOADING, |id| {
         Request::Profile(protocol::Profile {
             id,
-            values,
-            stage,
-            calls,
+            values: values.clone(),
+            stage: stage.clone(),
+            calls: calls.clone(),
             frames: frames(experiment),
             warm_up_frames: rule.warm_up_frames,
             min_frames: rule.min_frames,
@@ -275,7 +275,7 @@ pub(super) fn company(
     let event = link.request(&during, rule.max * 2 + LOADING, |id| {
         Request::Trial(protocol::Trial {
             id,
-            schedule,
+            schedule: schedule.clone(),
             frames: frames(experiment),
             queue_depth: experiment.queue_depth,
             isolate: None,

@@ -93,7 +93,7 @@ pub(super) fn measure(
     let isolate = experiment.isolate.as_ref();
     let alone = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
     let patience = LOADING + alone + experiment.warm_up.max + experiment.measure.max;
-    let event = link.request(&during, patience, |id| {
+    let event = link.request_once(&during, patience, |id| {
         Request::Trial(protocol::Trial {
             id,
             schedule: ready.wire.clone(),

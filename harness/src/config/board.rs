@@ -49,6 +49,8 @@ pub enum Connect {
         identity: Option<String>,
         /// Host to go through.
         jump: Option<String>,
+        /// Seconds in which it must be reached again once it is lost.
+        reconnect_seconds: Option<u32>,
     },
 }
 
@@ -164,6 +166,7 @@ pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Boar
                 port: ssh.port,
                 identity: ssh.identity.map(|text| text.0),
                 jump: ssh.jump.map(|text| text.0),
+                reconnect_seconds: ssh.reconnect_seconds,
             },
         },
         target: raw
@@ -266,13 +269,16 @@ impl From<&Board> for raw::Board {
             name: raw::Name(board.name.clone()),
             connect: match &board.connect {
                 Connect::Local => raw::Connect::Local,
-                Connect::Ssh { host, user, port, identity, jump } => raw::Connect::Ssh(raw::Ssh {
-                    host: text(host),
-                    user: user.as_ref().map(text),
-                    port: *port,
-                    identity: identity.as_ref().map(text),
-                    jump: jump.as_ref().map(text),
-                }),
+                Connect::Ssh { host, user, port, identity, jump, reconnect_seconds } => {
+                    raw::Connect::Ssh(raw::Ssh {
+                        host: text(host),
+                        user: user.as_ref().map(text),
+                        port: *port,
+                        identity: identity.as_ref().map(text),
+                        jump: jump.as_ref().map(text),
+                        reconnect_seconds: *reconnect_seconds,
+                    })
+                }
             },
             target: board.target.as_ref().map(|target| raw::Target {
                 triple: target.triple,

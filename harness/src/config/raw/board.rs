@@ -55,6 +55,10 @@ pub(in crate::config) struct Ssh {
     /// Host to go through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::config) jump: Option<Text>,
+    /// Seconds in which a board that was lost must be reached again, or the run ends; left out: 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 86_400))]
+    pub(in crate::config) reconnect_seconds: Option<u32>,
 }
 
 /// What the board's binaries are built for.

@@ -89,7 +89,7 @@ fn the_zoo_is_listed_once_each() {
 #[test]
 fn the_jetson_of_the_example_is_understood() {
     let board = load_board(&root(), "tx2-lab").unwrap_or_else(|faults| panic!("{faults}"));
-    let Connect::Ssh { host, user, port, identity, jump } = &board.connect else { panic!("{board:?}") };
+    let Connect::Ssh { host, user, port, identity, jump, .. } = &board.connect else { panic!("{board:?}") };
     assert_eq!((host.as_str(), user.as_deref(), *port), ("tx2.lab", Some("nvidia"), None));
     assert_eq!((identity.as_deref(), jump.as_deref()), (Some("~/.ssh/id_ed25519"), Some("gateway")));
     let target = board.target.expect("it has a target");

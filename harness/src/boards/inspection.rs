@@ -1,0 +1,94 @@
+//! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
+
+use super::{Board, BoardLock, Remote};
+use crate::campaign::{Link, Paths};
+use crate::cli;
+use crate::config::{self, Connect, Kind};
+use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::{processors, verbs};
+use std::fmt::Write as _;
+
+/// Shows the boards, or breaks a lock.
+///
+/// # Errors
+/// Where a board that was named cannot be shown, or a lock cannot be broken.
+pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
+    if let Some(name) = &options.break_lock {
+        return break_lock(paths, name);
+    }
+    let mut names = options.names.clone();
+    if names.is_empty() {
+        names = config::names(&paths.root, Kind::Board);
+        if !names.iter().any(|name| name == "local") {
+            names.insert(0, "local".to_owned());
+        }
+    }
+    let mut exit = Exit::Fine;
+    for name in names {
+        let text = match (config::load_board(&paths.root, &name), options.names.is_empty()) {
+            (Err(faults), true) => format!("{name}: {faults}\n"),
+            (Err(faults), false) => return Err(faults).ending(Exit::Usage),
+            (Ok(board), _) => match show(paths, &board) {
+                Ok(text) => text,
+                Err(failure) => {
+                    exit = Exit::Board;
+                    format!("{name}: {failure}\n")
+                }
+            },
+        };
+        verbs::print(&text)?;
+    }
+    // A board that is off is a fact, and an error only for who asked for this one.
+    Ok(if options.names.is_empty() { Exit::Fine } else { exit })
+}
+
+fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
+    let interrupt = Interrupt::default();
+    let (place, state, reached) = match &board.connect {
+        Connect::Local => {
+            let state = match BoardLock::local(&board.name) {
+                Ok(_) => "free".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            ("this machine".to_owned(), state, Board::Local { runner: paths.runner.clone() })
+        }
+        Connect::Ssh { host, .. } => {
+            let runner = paths.runner_for(board)?;
+            let mut remote = Remote::open(board, &runner, None, &interrupt).ending(Exit::Board)?;
+            let state = match remote.holder().ending(Exit::Board)? {
+                holder if holder == "free" => holder,
+                holder => format!("in use {holder}"),
+            };
+            (format!("over SSH at {host}"), state, Board::Remote(Box::new(remote)))
+        }
+    };
+    let machine = Link::new(reached, interrupt).state().ending(Exit::Board)?;
+    let mut text = format!("{}: {place}\n", board.name);
+    let described = processors::describe(board, &machine);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{described}  {state}");
+    Ok(text)
+}
+
+fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    if board.connect == Connect::Local {
+        let error =
+            BoardLock::local(name).err().map_or_else(|| "it is free".to_owned(), |error| error.to_string());
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to break the lock of {name}: locks of this machine go with their process; {error}"
+            ),
+        ));
+    }
+    let runner = paths.runner_for(&board)?;
+    let mut remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
+    let text = match remote.break_lock().ending(Exit::Board)? {
+        holder if holder == "free" => format!("{name}: nobody had it\n"),
+        holder => format!("{name}: was held {holder}; its lock is broken\n"),
+    };
+    verbs::print(&text)?;
+    Ok(Exit::Fine)
+}

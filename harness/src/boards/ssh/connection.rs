@@ -1,0 +1,300 @@
+//! A connection: programs on a host, several at a time, and ways through it to others.
+
+use super::error::SshError;
+use super::login::{self, shut};
+use super::pump::{self, Ends, Opened, Purpose, Wish, pipe, unblock};
+use super::script::{self, MARK};
+use super::settings::Hop;
+use crate::boards::process::{End, Ending};
+use crate::interrupt::Interrupt;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Longest a channel may take to open, as the asker sees it.
+const OPENING: Duration = Duration::from_secs(30);
+/// What a login shell may print before the script begins.
+const MOST_NOISE: usize = 1 << 20;
+
+/// A session with its pump.
+#[derive(Debug)]
+pub struct Connection {
+    host: String,
+    wishes: Option<Sender<Wish>>,
+    wake: OwnedFd,
+    socket: OwnedFd,
+    end: Arc<End>,
+    // Carries this one; dropped after it.
+    _through: Option<Box<Connection>>,
+}
+
+/// What a program said, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output from the script's beginning on.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+impl Connection {
+    /// Connects to the last of these hosts, through those before it.
+    ///
+    /// # Errors
+    /// Where one is out of reach, not to be trusted, or does not let us in.
+    pub fn open(route: &[Hop]) -> Result<Self, SshError> {
+        let mut through: Option<Box<Self>> = None;
+        for hop in route {
+            let socket = login::connect(hop, through.as_deref())?;
+            through = Some(Box::new(Self::log_in(hop, socket, through)?));
+        }
+        through.map(|last| *last).ok_or_else(|| SshError::Connect {
+            host: "the board".to_owned(),
+            reason: "there is no host to connect to".to_owned(),
+        })
+    }
+
+    fn log_in(hop: &Hop, socket: OwnedFd, through: Option<Box<Self>>) -> Result<Self, SshError> {
+        let host = hop.text();
+        let failed = |error: Errno| SshError::Connect { host: host.clone(), reason: error.to_string() };
+        let handle = rustix::io::fcntl_dupfd_cloexec(&socket, 3).map_err(failed)?;
+        let polled = rustix::io::fcntl_dupfd_cloexec(&socket, 3).map_err(failed)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+        let woken = rustix::io::fcntl_dupfd_cloexec(&wake, 3).map_err(failed)?;
+        let session = login::log_in(hop, socket)?;
+        let (sender, wishes) = channel();
+        let end = Arc::new(End::default());
+        let (name, ended) = (host.clone(), Arc::clone(&end));
+        let pump = std::thread::Builder::new().name("ssh".to_owned()).spawn(move || {
+            let reason = pump::run(&session, &polled, &woken, &wishes, &name);
+            shut(&polled);
+            ended.set(Ending::Lost(reason));
+        });
+        pump.map_err(|error| SshError::Connect { host: host.clone(), reason: error.to_string() })?;
+        Ok(Self { host, wishes: Some(sender), wake, socket: handle, end, _through: through })
+    }
+
+    /// The host, for messages.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Why it is lost, if it is.
+    pub fn lost(&self) -> Option<SshError> {
+        match self.end.get()? {
+            Ending::Lost(reason) => Some(SshError::Lost { host: self.host.clone(), reason }),
+            _ => None,
+        }
+    }
+
+    /// Starts a script by `/bin/sh`; its standard input is what is written after it. What the login shell prints
+    /// before is not yet taken off: see [`skip_noise`].
+    ///
+    /// # Errors
+    /// Where the board refuses, or the link is lost.
+    pub fn start(&self, what: &str, script: &str, heartbeat: Option<Duration>) -> Result<Opened, SshError> {
+        let failed = |error: std::io::Error| self.failed(what, error.to_string());
+        let (input, stdin) = pipe().map_err(|error| failed(error.into()))?;
+        let (stdout, output) = pipe().map_err(|error| failed(error.into()))?;
+        let (stderr, errors) = pipe().map_err(|error| failed(error.into()))?;
+        for fd in [&input, &output, &errors] {
+            unblock(fd.as_fd()).map_err(|error| failed(error.into()))?;
+        }
+        let ends = Ends { input, output, errors: Some(errors) };
+        let end = self.wish(what, Purpose::Run(script::ENTRY.to_owned()), ends, heartbeat)?;
+        // A pipe takes a script without blocking: it is far shorter.
+        let line = script::first_line(script);
+        std::io::Write::write_all(
+            &mut std::fs::File::from(stdin.try_clone().map_err(failed)?),
+            line.as_bytes(),
+        )
+        .map_err(failed)?;
+        Ok(Opened { stdin, stdout, stderr, end })
+    }
+
+    /// A way to another host, as a socket.
+    ///
+    /// # Errors
+    /// Where the host refuses, or the other one is out of its reach.
+    pub fn forward(&self, host: &str, port: u16) -> Result<OwnedFd, SshError> {
+        let what = format!("reach {host}:{port}");
+        let failed = |error: Errno| self.failed(&what, error.to_string());
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+        unblock(ours.as_fd()).map_err(failed)?;
+        let output = rustix::io::fcntl_dupfd_cloexec(&ours, 3).map_err(failed)?;
+        let ends = Ends { input: ours, output, errors: None };
+        self.wish(&what, Purpose::Forward(host.to_owned(), port), ends, None)?;
+        Ok(theirs)
+    }
+
+    fn wish(
+        &self,
+        what: &str,
+        purpose: Purpose,
+        ends: Ends,
+        heartbeat: Option<Duration>,
+    ) -> Result<Arc<End>, SshError> {
+        let end = Arc::new(End::default());
+        let (reply, answer) = sync_channel(1);
+        let wish = Wish { purpose, ends, end: Arc::clone(&end), heartbeat, reply };
+        let lost = || {
+            let reason = self.lost();
+            reason.unwrap_or_else(|| SshError::Lost {
+                host: self.host.clone(),
+                reason: "it was closed".to_owned(),
+            })
+        };
+        self.wishes.as_ref().and_then(|wishes| wishes.send(wish).ok()).ok_or_else(lost)?;
+        // It is woken already where the counter is full.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        match answer.recv_timeout(OPENING) {
+            Ok(Ok(())) => Ok(end),
+            Ok(Err(reason)) => Err(SshError::Open { what: what.to_owned(), host: self.host.clone(), reason }),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                // The pump says why in a moment.
+                self.end.wait(Duration::from_secs(1));
+                Err(lost())
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                Err(SshError::Late { what: what.to_owned(), host: self.host.clone(), after: OPENING })
+            }
+        }
+    }
+
+    /// Runs a script to its end, with `input` after it. `silence` is the longest time in which nothing moves.
+    ///
+    /// # Errors
+    /// Where it does not start, hangs, the link is lost, or the user interrupts. How it ended is in the output.
+    pub fn run(
+        &self,
+        what: &str,
+        script: &str,
+        input: &mut dyn Read,
+        silence: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Output, SshError> {
+        let opened = self.start(what, script, None)?;
+        let failed = |reason: String| self.failed(what, reason);
+        for fd in [&opened.stdin, &opened.stdout, &opened.stderr] {
+            unblock(fd.as_fd()).map_err(|error| failed(error.to_string()))?;
+        }
+        let mut stdin = Some(opened.stdin);
+        let mut outputs = [(Some(opened.stdout), Vec::new()), (Some(opened.stderr), Vec::new())];
+        let (mut pending, mut sent) = (Vec::new(), 0);
+        let mut deadline = Instant::now() + silence;
+        let mut buffer = vec![0; 1 << 20];
+        while outputs.iter().any(|(fd, _)| fd.is_some()) {
+            let mut moved = false;
+            for (fd, text) in &mut outputs {
+                match fd.as_ref().map(|fd| rustix::io::read(fd, &mut buffer)) {
+                    Some(Ok(0)) => *fd = None,
+                    Some(Ok(count)) => text.extend_from_slice(&buffer[..count]),
+                    Some(Err(Errno::AGAIN | Errno::INTR)) | None => continue,
+                    Some(Err(error)) => return Err(failed(error.to_string())),
+                }
+                moved = true;
+            }
+            if let Some(fd) = &stdin {
+                if sent == pending.len() {
+                    pending.resize(buffer.len(), 0);
+                    let count = input.read(&mut pending).map_err(|error| failed(error.to_string()))?;
+                    pending.truncate(count);
+                    sent = 0;
+                }
+                match rustix::io::write(fd, &pending[sent..]) {
+                    Ok(_) if pending.is_empty() => stdin = None,
+                    Ok(count) => {
+                        sent += count;
+                        moved = true;
+                    }
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    // It ended without reading all of it; its words tell why.
+                    Err(_) => stdin = None,
+                }
+            }
+            if moved {
+                deadline = Instant::now() + silence;
+                continue;
+            }
+            if interrupt.is_set() {
+                return Err(SshError::Interrupted);
+            }
+            if Instant::now() >= deadline {
+                return Err(SshError::Late {
+                    what: what.to_owned(),
+                    host: self.host.clone(),
+                    after: silence,
+                });
+            }
+            let mut fds: Vec<PollFd<'_>> = outputs
+                .iter()
+                .filter_map(|(fd, _)| fd.as_ref())
+                .map(|fd| PollFd::new(fd, PollFlags::IN))
+                .collect();
+            fds.extend(stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+            match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+        drop(stdin);
+        let ending = opened.end.wait(silence).unwrap_or_else(|| Ending::Lost("it did not end".to_owned()));
+        if let Ending::Lost(reason) = ending {
+            return Err(self.lost().unwrap_or(SshError::Lost { host: self.host.clone(), reason }));
+        }
+        let [(_, stdout), (_, stderr)] = outputs;
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        let Some((_, after)) = stdout.split_once(&format!("{MARK}\n")) else {
+            let reason = format!(
+                "its login shell started no /bin/sh (it {}); it printed {:?}",
+                ending.describe(),
+                format!("{stdout}{stderr}").trim().chars().take(200).collect::<String>()
+            );
+            return Err(failed(reason));
+        };
+        Ok(Output { stdout: after.to_owned(), stderr, ending })
+    }
+
+    fn failed(&self, what: &str, reason: String) -> SshError {
+        SshError::Failed { what: what.to_owned(), host: self.host.clone(), reason }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.wishes = None;
+        shut(&self.socket);
+        // The pump owns the session; it must be through before the connection that carries this one goes.
+        self.end.wait(Duration::from_secs(2));
+    }
+}
+
+/// Reads away what a login shell printed before the script began.
+///
+/// # Errors
+/// Where the script never begins.
+pub fn skip_noise(stdout: &mut impl Read) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    for _ in 0..MOST_NOISE {
+        if stdout.read(&mut byte)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        match byte[0] {
+            b'\n' if line.ends_with(MARK.as_bytes()) => return Ok(()),
+            b'\n' => line.clear(),
+            other => line.push(other),
+        }
+    }
+    Err(std::io::Error::other("the login shell prints without end"))
+}

@@ -1,0 +1,250 @@
+//! Whole benches on a board over SSH, and what ends or cuts them.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod farm;
+
+use farm::{Farm, kill, variable};
+use rustix::process::Signal;
+use std::io::BufRead as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Benches disturb each other; so these tests come one by one.
+static BENCH: Mutex<()> = Mutex::new(());
+
+/// A bench at work, line by line of what it says.
+struct Bench {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Bench {
+    fn start(farm: &Farm, arguments: &[&str]) -> Self {
+        variable("EDGEPIPE_PYTHON");
+        let mut all = vec!["bench", "--board", "loopback", "--experiment", "tiny"];
+        all.extend(arguments);
+        let mut command: Command = farm.harness(&all);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// Waits until it says this.
+    #[track_caller]
+    fn until(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(180);
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.said.push(line);
+                    if self.said.last().unwrap().contains(text) {
+                        return;
+                    }
+                }
+                Err(error) => panic!("{text:?} was not said ({error}): {}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// Waits for its end: exit code and all it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        self.said.extend(self.lines.iter());
+        (self.child.wait().unwrap().code(), self.said.join("\n"))
+    }
+}
+
+/// Schedules of the latest run in the database.
+fn rows(farm: &Farm) -> usize {
+    let (json, _) = farm.run(&["report", "--format", "json"], 0);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    report["rows"].as_array().unwrap().len()
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_whole_bench_runs_over_ssh_and_leaves_the_board_free() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let farm = Farm::new();
+    let (code, said) = Bench::start(&farm, &[]).end();
+    // Other load may void trials, and the bench says so by its exit code.
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    for round in ["round 1: ", "round 2: "] {
+        let measured = said.lines().filter(|line| line.contains(round) && line.ends_with("frames/s")).count();
+        assert!(measured >= 3 && measured == rows(&farm), "{round}: {said}");
+    }
+    let (text, _) = farm.run(&["boards", "loopback"], 0);
+    assert!(text.contains("free"), "{text}");
+    farm.wait_for_none(&["runner"]);
+    let kinds: Vec<String> = std::fs::read_dir(farm.path("board/home/.cache/edgepipe"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    for kind in ["library", "runner", "weights"] {
+        assert!(kinds.iter().any(|found| found == kind), "{kinds:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_link_that_is_cut_costs_a_trial_at_most() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let farm = Farm::new();
+    for moment in ["profile", "measure"] {
+        let mut bench = Bench::start(&farm, &["--trials", "4"]);
+        bench.until(moment);
+        farm.cut();
+        let (code, said) = bench.end();
+        assert!(matches!(code, Some(0 | 4)), "{moment}: {code:?}: {said}");
+        assert!(said.contains("link to 127.0.0.1"), "{moment}: {said}");
+        let failed = said.lines().filter(|line| line.ends_with(": failed")).count();
+        assert!(failed <= 1, "{moment}: {said}");
+        assert!(said.lines().filter(|line| line.contains("frames/s")).count() >= 11, "{moment}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_board_that_does_not_come_back_ends_the_run_which_goes_on_later() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut farm = Farm::new();
+    farm.board("loopback", "host: 127.0.0.1, user: tester, reconnect_seconds: 2");
+    let mut bench = Bench::start(&farm, &["--trials", "4"]);
+    bench.until("frames/s");
+    let mut sshd = farm.sshd.take().unwrap();
+    let connections = farm::children(i32::try_from(sshd.id()).unwrap());
+    sshd.kill().unwrap();
+    sshd.wait().unwrap();
+    for pid in connections {
+        kill(pid, Signal::KILL);
+    }
+    let (code, said) = bench.end();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("failed to reach the board loopback again within 2 s") && said.contains("--resume"),
+        "{said}"
+    );
+    farm.wait_for_none(&["runner"]);
+    farm.start();
+    let (code, said) = Bench::start(&farm, &["--resume"]).end();
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    assert!(
+        said.lines().filter(|line| line.contains("frames/s")).count() < 16,
+        "some were measured before: {said}"
+    );
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_board_has_one_user_whose_lock_can_be_broken_on_purpose() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let farm = Farm::new();
+    let mut first = Bench::start(&farm, &["--trials", "200"]);
+    first.until("frames/s");
+    let (_, said) = farm.run(&["bench", "--board", "loopback", "--experiment", "tiny"], 3);
+    assert!(said.contains("in use by process") && said.contains("(bench) of anna on"), "{said}");
+    assert!(said.contains("--break-lock loopback"), "{said}");
+    let (text, _) = farm.run(&["boards", "loopback"], 0);
+    assert!(text.contains("in use by process"), "{text}");
+    let (text, _) = farm.run(&["boards", "--break-lock", "loopback"], 0);
+    assert!(text.contains("was held by process"), "{text}");
+    let (code, said) = first.end();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("the lock of the board loopback was broken"), "{said}");
+    let (text, _) = farm.run(&["boards", "--break-lock", "loopback"], 0);
+    assert!(text.contains("nobody had it"), "{text}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_harness_that_is_killed_leaves_a_free_board() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let farm = Farm::new();
+    let mut bench = Bench::start(&farm, &["--trials", "200"]);
+    bench.until("frames/s");
+    assert!(!farm.programs(&["runner", "--lease"]).is_empty());
+    bench.child.kill().unwrap();
+    bench.end();
+    farm.wait_for_none(&["runner", "--lease"]);
+    let (text, _) = farm.run(&["boards", "loopback"], 0);
+    assert!(text.contains("free"), "{text}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let farm = Farm::new();
+    let runner = || {
+        let all = farm.programs(&["runner", "--lease"]);
+        let holders = farm.programs(&["runner", "hold "]);
+        all.into_iter().find(|pid| !holders.contains(pid)).expect("a runner")
+    };
+    // A runner that is killed.
+    let mut bench = Bench::start(&farm, &["--trials", "200"]);
+    bench.until("frames/s");
+    kill(runner(), Signal::KILL);
+    bench.until("was killed (signal 9");
+    bench.until("frames/s");
+    // A runner that is stopped: it is given up and ended by force.
+    let stopped = runner();
+    kill(stopped, Signal::STOP);
+    bench.until("gave a sign of life");
+    bench.until("frames/s");
+    assert!(!std::path::Path::new(&format!("/proc/{stopped}")).exists(), "the stopped runner is gone");
+    // A link that carries nothing any more, and does not say so: the board ends its load by itself, and the harness
+    // makes a new link.
+    let silent = farm.connections();
+    for pid in &silent {
+        kill(*pid, Signal::STOP);
+    }
+    let load = runner();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::path::Path::new(&format!("/proc/{load}")).exists() && state(load) != Some('Z') {
+        assert!(Instant::now() < deadline, "the runner outlives its link");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bench.until("gave a sign of life");
+    bench.until("frames/s");
+    for pid in silent {
+        kill(pid, Signal::KILL);
+    }
+    kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
+    let (code, said) = bench.end();
+    assert_eq!(code, Some(4), "{said}");
+}
+
+/// The state letter of a process.
+fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
