@@ -47,18 +47,14 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         and tensor.shape[0] == batch
     ):
         order = _packed_order(tensor.shape, lanes_of(layout))
-        permuted = np.zeros(
-            (int(np.prod(stored_shape(tensor.shape, layout)[1:])), matrix.shape[1]), np.float32
-        )
-        permuted[order] = matrix
-        matrix = permuted
     else:
-        layout = PLAIN
+        layout, order = PLAIN, np.arange(matrix.shape[0])
     stored = stored_shape(tensor.shape, layout)
     data = operands.add(Value(source, layout, stored, "float32"), stored, "float32")
     blocks = -(-matrix.shape[1] // lanes)
     together = _blocks_together(target, blocks, batch)
-    array = _pack(matrix, lanes, together)
+    depth = int(np.prod(stored)) // batch
+    array = _pack(matrix, order, depth, lanes, together)
     weight = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
@@ -187,10 +183,18 @@ def _packed_order(shape: tuple[int, ...], lanes: int) -> np.ndarray:
     return (((c // lanes) * height + y) * width + x) * lanes + c % lanes
 
 
-def _pack(matrix: np.ndarray, lanes: int, together: int) -> np.ndarray:
-    """(group, inner, block, lanes); what lies beyond the columns is 0."""
+def _pack(
+    matrix: np.ndarray, order: np.ndarray, depth: int, lanes: int, together: int
+) -> np.ndarray:
+    """(group, place, block, lanes): row i of the matrix lies at the place ``order[i]`` of ``depth``; what
+    lies beyond the rows and columns is 0. A group at a time, for the largest matrices have 411 MB."""
     inner, columns = matrix.shape
-    groups = -(-columns // (lanes * together))
-    full = np.zeros((inner, groups * together * lanes), np.float32)
-    full[:, :columns] = matrix
-    return np.ascontiguousarray(full.reshape(inner, groups, together, lanes).transpose(1, 0, 2, 3))
+    width = lanes * together
+    groups = -(-columns // width)
+    array = np.zeros((groups, depth, together, lanes), np.float32)
+    for group in range(groups):
+        part = np.zeros((inner, width), np.float32)
+        taken = matrix[:, group * width : (group + 1) * width]
+        part[:, : taken.shape[1]] = taken
+        array[group, order] = part.reshape(inner, together, lanes)
+    return array
