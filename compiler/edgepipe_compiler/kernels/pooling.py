@@ -116,11 +116,12 @@ def is_global(graph: Graph, node: Node) -> bool:
     rank = len(graph.tensor(node.inputs[0]).shape)
     if node.op == "GlobalAveragePool":
         return rank == 4
+    if node.op != "ReduceMean":
+        return False
     axes = node.attributes.get("axes")
     if axes is None and len(node.inputs) > 1 and node.inputs[1] in graph.constants:
         axes = graph.constants[node.inputs[1]].tolist()
-    is_mean = node.op == "ReduceMean" and rank == 4 and axes is not None
-    return is_mean and sorted(axis % 4 for axis in axes) == [2, 3]
+    return rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
 
 
 def _reciprocals(pool: Node, source: Tensor, result: Tensor, window: windows.Window) -> np.ndarray:
