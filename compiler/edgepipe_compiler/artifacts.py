@@ -24,6 +24,7 @@ class Artifacts:
         self.weights = root / "weights.bin"
         self.stages = root / "stages"
         self.objects = root / "objects"
+        self.model = root / "model.onnx"
 
     def prepare(self) -> None:
         """Makes the folder."""
@@ -42,6 +43,15 @@ class Artifacts:
         """Writes the description of the network, unless it is there already."""
         if _read(self.network) != manifest:
             write_atomically(self.network, text_of(manifest))
+
+    def write_model(self, model: bytes) -> None:
+        """Writes the network as an ONNX file."""
+        partial = self.model.with_name(f".{self.model.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(model)
+            partial.replace(self.model)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def has_stage(self, stage: StageRange, same: dict[str, Any]) -> bool:
         """Whether a stage is there, whole, with the weights it needs, and its manifest says ``same``."""

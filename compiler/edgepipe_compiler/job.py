@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import events, importer, lowering, stage, units
+from . import events, importer, lowering, stage, units, zoo
 from .artifacts import Artifacts, sha256, text_of, write_atomically
 from .errors import CompileError
 from .graph import Graph
@@ -31,6 +31,7 @@ class Job:
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
+    model: bool = False  # Whether a network of the zoo is wanted as an ONNX file, too.
 
 
 def read(path: Path) -> Job:
@@ -50,7 +51,8 @@ def read(path: Path) -> Job:
         stages = [
             (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
         ]
-        return Job(name, network, TargetDescription(**target), linker, stages, Path(raw["out"]))
+        out, model = Path(raw["out"]), bool(raw.get("model", False))
+        return Job(name, network, TargetDescription(**target), linker, stages, out, model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CompileError(
             "internal", f"failed to read the job {path}: {type(error).__name__}: {error}"
@@ -61,6 +63,9 @@ def run(job: Job) -> None:
     """Does what the job asks for; what is there already stays as it is."""
     artifacts = Artifacts(job.out)
     source = _source(job)
+    if job.model and "zoo" in job.source and not artifacts.model.is_file():
+        artifacts.prepare()
+        artifacts.write_model(zoo.build(job.source["zoo"]).SerializeToString())
     known = artifacts.known_network(job.name, source, SCHEMA)
     if known is not None and not _missing(job, artifacts, source, len(known["units"])):
         return

@@ -62,18 +62,22 @@ def schedule(stage: dict[str, Any], cpus: list[int]) -> dict[str, Any]:
         "stages": [
             {
                 "binding": {"processor": "a57", "cpus": cpus, "threads": len(cpus)},
-                "library": f"{stage['folder']}/{stage['library']}",
-                "entry": stage["entry"],
+                "program": {
+                    "library": {
+                        "path": f"{stage['folder']}/{stage['library']}",
+                        "entry": stage["entry"],
+                        "weights": {
+                            "path": stage["weights_file"],
+                            "offsets": [item["offset"] for item in stage["weights"]],
+                            "tensors": [
+                                tensor(item, f"weight{place}")
+                                for place, item in enumerate(stage["weights"])
+                            ],
+                        },
+                    }
+                },
                 "inputs": inputs,
                 "outputs": outputs,
-                "weights": {
-                    "path": stage["weights_file"],
-                    "offsets": [item["offset"] for item in stage["weights"]],
-                    "tensors": [
-                        tensor(item, f"weight{place}")
-                        for place, item in enumerate(stage["weights"])
-                    ],
-                },
             }
         ],
     }

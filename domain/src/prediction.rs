@@ -21,7 +21,7 @@ impl Prediction {
     fn new(kind: Kind, stage_ns: Vec<f64>) -> Self {
         let throughput = match kind {
             Kind::Single | Kind::Pipeline => FramesPerSecond::from_frame_ns(slowest(&stage_ns)),
-            Kind::Replicate => {
+            Kind::Replicate | Kind::Peer => {
                 FramesPerSecond(stage_ns.iter().map(|ns| FramesPerSecond::from_frame_ns(*ns).0).sum())
             }
         };

@@ -1,6 +1,7 @@
 //! Which processor executes which units.
 
 use crate::network::{Cut, Network};
+use crate::peer::Peer;
 use crate::processor::ProcessorName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,6 +16,8 @@ pub enum Kind {
     Pipeline,
     /// Every stage holds the whole network; frames are dealt out.
     Replicate,
+    /// The whole network in another inference engine; each stage is one of its sessions.
+    Peer,
 }
 
 impl fmt::Display for Kind {
@@ -23,6 +26,7 @@ impl fmt::Display for Kind {
             Self::Single => "single",
             Self::Pipeline => "pipeline",
             Self::Replicate => "replicate",
+            Self::Peer => "peer",
         })
     }
 }
@@ -42,13 +46,15 @@ pub struct Stage {
 ///
 /// No stage is empty and no processor has two. The stages of a pipeline follow one another without gaps from the
 /// first unit of the network to its last; those of a replicate each hold all units. A schedule of one stage is
-/// always [`Kind::Single`], however it was made, and one of several never is.
+/// always [`Kind::Single`], however it was made, and one of several never is; but a peer's is [`Kind::Peer`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawSchedule")]
 pub struct Schedule {
     kind: Kind,
     units: usize,
     stages: Vec<Stage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer>,
 }
 
 /// A schedule before anything is known of it.
@@ -58,13 +64,26 @@ struct RawSchedule {
     kind: Kind,
     units: usize,
     stages: Vec<Stage>,
+    #[serde(default)]
+    peer: Option<Peer>,
 }
 
 impl TryFrom<RawSchedule> for Schedule {
     type Error = ScheduleError;
 
     fn try_from(raw: RawSchedule) -> Result<Self, ScheduleError> {
+        if let Some(peer) = raw.peer {
+            let schedule = Self::of_peer(raw.units, peer)?;
+            return if raw.kind == Kind::Peer && raw.stages == schedule.stages {
+                Ok(schedule)
+            } else {
+                Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() })
+            };
+        }
         let schedule = match raw.kind {
+            Kind::Peer => {
+                return Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() });
+            }
             Kind::Single | Kind::Pipeline => Self::covering(raw.units, raw.stages)?,
             Kind::Replicate => {
                 if let Some(stage) =
@@ -89,7 +108,21 @@ impl Schedule {
     /// The whole network on one processor.
     pub fn single(network: &Network, processor: ProcessorName) -> Self {
         let stage = Stage { processor, first: 0, end: network.len() };
-        Self { kind: Kind::Single, units: network.len(), stages: vec![stage] }
+        Self { kind: Kind::Single, units: network.len(), stages: vec![stage], peer: None }
+    }
+
+    /// The whole network in another engine.
+    pub fn peer(network: &Network, peer: Peer) -> Result<Self, ScheduleError> {
+        Self::of_peer(network.len(), peer)
+    }
+
+    fn of_peer(units: usize, peer: Peer) -> Result<Self, ScheduleError> {
+        if peer.sessions.is_empty() || units == 0 {
+            return Err(ScheduleError::NoStages);
+        }
+        let stage = |processor| Stage { processor, first: 0, end: units };
+        let stages = peer.stage_names().into_iter().map(stage).collect();
+        Ok(Self { kind: Kind::Peer, units, stages, peer: Some(peer) })
     }
 
     /// These stages one after another.
@@ -154,7 +187,7 @@ impl Schedule {
             Some(last) if reached < units => {
                 Err(ScheduleError::Unfinished { processor: last.processor.clone(), end: reached, units })
             }
-            _ => Ok(Self { kind: kind(Kind::Pipeline, stages.len()), units, stages }),
+            _ => Ok(Self { kind: kind(Kind::Pipeline, stages.len()), units, stages, peer: None }),
         }
     }
 
@@ -165,7 +198,7 @@ impl Schedule {
         if units == 0 {
             return Err(ScheduleError::EmptyStage { processor: stages[0].processor.clone(), at: Cut(0) });
         }
-        Ok(Self { kind: kind(Kind::Replicate, stages.len()), units, stages })
+        Ok(Self { kind: kind(Kind::Replicate, stages.len()), units, stages, peer: None })
     }
 
     /// How the stages are used.
@@ -178,21 +211,31 @@ impl Schedule {
         &self.stages
     }
 
+    /// The other engine, where it is one's.
+    pub fn as_peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
     /// Units of the network it is for.
     pub fn units(&self) -> usize {
         self.units
     }
 
-    /// The processors used, in stage order.
+    /// The processors used, in stage order; of a peer its sessions, which are none of the board's processors.
     pub fn processors(&self) -> impl Iterator<Item = &ProcessorName> {
         self.stages.iter().map(|stage| &stage.processor)
     }
 
     /// One line that tells this schedule from any other of the network: `cpu0`, `cpu0[0..12] > cpu1[12..21]`,
-    /// `cpu0 | cpu1`.
+    /// `cpu0 | cpu1`; `onnxruntime, 2 threads`.
     pub fn label(&self) -> String {
+        if let Some(peer) = &self.peer {
+            return peer.to_string();
+        }
         let (shown, between): (Vec<String>, &str) = match self.kind {
-            Kind::Single | Kind::Replicate => (self.processors().map(ToString::to_string).collect(), " | "),
+            Kind::Single | Kind::Replicate | Kind::Peer => {
+                (self.processors().map(ToString::to_string).collect(), " | ")
+            }
             Kind::Pipeline => {
                 let stage = |stage: &Stage| format!("{}[{}..{}]", stage.processor, stage.first, stage.end);
                 (self.stages.iter().map(stage).collect(), " > ")
@@ -350,6 +393,28 @@ mod tests {
         assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", Kind::Replicate));
         let single = Schedule::single(&network, "cpu0".into());
         assert_eq!((single.label().as_str(), single.kind()), ("cpu0", Kind::Single));
+    }
+
+    fn peer(sessions: &[&[u32]]) -> Peer {
+        let sessions = sessions.iter().map(|cpus| cpus.to_vec()).collect();
+        Peer { engine: "onnxruntime".to_owned(), version: "1".to_owned(), threads: 1, sessions }
+    }
+
+    #[test]
+    fn peers() {
+        let network = network(4);
+        let one = Schedule::peer(&network, peer(&[&[0]])).unwrap();
+        assert_eq!((one.label().as_str(), one.kind()), ("onnxruntime, 1 thread", Kind::Peer));
+        let two = Schedule::peer(&network, peer(&[&[0], &[1]])).unwrap();
+        assert_eq!((two.label().as_str(), two.stages().len()), ("2 × onnxruntime, 1 thread", 2));
+        assert_eq!(two.as_peer().unwrap().cpus(), [0, 1]);
+        assert!(Schedule::peer(&network, peer(&[])).is_err());
+        let text = serde_json::to_string(&two).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), two);
+        for (from, to) in [("\"peer\",", "\"single\","), ("#1", "#2")] {
+            assert!(text.contains(from), "{text}");
+            assert!(serde_json::from_str::<Schedule>(&text.replace(from, to)).is_err(), "{from} -> {to}");
+        }
     }
 
     #[test]

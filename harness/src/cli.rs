@@ -42,6 +42,8 @@ pub enum Verb {
     Bench(Bench),
     /// Profile and schedule only; no trials.
     Plan(Plan),
+    /// Which layers are furthest from what the first processor can do; no trials.
+    Layers(Layers),
     /// Print the table of an earlier run.
     Report(Report),
     /// A figure of a network over runs and revisions, with marked steps.
@@ -121,6 +123,17 @@ pub struct Plan {
     /// What and where.
     #[command(flatten)]
     pub selection: Selection,
+}
+
+/// Options of `layers`.
+#[derive(Debug, Args)]
+pub struct Layers {
+    /// What and where.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// So many layers of each network.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub top: usize,
 }
 
 /// Options of `report`.

@@ -37,6 +37,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
     match &cli.verb {
         Verb::Bench(options) => bench(paths, options),
         Verb::Plan(options) => plan(paths, options),
+        Verb::Layers(options) => layers(paths, options),
         Verb::Report(options) => report(&paths, options),
         Verb::History(options) => history(&paths, options),
         Verb::Results(options) => {
@@ -145,12 +146,17 @@ fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} ({} units)", network.name(), units.len());
         for planned in &network.planned {
-            let fps = planned.prediction.throughput.0;
-            let _ = writeln!(text, "  {:<44} {fps:>9.2} frames/s expected", planned.schedule.label());
+            let label = planned.schedule.label();
+            let Some(prediction) = &planned.prediction else {
+                let _ = writeln!(text, "  {label:<44} measured only");
+                continue;
+            };
+            let fps = prediction.throughput.0;
+            let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
             if planned.schedule.kind() != domain::Kind::Pipeline {
                 continue;
             }
-            for (stage, ns) in planned.schedule.stages().iter().zip(&planned.prediction.stage_ns) {
+            for (stage, ns) in planned.schedule.stages().iter().zip(&prediction.stage_ns) {
                 let (first, last) = (units.get(stage.first), units.get(stage.end - 1));
                 let _ = writeln!(
                     text,
@@ -164,6 +170,14 @@ fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
         }
     }
     print(&text)?;
+    Ok(Exit::Fine)
+}
+
+fn layers(paths: Paths, options: &cli::Layers) -> Outcome<Exit> {
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let loaded = load(&paths, &options.selection)?;
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    print(&campaign.layers(options.top)?)?;
     Ok(Exit::Fine)
 }
 

@@ -15,19 +15,19 @@ mod request;
 
 pub use machine::{Cpu, MachineState, Temperature};
 pub use measured::{
-    Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
-    Transferred, UnitSamples, WarmUp, Window,
+    Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
+    Profiled, Span, Stream, Transferred, UnitSamples, WarmUp, Window,
 };
 pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
 pub use request::{
-    Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, Profile, Request, Schedule, Stage,
-    Tensor, Transfer, Trial, WarmUpRule, Weights,
+    Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
+    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 5;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.
@@ -68,6 +68,8 @@ pub enum Event {
     Profiled(Profiled),
     /// Answer to [`Request::Transfer`].
     Transferred(Transferred),
+    /// Answer to [`Request::Peak`].
+    Peaked(Peaked),
     /// Answer to [`Request::Compare`].
     Compared(Compared),
     /// Answer to [`Request::Idle`].
@@ -107,7 +109,7 @@ pub enum Phase {
 pub enum Fault {
     /// The line was no valid request.
     Request,
-    /// A stage library does not load, or does not fit what the request says of it.
+    /// A stage library, or a model, does not load, or does not fit what the request says of it.
     StageLibrary,
     /// The weights file is missing, too short or not mappable.
     Weights,

@@ -40,6 +40,32 @@ pub struct Transferred {
     pub sizes: Vec<HandOver>,
 }
 
+/// Answer to a request for what a CPU can do at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peaked {
+    /// The request answered.
+    pub id: u64,
+    /// 32-bit numbers in a vector.
+    pub lanes: u32,
+    /// Multiply-adds of single numbers in each sample.
+    pub multiply_adds: u64,
+    /// Duration of each sample, in ns.
+    pub multiply_adds_ns: Vec<u64>,
+    /// One entry a size, in the order asked.
+    pub streams: Vec<Stream>,
+}
+
+/// Readings of a buffer of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// Size of the buffer.
+    pub bytes: u64,
+    /// Duration of each reading of all of it, in ns.
+    pub ns: Vec<u64>,
+}
+
 /// Hand-overs of one size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

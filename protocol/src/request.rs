@@ -18,6 +18,8 @@ pub enum Request {
     Transfer(Transfer),
     /// Read a power meter while nothing runs.
     Idle(Idle),
+    /// Time what a processor can do at most.
+    Peak(Peak),
     /// Run two schedules on the same frames and compare what comes out.
     Compare(Compare),
     /// Run one schedule and write what goes in and what comes out to files.
@@ -75,6 +77,20 @@ pub struct Transfer {
     pub sizes: Vec<u64>,
     /// Hand-overs of each size to keep, after a few that are not.
     pub rounds: u32,
+}
+
+/// Time what the first CPU of a processor can do at most: vector multiply-adds, and reading memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peak {
+    /// Number of this request.
+    pub id: u64,
+    /// The processor.
+    pub binding: Binding,
+    /// Samples of each.
+    pub rounds: u32,
+    /// Sizes in bytes of buffers to read again and again.
+    pub streams: Vec<u64>,
 }
 
 /// Compare the outputs of two schedules on the same frames.
@@ -223,22 +239,51 @@ pub struct Tensor {
     pub dtype: String,
 }
 
-/// A stage library on its processor.
+/// A program on its processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Where it runs.
     pub binding: Binding,
-    /// Path of the shared library on the board.
-    pub library: String,
-    /// Function to call: inputs, then weights; returns a tensor, or several in an array.
-    pub entry: String,
+    /// What runs.
+    pub program: Program,
     /// Indices into [`Schedule::values`] (for [`Profile`]: into [`Profile::values`]).
     pub inputs: Vec<u32>,
     /// Indices into the same values, in the order in which the stage gives them.
     pub outputs: Vec<u32>,
+}
+
+/// What a stage executes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Program {
+    /// A stage library that TVM made.
+    Library(StageLibrary),
+    /// A session of ONNX Runtime with the whole network.
+    OnnxRuntime(OnnxModel),
+}
+
+/// A compiled stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageLibrary {
+    /// Path of the shared library on the board.
+    pub path: String,
+    /// Function to call: inputs, then weights; returns a tensor, or several in an array.
+    pub entry: String,
     /// Where its weights lie.
     pub weights: Weights,
+}
+
+/// A network for ONNX Runtime. The session gets as many threads as the stage's binding says; values are its inputs
+/// and outputs by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxModel {
+    /// Path of `libonnxruntime.so` on the board; the first one a runner is told stays for its life.
+    pub runtime: String,
+    /// Path of the model on the board.
+    pub model: String,
 }
 
 /// A file of weights, mapped once and shared by every stage that names the same path.

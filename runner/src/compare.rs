@@ -49,7 +49,7 @@ fn check_alike(reference: &Wiring, candidate: &Wiring) -> Result<(), Failure> {
 /// Outputs of every distinct frame in order; for replicas, all frames of one after all of another.
 fn run(
     wiring: &Arc<Wiring>,
-    weights: &[Arc<WeightsFile>],
+    weights: &[Option<Arc<WeightsFile>>],
     frames: &Arc<FrameSet>,
 ) -> Result<Vec<Vec<Tensor>>, Failure> {
     let crew = Crew::start(wiring, weights)?;

@@ -1,14 +1,14 @@
 //! The threads of a schedule: one a stage, each with its library loaded, waiting for work.
 
 use crate::clock::monotonic_ns;
-use crate::engine::{Library, StageCode, TensorSpec, WeightsFile};
+use crate::engine::{Code, TensorSpec, WeightsFile};
 use crate::failure::Failure;
 use crate::flow::{Flow, StageReport};
 use crate::frames::FrameSet;
 use crate::hindrance::Hindrance;
 use crate::packet::Packet;
-use crate::placement::settle;
-use crate::wiring::{StageWiring, Wiring};
+use crate::placement::{settle, settle_with_own_threads};
+use crate::wiring::{Program, Wiring};
 use protocol::{Isolate, Isolated, Kind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -36,16 +36,16 @@ type Job = Box<dyn FnOnce(&mut Station) + Send>;
 pub(crate) struct Station {
     place: usize,
     wiring: Arc<Wiring>,
-    code: StageCode,
+    code: Code,
 }
 
 impl Crew {
     /// Starts the threads one after another, binds them, and loads their libraries. `weights` are the files of
     /// the stages, in stage order.
-    pub(crate) fn start(wiring: &Arc<Wiring>, weights: &[Arc<WeightsFile>]) -> Result<Self, Failure> {
+    pub(crate) fn start(wiring: &Arc<Wiring>, weights: &[Option<Arc<WeightsFile>>]) -> Result<Self, Failure> {
         let mut crew = Self { wiring: Arc::clone(wiring), hands: Vec::new() };
         for (place, weights) in weights.iter().enumerate() {
-            crew.hands.push(Hand::start(place, wiring, Arc::clone(weights))?);
+            crew.hands.push(Hand::start(place, wiring, weights.clone())?);
         }
         Ok(crew)
     }
@@ -136,14 +136,14 @@ impl Drop for Crew {
 }
 
 impl Hand {
-    fn start(place: usize, wiring: &Arc<Wiring>, weights: Arc<WeightsFile>) -> Result<Self, Failure> {
+    fn start(place: usize, wiring: &Arc<Wiring>, weights: Option<Arc<WeightsFile>>) -> Result<Self, Failure> {
         let (jobs, inbox) = channel::<Job>();
         let (ready, readiness) = channel();
         let wiring = Arc::clone(wiring);
         let thread = std::thread::Builder::new()
             .name(format!("stage{place}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || match Station::prepare(place, wiring, &weights) {
+            .spawn(move || match Station::prepare(place, wiring, weights.as_ref()) {
                 Ok((mut station, threads)) => {
                     drop(ready.send(Ok(threads)));
                     while let Ok(job) = inbox.recv() {
@@ -185,17 +185,15 @@ impl Station {
     fn prepare(
         place: usize,
         wiring: Arc<Wiring>,
-        weights: &Arc<WeightsFile>,
+        weights: Option<&Arc<WeightsFile>>,
     ) -> Result<(Self, Vec<u32>), Failure> {
         let stage = &wiring.stages[place];
-        let threads = settle(&stage.binding)?;
-        let tensors = weights.tensors(&stage.weights)?;
-        let code = Library::load(&stage.library)?.machine(&stage.entry, tensors, None)?;
+        let load = || Code::load(stage, weights, &wiring.values);
+        let (threads, code) = match &stage.program {
+            Program::Library(_) => (settle(&stage.binding)?, load()?),
+            Program::OnnxRuntime(_) => settle_with_own_threads(&stage.binding, load)?,
+        };
         Ok((Self { place, wiring, code }, threads))
-    }
-
-    fn stage(&self) -> &StageWiring {
-        &self.wiring.stages[self.place]
     }
 
     fn specs(&self) -> &[TensorSpec] {
@@ -235,7 +233,6 @@ impl Station {
 
     fn flow(&mut self, flow: &Flow) -> StageReport {
         let wiring = Arc::clone(&self.wiring);
-        debug_assert_eq!(self.stage().library, wiring.stages[self.place].library);
         flow.run_stage(self.place, &wiring.stages[self.place], &mut self.code)
     }
 }

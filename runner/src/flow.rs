@@ -1,7 +1,7 @@
 //! Frames flowing through stages.
 
 use crate::clock::monotonic_ns;
-use crate::engine::{StageCode, Tensor, ThreadUsage};
+use crate::engine::{Code, Tensor, ThreadUsage};
 use crate::failure::Failure;
 use crate::frames::FrameSet;
 use crate::hindrance::Hindrance;
@@ -135,7 +135,7 @@ impl Flow {
     }
 
     /// Runs a stage until the flow ends. To be called by one thread a stage.
-    pub(crate) fn run_stage(&self, place: usize, stage: &StageWiring, code: &mut StageCode) -> StageReport {
+    pub(crate) fn run_stage(&self, place: usize, stage: &StageWiring, code: &mut Code) -> StageReport {
         let _guard = StopOnPanic { flow: self, place };
         let mut report = StageReport::default();
         let mut usage = UsageOfWindow::default();

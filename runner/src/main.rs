@@ -25,6 +25,7 @@ mod lock;
 mod meters;
 mod outlet;
 mod packet;
+mod peak;
 mod placement;
 mod power;
 mod profile;

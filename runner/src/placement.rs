@@ -36,6 +36,22 @@ pub(crate) fn settle(binding: &Binding) -> Result<Vec<u32>, Failure> {
     Ok(all)
 }
 
+/// Settles the calling thread on the CPUs of a binding and lets `start` bring up an engine with threads of its own,
+/// which inherit the CPUs and move among them. Gives the ids of all threads, the caller's first.
+///
+/// No other thread may start meanwhile: the engine's are recognised as the threads that are new.
+pub(crate) fn settle_with_own_threads<T>(
+    binding: &Binding,
+    start: impl FnOnce() -> Result<T, Failure>,
+) -> Result<(Vec<u32>, T), Failure> {
+    bind(None, &binding.cpus, binding)?;
+    let before = tasks();
+    let started = start()?;
+    let own = this_thread();
+    let workers = tasks().difference(&before).copied().collect::<Vec<_>>();
+    Ok((std::iter::once(own).chain(workers).collect(), started))
+}
+
 /// Threads of this process.
 fn tasks() -> BTreeSet<u32> {
     let Ok(folder) = std::fs::read_dir("/proc/self/task") else { return BTreeSet::new() };

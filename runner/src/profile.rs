@@ -7,7 +7,7 @@ use crate::frames::FrameSet;
 use crate::meters::resident_bytes;
 use crate::packet::Packet;
 use crate::placement::settle;
-use crate::wiring::Wiring;
+use crate::wiring::{Program, StageLibrary, Wiring};
 use protocol::{Kind, Profile, Profiled, Schedule, UnitSamples};
 use std::sync::Arc;
 
@@ -20,13 +20,18 @@ pub(crate) fn profile(request: &Profile, cache: &mut WeightsCache) -> Result<Pro
         outputs: request.stage.outputs.clone(),
         stages: vec![request.stage.clone()],
     })?;
-    let weights = cache.map(wiring.weights())?.remove(0);
+    let Program::Library(library) = &wiring.stages[0].program else {
+        return Err(Failure::request("failed to profile: only stage libraries tell what their kernels cost"));
+    };
+    let weights = cache.map(wiring.weights())?.remove(0).ok_or_else(|| {
+        Failure::internal("failed to profile: the weights of the stage library are not mapped")
+    })?;
     let frames = FrameSet::new(&request.frames, &wiring.input_specs())?;
     // A thread of its own, because its binding and its pool of workers end with it.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("profile".to_owned()).stack_size(8 << 20);
         let thread = thread
-            .spawn_scoped(scope, || Bench::prepare(&wiring, &weights, &frames)?.run(request))
+            .spawn_scoped(scope, || Bench::prepare(&wiring, library, &weights, &frames)?.run(request))
             .map_err(|error| Failure::internal(format!("failed to start the profiling thread: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(Failure::internal("failed to profile: the thread panicked")))
     })
@@ -35,6 +40,7 @@ pub(crate) fn profile(request: &Profile, cache: &mut WeightsCache) -> Result<Pro
 /// Two machines of the same stage, one of them instrumented.
 struct Bench<'a> {
     wiring: &'a Wiring,
+    program: &'a StageLibrary,
     frames: &'a FrameSet,
     packet: Packet,
     plain: StageCode,
@@ -46,17 +52,18 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn prepare(
         wiring: &'a Wiring,
+        program: &'a StageLibrary,
         weights: &Arc<WeightsFile>,
         frames: &'a FrameSet,
     ) -> Result<Self, Failure> {
         let stage = &wiring.stages[0];
         settle(&stage.binding)?;
-        let library = Library::load(&stage.library)?;
+        let library = Library::load(&program.path)?;
         let instrument = Instrument::new();
-        let machine = |hook| library.machine(&stage.entry, weights.tensors(&stage.weights)?, hook);
+        let machine = |hook| library.machine(&program.entry, weights.tensors(&program.weights)?, hook);
         let (plain, instrumented) = (machine(None)?, machine(Some(&instrument))?);
         let packet = Packet::new(wiring.values.len(), 1);
-        Ok(Self { wiring, frames, packet, plain, instrumented, instrument, next_frame: 0 })
+        Ok(Self { wiring, program, frames, packet, plain, instrumented, instrument, next_frame: 0 })
     }
 
     fn run(mut self, request: &Profile) -> Result<Profiled, Failure> {
@@ -110,7 +117,7 @@ impl<'a> Bench<'a> {
         Err(Failure::library(format!(
             "failed to fit stage library {} to the request: kernel call {place} is {}, the request says {} \
              ({} calls in all, the request says {})",
-            stage.library.display(),
+            self.program.path.display(),
             name(found.get(place).map(String::as_str)),
             name(asked.get(place).copied()),
             found.len(),

@@ -153,16 +153,14 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Binding, Frames, Schedule, Trial, Weights};
+    use protocol::{Binding, Frames, OnnxModel, Program, Schedule, Trial};
 
     fn trial(kind: Kind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
             binding: Binding { processor: "p".into(), cpus: vec![0], threads: 1 },
-            library: String::new(),
-            entry: String::new(),
+            program: Program::OnnxRuntime(OnnxModel { runtime: String::new(), model: String::new() }),
             inputs: vec![],
             outputs: vec![],
-            weights: Weights { path: String::new(), offsets: vec![], tensors: vec![] },
         };
         Trial {
             id: 1,

@@ -4,7 +4,7 @@ use crate::engine::{self, Runtime, WeightsCache};
 use crate::failure::Failure;
 use crate::lease::Lease;
 use crate::outlet::Outlet;
-use crate::{capture, compare, idle, profile, state, transfer, trial};
+use crate::{capture, compare, idle, peak, profile, state, transfer, trial};
 use protocol::{Event, Fault, Request};
 use std::io::{BufRead as _, Read as _};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -39,6 +39,7 @@ fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> E
         Request::Profile(request) => (request.id, profile::profile(request, cache).map(Event::Profiled)),
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),
         Request::Idle(request) => (request.id, idle::idle(request).map(Event::Idled)),
+        Request::Peak(request) => (request.id, peak::peak(request).map(Event::Peaked)),
         Request::Compare(request) => (request.id, compare::compare(request, cache).map(Event::Compared)),
         Request::Capture(request) => (request.id, capture::capture(request, cache).map(Event::Captured)),
         Request::Trial(request) => {

@@ -26,7 +26,11 @@ pub(crate) fn measure(
     let recorder = Recorder::new(trial, wiring.stages.len())?;
     let hindrance = Hindrance::new(&trial.slow_down_per_mille);
     let weights = cache.map(wiring.weights())?;
-    let mapped: HashMap<_, _> = wiring.weights().zip(weights.iter().map(|file| file.bytes())).collect();
+    let mapped: HashMap<_, _> = wiring
+        .weights()
+        .zip(&weights)
+        .filter_map(|(path, file)| Some((path?, file.as_ref()?.bytes())))
+        .collect();
     let weights_bytes = mapped.values().sum();
     let frames = Arc::new(FrameSet::new(&trial.frames, &wiring.input_specs())?);
     let crew = Crew::start(&wiring, &weights)?;

@@ -2,7 +2,7 @@
 
 use crate::engine::TensorSpec;
 use crate::failure::Failure;
-use protocol::{Binding, Kind, Schedule, Weights};
+use protocol::{Binding, Kind, OnnxModel, Schedule, Weights};
 use std::path::{Path, PathBuf};
 
 /// A schedule, checked: every index leads somewhere, every tensor is made before it is used and made once, and
@@ -26,16 +26,32 @@ pub(crate) struct Wiring {
 pub(crate) struct StageWiring {
     /// Where it runs.
     pub(crate) binding: Binding,
-    /// Its library.
-    pub(crate) library: PathBuf,
-    /// Function to call.
-    pub(crate) entry: String,
+    /// What it runs.
+    pub(crate) program: Program,
     /// Values it takes, in argument order.
     pub(crate) inputs: Vec<usize>,
     /// Values it gives.
     pub(crate) outputs: Vec<usize>,
     /// Values nobody needs after it.
     pub(crate) dead: Vec<usize>,
+}
+
+/// What a stage runs.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    /// A compiled stage.
+    Library(StageLibrary),
+    /// A network in ONNX Runtime.
+    OnnxRuntime(OnnxModel),
+}
+
+/// A compiled stage.
+#[derive(Debug, Clone)]
+pub(crate) struct StageLibrary {
+    /// Its file.
+    pub(crate) path: PathBuf,
+    /// Function to call.
+    pub(crate) entry: String,
     /// Its weights.
     pub(crate) weights: Weights,
 }
@@ -69,9 +85,12 @@ impl Wiring {
         Ok(wiring)
     }
 
-    /// The paths of the stages' weights, in stage order.
-    pub(crate) fn weights(&self) -> impl Iterator<Item = &Path> {
-        self.stages.iter().map(|stage| Path::new(&stage.weights.path))
+    /// The paths of the stages' weights, in stage order; none for a stage that brings them along.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = Option<&Path>> {
+        self.stages.iter().map(|stage| match &stage.program {
+            Program::Library(library) => Some(Path::new(&library.weights.path)),
+            Program::OnnxRuntime(_) => None,
+        })
     }
 
     /// What a frame brings.
@@ -157,12 +176,17 @@ fn stage_wiring(stage: &protocol::Stage, place: usize, values: usize) -> Result<
     }
     Ok(StageWiring {
         binding: binding.clone(),
-        library: PathBuf::from(&stage.library),
-        entry: stage.entry.clone(),
+        program: match &stage.program {
+            protocol::Program::Library(library) => Program::Library(StageLibrary {
+                path: PathBuf::from(&library.path),
+                entry: library.entry.clone(),
+                weights: library.weights.clone(),
+            }),
+            protocol::Program::OnnxRuntime(model) => Program::OnnxRuntime(model.clone()),
+        },
         inputs: indices(&stage.inputs, values, &format!("inputs of stage {place}"))?,
         outputs,
         dead: Vec::new(),
-        weights: stage.weights.clone(),
     })
 }
 
@@ -183,11 +207,13 @@ mod tests {
     fn stage(inputs: &[u32], outputs: &[u32]) -> Stage {
         Stage {
             binding: Binding { processor: "cpu0".into(), cpus: vec![0], threads: 1 },
-            library: "stage.so".into(),
-            entry: "main".into(),
+            program: protocol::Program::Library(protocol::StageLibrary {
+                path: "stage.so".into(),
+                entry: "main".into(),
+                weights: Weights { path: "weights.bin".into(), offsets: vec![], tensors: vec![] },
+            }),
             inputs: inputs.into(),
             outputs: outputs.into(),
-            weights: Weights { path: "weights.bin".into(), offsets: vec![], tensors: vec![] },
         }
     }
 

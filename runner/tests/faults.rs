@@ -2,10 +2,17 @@
 
 mod rig;
 
-use protocol::{Event, Fault, Kind, Request, Trial};
+use protocol::{Event, Fault, Kind, Program, Request, StageLibrary, Trial};
 use rig::{Runner, cpus, stages, trial, two_cpus};
 use std::fs;
 use std::path::Path;
+
+fn library_of(trial: &mut Trial) -> &mut StageLibrary {
+    match &mut trial.schedule.stages[0].program {
+        Program::Library(library) => library,
+        Program::OnnxRuntime(_) => panic!("these tests run stage libraries"),
+    }
+}
 
 /// Spoils a trial of `net` and looks at what the runner says.
 fn check(runner: &mut Runner, fault: Fault, says: &[&str], spoil: impl FnOnce(&mut Trial)) {
@@ -64,11 +71,11 @@ fn libraries_that_cannot_be_used() {
     let mut runner = Runner::start();
     for (library, says) in cases {
         check(&mut runner, Fault::StageLibrary, &[&library, says], |trial| {
-            trial.schedule.stages[0].library.clone_from(&library);
+            library_of(trial).path.clone_from(&library);
         });
     }
     check(&mut runner, Fault::StageLibrary, &["no function \"start\""], |trial| {
-        trial.schedule.stages[0].entry = "start".to_owned();
+        library_of(trial).entry = "start".to_owned();
     });
     is_well(&mut runner);
 }
@@ -90,8 +97,8 @@ fn libraries_that_do_not_fit_the_request() {
         trial.schedule.stages[0].outputs.pop();
     });
     check(&mut runner, fits_not, &["net.so"], |trial| {
-        trial.schedule.stages[0].weights.offsets.pop();
-        trial.schedule.stages[0].weights.tensors.pop();
+        library_of(trial).weights.offsets.pop();
+        library_of(trial).weights.tensors.pop();
     });
     is_well(&mut runner);
 }
@@ -106,14 +113,14 @@ fn weights_that_are_not_there() {
     let mut runner = Runner::start();
     for (path, says) in [(&short, "the file ends at 1000"), (&empty, "the file ends at 0")] {
         check(&mut runner, Fault::Weights, &[&path.display().to_string(), says], |trial| {
-            trial.schedule.stages[0].weights.path = path.display().to_string();
+            library_of(trial).weights.path = path.display().to_string();
         });
     }
     check(&mut runner, Fault::Weights, &["absent.bin", "No such file"], |trial| {
-        trial.schedule.stages[0].weights.path = folder.path().join("absent.bin").display().to_string();
+        library_of(trial).weights.path = folder.path().join("absent.bin").display().to_string();
     });
     check(&mut runner, Fault::Weights, &["no multiple of 64"], |trial| {
-        trial.schedule.stages[0].weights.offsets[1] += 4;
+        library_of(trial).weights.offsets[1] += 4;
     });
     is_well(&mut runner);
 }

@@ -190,6 +190,43 @@ def net(maker: Maker) -> None:
     maker.stage("expected", {"x": x}, {"y": a, "z": z}, ["expected_y", "expected_z"], expected)
 
 
+def onnx_net(maker: Maker) -> None:
+    """`net` as a model for ONNX Runtime, and where that lies."""
+    import onnxruntime
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    def node(op: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+        return helper.make_node(op, inputs, [output], **attributes)
+
+    def value(name: str, shape: list[int]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    pads = {"pads": [1, 1, 1, 1]}
+    graph = helper.make_graph(
+        [
+            node("Conv", ["x", "w0"], "before", **pads),
+            node("Relu", ["before"], "a"),
+            node("Mul", ["a", "two"], "b"),
+            node("Conv", ["b", "w1"], "c", **pads),
+            node("Add", ["a", "c"], "y"),
+            node("ReduceMean", ["c"], "z", axes=[3], keepdims=0),
+        ],
+        "net",
+        [value("x", [1, 3, 16, 16])],
+        [value("y", [1, 8, 16, 16]), value("z", [1, 8, 16])],
+        [
+            *(numpy_helper.from_array(maker.arrays[name], name) for name in ("w0", "w1")),
+            numpy_helper.from_array(np.array(2, dtype="float32"), "two"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    checker.check_model(model)
+    save(model, maker.folder / "net.onnx")
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    [library] = folder.glob("libonnxruntime.so.*")
+    (maker.folder / "onnxruntime").symlink_to(library)
+
+
 def trivial(maker: Maker) -> None:
     one = ((1,), "float32")
 
@@ -251,6 +288,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     maker = Maker(folder)
     net(maker)
+    onnx_net(maker)
     trivial(maker)
     busy(maker)
     (folder / "weights.bin").write_bytes(bytes(maker.weights) + struct.pack("<4f", 0, 0, 0, 0))

@@ -34,6 +34,7 @@ Measure
   plan      profile and schedule only, no trials
   history   a figure of a network over runs and revisions, with marked steps
             (--network NAME, --board NAME, --schedule S, --measure throughput|latency|energy)
+  layers    which layers of each network are furthest from what the processor can do
   results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
   report    print the table of an earlier run again (--format terminal|markdown|csv|json|html)
   baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
@@ -115,7 +116,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         "kernels" => kernels::run(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
+        "bench" | "plan" | "layers" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
             harness::start(&workspace, verb, rest)
         }
         other => {

@@ -5,7 +5,7 @@ use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route, skip_noise};
 use crate::config::{self, Connect, Triple};
 use crate::interrupt::Interrupt;
-use protocol::Request;
+use protocol::{Program, Request};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -444,7 +444,7 @@ impl Remote {
 /// Every file a request names, with its kind.
 fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut String)) {
     let mut stages: Vec<&mut protocol::Stage> = match request {
-        Request::State { .. } | Request::Transfer(_) | Request::Idle(_) => Vec::new(),
+        Request::State { .. } | Request::Transfer(_) | Request::Idle(_) | Request::Peak(_) => Vec::new(),
         Request::Profile(profile) => vec![&mut profile.stage],
         Request::Compare(compare) => {
             compare.reference.stages.iter_mut().chain(&mut compare.candidate.stages).collect()
@@ -453,7 +453,15 @@ fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut Str
         Request::Trial(trial) => trial.schedule.stages.iter_mut().collect(),
     };
     for stage in &mut stages {
-        visit("library", &mut stage.library);
-        visit("weights", &mut stage.weights.path);
+        match &mut stage.program {
+            Program::Library(library) => {
+                visit("library", &mut library.path);
+                visit("weights", &mut library.weights.path);
+            }
+            Program::OnnxRuntime(model) => {
+                visit("library", &mut model.runtime);
+                visit("weights", &mut model.model);
+            }
+        }
     }
 }

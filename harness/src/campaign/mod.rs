@@ -1,9 +1,11 @@
 //! A campaign: from a checked configuration to recorded trials.
 
 mod before;
+mod layers;
 mod link;
 mod measuring;
 mod order;
+mod peers;
 mod plan;
 mod planning;
 mod power;
@@ -29,6 +31,7 @@ use crate::store::{
     ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store, StoreError,
 };
 use measuring::Field;
+use peers::OnnxRuntime;
 use prepare::{Prepared, ProfileFailure, Workshop};
 use std::path::PathBuf;
 use trials::Ready;
@@ -173,7 +176,20 @@ impl Campaign {
                 .map(|target| Kit::of(&paths.state, target))
                 .filter(|kit| kit.runner().is_file()),
         };
-        let workshop = Workshop { cache, compiler, interrupt: interrupt.clone() };
+        let is_peer = |spec: &config::ScheduleSpec| matches!(spec, config::ScheduleSpec::Peer(_));
+        let asked = loaded.experiment.schedules.iter().any(is_peer);
+        if asked && compiler.kit.is_some() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to place a peer on the board {}: this version has ONNX Runtime for this machine's kind \
+                     of processor only; leave the peers out of the experiment",
+                    loaded.board.name
+                ),
+            ));
+        }
+        let peer = asked.then(|| OnnxRuntime::find(&paths.python)).transpose()?;
+        let workshop = Workshop { cache, compiler, interrupt: interrupt.clone(), peer };
         Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, _lock: lock })
     }
 
@@ -266,12 +282,7 @@ impl Campaign {
     ) -> Outcome<(bool, u32)> {
         let mut ready = Vec::new();
         for network in networks {
-            ready.push(trials::ready(
-                &network.prepared,
-                &network.planned,
-                &self.processors,
-                self.loaded.experiment.slow_down.as_ref(),
-            )?);
+            ready.push(self.ready(&network.prepared, &network.planned)?);
         }
         let mut usable = Vec::new();
         for (network, ready) in networks.iter().zip(&ready) {
@@ -292,7 +303,8 @@ impl Campaign {
         network: &PlannedNetwork,
         ready: &[Ready],
     ) -> Outcome<Option<Vec<bool>>> {
-        let single = ready.iter().position(|ready| ready.planned.schedule.stages().len() == 1);
+        let is_single = |ready: &Ready| ready.planned.schedule.kind() == domain::Kind::Single;
+        let single = ready.iter().position(is_single);
         let baseline = match single {
             Some(position) => ready[position].clone(),
             None => self.first_single(&network.prepared)?,
@@ -331,15 +343,18 @@ impl Campaign {
         Ok(Some(usable))
     }
 
+    fn ready(&self, prepared: &Prepared, planned: &[Planned]) -> Outcome<Vec<Ready>> {
+        let (peer, slow_down) = (self.workshop.peer.as_ref(), self.loaded.experiment.slow_down.as_ref());
+        trials::ready(prepared, planned, &self.processors, peer, slow_down)
+    }
+
     fn first_single(&self, prepared: &Prepared) -> Outcome<Ready> {
         let Some(processor) = self.processors.first() else {
             return Err(Failure::new(Exit::Bug, "a board without processors was opened"));
         };
         let schedule = domain::Schedule::single(&prepared.network, processor.name.clone());
-        let prediction =
-            domain::Prediction { stage_ns: Vec::new(), throughput: domain::FramesPerSecond(0.0) };
-        let planned = [Planned { schedule, prediction }];
-        let mut ready = trials::ready(prepared, &planned, &self.processors, None)?;
+        let planned = [Planned { schedule, prediction: None }];
+        let mut ready = self.ready(prepared, &planned)?;
         ready.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not made ready"))
     }
 }

@@ -1,5 +1,6 @@
 //! From what the experiment asks for to schedules.
 
+use super::peers;
 use crate::config::{ManualStage, ScheduleSpec};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::processors::Processor;
@@ -10,8 +11,8 @@ use domain::{Costs, Kind, Network, Prediction, ProcessorName, Schedule, Transfer
 pub struct Planned {
     /// What runs where.
     pub schedule: Schedule,
-    /// What is expected of it.
-    pub prediction: Prediction,
+    /// What is expected of it; nothing of a peer, which is not profiled.
+    pub prediction: Option<Prediction>,
 }
 
 /// The schedules of a network, each once, and remarks for the user.
@@ -32,7 +33,7 @@ pub(super) struct CostsByCompany {
     pub(super) in_company: Costs,
 }
 
-/// Resolves `specs` for a network.
+/// Resolves `specs` for a network. `peer_version` is that of the peers' library.
 ///
 /// # Errors
 /// Where a cut does not exist or a schedule cannot be made of what is asked.
@@ -41,6 +42,7 @@ pub(super) fn resolve(
     network: &Network,
     costs: &CostsByCompany,
     processors: &[Processor],
+    peer_version: &str,
 ) -> Outcome<Plans> {
     let mut plans = Plans::default();
     let all: Vec<ProcessorName> = processors.iter().map(|processor| processor.name.clone()).collect();
@@ -60,16 +62,22 @@ pub(super) fn resolve(
             ScheduleSpec::Replicate(names) => {
                 vec![replicate(network, names.iter().map(ProcessorName::new).collect())?]
             }
+            ScheduleSpec::Peer(spec) => {
+                let peer = peers::placed(spec, peer_version, processors)?;
+                vec![Schedule::peer(network, peer).ending(Exit::Bug)?]
+            }
         };
         for schedule in schedules {
             if plans.planned.iter().any(|planned| planned.schedule == schedule) {
                 continue;
             }
             let costs = match schedule.kind() {
-                Kind::Single => &costs.alone,
-                Kind::Pipeline | Kind::Replicate => &costs.in_company,
+                Kind::Single => Some(&costs.alone),
+                Kind::Pipeline | Kind::Replicate => Some(&costs.in_company),
+                Kind::Peer => None,
             };
-            let prediction = predict(network, costs, &schedule).ending(Exit::Bug)?;
+            let prediction =
+                costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;
             plans.planned.push(Planned { schedule, prediction });
         }
     }

@@ -39,7 +39,13 @@ impl Campaign {
                 alone: self.costs(&network, &raw, &links)?,
                 in_company: self.costs(&network, &company, &links)?,
             };
-            let plans = prepare::schedules(&self.loaded.experiment, &network, &costs, &self.processors)?;
+            let plans = prepare::schedules(
+                &self.loaded.experiment,
+                &network,
+                &costs,
+                &self.processors,
+                self.workshop.peer.as_ref(),
+            )?;
             for remark in &plans.remarks {
                 progress.warn(remark);
             }
@@ -210,7 +216,7 @@ fn record_schedules(
             place,
             network: network.prepared.name.clone(),
             schedule: planned.schedule.clone(),
-            prediction: Some(planned.prediction.clone()),
+            prediction: planned.prediction.clone(),
             warnings: Vec::new(),
         };
         record(recorder, |recorder| recorder.record_schedule(schedule))?;

@@ -1,6 +1,7 @@
 //! What comes before the trials: compile, profile, plan, compile the stages.
 
 use super::link::Link;
+use super::peers::OnnxRuntime;
 use super::plan::{self, Planned};
 use super::wire::{self, Deployed};
 use crate::compiler::{
@@ -15,6 +16,7 @@ use crate::session::SessionError;
 use anyhow::Context as _;
 use domain::{Costs, Kind, Nanoseconds, Network, Profile, Schedule, Transfer};
 use protocol::{Event, Profiled, Request, Transferred};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest a load of libraries, weights and frames may take on top of what a request measures.
@@ -44,6 +46,20 @@ pub(super) struct Prepared {
 impl Prepared {
     fn entry(&self, target: &Target) -> Option<&Entry> {
         self.entries.iter().find(|(known, _)| known == target).map(|(_, entry)| entry)
+    }
+
+    /// The network as a file for other engines.
+    ///
+    /// # Errors
+    /// Where nothing was compiled, which is a bug.
+    pub(super) fn model(&self) -> anyhow::Result<PathBuf> {
+        match &self.source {
+            Source::Onnx(path) => Ok(path.clone()),
+            Source::Zoo(_) => {
+                let (_, entry) = self.entries.first().context("nothing was compiled for this network")?;
+                Ok(entry.model())
+            }
+        }
     }
 
     /// The compiled stages of a schedule, in stage order.
@@ -77,6 +93,8 @@ pub(super) struct Workshop {
     pub(super) compiler: Compiler,
     /// Ctrl-C.
     pub(super) interrupt: Interrupt,
+    /// What the experiment compares with, where it does.
+    pub(super) peer: Option<OnnxRuntime>,
 }
 
 impl Workshop {
@@ -106,6 +124,7 @@ impl Workshop {
                     target: target.clone(),
                     entry,
                     stages: vec![(0, None, BoundaryLayout::Plain)],
+                    model: self.peer.is_some() && jobs.len() % targets.len() == 0,
                 });
             }
         }
@@ -159,6 +178,7 @@ impl Workshop {
                     target: target.clone(),
                     entry: entry.clone(),
                     stages,
+                    model: false,
                 });
             }
         }
@@ -405,7 +425,9 @@ pub(super) fn schedules(
     prepared: &Prepared,
     costs: &plan::CostsByCompany,
     processors: &[Processor],
+    peer: Option<&OnnxRuntime>,
 ) -> Outcome<plan::Plans> {
     config::check_cuts(experiment, &prepared.network).ending(Exit::Usage)?;
-    plan::resolve(&experiment.schedules, &prepared.network, costs, processors)
+    let version = peer.map_or("", |peer| &peer.version);
+    plan::resolve(&experiment.schedules, &prepared.network, costs, processors, version)
 }

@@ -1,6 +1,7 @@
 //! Comparing outputs, and the trials.
 
 use super::link::Link;
+use super::peers::OnnxRuntime;
 use super::plan::Planned;
 use super::prepare::{LOADING, Prepared, frames, nanoseconds};
 use super::wire;
@@ -8,6 +9,7 @@ use crate::config::{Experiment, SlowDown};
 use crate::exit::{Ending as _, Exit, Outcome};
 use crate::processors::Processor;
 use crate::session::SessionError;
+use anyhow::Context as _;
 use protocol::{Compared, Event, Measured, Meter, Request};
 use std::time::Duration;
 
@@ -30,9 +32,16 @@ pub(super) fn ready(
     prepared: &Prepared,
     planned: &[Planned],
     processors: &[Processor],
+    peer: Option<&OnnxRuntime>,
     slow_down: Option<&SlowDown>,
 ) -> Outcome<Vec<Ready>> {
     let ready = planned.iter().map(|planned| {
+        if let Some(asked) = planned.schedule.as_peer() {
+            let runtime = peer.context("no peer was looked for")?;
+            let wire = wire::peer(asked, &prepared.manifest, &runtime.library, &prepared.model()?)?;
+            let slow_down_per_mille = Vec::new();
+            return Ok(Ready { planned: planned.clone(), wire, slow_down_per_mille });
+        }
         let deployed = prepared.deployed(&planned.schedule, processors)?;
         let wire = wire::schedule(&planned.schedule, &prepared.manifest, &deployed, processors)?;
         Ok::<_, anyhow::Error>(Ready {

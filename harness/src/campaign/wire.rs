@@ -3,8 +3,9 @@
 use crate::compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, bail};
-use domain::{Kind, Schedule, Stage};
-use protocol::{Binding, Call, Tensor, Weights};
+use domain::{Kind, Peer, Schedule, Stage};
+use protocol::{Binding, Call, OnnxModel, Program, StageLibrary, Tensor, Weights};
+use std::path::Path;
 
 /// A compiled stage and where it lies on the board.
 #[derive(Debug, Clone)]
@@ -83,9 +84,38 @@ pub(super) fn schedule(
     let kind = match schedule.kind() {
         Kind::Single => protocol::Kind::Single,
         Kind::Pipeline => protocol::Kind::Pipeline,
-        Kind::Replicate => protocol::Kind::Replicate,
+        Kind::Replicate | Kind::Peer => protocol::Kind::Replicate,
     };
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
+}
+
+/// The network in sessions of ONNX Runtime: one as a single stage, several as replicas.
+///
+/// # Errors
+/// Where a path is no UTF-8, or the network's manifest is not whole.
+pub(super) fn peer(
+    peer: &Peer,
+    network: &NetworkManifest,
+    runtime: &Path,
+    model: &Path,
+) -> Result<protocol::Schedule> {
+    let mut values = Values::default();
+    let inputs: Vec<u32> = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
+    let outputs: Vec<u32> =
+        boundary(network, network.units.len())?.iter().map(|value| values.place(value)).collect();
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).with_context(|| format!("the path {} is no UTF-8", path.display()))
+    };
+    let program = Program::OnnxRuntime(OnnxModel { runtime: text(runtime)?, model: text(model)? });
+    let names = peer.stage_names();
+    let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {
+        binding: Binding { processor: name.to_string(), cpus: cpus.clone(), threads: peer.threads },
+        program: program.clone(),
+        inputs: inputs.clone(),
+        outputs: outputs.clone(),
+    });
+    let kind = if names.len() == 1 { protocol::Kind::Single } else { protocol::Kind::Replicate };
+    Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
 }
 
 /// The whole network as one stage with its own numbering, for profiling.
@@ -115,11 +145,13 @@ fn wire_stage(deployed: &Deployed, binding: Binding, values: &mut Values) -> pro
     };
     protocol::Stage {
         binding,
-        library: deployed.library.clone(),
-        entry: manifest.entry.clone(),
+        program: Program::Library(StageLibrary {
+            path: deployed.library.clone(),
+            entry: manifest.entry.clone(),
+            weights,
+        }),
         inputs: manifest.inputs.iter().map(|value| values.place(value)).collect(),
         outputs: manifest.outputs.iter().map(|value| values.place(value)).collect(),
-        weights,
     }
 }
 

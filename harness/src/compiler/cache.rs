@@ -130,6 +130,11 @@ impl Entry {
             .filter(|manifest| manifest.schema == SCHEMA)
     }
 
+    /// The network as an ONNX file; there where a job asked for it.
+    pub fn model(&self) -> PathBuf {
+        self.folder.join("model.onnx")
+    }
+
     /// A stage's manifest, where the stage is there and whole.
     pub fn stage(&self, first: usize, end: usize, boundary: BoundaryLayout) -> Option<StageManifest> {
         let folder = self.stage_folder(first, end, boundary);

@@ -76,12 +76,21 @@ pub struct Job {
     pub entry: Entry,
     /// First unit, one past the last (absent: all), layout at the boundary.
     pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
+    /// Whether the network itself is wanted as an ONNX file; of a network that is one, it is there already.
+    pub model: bool,
 }
 
 impl Job {
+    fn wants_model(&self) -> bool {
+        self.model && matches!(self.source, Source::Zoo(_))
+    }
+
     /// Whether everything is in the cache already.
     pub fn is_cached(&self) -> bool {
         let Some(network) = self.entry.network() else { return false };
+        if self.wants_model() && !self.entry.model().is_file() {
+            return false;
+        }
         self.stages.iter().all(|(first, end, boundary)| {
             self.entry.stage(*first, end.unwrap_or(network.units.len()), *boundary).is_some()
         })
@@ -108,6 +117,7 @@ struct JobFile<'a> {
     target: JobTarget<'a>,
     stages: Vec<serde_json::Value>,
     out: &'a Path,
+    model: bool,
 }
 
 /// The linker is no part of the target: where it lies on the host says nothing about what it makes.
@@ -269,6 +279,7 @@ impl Compiler {
             target: JobTarget { target: &job.target, linker: self.kit.as_ref().map(|kit| [kit.linker()]) },
             stages: stages.collect(),
             out: &job.entry.folder,
+            model: job.wants_model(),
         };
         let path = log.with_extension("json");
         fs::write(&path, serde_json::to_vec_pretty(&file)?)

@@ -99,6 +99,21 @@ pub enum ScheduleSpec {
     ReplicateAll,
     /// The whole network on these processors, at least 2, frames dealt out.
     Replicate(Vec<String>),
+    /// The whole network in another inference engine.
+    Peer(PeerSpec),
+}
+
+/// Another inference engine, as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSpec {
+    /// Its name.
+    pub engine: String,
+    /// Threads of a session, at least 1; `None`: as many as there are CPUs.
+    pub threads: Option<u32>,
+    /// Sessions side by side, at least 1; `None`: as many as there is room for.
+    pub sessions: Option<u32>,
+    /// Processors whose CPUs it may use; `None`: all of the board's.
+    pub processors: Option<Vec<String>>,
 }
 
 /// A stage by hand.

@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 pub use board::{Board, Connect, Processor, ProcessorUnit, Processors, State, Target, Triple};
 pub use experiment::{
-    Experiment, Frames, Isolate, ManualStage, Measure, Objective, Profile, ScheduleSpec, SlowDown, WarmUp,
+    Experiment, Frames, Isolate, ManualStage, Measure, Objective, PeerSpec, Profile, ScheduleSpec, SlowDown,
+    WarmUp,
 };
 pub use faults::{Fault, Faults, Spot};
 pub use files::{Kind, names};

@@ -3,7 +3,7 @@
 use domain::Network;
 
 use super::board::RESERVED;
-use super::experiment::{Experiment, ManualStage, ScheduleSpec};
+use super::experiment::{Experiment, ManualStage, PeerSpec, ScheduleSpec};
 use super::faults::{Faults, Spot, did_you_mean, listed};
 use super::raw;
 use super::tree::Node;
@@ -58,21 +58,38 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn schedule(&mut self, raw: raw::Schedule) -> ScheduleSpec {
-        match raw {
-            raw::Schedule::Single(name) if name.0 == "each" => ScheduleSpec::SingleEach,
-            raw::Schedule::Single(name) => ScheduleSpec::Single(self.processor(name, "single")),
-            raw::Schedule::Pipeline(raw::Pipeline::Auto(_)) => {
-                ScheduleSpec::PipelineAuto { processors: None }
-            }
-            raw::Schedule::Pipeline(raw::Pipeline::Among(among)) => ScheduleSpec::PipelineAuto {
+        let own = match raw {
+            raw::Schedule::Own(own) => own,
+            raw::Schedule::Peer(peer) => return self.peer(peer),
+        };
+        match own {
+            raw::Own::Single(name) if name.0 == "each" => ScheduleSpec::SingleEach,
+            raw::Own::Single(name) => ScheduleSpec::Single(self.processor(name, "single")),
+            raw::Own::Pipeline(raw::Pipeline::Auto(_)) => ScheduleSpec::PipelineAuto { processors: None },
+            raw::Own::Pipeline(raw::Pipeline::Among(among)) => ScheduleSpec::PipelineAuto {
                 processors: Some(self.processors(among.processors, "pipeline/processors")),
             },
-            raw::Schedule::Pipeline(raw::Pipeline::Stages(stages)) => self.stages(stages),
-            raw::Schedule::Replicate(raw::Replicate::All(_)) => ScheduleSpec::ReplicateAll,
-            raw::Schedule::Replicate(raw::Replicate::On(names)) => {
+            raw::Own::Pipeline(raw::Pipeline::Stages(stages)) => self.stages(stages),
+            raw::Own::Replicate(raw::Replicate::All(_)) => ScheduleSpec::ReplicateAll,
+            raw::Own::Replicate(raw::Replicate::On(names)) => {
                 ScheduleSpec::Replicate(self.processors(names, "replicate"))
             }
         }
+    }
+
+    fn peer(&mut self, raw: raw::Peer) -> ScheduleSpec {
+        let count = |count: Option<raw::Count>| match count {
+            None => Some(1),
+            Some(raw::Count::Number(number)) => Some(number),
+            Some(raw::Count::All(_)) => None,
+        };
+        let raw::Engine::Onnxruntime = raw.peer;
+        ScheduleSpec::Peer(PeerSpec {
+            engine: "onnxruntime".to_owned(),
+            threads: count(raw.threads),
+            sessions: count(raw.sessions),
+            processors: raw.processors.map(|names| self.processors(names, "processors")),
+        })
     }
 
     fn processors(&mut self, names: Vec<raw::Name>, path: &str) -> Vec<String> {

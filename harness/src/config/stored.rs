@@ -130,24 +130,35 @@ impl From<&Experiment> for raw::Experiment {
 impl From<&ScheduleSpec> for raw::Schedule {
     fn from(schedule: &ScheduleSpec) -> Self {
         let names = |names: &[String]| names.iter().cloned().map(raw::Name).collect();
-        match schedule {
-            ScheduleSpec::SingleEach => Self::Single(raw::Name("each".to_owned())),
-            ScheduleSpec::Single(processor) => Self::Single(raw::Name(processor.clone())),
+        Self::Own(match schedule {
+            ScheduleSpec::SingleEach => raw::Own::Single(raw::Name("each".to_owned())),
+            ScheduleSpec::Single(processor) => raw::Own::Single(raw::Name(processor.clone())),
             ScheduleSpec::PipelineAuto { processors: None } => {
-                Self::Pipeline(raw::Pipeline::Auto(raw::Auto::Auto))
+                raw::Own::Pipeline(raw::Pipeline::Auto(raw::Auto::Auto))
             }
             ScheduleSpec::PipelineAuto { processors: Some(processors) } => {
-                Self::Pipeline(raw::Pipeline::Among(raw::Among { processors: names(processors) }))
+                raw::Own::Pipeline(raw::Pipeline::Among(raw::Among { processors: names(processors) }))
             }
             ScheduleSpec::PipelineManual(stages) => {
                 let stage = |stage: &experiment::ManualStage| raw::ManualStage {
                     processor: raw::Name(stage.processor.clone()),
                     until: stage.until.clone().map(raw::Text),
                 };
-                Self::Pipeline(raw::Pipeline::Stages(stages.iter().map(stage).collect()))
+                raw::Own::Pipeline(raw::Pipeline::Stages(stages.iter().map(stage).collect()))
             }
-            ScheduleSpec::ReplicateAll => Self::Replicate(raw::Replicate::All(raw::All::All)),
-            ScheduleSpec::Replicate(processors) => Self::Replicate(raw::Replicate::On(names(processors))),
-        }
+            ScheduleSpec::ReplicateAll => raw::Own::Replicate(raw::Replicate::All(raw::All::All)),
+            ScheduleSpec::Replicate(processors) => raw::Own::Replicate(raw::Replicate::On(names(processors))),
+            ScheduleSpec::Peer(peer) => {
+                let count = |count: Option<u32>| {
+                    Some(count.map_or(raw::Count::All(raw::All::All), raw::Count::Number))
+                };
+                return Self::Peer(raw::Peer {
+                    peer: raw::Engine::Onnxruntime,
+                    threads: count(peer.threads),
+                    sessions: count(peer.sessions),
+                    processors: peer.processors.as_deref().map(names),
+                });
+            }
+        })
     }
 }

@@ -117,11 +117,15 @@ fn place(kind: Kind) -> usize {
         Kind::Single => 0,
         Kind::Pipeline => 1,
         Kind::Replicate => 2,
+        Kind::Peer => 3,
     }
 }
 
-/// Its processors as a schedule's label has them, without cuts.
+/// Its processors as a schedule's label has them, without cuts; of a peer its label.
 fn name(figures: &Figures) -> String {
+    if figures.kind == Kind::Peer {
+        return figures.schedule.clone();
+    }
     let between = if figures.kind == Kind::Replicate { " | " } else { " > " };
     figures.processors.join(between)
 }

@@ -90,7 +90,10 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         let used = processors
             .iter()
             .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
-        let cpus = used.flat_map(|processor| processor.cpus.iter().copied()).collect();
+        let cpus = match record.schedule.as_peer() {
+            Some(peer) => peer.cpus(),
+            None => used.flat_map(|processor| processor.cpus.iter().copied()).collect(),
+        };
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
         let metered = false;
@@ -159,14 +162,15 @@ impl Measurements {
 }
 
 fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> Vec<Row> {
-    let singles: Vec<(&str, Vec<Observed>)> = schedules
-        .iter()
-        .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
-        .filter(|schedule| schedule.verdict() == Verdict::Valid)
-        .filter_map(|schedule| {
-            Some((schedule.record.schedule.processors().next()?.as_str(), schedule.observed()))
-        })
-        .collect();
+    let valid = |kind: Kind| {
+        schedules
+            .iter()
+            .filter(move |schedule| schedule.record.schedule.kind() == kind)
+            .filter(|schedule| schedule.verdict() == Verdict::Valid)
+            .map(|schedule| (schedule.record.schedule.label(), schedule.observed()))
+    };
+    let singles: Vec<(String, Vec<Observed>)> = valid(Kind::Single).collect();
+    let peers: Vec<(String, Vec<Observed>)> = valid(Kind::Peer).collect();
     let asked = Asked::of(&run.start.configuration);
     let by_energy: Vec<energy::Single<'_>> = schedules
         .iter()
@@ -191,6 +195,9 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
                     add_precision(&mut row, wanted);
                 }
                 energy::add_gain(&mut row, &schedule.counted(), &by_energy);
+                if row.peer.is_none() {
+                    row.gain_over_peer = gains(&schedule.observed(), &peers);
+                }
             }
             row
         })
@@ -205,7 +212,8 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
     let latency = throughput::Latency::of(&latency).ok();
     let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
-    let side_by_side = schedule.kind() == Kind::Replicate;
+    let side_by_side = matches!(schedule.kind(), Kind::Replicate | Kind::Peer);
+    let peer = schedule.as_peer();
     let mut reasons = measurements.reasons.clone();
     reasons.extend(judgement::trials(
         measurements.trials.values(),
@@ -222,7 +230,14 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         schedule: schedule.label(),
         place: measurements.record.place,
         kind: schedule.kind().to_string(),
-        processors: schedule.processors().map(ToString::to_string).collect(),
+        processors: match peer {
+            Some(_) => Vec::new(),
+            None => schedule.processors().map(ToString::to_string).collect(),
+        },
+        peer: peer.map(|peer| peer.engine.clone()),
+        peer_version: peer.map(|peer| peer.version.clone()),
+        peer_threads: peer.map(|peer| peer.threads),
+        peer_sessions: peer.map(|peer| peer.sessions.len()),
         trials: counted.len(),
         trials_void: measurements.trials.len() - measurements.valid().count(),
         trials_failed: measurements.failed.len(),
@@ -243,6 +258,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         best_single: None,
         gain_over: BTreeMap::new(),
         gain_over_intervals: BTreeMap::new(),
+        gain_over_peer: BTreeMap::new(),
         predicted_fps: predicted.map(|predicted| predicted.0),
         prediction_error: predicted
             .zip(fps)
@@ -292,18 +308,12 @@ fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     Samples::new(&values).ok().map(|samples| samples.median())
 }
 
-fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(&str, Vec<Observed>)]) {
-    for (processor, baseline) in singles {
-        // Without a common round there is no ratio.
-        if let Ok(compared) = comparison::compare(candidate, baseline, Confidence::P95) {
-            let gain = Interval::from(compared.ratio);
-            row.gain_over.insert((*processor).to_owned(), gain.point);
-            row.gain_over_intervals.insert((*processor).to_owned(), gain);
-        }
-    }
+fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(String, Vec<Observed>)]) {
+    row.gain_over_intervals = gains(candidate, singles);
+    row.gain_over = row.gain_over_intervals.iter().map(|(name, gain)| (name.clone(), gain.point)).collect();
     let baselines: Vec<&[Observed]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
     if let Ok((best, compared)) = comparison::compare_with_best(candidate, &baselines, Confidence::P95) {
-        row.best_single = Some(singles[best].0.to_owned());
+        row.best_single = Some(singles[best].0.clone());
         row.gain_over_best_single = Some(compared.ratio.point);
         row.gain_over_best_single_interval = Some(compared.ratio.into());
     }
@@ -316,13 +326,27 @@ fn add_precision(row: &mut Row, wanted: f64) {
     row.reasons.extend(wide);
 }
 
-/// Gains by kind: of each network the schedule of this kind that gains most.
+/// Throughput over that of each of the others. Without a common round there is no ratio.
+fn gains(candidate: &[Observed], others: &[(String, Vec<Observed>)]) -> BTreeMap<String, Interval> {
+    let ratio = |(name, other): &(String, Vec<Observed>)| {
+        let compared = comparison::compare(candidate, other, Confidence::P95).ok()?;
+        Some((name.clone(), Interval::from(compared.ratio)))
+    };
+    others.iter().filter_map(ratio).collect()
+}
+
+/// Gains by kind: of each network the schedule of this kind that gains most; first over the best single processor, then
+/// over each peer.
 fn summaries(rows: &[Row]) -> Vec<Summary> {
-    let of_kind = |kind: Kind| {
+    let of_kind = |kind: Kind, over: Option<&str>| {
         let kind = kind.to_string();
         let mut best: BTreeMap<&str, f64> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.kind == kind) {
-            if let Some(gain) = row.gain_over_best_single {
+            let gain = match over {
+                None => row.gain_over_best_single,
+                Some(peer) => row.gain_over_peer.get(peer).map(|gain| gain.point),
+            };
+            if let Some(gain) = gain {
                 let most = best.entry(&row.network).or_insert(gain);
                 *most = most.max(gain);
             }
@@ -332,11 +356,22 @@ fn summaries(rows: &[Row]) -> Vec<Summary> {
         let logarithms: f64 = gains.iter().map(|gain| gain.ln()).sum();
         Some(Summary {
             kind,
+            over_peer: over.map(str::to_owned),
             networks: gains.len(),
             gain_geometric_mean: (logarithms / gains.len() as f64).exp(),
             gain_least: samples.least(),
             gain_greatest: samples.greatest(),
         })
     };
-    [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(of_kind).collect()
+    let mut peers: Vec<&str> = Vec::new();
+    for peer in rows.iter().flat_map(|row| row.gain_over_peer.keys()) {
+        if !peers.contains(&peer.as_str()) {
+            peers.push(peer);
+        }
+    }
+    let over_single = [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));
+    let over_peers = peers.iter().flat_map(|peer| {
+        [Kind::Single, Kind::Pipeline, Kind::Replicate].map(|kind| of_kind(kind, Some(peer)))
+    });
+    over_single.chain(over_peers.flatten()).collect()
 }

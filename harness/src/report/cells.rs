@@ -76,12 +76,23 @@ pub(super) fn busy(row: &Row) -> Vec<String> {
 
 /// The stages, one a line: `cpu0[0..12]`, `> cpu1[12..21]`.
 pub(super) fn stage_lines(row: &Row) -> Vec<String> {
+    if row.peer.is_some() {
+        return peer_lines(row);
+    }
     let separator = if row.kind == "replicate" { " | " } else { " > " };
     let parts = row.schedule.split(separator);
     let line = |(place, part): (usize, &str)| {
         if place == 0 { part.to_owned() } else { format!("{}{part}", separator.trim_start()) }
     };
     parts.enumerate().map(line).collect()
+}
+
+/// The label of a peer in two lines, `onnxruntime,` and `2 threads`; a line more for each session after the second.
+fn peer_lines(row: &Row) -> Vec<String> {
+    let sessions = row.peer_sessions.unwrap_or(1);
+    let (engine, threads) = row.schedule.split_once(", ").unwrap_or((&row.schedule, ""));
+    let others = (2..sessions).map(|session| format!("#{}", session + 1));
+    [format!("{engine},"), threads.to_owned()].into_iter().chain(others).collect()
 }
 
 /// Verdict as a word.
@@ -168,7 +179,8 @@ pub(super) fn network(report: &Report, name: &str) -> String {
 pub(super) fn summary(report: &Report) -> Vec<String> {
     let sentence = |summary: &super::rows::Summary| {
         let gain = summary.gain_geometric_mean;
-        let over = format!("{} over the best single processor: {gain:.2}×", summary.kind);
+        let over = summary.over_peer.as_deref().unwrap_or("the best single processor");
+        let over = format!("{} over {over}: {gain:.2}×", summary.kind);
         if summary.networks == 1 {
             return over;
         }

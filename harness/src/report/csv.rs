@@ -2,12 +2,15 @@
 
 use super::rows::{Interval, Report, Row, StageSection};
 
-const COLUMNS: [&str; 39] = [
+const COLUMNS: [&str; 43] = [
     "board",
     "network",
     "schedule",
     "kind",
     "processors",
+    "peer",
+    "peer_threads",
+    "peer_sessions",
     "trials",
     "trials_void",
     "trials_failed",
@@ -32,6 +35,7 @@ const COLUMNS: [&str; 39] = [
     "gain_over_best_single_lo",
     "gain_over_best_single_hi",
     "gain_over",
+    "gain_over_peer",
     "predicted_fps",
     "prediction_error",
     "pipeline_efficiency",
@@ -55,7 +59,7 @@ pub(super) fn render(report: &Report) -> String {
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 39] {
+fn record(report: &Report, row: &Row) -> [String; 43] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
@@ -64,6 +68,8 @@ fn record(report: &Report, row: &Row) -> [String; 39] {
     let gains = row.gain_over.iter().map(|(name, gain)| format!("{name}={}", number(Some(*gain))));
     let rails = row.energy_breakdown_mj_per_frame.iter();
     let rails = rails.map(|(rail, energy)| format!("{rail}={}", number(Some(*energy))));
+    let over_peers =
+        row.gain_over_peer.iter().map(|(name, gain)| format!("{name}={}", number(Some(gain.point))));
     let of_stages = |figure: fn(&StageSection) -> Option<f64>| {
         let figures: Vec<String> =
             row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
@@ -76,6 +82,9 @@ fn record(report: &Report, row: &Row) -> [String; 39] {
         row.schedule.clone(),
         row.kind.clone(),
         row.processors.join(" "),
+        row.peer.clone().unwrap_or_default(),
+        row.peer_threads.map(|threads| threads.to_string()).unwrap_or_default(),
+        row.peer_sessions.map(|sessions| sessions.to_string()).unwrap_or_default(),
         row.trials.to_string(),
         row.trials_void.to_string(),
         row.trials_failed.to_string(),
@@ -100,6 +109,7 @@ fn record(report: &Report, row: &Row) -> [String; 39] {
         lo(gain),
         hi(gain),
         gains.collect::<Vec<_>>().join(" "),
+        over_peers.collect::<Vec<_>>().join("; "),
         number(row.predicted_fps),
         number(row.prediction_error),
         number(row.pipeline_efficiency),

@@ -1,8 +1,8 @@
 //! For documents and pull requests.
 
 use super::cells::{self, or_absent};
-use super::notes;
 use super::rows::{Report, Row};
+use super::{notes, peers};
 
 const COLUMNS: [&str; 9] = [
     "schedule",
@@ -32,6 +32,16 @@ pub(super) fn render(report: &Report) -> String {
             out += "|---|--:|--:|--:|--:|--:|--:|--:|---|\n";
         }
         out += &line(&record(row));
+    }
+    if let Some(table) = peers::table(report) {
+        out += "\n### Against other inference engines\n\n";
+        for (place, cells) in table.iter().enumerate() {
+            let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
+            out.extend(["| ", &cells.join(" | "), " |\n"]);
+            if place == 0 {
+                out.extend(["|---|", &"--:|".repeat(cells.len() - 1), "\n"]);
+            }
+        }
     }
     let energy = notes::energy(report);
     let notes = notes::notes(report);

@@ -17,6 +17,7 @@ mod judgement;
 mod markdown;
 mod notes;
 mod observed;
+mod peers;
 mod rows;
 mod terminal;
 #[cfg(test)]

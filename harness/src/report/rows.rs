@@ -168,10 +168,18 @@ pub struct Row {
     pub schedule: String,
     /// Its number within the run.
     pub place: u32,
-    /// `single`, `pipeline` or `replicate`.
+    /// `single`, `pipeline`, `replicate`, or `peer`: the whole network in another inference engine.
     pub kind: String,
-    /// Its processors, in stage order.
+    /// Its processors, in stage order; none of a peer, which is given CPUs.
     pub processors: Vec<String>,
+    /// The engine of a peer, `onnxruntime`.
+    pub peer: Option<String>,
+    /// Its version.
+    pub peer_version: Option<String>,
+    /// Threads of each of its sessions.
+    pub peer_threads: Option<u32>,
+    /// Its sessions, among which frames are dealt out.
+    pub peer_sessions: Option<usize>,
     /// Trials the figures are of.
     pub trials: usize,
     /// Trials that were measured and are void.
@@ -216,6 +224,8 @@ pub struct Row {
     pub gain_over: BTreeMap<String, f64>,
     /// The same with intervals.
     pub gain_over_intervals: BTreeMap<String, Interval>,
+    /// Throughput over that of each peer, by trials of the same round. Of peers themselves it is left empty.
+    pub gain_over_peer: BTreeMap<String, Interval>,
     /// Frames a second by the profile. Absent where there was none.
     pub predicted_fps: Option<f64>,
     /// Predicted over measured, less one: 0.1 is predicted 10 % too fast.
@@ -342,11 +352,13 @@ pub enum Severity {
     Void,
 }
 
-/// Gain of a kind of schedule over the best single processor.
+/// Gain of a kind of schedule over the best single processor, or over a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Summary {
-    /// `pipeline` or `replicate`.
+    /// `single`, `pipeline` or `replicate`.
     pub kind: String,
+    /// The peer compared with; absent where it is the best single processor.
+    pub over_peer: Option<String>,
     /// Networks with a valid schedule of this kind; of each the best counts.
     pub networks: usize,
     /// Geometric mean of the gains.

@@ -105,7 +105,8 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
 /// The stages, one a line, each beside the share of time it works; a line that is too long is broken.
 fn label_and_busy(row: &Row, room: usize) -> (String, String) {
     let (mut label, mut busy) = (Vec::new(), Vec::new());
-    for (line, share) in cells::stage_lines(row).into_iter().zip(cells::busy(row)) {
+    let shares = cells::busy(row).into_iter().chain(std::iter::repeat(String::new()));
+    for (line, share) in cells::stage_lines(row).into_iter().zip(shares) {
         let characters: Vec<char> = line.chars().collect();
         let mut share = Some(share);
         for part in characters.chunks(room.max(1)) {

@@ -170,8 +170,8 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
     let kind = schedule.kind();
     execute(
         connection,
-        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, warnings)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, warnings, peer)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             record.place,
@@ -181,6 +181,7 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
             kind == domain::Kind::Single,
             prediction.map(|prediction| prediction.throughput.0),
             json(&record.warnings)?,
+            schedule.as_peer().map(json).transpose()?,
         ],
     )?;
     let id = connection.last_insert_rowid();

@@ -14,8 +14,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::Path;
 
 /// `migrations[n]` leads from version n to n + 1.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_power.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_power.sql"),
+    include_str!("migrations/0003_peers.sql"),
+];
 
 /// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.
 const APPLICATION: i32 = 0x4564_6750;

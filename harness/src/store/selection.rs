@@ -64,8 +64,11 @@ impl Store {
             let damaged = RowError::damaged("a schedule");
             let (stages, stage_ns) = stages(&self.connection, row.get("id")?)?;
             let kind: String = row.get("kind")?;
-            let raw =
-                serde_json::json!({ "kind": kind, "units": row.get::<_, u64>("units")?, "stages": stages });
+            let peer: Option<String> = row.get("peer")?;
+            let peer: Option<domain::Peer> =
+                peer.map(|peer| serde_json::from_str(&peer)).transpose().map_err(|error| damaged(&error))?;
+            let units: u64 = row.get("units")?;
+            let raw = serde_json::json!({ "kind": kind, "units": units, "stages": stages, "peer": peer });
             // Proves anew that it is a schedule.
             let schedule: Schedule = serde_json::from_value(raw).map_err(|error| damaged(&error))?;
             let fps: Option<f64> = row.get("predicted_fps")?;

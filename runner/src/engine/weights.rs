@@ -140,11 +140,15 @@ impl WeightsCache {
     /// their place; those no longer named are let go.
     pub(crate) fn map<'a>(
         &mut self,
-        paths: impl IntoIterator<Item = &'a Path>,
-    ) -> Result<Vec<Arc<WeightsFile>>, Failure> {
+        paths: impl IntoIterator<Item = Option<&'a Path>>,
+    ) -> Result<Vec<Option<Arc<WeightsFile>>>, Failure> {
         let mut fresh = HashMap::new();
         let mut found = Vec::new();
         for path in paths {
+            let Some(path) = path else {
+                found.push(None);
+                continue;
+            };
             let fail = |error: std::io::Error| {
                 Failure::weights(format!(
                     "failed to open weights {}: {error}; deploy it again",
@@ -159,7 +163,7 @@ impl WeightsCache {
                 _ => Arc::new(WeightsFile::map(path, &file, identity)?),
             };
             fresh.insert(path.to_path_buf(), Arc::clone(&weights));
-            found.push(weights);
+            found.push(Some(weights));
         }
         self.files = fresh;
         Ok(found)
@@ -169,6 +173,11 @@ impl WeightsCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn map(cache: &mut WeightsCache, paths: &[&PathBuf]) -> Vec<Arc<WeightsFile>> {
+        let found = cache.map(paths.iter().map(|path| Some(path.as_path()))).unwrap();
+        found.into_iter().map(Option::unwrap).collect()
+    }
 
     fn request(path: &Path, offset: u64, extent: i64) -> protocol::Weights {
         let tensor = protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: "uint8".into() };
@@ -181,8 +190,8 @@ mod tests {
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, (0..=255).collect::<Vec<u8>>()).unwrap();
         let mut cache = WeightsCache::default();
-        let first = cache.map([path.as_path(), path.as_path()]).unwrap();
-        let again = cache.map([path.as_path()]).unwrap();
+        let first = map(&mut cache, &[&path, &path]);
+        let again = map(&mut cache, &[&path]);
         assert!(Arc::ptr_eq(&first[0], &first[1]) && Arc::ptr_eq(&first[0], &again[0]));
         let tensors = first[0].tensors(&request(&path, 64, 3)).unwrap();
         drop((cache, first, again));
@@ -195,10 +204,10 @@ mod tests {
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, [1; 64]).unwrap();
         let mut cache = WeightsCache::default();
-        let old = cache.map([path.as_path()]).unwrap();
+        let old = map(&mut cache, &[&path]);
         std::fs::write(folder.path().join("new"), [2; 64]).unwrap();
         std::fs::rename(folder.path().join("new"), &path).unwrap();
-        let new = cache.map([path.as_path()]).unwrap();
+        let new = map(&mut cache, &[&path]);
         let byte = |file: &Arc<WeightsFile>| file.tensors(&request(&path, 0, 1)).unwrap()[0].bytes()[0];
         assert_eq!((byte(&old[0]), byte(&new[0])), (1, 2));
     }
@@ -209,7 +218,7 @@ mod tests {
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, [0; 128]).unwrap();
         let mut cache = WeightsCache::default();
-        let file = cache.map([path.as_path()]).unwrap().remove(0);
+        let file = map(&mut cache, &[&path]).remove(0);
         for (offset, extent, says) in [
             (64, 65, "the file ends at 128"),
             (8, 1, "no multiple of 64"),
@@ -218,7 +227,7 @@ mod tests {
             let failure = file.tensors(&request(&path, offset, extent)).unwrap_err();
             assert!(failure.message.contains(says), "{failure}");
         }
-        let absent = cache.map([folder.path().join("absent").as_path()]).unwrap_err();
+        let absent = cache.map([Some(folder.path().join("absent").as_path())]).unwrap_err();
         assert!(absent.message.contains("absent") && absent.fault == protocol::Fault::Weights, "{absent}");
     }
 }

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its assumptions do")]
 
 use protocol::{
-    Binding, Call, Compare, Compared, Event, Fault, Frames, Hello, Kind, Measure, Measured, Request,
-    Schedule, Stage, Tensor, Trial, WarmUpRule, Weights,
+    Binding, Call, Compare, Compared, Event, Fault, Frames, Hello, Kind, Measure, Measured, OnnxModel,
+    Program, Request, Schedule, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -205,20 +205,36 @@ impl Stages {
             let made = &self.made[*name];
             stages.push(Stage {
                 binding: Binding { processor: format!("cpus{cpus:?}"), cpus: cpus.to_vec(), threads: 1 },
-                library: self.folder.join(format!("{name}.so")).display().to_string(),
-                entry: "main".to_owned(),
+                program: Program::Library(StageLibrary {
+                    path: self.folder.join(format!("{name}.so")).display().to_string(),
+                    entry: "main".to_owned(),
+                    weights: Weights {
+                        path: self.folder.join("weights.bin").display().to_string(),
+                        offsets: made.weights.iter().map(|place| place.offset).collect(),
+                        tensors: made.weights.iter().map(|place| place.tensor.clone()).collect(),
+                    },
+                }),
                 inputs: made.inputs.iter().map(&mut index).collect(),
                 outputs: made.outputs.iter().map(&mut index).collect(),
-                weights: Weights {
-                    path: self.folder.join("weights.bin").display().to_string(),
-                    offsets: made.weights.iter().map(|place| place.offset).collect(),
-                    tensors: made.weights.iter().map(|place| place.tensor.clone()).collect(),
-                },
             });
         }
         let inputs = stages[0].inputs.clone();
         let outputs = stages.last().unwrap().outputs.clone();
         Schedule { kind, values, inputs, outputs, stages }
+    }
+
+    /// `net` in ONNX Runtime: a session for each of these sets of CPUs, with a thread on each CPU.
+    pub(crate) fn onnx(&self, sessions: &[&[u32]]) -> Schedule {
+        let placed: Vec<(&str, &[u32])> = sessions.iter().map(|cpus| ("net", *cpus)).collect();
+        let kind = if sessions.len() == 1 { Kind::Single } else { Kind::Replicate };
+        let mut schedule = self.schedule(kind, &placed);
+        for stage in &mut schedule.stages {
+            stage.binding.threads = u32::try_from(stage.binding.cpus.len()).unwrap();
+            let path = |name: &str| self.folder.join(name).display().to_string();
+            stage.program =
+                Program::OnnxRuntime(OnnxModel { runtime: path("onnxruntime"), model: path("net.onnx") });
+        }
+        schedule
     }
 
     pub(crate) fn calls(&self, name: &str) -> Vec<Call> {

@@ -105,17 +105,61 @@ pub(in crate::config) struct SlowDown {
 
 /// A way of running a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[schemars(extend("x-not-yet" = {
-    "peer": "comparison with a peer such as onnxruntime is planned and not built yet; leave this entry out"
-}))]
+#[serde(untagged)]
 pub(in crate::config) enum Schedule {
+    /// Compiled by TVM, on processors of the board.
+    Own(Own),
+    /// In another inference engine, for comparison.
+    Peer(Peer),
+}
+
+/// A way of running a network compiled by TVM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(in crate::config) enum Own {
     /// The whole network on one processor: `each` of the board's, or the named one.
     Single(Name),
     /// The network cut into stages, one a processor.
     Pipeline(Pipeline),
     /// The whole network on several processors, frames dealt out.
     Replicate(Replicate),
+}
+
+/// The whole network in another inference engine, which is given the ONNX file as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "it is the key in the file")]
+pub(in crate::config) struct Peer {
+    /// The engine.
+    pub(in crate::config) peer: Engine,
+    /// Threads of a session: a number, or `all` for as many as there are CPUs. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) threads: Option<Count>,
+    /// Sessions side by side, frames dealt out: a number, or `all` for as many as the CPUs have room for. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) sessions: Option<Count>,
+    /// Processors whose CPUs it may use. Left out: all of the board's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub(in crate::config) processors: Option<Vec<Name>>,
+}
+
+/// An inference engine besides TVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum Engine {
+    /// ONNX Runtime, its CPU provider.
+    Onnxruntime,
+}
+
+/// A number, or all there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::config) enum Count {
+    /// So many.
+    Number(#[schemars(range(min = 1, max = 1024))] u32),
+    /// As many as there are.
+    All(All),
 }
 
 /// How a pipeline is cut.
@@ -134,7 +178,7 @@ pub(in crate::config) enum Pipeline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum All {
-    /// Every processor of the board.
+    /// Everything there is: of processors, of CPUs.
     All,
 }
 

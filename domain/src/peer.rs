@@ -1,0 +1,50 @@
+//! Other inference engines that a network is measured with for comparison.
+
+use crate::processor::ProcessorName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// An inference engine that runs the whole network its own way: what one would run instead of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its name, `onnxruntime`.
+    pub engine: String,
+    /// Its version.
+    pub version: String,
+    /// Threads of each session.
+    pub threads: u32,
+    /// CPUs of each session; sessions work side by side, and frames are dealt out among them.
+    pub sessions: Vec<Vec<u32>>,
+}
+
+impl Peer {
+    /// The sessions in place of processors: `onnxruntime`, or `onnxruntime#0`, `onnxruntime#1` and so on.
+    pub fn stage_names(&self) -> Vec<ProcessorName> {
+        match self.sessions.len() {
+            1 => vec![ProcessorName::new(&self.engine)],
+            count => {
+                (0..count).map(|session| ProcessorName::new(format!("{}#{session}", self.engine))).collect()
+            }
+        }
+    }
+
+    /// CPUs of all sessions, each once, ascending.
+    pub fn cpus(&self) -> Vec<u32> {
+        let mut cpus = self.sessions.concat();
+        cpus.sort_unstable();
+        cpus.dedup();
+        cpus
+    }
+}
+
+impl fmt::Display for Peer {
+    /// `onnxruntime, 1 thread`; `2 × onnxruntime, 1 thread`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sessions.len() > 1 {
+            write!(out, "{} × ", self.sessions.len())?;
+        }
+        let s = if self.threads == 1 { "" } else { "s" };
+        write!(out, "{}, {} thread{s}", self.engine, self.threads)
+    }
+}
