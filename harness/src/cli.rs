@@ -56,6 +56,9 @@ pub enum Verb {
     Baseline(Baseline),
     /// Hold a run against a baseline; fails where something became worse.
     Check(Check),
+    /// Measure how often the gate is wrong on this machine.
+    #[command(subcommand)]
+    Selftest(Selftest),
     /// Print what a board's file says is to be built: triple and C library; nothing where that is this machine.
     #[command(hide = true)]
     Target {
@@ -223,6 +226,45 @@ pub struct Save {
     /// them, and checks are as strict as that allows.
     #[arg(long, value_name = "RUN")]
     pub run: Vec<String>,
+}
+
+/// Options of `selftest`.
+#[derive(Debug, Subcommand)]
+pub enum Selftest {
+    /// A schedule against itself: how often the gate fails, and how often the interval holds 1.
+    Aa(Comparisons),
+    /// A schedule against itself made slower: how often that is found, and how long it takes.
+    Ab {
+        /// By how many percent the first stage is made slower.
+        #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+        slow_down: f64,
+        /// How.
+        #[command(flatten)]
+        common: Comparisons,
+    },
+}
+
+/// How a self-test compares.
+#[derive(Debug, Args)]
+pub struct Comparisons {
+    /// How many comparisons.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub comparisons: u32,
+    /// One after the other, as two runs that `check` compares; else interleaved, as schedules of a run are.
+    #[arg(long)]
+    pub apart: bool,
+    /// Board, a file in configs/boards/.
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub board: String,
+    /// Experiment, whose first schedule of its first network is compared.
+    #[arg(long, value_name = "NAME", default_value = "selftest")]
+    pub experiment: String,
+    /// Any setting of the experiment, such as `--set precision=1%`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write the table there.
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 /// Options of `check`.

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod provenance;
 pub mod report;
 pub mod results;
+mod selftest;
 pub mod session;
 pub mod store;
 pub mod verbs;

@@ -46,6 +46,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         }
         Verb::Baseline(cli::Baseline::Save(options)) => gating::save(&paths, options),
         Verb::Check(options) => check(&paths, options),
+        Verb::Selftest(options) => crate::selftest::run(paths, options),
         Verb::Target { board } => target(&paths, board),
         Verb::Inspect { board, files } => inspect(&paths, board, files),
         Verb::Boards(options) => inspection::boards(&paths, options),

@@ -40,6 +40,7 @@ Measure
   baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
   check     hold a run against a baseline; fails where something became worse
             (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
+  selftest  how often the gate is wrong on this machine (aa --comparisons 200, ab --slow-down 5 --comparisons 100)
   boards    the configured boards: reachable, free, and the processors on them ([NAME], --break-lock NAME)
 
 Work on edgepipe
@@ -116,9 +117,8 @@ fn run(arguments: &[String]) -> Result<u8> {
         "kernels" => kernels::run(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
-        "bench" | "plan" | "layers" | "baseline" | "check" | "report" | "history" | "results" | "boards" => {
-            harness::start(&workspace, verb, rest)
-        }
+        "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
+        | "results" | "boards" => harness::start(&workspace, verb, rest),
         other => {
             eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");
             Ok(USAGE)

@@ -5,6 +5,7 @@ mod layers;
 mod link;
 mod measuring;
 mod order;
+mod pairs;
 mod peers;
 mod plan;
 mod planning;
@@ -15,6 +16,7 @@ mod wire;
 
 pub use before::Before;
 pub use link::Link;
+pub use pairs::{Pair, Pairing};
 pub use plan::{Planned, Plans};
 
 use crate::boards::kit::Kit;

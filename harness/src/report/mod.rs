@@ -38,6 +38,14 @@ pub use rows::{
 pub(crate) use terminal::wrapped;
 pub use timeline::Timeline;
 
+/// Frames a second of a trial on these CPUs, where nothing voids it.
+pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f64> {
+    let limits = domain::validity::Limits::default();
+    let bounds = trial::Bounds { cpus, min_frames: None, limits: &limits };
+    let trial = trial::Trial::new(0, measured, bounds).ok()?;
+    trial.is_valid().then_some(trial.throughput.0)
+}
+
 /// Whether something was made worse on purpose in a run.
 pub fn is_injected(run: &crate::store::StoredRun) -> bool {
     asked::Asked::of(&run.start.configuration).slow_down.is_some()

@@ -1,0 +1,138 @@
+//! The gate's own rates, measured on this machine: how often it fails on nothing, and how often it finds what is there.
+
+use crate::campaign::{Campaign, Pair, Pairing, Paths};
+use crate::cli;
+use crate::config::{self, Measured, Overrides, Thresholds};
+use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use domain::Samples;
+use domain::gate::{Better, Case, Evidence, Ruled, Ruling, Spread, judge};
+use std::fmt::Write as _;
+
+/// `cargo xtask selftest`.
+///
+/// # Errors
+/// Where nothing can be measured, or the table cannot be written.
+pub(crate) fn run(paths: Paths, options: &cli::Selftest) -> Outcome<Exit> {
+    let thresholds = Thresholds::read(&paths.root.join("ci/thresholds.yaml")).ending(Exit::Usage)?;
+    let (common, slow_down) = match options {
+        cli::Selftest::Aa(common) => (common, 0.0),
+        cli::Selftest::Ab { slow_down, common } => (common, *slow_down),
+    };
+    if !(0.0..=100.0).contains(&slow_down) {
+        let message = format!("failed to read --slow-down {slow_down}: expected percent from 0 to 100");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let overrides = Overrides { set: common.set.clone(), ..Overrides::default() };
+    let loaded =
+        config::load(&paths.root, &common.board, &common.experiment, &overrides).ending(Exit::Usage)?;
+    let experiment = loaded.experiment.clone();
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let folder = paths.state.join("selftest");
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+    let slow_down_per_mille = (10.0 * slow_down).round() as u32;
+    let pairing = Pairing { comparisons: common.comparisons, slow_down_per_mille, apart: common.apart };
+    let mut pairs: Vec<Pair> = Vec::new();
+    let progress = Progress::begin("compare", common.comparisons as usize);
+    let what = campaign.pairs(pairing, |pair| {
+        progress.step(&format!("{} in {:.1} s", pairs.len() + 1, pair.seconds));
+        pairs.push(pair);
+    })?;
+    progress.end(&format!("{} comparisons", pairs.len()));
+    let threshold =
+        thresholds.of(Measured::Throughput, experiment.networks[0].name(), "single", "").unwrap_or(0.0);
+    let spread = Spread { deviation: thresholds.between_runs, freedom: f64::INFINITY };
+    let ruled: Vec<Option<Ruled>> = pairs
+        .iter()
+        .map(|pair| {
+            let [baseline, candidate] = pair.observed();
+            let values = |side: &[(u32, f64)]| vec![side.iter().map(|(_, fps)| *fps).collect::<Vec<f64>>()];
+            let evidence = if common.apart {
+                Evidence::Apart {
+                    candidate: values(&pair.candidate),
+                    baseline: values(&pair.baseline),
+                    spread,
+                }
+            } else {
+                Evidence::Paired { candidate, baseline }
+            };
+            let case = Case { better: Better::More, threshold, evidence };
+            judge(&[case], thresholds.false_alarms).pop().and_then(Result::ok)
+        })
+        .collect();
+    let text = table(&what, slow_down, threshold, &experiment, common.apart, &pairs, &ruled);
+    crate::verbs::print(&text)?;
+    let name = if slow_down > 0.0 { "ab" } else { "aa" };
+    let raw = serde_json::to_string(&pairs).ending(Exit::Bug)?;
+    let table_path = common.write.clone().unwrap_or_else(|| folder.join(format!("{name}.md")));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(folder.join(format!("{name}.json")), raw))
+        .and_then(|()| std::fs::write(&table_path, text))
+        .map_err(|error| {
+            Failure::new(Exit::Usage, format!("failed to write {}: {error}", table_path.display()))
+        })?;
+    eprintln!(
+        "table in {}, every trial in {}",
+        table_path.display(),
+        folder.join(format!("{name}.json")).display()
+    );
+    Ok(Exit::Fine)
+}
+
+fn table(
+    what: &str,
+    slow_down: f64,
+    threshold: f64,
+    experiment: &config::Experiment,
+    apart: bool,
+    pairs: &[Pair],
+    ruled: &[Option<Ruled>],
+) -> String {
+    let truth = 1.0 / (1.0 + slow_down / 100.0);
+    let count =
+        |wanted: &dyn Fn(&Ruled) -> bool| ruled.iter().flatten().filter(|ruled| wanted(ruled)).count();
+    let of = |hits: usize| {
+        format!("{hits} of {} ({:.1} %)", pairs.len(), 100.0 * hits as f64 / pairs.len().max(1) as f64)
+    };
+    let middle = |values: Vec<f64>, digits: usize| {
+        Samples::new(&values)
+            .map_or_else(|_| "–".to_owned(), |samples| format!("{:.digits$}", samples.median()))
+    };
+    let halves = ruled.iter().flatten().filter_map(|ruled| ruled.ratio.precision());
+    let times: Vec<f64> = pairs.iter().map(|pair| pair.seconds).collect();
+    let longest = times.iter().copied().fold(0.0, f64::max);
+    let trials = pairs.iter().map(|pair| (pair.baseline.len() + pair.candidate.len()) as f64);
+    let method = if apart { "one after the other" } else { "interleaved" };
+    let precision =
+        experiment.precision.map_or_else(String::new, |share| format!(", until ±{} %", 100.0 * share));
+    let mut out = String::new();
+    let title =
+        if slow_down > 0.0 { format!("itself made {slow_down} % slower") } else { "itself".to_owned() };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{what} against {title}: windows of {:.2} s, {} trials of each, {method}{precision}; threshold {} %\n",
+        experiment.measure.min.as_secs_f64(),
+        experiment.trials,
+        100.0 * threshold
+    );
+    out += "| what | result |\n|---|--:|\n";
+    let found = count(&|ruled| ruled.ruling == Ruling::Regression);
+    let name = if slow_down > 0.0 { "slowness found" } else { "gate fails" };
+    for (name, value) in [
+        (name, of(found)),
+        ("interval of 95 % holds the truth", of(count(&|ruled| ruled.ratio.holds(truth)))),
+        ("told to be better", of(count(&|ruled| ruled.ruling == Ruling::Improvement))),
+        ("half width of the interval, median, %", middle(halves.map(|half| 100.0 * half).collect(), 2)),
+        ("ratio, median", middle(ruled.iter().flatten().map(|ruled| ruled.ratio.point).collect(), 4)),
+        ("trials of a comparison, median", middle(trials.collect(), 0)),
+        ("time of a comparison, median, s", middle(times, 1)),
+        ("time of a comparison, longest, s", format!("{longest:.1}")),
+        ("trials that were void", pairs.iter().map(|pair| pair.void).sum::<u32>().to_string()),
+    ] {
+        let _ = writeln!(out, "| {name} | {value} |");
+    }
+    out
+}
