@@ -128,7 +128,7 @@ impl Campaign {
         let experiment = self.loaded.experiment.clone();
         let cpus: Vec<u32> =
             ready.wire.stages.iter().flat_map(|stage| stage.binding.cpus.iter().copied()).collect();
-        match trials::measure(&mut self.link, &experiment, name, ready) {
+        match trials::measure(&mut self.link, &experiment, name, ready, None) {
             Ok(measured) => match report::valid_throughput(measured, &cpus) {
                 Some(fps) => {
                     let side = if candidate { &mut pair.candidate } else { &mut pair.baseline };

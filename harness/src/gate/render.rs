@@ -249,6 +249,7 @@ fn advice(row: &CheckedRow) -> String {
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
             format!("; about {more} more trials of each would tell")
         }
+        (Ruling::CannotTell, None) if row.ratio_lo.is_none() => "; a single trial has no interval".to_owned(),
         (Ruling::CannotTell | Ruling::Suspect, None) => {
             "; runs lie further apart than this, more trials in one would not tell".to_owned()
         }

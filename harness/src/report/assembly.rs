@@ -123,7 +123,7 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
 }
 
 /// Energy of each trial, by what all of them and the idle board tell of the meter.
-fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
+pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
     let mut known = MeterKnown::default();
     known.learn_idle(idle);
     let trials = schedules.iter().flat_map(|schedule| schedule.trials.values());

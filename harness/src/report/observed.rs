@@ -3,7 +3,7 @@
 use super::assembly;
 use super::rows::{Severity, Verdict};
 use crate::store::{Store, StoreError, StoredRun};
-use domain::throughput;
+use domain::{Energy, throughput};
 
 /// A schedule and what its valid trials gave.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,8 @@ pub struct TrialFigures {
 
 /// Figures of all schedules of a run, by their numbers.
 pub fn trial_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
-    let schedules = assembly::measurements(store, run)?;
+    let mut schedules = assembly::measurements(store, run)?;
+    assembly::add_energy(&mut schedules, store.idle_power(run)?.as_ref());
     Ok(schedules
         .iter()
         .map(|measurements| {
@@ -59,7 +60,10 @@ pub fn trial_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigur
                     throughput_fps: trial.throughput.0,
                     latency_p50_ms: latency.map(|latency| latency.p50_ns / 1e6),
                     latency_p99_ms: latency.map(|latency| latency.p99_ns / 1e6),
-                    joules_per_frame: None,
+                    joules_per_frame: match &trial.energy {
+                        Energy::Measured { drawn, .. } => Some(drawn.energy.0 / 1e3 / trial.frames as f64),
+                        Energy::Absent { .. } => None,
+                    },
                 }
             });
             ScheduleFigures {
