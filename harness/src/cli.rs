@@ -154,6 +154,19 @@ pub struct Report {
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     pub format: Format,
+    /// Write the timeline of a trial for Perfetto (<https://ui.perfetto.dev>) instead: by default of the fastest
+    /// pipeline, the trial nearest to its median.
+    #[arg(long, conflicts_with_all = ["format", "list"])]
+    pub trace: bool,
+    /// Network to trace.
+    #[arg(long, value_name = "NAME", requires = "trace")]
+    pub network: Option<String>,
+    /// Schedule to trace: its number or its label.
+    #[arg(long, value_name = "SCHEDULE", requires = "trace")]
+    pub schedule: Option<String>,
+    /// Trial to trace: its round, from 0.
+    #[arg(long, value_name = "ROUND", requires = "trace")]
+    pub trial: Option<u32>,
 }
 
 /// Options of `history`.
@@ -342,6 +355,12 @@ pub enum Format {
     Json,
     /// One page with drawings, for a browser; needs no network.
     Html,
+    /// The paper's table (network, processors, pipeline, gain, energy) as Markdown, ready to paste.
+    Paper,
+    /// The paper's table as a LaTeX document that compiles as it is.
+    Latex,
+    /// The same table alone, for `\input`.
+    LatexTable,
 }
 
 /// Formats of the history.

@@ -10,7 +10,7 @@ use crate::gate::Baseline;
 use crate::gating;
 use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
-use crate::report::Report;
+use crate::report::{Report, Row, Verdict};
 use crate::store::{Access, RunFilter, RunId, Store};
 use anyhow::Context as _;
 use std::fmt::Write as _;
@@ -200,9 +200,51 @@ fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
         })?
     };
     let report = build(&store, &stored.start.id, options.format)?;
+    if options.trace {
+        return deliver(options.output.as_deref(), &trace(&store, &report, options)?).map(|()| Exit::Fine);
+    }
     let wide = options.output.is_none() && is_wide();
     deliver(options.output.as_deref(), &report.render(options.format, wide))?;
     Ok(Exit::Fine)
+}
+
+/// The timeline asked for.
+fn trace(store: &Store, report: &Report, options: &cli::Report) -> Outcome<String> {
+    let asked_for = |row: &&Row| {
+        options.network.as_ref().is_none_or(|network| row.network == *network)
+            && options
+                .schedule
+                .as_ref()
+                .is_none_or(|schedule| row.schedule == *schedule || row.place.to_string() == *schedule)
+    };
+    let rank = |row: &Row| {
+        let fps = row.throughput_fps.map_or(0.0, |fps| fps.point);
+        (row.verdict == Verdict::Valid, row.kind == "pipeline", fps)
+    };
+    let rows = report.rows.iter().filter(asked_for);
+    let row = rows.max_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal));
+    let row = row.ok_or_else(|| {
+        let known: Vec<String> = report
+            .rows
+            .iter()
+            .map(|row| format!("  {} {} {}", row.place, row.network, row.schedule))
+            .collect();
+        let message =
+            format!("failed to find the schedule to trace; run {} has\n{}", report.run.id, known.join("\n"));
+        Failure::new(Exit::Usage, message)
+    })?;
+    let name = format!("{} {}", row.network, row.schedule);
+    let absent = |why: &str| Failure::new(Exit::Usage, format!("failed to trace {name}: {why}"));
+    let round = options.trial.or(row.typical_round).ok_or_else(|| absent("nothing was measured of it"))?;
+    let run = store.run(&report.run.id).map_err(store_failure)?;
+    let trial = store.last_trial(&run, row.place, round).map_err(store_failure)?;
+    let trial = trial.ok_or_else(|| {
+        absent(&format!(
+            "it has no trial in round {round}; {} rounds were planned, from 0",
+            report.run.trials_planned
+        ))
+    })?;
+    report.trace(row, &trial).map_err(|why| absent(&why))
 }
 
 /// The report of a run with what the format shows of it.

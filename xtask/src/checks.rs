@@ -2,7 +2,7 @@
 
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{cargo, emulated, openssh, python};
+use crate::{browser, cargo, emulated, openssh, python};
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::Instant;
@@ -34,6 +34,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     cargo::lay_libraries(&toolchain, &workspace.target.join("debug"))?;
     let mut tests = rust(&["test", "--locked", "--workspace", "--", "--include-ignored"])?;
     tests.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
+    if browser::is_skipped() {
+        eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
+    } else {
+        // Where it cannot be put in place, the test itself fails and says so; the other checks go on.
+        match browser::ensure(workspace) {
+            Ok(folder) => drop(tests.env("EDGEPIPE_BROWSER", folder)),
+            Err(error) => eprintln!("error: {error:#}"),
+        }
+    }
     steps.run("cargo test, the whole bench included", tests)?;
     let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "--quiet"]);
     pytest.env("PYTHONPATH", workspace.root.join("compiler"));

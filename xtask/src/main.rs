@@ -3,6 +3,7 @@
 //! Finds the workspace, puts the private toolchain in place, builds what a verb needs and starts the harness.
 //! Few dependencies, so that the first command of a fresh clone begins to work within seconds.
 
+mod browser;
 mod cargo;
 mod checks;
 mod cross;
@@ -32,11 +33,12 @@ Measure
   bench     measure pipelines against single processors and print the table
             (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
   plan      profile and schedule only, no trials
+  report    print the table of an earlier run again (--format terminal|markdown|csv|json|html|
+            paper|latex|latex-table; --trace: a timeline for Perfetto)
   history   a figure of a network over runs and revisions, with marked steps
             (--network NAME, --board NAME, --schedule S, --measure throughput|latency|energy)
   layers    which layers of each network are furthest from what the processor can do
   results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
-  report    print the table of an earlier run again (--format terminal|markdown|csv|json|html)
   baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
   check     hold a run against a baseline; fails where something became worse
             (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])

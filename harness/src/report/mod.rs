@@ -14,18 +14,22 @@ mod heading;
 mod headline;
 mod html;
 mod judgement;
+mod latex;
 mod markdown;
 mod notes;
 mod observed;
 mod peers;
+mod paper;
 mod rows;
 mod terminal;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod trace;
 mod trial;
 
 use crate::cli::Format;
+use crate::store::TrialRecord;
 
 pub(crate) use csv::quoted;
 pub use figures::{Figures, figures};
@@ -60,7 +64,15 @@ impl Report {
             Format::Csv => csv::render(self),
             Format::Json => self.json(),
             Format::Html => html::render(self),
+            Format::Latex => latex::document(self),
+            Format::LatexTable => latex::table(self),
+            Format::Paper => paper::markdown(self),
         }
+    }
+
+    /// The timeline of a trial of a row for Perfetto. An error says why there is none.
+    pub fn trace(&self, row: &Row, trial: &TrialRecord) -> Result<String, String> {
+        trace::render(self, row, trial)
     }
 
     fn json(&self) -> String {

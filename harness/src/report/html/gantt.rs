@@ -4,7 +4,7 @@ use super::super::cells::number;
 use super::super::rows::Row;
 use super::super::timeline::Timeline;
 use super::scale::{Scale, percent};
-use super::{marks, place, schedule};
+use super::{marks, place, schedule, scrolling};
 use maud::{Markup, html};
 use protocol::Span;
 use std::collections::BTreeMap;
@@ -108,29 +108,31 @@ fn table(row: &Row, spans: &[&Span]) -> Markup {
     for span in spans {
         frames.entry(span.frame).or_default().push(span);
     }
-    html! {
-        details {
-            summary { "These frames as a table" span.hide { ": " (row.schedule) } }
-            table.narrow {
-                caption { "When each frame was in each stage, ms since the window opened" }
-                thead {
-                    tr { th.n scope="col" { "Frame" } @for stage in &row.stages { th.n scope="col" { (stage.processor) } } }
-                }
-                tbody {
-                    @for (frame, spans) in &frames {
-                        tr {
-                            td { (frame) }
-                            @for stage in 0..row.stages.len() {
-                                td {
-                                    @if let Some(span) = spans.iter().find(|span| span.stage as usize == stage) {
-                                        (ms(span.begin_ns)) " to " (ms(span.end_ns))
-                                    }
+    let frames = html! {
+        table.narrow {
+            caption { "When each frame was in each stage, ms since the window opened" }                 thead {
+                tr { th.n scope="col" { "Frame" } @for stage in &row.stages { th.n scope="col" { (stage.processor) } } }
+            }
+            tbody {
+                @for (frame, spans) in &frames {
+                    tr {
+                        td { (frame) }
+                        @for stage in 0..row.stages.len() {
+                            td {
+                                @if let Some(span) = spans.iter().find(|span| span.stage as usize == stage) {
+                                    (ms(span.begin_ns)) " to " (ms(span.end_ns))
                                 }
                             }
                         }
                     }
                 }
             }
+        }
+    };
+    html! {
+        details {
+            summary { "These frames as a table" span.hide { ": " (row.schedule) } }
+            (scrolling(&format!("Frames of {}, schedule {}", place(row), row.place), &frames))
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Reports of databases that were written by the real store.
 
 mod energy;
+mod browser;
 mod figures;
 mod pages;
+mod papers;
 mod texts;
+mod traces;
 
 use super::{Report, Row};
 use crate::store::tests::fixture::{self, Place, Planned};
@@ -139,6 +142,11 @@ fn troubled() -> Report {
         vec!["stage 0 hands over 4 tensors; cut after another unit for less".to_owned()];
     scenario.network().fallback_units = vec![1, 3];
     scenario.report()
+}
+
+/// Whether the one who runs the tests asked to leave this out: `EDGEPIPE_SKIP=browser,latex`.
+fn skipped(what: &str) -> bool {
+    std::env::var("EDGEPIPE_SKIP").is_ok_and(|skip| skip.split(',').any(|part| part.trim() == what))
 }
 
 fn row<'r>(report: &'r Report, network: &str, kind: &str) -> &'r Row {
