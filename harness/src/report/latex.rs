@@ -5,6 +5,7 @@ use super::rows::Report;
 
 const PREAMBLE: &str = r"\documentclass{article}
 \usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage[utf8]{inputenc}
 \usepackage[a4paper,landscape,margin=15mm]{geometry}
 \usepackage{booktabs}
@@ -29,7 +30,7 @@ pub(super) fn table(report: &Report) -> String {
     let row = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
     let mut out = String::from("% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.\n");
     out += "\\begin{table}[htbp]\n\\centering\\small\n";
-    out.extend(["\\caption{", &escaped(&paper.caption), "}\n"]);
+    out.extend(["\\caption{", &escaped(&paper.caption), "}\n\\smallskip\n"]);
     out.extend(["\\label{tab:", &report.run.id, "}\n"]);
     out.extend(["\\begin{tabular}{@{}", &kinds, "@{}}\n\\toprule\n"]);
     out += &row(columns.iter().map(|name| escaped(name)).collect());

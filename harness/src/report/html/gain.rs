@@ -30,7 +30,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
                     th scope="col" { "Network" }
                     th.plot scope="col" { span.hide { "Gain, drawn" } (marks::axis("gains", &scale, &scale.few_ticks(), "×")) }
                     th.n scope="col" { "Gain" }
-                    th.n scope="col" { "Best pipeline, frames/s" }
+                    th.n scope="col" { "Pipeline, frames/s" }
                     th.n scope="col" { "Best single, frames/s" }
                     th.n scope="col" { "Gain over each" }
                     @if has_energy { th.n scope="col" { "mJ/frame, single → pipeline" } }
@@ -94,7 +94,10 @@ fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool
             th scope="row" { a href={ "#n" (place) } { (name) } }
             td.plot { (drawing(name, &shown, scale)) }
             td { b { (or_absent(told.and_then(cells::gain))) } @if let Some(gain) = gain { (ends(&gain)) } }
-            td { (fps(told)) }
+            td {
+                (fps(told))
+                @if let Some(other) = told.filter(|row| row.kind != "pipeline") { small { (other.kind) } }
+            }
             td { (fps(best.copied())) @if let Some(best) = best { small { (best.schedule) } } }
             td { (or_absent(over.filter(|over| !over.is_empty()))) }
             @if has_energy { td { (energy(best.copied())) " → " (energy(told)) } }

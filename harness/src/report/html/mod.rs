@@ -121,7 +121,9 @@ fn claim(report: &Report) -> String {
     let (gain, kind) = (summary.gain_geometric_mean, &summary.kind);
     let over = "the best single processor";
     if summary.networks == 1 {
-        return format!("A {kind} reaches {gain:.2}× {over}");
+        let told = report.rows.iter().filter(|row| row.kind == *kind && row.verdict == Verdict::Valid);
+        let once = if told.map(|row| row.trials).max() == Some(1) { ", by one trial" } else { "" };
+        return format!("A {kind} reaches {gain:.2}× {over}{once}");
     }
     format!("{kind}s reach {gain:.2}× {over}").replacen('p', "P", usize::from(kind == "pipeline")).replacen(
         "replicates",

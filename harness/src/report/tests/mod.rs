@@ -1,7 +1,7 @@
 //! Reports of databases that were written by the real store.
 
-mod energy;
 mod browser;
+mod energy;
 mod figures;
 mod pages;
 mod papers;
