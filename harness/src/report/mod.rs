@@ -18,8 +18,8 @@ mod latex;
 mod markdown;
 mod notes;
 mod observed;
-mod peers;
 mod paper;
+mod peers;
 mod rows;
 mod terminal;
 #[cfg(test)]
