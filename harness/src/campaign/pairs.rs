@@ -57,7 +57,7 @@ impl Campaign {
             return Err(Failure::new(Exit::Usage, "failed to find a schedule to compare with itself"));
         };
         let mut ready =
-            trials::ready(&network.prepared, std::slice::from_ref(planned), &self.processors, None)?;
+            trials::ready(&network.prepared, std::slice::from_ref(planned), &self.processors, None, None)?;
         let Some(same) = ready.pop() else {
             return Err(Failure::new(Exit::Bug, "a schedule was not made ready"));
         };
