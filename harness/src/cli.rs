@@ -178,7 +178,8 @@ pub struct History {
     /// Only runs on this board.
     #[arg(long, value_name = "NAME")]
     pub board: Option<String>,
-    /// Only these schedules: a kind (single, pipeline, replicate), processors ("cpu0 > cpu1"), or all of a label.
+    /// Only these schedules: a kind (single, pipeline, replicate), processors ("cpu0 > cpu1"), or all of a label. Of
+    /// several pipelines in a run, the fastest one is taken.
     #[arg(long, value_name = "SCHEDULE")]
     pub schedule: Option<String>,
     /// What is followed.

@@ -59,8 +59,8 @@ impl Measure {
 pub struct Series {
     /// The board.
     pub board: String,
-    /// Its processors: `cpu0`, `cpu0 > cpu1` or `cpu0 | cpu1`; or all of the schedule, where that was asked for. Of
-    /// several pipelines over the same processors in a run, it is the fastest one.
+    /// A processor, `pipeline` or `replicate`; the processors of a pipeline or all of its label, where that was asked
+    /// for. Of several in a run it is the fastest one.
     pub schedule: String,
     /// `single`, `pipeline` or `replicate`.
     pub kind: String,

@@ -44,7 +44,7 @@ struct Observation {
     interval: Interval,
 }
 
-/// By which runs are put into one series: place of the kind among kinds, board, schedule.
+/// By which runs are put into one series: place of the kind among kinds, board, name of the series.
 type Key = (usize, String, String);
 
 #[derive(Default)]
@@ -77,7 +77,7 @@ impl History {
             };
             let mut of_run: BTreeMap<Key, Figures> = BTreeMap::new();
             for figures in figures(store, &run)?.into_iter().filter(|found| found.network == asked.network) {
-                schedules.insert(name(&figures));
+                schedules.insert(processors(&figures));
                 let Some(name) = wanted(asked, &figures) else { continue };
                 let key = (place(figures.kind), run.start.board.clone(), name);
                 let is_better = of_run.get(&key).is_none_or(|other| is_faster(&figures, other));
@@ -122,7 +122,7 @@ fn place(kind: Kind) -> usize {
 }
 
 /// Its processors as a schedule's label has them, without cuts; of a peer its label.
-fn name(figures: &Figures) -> String {
+fn processors(figures: &Figures) -> String {
     if figures.kind == Kind::Peer {
         return figures.schedule.clone();
     }
@@ -130,12 +130,18 @@ fn name(figures: &Figures) -> String {
     figures.processors.join(between)
 }
 
-/// Name of the series the schedule goes into, if it is wanted.
+/// Name of the series the schedule goes into, if it is wanted. Pipelines are one series unless told apart: a planner
+/// may order processors that are alike one way today and the other tomorrow.
 fn wanted(asked: &Asked, figures: &Figures) -> Option<String> {
-    let name = name(figures);
+    let (kind, processors) = (figures.kind.to_string(), processors(figures));
+    let by_kind = match figures.kind {
+        Kind::Single | Kind::Peer => processors.clone(),
+        Kind::Pipeline | Kind::Replicate => kind.clone(),
+    };
     match &asked.schedule {
-        None => Some(name),
-        Some(wanted) if *wanted == name || *wanted == figures.kind.to_string() => Some(name),
+        None => Some(by_kind),
+        Some(wanted) if *wanted == kind => Some(by_kind),
+        Some(wanted) if *wanted == processors => Some(processors),
         Some(wanted) if *wanted == figures.schedule => Some(figures.schedule.clone()),
         Some(_) => None,
     }

@@ -70,7 +70,7 @@ fn a_step_is_marked_and_unlike_things_are_kept_apart() {
     let names: Vec<(&str, &str)> =
         history.series.iter().map(|series| (series.schedule.as_str(), series.kind.as_str())).collect();
     let wanted =
-        [("cpu0", "single"), ("cpu1", "single"), ("cpu0 > cpu1", "pipeline"), ("cpu0 | cpu1", "replicate")];
+        [("cpu0", "single"), ("cpu1", "single"), ("pipeline", "pipeline"), ("replicate", "replicate")];
     assert_eq!(names, wanted);
     for series in &history.series {
         let lengths: Vec<usize> = series.segments.iter().map(|segment| segment.points.len()).collect();
@@ -118,6 +118,7 @@ fn schedules_are_picked_by_kind_processors_or_label() {
         history.series.into_iter().map(|series| series.schedule).collect::<Vec<_>>()
     };
     assert_eq!(picked("single"), ["cpu0", "cpu1"]);
+    assert_eq!(picked("pipeline"), ["pipeline"]);
     assert_eq!(picked("cpu0 > cpu1"), ["cpu0 > cpu1"]);
     let label = build(&store, &asked()).series[2].segments[0].points[0].schedule.clone();
     assert_eq!(picked(&label), [label]);

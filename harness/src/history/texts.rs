@@ -42,14 +42,9 @@ pub(super) fn revision(point: &Point) -> String {
 }
 
 pub(super) fn title(history: &History, series: &Series) -> String {
-    format!(
-        "{} on {}: {} ({}), {}",
-        history.network,
-        series.board,
-        series.schedule,
-        series.kind,
-        history.measure.unit()
-    )
+    let kind = if series.schedule == series.kind { String::new() } else { format!(" ({})", series.kind) };
+    let (network, unit) = (&history.network, history.measure.unit());
+    format!("{network} on {}: {}{kind}, {unit}", series.board, series.schedule)
 }
 
 /// What the runs of a segment have in common.
