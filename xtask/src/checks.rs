@@ -25,10 +25,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
         "clippy",
         rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?,
     )?;
-    steps.run("ruff check", python(workspace, &toolchain, &["-m", "ruff", "check", "compiler"]))?;
+    steps.run("ruff check", python(workspace, &toolchain, &["-m", "ruff", "check", "compiler", "ci"]))?;
     steps.run(
         "ruff format",
-        python(workspace, &toolchain, &["-m", "ruff", "format", "--check", "compiler"]),
+        python(workspace, &toolchain, &["-m", "ruff", "format", "--check", "compiler", "ci"]),
     )?;
     let built = cargo::build(workspace, &toolchain)?;
     cargo::lay_libraries(&toolchain, &workspace.target.join("debug"))?;
@@ -44,12 +44,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
         }
     }
     steps.run("cargo test, the whole bench included", tests)?;
-    let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "--quiet"]);
+    let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "ci", "--quiet"]);
     pytest.env("PYTHONPATH", workspace.root.join("compiler"));
     match emulated::board(workspace, &toolchain)? {
         Ok(board) => board.name_to(&mut pytest),
         Err(why) => eprintln!("not checked: code for aarch64 on an emulated board: {why}"),
     }
+    pytest.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     steps.run("pytest", pytest)?;
     Ok(steps.summary())
 }

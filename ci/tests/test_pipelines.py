@@ -1,0 +1,186 @@
+"""The pipelines of ci/: well-formed, with clean scripts, and the job that benches run for real."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / "ci/github/bench.yml"
+GITLAB = ROOT / "ci/gitlab/bench.yml"
+
+
+def read(path):
+    return YAML(typ="safe", pure=True).load(path)
+
+
+def github_steps():
+    for name, job in read(GITHUB)["jobs"].items():
+        for step in job["steps"]:
+            yield name, step
+
+
+def scripts():
+    """Every piece of shell, with the place it stands in."""
+    for job, step in github_steps():
+        if "run" in step:
+            yield pytest.param(step["run"], id=f"github {job}: {step.get('name', step['run'])}")
+    for name, job in read(GITLAB).items():
+        if isinstance(job, dict):
+            for key in ("before_script", "script"):
+                if key in job:
+                    yield pytest.param("\n".join(job[key]), id=f"gitlab {name}: {key}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "file"), [("vendor.github-workflows", GITHUB), ("vendor.gitlab-ci", GITLAB)]
+)
+def test_pipelines_are_what_their_makers_describe(schema, file, tmp_path):
+    def check(path):
+        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    checked = check(file)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    # And a wrong key is found.
+    spoiled = tmp_path / "spoiled.yml"
+    key = "timeout-minutes" if file == GITHUB else "timeout"
+    spoiled.write_text(file.read_text().replace(f"{key}:", f"{key}-of-mine:"))
+    assert check(spoiled).returncode == 1
+
+
+def shellcheck(*arguments):
+    command = [Path(sys.executable).with_name("shellcheck"), "--shell=bash", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("script", list(scripts()))
+def test_scripts_within_the_pipelines_are_clean(script, tmp_path):
+    # An expression would be pasted into the script before the shell sees it, whatever it holds.
+    assert "${{" not in script
+    file = tmp_path / "script.sh"
+    file.write_text(script)
+    checked = shellcheck(file)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("file", ["ci/bench.sh", ".ci/run"])
+def test_scripts_are_clean(file):
+    checked = shellcheck(ROOT / file)
+    assert checked.returncode == 0, checked.stdout
+    assert os.access(ROOT / file, os.X_OK)
+
+
+def test_github_jobs_are_bounded_and_may_do_little():
+    pipeline = read(GITHUB)
+    assert pipeline["permissions"] == {"contents": "read"}
+    assert pipeline["jobs"]["bench"]["permissions"] == {
+        "contents": "read",
+        "pull-requests": "write",
+    }
+    for name, job in pipeline["jobs"].items():
+        assert job["timeout-minutes"] <= 120, name
+    for name, step in github_steps():
+        assert re.fullmatch(r"actions/[a-z/-]+@v\d+", step.get("uses", "actions/x@v1")), name
+    bench = pipeline["jobs"]["bench"]
+    assert "matrix.board" in bench["concurrency"]["group"]
+    assert "head.repo.full_name == github.repository" in bench["if"]
+
+
+def bench_commands():
+    """The commands of the bench job; both pipelines have the same."""
+    steps = {step.get("name"): step for job, step in github_steps() if job == "bench"}
+    commands = steps["Measure and compare"]["run"]
+    assert read(GITLAB)["bench"]["script"] == [commands]
+    return commands, steps["Summary"]["run"]
+
+
+class Host:
+    """A checkout on a harness host, with the real harness and runner."""
+
+    def __init__(self, folder):
+        self.checkout = folder / "checkout"
+        for name in ("ci", "compiler", "configs"):
+            shutil.copytree(
+                ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        (self.checkout / "results").mkdir()
+        # Also on a machine that does much else, a frame is completed in time.
+        experiment = self.checkout / "configs/experiments/tiny.yaml"
+        text = re.sub(r"max_seconds: [\d.]+", "max_seconds: 20", experiment.read_text())
+        experiment.write_text(text)
+        edgepipe = folder / "edgepipe"
+        harness, runner = os.environ["EDGEPIPE_HARNESS"], os.environ["EDGEPIPE_RUNNER"]
+        edgepipe.write_text(
+            f"#!/bin/sh\nexec '{harness}' --root '{self.checkout}' --state '{folder}/state' "
+            f"--python '{sys.executable}' --runner '{runner}' \"$@\"\n"
+        )
+        edgepipe.chmod(0o755)
+        self.environment = {
+            **os.environ,
+            "EDGEPIPE": str(edgepipe),
+            "BOARD": "local",
+            "EXPERIMENT": "tiny",
+            "BASELINE_RUNS": "1",
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+        }
+
+    def run(self, commands, **environment):
+        return subprocess.run(
+            ["bash", "-e", "-c", commands],
+            cwd=self.checkout,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run_undisturbed(self, commands, **environment):
+        """Until no other load voids a trial, which the script must say by its exit code."""
+        for _ in range(6):
+            ran = self.run(commands, **environment)
+            if ran.returncode != 4:
+                break
+            assert "void" in (self.checkout / "target/bench/summary.md").read_text()
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
+def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
+    measure, summary = bench_commands()
+    host = Host(tmp_path)
+    written = host.checkout / "target/bench"
+
+    # Without a baseline there is nothing to compare with, and that is no failure.
+    host.run_undisturbed(measure, SAVE_BASELINE="no")
+    assert "no usable baseline `main-local-tiny`" in (written / "summary.md").read_text()
+    assert not (written / "junit.xml").exists()
+
+    host.run_undisturbed(measure, SAVE_BASELINE="yes")
+    assert (host.checkout / "results/baselines/main-local-tiny.json").exists()
+
+    host.run_undisturbed(measure, SAVE_BASELINE="no")
+    suites = xml.etree.ElementTree.parse(written / "junit.xml")
+    assert len(list(suites.iter("testcase"))) > 0
+    text = (written / "summary.md").read_text()
+    assert "### tiny on local" in text
+    assert "| schedule |" in text
+
+    assert host.run(summary).returncode == 0
+    assert (tmp_path / "summary").read_text() == text
+
+
+@pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
+def test_the_exit_code_of_a_bench_that_cannot_begin_is_kept(tmp_path):
+    measure, _ = bench_commands()
+    host = Host(tmp_path)
+    for changed in ({"EXPERIMENT": "none"}, {"BOARD": "none"}):
+        ran = host.run(measure, SAVE_BASELINE="no", **changed)
+        assert ran.returncode == 2, ran.stderr
+        assert "ended with exit code 2" in (host.checkout / "target/bench/summary.md").read_text()
