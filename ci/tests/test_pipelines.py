@@ -141,14 +141,13 @@ class Host:
             check=False,
         )
 
-    def run_undisturbed(self, commands, **environment):
-        """Until no other load voids a trial, which the script must say by its exit code."""
-        for _ in range(6):
-            ran = self.run(commands, **environment)
-            if ran.returncode != 4:
-                break
-            assert "void" in (self.checkout / "target/bench/summary.md").read_text()
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    def bench(self, commands, **environment):
+        """Other load voids trials, which the script says by exit code 4 and in the summary."""
+        ran = self.run(commands, **environment)
+        assert ran.returncode in (0, 4), f"exit code {ran.returncode}\n{ran.stdout}{ran.stderr}"
+        if ran.returncode == 4:
+            assert "void" in (self.checkout / "target/bench/summary.md").read_text(), ran.stderr
+        return ran.returncode == 0
 
 
 @pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
@@ -158,14 +157,19 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     written = host.checkout / "target/bench"
 
     # Without a baseline there is nothing to compare with, and that is no failure.
-    host.run_undisturbed(measure, SAVE_BASELINE="no")
+    host.bench(measure, SAVE_BASELINE="no")
     assert "no usable baseline `main-local-tiny`" in (written / "summary.md").read_text()
     assert not (written / "junit.xml").exists()
 
-    host.run_undisturbed(measure, SAVE_BASELINE="yes")
-    assert (host.checkout / "results/baselines/main-local-tiny.json").exists()
+    # A baseline is made of undisturbed runs alone; on a machine in use it is made of what counts of a run.
+    baseline = host.checkout / "results/baselines/main-local-tiny.json"
+    if not any(host.bench(measure, SAVE_BASELINE="yes") for _ in range(3)):
+        assert not baseline.exists()
+        saved = host.run('"$EDGEPIPE" baseline save main-local-tiny')
+        assert saved.returncode == 0, saved.stderr
+    assert baseline.exists()
 
-    host.run_undisturbed(measure, SAVE_BASELINE="no")
+    host.bench(measure, SAVE_BASELINE="no")
     suites = xml.etree.ElementTree.parse(written / "junit.xml")
     assert len(list(suites.iter("testcase"))) > 0
     text = (written / "summary.md").read_text()

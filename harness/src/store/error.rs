@@ -71,6 +71,18 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Another database cannot be read.
+    #[error(
+        "failed to import {}: {detail}; nothing was imported; copy it anew from where it was made, while nothing writes \
+         to it",
+        path.display()
+    )]
+    Unreadable {
+        /// The other database.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
     /// A run went on in two places.
     #[error(
         "failed to import run {run} from {}: it went on there and here, with other trials; nothing was imported; move \
@@ -203,6 +215,15 @@ impl StoreError {
             Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::CannotOpen { path, detail },
             _ => Self::Sqlite { path, doing, source },
+        }
+    }
+
+    /// The same of a database that is to be imported, with what to do about that.
+    pub(super) fn of_other(self) -> Self {
+        match self {
+            Self::Missing { path } => Self::Unreadable { path, detail: "there is no such file".to_owned() },
+            Self::Corrupt { path, detail } => Self::Unreadable { path, detail },
+            other => other,
         }
     }
 

@@ -66,7 +66,7 @@ impl Store {
             .prefix(&prefix)
             .tempdir_in(parent)
             .map_err(|source| StoreError::Folder { path: parent.to_path_buf(), source })?;
-        let copy = Store::copy(other, &folder.path().join(COPY))?;
+        let copy = Store::copy(other, &folder.path().join(COPY)).map_err(StoreError::of_other)?;
         Ok(Import { original: other.to_path_buf(), copy, folder })
     }
 
@@ -75,11 +75,11 @@ impl Store {
     /// # Errors
     /// Where a run went on here and there, each with other trials, and where a value there is damaged.
     pub fn compare_with(&self, import: &Import) -> Result<Vec<Merged>, StoreError> {
-        let mut ids = import.copy.runs(&RunFilter::default())?;
+        let mut ids = import.copy.runs(&RunFilter::default()).map_err(StoreError::of_other)?;
         ids.reverse();
         let mut merged = Vec::new();
         for id in ids {
-            let there = import.copy.run(id.as_str())?;
+            let there = import.copy.run(id.as_str()).map_err(StoreError::of_other)?;
             let here = self.rows(id.as_str(), |connection| super::catalog::find(connection, id.as_str()))?;
             let standing = match &here {
                 None => Standing::New,
@@ -87,7 +87,7 @@ impl Store {
                 Some(_) => Standing::Present,
             };
             if standing != Standing::Present {
-                import.check(&there)?;
+                import.check(&there).map_err(StoreError::of_other)?;
             }
             merged.push(Merged { run: there, standing });
         }

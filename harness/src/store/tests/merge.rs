@@ -169,6 +169,7 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
         let error = store.read_other(&other.database()).and_then(|seen| store.merge(&seen)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(wanted), "{text}");
+        assert!(!text.contains("move it and the files beside it"), "{text}");
         // The original is named, not the copy.
         assert!(text.contains(&other.database().display().to_string()), "{text}");
         assert_eq!(everything(&store), before);
