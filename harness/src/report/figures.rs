@@ -1,6 +1,6 @@
 //! What a run says of each schedule, as intervals, for comparing runs.
 
-use super::assembly::measurements;
+use super::assembly::{add_energy, measurements};
 use super::rows::Verdict;
 use super::trial::Trial;
 use crate::store::{Store, StoreError, StoredRun};
@@ -23,7 +23,8 @@ pub struct Figures {
     pub throughput_fps: Option<Interval>,
     /// Median over the trials of the median latency of each, in milliseconds.
     pub latency_ms: Option<Interval>,
-    /// Energy of a frame in millijoules.
+    /// Energy of a frame in millijoules, over the trials that have one. What the meter is off by as a whole is not in
+    /// it: that is the same in every run with this meter.
     pub energy_mj: Option<Interval>,
 }
 
@@ -47,8 +48,17 @@ pub fn figures(store: &Store, run: &StoredRun) -> Result<Vec<Figures>, StoreErro
             verdict: schedule.verdict(),
             throughput_fps: summary(&|trial| Some(trial.throughput.0)),
             latency_ms: summary(&|trial| Some(Samples::of_durations(&trial.latency).ok()?.median() / 1e6)),
-            energy_mj: None,
+            energy_mj: {
+                let of_trial = |trial: &&Trial| {
+                    let value = trial.energy.drawn()?.energy.0 / trial.frames as f64;
+                    (value > 0.0).then_some(Observed { round: trial.round, value })
+                };
+                let values: Vec<Observed> = counted.iter().filter_map(of_trial).collect();
+                comparison::summary(&values, Confidence::P95).ok()
+            },
         }
     };
-    Ok(measurements(store, run)?.iter().map(of_schedule).collect())
+    let mut schedules = measurements(store, run)?;
+    add_energy(&mut schedules, store.idle_power(run)?.as_ref());
+    Ok(schedules.iter().map(of_schedule).collect())
 }
