@@ -141,13 +141,13 @@ class Host:
             check=False,
         )
 
-    def bench(self, commands, **environment):
-        """Other load voids trials, which the script says by exit code 4 and in the summary."""
+    def bench(self, commands, wanted=(0, 4), **environment):
+        """Runs the job, which ends with 4 where other load voided trials."""
         ran = self.run(commands, **environment)
-        assert ran.returncode in (0, 4), f"exit code {ran.returncode}\n{ran.stdout}{ran.stderr}"
-        if ran.returncode == 4:
-            assert "void" in (self.checkout / "target/bench/summary.md").read_text(), ran.stderr
-        return ran.returncode == 0
+        summary = (self.checkout / "target/bench/summary.md").read_text()
+        described = f"exit code {ran.returncode}\n{ran.stdout}{ran.stderr}\n{summary}"
+        assert ran.returncode in wanted, described
+        return ran.returncode
 
 
 @pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
@@ -161,17 +161,21 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     assert "no usable baseline `main-local-tiny`" in (written / "summary.md").read_text()
     assert not (written / "junit.xml").exists()
 
-    # A baseline is made of undisturbed runs alone; on a machine in use it is made of what counts of a run.
+    # A baseline is made of undisturbed runs alone. On a machine in use, what counts of a run will do here.
     baseline = host.checkout / "results/baselines/main-local-tiny.json"
-    if not any(host.bench(measure, SAVE_BASELINE="yes") for _ in range(3)):
-        assert not baseline.exists()
-        saved = host.run('"$EDGEPIPE" baseline save main-local-tiny')
-        assert saved.returncode == 0, saved.stderr
-    assert baseline.exists()
+    for _ in range(12):
+        if host.bench(measure, SAVE_BASELINE="yes") == 4:
+            assert not baseline.exists()
+            host.run('"$EDGEPIPE" baseline save main-local-tiny')
+        if baseline.exists():
+            break
+    assert baseline.exists(), "other load voided twelve benches in a row: give this machine a rest"
 
-    host.bench(measure, SAVE_BASELINE="no")
+    # What two such short runs differ by is not judged here, but that all say the same of it.
+    code = host.bench(measure, wanted=(0, 1, 4), SAVE_BASELINE="no")
     suites = xml.etree.ElementTree.parse(written / "junit.xml")
     assert len(list(suites.iter("testcase"))) > 0
+    assert (code == 1) == any(suites.iter("failure"))
     text = (written / "summary.md").read_text()
     assert "### tiny on local" in text
     assert "| schedule |" in text
