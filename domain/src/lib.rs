@@ -9,6 +9,7 @@
 pub mod comparison;
 pub mod costs;
 pub mod distributions;
+pub mod disturbance;
 pub mod energy;
 pub mod gate;
 pub mod history;

@@ -48,6 +48,14 @@ pub enum Code {
     NotSteady,
     /// The prediction was off.
     PredictionOff,
+    /// The pace changed inside the window.
+    PaceChanged,
+    /// Trials lie apart from the others of their schedule.
+    OutlyingTrials,
+    /// The machine warmed up in the window.
+    Warmed,
+    /// Many pages were new to the process.
+    MinorFaults,
 }
 
 /// Something about a trial that a reader must know.
@@ -64,7 +72,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    fn new(code: Code, severity: Severity, text: String, remedy: &str) -> Self {
+    pub(crate) fn new(code: Code, severity: Severity, text: String, remedy: &str) -> Self {
         Self { code, severity, text, remedy: remedy.to_owned() }
     }
 }

@@ -25,7 +25,17 @@ const ALLOWED: [(&str, &[&str]); 3] = [
     ("protocol", &["serde"]),
     (
         "runner",
-        &["libloading", "protocol", "rustix", "serde", "serde_json", "thiserror", "tvm-ffi", "tvm-ffi-sys"],
+        &[
+            "libloading",
+            "ort",
+            "protocol",
+            "rustix",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tvm-ffi",
+            "tvm-ffi-sys",
+        ],
     ),
 ];
 

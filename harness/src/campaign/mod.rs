@@ -26,6 +26,7 @@ use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
+use crate::progress::Progress;
 use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::unix_ns;
@@ -287,12 +288,19 @@ impl Campaign {
             ready.push(self.ready(&network.prepared, &network.planned)?);
         }
         let mut usable = Vec::new();
+        let progress = Progress::begin("compare", networks.len());
         for (network, ready) in networks.iter().zip(&ready) {
+            progress.doing(&format!("{}: outputs of {} schedules", network.name(), ready.len()));
             match self.compare(recorder, network, ready)? {
-                Some(fit) => usable.push(fit),
+                Some(fit) => {
+                    let right = fit.iter().filter(|fit| **fit).count();
+                    progress.step(&format!("{}: {right} of {} schedules agree", network.name(), fit.len()));
+                    usable.push(fit);
+                }
                 None => return Ok((true, 0)),
             }
         }
+        progress.end(&format!("outputs of {} networks", networks.len()));
         let field = Field { networks, ready: &ready, usable: &usable, before };
         self.measure(store, recorder, &field)
     }
@@ -393,5 +401,6 @@ fn profile_failure(error: ProfileFailure) -> Failure {
     match error {
         ProfileFailure::Session(error) => session_failure(error),
         ProfileFailure::Artifact(error) => Failure { exit: Exit::Bug, error },
+        ProfileFailure::TooSlow(error) => Failure { exit: Exit::Trial, error },
     }
 }

@@ -271,6 +271,9 @@ pub(super) enum ProfileFailure {
     /// The artifact's side.
     #[error(transparent)]
     Artifact(anyhow::Error),
+    /// The board was too slow, or busy with something else.
+    #[error(transparent)]
+    TooSlow(anyhow::Error),
 }
 
 /// Frames of every processor while all of them run the whole network, in ns: one list a processor.
@@ -328,7 +331,7 @@ pub(super) fn company(
             .collect();
         let frames: Vec<u64> = completed.windows(2).map(|pair| pair[1] - pair[0]).collect();
         if frames.is_empty() {
-            return Err(ProfileFailure::Artifact(anyhow::anyhow!(
+            return Err(ProfileFailure::TooSlow(anyhow::anyhow!(
                 "failed to {during}: {} completed fewer than two frames in time; raise profile.max_seconds",
                 processor.name
             )));

@@ -13,6 +13,10 @@ use anyhow::Context as _;
 use protocol::{Compared, Event, Measured, Meter, Request};
 use std::time::Duration;
 
+/// Distinct frames on which outputs are compared, at most: with more of them the comparison of a large zoo took longer
+/// than its trials.
+const COMPARED: u32 = 3;
+
 /// A schedule ready to run.
 #[derive(Debug, Clone)]
 pub(super) struct Ready {
@@ -77,7 +81,10 @@ pub(super) fn compare(
             id,
             reference: reference.wire.clone(),
             candidate: candidate.wire.clone(),
-            frames: frames(experiment),
+            frames: protocol::Frames {
+                distinct: experiment.frames.distinct.min(COMPARED),
+                ..frames(experiment)
+            },
         })
     })?;
     match event {

@@ -3,15 +3,22 @@
 use super::asked::Asked;
 use super::energy::{self, MeterKnown};
 use super::rows::{
-    Interval, Latency, NetworkSection, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary, Verdict,
+    Interval, Latency, NetworkSection, Noise, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary,
+    Verdict,
 };
 use super::trial::{Bounds, Trial};
 use super::{heading, judgement};
 use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 use domain::{
-    Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, throughput, validity,
+    Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, disturbance, throughput,
+    validity,
 };
 use std::collections::{BTreeMap, HashMap};
+
+/// A machine is called noisy where the median of the intervals' halves is above this share,
+const NOISY_INTERVAL: f64 = 0.05;
+/// or more than this share of the trials are void.
+const NOISY_VOID: f64 = 0.10;
 
 /// A schedule with its trials, on the way to a [`Row`].
 pub(super) struct Measurements {
@@ -63,6 +70,7 @@ impl Report {
             measured_on: heading::machine(&run),
             power: meter.section(idle.as_ref()),
             networks: networks.iter().map(section).collect(),
+            noise: noise(&rows),
             summary: summaries(&rows),
             rows,
             timelines: Vec::new(),
@@ -220,6 +228,8 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         measurements.failed.values(),
         run.start.rounds as usize,
     ));
+    let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
+    reasons.extend(disturbance::apart(&rates).map(judgement::reason));
     if let Some((predicted, fps)) = predicted.zip(fps) {
         let off = validity::prediction(predicted, fps, &measurements.limits);
         reasons.extend(off.map(judgement::reason));
@@ -300,6 +310,29 @@ fn stages(network: &Network, measurements: &Measurements, trials: &[&Trial]) -> 
         }
     };
     schedule.stages().iter().enumerate().map(section).collect()
+}
+
+/// How much the machine disturbed the run.
+fn noise(rows: &[Row]) -> Option<Noise> {
+    let measured = |row: &&Row| row.trials + row.trials_void > 0;
+    let halves: Vec<f64> = rows
+        .iter()
+        .filter(measured)
+        .filter_map(|row| row.throughput_fps.as_ref().and_then(Interval::precision))
+        .collect();
+    let typical = Samples::new(&halves).ok()?;
+    let trials_void: usize = rows.iter().map(|row| row.trials_void).sum();
+    // The figures of a row without a valid trial are of its void ones.
+    let valid = rows.iter().filter(|row| row.verdict == Verdict::Valid).map(|row| row.trials);
+    let trials = trials_void + valid.sum::<usize>();
+    let noisy = typical.median() > NOISY_INTERVAL || trials_void as f64 > NOISY_VOID * trials as f64;
+    Some(Noise {
+        noisy,
+        typical_interval: typical.median(),
+        widest_interval: typical.greatest(),
+        trials_void,
+        trials,
+    })
 }
 
 /// Median of what is there; absent where nothing is.

@@ -175,7 +175,21 @@ pub(super) fn network(report: &Report, name: &str) -> String {
     }
 }
 
-/// The gains in one sentence a kind.
+/// Whether the machine was a noisy one, and what follows.
+fn noise(report: &Report) -> Option<String> {
+    let noise = report.noise.as_ref().filter(|noise| noise.noisy)?;
+    let half = |share: f64| percent_digits(100.0 * share);
+    Some(format!(
+        "a noisy machine: half of the intervals are wider than ±{} %, the widest ±{} %, and {} of {} trials are void; \
+         smaller differences than that cannot be told here",
+        half(noise.typical_interval),
+        half(noise.widest_interval),
+        noise.trials_void,
+        noise.trials
+    ))
+}
+
+/// The gains in one sentence a kind, and whether the machine was a noisy one.
 pub(super) fn summary(report: &Report) -> Vec<String> {
     let sentence = |summary: &super::rows::Summary| {
         let gain = summary.gain_geometric_mean;
@@ -189,5 +203,5 @@ pub(super) fn summary(report: &Report) -> Vec<String> {
             summary.networks, summary.gain_least, summary.gain_greatest
         )
     };
-    report.summary.iter().map(sentence).collect()
+    report.summary.iter().map(sentence).chain(noise(report)).collect()
 }

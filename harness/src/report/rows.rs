@@ -27,6 +27,8 @@ pub struct Report {
     pub power: Option<PowerSection>,
     /// Networks of the run.
     pub networks: Vec<NetworkSection>,
+    /// How much the machine disturbed the run; absent where fewer than two trials of any schedule were measured.
+    pub noise: Option<Noise>,
     /// One row a schedule, by network in the order of the experiment.
     pub rows: Vec<Row>,
     /// One a kind of schedule that was compared with single processors.
@@ -350,6 +352,21 @@ pub enum Severity {
     Warn,
     /// What it was found in does not count.
     Void,
+}
+
+/// How much the machine disturbed the run.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Noise {
+    /// Whether the intervals are wide, or many trials void.
+    pub noisy: bool,
+    /// Half the width of a throughput's interval as a share of it: median over the schedules.
+    pub typical_interval: f64,
+    /// The widest.
+    pub widest_interval: f64,
+    /// Trials that were measured and are void.
+    pub trials_void: usize,
+    /// Trials that were measured.
+    pub trials: usize,
 }
 
 /// Gain of a kind of schedule over the best single processor, or over a peer.

@@ -1,8 +1,10 @@
 //! What one trial says.
 
 use super::energy::Readings;
-use domain::{Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, throughput, validity};
-use protocol::{MachineState, Measured};
+use domain::{
+    Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, disturbance, throughput, validity,
+};
+use protocol::{MachineState, Measured, Temperature};
 
 /// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
 const TICK_NS: u64 = 10_000_000;
@@ -48,8 +50,9 @@ impl Trial {
         measured: Measured,
         bounds: Bounds<'_>,
     ) -> Result<Self, throughput::WindowError> {
-        let reasons = reasons(&measured, bounds);
+        let mut reasons = reasons(&measured, bounds);
         let window = Window::new(0, measured.window.completed_ns)?;
+        reasons.extend(disturbance::pace(&window.inter_frame()));
         let power = Readings::of_trial(
             measured.power.as_ref(),
             measured.window.opened_monotonic_ns,
@@ -116,6 +119,14 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     let frames = measured.window.completed_ns.len();
     reasons.extend(min_frames.and_then(|asked| validity::frames(frames, asked)));
     reasons.extend(validity::steady(measured.warm_up.steady));
+    let faults = measured.stages.iter().map(|stage| stage.minor_faults).sum();
+    reasons.extend(disturbance::minor_faults(faults, frames));
+    for zone in &measured.before.temperatures {
+        let after = measured.after.temperatures.iter().find(|other| other.zone == zone.zone);
+        let celsius = |zone: &Temperature| zone.milli_celsius as f64 / 1000.0;
+        reasons
+            .extend(after.and_then(|after| disturbance::warmer(&zone.zone, celsius(zone), celsius(after))));
+    }
     reasons
 }
 
