@@ -3,11 +3,11 @@
 use super::asked::Asked;
 use super::energy::{self, MeterKnown};
 use super::rows::{
-    Interval, Latency, NetworkSection, Noise, Reason, Report, Row, SCHEMA, Severity, StageSection, Summary,
-    Verdict,
+    Interval, Latency, NetworkSection, Noise, ProcessorSection, Reason, Report, Row, SCHEMA, Severity,
+    StageSection, Summary, Verdict,
 };
 use super::trial::{Bounds, Trial};
-use super::{heading, judgement};
+use super::{heading, judgement, peers};
 use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 use domain::{
     Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, disturbance, throughput,
@@ -71,7 +71,7 @@ impl Report {
             power: meter.section(idle.as_ref()),
             networks: networks.iter().map(section).collect(),
             noise: noise(&rows),
-            summary: summaries(&rows),
+            summary: summaries(&rows, &heading::machine(&run).processors),
             rows,
             timelines: Vec::new(),
         })
@@ -248,6 +248,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         peer_version: peer.map(|peer| peer.version.clone()),
         peer_threads: peer.map(|peer| peer.threads),
         peer_sessions: peer.map(|peer| peer.sessions.len()),
+        peer_cpus: peer.map(domain::Peer::cpus).unwrap_or_default(),
         trials: counted.len(),
         trials_void: measurements.trials.len() - measurements.valid().count(),
         trials_failed: measurements.failed.len(),
@@ -369,15 +370,16 @@ fn gains(candidate: &[Observed], others: &[(String, Vec<Observed>)]) -> BTreeMap
 }
 
 /// Gains by kind: of each network the schedule of this kind that gains most; first over the best single processor, then
-/// over each peer.
-fn summaries(rows: &[Row]) -> Vec<Summary> {
-    let of_kind = |kind: Kind, over: Option<&str>| {
+/// over each peer, like with like.
+fn summaries(rows: &[Row], processors: &[ProcessorSection]) -> Vec<Summary> {
+    let of_kind = |kind: Kind, over: Option<&Row>| {
         let kind = kind.to_string();
         let mut best: BTreeMap<&str, f64> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.kind == kind) {
             let gain = match over {
                 None => row.gain_over_best_single,
-                Some(peer) => row.gain_over_peer.get(peer).map(|gain| gain.point),
+                Some(peer) if !peers::is_alike(row, peer, processors) => None,
+                Some(peer) => row.gain_over_peer.get(&peer.schedule).map(|gain| gain.point),
             };
             if let Some(gain) = gain {
                 let most = best.entry(&row.network).or_insert(gain);
@@ -389,17 +391,17 @@ fn summaries(rows: &[Row]) -> Vec<Summary> {
         let logarithms: f64 = gains.iter().map(|gain| gain.ln()).sum();
         Some(Summary {
             kind,
-            over_peer: over.map(str::to_owned),
+            over_peer: over.map(|peer| peer.schedule.clone()),
             networks: gains.len(),
             gain_geometric_mean: (logarithms / gains.len() as f64).exp(),
             gain_least: samples.least(),
             gain_greatest: samples.greatest(),
         })
     };
-    let mut peers: Vec<&str> = Vec::new();
-    for peer in rows.iter().flat_map(|row| row.gain_over_peer.keys()) {
-        if !peers.contains(&peer.as_str()) {
-            peers.push(peer);
+    let mut peers: Vec<&Row> = Vec::new();
+    for row in rows.iter().filter(|row| row.peer.is_some()) {
+        if !peers.iter().any(|known| known.schedule == row.schedule) {
+            peers.push(row);
         }
     }
     let over_single = [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));

@@ -2,15 +2,29 @@
 //! as many CPUs, all processors against a peer with more.
 
 use super::cells::{self, ABSENT, or_absent};
-use super::rows::{Report, Row};
+use super::rows::{Interval, ProcessorSection, Report, Row};
 
 /// A table of text, header first; the last row has geometric means.
 pub(super) type Table = Vec<Vec<String>>;
 
 /// A kind of schedule held against a peer.
-struct Column {
+struct Column<'a> {
     kind: &'static str,
-    peer: String,
+    peer: &'a Row,
+}
+
+/// Whether a schedule and a peer have as much to work with: a single one whose processor has all of the peer's CPUs, or
+/// one over several processors against a peer that no processor holds.
+pub(super) fn is_alike(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
+    let holds = |processor: &&ProcessorSection| peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu));
+    match row.kind.as_str() {
+        "single" => {
+            let own = |processor: &&ProcessorSection| row.processors.contains(&processor.name);
+            processors.iter().filter(own).any(|processor| holds(&processor))
+        }
+        "peer" => false,
+        _ => !processors.iter().any(|processor| holds(&processor)),
+    }
 }
 
 /// The table, where a peer was measured.
@@ -20,7 +34,7 @@ pub(super) fn table(report: &Report) -> Option<Table> {
         return None;
     }
     let mut header = vec!["network".to_owned()];
-    header.extend(columns.iter().map(|column| format!("{} over {}", column.kind, column.peer)));
+    header.extend(columns.iter().map(|column| format!("{} over {}", column.kind, column.peer.schedule)));
     let mut table = vec![header];
     let mut found: Vec<Vec<f64>> = vec![Vec::new(); columns.len()];
     for network in &report.networks {
@@ -38,27 +52,30 @@ pub(super) fn table(report: &Report) -> Option<Table> {
     Some(table)
 }
 
-fn columns(report: &Report) -> Vec<Column> {
-    let single = report.measured_on.processors.iter().map(|processor| processor.cpus.len()).max();
-    let mut columns: Vec<Column> = Vec::new();
-    for row in report.rows.iter().filter(|row| row.peer.is_some()) {
-        if columns.iter().any(|column| column.peer == row.schedule) {
+fn columns(report: &Report) -> Vec<Column<'_>> {
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    for peer in report.rows.iter().filter(|row| row.peer.is_some()) {
+        if columns.iter().any(|column| column.peer.schedule == peer.schedule) {
             continue;
         }
-        let threads = row.peer_threads.map_or(1, |threads| threads as usize);
-        let cpus = threads * row.peer_sessions.unwrap_or(1);
-        let kinds: &[&str] = if Some(cpus) <= single { &["single"] } else { &["pipeline", "replicate"] };
-        let present = |kind: &&&str| report.rows.iter().any(|row| row.kind == **kind);
-        let made = kinds.iter().filter(present).map(|kind| Column { kind, peer: row.schedule.clone() });
-        columns.extend(made.collect::<Vec<_>>());
+        for kind in ["single", "pipeline", "replicate"] {
+            let mut of_kind = report.rows.iter().filter(|row| row.kind == kind);
+            if of_kind.any(|row| is_alike(row, peer, &report.measured_on.processors)) {
+                columns.push(Column { kind, peer });
+            }
+        }
     }
     columns
 }
 
 /// The best schedule of a kind against the peer.
-fn best(report: &Report, network: &str, column: &Column) -> Option<super::rows::Interval> {
-    let of_kind = |row: &&Row| row.network == network && row.kind == column.kind;
-    let gains = report.rows.iter().filter(of_kind).filter_map(|row| row.gain_over_peer.get(&column.peer));
+fn best(report: &Report, network: &str, column: &Column<'_>) -> Option<Interval> {
+    let of_kind = |row: &&Row| {
+        let alike = is_alike(row, column.peer, &report.measured_on.processors);
+        row.network == network && row.kind == column.kind && alike
+    };
+    let gains =
+        report.rows.iter().filter(of_kind).filter_map(|row| row.gain_over_peer.get(&column.peer.schedule));
     gains.copied().max_by(|one, other| one.point.total_cmp(&other.point))
 }
 
@@ -69,4 +86,64 @@ fn mean(gains: &[f64]) -> String {
     let logarithms: f64 = gains.iter().map(|gain| gain.ln()).sum();
     let least = gains.iter().copied().fold(f64::INFINITY, f64::min);
     format!("{:.2}× ({least:.2}×)", (logarithms / gains.len() as f64).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::Scenario;
+
+    /// The sound run, with a peer of each network on these CPUs, twice as slow as everything.
+    fn with_peer(cpus: &[u32]) -> Report {
+        let mut report = Scenario::sound().report();
+        let label = "onnxruntime, 1 thread";
+        let mut peers = Vec::new();
+        for row in &mut report.rows {
+            let gain = Interval { point: 2.0, lo: Some(1.9), hi: Some(2.1) };
+            row.gain_over_peer.insert(label.to_owned(), gain);
+            if row.kind == "single" && row.processors == ["cpu0"] {
+                let mut peer = row.clone();
+                (peer.kind, peer.schedule) = ("peer".to_owned(), label.to_owned());
+                (peer.peer, peer.peer_cpus) = (Some("onnxruntime".to_owned()), cpus.to_vec());
+                peer.gain_over_peer.clear();
+                peers.push(peer);
+            }
+        }
+        report.rows.extend(peers);
+        report
+    }
+
+    #[test]
+    fn a_peer_on_one_processor_is_held_against_that_one() {
+        let report = with_peer(&[0]);
+        let processors = &report.measured_on.processors;
+        let peer = report.rows.last().unwrap();
+        let alike: Vec<&str> = report
+            .rows
+            .iter()
+            .filter(|row| row.network == peer.network && is_alike(row, peer, processors))
+            .map(|row| row.schedule.as_str())
+            .collect();
+        assert_eq!(alike, ["cpu0"]);
+        let table = table(&report).unwrap();
+        assert_eq!(table[0], ["network", "single over onnxruntime, 1 thread"]);
+        assert_eq!(table[1][1], "2.00× [1.90, 2.10]");
+        assert_eq!(table.last().unwrap()[1], "2.00× (2.00×)");
+    }
+
+    #[test]
+    fn a_peer_on_all_cpus_is_held_against_schedules_that_use_them() {
+        let report = with_peer(&[0, 1]);
+        let table = table(&report).unwrap();
+        assert_eq!(
+            table[0],
+            ["network", "pipeline over onnxruntime, 1 thread", "replicate over onnxruntime, 1 thread"]
+        );
+        assert_eq!(table.len(), report.networks.len() + 2);
+    }
+
+    #[test]
+    fn without_a_peer_there_is_no_table() {
+        assert_eq!(table(&Scenario::sound().report()), None);
+    }
 }

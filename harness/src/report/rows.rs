@@ -182,6 +182,8 @@ pub struct Row {
     pub peer_threads: Option<u32>,
     /// Its sessions, among which frames are dealt out.
     pub peer_sessions: Option<usize>,
+    /// CPUs of all its sessions.
+    pub peer_cpus: Vec<u32>,
     /// Trials the figures are of.
     pub trials: usize,
     /// Trials that were measured and are void.

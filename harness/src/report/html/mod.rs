@@ -115,7 +115,7 @@ fn header(report: &Report) -> Markup {
 }
 
 fn claim(report: &Report) -> String {
-    let Some(summary) = report.summary.first() else {
+    let Some(summary) = report.summary.iter().find(|summary| summary.over_peer.is_none()) else {
         return format!("What {} measured on {}", report.run.experiment, report.run.board);
     };
     let (gain, kind) = (summary.gain_geometric_mean, &summary.kind);
@@ -165,7 +165,8 @@ fn tiles(report: &Report) -> Markup {
                 li {
                     b { (format!("{:.2}×", summary.gain_geometric_mean)) }
                     span {
-                        (summary.kind) " over the best single processor"
+                        (summary.kind) " over "
+                        (summary.over_peer.as_deref().unwrap_or("the best single processor"))
                         @if summary.networks > 1 {
                             ", geometric mean of " (summary.networks) " networks ("
                             (format!("{:.2}× to {:.2}×", summary.gain_least, summary.gain_greatest)) ")"

@@ -16,7 +16,7 @@ use crate::store::{
 
 /// What happened in a run, to be told otherwise by a test.
 #[derive(Debug, Clone)]
-struct Scenario {
+pub(super) struct Scenario {
     start: RunStart,
     records: Vec<Record>,
     status: Status,
@@ -24,7 +24,7 @@ struct Scenario {
 
 impl Scenario {
     /// Two networks, each on two single CPUs, pipelined and replicated, five trials of 40 frames each.
-    fn sound() -> Self {
+    pub(super) fn sound() -> Self {
         let mut records = fixture::records("resnet18", 5);
         let mut second = fixture::records("mobilenet_v1", 5);
         // Schedules and trials of the second network come after those of the first.
@@ -99,7 +99,7 @@ impl Scenario {
     }
 
     /// The report of a database that this was written to.
-    fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         self.stored().0
     }
 
