@@ -62,11 +62,11 @@ fn main() -> ExitCode {
         [] => run(None),
         ["--lease", seconds] => match lease(seconds) {
             Some(patience) => run(Some(patience)),
-            None => usage(),
+            None => usage(&words),
         },
         ["hold", holder, "--lease", seconds] => match lease(seconds) {
             Some(patience) => hold(holder, patience),
-            None => usage(),
+            None => usage(&words),
         },
         ["holder"] => tell(lock::holder()),
         ["break"] => tell(lock::break_open()),
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
             print_version();
             ExitCode::SUCCESS
         }
-        _ => usage(),
+        other => usage(other),
     }
 }
 
@@ -82,10 +82,11 @@ fn lease(seconds: &str) -> Option<Duration> {
     seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(Duration::from_secs)
 }
 
-fn usage() -> ExitCode {
+fn usage(words: &[&str]) -> ExitCode {
     eprintln!(
-        "failed to read the arguments; usage: runner [--lease SECONDS] | runner hold HOLDER --lease SECONDS | \
-         runner holder | runner break | runner --version"
+        "failed to read the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER --lease SECONDS | \
+         runner holder | runner break | runner --version",
+        words.join(" ")
     );
     ExitCode::from(USAGE)
 }

@@ -35,7 +35,7 @@ fn is_well(runner: &mut Runner) {
 fn lines_that_are_no_requests() {
     let mut runner = Runner::start();
     let unknown_field = r#"{"state":{"id":1,"colour":"red"}}"#;
-    for line in ["garbage", "", "{}", "[1,2", r#"{"state":{}}"#, unknown_field, "\u{0}\u{7f}"] {
+    for line in ["garbage", " ", "{}", "[1,2", r#"{"state":{}}"#, unknown_field, "\u{0}\u{7f}"] {
         runner.send_line(line);
         match runner.event() {
             Event::Failed { id: None, fault: Fault::Request, message } => {
@@ -44,6 +44,9 @@ fn lines_that_are_no_requests() {
             other => panic!("{line}: {other:?}"),
         }
     }
+    // An empty line is none: it asks for a sign of life.
+    runner.send_line("");
+    assert!(matches!(runner.event(), Event::Heartbeat {}));
     match runner.ask(&Request::State { id: 5 }) {
         Event::State { id: 5, state } => assert!(!state.cpus.is_empty() && state.memory_bytes > 0),
         other => panic!("{other:?}"),

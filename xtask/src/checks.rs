@@ -32,7 +32,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     )?;
     let built = cargo::build(workspace, &toolchain)?;
     cargo::lay_libraries(&toolchain, &workspace.target.join("debug"))?;
-    let mut tests = rust(&["test", "--locked", "--workspace", "--", "--include-ignored"])?;
+    let mut tests = rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--", "--include-ignored"])?;
     tests.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     if browser::is_skipped() {
         eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
