@@ -35,7 +35,7 @@ fn is_well(runner: &mut Runner) {
 fn lines_that_are_no_requests() {
     let mut runner = Runner::start();
     let unknown_field = r#"{"state":{"id":1,"colour":"red"}}"#;
-    for line in ["garbage", " ", "{}", "[1,2", r#"{"state":{}}"#, unknown_field, "\u{0}\u{7f}"] {
+    for line in ["garbage", "{}", "[1,2", r#"{"state":{}}"#, unknown_field, "\u{0}\u{7f}"] {
         runner.send_line(line);
         match runner.event() {
             Event::Failed { id: None, fault: Fault::Request, message } => {
