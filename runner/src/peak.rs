@@ -66,7 +66,7 @@ fn stream(bytes: u64, rounds: u32) -> Stream {
 
 /// In sums that do not wait for one another.
 fn sum(words: &[u64]) -> u64 {
-    const CHAINS: usize = 64;
+    const CHAINS: usize = 16;
     let mut sums = [0_u64; CHAINS];
     let (blocks, rest) = words.as_chunks::<CHAINS>();
     for block in blocks {
