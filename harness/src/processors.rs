@@ -5,7 +5,7 @@ use crate::compiler::Target;
 use crate::config::{self, ProcessorUnit, Processors};
 use crate::exit::{Exit, Failure, Outcome};
 use domain::ProcessorName;
-use protocol::{Binding, MachineState};
+use protocol::{Binding, Cpu, MachineState};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -30,10 +30,10 @@ impl Processor {
     }
 }
 
-/// The processors a board file lists, or those found on the machine.
+/// The processors a board file lists, without its GPUs (see [`left_out`]), or those found on the machine.
 ///
 /// # Errors
-/// Where none can be found, a listed CPU is not there, or the runner has no engine for one.
+/// Where none can be found, or a listed CPU cannot be used.
 pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
     let make = |name: &str, cpus: Vec<u32>, threads, mcpu: Option<&str>| Processor {
         name: ProcessorName::new(name),
@@ -49,34 +49,52 @@ pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Pro
             })?;
             Ok(found.into_iter().map(|found| make(&found.name, found.cpus, found.threads, None)).collect())
         }
-        Processors::Listed(listed) => listed
-            .iter()
-            .map(|processor| match &processor.unit {
-                ProcessorUnit::Cuda { arch } => Err(Failure::new(
+        Processors::Listed(listed) => {
+            let mut found = Vec::new();
+            for processor in listed {
+                let ProcessorUnit::Cpus { cpus, threads, mcpu } = &processor.unit else { continue };
+                check_cpus(board, &processor.name, cpus, machine)?;
+                found.push(make(&processor.name, cpus.clone(), *threads, mcpu.as_deref()));
+            }
+            if found.is_empty() {
+                return Err(Failure::new(
                     Exit::Usage,
                     format!(
-                        "failed to use the processor {} of the board {}: this version has no engine for CUDA \
-                         ({arch}); leave it out of the board file",
-                        processor.name, board.name
+                        "failed to find a processor of the board {} to measure on: its file lists GPUs only, and this \
+                         version has no engine for CUDA; list its CPUs as a processor too",
+                        board.name
                     ),
-                )),
-                ProcessorUnit::Cpus { cpus, threads, mcpu } => {
-                    check_cpus(board, &processor.name, cpus, machine)?;
-                    Ok(make(&processor.name, cpus.clone(), *threads, mcpu.as_deref()))
-                }
-            })
-            .collect(),
+                ));
+            }
+            Ok(found)
+        }
     }
+}
+
+/// What is to be said of processors of the file that this version cannot use; nothing where there are none.
+pub fn left_out(board: &config::Board) -> Option<String> {
+    let gpus = board.gpus();
+    (!gpus.is_empty()).then(|| {
+        format!("{}: left out of all schedules, for this version has no engine for CUDA", gpus.join(", "))
+    })
 }
 
 fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &MachineState) -> Outcome<()> {
     for cpu in cpus {
-        let online = machine.cpus.iter().any(|known| known.id == *cpu && known.online);
-        if online && machine.allowed_cpus.contains(cpu) {
-            continue;
-        }
-        let why = if online { "this process may not run on it" } else { "it is not there or offline" };
-        let usable: Vec<String> = machine.allowed_cpus.iter().map(u32::to_string).collect();
+        let known = machine.cpus.iter().find(|known| known.id == *cpu);
+        let usable = |cpu: &Cpu| cpu.online && (cpu.isolated || machine.allowed_cpus.contains(&cpu.id));
+        let why = match known {
+            // What the scheduler leaves alone (`isolcpus`) is not among the allowed ones, and takes whoever asks for it.
+            Some(known) if usable(known) => continue,
+            Some(known) if known.online => "the runner may not run on it (see its cgroup's cpuset)",
+            Some(_) => {
+                "it is offline; choose a power mode that has it (`state: { nvpmodel: … }` in the board's file), or \
+                 bring it online by hand"
+            }
+            None => "there is no such CPU",
+        };
+        let usable: Vec<String> =
+            machine.cpus.iter().filter(|cpu| usable(cpu)).map(|cpu| cpu.id.to_string()).collect();
         return Err(Failure::new(
             Exit::Board,
             format!(
@@ -116,5 +134,57 @@ pub fn describe(board: &config::Board, machine: &MachineState) -> String {
             let _ = writeln!(text, "  {failure}");
         }
     }
+    if let Some(note) = left_out(board) {
+        let _ = writeln!(text, "  {note}");
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::fixture;
+
+    /// A board with these processors, in the words of its file.
+    fn board(processors: &str) -> config::Board {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("configs/boards");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("b.yaml"), format!("board: b\nprocessors: {{ {processors} }}\n")).unwrap();
+        config::load_board(root.path(), "b").unwrap()
+    }
+
+    /// CPU 0 as usual, CPU 1 left alone by the scheduler, CPU 2 offline.
+    fn machine() -> MachineState {
+        let mut machine = fixture::machine();
+        let cpu = machine.cpus[0].clone();
+        machine.cpus =
+            (0..3).map(|id| Cpu { id, online: id != 2, isolated: id == 1, ..cpu.clone() }).collect();
+        machine.allowed_cpus = vec![0];
+        machine
+    }
+
+    #[test]
+    fn isolated_cpus_are_used_and_offline_ones_come_with_their_remedy() {
+        let a57 = "a57: { cpus: [0] }";
+        let found = resolve(
+            &board(&format!("{a57}, denver: {{ cpus: [1] }}, gpu: {{ cuda: {{ arch: sm_62 }} }}")),
+            &machine(),
+        );
+        let names: Vec<String> = found.unwrap().iter().map(|found| found.name.to_string()).collect();
+        assert_eq!(names, ["a57", "denver"]);
+        for (cpu, said) in
+            [(2, "it is offline; choose a power mode that has it"), (7, "there is no such CPU")]
+        {
+            let failure =
+                resolve(&board(&format!("{a57}, denver: {{ cpus: [{cpu}] }}")), &machine()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Board);
+            assert!(
+                failure.to_string().contains(said) && failure.to_string().ends_with("usable are 0, 1"),
+                "{failure}"
+            );
+        }
+        let failure = resolve(&board("gpu: { cuda: { arch: sm_62 } }"), &machine()).unwrap_err();
+        assert!(failure.exit == Exit::Usage && failure.to_string().contains("GPUs only"), "{failure}");
+    }
 }

@@ -165,6 +165,9 @@ impl Campaign {
         let mut link = Link::new(reached, interrupt.clone());
         let machine = link.state().map_err(session_failure)?;
         let processors = processors::resolve(board, &machine)?;
+        if let Some(note) = processors::left_out(board) {
+            eprintln!("note: {note}");
+        }
         let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
         config::check_processors(&loaded.experiment, &names).ending(Exit::Usage)?;
         let cache = Cache::open(paths.state.join("cache"), &paths.root).ending(Exit::Usage)?;

@@ -32,6 +32,19 @@ pub struct Board {
     pub state: State,
 }
 
+impl Board {
+    /// Names of its GPUs, which this version has no engine for.
+    pub fn gpus(&self) -> Vec<&str> {
+        match &self.processors {
+            Processors::Auto => Vec::new(),
+            Processors::Listed(listed) => {
+                let gpus = listed.iter().filter(|one| matches!(one.unit, ProcessorUnit::Cuda { .. }));
+                gpus.map(|gpu| gpu.name.as_str()).collect()
+            }
+        }
+    }
+}
+
 /// How a board is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Connect {

@@ -86,6 +86,9 @@ fn read(
     if let (Some(names), Some(experiment)) = (&board.names, &experiment) {
         schedules::find_unknown(&experiment.mentions, names, faults);
     }
+    if let (Some(board), Some(experiment)) = (&board.board, &experiment) {
+        schedules::find_gpus(&experiment.mentions, &board.gpus(), faults);
+    }
     Some(Loaded { board: board.board?, experiment: experiment? })
 }
 

@@ -163,6 +163,17 @@ pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], fau
     }
 }
 
+/// Reports every mention of a GPU: there is no engine for it yet. Schedules over all processors leave it out.
+pub(super) fn find_gpus(mentions: &[Mention], gpus: &[&str], faults: &mut Faults) {
+    for mention in mentions.iter().filter(|mention| gpus.contains(&mention.processor.as_str())) {
+        let message = format!(
+            "{:?} is a GPU, and this version has no engine for CUDA; leave it out of the schedule",
+            mention.processor
+        );
+        faults.add(&mention.at, message);
+    }
+}
+
 /// Checks the cuts made by hand against a network, once its units are known: each must exist, lie behind the one
 /// before it, and leave something for the last stage.
 pub fn check_cuts(experiment: &Experiment, network: &Network) -> Result<(), Faults> {

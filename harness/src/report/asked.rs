@@ -11,13 +11,17 @@ pub(super) struct Asked {
     pub(super) precision: Option<f64>,
     /// Processor made slower on purpose, and by how many percent.
     pub(super) slow_down: Option<(String, f64)>,
+    /// GPUs of the board, which were left out.
+    pub(super) gpus: Vec<String>,
 }
 
 impl Asked {
     /// Reads a stored configuration. Takes what it finds: configurations of other versions have more or less in them.
     pub(super) fn of(configuration: &str) -> Self {
         let Ok(whole) = serde_yaml::from_str::<Value>(configuration) else { return Self::default() };
-        let Some(experiment) = whole.get("experiment") else { return Self::default() };
+        let board = whole.get("board");
+        let gpus = gpus(board);
+        let Some(experiment) = whole.get("experiment") else { return Self { gpus, ..Self::default() } };
         let frames = experiment.get("measure").and_then(|measure| measure.get("min_frames")?.as_u64());
         let percent = |text: &str| text.strip_suffix('%')?.trim_end().parse::<f64>().ok();
         let slow_down = || {
@@ -28,8 +32,15 @@ impl Asked {
             min_frames: frames.and_then(|frames| usize::try_from(frames).ok()),
             precision: experiment.get("precision").and_then(|text| Some(percent(text.as_str()?)? / 100.0)),
             slow_down: slow_down(),
+            gpus,
         }
     }
+}
+
+fn gpus(board: Option<&Value>) -> Vec<String> {
+    let processors = board.and_then(|board| board.get("processors")?.as_mapping());
+    let gpus = processors.into_iter().flatten().filter(|(_, processor)| processor.get("cuda").is_some());
+    gpus.filter_map(|(name, _)| name.as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -45,6 +56,9 @@ mod tests {
         assert_eq!((asked.min_frames, asked.precision), (Some(30), Some(0.02)));
         assert_eq!(asked.slow_down, Some(("cpu0".to_owned(), 5.0)));
         assert_eq!(Asked::of("experiment: { precision: none, inject: none }"), Asked::default());
+        let gpus =
+            Asked::of("board: { processors: { gpu: { cuda: { arch: sm_62 } }, a57: { cpus: [0] } } }").gpus;
+        assert_eq!(gpus, ["gpu"]);
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
             assert_eq!(Asked::of(text), Asked::default());
         }

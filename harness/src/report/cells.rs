@@ -151,6 +151,12 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             100.0 * report.confidence
         ),
     ];
+    if !machine.left_out.is_empty() {
+        lines.push(format!(
+            "left out of all schedules: {} (this version has no engine for CUDA)",
+            machine.left_out.join(", ")
+        ));
+    }
     if let Some(injected) = &run.injected {
         lines.insert(0, format!("NOT TO BE PUBLISHED: {injected} on purpose (`inject`)"));
     }

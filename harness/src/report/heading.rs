@@ -54,5 +54,6 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
         governor: (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(", ")),
         memory_bytes: machine.memory_bytes,
         processors: processors.collect(),
+        left_out: Asked::of(&start.configuration).gpus,
     }
 }

@@ -99,6 +99,8 @@ pub struct MachineSection {
     pub memory_bytes: u64,
     /// The processors.
     pub processors: Vec<ProcessorSection>,
+    /// Processors of the board's file that no schedule used, because this version has no engine for them.
+    pub left_out: Vec<String>,
 }
 
 /// A power meter and what it said before the first trial, with nothing running.

@@ -6,7 +6,7 @@ use super::super::{
     Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Objective, Overrides,
     Power, Processors, ScheduleSpec, check_processors, load, names,
 };
-use super::{EXPERIMENT, Scratch, root};
+use super::{BOARD, EXPERIMENT, Scratch, root};
 
 fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
     scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
@@ -83,6 +83,16 @@ fn the_command_line_goes_over_the_file() {
 }
 
 #[test]
+fn a_gpu_is_left_out_unless_a_schedule_names_it() {
+    let scratch = Scratch::new();
+    scratch.write("boards/bench.yaml", &format!("{BOARD}  gpu: {{ cuda: {{ arch: sm_62 }} }}\n"));
+    assert_eq!(sound(&scratch, &Overrides::default()).board.gpus(), ["gpu"]);
+    let overrides = Overrides { set: vec!["schedules=[{single: gpu}]".to_owned()], ..Overrides::default() };
+    let faults = scratch.faults("bench", "sound", &overrides);
+    assert!(faults.contains("\"gpu\" is a GPU, and this version has no engine for CUDA"), "{faults}");
+}
+
+#[test]
 fn an_own_network_is_found_beside_its_file() {
     let scratch = Scratch::new();
     // printf hello | sha256sum
@@ -155,7 +165,7 @@ fn odd_values_survive_the_database() {
         "board: bench
 connect: { ssh: { host: \"2001:db8::1\", user: \"o'neil $(id) \\\"x\\\" # y\", port: 2222 } }
 target: { triple: x86_64-unknown-linux-gnu, glibc: \"2.30\" }
-processors: { \"1\": { cpus: [7] }, \"true\": { cuda: { arch: sm_87 } } }
+processors: { \"1\": { cpus: [7] }, \"true\": { cpus: [8] }, \"null\": { cuda: { arch: sm_87 } } }
 state: { jetson_clocks: false, max_temperature_c: 45.5 }
 ",
     );

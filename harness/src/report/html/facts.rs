@@ -89,6 +89,10 @@ pub(super) fn provenance(report: &Report) -> Markup {
             format!("{}: CPU {}, {} {threads}", processor.name, cpus.join(" "), processor.threads)
         })
         .collect();
+    let processors = match machine.left_out.as_slice() {
+        [] => processors.join("; "),
+        gpus => format!("{}; left out, without an engine: {}", processors.join("; "), gpus.join(", ")),
+    };
     let facts: [(&str, String); 18] = [
         ("Run", run.id.clone()),
         ("Experiment", run.experiment.clone()),
@@ -98,7 +102,7 @@ pub(super) fn provenance(report: &Report) -> Markup {
         ("Board", run.board.clone()),
         ("Model", or_absent(machine.model.clone())),
         ("Processor", or_absent(machine.cpu.clone())),
-        ("Processors used", processors.join("; ")),
+        ("Processors used", processors),
         ("Memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
         ("System", format!("{} on {}", machine.os.as_deref().unwrap_or("unknown"), machine.arch)),
         ("Kernel", machine.kernel.clone()),
