@@ -9,6 +9,10 @@
 //!   degrees of freedom of Welch and Satterthwaite (Welch 1947, "The generalization of 'Student's' problem when
 //!   several different population variances are involved"; Satterthwaite 1946, "An approximate distribution of
 //!   estimates of variance components"). Without a figure for the spread between runs there is no such interval.
+//!   One that is stated and not told from runs may be too small for a machine whose pace changes for minutes, as that of
+//!   a shared host does: it is held to be at least how far the quarters of these very runs lie apart (batch means,
+//!   Conway 1963, "Some tactical problems in digital simulation"). Of independent trials that is their noise over the
+//!   root of a quarter of their number; of a slow change it is the change.
 //!
 //! # Many comparisons
 //! A check looks at every schedule and measure at once, and fails if one fails. The probability that it fails although
@@ -64,6 +68,53 @@ impl Spread {
         }
         let mean = variances.iter().sum::<f64>() / variances.len() as f64;
         Some(Self { deviation: mean.sqrt(), freedom: (fewest - 1) as f64 })
+    }
+}
+
+/// Confidence at which two spreads are held against each other.
+const SURE: f64 = 0.99;
+
+/// Parts a run is cut into, in the order of its trials.
+const PARTS: usize = 4;
+
+impl Spread {
+    /// Which to take of a spread that runs told and one that is stated: the one that allows narrower intervals, because
+    /// three runs tell so little that nothing would ever be found with them alone. Where they contradict what is stated,
+    /// lying further apart, they are believed.
+    pub fn believed(told: Option<Self>, stated: f64) -> Self {
+        let stated = Self { deviation: stated, freedom: f64::INFINITY };
+        let reach = |spread: Self| {
+            spread.deviation * student_quantile(1.0 - 0.5 * (1.0 - SURE), spread.freedom.min(1e6))
+        };
+        match told {
+            Some(told) if told.deviation > stated.deviation || reach(told) < reach(stated) => told,
+            _ => stated,
+        }
+    }
+
+    /// At least as far apart as the parts of these runs, whose trials are in the order they ran in.
+    #[must_use]
+    pub fn at_least_within(self, runs: &[&[f64]]) -> Self {
+        let (mut squares, mut freedom) = (0.0, 0.0);
+        for run in runs {
+            let parts = PARTS.min(run.len());
+            let middles: Vec<f64> = (0..parts)
+                .filter_map(|part| {
+                    let bound = |part: usize| part * run.len() / parts;
+                    Samples::new(&run[bound(part)..bound(part + 1)]).ok()
+                })
+                .filter(|part| part.least() > 0.0)
+                .map(|part| part.median().ln())
+                .collect();
+            let deviation = Samples::new(&middles).ok().and_then(|middles| middles.deviation());
+            if let Some(deviation) = deviation {
+                let own = (middles.len() - 1) as f64;
+                squares += deviation.powi(2) * own;
+                freedom += own;
+            }
+        }
+        let within = if freedom > 0.0 { (squares / freedom).sqrt() } else { 0.0 };
+        if within > self.deviation { Self { deviation: within, freedom } } else { self }
     }
 }
 
@@ -410,6 +461,34 @@ mod tests {
         assert!((spread.deviation - 0.02).abs() < 1e-3 && (spread.freedom - 2.0).abs() < 1e-12);
         assert_eq!(Spread::of(&[vec![vec![1.0], vec![2.0]]]), None);
         assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn few_runs_are_believed_where_they_contradict_and_many_always() {
+        let told = |deviation, freedom| Some(Spread { deviation, freedom });
+        let check = |told: Option<Spread>, wanted: f64| {
+            assert!((Spread::believed(told, 0.01).deviation - wanted).abs() < 1e-12, "{told:?}");
+        };
+        check(None, 0.01);
+        check(told(0.005, 2.0), 0.01);
+        check(told(0.002, 2.0), 0.002);
+        check(told(0.005, 9.0), 0.005);
+        check(told(0.02, 2.0), 0.02);
+    }
+
+    #[test]
+    fn a_spread_is_at_least_that_of_the_quarters() {
+        let stated = Spread { deviation: 0.01, freedom: f64::INFINITY };
+        let calm: Vec<f64> = (0..16).map(|trial| 100.0 + 0.1 * f64::from(trial % 2)).collect();
+        assert_eq!(stated.at_least_within(&[&calm, &calm]), stated);
+        // Two quarters at half the pace.
+        let changing: Vec<f64> = (0..16).map(|trial| if trial < 8 { 100.0 } else { 50.0 }).collect();
+        let found = stated.at_least_within(&[&changing]);
+        assert!((found.deviation - 2.0_f64.ln() / 3.0_f64.sqrt()).abs() < 1e-12, "{found:?}");
+        assert!((found.freedom - 3.0).abs() < 1e-12);
+        assert!((stated.at_least_within(&[&changing, &calm]).freedom - 6.0).abs() < 1e-12);
+        // Nothing is told by one trial, none, or what has no logarithm.
+        assert_eq!(stated.at_least_within(&[&[1.0], &[], &[0.0, 0.0]]), stated);
     }
 
     #[test]

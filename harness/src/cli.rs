@@ -264,9 +264,13 @@ pub struct Comparisons {
     /// How many comparisons.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub comparisons: u32,
-    /// One after the other, as two runs that `check` compares; else interleaved, as schedules of a run are.
+    /// One after the other with a runner each, as two runs that `check` compares; else interleaved, as schedules of a
+    /// run are.
     #[arg(long)]
     pub apart: bool,
+    /// Add to the comparisons of earlier calls with the same settings, into one table.
+    #[arg(long)]
+    pub append: bool,
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub board: String,

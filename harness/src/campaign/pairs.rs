@@ -8,7 +8,7 @@ use crate::report;
 use crate::session::SessionError;
 use domain::gate::Evidence;
 use domain::{Confidence, Observed, SplitMix64, precision};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// How comparisons are made.
@@ -16,14 +16,18 @@ use std::time::Instant;
 pub struct Pairing {
     /// How many.
     pub comparisons: u32,
+    /// How many there were before, whose order is not to be taken again.
+    pub before: usize,
     /// By how many thousandths the candidate's first stage is made slower; 0: not at all.
     pub slow_down_per_mille: u32,
-    /// All trials of the one first and then all of the other, as two runs; else interleaved.
+    /// All trials of the one first and then all of the other, each with a runner of its own, as in two runs; else
+    /// interleaved.
     pub apart: bool,
 }
 
 /// One comparison as it was measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pair {
     /// Frames a second of the schedule as it is, by round; void trials are not among them.
     pub baseline: Vec<(u32, f64)>,
@@ -45,12 +49,23 @@ impl Pair {
 }
 
 impl Campaign {
-    /// Measures comparisons of the experiment's first schedule with itself, and hands on each. Trials are those of a
-    /// bench; nothing is recorded, because they are of no use to anybody else.
+    /// The board's machine in words.
+    pub fn machine(&self) -> String {
+        let cpus = self.machine.allowed_cpus.len();
+        let cpu = self.machine.cpu_model.as_deref().unwrap_or(&self.machine.arch);
+        format!("{cpus} CPUs of {cpu}, kernel {}", self.machine.kernel)
+    }
+
+    /// Measures comparisons of the experiment's first schedule with itself, and hands on each with the schedule's name.
+    /// Trials are those of a bench; nothing is recorded, because they are of no use to anybody else.
     ///
     /// # Errors
-    /// As [`Campaign::plan`]; and where the user interrupts.
-    pub fn pairs(&mut self, pairing: Pairing, mut take: impl FnMut(Pair)) -> Outcome<String> {
+    /// As [`Campaign::plan`]; where the user interrupts; and those of `take`.
+    pub fn pairs(
+        &mut self,
+        pairing: Pairing,
+        mut take: impl FnMut(&str, Pair) -> Outcome<()>,
+    ) -> Outcome<()> {
         let networks = self.plan(None, &Before::default())?;
         let found = networks.first().and_then(|network| Some((network, network.planned.first()?)));
         let Some((network, planned)) = found else {
@@ -64,11 +79,12 @@ impl Campaign {
         let slow_down_per_mille = vec![pairing.slow_down_per_mille];
         let other = Ready { slow_down_per_mille, ..same.clone() };
         let name = network.prepared.name.clone();
-        let mut numbers = SplitMix64::new(self.loaded.experiment.seed);
+        let what = format!("{name} on {}", planned.schedule.label());
+        let mut numbers = SplitMix64::new(self.loaded.experiment.seed.wrapping_add(pairing.before as u64));
         for _ in 0..pairing.comparisons {
-            take(self.pair(&name, &same, &other, pairing, &mut numbers)?);
+            take(&what, self.pair(&name, &same, &other, pairing, &mut numbers)?)?;
         }
-        Ok(format!("{name} on {}", planned.schedule.label()))
+        Ok(())
     }
 
     fn pair(
@@ -84,6 +100,7 @@ impl Campaign {
         let mut pair = Pair { baseline: vec![], candidate: vec![], void: 0, seconds: 0.0 };
         if pairing.apart {
             for (candidate, ready) in [(false, same), (true, other)] {
+                self.link.end();
                 for round in 0..experiment.trials {
                     self.one(name, ready, candidate, round, &mut pair)?;
                 }

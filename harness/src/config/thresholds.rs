@@ -105,6 +105,20 @@ fn read(path: &Path, faults: &mut Faults) -> Option<Thresholds> {
     if !(false_alarms > 0.0 && false_alarms < 0.5) {
         faults.add(&sound.spot("false_alarms"), "expected more than 0% and less than 50%");
     }
+    if raw.between_runs.share() > 0.5 {
+        faults.add(
+            &sound.spot("between_runs"),
+            "expected at most 50%: beyond that no check could tell anything",
+        );
+    }
+    let own_throughput = raw.overrides.iter().enumerate().filter_map(|(place, rule)| {
+        Some((format!("overrides/{place}/throughput"), rule.throughput.as_ref()?))
+    });
+    for (path, threshold) in own_throughput.chain([("throughput".to_owned(), &raw.throughput)]) {
+        if share(threshold).is_some_and(|share| share >= 1.0) {
+            faults.add(&sound.spot(&path), "expected less than 100%: throughput cannot fall by more");
+        }
+    }
     let own = |threshold: Option<raw::Threshold>| {
         threshold.map(|threshold| share(&threshold).map_or(Limit::Off, Limit::By))
     };
@@ -179,6 +193,9 @@ mod tests {
         };
         check(&SOUND.replace("throughput: 0.5%", "throughput: 0.5"), ":3:13");
         check(&SOUND.replace("2%", "70%"), "less than 50%");
+        check(&SOUND.replace("between_runs: 1.5 %", "between_runs: 51%"), ":2:15");
+        check(&SOUND.replace("throughput: 0.5%", "throughput: 100%"), ":3:13");
+        check(&format!("{SOUND}overrides:\n  - throughput: 200%\n"), ":8:17");
         check(&format!("{SOUND}througput: 1%\n"), "did you mean");
         check(&SOUND.replace("between_runs: 1.5 %\n", ""), "between_runs");
     }

@@ -6,6 +6,7 @@ use crate::report::{self, ScheduleFigures};
 use crate::store::{Date, Store, StoredRun};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +116,11 @@ impl Baseline {
         let mut rows: Vec<BaselineRow> = Vec::new();
         for (place, run) in runs.iter().enumerate() {
             let id = &run.start.id;
+            if runs[..place].iter().any(|other| other.start.id == *id) {
+                return Err(usage(format!(
+                    "failed to make the baseline {name}: the run {id} is named twice, which would tell that runs do not differ"
+                )));
+            }
             if report::is_injected(run) {
                 return Err(usage(format!(
                     "failed to make the baseline {name}: the run {id} was made slower on purpose (`inject`)"
@@ -194,17 +200,55 @@ impl Baseline {
                  makes it from the latest run"
             ))
         })?;
-        let baseline: Self = serde_json::from_str(&text)
+        let mut baseline: Self = serde_json::from_str(&text)
             .map_err(|error| usage(format!("failed to read the baseline {shown}: {error}; save it again")))?;
-        let sound = baseline.schema == SCHEMA
-            && baseline.rows.iter().flat_map(|row| &row.trials).all(|trial| trial.run < baseline.runs.len());
-        if !sound {
-            return Err(usage(format!(
-                "failed to read the baseline {shown}: it is not of version {SCHEMA} or names a run it does not have; \
-                 save it again"
-            )));
+        if let Some(fault) = baseline.fault() {
+            return Err(usage(format!("failed to read the baseline {shown}: {fault}; save it again")));
         }
+        // A file may be copied to another name.
+        name.clone_into(&mut baseline.name);
         Ok(baseline)
+    }
+
+    /// What makes it worthless, although it has the form of one.
+    fn fault(&self) -> Option<String> {
+        if self.schema != SCHEMA {
+            return Some(format!(
+                "it is of version {}, and this program reads version {SCHEMA}",
+                self.schema
+            ));
+        }
+        if self.analysis_version > domain::ANALYSIS_VERSION {
+            return Some(format!("its figures are of a later analysis, {}", self.analysis_version));
+        }
+        if self.rows.iter().all(|row| row.trials.is_empty()) {
+            return Some("no schedule of it has a trial".to_owned());
+        }
+        let mut seen = BTreeSet::new();
+        for row in &self.rows {
+            let what = format!("{} on {}", row.network, row.schedule);
+            if !seen.insert((&row.network, &row.schedule)) {
+                return Some(format!("it has {what} twice"));
+            }
+            for trial in &row.trials {
+                if trial.run >= self.runs.len() {
+                    return Some(format!(
+                        "a trial of {what} names run {}, which it does not have",
+                        trial.run
+                    ));
+                }
+                let figures = [
+                    Some(trial.throughput_fps),
+                    trial.latency_p50_ms,
+                    trial.latency_p99_ms,
+                    trial.joules_per_frame,
+                ];
+                if let Some(figure) = figures.into_iter().flatten().find(|figure| *figure <= 0.0) {
+                    return Some(format!("{figure} is no figure of {what}"));
+                }
+            }
+        }
+        None
     }
 }
 

@@ -46,7 +46,7 @@ pub enum Verdict {
     Pass,
     /// At least one is.
     Fail,
-    /// None is, but a schedule of the baseline has no valid trial in the run.
+    /// None is, but a schedule of the baseline has no valid trial in the run, or so few that nothing could be found.
     Incomplete,
 }
 
@@ -73,6 +73,9 @@ pub struct CheckedRow {
     pub ratio_lo: Option<f64>,
     /// Upper end.
     pub ratio_hi: Option<f64>,
+    /// Standard deviation between runs of the same thing that the interval was made with: that of the whole check, or
+    /// more where the trials of these runs lie further apart.
+    pub between_runs: f64,
     /// `regression`, `suspect` (worse with 95 %, which among so many rows may be chance), `improvement`, `alike`, or
     /// `cannot_tell`.
     #[schemars(with = "String")]
@@ -80,6 +83,13 @@ pub struct CheckedRow {
     /// About how many more trials of each side would tell. Absent where it is told, or where more trials of one run would
     /// not help because runs lie further apart than the difference.
     pub more_trials: Option<usize>,
+}
+
+impl CheckedRow {
+    /// Whether nothing could have been found: a single trial has no interval.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.ratio_lo.is_none()
+    }
 }
 
 /// A schedule that could not be compared.
@@ -132,8 +142,8 @@ pub fn check(
             });
         }
     }
-    let told = spread(baseline);
-    let between = told.unwrap_or(Spread { deviation: thresholds.between_runs, freedom: f64::INFINITY });
+    let between = Spread::believed(spread(baseline), thresholds.between_runs);
+    let told = between.freedom.is_finite();
     let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (row, found) in pairs {
         for measure in Measured::ALL {
@@ -144,6 +154,9 @@ pub fn check(
             let now: Vec<f64> = found.trials.iter().filter_map(|trial| of_run(trial, measure)).collect();
             let all: Vec<f64> = before.iter().flatten().copied().collect();
             let (Some(was), Some(is)) = (middle(&all), middle(&now)) else { continue };
+            let runs: Vec<&[f64]> = before.iter().chain([&now]).map(Vec::as_slice).collect();
+            let between = if told { between } else { between.at_least_within(&runs) };
+            let evidence = Evidence::Apart { baseline: before, candidate: vec![now], spread: between };
             rows.push(CheckedRow {
                 network: row.network.clone(),
                 schedule: found.label.clone(),
@@ -155,13 +168,14 @@ pub fn check(
                 ratio: is / was,
                 ratio_lo: None,
                 ratio_hi: None,
+                between_runs: between.deviation,
                 ruling: Ruling::CannotTell,
                 more_trials: None,
             });
             cases.push(Case {
                 better: if measure == Measured::Throughput { Better::More } else { Better::Less },
                 threshold,
-                evidence: Evidence::Apart { candidate: vec![now], baseline: before, spread: between },
+                evidence,
             });
         }
     }
@@ -181,7 +195,10 @@ pub fn check(
     }
     let verdict = if rows.iter().any(|row| row.ruling == Ruling::Regression) {
         Verdict::Fail
-    } else if rows.is_empty() || not_compared.iter().any(|missed| missed.gap) {
+    } else if rows.is_empty()
+        || rows.iter().any(CheckedRow::is_unwatched)
+        || not_compared.iter().any(|missed| missed.gap)
+    {
         Verdict::Incomplete
     } else {
         Verdict::Pass
@@ -194,7 +211,7 @@ pub fn check(
         verdict,
         false_alarms: thresholds.false_alarms,
         between_runs: between.deviation,
-        between_runs_told: told.is_some(),
+        between_runs_told: told,
         differences,
         rows,
         not_compared,

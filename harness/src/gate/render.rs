@@ -50,7 +50,8 @@ impl CheckReport {
             Verdict::Fail => "FAILED",
             Verdict::Incomplete => "INCOMPLETE",
         };
-        let missing = self.not_compared.iter().filter(|missed| missed.gap).count();
+        let missing = self.not_compared.iter().filter(|missed| missed.gap).count()
+            + self.rows.iter().filter(|row| row.is_unwatched()).count();
         let missing = if missing > 0 { format!(", {missing} unwatched") } else { String::new() };
         format!(
             "{word} against {}: {regressions} of {} worse by more than the threshold, {} better, {} alike, {} that \
@@ -249,9 +250,12 @@ fn advice(row: &CheckedRow) -> String {
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
             format!("; about {more} more trials of each would tell")
         }
-        (Ruling::CannotTell, None) if row.ratio_lo.is_none() => "; a single trial has no interval".to_owned(),
+        (Ruling::CannotTell, None) if row.ratio_lo.is_none() => {
+            "; a single trial has no interval, measure more".to_owned()
+        }
         (Ruling::CannotTell | Ruling::Suspect, None) => {
-            "; runs lie further apart than this, more trials in one would not tell".to_owned()
+            "; runs lie further apart than this: a baseline of more runs would tell, more trials would not"
+                .to_owned()
         }
         _ => String::new(),
     };

@@ -164,6 +164,15 @@ fn what_was_made_slower_on_purpose_is_no_baseline() {
 }
 
 #[test]
+fn the_same_run_twice_is_no_baseline_of_two() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let error = Baseline::of(&store, "main", &[before.clone(), before]).unwrap_err().to_string();
+    assert!(error.contains("is named twice"), "{error}");
+}
+
+#[test]
 fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
     let place = Place::new();
     let store = place.open();
@@ -180,10 +189,57 @@ fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
     refused("other", "there is main");
     refused("../main", "as the name of a baseline");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replacen("\"run\": 0", "\"run\": 7", 1)).unwrap();
-    refused("main", "names a run it does not have");
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
     refused("main", "save it again");
+    let spoiled = |spoil: &dyn Fn(&mut Baseline), wanted: &str| {
+        let mut other = baseline.clone();
+        spoil(&mut other);
+        other.write(folder.path()).unwrap();
+        refused("main", wanted);
+    };
+    spoiled(&|it| it.schema = 7, "it is of version 7");
+    spoiled(&|it| it.analysis_version = 99, "of a later analysis, 99");
+    spoiled(&|it| it.rows.clear(), "no schedule of it has a trial");
+    spoiled(&|it| it.rows.push(it.rows[0].clone()), "resnet18 on cpu0 twice");
+    spoiled(&|it| it.rows[1].trials[0].run = 7, "names run 7, which it does not have");
+    spoiled(&|it| it.rows[1].trials[0].throughput_fps = -3.0, "-3 is no figure of resnet18 on cpu1");
+    spoiled(&|it| it.rows[1].trials[0].latency_p50_ms = Some(0.0), "0 is no figure of");
+    // A copy is what its name says.
+    std::fs::write(folder.path().join("results/baselines/copy.json"), &text).unwrap();
+    assert_eq!(Baseline::read(folder.path(), "copy").unwrap().name, "copy");
+}
+
+#[test]
+fn a_single_trial_is_no_pass() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    baseline.rows[1].trials.truncate(1);
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    figures[1].trials.truncate(1);
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!(report.verdict, Verdict::Incomplete, "{report:?}");
+    assert!(report.render(Format::Terminal).contains("1 unwatched"), "{}", report.render(Format::Terminal));
+}
+
+#[test]
+fn runs_whose_pace_changes_are_not_told_apart() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, Some((2, 1.05)));
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    // Half of the trials of every schedule at two thirds of its pace.
+    for trial in figures.iter_mut().flat_map(|figures| &mut figures.trials).filter(|trial| trial.round < 2) {
+        trial.throughput_fps *= 0.67;
+    }
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!(report.verdict, Verdict::Pass, "{report:?}");
+    assert!(report.rows.iter().all(|row| row.between_runs > 0.1), "{report:?}");
+    assert!((report.between_runs - 0.002).abs() < 1e-12);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod gantt;
 mod marks;
 mod network;
 mod occupancy;
+mod over_peers;
 mod prediction;
 mod scale;
 mod scatter;
@@ -55,9 +56,10 @@ fn page(report: &Report, timelines: &BTreeMap<u32, String>) -> String {
                 a.skip href="#main" { "Skip to the figures" }
                 (marks::definitions())
                 (header(report))
-                (contents(&names))
+                (contents(report, &names))
                 main #main {
                     (gain::section(report, &names))
+                    (over_peers::section(report))
                     (networks(report, &names, timelines))
                     (prediction::section(report))
                     (energy::section(report))
@@ -161,12 +163,11 @@ fn tiles(report: &Report) -> Markup {
     let measured = report.rows.iter().filter(|row| row.energy_mj_per_frame.is_some()).count();
     html! {
         ul.tiles {
-            @for summary in &report.summary {
+            @for summary in report.summary.iter().filter(|summary| summary.over_peer.is_none()) {
                 li {
                     b { (format!("{:.2}×", summary.gain_geometric_mean)) }
                     span {
-                        (summary.kind) " over "
-                        (summary.over_peer.as_deref().unwrap_or("the best single processor"))
+                        (summary.kind) " over the best single processor"
                         @if summary.networks > 1 {
                             ", geometric mean of " (summary.networks) " networks ("
                             (format!("{:.2}× to {:.2}×", summary.gain_least, summary.gain_greatest)) ")"
@@ -204,7 +205,7 @@ fn confidence(report: &Report) -> String {
     format!("{:.0}\u{2009}%", 100.0 * report.confidence)
 }
 
-fn contents(names: &[&str]) -> Markup {
+fn contents(report: &Report, names: &[&str]) -> Markup {
     html! {
         nav aria-label="Contents" {
             ul {
@@ -212,6 +213,7 @@ fn contents(names: &[&str]) -> Markup {
                 @for (place, name) in names.iter().enumerate() {
                     li.sub { a href={ "#n" (place) } { (name) } }
                 }
+                @if over_peers::is_there(report) { li { a href="#peers" { "Peers" } } }
                 li { a href="#prediction" { "Prediction" } }
                 li { a href="#energy" { "Energy" } }
                 li { a href="#notes" { "Notes" } }

@@ -42,7 +42,48 @@ pub(super) struct Plot {
     pub(super) joined: Vec<(usize, usize)>,
 }
 
+/// Width of the drawing that names are placed for, and of a letter, both in pixels; on a phone names are left out.
+const WIDTH: f64 = 860.0;
+const LETTER: f64 = 7.2;
+/// Height that a name takes.
+const LINE: f64 = 14.0;
+/// Room that a mark takes to either side.
+const MARK: f64 = 9.0;
+
 impl Plot {
+    /// Whether each point's name is written, and whether to its left: the first of them that would lie on no other name
+    /// and on no mark. What is left out is in the table.
+    fn names(&self) -> Vec<Option<bool>> {
+        let at = |point: &Point| {
+            (WIDTH * self.x.place(point.x) / 100.0, HEIGHT * (1.0 - self.y.place(point.y) / 100.0))
+        };
+        let marks: Vec<(f64, f64)> = self.points.iter().map(at).collect();
+        let mut taken: Vec<(f64, f64, f64)> = Vec::new();
+        let mut place = |point: &Point, own: usize| {
+            let ((x, y), width) = (at(point), LETTER * point.label.as_ref()?.chars().count() as f64);
+            let sides = if x > 0.6 * WIDTH { [true, false] } else { [false, true] };
+            sides.into_iter().find(|left| {
+                let from = if *left { x - MARK - width } else { x + MARK };
+                let free = |(other, to, height): &(f64, f64, f64)| {
+                    from + width < *other || *to < from || (height - y).abs() >= LINE
+                };
+                let clear = |(other, (mark_x, mark_y)): (usize, &(f64, f64))| {
+                    other == own
+                        || *mark_x < from - 5.0
+                        || *mark_x > from + width + 5.0
+                        || (mark_y - y).abs() >= MARK
+                };
+                let inside = from >= 0.0 && from + width <= WIDTH;
+                let fits = inside && taken.iter().all(free) && marks.iter().enumerate().all(clear);
+                if fits {
+                    taken.push((from, from + width, y));
+                }
+                fits
+            })
+        };
+        self.points.iter().enumerate().map(|(own, point)| place(point, own)).collect()
+    }
+
     pub(super) fn draw(&self) -> Markup {
         let x = |value: f64| percent(self.x.place(value));
         let y = |value: f64| format!("{:.1}", HEIGHT * (1.0 - self.y.place(value) / 100.0));
@@ -81,15 +122,62 @@ impl Plot {
                             (marks::mark(&point.kind, &x(point.x), &y(point.y), false))
                         }
                     }
-                    @for point in self.points.iter() {
-                        @if let Some(label) = &point.label {
-                            @let right = self.x.place(point.x) > 60.0;
-                            text class=(if right { "name left" } else { "name" }) x=(x(point.x)) y=(y(point.y)) dx=(if right { "-9" } else { "9" }) dy="4" { (label) }
+                    @for (point, left) in self.points.iter().zip(self.names()) {
+                        @if let (Some(label), Some(left)) = (&point.label, left) {
+                            text class=(if left { "name left" } else { "name" }) x=(x(point.x)) y=(y(point.y)) dx=(if left { "-9" } else { "9" }) dy="4" { (label) }
                         }
                     }
                 }
             }
             p.unit { (self.x_unit) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(points: &[(f64, f64, &str)]) -> Plot {
+        let points = points.iter().map(|&(x, y, label)| Point {
+            kind: "single".to_owned(),
+            x,
+            y,
+            range: None,
+            label: (!label.is_empty()).then(|| label.to_owned()),
+            name: String::new(),
+        });
+        Plot {
+            title: String::new(),
+            description: String::new(),
+            x: Scale::exactly(100.0),
+            y: Scale::exactly(100.0),
+            x_unit: "",
+            y_unit: "",
+            suffix: "",
+            band: None,
+            points: points.collect(),
+            joined: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn names_lie_on_no_other_name_and_no_mark() {
+        let (right, left) = (Some(false), Some(true));
+        for (points, wanted) in [
+            (vec![(10.0, 50.0, "one"), (80.0, 50.0, "other")], vec![right, left]),
+            // The second one would lie on the first one's name to its right, and so goes to the left.
+            (vec![(40.0, 50.0, "one"), (42.5, 52.0, "other")], vec![left, right]),
+            // Nothing is free.
+            (
+                vec![(50.0, 50.0, "one"), (50.0, 51.0, "other"), (50.0, 50.5, "third")],
+                vec![right, left, None],
+            ),
+            // A mark without a name is not written over either, and nothing leaves the drawing.
+            (vec![(50.0, 50.0, "one"), (52.0, 50.0, "")], vec![left, None]),
+            (vec![(99.0, 50.0, "a name"), (2.0, 50.0, "a name")], vec![left, right]),
+        ] {
+            assert_eq!(plot(&points).names(), wanted, "{points:?}");
         }
     }
 }

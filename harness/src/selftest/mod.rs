@@ -1,13 +1,18 @@
 //! The gate's own rates, measured on this machine: how often it fails on nothing, and how often it finds what is there.
 
-use crate::campaign::{Campaign, Pair, Pairing, Paths};
+mod kept;
+
+use crate::campaign::{Campaign, Pairing, Paths};
 use crate::cli;
 use crate::config::{self, Measured, Overrides, Thresholds};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::provenance::Provenance;
+use crate::store::{Date, unix_ns};
 use domain::Samples;
 use domain::gate::{Better, Case, Evidence, Ruled, Ruling, Spread, judge};
+use kept::{Asked, Kept, Sitting};
 use std::fmt::Write as _;
 
 /// `cargo xtask selftest`.
@@ -20,41 +25,60 @@ pub(crate) fn run(paths: Paths, options: &cli::Selftest) -> Outcome<Exit> {
         cli::Selftest::Aa(common) => (common, 0.0),
         cli::Selftest::Ab { slow_down, common } => (common, *slow_down),
     };
-    if !(0.0..=100.0).contains(&slow_down) {
-        let message = format!("failed to read --slow-down {slow_down}: expected percent from 0 to 100");
+    let is_asked = matches!(options, cli::Selftest::Ab { .. });
+    if !(0.0..=100.0).contains(&slow_down) || (is_asked && slow_down < 0.1) {
+        let message = format!("failed to read --slow-down {slow_down}: expected percent from 0.1 to 100");
         return Err(Failure::new(Exit::Usage, message));
     }
+    // The runner counts in thousandths.
+    let slow_down = (10.0 * slow_down).round() / 10.0;
     let overrides = Overrides { set: common.set.clone(), ..Overrides::default() };
     let loaded =
         config::load(&paths.root, &common.board, &common.experiment, &overrides).ending(Exit::Usage)?;
     let experiment = loaded.experiment.clone();
+    let configuration = loaded.to_yaml().ending(Exit::Bug)?;
+    let root = paths.root.clone();
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let folder = paths.state.join("selftest");
+    std::fs::create_dir_all(&folder).ending(Exit::Usage)?;
+    let name = if slow_down > 0.0 { format!("ab-{slow_down}") } else { "aa".to_owned() };
+    let name = if common.apart { format!("{name}-apart") } else { name };
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    let asked = Asked { slow_down, apart: common.apart, machine: campaign.machine(), configuration };
+    let revision = Provenance::collect(&root, "").revision();
+    let revision = revision.map(|revision| revision.commit + if revision.dirty { "*" } else { "" });
+    let begun = Date::from_unix_ns(unix_ns()).to_string();
+    let sitting = Sitting { begun, revision, comparisons: 0 };
+    let mut kept = Kept::begin(&folder.join(format!("{name}.json")), asked, common.append, sitting)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
     let slow_down_per_mille = (10.0 * slow_down).round() as u32;
-    let pairing = Pairing { comparisons: common.comparisons, slow_down_per_mille, apart: common.apart };
-    let mut pairs: Vec<Pair> = Vec::new();
+    let pairing = Pairing {
+        comparisons: common.comparisons,
+        before: kept.pairs.len(),
+        slow_down_per_mille,
+        apart: common.apart,
+    };
     let progress = Progress::begin("compare", common.comparisons as usize);
-    let what = campaign.pairs(pairing, |pair| {
-        progress.step(&format!("{} in {:.1} s", pairs.len() + 1, pair.seconds));
-        pairs.push(pair);
+    campaign.pairs(pairing, |what, pair| {
+        let said = format!("{} in {:.1} s", kept.pairs.len() + 1, pair.seconds);
+        kept.add(what, pair)?;
+        progress.step(&said);
+        Ok(())
     })?;
-    progress.end(&format!("{} comparisons", pairs.len()));
+    progress.end(&format!("{} comparisons", kept.pairs.len()));
     let threshold =
         thresholds.of(Measured::Throughput, experiment.networks[0].name(), "single", "").unwrap_or(0.0);
     let spread = Spread { deviation: thresholds.between_runs, freedom: f64::INFINITY };
-    let ruled: Vec<Option<Ruled>> = pairs
+    let ruled: Vec<Option<Ruled>> = kept
+        .pairs
         .iter()
         .map(|pair| {
             let [baseline, candidate] = pair.observed();
             let values = |side: &[(u32, f64)]| vec![side.iter().map(|(_, fps)| *fps).collect::<Vec<f64>>()];
             let evidence = if common.apart {
-                Evidence::Apart {
-                    candidate: values(&pair.candidate),
-                    baseline: values(&pair.baseline),
-                    spread,
-                }
+                let (candidate, baseline) = (values(&pair.candidate), values(&pair.baseline));
+                let spread = spread.at_least_within(&[&candidate[0], &baseline[0]]);
+                Evidence::Apart { candidate, baseline, spread }
             } else {
                 Evidence::Paired { candidate, baseline }
             };
@@ -62,34 +86,18 @@ pub(crate) fn run(paths: Paths, options: &cli::Selftest) -> Outcome<Exit> {
             judge(&[case], thresholds.false_alarms).pop().and_then(Result::ok)
         })
         .collect();
-    let text = table(&what, slow_down, threshold, &experiment, common.apart, &pairs, &ruled);
+    let text = table(&kept, threshold, &experiment, &ruled);
     crate::verbs::print(&text)?;
-    let name = if slow_down > 0.0 { "ab" } else { "aa" };
-    let raw = serde_json::to_string(&pairs).ending(Exit::Bug)?;
     let table_path = common.write.clone().unwrap_or_else(|| folder.join(format!("{name}.md")));
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::write(folder.join(format!("{name}.json")), raw))
-        .and_then(|()| std::fs::write(&table_path, text))
-        .map_err(|error| {
-            Failure::new(Exit::Usage, format!("failed to write {}: {error}", table_path.display()))
-        })?;
-    eprintln!(
-        "table in {}, every trial in {}",
-        table_path.display(),
-        folder.join(format!("{name}.json")).display()
-    );
+    std::fs::write(&table_path, text).map_err(|error| {
+        Failure::new(Exit::Usage, format!("failed to write {}: {error}", table_path.display()))
+    })?;
+    eprintln!("table in {}, every trial in {}", table_path.display(), kept.path().display());
     Ok(Exit::Fine)
 }
 
-fn table(
-    what: &str,
-    slow_down: f64,
-    threshold: f64,
-    experiment: &config::Experiment,
-    apart: bool,
-    pairs: &[Pair],
-    ruled: &[Option<Ruled>],
-) -> String {
+fn table(kept: &Kept, threshold: f64, experiment: &config::Experiment, ruled: &[Option<Ruled>]) -> String {
+    let (pairs, slow_down) = (&kept.pairs, kept.asked.slow_down);
     let truth = 1.0 / (1.0 + slow_down / 100.0);
     let count =
         |wanted: &dyn Fn(&Ruled) -> bool| ruled.iter().flatten().filter(|ruled| wanted(ruled)).count();
@@ -104,7 +112,7 @@ fn table(
     let times: Vec<f64> = pairs.iter().map(|pair| pair.seconds).collect();
     let longest = times.iter().copied().fold(0.0, f64::max);
     let trials = pairs.iter().map(|pair| (pair.baseline.len() + pair.candidate.len()) as f64);
-    let method = if apart { "one after the other" } else { "interleaved" };
+    let method = if kept.asked.apart { "one after the other" } else { "interleaved" };
     let precision =
         experiment.precision.map_or_else(String::new, |share| format!(", until ±{} %", 100.0 * share));
     let mut out = String::new();
@@ -113,7 +121,8 @@ fn table(
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{what} against {title}: windows of {:.2} s, {} trials of each, {method}{precision}; threshold {} %\n",
+        "{} against {title}: windows of {:.2} s, {} trials of each, {method}{precision}; threshold {} %\n",
+        kept.what,
         experiment.measure.min.as_secs_f64(),
         experiment.trials,
         100.0 * threshold
@@ -134,5 +143,16 @@ fn table(
     ] {
         let _ = writeln!(out, "| {name} | {value} |");
     }
+    let sittings: Vec<String> =
+        kept.sittings.iter().filter(|sitting| sitting.comparisons > 0).map(told).collect();
+    let _ = writeln!(out, "\non {}; measured {}", kept.asked.machine, sittings.join(", "));
     out
+}
+
+fn told(sitting: &Sitting) -> String {
+    let revision = sitting.revision.as_ref().map_or_else(String::new, |revision| {
+        let changed = if revision.ends_with('*') { "*" } else { "" };
+        format!(" at {}{changed}", revision.chars().take(9).collect::<String>().trim_end_matches('*'))
+    });
+    format!("{} on {}{revision}", sitting.comparisons, sitting.begun)
 }
