@@ -146,20 +146,23 @@ def _kind(graph: object, unit: object) -> str:
     return f"{name} {window}{stride}, {size}, {result[2]}×{result[3]}"
 
 
-def judge(networks: list[str], model: Model) -> list[Judged]:
-    """All kernels of the networks, the ones with most multiply-adds first."""
-    judged = []
+def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
+    """All kernels of the networks in order, and those that are too small for a loop."""
+    judged, without = [], []
     for network in networks:
         print(f"{network} …", file=sys.stderr, flush=True)
         for unit, kind, macs, text in kernels_of(network, model.mcpu):
             loop = inner_loops.busiest(text)
             if loop is None:
-                sys.exit(f"failed to find a loop with multiply-adds in {network} {unit}")
+                without.append(f"{network} {unit} ({kind})")
+                continue
             judged.append(Judged(network, unit, kind, macs, loop, model.cycles(loop.instructions)))
-    return judged
+    return judged, without
 
 
-def table(judged: list[Judged], peak: float, model: Model, command: str) -> str:
+def table(
+    judged: list[Judged], without: list[str], peak: float, model: Model, command: str
+) -> str:
     """The table, with how it was made above it."""
     lines = [
         f"# Inner loops on {model.mcpu}, by LLVM's model",
@@ -185,6 +188,8 @@ def table(judged: list[Judged], peak: float, model: Model, command: str) -> str:
         mean = weight / sum(item.macs / (item.rate / peak) for item in items)
         met = sum(share >= GOAL for share in shares)
         lines.append(f"| {name} | {len(items)} | {met} | {min(shares):.0%} | {mean:.0%} |")
+    if without:
+        lines += ["", f"Not judged, because their code has no loop: {', '.join(without)}."]
     lines += [
         "",
         "| network | unit | kernel | million multiply-adds | a turn | cycles a turn | a cycle | of peak |",
@@ -221,7 +226,7 @@ def main() -> None:
     options = parser.parse_args()
     networks = options.network or list(NETWORKS)
     model = Model(options.mca, options.mcpu)
-    judged = judge(networks, model)
+    judged, without = judge(networks, model)
     if options.show:
         for item in judged:
             if item.unit == options.show:
@@ -229,7 +234,7 @@ def main() -> None:
         return
     named = "".join(f" --network {name}" for name in options.network or [])
     command = f"cargo xtask kernels --mcpu {options.mcpu}{named}"
-    print(table(judged, model.peak(), model, command), end="")
+    print(table(judged, without, model.peak(), model, command), end="")
 
 
 if __name__ == "__main__":

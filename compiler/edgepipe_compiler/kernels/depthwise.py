@@ -7,7 +7,7 @@ from tvm import tirx
 
 from ..graph import Graph
 from ..units import Unit
-from . import epilogue, windows
+from . import epilogue, tiling, windows
 from .convolution import weights_of
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
@@ -36,18 +36,17 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     kernel = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
-        row = np.ascontiguousarray(
-            epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
-        )
+        row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0]
+        row = np.repeat(row, tiling.row(target, result.shape[3]) if target.copies_are_dear else 1, 1)
         shift = operands.add(Weight(row), row.shape, "float32")
     epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
     shape = stored_shape(result.shape, layout)
 
-    def begin(w: Writer, _: Index, c: Index) -> tirx.Expr:
+    def begin(w: Writer, _: Index, c: Index, place: int) -> tirx.Expr:
         if shift is None:
             return tirx.Broadcast(tirx.const(0.0, "float32"), lanes)
-        return w.bind("bias", shift[c, ramp(0, lanes)])
+        return w.bind("bias", shift[c, place % int(shift.shape[1]), ramp(0, lanes)])
 
     out = tirx.decl_buffer(shape, "float32", "out")
     sliding = Sliding(

@@ -32,7 +32,7 @@ class Sliding:
     data: tirx.Buffer
     kernel: tirx.Buffer | None
     out: tirx.Buffer
-    begin: Callable[[Writer, Index, Index], tirx.Expr]
+    begin: Callable[[Writer, Index, Index, int], tirx.Expr]
     combine: Callable[[tirx.Expr, tirx.Expr, tirx.Expr | None], tirx.Expr]
     finish: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
 
@@ -78,10 +78,14 @@ class Sliding:
             with w.loop("y", rows) as y:
                 self._row(w, n, c, begin + y, None, columns)
         elif rows > 1 or len(row_runs) == 1:
-            for run in row_runs:
-                count = run.count if rows > 1 else rows
-                with w.loop("y", count) as y:
-                    self._row(w, n, c, begin + y + run.start, run.taps[0], columns)
+            # Tiles that follow each other without a loop between them are mixed by the code generator, which
+            # then lacks registers; so each gets a loop over rows of its own.
+            mixed = all(run.count == 1 for run in columns)
+            for together in [[run] for run in columns] if mixed else [columns]:
+                for run in row_runs:
+                    count = run.count if rows > 1 else rows
+                    with w.loop("y", count) as y:
+                        self._row(w, n, c, begin + y + run.start, run.taps[0], together)
         else:
             for run in row_runs:
                 inside = tirx.all(begin >= run.start, begin < run.start + run.count)
@@ -101,9 +105,8 @@ class Sliding:
         lanes = self.target.lanes
         whole = ramp(0, lanes)
         results = [w.local(f"result{place}", lanes) for place in range(run.size)]
-        begin = self.begin(w, n, c)
-        for result in results:
-            w.store(result, begin, [whole])
+        for place, result in enumerate(results):
+            w.store(result, self.begin(w, n, c, place), [whole])
         kh, stride, dilation = self.window.kernel[0], self.window.stride[0], self.window.dilation[0]
         first = y * stride - self.window.begin[0]
         if taps is None:

@@ -31,6 +31,12 @@ class TargetDescription:
         """Vector registers."""
         return REGISTERS[self.isa]
 
+    @property
+    def copies_are_dear(self) -> bool:
+        """Whether to copy a vector costs time of the units that multiply, and a load does not. A multiply-add
+        of NEON overwrites its sum, so that whatever a sum begins with has to be copied; or loaded anew."""
+        return self.isa == "neon"
+
     def tvm_target(self) -> dict[str, Any]:
         """The same in TVM's words."""
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}
