@@ -1,8 +1,8 @@
 """One spelling for what ONNX lets a network say in several ways, so that a schedule rule knows one form.
 
-Windows of one dimension become two-dimensional, the sums in a Gemm become operators of their own where they
-are no plain bias, a channel shuffle becomes a gather of channels, and a split with parts that nothing
-reads becomes slices.
+Windows of one and three dimensions become two-dimensional, the sums in a Gemm become operators of their
+own where they are no plain bias, a channel shuffle becomes a gather of channels, and a split with parts
+that nothing reads becomes slices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import volumes
 from .graph import Graph, Node, Tensor
 
 WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
@@ -24,7 +25,7 @@ def unify(graph: Graph) -> None:
         "Split": _split,
         "DepthToSpace": _depth_to_space,
         "SpaceToDepth": _space_to_depth,
-        **dict.fromkeys(WINDOWS, _one_dimension),
+        **dict.fromkeys(WINDOWS, _window),
     }
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -141,14 +142,21 @@ def _reshape(graph: Graph, title: str, source: str, result: str, shape: tuple[in
     return Node(title, "Reshape", [source, wanted], [result], {})
 
 
+def _window(graph: Graph, node: Node) -> list[Node] | None:
+    """A window of one or three dimensions as one of two."""
+    if graph.tensor(node.inputs[0]).dtype != "float32" or len(node.outputs) != 1:
+        return None
+    if node.op == "Conv":
+        return _one_dimension(graph, node) or volumes.convolution(graph, node)
+    if node.op in ("MaxPool", "AveragePool"):
+        return _one_dimension(graph, node) or volumes.pooling(graph, node)
+    return _one_dimension(graph, node)
+
+
 def _one_dimension(graph: Graph, node: Node) -> list[Node] | None:
     """A window of one dimension as one of two, one row high."""
     source, result = graph.tensor(node.inputs[0]).shape, graph.tensor(node.outputs[0]).shape
-    if (
-        len(source) != 3
-        or len(node.outputs) != 1
-        or graph.tensor(node.inputs[0]).dtype != "float32"
-    ):
+    if len(source) != 3:
         return None
     inputs = list(node.inputs)
     attributes = dict(node.attributes)

@@ -101,6 +101,20 @@ MODELS |= {
     "conv_batch_3_depthwise": _conv(33, 3, 33, 7, 7, kernel=(3, 3), group=33, pads=[1] * 4),
     "conv_opset_11": _conv(17, 1, 5, 8, 9, kernel=(3, 3), opset=11, pads=[1] * 4),
     "conv_of_one_dimension": _conv(17, 1, 5, 31, kernel=(3,), pads=[1, 1]),
+    "conv_of_three_dimensions": _conv(17, 2, 3, 6, 9, 8, kernel=(3, 3, 3), pads=[1] * 6),
+    "conv_of_three_dimensions_grouped": _conv(
+        12,
+        1,
+        6,
+        9,
+        8,
+        10,
+        kernel=(3, 2, 3),
+        group=2,
+        strides=[2, 1, 2],
+        dilations=[2, 2, 1],
+        pads=[1, 0, 2, 2, 1, 0],
+    ),
 }
 
 
@@ -147,6 +161,12 @@ MODELS |= {
     "max_pool_same_upper_opset_11": _one(
         "MaxPool", 1, 8, 9, 10, opset=11, kernel_shape=[2, 2], strides=[2, 2],
         auto_pad="SAME_UPPER",
+    ),
+    "max_pool_of_three_dimensions": _one(
+        "MaxPool", 1, 5, 7, 9, 8, kernel_shape=[3, 2, 3], strides=[2, 2, 1], pads=[1, 0, 1, 1, 1, 0]
+    ),
+    "average_pool_of_three_dimensions": _one(
+        "AveragePool", 2, 3, 6, 8, 10, kernel_shape=[2, 3, 2], strides=[2, 1, 2]
     ),
     "average_pool_excluding_pad": _one(
         "AveragePool", 1, 17, 9, 9, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4

@@ -160,9 +160,7 @@ def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
     return judged, without
 
 
-def table(
-    judged: list[Judged], without: list[str], peak: float, model: Model, command: str
-) -> str:
+def table(judged: list[Judged], without: list[str], peak: float, model: Model, command: str) -> str:
     """The table, with how it was made above it."""
     lines = [
         f"# Inner loops on {model.mcpu}, by LLVM's model",

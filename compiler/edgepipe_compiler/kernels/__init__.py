@@ -103,7 +103,7 @@ def _rules(
         elif anchor.op == "Concat":
             rules = [lambda: concat.lower(graph, unit, target)]
         elif anchor.op in ("Resize", "Upsample"):
-            rules = [lambda: resize.lower(graph, unit, target)]
+            rules = [lambda: resize.lower(graph, unit, target, native)]
         elif anchor.op in SINGLE:
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:

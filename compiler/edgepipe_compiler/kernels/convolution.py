@@ -67,6 +67,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         array.nbytes // blocks,
     )
     array = order_weight(array, tile)
+    groups = array.shape[0]
 
     operands = Operands(graph, packed(lanes), written=True)
     stored = stored_shape(source.shape, layout)
@@ -74,8 +75,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     kernel = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
-        row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
-        shift = operands.add(Weight(np.ascontiguousarray(row)), row.shape, "float32")
+        row = biases(bias, lanes, groups * tile.blocks)
+        shift = operands.add(Weight(row), row.shape, "float32")
     epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, conv.outputs[0], result)
     shape = stored_shape(result.shape, packed(lanes))
@@ -92,7 +93,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         added,
         plain_input,
         flat,
-        width,
+        (height, width),
         source.shape[2],
         data,
         kernel,
@@ -159,11 +160,21 @@ def sum_and_weight(
     return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
+def biases(bias: np.ndarray, lanes: int, blocks: int) -> np.ndarray:
+    """The bias as (block, lane), zeros beyond the channels."""
+    row = np.zeros((blocks, lanes), np.float32)
+    row.reshape(-1)[: bias.size] = bias
+    return row
+
+
 def order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
     """(group of blocks, in block, kh, the rest in the order in which it is read): taps added together,
-    in lane, tap, block, out lane."""
+    in lane, tap, block, out lane. The last group is filled with zeros."""
     blocks, span, kh, kw, inside, lanes = array.shape
-    grouped = array.reshape(blocks // tile.blocks, tile.blocks, span, kh, kw, inside, lanes)
+    left = -blocks % tile.blocks
+    if left:
+        array = np.concatenate([array, np.zeros((left, *array.shape[1:]), np.float32)])
+    grouped = array.reshape(-1, tile.blocks, span, kh, kw, inside, lanes)
     # group, span, kh, in lane, kw, block, out lane
     grouped = grouped.transpose(0, 2, 3, 5, 4, 1, 6)
     parts = [
@@ -182,8 +193,9 @@ def make_row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | Non
 
 @dataclass
 class Body:
-    """Writes the loops. Results go to every ``step``-th row and column of the image from ``offset`` on:
-    those of a transposed convolution come in several turns."""
+    """Writes the loops. Of the image there are ``extents`` (rows, columns) to make. Results go to every
+    ``step``-th row and column of it from ``offset`` on: those of a transposed convolution come in several
+    turns, each with its own part of ``kernel``, from the group ``begin`` on."""
 
     target: TargetDescription
     window: Window
@@ -191,7 +203,7 @@ class Body:
     sum: Sum
     plain_input: bool
     flat: bool
-    width: int
+    extents: tuple[int, int]
     image_rows: int
     data: tirx.Buffer
     kernel: tirx.Buffer
@@ -199,7 +211,8 @@ class Body:
     out: tirx.Buffer
     after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
     step: tuple[int, int] = (1, 1)
-    offset: tuple[int, int] = (0, 0)
+    offset: tuple[Index, Index] = (0, 0)
+    begin: Index = 0
 
     def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
         """Multiply-adds written out."""
@@ -229,11 +242,9 @@ class Body:
         input_bytes: int,
     ) -> None:
         """Images, groups of output blocks and row tiles around the tiles."""
-        batch, blocks, rows = (int(extent) for extent in self.out.shape[:3])
-        rows = (rows - self.offset[0] + self.step[0] - 1) // self.step[0]
-        groups = blocks // self.tile.blocks
-        if self.flat:
-            rows = 1
+        batch, blocks = (int(extent) for extent in self.out.shape[:2])
+        rows = 1 if self.flat else self.extents[0]
+        groups = -(-blocks // self.tile.blocks)
         runs = row_runs or [Run(0, 1, rows, ((0, 0),))]
         tiles = sum(run.count for run in runs)
         # What is read again and again should stay in the second cache level.
@@ -332,20 +343,38 @@ class Body:
                     seen = [p for p in pixels if rows.taps[p[0]][0] <= rh < rows.taps[p[0]][1]]
                     if seen:
                         self._products(w, n, group, y, x, rc, rh, seen, columns, sums)
+        beyond = int(self.out.shape[1]) % blocks
         for b in range(blocks):
-            for r, c in pixels:
-                place = tuple(
-                    (begin + by) * step + offset
-                    for begin, by, step, offset in zip(
-                        (y, x), (r, c), self.step, self.offset, strict=True
-                    )
+            block = group * blocks + b
+            if beyond and b >= beyond:
+                with w.when(block < int(self.out.shape[1])):
+                    self._store(w, n, block, y, x, {p: sums[b, p] for p in pixels})
+            else:
+                self._store(w, n, block, y, x, {p: sums[b, p] for p in pixels})
+
+    def _store(
+        self,
+        w: Writer,
+        n: Index,
+        block: Index,
+        y: Index,
+        x: Index,
+        sums: dict[tuple[int, int], tirx.Buffer],
+    ) -> None:
+        """Stores the results of a tile in one block."""
+        whole, width = ramp(0, self.target.lanes), self.extents[1]
+        for (r, c), held in sums.items():
+            place = tuple(
+                (begin + by) * step + offset
+                for begin, by, step, offset in zip(
+                    (y, x), (r, c), self.step, self.offset, strict=True
                 )
-                stored = (0, x + c) if self.flat else place
-                if self.flat:
-                    place = (tirx.floordiv(x + c, self.width), tirx.floormod(x + c, self.width))
-                index = (n, group * blocks + b, *place, whole)
-                value = self.after(sums[b, (r, c)][whole], index)
-                w.store(self.out, value, [n, group * blocks + b, *stored, whole])
+            )
+            stored = (0, x + c) if self.flat else place
+            if self.flat:
+                place = (tirx.floordiv(x + c, width), tirx.floormod(x + c, width))
+            value = self.after(held[whole], (n, block, *place, whole))
+            w.store(self.out, value, [n, block, *stored, whole])
 
     def _products(
         self,
@@ -410,7 +439,7 @@ class Body:
         for rw in used:
             for b in range(blocks):
                 offset = ((rw - begin) * blocks + b) * lanes
-                vector = self.kernel[group, rc, rh, ramp(place + offset, lanes)]
+                vector = self.kernel[self.begin + group, rc, rh, ramp(place + offset, lanes)]
                 weights[b, rw] = w.bind(f"w{b}_{rw}", vector)
         return weights
 

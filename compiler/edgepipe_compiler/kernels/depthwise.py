@@ -37,7 +37,9 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     shift = None
     if bias is not None:
         row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0]
-        row = np.repeat(row, tiling.row(target, result.shape[3]) if target.copies_are_dear else 1, 1)
+        row = np.repeat(
+            row, tiling.row(target, result.shape[3]) if target.copies_are_dear else 1, 1
+        )
         shift = operands.add(Weight(row), row.shape, "float32")
     epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, conv.outputs[0], result)

@@ -1,4 +1,5 @@
-"""Linear interpolation of images on packed layout: a vector of channels from four neighbours.
+"""Linear interpolation of images: a vector of channels from four neighbours, or one element where an image
+of a few channels lies plain.
 
 Places and shares of rows and columns are tables that the function reads. Columns are interpolated once for
 two source rows, and every result takes its share of both.
@@ -14,12 +15,12 @@ from ..units import Unit
 from . import coordinates, epilogue
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
-from .layout import packed, stored_shape
+from .layout import PLAIN, packed, stored_shape
 from .target import TargetDescription
 from .writer import Writer, ramp, spread
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers a unit whose anchor resizes rows and columns of an image by linear interpolation."""
     node, *rest = unit.nodes
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
@@ -29,6 +30,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if resized.nearest:
         raise Unsupported("nearest neighbours")
     lanes, layout = target.lanes, packed(target.lanes)
+    if native.get(node.inputs[0], PLAIN) == PLAIN and 4 * source.shape[1] <= lanes:
+        lanes, layout = 1, PLAIN
     stored = stored_shape(source.shape, layout)
     shape = stored_shape(result.shape, layout)
     operands = Operands(graph, layout, written=True)
@@ -42,7 +45,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     rows, row_shares, columns, column_shares = tables
     after = epilogue.apply(operands, rest, node.outputs[0], result)
     out = tirx.decl_buffer(shape, "float32", "out")
-    whole = ramp(0, lanes)
+    whole = () if layout == PLAIN else (ramp(0, lanes),)
     w = Writer()
     with w.loop("task", shape[0] * shape[1] * shape[2], parallel=target.threads > 1) as task:
         y = w.bind("y", task % shape[2])
@@ -54,9 +57,11 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
             across = w.bind("across", spread(column_shares[x], lanes))
             ends = []
             for row in (above, below):
-                first = w.bind("first", data[n, c, row, left, whole])
-                ends.append(w.bind("end", first + (data[n, c, row, right, whole] - first) * across))
-            index = (n, c, y, x, whole)
+                first = w.bind("first", data[(n, c, row, left, *whole)])
+                ends.append(
+                    w.bind("end", first + (data[(n, c, row, right, *whole)] - first) * across)
+                )
+            index = (n, c, y, x, *whole)
             value = ends[0] + (ends[1] - ends[0]) * down
             w.store(out, after(value, index), index)
     function = w.function([*operands.placeholders, out])

@@ -23,6 +23,9 @@ UNROLLED, TURN = 112, 8.0
 # The code generator writes out short loops whose turns have fewer multiply-adds than this. Then the
 # pieces of a wide window lie side by side, and it keeps input values for the next piece: it spills.
 SMALL_TURN, SPILLED = 60, 1.3
+# Blocks of output channels in a tile: of their number a divisor, but of a prime one any, the last tile
+# being filled with blocks that are not stored.
+BLOCKS, FILLED = (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6, 7)
 # Registers left to the code generator; without them it spills.
 SPARE = 2
 
@@ -50,10 +53,11 @@ def convolution(
     are width and stride of the window along a row, ``steps`` how often a row of the window is added, in
     the innermost loop and around it; ``weight_bytes`` are the weights of one block."""
     height, width = results
+    even = [block for block in BLOCKS if blocks % block == 0]
+    sizes = even if len(even) > 1 else [block for block in FILLED if block <= blocks]
     candidates = [
         Tile(block, rows, columns, together)
-        for block in (1, 2, 3, 4, 6)
-        if blocks % block == 0
+        for block in sizes
         for rows in range(1, min(height, target.registers) + 1)
         for columns in ([width] if rows > 1 else range(1, min(width, target.registers) + 1))
         for together in range(1, min(taps[0], 4) + 1)
@@ -76,7 +80,7 @@ def convolution(
                 products = tile.blocks * rows * columns
                 one = steps[0] * steps[1] * step + TILE_FIXED + TILE_VECTOR * products
                 total += row_count * column_count * one
-        return total * (blocks // tile.blocks)
+        return total * -(-blocks // tile.blocks)
 
     return min(candidates, key=cost)
 

@@ -56,19 +56,20 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     data = operands.add(wanted, stored, "float32")
     shift = None
     if bias is not None:
-        row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0, 0]
-        shift = operands.add(Weight(np.ascontiguousarray(row)), row.shape, "float32")
+        # The last tile of a turn may be filled with blocks that are not stored.
+        blocks = -(-bias.size // lanes) + max(tiling.FILLED)
+        row = convolution.biases(bias, lanes, blocks)
+        shift = operands.add(Weight(row), row.shape, "float32")
     epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, node.outputs[0], result)
     shape = stored_shape(result.shape, packed(lanes))
     out = tirx.decl_buffer(shape, "float32", "out")
     w = Writer()
     written = 0
-    for vertical in phases[0]:
-        for horizontal in phases[1]:
-            if vertical.offset < shape[2] and horizontal.offset < shape[3]:
-                made = _Turn(target, weight, groups, (vertical, horizontal), strides)
-                written += made.write(w, operands, data, shift, out, after, source)
+    for vertical in _alike(phases[0], strides[0], shape[2]):
+        for horizontal in _alike(phases[1], strides[1], shape[3]):
+            made = _Turn(target, weight, groups, (vertical, horizontal), strides)
+            written += made.write(w, operands, data, shift, out, after, source)
     if written > convolution.LARGEST:
         raise Unsupported("window with too many kinds of borders")
     function = w.function([*operands.placeholders, out])
@@ -102,6 +103,23 @@ def _phases(
     return found
 
 
+def _alike(phases: list[Phase], stride: int, extent: int) -> list[list[Phase]]:
+    """Neighbouring phases of as many results, which see as many inputs at the same places: they differ in
+    their weights only, so that one piece of code serves them."""
+    found: list[list[Phase]] = []
+
+    def seen(phase: Phase) -> tuple[int, ...]:
+        results = -(-(extent - phase.offset) // stride)
+        return results, len(phase.positions), phase.dilation, phase.begin
+
+    for phase in phases:
+        if found and seen(phase) == seen(found[-1][0]):
+            found[-1].append(phase)
+        elif phase.offset < extent:
+            found.append([phase])
+    return found
+
+
 def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stride: int) -> int:
     """Results cut off at the beginning of an axis."""
     automatic = node.attributes.get("auto_pad", b"NOTSET")
@@ -118,12 +136,12 @@ def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stri
 
 @dataclass
 class _Turn:
-    """A phase along rows and one along columns: a convolution."""
+    """Phases along rows and phases along columns, each alike: a convolution for every pair of them."""
 
     target: TargetDescription
     weight: np.ndarray
     groups: int
-    phases: tuple[Phase, Phase]
+    phases: tuple[list[Phase], list[Phase]]
     strides: tuple[int, ...]
 
     def write(
@@ -137,24 +155,21 @@ class _Turn:
         source: Tensor,
     ) -> int:
         """Writes its loops; gives the number of multiply-adds written out."""
-        weight, (vertical, horizontal) = self.weight, self.phases
-        if vertical.positions and horizontal.positions:
-            weight = weight[:, :, list(vertical.positions)][:, :, :, list(horizontal.positions)]
-        else:
-            weight = np.zeros((*weight.shape[:2], 1, 1), np.float32)
-        kh, kw = weight.shape[2:]
+        down, across = self.phases
+        made = [self._weight(vertical, horizontal) for vertical in down for horizontal in across]
+        kh, kw = made[0].shape[2:]
         window = Window(
             (kh, kw),
             (1, 1),
-            (vertical.dilation, horizontal.dilation),
-            (vertical.begin, horizontal.begin),
+            (down[0].dilation, across[0].dilation),
+            (down[0].begin, across[0].begin),
             (0, 0),
         )
         height, width = (
-            -(-(int(out.shape[2 + axis]) - phase.offset) // self.strides[axis])
-            for axis, phase in enumerate(self.phases)
+            -(-(int(out.shape[2 + axis]) - phases[0].offset) // self.strides[axis])
+            for axis, phases in enumerate(self.phases)
         )
-        added, array = convolution.sum_and_weight(weight, self.groups, self.target.lanes, False)
+        added, array = convolution.sum_and_weight(made[0], self.groups, self.target.lanes, False)
         tile = tiling.convolution(
             self.target,
             (height, width),
@@ -163,15 +178,31 @@ class _Turn:
             (added.lanes, added.span * kh),
             array.nbytes // array.shape[0],
         )
-        array = convolution.order_weight(array, tile)
-        kernel = operands.add(Weight(array), array.shape, "float32")
-        body = Body(
-            self.target, window, tile, added, False, False, width, source.shape[2], data, kernel,
-            shift, out, after, (self.strides[0], self.strides[1]), (vertical.offset, horizontal.offset),
-        )  # fmt: skip
+        ordered = [
+            convolution.order_weight(
+                convolution.sum_and_weight(part, self.groups, self.target.lanes, False)[1], tile
+            )
+            for part in made
+        ]
+        stacked = np.concatenate(ordered)
+        kernel = operands.add(Weight(stacked), stacked.shape, "float32")
         row_taps = windows.taps(window, 0, source.shape[2], height)
         column_taps = windows.taps(window, 1, source.shape[3], width)
         row_runs = convolution.make_row_runs(row_taps, tile, kh)
         column_runs = windows.runs(column_taps, tile.columns)
-        body.write(w, row_runs, column_runs, array.nbytes, source.bytes)
+        with w.loop("down", len(down)) as i, w.loop("across", len(across)) as j:
+            body = Body(
+                self.target, window, tile, added, False, False, (height, width), source.shape[2],
+                data, kernel, shift, out, after, (self.strides[0], self.strides[1]),
+                (down[0].offset + i, across[0].offset + j),
+                (i * len(across) + j) * ordered[0].shape[0],
+            )  # fmt: skip
+            body.write(w, row_runs, column_runs, ordered[0].nbytes, source.bytes)
         return body.size(row_runs, column_runs)
+
+    def _weight(self, vertical: Phase, horizontal: Phase) -> np.ndarray:
+        """The part of the window that a pair of phases sees."""
+        if not vertical.positions or not horizontal.positions:
+            return np.zeros((*self.weight.shape[:2], 1, 1), np.float32)
+        part = self.weight[:, :, list(vertical.positions)]
+        return part[:, :, :, list(horizontal.positions)]

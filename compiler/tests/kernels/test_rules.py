@@ -174,6 +174,45 @@ CASES: dict[str, Case] = {
         [CONV, "reshape"],
         lambda net: net.op("Flatten", net.conv(net.input(2, 16, 5, 7), 21, 16, 1, 1)),
     ),
+    "1x1 of five blocks": ([CONV], conv(80, 1, 32, 14, 14, kernel=(1, 1))),
+    "3x3 of thirteen blocks": ([CONV], conv(205, 2, 16, 5, 7, kernel=(3, 3), pads=[1] * 4)),
+    "depthwise of two tiles": (
+        [DEPTHWISE],
+        conv(20, 1, 20, 28, 28, kernel=(3, 3), group=20, pads=[1] * 4),
+    ),
+    "upsampling by eight": (
+        ["transposed_convolution"],
+        lambda net: net.op(
+            "ConvTranspose",
+            net.input(1, 5, 4, 3),
+            net.weight(5, 21, 16, 16),
+            net.vector(21),
+            strides=[8, 8],
+            pads=[4] * 4,
+        ),
+    ),
+    "upsampling, cut short": (
+        ["transposed_convolution"],
+        lambda net: net.op(
+            "ConvTranspose",
+            net.input(2, 20, 5, 4),
+            net.weight(20, 17, 2, 3),
+            net.vector(17),
+            strides=[4, 3],
+            pads=[1, 0, 2, 1],
+        ),
+    ),
+    "resized plain": (
+        ["resize"],
+        lambda net: net.op(
+            "Resize",
+            net.input(2, 3, 9, 7),
+            "",
+            net.constant([1, 1, 1.5, 2.5], np.float32),
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        ),
+    ),
     "transposed": (["move"], one("Transpose", 2, 3, 4, 5, perm=[3, 0, 2, 1])),
     "concat along rows": (
         ["first_convolution"] * 2 + ["move"],
