@@ -5,6 +5,7 @@ use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route, skip_noise};
 use crate::config::{self, Connect, Triple};
 use crate::interrupt::Interrupt;
+use crate::progress;
 use protocol::{Program, Request};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -334,7 +335,8 @@ impl Remote {
                 Err(other) => return Err(other),
             };
             if !told {
-                eprintln!("  warning  {error}; trying for {} s to reach it again", self.patience.as_secs());
+                let patience = self.patience.as_secs();
+                progress::say("warning", &format!("{error}; trying for {patience} s to reach it again"));
                 told = true;
             }
             if Instant::now() >= deadline {

@@ -142,15 +142,52 @@ impl Farm {
         self.folder.path().join(name)
     }
 
-    /// Writes the file of a board at our sshd.
-    pub(crate) fn board(&self, name: &str, connect: &str) {
+    fn file(&self, name: &str, connect: &str) -> String {
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let text = format!(
+        format!(
             "board: {name}\nconnect: {{ ssh: {{ {connect}, port: {} }} }}\ntarget: {{ triple: {triple} }}\n\
              processors: auto\n",
             self.port
-        );
+        )
+    }
+
+    /// Writes the file of a board at our sshd.
+    pub(crate) fn board(&self, name: &str, connect: &str) {
+        let text = self.file(name, connect);
         fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), text).unwrap();
+    }
+
+    /// A farm of its own whose board the harness of this one knows by `name` and reaches.
+    pub(crate) fn another(&self, name: &str) -> Self {
+        let mut other = Self::unstarted();
+        fs::copy(self.path("authorized_keys"), other.path("authorized_keys")).unwrap();
+        other.start();
+        self.know_other(name, &other);
+        other
+    }
+
+    /// Writes the file of another farm's board, and its host key.
+    fn know_other(&self, name: &str, other: &Self) {
+        let known = self.path("home/.ssh/known_hosts");
+        let mut text = fs::read_to_string(&known).unwrap_or_default();
+        let key = fs::read_to_string(other.path("host_ed25519.pub")).unwrap();
+        writeln!(text, "[127.0.0.1]:{} {}", other.port, key.trim_end()).unwrap();
+        fs::write(known, text).unwrap();
+        let connect = "host: 127.0.0.1, user: tester, reconnect_seconds: 2";
+        let board = other.file(name, connect);
+        fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), board).unwrap();
+    }
+
+    /// Ends sshd with all its connections, as when the board's power is cut.
+    pub(crate) fn power_off(&mut self) {
+        let connections = self.connections();
+        if let Some(mut sshd) = self.sshd.take() {
+            sshd.kill().unwrap();
+            sshd.wait().unwrap();
+        }
+        for pid in connections {
+            kill(pid, rustix::process::Signal::KILL);
+        }
     }
 
     /// Starts sshd and waits until it answers.
