@@ -1,7 +1,6 @@
 //! The command line.
 
 use crate::config::Overrides;
-use crate::fleet::Mode;
 use crate::history::Measure;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -73,9 +72,6 @@ pub enum Verb {
         /// Board.
         #[arg(long)]
         board: String,
-        /// Of a group, only boards of this target, as `target` prints it.
-        #[arg(long, value_name = "TARGET")]
-        only: Option<String>,
         /// Programs and libraries.
         files: Vec<PathBuf>,
     },
@@ -89,14 +85,6 @@ pub struct Selection {
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub board: String,
-    /// What.
-    #[command(flatten)]
-    pub what: What,
-}
-
-/// What to measure.
-#[derive(Debug, Args)]
-pub struct What {
     /// Experiment, a file in configs/experiments/.
     #[arg(long, value_name = "NAME", default_value = "quick")]
     pub experiment: String,
@@ -111,7 +99,7 @@ pub struct What {
     pub set: Vec<String>,
 }
 
-impl What {
+impl Selection {
     /// The changes to the experiment's file.
     pub fn overrides(&self) -> Overrides {
         Overrides { networks: self.networks.clone(), trials: self.trials.clone(), set: self.set.clone() }
@@ -121,19 +109,10 @@ impl What {
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Board, a file in configs/boards/, or group of boards, a file in configs/groups/. Given several times, all work at
-    /// the same time.
-    #[arg(long = "board", value_name = "NAME", default_value = "local")]
-    pub boards: Vec<String>,
-    /// What several boards do: each measures everything, or equal ones share the rounds; default: the group's, else
-    /// repeat.
-    #[arg(long, value_enum)]
-    pub mode: Option<Mode>,
-    /// What.
+    /// What and where.
     #[command(flatten)]
-    pub what: What,
-    /// Go on with a run that was cut off, or with what several boards began; without a RUN, the latest one of these
-    /// boards and this experiment.
+    pub selection: Selection,
+    /// Go on with a run that was cut off; without a RUN, the latest one of this board and experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     pub resume: Option<String>,
     /// How the table is printed at the end.
@@ -349,12 +328,10 @@ impl Check {
     pub fn selection(&self) -> Option<Selection> {
         Some(Selection {
             board: self.board.clone(),
-            what: What {
-                experiment: self.experiment.clone()?,
-                networks: self.networks.clone(),
-                trials: self.trials.clone(),
-                set: self.set.clone(),
-            },
+            experiment: self.experiment.clone()?,
+            networks: self.networks.clone(),
+            trials: self.trials.clone(),
+            set: self.set.clone(),
         })
     }
 }

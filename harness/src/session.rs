@@ -210,6 +210,7 @@ impl Session {
         if self.process.write(&line).is_err() {
             return Err(self.died(during));
         }
+        tracing::debug!("{during}: asked");
         let deadline = Instant::now() + patience;
         self.heard = Instant::now();
         loop {
@@ -277,11 +278,12 @@ impl Session {
         }
         match ending {
             Some(Ending::Lost(reason)) => SessionError::Lost { during: during.to_owned(), reason },
-            ending => SessionError::Died {
-                ending: ending.map_or_else(|| "closed its output".to_owned(), |ending| ending.describe()),
-                during: during.to_owned(),
-                log: self.last_words(),
-            },
+            ending => {
+                let log = self.last_words();
+                let ending = ending
+                    .map_or_else(|| "closed its output".to_owned(), |ending| ending.describe_with(&log));
+                SessionError::Died { ending, during: during.to_owned(), log }
+            }
         }
     }
 

@@ -4,72 +4,10 @@
 
 mod farm;
 
-use farm::{Farm, kill, variable};
+use farm::bench::{Bench, alone, rows, stored};
+use farm::{Farm, kill};
 use rustix::process::Signal;
-use std::io::BufRead as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Benches disturb each other; so these tests come one by one.
-static BENCH: Mutex<()> = Mutex::new(());
-
-/// A bench at work, line by line of what it says.
-struct Bench {
-    child: Child,
-    lines: std::sync::mpsc::Receiver<String>,
-    said: Vec<String>,
-}
-
-impl Bench {
-    fn start(farm: &Farm, arguments: &[&str]) -> Self {
-        variable("EDGEPIPE_PYTHON");
-        let mut all = vec!["bench", "--board", "loopback", "--experiment", "tiny"];
-        all.extend(arguments);
-        let mut command: Command = farm.harness(&all);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, said: Vec::new() }
-    }
-
-    /// Waits until it says this.
-    #[track_caller]
-    fn until(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(180);
-        loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.said.push(line);
-                    if self.said.last().unwrap().contains(text) {
-                        return;
-                    }
-                }
-                Err(error) => panic!("{text:?} was not said ({error}): {}", self.said.join("\n")),
-            }
-        }
-    }
-
-    /// Waits for its end: exit code and all it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.said.extend(self.lines.iter());
-        (self.child.wait().unwrap().code(), self.said.join("\n"))
-    }
-}
-
-/// Schedules of the latest run in the database.
-fn rows(farm: &Farm) -> usize {
-    let (json, _) = farm.run(&["report", "--format", "json"], 0);
-    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
-    report["rows"].as_array().unwrap().len()
-}
 
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
@@ -77,14 +15,14 @@ fn a_whole_bench_runs_over_ssh_and_leaves_the_board_free() {
     if farm::skipped() {
         return;
     }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let farm = Farm::new();
     let (code, said) = Bench::start(&farm, &[]).end();
     // Other load may void trials, and the bench says so by its exit code.
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
     for round in ["round 1: ", "round 2: "] {
         let measured = said.lines().filter(|line| line.contains(round) && line.ends_with("frames/s")).count();
-        assert!(measured >= 3 && measured == rows(&farm), "{round}: {said}");
+        assert!(measured >= 3 && measured == rows(&farm).len(), "{round}: {said}");
     }
     let (text, _) = farm.run(&["boards", "loopback"], 0);
     assert!(text.contains("free"), "{text}");
@@ -101,32 +39,11 @@ fn a_whole_bench_runs_over_ssh_and_leaves_the_board_free() {
 
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
-fn a_link_that_is_cut_costs_a_trial_at_most() {
-    if farm::skipped() {
-        return;
-    }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
-    let farm = Farm::new();
-    for moment in ["profile", "measure"] {
-        let mut bench = Bench::start(&farm, &["--trials", "4"]);
-        bench.until(moment);
-        farm.cut();
-        let (code, said) = bench.end();
-        assert!(matches!(code, Some(0 | 4)), "{moment}: {code:?}: {said}");
-        assert!(said.contains("link to 127.0.0.1"), "{moment}: {said}");
-        let failed = said.lines().filter(|line| line.ends_with(": failed")).count();
-        assert!(failed <= 1, "{moment}: {said}");
-        assert!(said.lines().filter(|line| line.contains("frames/s")).count() >= 11, "{moment}: {said}");
-    }
-}
-
-#[test]
-#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
 fn a_board_that_does_not_come_back_ends_the_run_which_goes_on_later() {
     if farm::skipped() {
         return;
     }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let mut farm = Farm::new();
     farm.board("loopback", "host: 127.0.0.1, user: tester, reconnect_seconds: 2");
     let mut bench = Bench::start(&farm, &["--trials", "4"]);
@@ -160,7 +77,7 @@ fn a_board_has_one_user_whose_lock_can_be_broken_on_purpose() {
     if farm::skipped() {
         return;
     }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let farm = Farm::new();
     let mut first = Bench::start(&farm, &["--trials", "200"]);
     first.until("frames/s");
@@ -184,9 +101,9 @@ fn a_harness_that_is_killed_leaves_a_free_board() {
     if farm::skipped() {
         return;
     }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let farm = Farm::new();
-    let mut bench = Bench::start(&farm, &["--trials", "200"]);
+    let mut bench = Bench::start(&farm, &["--trials", "6"]);
     bench.until("frames/s");
     assert!(!farm.programs(&["runner", "--lease"]).is_empty());
     bench.child.kill().unwrap();
@@ -194,6 +111,13 @@ fn a_harness_that_is_killed_leaves_a_free_board() {
     farm.wait_for_none(&["runner", "--lease"]);
     let (text, _) = farm.run(&["boards", "loopback"], 0);
     assert!(text.contains("free"), "{text}");
+    let (code, said) = Bench::start(&farm, &["--resume"]).end();
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    let (measured, _) = farm::bench::trials(&said);
+    assert!(
+        (1..24).contains(&measured) && stored(&farm).0 == 24,
+        "what was measured is not measured again: {said}"
+    );
 }
 
 #[test]
@@ -202,7 +126,7 @@ fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
     if farm::skipped() {
         return;
     }
-    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let farm = Farm::new();
     let runner = || {
         let all = farm.programs(&["runner", "--lease"]);

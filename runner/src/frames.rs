@@ -25,14 +25,14 @@ impl FrameSet {
                 rule.distinct
             )));
         }
-        let frame = |number: u64| -> Vec<Tensor> {
+        let frame = |number: u64| -> Result<Vec<Tensor>, Failure> {
             let make = |(stream, spec): (u64, &&TensorSpec)| {
                 let mut random = Random::new(rule.seed.wrapping_add(number), stream);
                 Tensor::filled(spec, |bytes| fill(bytes, spec.dtype, &mut random))
             };
             (0..).zip(inputs).map(make).collect()
         };
-        Ok(Self { frames: (0..u64::from(rule.distinct)).map(frame).collect() })
+        Ok(Self { frames: (0..u64::from(rule.distinct)).map(frame).collect::<Result<_, _>>()? })
     }
 
     /// Number of distinct frames.

@@ -6,7 +6,7 @@
 mod rig;
 
 use domain::energy::Trace;
-use domain::{Energy, Nanoseconds};
+use domain::{Absence, Energy, Nanoseconds};
 use protocol::{Event, Idle, Kind, Measured, Meter, MeterKind, NamedRail, Power, Request};
 use rig::{Runner, stages, trial};
 use rustix::time::{ClockId, clock_gettime};
@@ -113,11 +113,11 @@ fn convert(folder: &Path, layout: Layout, before: f64, after: f64) {
     }
 }
 
-/// Puts a file in place at once, as sysfs never shows half a number.
+/// Puts a file in place at once, as sysfs never shows half a number; nowhere while the chip is gone.
 fn show(path: &Path, text: &str) {
     let fresh = PathBuf::from(format!("{}.new", path.display()));
-    fs::write(&fresh, format!("{text}\n")).unwrap();
-    fs::rename(fresh, path).unwrap();
+    let shown = fs::write(&fresh, format!("{text}\n")).and_then(|()| fs::rename(fresh, path));
+    assert!(shown.is_ok() || !path.parent().unwrap().exists(), "{shown:?}");
 }
 
 /// Energy of the window, and what the load drew in it, in mJ.
@@ -125,6 +125,17 @@ fn energy(measured: &Measured) -> (Energy, f64) {
     let Some(Power::Read(readings)) = &measured.power else { panic!("{:?}", measured.power) };
     let rail = &readings.rails[0];
     assert_eq!((rail.name.as_str(), &rail.errors[..]), ("VDD_IN", &[][..]));
+    let opened = measured.window.opened_monotonic_ns;
+    let length = *measured.window.completed_ns.last().unwrap();
+    let begin = opened as f64 / 1e9;
+    let truth = millijoules(begin + length as f64 / 1e9) - millijoules(begin);
+    (measured_energy(measured), truth)
+}
+
+/// Energy of the window.
+fn measured_energy(measured: &Measured) -> Energy {
+    let Some(Power::Read(readings)) = &measured.power else { panic!("{:?}", measured.power) };
+    let rail = &readings.rails[0];
     let opened = measured.window.opened_monotonic_ns;
     let length = *measured.window.completed_ns.last().unwrap();
     let at = |(begun, took): (&u64, &u64)| (begun + took / 2).cast_signed() - opened.cast_signed();
@@ -135,9 +146,7 @@ fn energy(measured: &Measured) -> (Energy, f64) {
     );
     let power = (!rail.milliwatts.is_empty()).then_some(rail.milliwatts.as_slice());
     let trace = Trace::of_factors(&rail.name, &at_ns, &rail.millivolts, &rail.milliamperes, power).unwrap();
-    let begin = opened as f64 / 1e9;
-    let truth = millijoules(begin + length as f64 / 1e9) - millijoules(begin);
-    (Energy::of_window(&trace, &[], Nanoseconds(length), &BTreeMap::new()), truth)
+    Energy::of_window(&trace, &[], Nanoseconds(length), &BTreeMap::new())
 }
 
 fn agrees(layout: Layout) {
@@ -190,6 +199,96 @@ fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
     let (fault, message) = runner.fails(&idle(wrong));
     assert_eq!(fault, protocol::Fault::Meter);
     assert!(message.contains("there are VDD_IN; correct `total`"), "{message}");
+}
+
+/// Makes every read of a sensor's file fail as a busy bus does, for as long as a file called `busy` lies in the folder
+/// that the environment names. No file system shows this error on demand.
+const BUSY_BUS: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+ssize_t read(int fd, void *buffer, size_t count) {
+  const char *folder = getenv("EDGEPIPE_TEST_BUS");
+  char flag[4096], link[64], path[4096];
+  snprintf(flag, sizeof flag, "%s/busy", folder ? folder : "");
+  if (folder && access(flag, F_OK) == 0) {
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path);
+    if (length > 6 && memcmp(path + length - 6, "_input", 6) == 0) {
+      errno = EAGAIN;
+      return -1;
+    }
+  }
+  return syscall(SYS_read, fd, buffer, count);
+}
+"#;
+
+/// Needs `cc`, as building the runner does.
+fn library_of_a_busy_bus(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("bus.c"), folder.join("bus.so"));
+    fs::write(&source, BUSY_BUS).unwrap();
+    let output = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+/// Runs a trial whose meter fails from the middle of the window on, for so long.
+fn failing(runner: &mut Runner, player: &Player, length: Duration, fail: impl Fn(bool)) -> Measured {
+    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    trial.power = Some(player.meter(Layout::Hwmon));
+    trial.measure.min_ns = 4_000_000_000;
+    runner.send(&Request::Trial(trial));
+    while !matches!(runner.event(), Event::Phase { phase: protocol::Phase::WarmUp, .. }) {}
+    std::thread::sleep(Duration::from_secs(2));
+    fail(true);
+    std::thread::sleep(length);
+    fail(false);
+    match runner.event() {
+        Event::Measured(measured) => *measured,
+        other => panic!("the trial failed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_meter_that_fails_in_the_window_costs_the_energy_and_not_the_trial() {
+    let player = Player::start(Layout::Hwmon);
+    let bus = tempfile::tempdir().unwrap();
+    let library = library_of_a_busy_bus(bus.path());
+    let mut runner = Runner::start_with(|command| {
+        command.env("LD_PRELOAD", library).env("EDGEPIPE_TEST_BUS", bus.path());
+    });
+    let device = player.root.path().join("bus/i2c/drivers/ina3221/1-0041");
+    let (there, gone) = (device.join("hwmon"), device.join("gone"));
+    let vanish = |fails: bool| {
+        let (from, to) = if fails { (&there, &gone) } else { (&gone, &there) };
+        fs::rename(from, to).unwrap();
+    };
+    let flag = bus.path().join("busy");
+    let busy =
+        |fails: bool| if fails { fs::write(&flag, "").unwrap() } else { fs::remove_file(&flag).unwrap() };
+    let faults: [(&dyn Fn(bool), &str); 2] =
+        [(&vanish, "No such file or directory"), (&busy, "Resource temporarily unavailable")];
+    for (fail, expected) in faults {
+        let measured = failing(&mut runner, &player, Duration::from_millis(1500), fail);
+        assert!(!measured.window.completed_ns.is_empty(), "the frames are all there");
+        let Some(Power::Read(readings)) = &measured.power else { panic!("{:?}", measured.power) };
+        let rail = &readings.rails[0];
+        let errors = rail.errors.iter().filter(|error| error.message.contains(expected));
+        assert!(errors.map(|error| error.count).sum::<u64>() > 1, "{:?}", rail.errors);
+        let absence = measured_energy(&measured).absent_reason().cloned();
+        assert!(matches!(absence, Some(Absence::Gap { .. })), "{absence:?}");
+        // It is read again once it is back: the last readings come from after the window.
+        let closed = measured.window.opened_monotonic_ns + measured.window.completed_ns.last().unwrap();
+        assert!(*rail.begun_ns.last().unwrap() >= closed, "{rail:?}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! OpenSSH's server and two unusual shells, which the tests of boards over SSH need. Unpacked below target/ from
+//! OpenSSH's server, two unusual shells and a wrong clock, which the tests of boards over SSH need. Unpacked below target/ from
 //! Debian's packages where they are not installed: installing a server is nobody's business but the machine's owner's.
 
 use crate::workspace::Workspace;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Packages with what they bring, and the libraries these need.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "openssh-server",
     "openssh-sftp-server",
     "libwrap0",
@@ -18,7 +18,11 @@ const PACKAGES: [&str; 9] = [
     "fish-common",
     "tcsh",
     "libpcre2-32-0",
+    "libfaketime",
 ];
+
+/// A file that says that all of them are there: an earlier version unpacked fewer.
+const MARK: &str = "unpacked-2";
 
 /// Whether the tests are to be left out.
 fn is_skipped() -> bool {
@@ -27,15 +31,18 @@ fn is_skipped() -> bool {
 
 /// Puts them in place. Where that fails the tests that need them say what is missing; so this only tells why.
 pub(crate) fn ensure(workspace: &Workspace) {
-    let installed = ["/usr/sbin/sshd", "/usr/bin/fish"].iter().all(|path| Path::new(path).is_file())
-        && ["/bin/tcsh", "/usr/bin/tcsh"].iter().any(|path| Path::new(path).is_file());
+    let is_file = |path: &str| Path::new(path).is_file();
+    let faketime = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    let installed = ["/usr/sbin/sshd", "/usr/bin/fish", &faketime].iter().all(|path| is_file(path))
+        && ["/bin/tcsh", "/usr/bin/tcsh"].iter().any(|path| is_file(path));
     let root = workspace.state().join("openssh");
-    if is_skipped() || installed || root.join("usr/sbin/sshd").is_file() {
+    if is_skipped() || installed || root.join(MARK).is_file() {
         return;
     }
     if let Err(error) = unpack(&workspace.state().join("openssh.new"), &root) {
         eprintln!(
-            "note: {error:#}; install openssh-server, fish and tcsh, or leave their tests out by EDGEPIPE_SKIP=ssh"
+            "note: {error:#}; install openssh-server, fish, tcsh and libfaketime, or leave their tests out by \
+             EDGEPIPE_SKIP=ssh"
         );
     }
 }
@@ -65,5 +72,8 @@ fn unpack(fresh: &Path, root: &Path) -> Result<()> {
         }
         fs::remove_file(&package)?;
     }
+    fs::write(fresh.join(MARK), "")?;
+    // An earlier version's folder is of no use.
+    let _ = fs::remove_dir_all(root);
     fs::rename(fresh, root).with_context(|| format!("failed to move {} into place", fresh.display()))
 }

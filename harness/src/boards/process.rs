@@ -26,16 +26,47 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// What completes "the runner …".
+    /// What completes "the runner …", with the likely cause.
     pub fn describe(&self) -> String {
-        match self {
-            Self::Code(code) => format!("ended with exit code {code}"),
-            Self::Signal(signal) if signal == "9" || signal == "KILL" => {
-                "was killed (signal 9; out of memory, perhaps)".to_owned()
-            }
-            Self::Signal(signal) => format!("was ended by signal {signal}"),
-            Self::Lost(_) => "is out of reach".to_owned(),
+        let (signal, cause) = match self {
+            Self::Code(code) => return format!("ended with exit code {code}"),
+            Self::Lost(_) => return "is out of reach".to_owned(),
+            Self::Signal(signal) => match signal.as_str() {
+                "9" | "KILL" => {
+                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process; \
+                                 a smaller network or frames.distinct needs less";
+                    return format!("was killed (signal 9); {cause}");
+                }
+                "4" | "ILL" => {
+                    (4, "its processor lacks an instruction of the code: correct `mcpu` in the board's file")
+                }
+                "6" | "ABRT" => (6, "it gave up by itself; its last words tell why"),
+                "7" | "BUS" => {
+                    (7, "a file it uses was cut short, or the memory is damaged: is the board's disk full?")
+                }
+                "11" | "SEGV" => (11, "a bug, of a stage library or of ours"),
+                "15" | "TERM" => (15, "somebody ended it, or the board shuts down"),
+                other => return format!("was ended by signal {other}"),
+            },
+        };
+        format!("was ended by signal {signal} ({cause})")
+    }
+
+    /// The same, where its last words may tell more.
+    pub fn describe_with(&self, log: &str) -> String {
+        let words = ["memory allocation of", "bad_alloc", "annot allocate memory"];
+        if matches!(self, Self::Lost(_)) || !words.iter().any(|word| log.contains(word)) {
+            return self.describe();
         }
+        let ended = match self {
+            Self::Signal(signal) => format!("ended by signal {signal}"),
+            Self::Code(code) => format!("ended with exit code {code}"),
+            Self::Lost(_) => String::new(),
+        };
+        format!(
+            "ran out of memory and {ended}; a smaller network or frames.distinct needs less, and `free` and `ulimit -v` \
+             on the board say what there is"
+        )
     }
 }
 
@@ -199,6 +230,42 @@ impl Process {
                 end.wait(Duration::from_millis(500));
             }
             Handle::Channel { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_program_ended_names_the_likely_cause() {
+        let signal = |name: &str| Ending::Signal(name.to_owned());
+        let allocation = "memory allocation of 602112 bytes failed";
+        let table = [
+            (Ending::Code(7), "", "ended with exit code 7"),
+            (signal("KILL"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
+            (signal("9"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
+            (
+                signal("ILL"),
+                "",
+                "was ended by signal 4 (its processor lacks an instruction of the code: correct `mcpu`",
+            ),
+            (signal("BUS"), "", "is the board's disk full?"),
+            (signal("TERM"), "", "or the board shuts down"),
+            (signal("SEGV"), "", "was ended by signal 11 (a bug"),
+            (signal("ABRT"), "panicked", "was ended by signal 6 (it gave up by itself"),
+            (signal("ABRT"), allocation, "ran out of memory and ended by signal ABRT"),
+            (signal("6"), "what():  std::bad_alloc", "ran out of memory and ended by signal 6"),
+            (
+                Ending::Code(71),
+                "failed to start a thread: Cannot allocate memory",
+                "ran out of memory and ended with",
+            ),
+        ];
+        for (ending, log, expected) in table {
+            let text = ending.describe_with(log);
+            assert!(text.contains(expected), "{ending:?}, {log:?}: {text}");
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use super::deploy::{self, BoardCache, Item};
 use super::process::{End, Ending, Process};
-use super::ssh::{Address, Connection, SshError, quoted, route, skip_noise};
+use super::ssh::{Address, Connection, SshError, quoted, route};
 use crate::config::{self, Connect, Triple};
 use crate::interrupt::Interrupt;
-use crate::progress;
 use protocol::{Program, Request};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +26,8 @@ const PROMPT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A board that was lost is waited for so long, where its file says nothing else.
 const RECONNECT: Duration = Duration::from_secs(60);
+/// Links that may be lost over one thing before it is given up.
+const LOST_LINKS: u32 = 3;
 /// A lock of ours may outlive the link that is lost by a lease and a bit.
 const OWN_LOCK: Duration = Duration::from_secs(30);
 
@@ -87,7 +87,7 @@ pub enum RemoteError {
         reason: String,
     },
     /// The board did not come back.
-    #[error("failed to reach the board {board} again within {} s: {error}; `cargo xtask bench --resume` goes on later", after.as_secs())]
+    #[error("failed to reach the board {board} again within {} s: {error}", after.as_secs())]
     Gone {
         /// The board.
         board: String,
@@ -183,7 +183,9 @@ impl Remote {
     fn connect(&mut self) -> Result<(), RemoteError> {
         self.disconnect();
         let hops = route(&self.address).map_err(|error| self.ssh(error))?;
+        let begun = Instant::now();
         let connection = Connection::open(&hops).map_err(|error| self.ssh(error))?;
+        let login = begun.elapsed();
         let items = self.bundle()?;
         let (cache, sent) =
             deploy::deploy(&connection, &items, &self.interrupt).map_err(|error| self.ssh(error))?;
@@ -194,7 +196,13 @@ impl Remote {
                 expected: self.triple.text(),
             });
         }
-        tracing::info!("{}: {} files, {} bytes deployed", self.name, sent.files, sent.bytes);
+        let (name, login) = (&self.name, login.as_secs_f64());
+        let deploy = begun.elapsed().as_secs_f64() - login;
+        tracing::info!(
+            "{name}: logged in in {login:.3} s, sent {} files of {} bytes in {deploy:.3} s",
+            sent.files,
+            sent.bytes
+        );
         // The first item is the runner itself.
         self.board_runner =
             items.first().map_or_else(String::new, |item| format!("{}/{}", cache.folder, item.place));
@@ -260,13 +268,10 @@ impl Remote {
             let opened = connection
                 .start("take the board", &script, Some(HEARTBEAT))
                 .map_err(|error| self.ssh(error))?;
-            let mut stdout = File::from(opened.stdout);
-            let mut stderr = File::from(opened.stderr);
-            let mut said = String::new();
-            let heard = skip_noise(&mut stdout).and_then(|()| BufReader::new(stdout).read_line(&mut said));
-            match (heard, said.trim()) {
-                (Ok(_), "held") => return Ok(Held { _stdin: opened.stdin, end: opened.end }),
-                (Ok(_), busy) if busy.starts_with("by ") => {
+            let said = connection.first_line("take the board", &opened, PROMPT, &self.interrupt);
+            match said.map_err(|error| self.ssh(error))?.trim() {
+                "held" => return Ok(Held { _stdin: opened.stdin, end: opened.end }),
+                busy if busy.starts_with("by ") => {
                     // A lock of this very process is left from a link that was lost, and ends with its lease.
                     if !busy.ends_with(holder) || Instant::now() >= deadline {
                         return Err(RemoteError::Busy { board: self.name.clone(), holder: busy.to_owned() });
@@ -275,10 +280,15 @@ impl Remote {
                 }
                 _ => {
                     let mut words = String::new();
-                    // Its last words are a help where there are some.
-                    let _ = std::io::Read::read_to_string(&mut stderr, &mut words);
-                    let ending =
-                        opened.end.wait(PROMPT).map_or_else(|| "hangs".to_owned(), |end| end.describe());
+                    let ending = opened.end.wait(PROMPT).map_or_else(
+                        || "hangs".to_owned(),
+                        |end| {
+                            // Its last words are a help where there are some.
+                            let mut stderr = File::from(opened.stderr);
+                            let _ = std::io::Read::read_to_string(&mut stderr, &mut words);
+                            end.describe()
+                        },
+                    );
                     let error = connection.lost().unwrap_or_else(|| SshError::Failed {
                         what: "take the board".to_owned(),
                         host: connection.host().to_owned(),
@@ -331,12 +341,11 @@ impl Remote {
                     Some(connection) => return Ok(connection),
                     None => return Err(RemoteError::Interrupted),
                 },
-                Err(RemoteError::Ssh { error, .. }) if error.may_pass() => error,
+                Err(RemoteError::Ssh { error, .. }) if error.may_pass_again() => error,
                 Err(other) => return Err(other),
             };
             if !told {
-                let patience = self.patience.as_secs();
-                progress::say("warning", &format!("{error}; trying for {patience} s to reach it again"));
+                eprintln!("  warning  {error}; trying for {} s to reach it again", self.patience.as_secs());
                 told = true;
             }
             if Instant::now() >= deadline {
@@ -346,17 +355,21 @@ impl Remote {
         }
     }
 
-    /// Does something over the link; where the link is lost meanwhile, once more over a new one.
+    /// Does something over the link; where the link is lost meanwhile, again over a new one.
     fn persist<T>(
         &mut self,
         act: impl Fn(&Self, &Arc<Connection>) -> Result<T, SshError>,
     ) -> Result<T, RemoteError> {
-        let deadline = Instant::now() + self.patience;
+        let mut lost = 0;
         loop {
             let connection = self.ensure()?;
             match act(self, &connection) {
                 Ok(value) => return Ok(value),
-                Err(error) if error.may_pass() && Instant::now() < deadline => self.disconnect(),
+                Err(error) if error.may_pass() && lost < LOST_LINKS => {
+                    lost += 1;
+                    eprintln!("  warning  {error}; it is done again");
+                    self.disconnect();
+                }
                 Err(error) => return Err(self.ssh(error)),
             }
         }

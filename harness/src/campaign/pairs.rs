@@ -4,7 +4,6 @@ use super::before::Before;
 use super::trials::{self, Ready};
 use super::{Campaign, session_failure};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::progress;
 use crate::report;
 use crate::session::SessionError;
 use domain::gate::Evidence;
@@ -156,7 +155,7 @@ impl Campaign {
             },
             Err(error @ SessionError::Interrupted) => return Err(session_failure(error)),
             Err(error) => {
-                progress::say("warning", &error.to_string());
+                eprintln!("warning: {error}");
                 pair.void += 1;
             }
         }

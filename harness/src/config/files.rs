@@ -21,8 +21,6 @@ pub enum Kind {
     Experiment,
     /// `configs/networks/`
     Network,
-    /// `configs/groups/`
-    Group,
 }
 
 impl Kind {
@@ -32,7 +30,6 @@ impl Kind {
             Self::Board => "board",
             Self::Experiment => "experiment",
             Self::Network => "network",
-            Self::Group => "group",
         }
     }
 
@@ -41,7 +38,6 @@ impl Kind {
             Self::Board => "a board",
             Self::Experiment => "an experiment",
             Self::Network => "a network",
-            Self::Group => "a group",
         }
     }
 
@@ -50,7 +46,6 @@ impl Kind {
             Self::Board => "configs/boards",
             Self::Experiment => "configs/experiments",
             Self::Network => "configs/networks",
-            Self::Group => "configs/groups",
         }
     }
 }
@@ -79,9 +74,7 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
     let text = match read_text(&root.join(&path)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let groups = if kind == Kind::Board { names(root, Kind::Group) } else { Vec::new() };
-            let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-            unknown(root, kind, name, &groups, asked, faults);
+            unknown(root, kind, name, &[], asked, faults);
             return None;
         }
         Err(error) => {
@@ -113,14 +106,6 @@ pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked:
                 names => listed(names.iter().map(String::as_str), "and"),
             };
             format!("configs/zoo.txt lists the zoo's, {folder}/ holds your own ({own})")
-        }
-        Kind::Board if !more.is_empty() => {
-            let boards = listed(names.iter().map(String::as_str), "and");
-            format!(
-                "{folder}/ has {boards}, {}/ {}",
-                Kind::Group.folder(),
-                listed(more.iter().copied(), "and")
-            )
         }
         _ => format!("{folder}/ has {}", listed(all(), "and")),
     };

@@ -6,8 +6,6 @@
 
 mod asked;
 mod assembly;
-mod campaign;
-mod campaign_text;
 mod cells;
 mod csv;
 mod energy;
@@ -22,7 +20,6 @@ mod notes;
 mod observed;
 mod paper;
 mod peers;
-mod pooled;
 mod rows;
 mod terminal;
 #[cfg(test)]
@@ -34,7 +31,6 @@ mod trial;
 use crate::cli::Format;
 use crate::store::TrialRecord;
 
-pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub(crate) use csv::quoted;
 pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;

@@ -56,6 +56,12 @@ impl Date {
         let Self { year, month, day, hour, minute, second } = self;
         format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
     }
+
+    /// For `touch -t`: `202501310945.00`.
+    pub fn touch(self) -> String {
+        let Self { year, month, day, hour, minute, second } = self;
+        format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}.{second:02}")
+    }
 }
 
 impl fmt::Display for Date {
@@ -85,5 +91,6 @@ mod tests {
         let date = Date::from_unix_ns(1_763_904_602_000_000_000);
         assert_eq!(date.to_minutes(), "2025-11-23 13:30 UTC");
         assert_eq!(date.compact(), "20251123-133002");
+        assert_eq!(date.touch(), "202511231330.02");
     }
 }

@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod bench;
+pub(crate) mod cable;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -52,6 +55,14 @@ impl Tools {
         places.into_iter().find(|path| path.is_file())
     }
 
+    /// A library, installed or unpacked.
+    pub(crate) fn library(&self, path: &str) -> Option<PathBuf> {
+        let roots = [Some(Path::new("/")), self.unpacked.as_deref()];
+        let folder = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let mut places = roots.into_iter().flatten().map(|root| root.join(&folder).join(path));
+        places.find(|path| path.is_file())
+    }
+
     /// Folders of the unpacked libraries, as `LD_LIBRARY_PATH` wants them.
     pub(crate) fn libraries(&self) -> String {
         let folders = self.unpacked.iter().flat_map(|root| {
@@ -83,6 +94,12 @@ pub(crate) struct Farm {
     pub(crate) users: Vec<User>,
     /// Shell commands run as root in the board's mount namespace before sshd starts.
     pub(crate) prelude: String,
+    /// The runner that the harness is told to bring there.
+    pub(crate) runner: PathBuf,
+    /// What each program on the board finds in its environment, as sshd's `SetEnv` takes it.
+    pub(crate) environment: String,
+    /// Which start of the board this is: what the kernel says of it.
+    starts: u32,
 }
 
 fn run(command: &mut Command) -> Output {
@@ -133,7 +150,18 @@ impl Farm {
             shell: "/bin/bash".into(),
         }];
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let farm = Self { folder, port, sshd: None, tools, users, prelude: String::new() };
+        let runner = variable("EDGEPIPE_RUNNER").into();
+        let farm = Self {
+            folder,
+            port,
+            sshd: None,
+            tools,
+            users,
+            prelude: String::new(),
+            environment: String::new(),
+            starts: 0,
+            runner,
+        };
         farm.board("loopback", "host: 127.0.0.1, user: tester");
         farm
     }
@@ -142,52 +170,19 @@ impl Farm {
         self.folder.path().join(name)
     }
 
-    fn file(&self, name: &str, connect: &str) -> String {
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        format!(
-            "board: {name}\nconnect: {{ ssh: {{ {connect}, port: {} }} }}\ntarget: {{ triple: {triple} }}\n\
-             processors: auto\n",
-            self.port
-        )
-    }
-
     /// Writes the file of a board at our sshd.
     pub(crate) fn board(&self, name: &str, connect: &str) {
-        let text = self.file(name, connect);
+        self.board_at(name, connect, self.port);
+    }
+
+    /// The same at another port, such as that of a cable.
+    pub(crate) fn board_at(&self, name: &str, connect: &str, port: u16) {
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let text = format!(
+            "board: {name}\nconnect: {{ ssh: {{ {connect}, port: {port} }} }}\ntarget: {{ triple: {triple} }}\n\
+             processors: auto\n"
+        );
         fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), text).unwrap();
-    }
-
-    /// A farm of its own whose board the harness of this one knows by `name` and reaches.
-    pub(crate) fn another(&self, name: &str) -> Self {
-        let mut other = Self::unstarted();
-        fs::copy(self.path("authorized_keys"), other.path("authorized_keys")).unwrap();
-        other.start();
-        self.know_other(name, &other);
-        other
-    }
-
-    /// Writes the file of another farm's board, and its host key.
-    fn know_other(&self, name: &str, other: &Self) {
-        let known = self.path("home/.ssh/known_hosts");
-        let mut text = fs::read_to_string(&known).unwrap_or_default();
-        let key = fs::read_to_string(other.path("host_ed25519.pub")).unwrap();
-        writeln!(text, "[127.0.0.1]:{} {}", other.port, key.trim_end()).unwrap();
-        fs::write(known, text).unwrap();
-        let connect = "host: 127.0.0.1, user: tester, reconnect_seconds: 2";
-        let board = other.file(name, connect);
-        fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), board).unwrap();
-    }
-
-    /// Ends sshd with all its connections, as when the board's power is cut.
-    pub(crate) fn power_off(&mut self) {
-        let connections = self.connections();
-        if let Some(mut sshd) = self.sshd.take() {
-            sshd.kill().unwrap();
-            sshd.wait().unwrap();
-        }
-        for pid in connections {
-            kill(pid, rustix::process::Signal::KILL);
-        }
     }
 
     /// Starts sshd and waits until it answers.
@@ -201,18 +196,22 @@ impl Farm {
             writeln!(passwd, "{name}:x:0:0::{}:{}", home.display(), shell.display()).unwrap();
         }
         fs::write(self.path("passwd"), passwd).unwrap();
+        self.starts += 1;
+        let boot_id = format!("{:08x}-0000-4000-8000-{:012x}\n", std::process::id(), self.starts);
+        fs::write(self.path("boot_id"), boot_id).unwrap();
         let root = self.folder.path().display();
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {root}/host_ed25519\nHostKey {root}/host_rsa\n\
              AuthorizedKeysFile {root}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\n\
-             MaxStartups 100\nMaxAuthTries 20\nLogLevel ERROR\nPrintMotd no\nSetEnv TMPDIR={root}/board/tmp\n",
-            self.port
+             MaxStartups 100\nMaxAuthTries 20\nLogLevel ERROR\nPrintMotd no\nSubsystem sftp internal-sftp\n\
+             SetEnv TMPDIR={root}/board/tmp {}\n",
+            self.port, self.environment
         );
         fs::write(self.path("sshd_config"), config).unwrap();
         let script = format!(
-            "mount --bind {root}/passwd /etc/passwd && mount -t tmpfs tmpfs /run && mkdir /run/sshd && {} \
-             exec {} -D -e -f {root}/sshd_config",
+            "mount --bind {root}/passwd /etc/passwd && mount --bind {root}/boot_id /proc/sys/kernel/random/boot_id && \
+             mount -t tmpfs tmpfs /run && mkdir /run/sshd && {} exec {} -D -e -f {root}/sshd_config",
             self.prelude,
             self.tools.sshd.display()
         );
@@ -245,13 +244,29 @@ impl Farm {
         fs::write(self.path("home/.ssh/known_hosts"), line).unwrap();
     }
 
+    /// Has the harness know the board's key at another port as well.
+    pub(crate) fn know_at(&self, port: u16) {
+        let key = fs::read_to_string(self.path("host_ed25519.pub")).unwrap();
+        let known = self.path("home/.ssh/known_hosts");
+        let before = fs::read_to_string(&known).unwrap_or_default();
+        fs::write(known, format!("{before}[127.0.0.1]:{port} {key}")).unwrap();
+    }
+
+    /// A cable to the board, by which the board "loopback" is reached from now on.
+    pub(crate) fn cable(&self, more: &str) -> cable::Cable {
+        let cable = cable::Cable::to(self.port);
+        self.know_at(cable.port);
+        self.board_at("loopback", &format!("host: 127.0.0.1, user: tester{more}"), cable.port);
+        cable
+    }
+
     /// The harness with the home folder of ours, before it is started.
     pub(crate) fn harness(&self, arguments: &[&str]) -> Command {
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.arg("--root").arg(self.path("workspace")).arg("--state").arg(state);
         command.arg("--python").arg(std::env::var_os("EDGEPIPE_PYTHON").unwrap_or_default());
-        command.arg("--runner").arg(variable("EDGEPIPE_RUNNER"));
+        command.arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.path("results.db")).args(arguments);
         command
             .env("HOME", self.path("home"))
@@ -289,6 +304,21 @@ impl Farm {
         for pid in self.connections() {
             kill(pid, rustix::process::Signal::KILL);
         }
+    }
+
+    /// Ends everything on the board at once, as a loss of power would, with what lay in its temporary folder.
+    pub(crate) fn power_off(&mut self) {
+        let mut sshd = self.sshd.take().unwrap();
+        let mut all = descendants(i32::try_from(sshd.id()).unwrap());
+        sshd.kill().unwrap();
+        sshd.wait().unwrap();
+        // What lost its parent meanwhile is a program of ours.
+        all.extend(self.programs(&["runner"]));
+        for pid in all {
+            kill(pid, rustix::process::Signal::KILL);
+        }
+        fs::remove_dir_all(self.path("board/tmp")).unwrap();
+        fs::create_dir_all(self.path("board/tmp")).unwrap();
     }
 
     /// Processes of the board whose command line has all these words.
@@ -335,6 +365,17 @@ pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     // One that has just ended needs no signal.
     let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Processes below this one.
+pub(crate) fn descendants(parent: i32) -> Vec<i32> {
+    let mut found = children(parent);
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
 }
 
 /// Processes whose parent is this one.

@@ -204,5 +204,5 @@ fn typed_take<T: Plain>(spec: &TensorSpec, value: &DynValue) -> Result<Tensor, S
     let bytes = unsafe {
         std::slice::from_raw_parts(elements.as_ptr().cast::<u8>(), std::mem::size_of_val(elements))
     };
-    Ok(Tensor::filled(spec, |filled| filled.copy_from_slice(bytes)))
+    Tensor::filled(spec, |filled| filled.copy_from_slice(bytes)).map_err(|failure| failure.message)
 }

@@ -152,8 +152,21 @@ impl std::fmt::Debug for Tensor {
 
 impl Tensor {
     /// A tensor whose bytes, in the machine's order, `fill` writes.
-    pub(crate) fn filled(spec: &TensorSpec, fill: impl FnOnce(&mut [u8])) -> Self {
+    ///
+    /// # Errors
+    /// Where the system gives no memory.
+    pub(crate) fn filled(spec: &TensorSpec, fill: impl FnOnce(&mut [u8])) -> Result<Self, Failure> {
         let tensor = tvm_ffi::Tensor::from_nd_alloc(CPUNDAlloc {}, &spec.shape, spec.dl(), cpu());
+        if tensor.data_ptr().is_null() {
+            // Its deleter would free what was never given.
+            std::mem::forget(tensor);
+            return Err(Failure::request(format!(
+                "failed to make a tensor of {} bytes for {}: the system gives the runner no more memory; ask for fewer \
+                 frames (frames.distinct) or a smaller network, or look at `free` and `ulimit -a` on the board",
+                spec.bytes(),
+                spec.name
+            )));
+        }
         #[expect(unsafe_code, reason = "elements are written through a raw pointer")]
         // SAFETY: the allocator gave as many bytes as shape and type ask for, nobody else knows of them, and any
         // byte pattern written to them before is as good as another.
@@ -163,7 +176,7 @@ impl Tensor {
             std::slice::from_raw_parts_mut(start, spec.bytes())
         };
         fill(bytes);
-        Self(tensor)
+        Ok(Self(tensor))
     }
 
     /// Whether it is what the request says, and lies densely in memory; else what differs.
@@ -236,7 +249,7 @@ mod tests {
     #[test]
     fn a_filled_tensor_gives_back_its_bytes_and_tells_what_differs() {
         let own = spec(&[2, 2], "float32").unwrap();
-        let tensor = Tensor::filled(&own, |bytes| bytes.copy_from_slice(&[7; 16]));
+        let tensor = Tensor::filled(&own, |bytes| bytes.copy_from_slice(&[7; 16])).unwrap();
         assert_eq!(tensor.bytes(), [7; 16]);
         tensor.check(&own).unwrap();
         let message = tensor.check(&spec(&[4], "int32").unwrap()).unwrap_err();

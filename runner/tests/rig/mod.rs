@@ -38,7 +38,13 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// Starts it with what `prepare` adds to its environment.
+    pub(crate) fn start_with(prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(program());
+        prepare(&mut command);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the runner starts");
         let (sender, lines) = std::sync::mpsc::channel();

@@ -74,6 +74,9 @@ impl Target {
 
 /// Builds the runner for `target` and lays beside it what it needs. Quick where nothing changed.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain, target: &Target, via: Via) -> Result<Kit> {
+    if via == Via::Cross {
+        check_cross(workspace, target)?;
+    }
     let folder = workspace.cross().join(target.name());
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let tvm = libraries::ensure(workspace, toolchain, target)?;
@@ -108,8 +111,31 @@ fn build_with_zig(
     run_cargo(cargo, target, &build)
 }
 
+/// Refuses where cross cannot work, with the command that would have been run.
+fn check_cross(workspace: &Workspace, target: &Target) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let engine = std::env::var_os("CROSS_CONTAINER_ENGINE");
+    let Some(missing) = missing_for_cross(std::env::split_paths(&path), engine) else { return Ok(()) };
+    bail!(
+        "failed to build by cross: {missing}; or leave `--via cross` out, and zig links on this machine. What would have \
+         been run:\n  CARGO_TARGET_DIR={} EDGEPIPE_TVM_LIBRARIES={} cross {}",
+        quoted(&cross_folder(workspace)),
+        quoted(&cross_libraries(workspace, target)),
+        arguments(target).join(" ")
+    )
+}
+
+fn cross_folder(workspace: &Workspace) -> PathBuf {
+    workspace.cross().join("build-cross")
+}
+
+/// Cross.toml hands these to the container, whose tvm-ffi-config answers by them.
+fn cross_libraries(workspace: &Workspace, target: &Target) -> PathBuf {
+    workspace.cross().join(&target.triple).join("tvm")
+}
+
 fn build_with_cross(workspace: &Workspace, toolchain: &Toolchain, target: &Target) -> Result<PathBuf> {
-    let build = workspace.cross().join("build-cross");
+    let build = cross_folder(workspace);
     let mut cross = cargo::command(workspace, toolchain)?;
     let environment: Vec<_> =
         cross.get_envs().map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned))).collect();
@@ -121,10 +147,36 @@ fn build_with_cross(workspace: &Workspace, toolchain: &Toolchain, target: &Targe
             None => cross.env_remove(name),
         };
     }
-    cross.env("CARGO_TARGET_DIR", &build);
-    // Cross.toml hands these to the container, whose tvm-ffi-config answers by them.
-    cross.env("EDGEPIPE_TVM_LIBRARIES", workspace.cross().join(&target.triple).join("tvm"));
+    cross.env("CARGO_TARGET_DIR", &build).env("EDGEPIPE_TVM_LIBRARIES", cross_libraries(workspace, target));
     run_cargo(cross, target, &build)
+}
+
+/// What cross lacks on this machine, and what to do about it. cross itself would say less, and only after it changed
+/// Rust's toolchains.
+fn missing_for_cross(
+    folders: impl Iterator<Item = PathBuf>,
+    engine: Option<std::ffi::OsString>,
+) -> Option<&'static str> {
+    let folders: Vec<PathBuf> = folders.collect();
+    let has = |program: &Path| folders.iter().any(|folder| folder.join(program).is_file());
+    if !has(Path::new("cross")) {
+        return Some(
+            "the program cross is not on PATH; `cargo install cross --version 0.2.5 --locked` installs it",
+        );
+    }
+    let has_engine = match engine.filter(|engine| !engine.is_empty()) {
+        Some(engine) => has(Path::new(&engine)),
+        None => ["docker", "podman"].iter().any(|engine| has(Path::new(engine))),
+    };
+    (!has_engine).then_some(
+        "it needs a container engine, and none is on PATH; install docker or podman, or name one by \
+         CROSS_CONTAINER_ENGINE",
+    )
+}
+
+/// What cargo, or cross, is told.
+fn arguments(target: &Target) -> [&str; 7] {
+    ["build", "--release", "--locked", "--package", "runner", "--target", &target.triple]
 }
 
 /// Runs cargo, or what takes its arguments, and returns the runner it made.
@@ -135,7 +187,7 @@ fn run_cargo(mut cargo: Command, target: &Target, build: &Path) -> Result<PathBu
         eprintln!("building the runner for {}", target.name());
     }
     let status = cargo
-        .args(["build", "--release", "--locked", "--package", "runner", "--target", &target.triple])
+        .args(arguments(target))
         .args(if first { &[][..] } else { &["--quiet"] })
         .status()
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
@@ -204,7 +256,8 @@ fn with_cross_packages(workspace: &Workspace) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, boards_of, quoted};
+    use super::{Target, arguments, boards_of, missing_for_cross, quoted};
+    use std::fs;
     use std::path::Path;
 
     #[test]
@@ -220,6 +273,26 @@ mod tests {
         assert_eq!(target.architecture(), "aarch64");
         assert_eq!(Target::parse("x86_64-unknown-linux-gnu\n").unwrap().glibc, None);
         assert_eq!(Target::parse("\n"), None);
+    }
+
+    #[test]
+    fn cross_is_started_only_where_it_can_work() {
+        let folder = std::env::temp_dir().join(format!("edgepipe-cross-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let missing = |engine: Option<&str>| {
+            missing_for_cross(std::iter::once(folder.clone()), engine.map(Into::into)).unwrap_or("nothing")
+        };
+        assert!(missing(None).contains("cargo install cross --version 0.2.5"));
+        fs::write(folder.join("cross"), "").unwrap();
+        assert!(missing(None).contains("needs a container engine"));
+        fs::write(folder.join("podman"), "").unwrap();
+        assert_eq!(missing(None), "nothing");
+        assert!(missing(Some("nerdctl")).contains("CROSS_CONTAINER_ENGINE"));
+        assert_eq!(missing(Some("")), "nothing");
+        fs::remove_dir_all(&folder).unwrap();
+        let target = Target::parse("aarch64-unknown-linux-gnu 2.27").unwrap();
+        let told = "build --release --locked --package runner --target aarch64-unknown-linux-gnu";
+        assert_eq!(arguments(&target).join(" "), told);
     }
 
     #[test]

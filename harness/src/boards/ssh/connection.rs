@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Longest a channel may take to open, as the asker sees it.
 const OPENING: Duration = Duration::from_secs(30);
+/// Longest silence of a login shell before the script begins.
+const SHELL: Duration = Duration::from_secs(20);
 /// What a login shell may print before the script begins.
 const MOST_NOISE: usize = 1 << 20;
 
@@ -190,7 +192,8 @@ impl Connection {
         let mut stdin = Some(opened.stdin);
         let mut outputs = [(Some(opened.stdout), Vec::new()), (Some(opened.stderr), Vec::new())];
         let (mut pending, mut sent) = (Vec::new(), 0);
-        let mut deadline = Instant::now() + silence;
+        let mut has_begun = false;
+        let mut deadline = Instant::now() + silence.min(SHELL);
         let mut buffer = vec![0; 1 << 20];
         while outputs.iter().any(|(fd, _)| fd.is_some()) {
             let mut moved = false;
@@ -222,17 +225,19 @@ impl Connection {
                 }
             }
             if moved {
-                deadline = Instant::now() + silence;
+                has_begun = has_begun || contains(&outputs[0].1, MARK);
+                deadline = Instant::now() + if has_begun { silence } else { silence.min(SHELL) };
                 continue;
             }
             if interrupt.is_set() {
                 return Err(SshError::Interrupted);
             }
             if Instant::now() >= deadline {
-                return Err(SshError::Late {
-                    what: what.to_owned(),
-                    host: self.host.clone(),
-                    after: silence,
+                let (what, host) = (what.to_owned(), self.host.clone());
+                return Err(if has_begun {
+                    SshError::Late { what, host, after: silence }
+                } else {
+                    SshError::Shell { what, host, after: silence.min(SHELL) }
                 });
             }
             let mut fds: Vec<PollFd<'_>> = outputs
@@ -265,9 +270,59 @@ impl Connection {
         Ok(Output { stdout: after.to_owned(), stderr, ending })
     }
 
+    /// The first line that a program says, after what its login shell printed; empty where it ended without a word.
+    ///
+    /// # Errors
+    /// Where it says nothing for so long, or the user interrupts.
+    pub fn first_line(
+        &self,
+        what: &str,
+        opened: &Opened,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<String, SshError> {
+        let failed = |error: Errno| self.failed(what, error.to_string());
+        unblock(opened.stdout.as_fd()).map_err(failed)?;
+        let deadline = Instant::now() + patience;
+        let (mut said, mut buffer, mut has_ended) = (Vec::new(), [0; 4096], false);
+        loop {
+            match rustix::io::read(&opened.stdout, &mut buffer) {
+                Ok(0) => has_ended = true,
+                Ok(count) => said.extend_from_slice(&buffer[..count]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            let text = String::from_utf8_lossy(&said);
+            let after = text.split_once(&format!("{MARK}\n")).map(|(_, after)| after);
+            if has_ended {
+                return Ok(after.unwrap_or_default().lines().next().unwrap_or_default().to_owned());
+            }
+            if let Some((line, _)) = after.and_then(|after| after.split_once('\n')) {
+                return Ok(line.to_owned());
+            }
+            if interrupt.is_set() {
+                return Err(SshError::Interrupted);
+            }
+            if Instant::now() >= deadline || said.len() > MOST_NOISE {
+                let (what, host, after) = (what.to_owned(), self.host.clone(), after.is_some());
+                let late = SshError::Late { what: what.clone(), host: host.clone(), after: patience };
+                return Err(if after { late } else { SshError::Shell { what, host, after: patience } });
+            }
+            let mut fds = [PollFd::new(&opened.stdout, PollFlags::IN)];
+            match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
     fn failed(&self, what: &str, reason: String) -> SshError {
         SshError::Failed { what: what.to_owned(), host: self.host.clone(), reason }
     }
+}
+
+fn contains(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
 impl Drop for Connection {

@@ -150,6 +150,20 @@ pub enum SshError {
         /// How long it was given.
         after: Duration,
     },
+    /// The login shell does not come to the script.
+    #[error(
+        "failed to {what} on {host}: its login shell began nothing within {} s; what do its start files wait for \
+         (~/.bashrc, ~/.profile, ~/.cshrc, ~/.config/fish)?",
+        after.as_secs()
+    )]
+    Shell {
+        /// What was to be done.
+        what: String,
+        /// Host and port.
+        host: String,
+        /// How long it was given.
+        after: Duration,
+    },
     /// A program failed.
     #[error("failed to {what} on {host}: {reason}")]
     Failed {
@@ -176,6 +190,12 @@ impl SshError {
                 | Self::Lost { .. }
                 | Self::Open { .. }
                 | Self::Late { .. }
+                | Self::Shell { .. }
         )
+    }
+
+    /// The same of a board that let us in before: one that shuts down or has just started refuses everybody.
+    pub fn may_pass_again(&self) -> bool {
+        self.may_pass() || matches!(self, Self::Refused { .. })
     }
 }
