@@ -5,7 +5,8 @@ use super::peers::OnnxRuntime;
 use super::plan::{self, Planned};
 use super::wire::{self, Deployed};
 use crate::compiler::{
-    BoundaryLayout, Cache, CompileError, Compiler, Entry, Job, JobProgress, NetworkManifest, Source, Target,
+    BoundaryLayout, Cache, CompileError, Compiler, Entry, Job, JobProgress, NetworkManifest, Source, Spent,
+    Target,
 };
 use crate::config::{self, Experiment, NetworkSource};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
@@ -195,15 +196,34 @@ impl Workshop {
             JobProgress::Step { network, step, done, total } => {
                 progress.doing(&format!("{network}: {step} {done}/{total}"));
             }
-            JobProgress::Finished { network, compiled: true } => progress.step(&format!("{network} done")),
-            JobProgress::Finished { network, compiled: false } => progress.step(&format!("{network} failed")),
+            JobProgress::Finished { network, spent: Some(spent) } => {
+                progress.step(&format!("{network} done in {}", in_words(spent)));
+            }
+            JobProgress::Finished { network, spent: None } => progress.step(&format!("{network} failed")),
+        });
+        let most =
+            missing.iter().zip(&results).filter_map(|(job, result)| Some((job, *result.as_ref().ok()?)));
+        let slowest = most.clone().max_by_key(|(_, spent)| spent.time);
+        let largest = most.max_by_key(|(_, spent)| spent.peak_bytes);
+        let extremes = slowest.zip(largest).map_or(String::new(), |((slow, time), (large, memory))| {
+            format!(
+                " (longest {}: {}; most memory {}: {})",
+                slow.network,
+                in_words(time),
+                large.network,
+                in_words(memory)
+            )
         });
         let failed: Vec<(&Job, CompileError)> = missing
             .iter()
             .zip(results)
             .filter_map(|(job, result)| result.err().map(|error| (job, error)))
             .collect();
-        progress.end(&format!("{} of {} networks compiled", missing.len() - failed.len(), missing.len()));
+        progress.end(&format!(
+            "{} of {} networks compiled{extremes}",
+            missing.len() - failed.len(),
+            missing.len()
+        ));
         if self.interrupt.is_set() {
             return Err(Failure::new(Exit::Trial, "interrupted while compiling; nothing was measured yet"));
         }
@@ -215,6 +235,10 @@ impl Workshop {
             failed.iter().map(|(job, error)| format!("{}: {error}", job.network)).collect();
         Err(Failure::new(if users { Exit::Usage } else { Exit::Bug }, lines.join("\n")))
     }
+}
+
+fn in_words(spent: Spent) -> String {
+    format!("{:.1} s and {} MB", spent.time.as_secs_f64(), spent.peak_bytes / 1_000_000)
 }
 
 fn source_of(network: &NetworkSource) -> Source {

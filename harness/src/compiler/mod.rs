@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Memory one compiler process is given room for. ResNet-50 and the like stay below; VGG-16 needs the most.
@@ -155,9 +155,18 @@ pub enum JobProgress {
     Finished {
         /// The network.
         network: String,
-        /// Whether it was compiled.
-        compiled: bool,
+        /// What it took, where it was compiled.
+        spent: Option<Spent>,
     },
+}
+
+/// What compiling a network took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// From start to end of the compiler's process. Other networks may have been compiled at the same time.
+    pub time: Duration,
+    /// The most memory that process has held; the linker, a process of its own, is not in it.
+    pub peak_bytes: u64,
 }
 
 /// Versions of what compiles, as the compiler tells them.
@@ -200,9 +209,10 @@ impl Compiler {
         jobs: &[Job],
         interrupt: &Interrupt,
         progress: &(dyn Fn(JobProgress) + Sync),
-    ) -> Vec<Result<(), CompileError>> {
+    ) -> Vec<Result<Spent, CompileError>> {
         let next = AtomicUsize::new(0);
-        let results: Vec<Mutex<Result<(), CompileError>>> = jobs.iter().map(|_| Mutex::new(Ok(()))).collect();
+        let results: Vec<Mutex<Result<Spent, CompileError>>> =
+            jobs.iter().map(|_| Mutex::new(Ok(Spent::default()))).collect();
         std::thread::scope(|scope| {
             for _ in 0..workers().min(jobs.len()) {
                 scope.spawn(|| {
@@ -210,11 +220,11 @@ impl Compiler {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let (Some(job), Some(slot)) = (jobs.get(index), results.get(index)) else { return };
                         let result = self.compile_one(job, interrupt, progress);
-                        let compiled = result.is_ok();
+                        let spent = result.as_ref().ok().copied();
                         if let Ok(mut slot) = slot.lock() {
                             *slot = result;
                         }
-                        progress(JobProgress::Finished { network: job.network.clone(), compiled });
+                        progress(JobProgress::Finished { network: job.network.clone(), spent });
                     }
                 });
             }
@@ -227,13 +237,15 @@ impl Compiler {
         job: &Job,
         interrupt: &Interrupt,
         progress: &(dyn Fn(JobProgress) + Sync),
-    ) -> Result<(), CompileError> {
+    ) -> Result<Spent, CompileError> {
         if interrupt.is_set() {
             return Err(CompileError::Interrupted(job.network.clone()));
         }
         let log = self.logs.join(format!("compile-{}-{}.log", job.network, job.target.isa));
+        let begun = Instant::now();
         let mut child = self.spawn(job, &log)?;
-        let outcome = follow(&mut child, job, interrupt, progress);
+        let mut peak_bytes = 0;
+        let outcome = follow(&mut child, job, interrupt, progress, &mut peak_bytes);
         if outcome.is_err() {
             // Already gone unless it was interrupted; either way it must not linger.
             let _ = child.kill();
@@ -241,7 +253,10 @@ impl Compiler {
         let status = child.wait().map_err(anyhow::Error::from)?;
         match outcome? {
             Some(error) => Err(error),
-            None if status.success() && job.is_cached() => self.check_libraries(job),
+            None if status.success() && job.is_cached() => {
+                self.check_libraries(job)?;
+                Ok(Spent { time: begun.elapsed(), peak_bytes })
+            }
             None => Err(CompileError::Died { network: job.network.clone(), status: status.to_string(), log }),
         }
     }
@@ -304,12 +319,14 @@ impl Compiler {
     }
 }
 
-/// Reads the compiler's events to the end; an error it reports is the inner value.
+/// Reads the compiler's events to the end; an error it reports is the inner value. `peak_bytes` is the most memory
+/// that the process has held.
 fn follow(
     child: &mut Child,
     job: &Job,
     interrupt: &Interrupt,
     progress: &(dyn Fn(JobProgress) + Sync),
+    peak_bytes: &mut u64,
 ) -> Result<Option<CompileError>, CompileError> {
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let (lines, receiver) = std::sync::mpsc::channel();
@@ -323,6 +340,8 @@ fn follow(
     });
     let mut refused = None;
     loop {
+        // The kernel keeps the peak; it is gone with the process, so it is read as long as there is one.
+        *peak_bytes = peak_of(child.id()).unwrap_or(*peak_bytes);
         match receiver.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => match serde_json::from_str(&line) {
                 Ok(CompilerEvent::Progress { step, done, total }) => {
@@ -341,6 +360,13 @@ fn follow(
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(refused),
         }
     }
+}
+
+/// The most memory that a process has held so far.
+fn peak_of(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// Compiler processes at a time.
