@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::Overrides;
+use crate::fleet::Mode;
 use crate::history::Measure;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -72,6 +73,9 @@ pub enum Verb {
         /// Board.
         #[arg(long)]
         board: String,
+        /// Of a group, only boards of this target, as `target` prints it.
+        #[arg(long, value_name = "TARGET")]
+        only: Option<String>,
         /// Programs and libraries.
         files: Vec<PathBuf>,
     },
@@ -85,6 +89,14 @@ pub struct Selection {
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub board: String,
+    /// What.
+    #[command(flatten)]
+    pub what: What,
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct What {
     /// Experiment, a file in configs/experiments/.
     #[arg(long, value_name = "NAME", default_value = "quick")]
     pub experiment: String,
@@ -99,7 +111,7 @@ pub struct Selection {
     pub set: Vec<String>,
 }
 
-impl Selection {
+impl What {
     /// The changes to the experiment's file.
     pub fn overrides(&self) -> Overrides {
         Overrides { networks: self.networks.clone(), trials: self.trials.clone(), set: self.set.clone() }
@@ -109,10 +121,19 @@ impl Selection {
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// What and where.
+    /// Board, a file in configs/boards/, or group of boards, a file in configs/groups/. Given several times, all work at
+    /// the same time.
+    #[arg(long = "board", value_name = "NAME", default_value = "local")]
+    pub boards: Vec<String>,
+    /// What several boards do: each measures everything, or equal ones share the rounds; default: the group's, else
+    /// repeat.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// What.
     #[command(flatten)]
-    pub selection: Selection,
-    /// Go on with a run that was cut off; without a RUN, the latest one of this board and experiment.
+    pub what: What,
+    /// Go on with a run that was cut off, or with what several boards began; without a RUN, the latest one of these
+    /// boards and this experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     pub resume: Option<String>,
     /// How the table is printed at the end.
@@ -328,10 +349,12 @@ impl Check {
     pub fn selection(&self) -> Option<Selection> {
         Some(Selection {
             board: self.board.clone(),
-            experiment: self.experiment.clone()?,
-            networks: self.networks.clone(),
-            trials: self.trials.clone(),
-            set: self.set.clone(),
+            what: What {
+                experiment: self.experiment.clone()?,
+                networks: self.networks.clone(),
+                trials: self.trials.clone(),
+                set: self.set.clone(),
+            },
         })
     }
 }

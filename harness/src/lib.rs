@@ -7,6 +7,7 @@ pub mod cli;
 pub mod compiler;
 pub mod config;
 pub mod exit;
+pub mod fleet;
 pub mod gate;
 mod gating;
 pub mod history;

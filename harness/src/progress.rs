@@ -1,13 +1,84 @@
 //! What the user sees while waiting: a bar with the time left on a terminal, plain lines elsewhere.
+//!
+//! Where one invocation drives several boards, each has a thread of its own, and whatever that thread says names its
+//! board: a [`Voice`] belongs to a thread, as spans of a log do, so that the parts of a campaign need not hand it on.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::RefCell;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
+
+thread_local! {
+    static VOICE: RefCell<Option<Voice>> = const { RefCell::new(None) };
+}
+
+/// How a board's thread speaks.
+#[derive(Debug, Clone)]
+struct Voice {
+    /// The board's name, as wide as the widest.
+    board: String,
+    /// Its line on a terminal.
+    bar: Option<ProgressBar>,
+}
+
+/// The lines of several boards, one each.
+#[derive(Debug)]
+pub struct Lines {
+    all: Option<MultiProgress>,
+    width: usize,
+}
+
+impl Lines {
+    /// For boards of these names.
+    pub fn new<'a>(boards: impl Iterator<Item = &'a str>) -> Self {
+        let all = std::io::stderr()
+            .is_terminal()
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)));
+        Self { all, width: boards.map(|name| name.chars().count()).max().unwrap_or(0) }
+    }
+
+    /// Does something on this thread, which speaks for a board meanwhile.
+    pub fn speaking_for<T>(&self, board: &str, act: impl FnOnce() -> T) -> T {
+        let bar = self.all.as_ref().map(|all| {
+            let bar = all.add(ProgressBar::new(0));
+            bar.set_style(style("{prefix} [{bar:24}] {pos}/{len}  {eta:>4} left  {wide_msg}"));
+            bar.set_prefix(format!("{board:<width$}", width = self.width));
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        let voice = Voice { board: format!("{board:<width$}", width = self.width), bar: bar.clone() };
+        VOICE.set(Some(voice));
+        let done = act();
+        VOICE.set(None);
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        done
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
+/// Says something at once, a line of its own: `kind` is a word such as `warning`.
+pub fn say(kind: &str, text: &str) {
+    VOICE.with_borrow(|voice| match voice {
+        None => eprintln!("{kind:>9}  {text}"),
+        Some(Voice { board, bar: None }) => eprintln!("{board}  {kind:>9}  {text}"),
+        Some(Voice { board, bar: Some(bar) }) => bar.suspend(|| eprintln!("{board}  {kind:>9}  {text}")),
+    });
+}
 
 /// Progress of one part of the work.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// The bar stays, since it is the board's.
+    shared: bool,
+    /// The board with a space behind it, where there are several.
+    board: String,
     name: &'static str,
     begun: Instant,
 }
@@ -15,24 +86,37 @@ pub struct Progress {
 impl Progress {
     /// Begins a part of so many steps.
     pub fn begin(name: &'static str, steps: usize) -> Self {
+        let begun = Instant::now();
+        if let Some(Voice { board, bar }) = VOICE.with_borrow(Clone::clone) {
+            if let Some(bar) = &bar {
+                bar.reset();
+                bar.set_length(steps as u64);
+                bar.set_message(name);
+            }
+            return Self { bar, shared: true, board: board + "  ", name, begun };
+        }
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr_with_hz(8));
-            let style =
-                ProgressStyle::with_template("{prefix:>9} [{bar:24}] {pos}/{len}  {eta:>4} left  {wide_msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(style("{prefix:>9} [{bar:24}] {pos}/{len}  {eta:>4} left  {wide_msg}"));
             bar.set_prefix(name);
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        Self { bar, name, begun: Instant::now() }
+        Self { bar, shared: false, board: String::new(), name, begun }
+    }
+
+    /// So many steps more than was known.
+    pub fn more(&self, steps: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc_length(steps as u64);
+        }
     }
 
     /// Says what is being done. Not printed where there is no terminal: such a log would be noise.
     pub fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(what.to_owned());
+            bar.set_message(if self.shared { format!("{}: {what}", self.name) } else { what.to_owned() });
         }
     }
 
@@ -40,30 +124,43 @@ impl Progress {
     pub fn step(&self, result: &str) {
         match &self.bar {
             Some(bar) => bar.inc(1),
-            None => eprintln!("{:>9}  {result}", self.name),
+            None => eprintln!("{}{:>9}  {result}", self.board, self.name),
+        }
+    }
+
+    /// One step is through because it was done before.
+    pub fn known(&self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
         }
     }
 
     /// Something the user should read now.
     pub fn warn(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(format!("{:>9}  {text}", "warning")),
-            None => eprintln!("{:>9}  {text}", "warning"),
-        }
+        self.line("warning", text);
     }
 
     /// Ends the part with a summary line.
     pub fn end(self, summary: &str) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|_| !self.shared) {
             bar.finish_and_clear();
         }
-        eprintln!("{:>9}  {summary} in {:.1} s", self.name, self.begun.elapsed().as_secs_f64());
+        let text = format!("{summary} in {:.1} s", self.begun.elapsed().as_secs_f64());
+        self.line(self.name, &text);
+    }
+
+    fn line(&self, kind: &str, text: &str) {
+        let line = || eprintln!("{}{kind:>9}  {text}", self.board);
+        match &self.bar {
+            Some(bar) => bar.suspend(line),
+            None => line(),
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|_| !self.shared) {
             bar.finish_and_clear();
         }
     }

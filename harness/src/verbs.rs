@@ -6,13 +6,15 @@ use crate::campaign::{Campaign, Ended, Paths, store_failure};
 use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::fleet;
 use crate::gate::Baseline;
 use crate::gating;
 use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
-use crate::report::{Report, Row, Verdict};
-use crate::store::{Access, RunFilter, RunId, Store};
+use crate::report::{CampaignReport, Report, Row, Verdict};
+use crate::store::{Access, CampaignRecord, RunFilter, RunId, Store};
 use anyhow::Context as _;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,7 +50,7 @@ pub fn run(cli: &Cli) -> Outcome<Exit> {
         Verb::Check(options) => check(&paths, options),
         Verb::Selftest(options) => crate::selftest::run(paths, options),
         Verb::Target { board } => target(&paths, board),
-        Verb::Inspect { board, files } => inspect(&paths, board, files),
+        Verb::Inspect { board, only, files } => inspect(&paths, board, only.as_deref(), files),
         Verb::Boards(options) => inspection::boards(&paths, options),
     }
 }
@@ -63,17 +65,13 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
             caught_up.imported, caught_up.run
         );
     }
-    let before = match &options.resume {
-        Some(run) => Some(unfinished(&store, &paths, options, run)?),
-        None => None,
-    };
-    let loaded = match &before {
-        Some((_, configuration)) => Loaded::from_yaml(configuration).ending(Exit::Usage)?,
-        None => load(&paths, &options.selection)?,
+    let (loaded, before) = match fleet::asked(&store, &paths, options)? {
+        fleet::Asked::Several(several) => return several.bench(&paths, &interrupt, &store, options.format),
+        fleet::Asked::One { loaded, before } => (*loaded, before),
     };
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
     let ended = match &before {
-        Some((run, _)) => campaign.resume(&store, run)?,
+        Some(run) => campaign.resume(&store, run)?,
         None => campaign.run(&store)?,
     };
     drop(campaign);
@@ -111,29 +109,6 @@ fn verdict(ended: &Ended, report: &Report) -> Exit {
         return Exit::Trial;
     }
     if ended.failed_trials > 0 || report.has_void_rows() { Exit::Trial } else { Exit::Fine }
-}
-
-/// The run to go on with, and its configuration.
-fn unfinished(store: &Store, paths: &Paths, options: &cli::Bench, asked: &str) -> Outcome<(RunId, String)> {
-    let selection = &options.selection;
-    let run = if asked == "latest" {
-        let found = store
-            .unfinished_run(&selection.experiment, &selection.board, &paths.runs)
-            .map_err(store_failure)?;
-        found.ok_or_else(|| {
-            Failure::new(
-                Exit::Usage,
-                format!(
-                    "failed to find an unfinished run of the experiment {} on the board {}; `cargo xtask report \
-                     --list` shows all runs",
-                    selection.experiment, selection.board
-                ),
-            )
-        })?
-    } else {
-        store.run(asked).map_err(store_failure)?
-    };
-    Ok((run.start.id, run.start.configuration))
 }
 
 fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
@@ -189,6 +164,9 @@ fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
         return list(&store);
     }
     let stored = if let Some(asked) = &options.run {
+        if let Some(campaign) = store.campaign(asked).map_err(store_failure)? {
+            return of_campaign(&store, &campaign.record, options);
+        }
         store.run(asked).map_err(store_failure)?
     } else {
         let filter = RunFilter { measured: true, ..RunFilter::default() };
@@ -199,10 +177,29 @@ fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {
             )
         })?
     };
+    if let (None, false, Some(campaign)) = (&options.run, options.trace, &stored.start.campaign) {
+        return of_campaign(&store, campaign, options);
+    }
     let report = build(&store, &stored.start.id, options.format)?;
     if options.trace {
         return deliver(options.output.as_deref(), &trace(&store, &report, options)?).map(|()| Exit::Fine);
     }
+    let wide = options.output.is_none() && is_wide();
+    deliver(options.output.as_deref(), &report.render(options.format, wide))?;
+    Ok(Exit::Fine)
+}
+
+/// What several boards did.
+fn of_campaign(store: &Store, campaign: &CampaignRecord, options: &cli::Report) -> Outcome<Exit> {
+    if options.trace {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("failed to trace the campaign {}: name the run of one of its boards", campaign.id),
+        ));
+    }
+    fleet::check_format(campaign.mode, options.format).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let report =
+        CampaignReport::build(store, campaign.id.as_str(), &BTreeMap::new()).map_err(store_failure)?;
     let wide = options.output.is_none() && is_wide();
     deliver(options.output.as_deref(), &report.render(options.format, wide))?;
     Ok(Exit::Fine)
@@ -299,21 +296,38 @@ fn list(store: &Store) -> Outcome<Exit> {
     Ok(Exit::Fine)
 }
 
-/// What xtask asks before it builds for a board.
-fn target(paths: &Paths, board: &str) -> Outcome<Exit> {
-    let board = config::load_board(&paths.root, board).ending(Exit::Usage)?;
-    if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
-        print(&format!("{} {}\n", target.triple.text(), target.glibc.as_deref().unwrap_or_default()))?;
+/// What xtask asks before it builds for a board: a line for each thing to build, of a group for all its boards.
+fn target(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let mut lines: Vec<String> = Vec::new();
+    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
+        let board = config::load_board(&paths.root, &board).ending(Exit::Usage)?;
+        if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
+            let line = line_of(target);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
     }
-    Ok(Exit::Fine)
+    print(&lines.concat()).map(|()| Exit::Fine)
 }
 
-/// What xtask asks before what it built goes anywhere.
-fn inspect(paths: &Paths, board: &str, files: &[PathBuf]) -> Outcome<Exit> {
-    let board = config::load_board(&paths.root, board).ending(Exit::Usage)?;
+fn line_of(target: &config::Target) -> String {
+    format!("{} {}\n", target.triple.text(), target.glibc.as_deref().unwrap_or_default())
+}
+
+/// What xtask asks before what it built goes anywhere: whether it starts there, of a group on all its boards of the
+/// target.
+fn inspect(paths: &Paths, name: &str, only: Option<&str>, files: &[PathBuf]) -> Outcome<Exit> {
+    let mut boards = Vec::new();
+    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
+        boards.push(config::load_board(&paths.root, &board).ending(Exit::Usage)?);
+    }
+    let targets: Vec<&config::Target> = boards.iter().filter_map(|board| board.target.as_ref()).collect();
     for file in files {
         let binary = Binary::read(file).ending(Exit::Bug)?;
-        if let Some(target) = &board.target {
+        for target in
+            targets.iter().filter(|target| only.is_none_or(|only| only.trim() == line_of(target).trim()))
+        {
             binary.check(target).ending(Exit::Usage)?;
         }
         print(&format!("  {binary}\n"))?;
@@ -322,12 +336,12 @@ fn inspect(paths: &Paths, board: &str, files: &[PathBuf]) -> Outcome<Exit> {
 }
 
 fn load(paths: &Paths, selection: &cli::Selection) -> Outcome<Loaded> {
-    config::load(&paths.root, &selection.board, &selection.experiment, &selection.overrides())
-        .ending(Exit::Usage)
+    let what = &selection.what;
+    config::load(&paths.root, &selection.board, &what.experiment, &what.overrides()).ending(Exit::Usage)
 }
 
 /// Whether standard output is a terminal with room for wide tables.
-fn is_wide() -> bool {
+pub(crate) fn is_wide() -> bool {
     rustix::termios::tcgetwinsize(std::io::stdout()).is_ok_and(|size| size.ws_col > 130)
 }
 

@@ -38,8 +38,8 @@ fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Comma
     command
 }
 
-/// Builds the runner that `board` needs where it is not this machine's, has the harness check that it and its
-/// libraries start there, and returns it.
+/// Builds the runner that `board`, or each board of a group, needs where it is not this machine's, has the harness check
+/// that it and its libraries start there, and returns the last one.
 pub(crate) fn build_for(
     workspace: &Workspace,
     toolchain: &Toolchain,
@@ -49,14 +49,18 @@ pub(crate) fn build_for(
 ) -> Result<PathBuf> {
     let mut ask = command(workspace, toolchain, built);
     let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
-    let Some(target) = Target::parse(&String::from_utf8_lossy(&told.stdout)) else {
-        return Ok(built.runner.clone());
-    };
-    let kit = cross::build(workspace, toolchain, &target, via)?;
-    let mut inspect = command(workspace, toolchain, built);
-    inspect.args(["inspect", "--board", board]).arg(&kit.runner).args(&kit.libraries);
-    ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
-    Ok(kit.runner)
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    let mut runner = built.runner.clone();
+    // A group may have boards of several kinds.
+    for (line, target) in text.lines().filter_map(|line| Some((line, Target::parse(line)?))) {
+        let kit = cross::build(workspace, toolchain, &target, via)?;
+        let mut inspect = command(workspace, toolchain, built);
+        inspect.args(["inspect", "--board", board, "--only", line]);
+        inspect.arg(&kit.runner).args(&kit.libraries);
+        ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
+        runner = kit.runner;
+    }
+    Ok(runner)
 }
 
 /// What the harness printed. Where it failed it has said why, and its exit code becomes ours.

@@ -31,7 +31,8 @@ Usage: cargo xtask VERB [OPTIONS]
 
 Measure
   bench     measure pipelines against single processors and print the table
-            (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine)
+            (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine; several
+            boards or a group work at the same time, --mode repeat|spread)
   plan      profile and schedule only, no trials
   report    print the table of an earlier run again (--format terminal|markdown|csv|json|html|
             paper|latex|latex-table; --trace: a timeline for Perfetto)

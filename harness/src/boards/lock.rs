@@ -68,15 +68,15 @@ impl BoardLock {
         // Another user of the machine must be able to take it next; the umask may have narrowed the mode.
         let _ = file.set_permissions(std::fs::Permissions::from_mode(0o666));
         // The runner reads the same file, where somebody reaches this machine over SSH.
-        let line = format!("{}\npid {}\n", holder(), std::process::id());
+        let line = format!("{}\npid {}\n", holder(board), std::process::id());
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         file.write_all(line.as_bytes()).map_err(failed)?;
         Ok(Self { _file: file })
     }
 }
 
-/// This process in words: for whoever finds the board taken.
-pub fn holder() -> String {
+/// This process in words, as the user of a board: for whoever finds it taken, under whatever name.
+pub fn holder(board: &str) -> String {
     let command: Vec<String> = std::env::args().skip(1).collect();
     let verb = command.iter().find(|word| ["bench", "plan", "boards"].contains(&word.as_str()));
     let user =
@@ -84,7 +84,7 @@ pub fn holder() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let since = crate::store::Date::from_unix_ns(crate::store::unix_ns()).to_minutes();
     let verb = verb.map_or("edgepipe", String::as_str);
-    format!("process {} ({verb}) of {user} on {host}, since {since}", std::process::id())
+    format!("process {} ({verb}) of {user} on {host} as {board}, since {since}", std::process::id())
 }
 
 #[cfg(test)]

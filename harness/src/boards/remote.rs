@@ -5,6 +5,7 @@ use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route};
 use crate::config::{self, Connect, Triple};
 use crate::interrupt::Interrupt;
+use crate::progress;
 use protocol::{Program, Request};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -345,7 +346,8 @@ impl Remote {
                 Err(other) => return Err(other),
             };
             if !told {
-                eprintln!("  warning  {error}; trying for {} s to reach it again", self.patience.as_secs());
+                let patience = self.patience.as_secs();
+                progress::say("warning", &format!("{error}; trying for {patience} s to reach it again"));
                 told = true;
             }
             if Instant::now() >= deadline {
@@ -367,7 +369,7 @@ impl Remote {
                 Ok(value) => return Ok(value),
                 Err(error) if error.may_pass() && lost < LOST_LINKS => {
                     lost += 1;
-                    eprintln!("  warning  {error}; it is done again");
+                    progress::say("warning", &format!("{error}; it is done again"));
                     self.disconnect();
                 }
                 Err(error) => return Err(self.ssh(error)),

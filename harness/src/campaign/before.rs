@@ -5,7 +5,7 @@ use crate::store::{
 };
 
 /// What a run already has when it goes on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Before {
     pub(super) processors: Vec<ProcessorRecord>,
     pub(super) networks: Vec<String>,

@@ -2,6 +2,7 @@
 
 use crate::boards::Board;
 use crate::interrupt::Interrupt;
+use crate::progress;
 use crate::session::{Session, SessionError};
 use protocol::{Event, MachineState, Request};
 use std::time::Duration;
@@ -40,7 +41,9 @@ impl Link {
     ) -> Result<Event, SessionError> {
         for _ in 1..LOST_LINKS {
             match self.request_once(during, patience, &make) {
-                Err(error) if error.is_lost_link() => eprintln!("  warning  {error}; it is done again"),
+                Err(error) if error.is_lost_link() => {
+                    progress::say("warning", &format!("{error}; it is done again"));
+                }
                 answer => return answer,
             }
         }

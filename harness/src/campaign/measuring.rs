@@ -6,11 +6,12 @@ use super::trials::{self, Ready};
 use super::{Campaign, PlannedNetwork, session_failure, store_failure};
 use crate::config::Experiment;
 use crate::exit::Outcome;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::report::Report;
 use crate::session::SessionError;
-use crate::store::{self, RunRecorder, Store, TrialRecord, unix_ns};
+use crate::store::{self, RunRecorder, Store, StoreError, TrialRecord, unix_ns};
 use domain::precision;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Trials of a schedule that may fail in a row before the rest of it is given up.
@@ -30,15 +31,23 @@ pub(super) struct Field<'a> {
 }
 
 /// Counts of a campaign.
-struct Tally {
-    measured: usize,
-    failed: u32,
+pub(super) struct Tally {
+    pub(super) measured: usize,
+    pub(super) failed: u32,
+    pub(super) last_failure: Option<String>,
     /// Failures in a row, by network and schedule.
     in_a_row: Vec<Vec<u32>>,
 }
 
+impl Tally {
+    pub(super) fn new(field: &Field<'_>) -> Self {
+        let in_a_row = field.ready.iter().map(|ready| vec![0; ready.len()]).collect();
+        Self { measured: 0, failed: 0, last_failure: None, in_a_row }
+    }
+}
+
 /// The user stopped it.
-struct Interrupted;
+pub(super) struct Interrupted;
 
 impl Campaign {
     /// Measures round by round. Says whether the user stopped it, and how many trials failed.
@@ -49,18 +58,9 @@ impl Campaign {
         field: &Field<'_>,
     ) -> Outcome<(bool, u32)> {
         let experiment = self.loaded.experiment.clone();
-        let counts: Vec<usize> = field.ready.iter().map(Vec::len).collect();
-        let mut tally =
-            Tally { measured: 0, failed: 0, in_a_row: counts.iter().map(|count| vec![0; *count]).collect() };
+        let mut tally = Tally::new(field);
         let begun = Instant::now();
-        // A round more or less does not change the order of those before it.
-        let left = |rounds: std::ops::Range<u32>| -> Vec<(u32, Slot)> {
-            let slots = order::interleaved(&counts, rounds.end, experiment.seed);
-            let wanted =
-                (0..).zip(slots).filter(|(_, slot)| slot.round >= rounds.start && field.is_left(slot));
-            wanted.collect()
-        };
-        let planned = left(0..experiment.trials);
+        let planned = field.left(0..experiment.trials, &experiment);
         let progress = Progress::begin("measure", planned.len());
         if let Err(Interrupted) = self.slots(recorder, field, &experiment, &planned, &mut tally, &progress)? {
             progress.end(&format!("interrupted after {} trials", tally.measured));
@@ -87,7 +87,7 @@ impl Campaign {
                     100.0 * wanted
                 );
             }
-            let slots = left(rounds..rounds + 1);
+            let slots = field.left(rounds..rounds + 1, &experiment);
             rounds += 1;
             let progress = Progress::begin("refine", slots.len());
             if let Err(Interrupted) =
@@ -100,11 +100,11 @@ impl Campaign {
                 progress.end(&format!("round {rounds}"));
             }
         };
-        eprintln!("{:>9}  {said}", "refine");
+        progress::say("refine", &said);
         Ok((false, tally.failed))
     }
 
-    fn slots(
+    pub(super) fn slots(
         &mut self,
         recorder: &mut RunRecorder<'_>,
         field: &Field<'_>,
@@ -145,6 +145,7 @@ impl Campaign {
                     // A lost link says nothing about the schedule.
                     *failures += u32::from(!error.is_lost_link());
                     tally.failed += 1;
+                    tally.last_failure = Some(error.to_string());
                     ("failed".to_owned(), Some(error.to_string()))
                 }
             };
@@ -176,6 +177,14 @@ impl Campaign {
 }
 
 impl Field<'_> {
+    /// What is not measured yet of these rounds, with its place in the order of the whole. A round more or less does
+    /// not change the order of those before it.
+    pub(super) fn left(&self, rounds: Range<u32>, experiment: &Experiment) -> Vec<(u32, Slot)> {
+        let counts: Vec<usize> = self.ready.iter().map(Vec::len).collect();
+        let slots = order::interleaved(&counts, rounds.end, experiment.seed);
+        (0..).zip(slots).filter(|(_, slot)| slot.round >= rounds.start && self.is_left(slot)).collect()
+    }
+
     fn is_left(&self, slot: &Slot) -> bool {
         let place = self.networks[slot.network].place(slot.schedule);
         self.usable[slot.network][slot.schedule] && !self.before.measured.contains(&(place, slot.round))
@@ -190,10 +199,12 @@ impl Field<'_> {
 /// Whether the report of what there is would show intervals as narrow as this. Void rows do not count: more trials
 /// do not mend them, or they have just begun to.
 fn is_precise(store: &Store, recorder: &RunRecorder<'_>, rounds: u32, wanted: f64) -> bool {
-    if rounds < precision::FEWEST_ROUNDS {
-        return false;
-    }
-    match Report::build(store, recorder.run()) {
+    rounds >= precision::FEWEST_ROUNDS && is_narrow(Report::build(store, recorder.run()), rounds, wanted)
+}
+
+/// The same of a report of any kind.
+pub(crate) fn is_narrow(report: Result<Report, StoreError>, rounds: u32, wanted: f64) -> bool {
+    match report {
         Ok(report) => {
             let counted = || report.rows.iter().filter(|row| !row.is_wrong());
             // Nothing valid yet is as imprecise as can be.

@@ -1,11 +1,13 @@
 //! A campaign: from a checked configuration to recorded trials.
 
 mod before;
+mod dealer;
 mod layers;
 mod link;
 mod measuring;
 mod order;
 mod pairs;
+mod part;
 mod peers;
 mod plan;
 mod planning;
@@ -15,8 +17,11 @@ mod trials;
 mod wire;
 
 pub use before::Before;
+pub use dealer::{Dealer, Lead, MoreWanted, Observed};
 pub use link::Link;
+pub(crate) use measuring::is_narrow;
 pub use pairs::{Pair, Pairing};
+pub use part::{Part, Seat};
 pub use plan::{Planned, Plans};
 
 use crate::boards::kit::Kit;
@@ -26,7 +31,7 @@ use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::unix_ns;
@@ -103,6 +108,10 @@ pub struct Campaign {
     workshop: Workshop,
     processors: Vec<Processor>,
     machine: protocol::MachineState,
+    /// What it is among other boards, where there are some.
+    part: Option<Part>,
+    /// What the plan is made from.
+    observed: Observed,
     // Of this machine; that of another one is held by a program there.
     _lock: Option<BoardLock>,
 }
@@ -158,7 +167,7 @@ impl Campaign {
             }
             Connect::Ssh { .. } => {
                 let runner = paths.runner_for(board)?;
-                let remote = Remote::open(board, &runner, Some(boards::holder()), &interrupt);
+                let remote = Remote::open(board, &runner, Some(boards::holder(&board.name)), &interrupt);
                 (None, Board::Remote(Box::new(remote.ending(Exit::Board)?)))
             }
         };
@@ -196,7 +205,36 @@ impl Campaign {
         }
         let peer = asked.then(|| OnnxRuntime::find(&paths.python)).transpose()?;
         let workshop = Workshop { cache, compiler, interrupt: interrupt.clone(), peer };
-        Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, _lock: lock })
+        let (part, observed) = (None, Observed::default());
+        Ok(Self {
+            loaded,
+            paths,
+            interrupt,
+            link,
+            workshop,
+            processors,
+            machine,
+            part,
+            observed,
+            _lock: lock,
+        })
+    }
+
+    /// Makes it a part of a campaign on several boards.
+    #[must_use]
+    pub fn as_part(mut self, part: Part) -> Self {
+        self.part = Some(part);
+        self
+    }
+
+    /// The configuration.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// The board as it was found.
+    pub fn found(&self) -> &protocol::MachineState {
+        &self.machine
     }
 
     /// The processors in use.
@@ -228,6 +266,7 @@ impl Campaign {
             versions: provenance.versions(self.workshop.compiler.versions(&self.workshop.cache)),
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
+            campaign: self.part.as_ref().map(|part| part.record.clone()),
         };
         let mut recorder = RunRecorder::create(store, &self.paths.runs, start).map_err(store_failure)?;
         if let Some(idle) = idle {
@@ -245,7 +284,10 @@ impl Campaign {
         let (recorder, continued) =
             RunRecorder::resume(store, &self.paths.runs, run, resumed).map_err(store_failure)?;
         if continued.cut_off_bytes > 0 {
-            eprintln!("note: the last record was being written when the run was cut off; it is dropped");
+            progress::say(
+                "note",
+                "the last record was being written when the run was cut off; it is dropped",
+            );
         }
         let before = Before::read(store, run).map_err(store_failure)?;
         let now: Vec<ProcessorRecord> = self.processors.iter().map(processor_record).collect();
@@ -262,9 +304,13 @@ impl Campaign {
     }
 
     fn go(&mut self, store: &Store, mut recorder: RunRecorder<'_>, before: &Before) -> Outcome<Ended> {
-        let outcome = self
-            .plan(Some(&mut recorder), before)
-            .and_then(|networks| self.compare_and_measure(store, &mut recorder, &networks, before));
+        let seat = self.part.as_ref().and_then(|part| part.seat.clone());
+        let planned = match &seat {
+            Some(seat) => self.plan_alike(&mut recorder, before, seat),
+            None => self.plan(Some(&mut recorder), before),
+        };
+        let outcome =
+            planned.and_then(|networks| self.compare_and_measure(store, &mut recorder, &networks, before));
         let status = match &outcome {
             Ok((true, _)) => Status::Interrupted,
             Ok((false, _)) => Status::Complete,
@@ -272,11 +318,11 @@ impl Campaign {
             Err(_) => Status::Failed,
         };
         let run = recorder.run().clone();
-        let finished = recorder.finish(status, unix_ns()).map_err(store_failure);
+        let reason = outcome.as_ref().err().map(ToString::to_string).filter(|_| status == Status::Failed);
+        let finished = recorder.finish_because(status, unix_ns(), reason).map_err(store_failure);
         if outcome.as_ref().is_err_and(|failure| failure.exit == Exit::Board) {
-            eprintln!(
-                "note: what was measured is kept; once the board is well, `cargo xtask bench --resume {run}` goes on"
-            );
+            let goes_on = format!("`cargo xtask bench --resume {run}` goes on once the board is well");
+            progress::say("note", &format!("what was measured is kept; {goes_on}"));
         }
         // What ended the run is told rather than what became of telling it.
         let (interrupted, failed_trials) = outcome?;
@@ -299,7 +345,7 @@ impl Campaign {
         let progress = Progress::begin("compare", networks.len());
         for (network, ready) in networks.iter().zip(&ready) {
             progress.doing(&format!("{}: outputs of {} schedules", network.name(), ready.len()));
-            match self.compare(recorder, network, ready)? {
+            match self.compare(recorder, network, ready, &progress)? {
                 Some(fit) => {
                     let right = fit.iter().filter(|fit| **fit).count();
                     progress.step(&format!("{}: {right} of {} schedules agree", network.name(), fit.len()));
@@ -310,7 +356,10 @@ impl Campaign {
         }
         progress.end(&format!("outputs of {} networks", networks.len()));
         let field = Field { networks, ready: &ready, usable: &usable, before };
-        self.measure(store, recorder, &field)
+        match self.part.as_ref().and_then(|part| part.seat.clone()) {
+            Some(seat) => self.measure_dealt(recorder, &field, &seat),
+            None => self.measure(store, recorder, &field),
+        }
     }
 
     /// Compares all schedules of a network with a single one. Says which may be measured; `None` where the user
@@ -320,6 +369,7 @@ impl Campaign {
         recorder: &mut RunRecorder<'_>,
         network: &PlannedNetwork,
         ready: &[Ready],
+        progress: &Progress,
     ) -> Outcome<Option<Vec<bool>>> {
         let is_single = |ready: &Ready| ready.planned.schedule.kind() == domain::Kind::Single;
         let single = ready.iter().position(is_single);
@@ -336,7 +386,7 @@ impl Campaign {
                 Err(error @ SessionError::Board(_)) => return Err(session_failure(error)),
                 Err(error) => {
                     // Its trials will tell; they fail for the same reason and are recorded with it.
-                    eprintln!("warning: {error}");
+                    progress.warn(&error.to_string());
                     usable.push(true);
                 }
                 Ok(compared) => {
@@ -349,9 +399,9 @@ impl Campaign {
                     };
                     let fit = comparison.within_tolerance();
                     if !fit {
-                        eprintln!(
-                            "warning: {name} on {label} gives other outputs than the baseline; it is void"
-                        );
+                        progress.warn(&format!(
+                            "{name} on {label} gives other outputs than the baseline; it is void"
+                        ));
                     }
                     usable.push(fit);
                     recorder.record_comparison(comparison).map_err(store_failure)?;

@@ -4,6 +4,7 @@ use super::before::Before;
 use super::trials::{self, Ready};
 use super::{Campaign, session_failure};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::progress;
 use crate::report;
 use crate::session::SessionError;
 use domain::gate::Evidence;
@@ -155,7 +156,7 @@ impl Campaign {
             },
             Err(error @ SessionError::Interrupted) => return Err(session_failure(error)),
             Err(error) => {
-                eprintln!("warning: {error}");
+                progress::say("warning", &error.to_string());
                 pair.void += 1;
             }
         }

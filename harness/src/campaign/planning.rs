@@ -89,13 +89,22 @@ impl Campaign {
                 record(recorder, |recorder| recorder.record_profile(profile))?;
                 raw
             };
+            self.observed.profiles.push(ProfileRecord {
+                network: network.name.clone(),
+                processor: processor.name.to_string(),
+                profiled: raw.clone(),
+            });
+            profiles.push(raw.clone());
+            if known.is_some() {
+                progress.known();
+                continue;
+            }
             let profile = prepare::unit_costs(&network.network, processor, &raw)?;
             let frame = match profile.frame_ns() {
                 ns if ns < 1e5 => format!("{:.2} µs", ns / 1e3),
                 ns => format!("{:.2} ms", ns / 1e6),
             };
             progress.step(&format!("{} on {}: {frame} a frame", network.name, processor.name));
-            profiles.push(raw);
         }
         Ok(profiles)
     }
@@ -134,14 +143,15 @@ impl Campaign {
                 instrumented_frame_ns: Vec::new(),
                 resident_bytes: alone.resident_bytes,
             };
+            let profile = ProfileRecord {
+                network: network.name.clone(),
+                processor: name(processor),
+                profiled: observed,
+            };
             if known(processor).is_none() {
-                let profile = ProfileRecord {
-                    network: network.name.clone(),
-                    processor: name(processor),
-                    profiled: observed,
-                };
-                record(recorder, |recorder| recorder.record_profile(profile))?;
+                record(recorder, |recorder| recorder.record_profile(profile.clone()))?;
             }
+            self.observed.profiles.push(profile);
             profiles.push(Profiled { frame_ns, ..alone.clone() });
         }
         Ok(profiles)
@@ -182,6 +192,11 @@ impl Campaign {
                     record(recorder, |recorder| recorder.record_transfer(transfer))?;
                     raw
                 };
+                self.observed.transfers.push(TransferRecord {
+                    from: sender.name.to_string(),
+                    to: receiver.name.to_string(),
+                    transferred: raw.clone(),
+                });
                 links[from][to] = prepare::transfer_cost(&raw);
             }
         }

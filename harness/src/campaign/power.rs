@@ -2,6 +2,7 @@
 
 use super::{Campaign, session_failure};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::progress;
 use protocol::{Event, Fault, Idled, Request};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ impl Campaign {
     /// Where the meter that the board's file names is not there: better told before an hour of trials than after.
     pub(super) fn idle_power(&mut self) -> Outcome<Option<Idled>> {
         let Some(meter) = self.loaded.board.power.meter().cloned() else { return Ok(None) };
-        eprintln!("reading idle power for {} s", IDLE.as_secs());
+        progress::say("power", &format!("reading idle power for {} s", IDLE.as_secs()));
         let during = format!("read the power meter of the board {}", self.loaded.board.name);
         let duration_ns = u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX);
         let answer = self.link.request(&during, IDLE + PATIENCE, |id| {

@@ -18,12 +18,15 @@ use anyhow::Context as _;
 use domain::{Costs, Kind, Nanoseconds, Network, Profile, Schedule, Transfer};
 use protocol::{Event, Profiled, Request, Transferred};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest a load of libraries, weights and frames may take on top of what a request measures.
 pub(super) const LOADING: Duration = Duration::from_secs(60);
 /// Buffers whose hand-over is timed, in bytes: around the boundaries of usual networks.
 const TRANSFER_SIZES: [u64; 3] = [64 << 10, 256 << 10, 1 << 20];
+/// One board after the other: the compiler uses all CPUs by itself.
+static COMPILING: Mutex<()> = Mutex::new(());
 /// Hand-overs timed of each size.
 const TRANSFER_ROUNDS: u32 = 60;
 
@@ -187,6 +190,8 @@ impl Workshop {
     }
 
     fn compile(&self, name: &'static str, jobs: &[Job]) -> Outcome<()> {
+        // Boards of one kind want the same things; who comes second finds them made.
+        let _alone = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let missing: Vec<Job> = jobs.iter().filter(|job| !job.is_cached()).cloned().collect();
         if missing.is_empty() {
             return Ok(());

@@ -133,13 +133,13 @@ pub(super) struct Read {
     pub(super) names: Option<Vec<String>>,
 }
 
-/// Reads and checks the board `name`.
-pub(super) fn read(root: &Path, name: &str, defaults: &Node, faults: &mut Faults) -> Read {
+/// Reads and checks the board `name`, which was asked for at `asked`.
+pub(super) fn read(root: &Path, name: &str, asked: &Spot, defaults: &Node, faults: &mut Faults) -> Read {
     let missing = name == "local" && !root.join("configs/boards/local.yaml").exists();
     let tree = if missing {
         super::tree::parse(&"configs/boards/local.yaml".into(), LOCAL, faults)
     } else {
-        files::read(root, Kind::Board, name, &Spot::whole(format!("--board {name}")), faults)
+        files::read(root, Kind::Board, name, asked, faults)
     };
     let Some(tree) = tree else { return Read { board: None, names: None } };
     let names = tree.get("processors").map(Node::entries).filter(|entries| !entries.is_empty());

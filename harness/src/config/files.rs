@@ -21,6 +21,8 @@ pub enum Kind {
     Experiment,
     /// `configs/networks/`
     Network,
+    /// `configs/groups/`
+    Group,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Self::Board => "board",
             Self::Experiment => "experiment",
             Self::Network => "network",
+            Self::Group => "group",
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Self::Board => "a board",
             Self::Experiment => "an experiment",
             Self::Network => "a network",
+            Self::Group => "a group",
         }
     }
 
@@ -46,6 +50,7 @@ impl Kind {
             Self::Board => "configs/boards",
             Self::Experiment => "configs/experiments",
             Self::Network => "configs/networks",
+            Self::Group => "configs/groups",
         }
     }
 }
@@ -74,7 +79,9 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
     let text = match read_text(&root.join(&path)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            unknown(root, kind, name, &[], asked, faults);
+            let groups = if kind == Kind::Board { names(root, Kind::Group) } else { Vec::new() };
+            let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+            unknown(root, kind, name, &groups, asked, faults);
             return None;
         }
         Err(error) => {
@@ -106,6 +113,14 @@ pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked:
                 names => listed(names.iter().map(String::as_str), "and"),
             };
             format!("configs/zoo.txt lists the zoo's, {folder}/ holds your own ({own})")
+        }
+        Kind::Board if !more.is_empty() => {
+            let boards = listed(names.iter().map(String::as_str), "and");
+            format!(
+                "{folder}/ has {boards}, {}/ {}",
+                Kind::Group.folder(),
+                listed(more.iter().copied(), "and")
+            )
         }
         _ => format!("{folder}/ has {}", listed(all(), "and")),
     };

@@ -14,6 +14,7 @@ mod check;
 mod experiment;
 mod faults;
 mod files;
+mod group;
 mod network;
 mod ordered;
 mod overrides;
@@ -28,6 +29,7 @@ mod thresholds;
 mod tree;
 mod typed;
 
+use crate::fleet::Mode;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,35 +63,63 @@ pub struct Loaded {
 /// [`check_processors`].
 pub fn load(root: &Path, board: &str, experiment: &str, overrides: &Overrides) -> Result<Loaded, Faults> {
     let mut faults = Faults::default();
-    let loaded = read(root, board, experiment, overrides, &mut faults);
-    faults.into_result(loaded)
+    let boards = [(board.to_owned(), Spot::whole(format!("--board {board}")))];
+    let loaded = read(root, &boards, experiment, overrides, &mut faults);
+    faults.into_result(loaded.and_then(|mut loaded| loaded.pop()))
+}
+
+/// The same for several boards, which `names` names one by one or by their group. Also what they do with the trials:
+/// `mode`, else what the groups say.
+pub fn load_several(
+    root: &Path,
+    names: &[String],
+    mode: Option<Mode>,
+    experiment: &str,
+    overrides: &Overrides,
+) -> Result<(Vec<Loaded>, Option<Mode>), Faults> {
+    let mut faults = Faults::default();
+    let asked = group::boards(root, names, mode, &mut faults);
+    let loaded = read(root, &asked.boards, experiment, overrides, &mut faults);
+    faults.into_result(loaded.map(|loaded| (loaded, asked.mode)))
+}
+
+/// Names of the boards that `names` means: boards', and of a group all it has.
+pub fn boards_of(root: &Path, names: &[String]) -> Result<Vec<String>, Faults> {
+    let mut faults = Faults::default();
+    let asked = group::boards(root, names, None, &mut faults);
+    faults.into_result(Some(asked.boards.into_iter().map(|(name, _)| name).collect()))
 }
 
 /// Reads a board alone, for what needs no experiment.
 pub fn load_board(root: &Path, name: &str) -> Result<Board, Faults> {
     let mut faults = Faults::default();
-    let board =
-        defaults(&mut faults).and_then(|defaults| board::read(root, name, &defaults, &mut faults).board);
+    let asked = Spot::whole(format!("--board {name}"));
+    let board = defaults(&mut faults)
+        .and_then(|defaults| board::read(root, name, &asked, &defaults, &mut faults).board);
     faults.into_result(board)
 }
 
 fn read(
     root: &Path,
-    board: &str,
+    boards: &[(String, Spot)],
     experiment: &str,
     overrides: &Overrides,
     faults: &mut Faults,
-) -> Option<Loaded> {
+) -> Option<Vec<Loaded>> {
     let defaults = defaults(faults)?;
-    let board = board::read(root, board, &defaults, faults);
-    let experiment = experiment::read(root, experiment, overrides, &defaults, faults);
-    if let (Some(names), Some(experiment)) = (&board.names, &experiment) {
+    let boards: Vec<board::Read> =
+        boards.iter().map(|(name, asked)| board::read(root, name, asked, &defaults, faults)).collect();
+    let experiment = experiment::read(root, experiment, overrides, &defaults, faults)?;
+    for names in boards.iter().filter_map(|board| board.names.as_ref()) {
         schedules::find_unknown(&experiment.mentions, names, faults);
     }
-    if let (Some(board), Some(experiment)) = (&board.board, &experiment) {
+    for board in boards.iter().filter_map(|board| board.board.as_ref()) {
         schedules::find_gpus(&experiment.mentions, &board.gpus(), faults);
     }
-    Some(Loaded { board: board.board?, experiment: experiment? })
+    boards
+        .into_iter()
+        .map(|board| Some(Loaded { board: board.board?, experiment: experiment.clone() }))
+        .collect()
 }
 
 fn defaults(faults: &mut Faults) -> Option<tree::Node> {

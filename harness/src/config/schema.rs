@@ -23,6 +23,7 @@ pub(super) struct Schemas {
     pub(super) defaults: Json,
     pub(super) stored: Json,
     pub(super) thresholds: Json,
+    pub(super) group: Json,
 }
 
 /// They do not change while the program runs.
@@ -41,12 +42,13 @@ impl Schemas {
             defaults: defaults_schema(full.1, full.0),
             stored: of::<raw::Stored>(),
             thresholds: of::<raw::Thresholds>(),
+            group: of::<raw::Group>(),
         }
     }
 
     /// The committed ones: file name below `configs/schema/`, and contents.
     #[cfg(test)]
-    pub(super) fn files(&self) -> [(&'static str, String); 5] {
+    pub(super) fn files(&self) -> [(&'static str, String); 6] {
         let text = |schema: &Json| format!("{schema:#}\n");
         [
             ("board.json", text(&self.board)),
@@ -54,6 +56,7 @@ impl Schemas {
             ("experiment.json", text(&self.experiment)),
             ("defaults.json", text(&self.defaults)),
             ("thresholds.json", text(&self.thresholds)),
+            ("group.json", text(&self.group)),
         ]
     }
 }

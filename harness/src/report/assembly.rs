@@ -3,12 +3,15 @@
 use super::asked::Asked;
 use super::energy::{self, MeterKnown};
 use super::rows::{
-    Interval, Latency, NetworkSection, Noise, ProcessorSection, Reason, Report, Row, SCHEMA, Severity,
-    StageSection, Summary, Verdict,
+    Interval, Latency, NetworkSection, Noise, PowerSection, ProcessorSection, Reason, Report, Row, SCHEMA,
+    Severity, StageSection, Summary, Verdict,
 };
 use super::trial::{Bounds, Trial};
-use super::{heading, judgement, peers};
-use crate::store::{NetworkRecord, Outcome, RunId, ScheduleRecord, Store, StoreError, StoredRun};
+use super::{heading, judgement, peers, pooled};
+use crate::fleet::Mode;
+use crate::store::{
+    NetworkRecord, Outcome, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun,
+};
 use domain::{
     Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, disturbance, throughput,
     validity,
@@ -38,43 +41,84 @@ impl Report {
     /// The report of a run, from the database alone.
     pub fn build(store: &Store, run: &RunId) -> Result<Self, StoreError> {
         let run = store.run(run.as_str())?;
-        let networks = store.networks(&run)?;
-        let profiles = store.profiles(&run)?;
         let mut schedules = measurements(store, &run)?;
         let idle = store.idle_power(&run)?;
         let meter = add_energy(&mut schedules, idle.as_ref());
+        let power = meter.section(idle.as_ref());
+        Ok(Self::assemble(&run, &store.networks(&run)?, &store.profiles(&run)?, &schedules, power))
+    }
+
+    /// The report of equal boards that shared the rounds, as of one run.
+    pub(super) fn of_several(store: &Store, runs: &[StoredRun]) -> Result<Option<Self>, StoreError> {
+        let mut parts = Vec::new();
+        let (mut profiles, mut power) = (Vec::new(), None);
+        for run in runs {
+            let mut schedules = measurements(store, run)?;
+            let idle = store.idle_power(run)?;
+            let meter = add_energy(&mut schedules, idle.as_ref());
+            power = power.or_else(|| meter.section(idle.as_ref()));
+            profiles.extend(store.profiles(run)?);
+            parts.push(schedules);
+        }
+        let Some(whole) = pooled::run(runs) else { return Ok(None) };
+        // A board may have been lost before it had any.
+        let mut networks = Vec::new();
+        for run in runs {
+            let of_run = store.networks(run)?;
+            if of_run.len() > networks.len() {
+                networks = of_run;
+            }
+        }
+        let schedules = pooled::measurements(parts);
+        let mut report = Self::assemble(&whole, &networks, &profiles, &schedules, power);
+        report.run.boards = runs.iter().map(|run| run.start.board.clone()).collect();
+        for row in &mut report.rows {
+            // A trial is of one board, and the row of all.
+            row.typical_round = None;
+        }
+        Ok(Some(report))
+    }
+
+    fn assemble(
+        run: &StoredRun,
+        networks: &[NetworkRecord],
+        profiles: &[ProfileRecord],
+        schedules: &[Measurements],
+        power: Option<PowerSection>,
+    ) -> Self {
         let mut rows = Vec::new();
-        for record in &networks {
+        for record in networks {
             let network = &record.network;
             let of_network: Vec<&Measurements> =
                 schedules.iter().filter(|schedule| schedule.record.network == network.name()).collect();
-            rows.extend(rows_of(network, &run, &of_network));
+            rows.extend(rows_of(network, run, &of_network));
         }
         let section = |record: &NetworkRecord| NetworkSection {
             name: record.network.name().to_owned(),
             parameters: record.network.parameters(),
             macs: record.network.macs(),
             units: record.network.len(),
-            reasons: judgement::fallback(record, &profiles),
+            reasons: judgement::fallback(record, profiles),
         };
-        let mut section_of_run = heading::run(&run);
+        let mut section_of_run = heading::run(run);
         section_of_run.precision_reached = section_of_run.precision_asked.map(|_| {
             let counted = rows.iter().filter(|row| !row.is_wrong());
             counted.flat_map(|row| &row.reasons).all(|reason| reason.code != "imprecise")
         });
-        Ok(Self {
+        let measured_on = heading::machine(run);
+        Self {
             schema: SCHEMA,
             analysis_version: domain::ANALYSIS_VERSION,
             confidence: Confidence::P95.probability(),
             run: section_of_run,
-            measured_on: heading::machine(&run),
-            power: meter.section(idle.as_ref()),
+            power,
             networks: networks.iter().map(section).collect(),
             noise: noise(&rows),
-            summary: summaries(&rows, &heading::machine(&run).processors),
+            summary: summaries(&rows, &measured_on.processors),
+            measured_on,
             rows,
             timelines: Vec::new(),
-        })
+        }
     }
 
     /// Whether there is a row whose figures do not count.
@@ -156,7 +200,7 @@ impl Measurements {
         if valid.is_empty() { self.trials.values().collect() } else { valid }
     }
 
-    fn observed(&self) -> Vec<Observed> {
+    pub(super) fn observed(&self) -> Vec<Observed> {
         self.counted()
             .iter()
             .map(|trial| Observed { round: trial.round, value: trial.throughput.0 })
@@ -226,7 +270,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     reasons.extend(judgement::trials(
         measurements.trials.values(),
         measurements.failed.values(),
-        run.start.rounds as usize,
+        planned(run),
     ));
     let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
     reasons.extend(disturbance::apart(&rates).map(judgement::reason));
@@ -282,6 +326,12 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let reason = if measurements.metered { Absence::NotRead } else { Absence::NoMeter };
     energy::describe(&mut row, &counted, &reason);
     row
+}
+
+/// Trials of a schedule that were to be in this run; none where others had a share of them.
+fn planned(run: &StoredRun) -> usize {
+    let is_shared = run.start.campaign.as_ref().is_some_and(|campaign| campaign.mode == Mode::Spread);
+    if is_shared { 0 } else { run.start.rounds as usize }
 }
 
 /// Round of the trial nearest to the median; of two equally near the earlier.

@@ -140,9 +140,13 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             format!("{} = CPU {}", processor.name, cpus.join(","))
         })
         .collect();
+    let (whole, board) = match run.boards.as_slice() {
+        [] => ("run", run.board.clone()),
+        boards => ("campaign", format!("{} equal boards", boards.len())),
+    };
     let mut lines = vec![
-        format!("run {}: {}, {}, {day} UTC", run.id, run.experiment, run.status),
-        format!("on {}{models}: kernel {}, {governor}; {}", run.board, machine.kernel, processors.join(", ")),
+        format!("{whole} {}: {}, {}, {day} UTC", run.id, run.experiment, run.status),
+        format!("on {board}{models}: kernel {}, {governor}; {}", machine.kernel, processors.join(", ")),
         format!(
             "TVM {}, harness {}, {revision}, analysis {}; intervals of {:.0} %",
             run.tvm.as_deref().unwrap_or("unknown"),

@@ -51,10 +51,17 @@ const COLUMNS: [&str; 43] = [
 /// The report as comma-separated values. What is absent is empty; lists are separated by spaces, reasons are their
 /// codes.
 pub(super) fn render(report: &Report) -> String {
+    render_all(std::iter::once(report))
+}
+
+/// Several reports as one table.
+pub(super) fn render_all<'r>(reports: impl Iterator<Item = &'r Report>) -> String {
     let mut out = COLUMNS.join(",") + "\n";
-    for row in &report.rows {
-        let cells = record(report, row).map(|cell| quoted(&cell));
-        out += &(cells.join(",") + "\n");
+    for report in reports {
+        for row in &report.rows {
+            let cells = record(report, row).map(|cell| quoted(&cell));
+            out += &(cells.join(",") + "\n");
+        }
     }
     out
 }

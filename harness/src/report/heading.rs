@@ -13,6 +13,7 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         status: run.status.to_string(),
         experiment: start.experiment.clone(),
         board: start.board.clone(),
+        boards: Vec::new(),
         begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
         ended: run.ended_unix_ns.map(|ns| Date::from_unix_ns(ns).to_string()),
         command: start.command.clone(),

@@ -6,6 +6,8 @@
 
 mod asked;
 mod assembly;
+mod campaign;
+mod campaign_text;
 mod cells;
 mod csv;
 mod energy;
@@ -20,6 +22,7 @@ mod notes;
 mod observed;
 mod paper;
 mod peers;
+mod pooled;
 mod rows;
 mod terminal;
 #[cfg(test)]
@@ -31,6 +34,7 @@ mod trial;
 use crate::cli::Format;
 use crate::store::TrialRecord;
 
+pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub(crate) use csv::quoted;
 pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;

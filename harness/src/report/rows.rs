@@ -50,6 +50,8 @@ pub struct RunSection {
     pub experiment: String,
     /// The board.
     pub board: String,
+    /// The boards that shared the rounds, where it is of several; empty where it is of one run.
+    pub boards: Vec<String>,
     /// When it began: UTC, ISO 8601.
     pub begun: String,
     /// When it ended.

@@ -4,8 +4,9 @@ use super::database::Store;
 use super::error::{RowError, StoreError};
 use super::journal;
 use super::machine;
-use super::record::{Resumed, Revision, RunStart, Status, Versions};
+use super::record::{CampaignRecord, Resumed, Revision, RunStart, Status, Versions};
 use super::run_id::RunId;
+use crate::fleet::Mode;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -20,10 +21,21 @@ pub struct StoredRun {
     pub status: Status,
     /// When it ended, ns since 1970.
     pub ended_unix_ns: Option<u64>,
+    /// The error that ended it.
+    pub ended_because: Option<String>,
     /// The times it was taken up again, in order.
     pub resumptions: Vec<Resumed>,
     /// How many bytes of its journal are in the database.
     pub journal_bytes: u64,
+}
+
+/// A campaign with its runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredCampaign {
+    /// What was asked for.
+    pub record: CampaignRecord,
+    /// Its runs, in the order of its boards.
+    pub runs: Vec<StoredRun>,
 }
 
 /// Which runs are wanted. What is `None` does not matter.
@@ -39,6 +51,8 @@ pub struct RunFilter {
     pub measured: bool,
     /// Not complete, where true.
     pub unfinished: bool,
+    /// Not a part of a campaign, where true.
+    pub alone: bool,
 }
 
 /// A run in a list.
@@ -68,7 +82,8 @@ const MATCHES: &str = "
          WHERE run_networks.run = runs.number AND networks.name = ?3))
     AND (NOT ?4 OR EXISTS (SELECT 1 FROM schedules JOIN trials ON trials.schedule = schedules.id
          WHERE schedules.run = runs.number AND trials.status = 'measured'))
-    AND (NOT ?5 OR runs.status <> 'complete')";
+    AND (NOT ?5 OR runs.status <> 'complete')
+    AND (NOT ?6 OR runs.campaign IS NULL)";
 
 impl Store {
     /// The names of the runs wanted, the latest first.
@@ -145,11 +160,74 @@ impl Store {
             board: Some(board.to_owned()),
             experiment: Some(experiment.to_owned()),
             unfinished: true,
+            alone: true,
             ..RunFilter::default()
         };
         let ids = self.run_ids(&filter, -1)?;
         let here = ids.iter().find(|id| journal::path_of(runs, id).exists());
         here.map(|id| self.run(id.as_str())).transpose()
+    }
+
+    /// The campaign of this name, or the only one whose name begins or ends like this.
+    pub fn campaign(&self, asked: &str) -> Result<Option<StoredCampaign>, StoreError> {
+        let found = self.rows(asked, |connection| {
+            let sql = "SELECT number FROM campaigns WHERE substr(id, 1, length(?1)) = ?1
+                       OR substr(id, -length(?1)) = ?1 ORDER BY id <> ?1 LIMIT 2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let numbers = statement.query_map(params![asked], |row| row.get::<_, i64>(0))?;
+            Ok(numbers.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        match found.as_slice() {
+            [only] if !asked.is_empty() => self.campaign_of(*only),
+            _ => Ok(None),
+        }
+    }
+
+    /// The latest campaign of this experiment on just these boards that has a board without a complete run and whose
+    /// journals lie below `runs`.
+    pub fn unfinished_campaign(
+        &self,
+        experiment: &str,
+        boards: &[String],
+        runs: &Path,
+    ) -> Result<Option<StoredCampaign>, StoreError> {
+        let numbers = self.rows("", |connection| {
+            let sql = "SELECT campaigns.number FROM campaigns JOIN runs ON runs.campaign = campaigns.number
+                       WHERE runs.experiment = ? GROUP BY campaigns.number ORDER BY campaigns.id DESC";
+            let mut statement = connection.prepare_cached(sql)?;
+            let numbers = statement.query_map(params![experiment], |row| row.get::<_, i64>(0))?;
+            Ok(numbers.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        for number in numbers {
+            let Some(campaign) = self.campaign_of(number)? else { continue };
+            let is_here = |run: &StoredRun| journal::path_of(runs, &run.start.id).exists();
+            let complete = campaign.runs.iter().filter(|run| run.status == Status::Complete).count();
+            if campaign.record.boards == boards
+                && complete < boards.len()
+                && campaign.runs.iter().all(is_here)
+            {
+                return Ok(Some(campaign));
+            }
+        }
+        Ok(None)
+    }
+
+    fn campaign_of(&self, number: i64) -> Result<Option<StoredCampaign>, StoreError> {
+        self.rows("", |connection| {
+            let sql = "SELECT id FROM runs WHERE campaign = ? ORDER BY number";
+            let mut statement = connection.prepare_cached(sql)?;
+            let ids = statement.query_map([number], |row| row.get::<_, String>(0))?;
+            let mut runs = Vec::new();
+            for id in ids {
+                runs.extend(find(connection, &id?)?);
+            }
+            let Some(record) = runs.iter().find_map(|run| run.start.campaign.clone()) else {
+                return Ok(None);
+            };
+            let place = |run: &StoredRun| record.boards.iter().position(|board| *board == run.start.board);
+            runs.sort_by_key(place);
+            Ok(Some(StoredCampaign { record, runs }))
+        })
     }
 
     /// The run of this name, or the only one whose name begins or ends like this.
@@ -191,10 +269,10 @@ impl Store {
         self.rows("", |connection| {
             let sql = format!(
                 "SELECT runs.id FROM runs JOIN boards ON boards.id = runs.board WHERE {MATCHES}
-                 ORDER BY runs.begun_unix_ns DESC, runs.number DESC LIMIT ?6"
+                 ORDER BY runs.begun_unix_ns DESC, runs.number DESC LIMIT ?7"
             );
-            let RunFilter { board, experiment, network, measured, unfinished } = filter;
-            let params: [&dyn ToSql; 6] = [board, experiment, network, measured, unfinished, &limit];
+            let RunFilter { board, experiment, network, measured, unfinished, alone } = filter;
+            let params: [&dyn ToSql; 7] = [board, experiment, network, measured, unfinished, alone, &limit];
             let mut statement = connection.prepare_cached(&sql)?;
             let rows = statement.query_map(params, |row| row.get::<_, String>(0))?;
             rows.map(|name| RunId::try_from(name?).map_err(|error| RowError::damaged("a run's name")(&error)))
@@ -214,8 +292,11 @@ impl Store {
 
 /// The run of exactly this name.
 pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun>, RowError> {
-    let sql = "SELECT runs.*, boards.name AS board_name, machines.state AS machine_state
+    let sql = "SELECT runs.*, boards.name AS board_name, machines.state AS machine_state,
+                      campaigns.id AS campaign_id, campaigns.mode AS campaign_mode,
+                      campaigns.boards AS campaign_boards
                FROM runs JOIN boards ON boards.id = runs.board JOIN machines ON machines.id = runs.machine
+               LEFT JOIN campaigns ON campaigns.number = runs.campaign
                WHERE runs.id = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let Some(run) = statement.query_row(params![id], |row| Ok(read_run(row))).optional()? else {
@@ -259,15 +340,28 @@ fn read_run(row: &Row<'_>) -> Result<StoredRun, RowError> {
         },
         revision: commit.zip(dirty).map(|(commit, dirty)| Revision { commit, dirty }),
         provenance: json(row, "provenance")?,
+        campaign: read_campaign(row)?,
     };
     Ok(StoredRun {
         number: row.get("number")?,
         start,
         status: Status::from_text(&status).ok_or_else(|| damaged(&status))?,
         ended_unix_ns: row.get("ended_unix_ns")?,
+        ended_because: row.get("ended_because")?,
         resumptions: Vec::new(),
         journal_bytes: row.get("journal_bytes")?,
     })
+}
+
+fn read_campaign(row: &Row<'_>) -> Result<Option<CampaignRecord>, RowError> {
+    let damaged = RowError::damaged("a campaign");
+    let Some(id) = row.get::<_, Option<String>>("campaign_id")? else { return Ok(None) };
+    let mode: String = row.get("campaign_mode")?;
+    Ok(Some(CampaignRecord {
+        id: RunId::try_from(id).map_err(|error| damaged(&error))?,
+        mode: Mode::from_text(&mode).ok_or_else(|| damaged(&mode))?,
+        boards: json(row, "campaign_boards")?,
+    }))
 }
 
 /// A column of JSON.

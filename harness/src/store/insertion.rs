@@ -5,8 +5,8 @@ use super::machine;
 use super::packed::{Packer, pack, zigzag};
 use super::power;
 use super::record::{
-    ComparisonRecord, NetworkRecord, Outcome, ProfileRecord, Record, RunStart, ScheduleRecord, Status,
-    TransferRecord, TrialRecord,
+    CampaignRecord, ComparisonRecord, Finished, NetworkRecord, Outcome, ProfileRecord, Record, RunStart,
+    ScheduleRecord, Status, TransferRecord, TrialRecord,
 };
 use protocol::{Fault, MachineState, Measured};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
@@ -25,7 +25,7 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
                 "INSERT OR IGNORE INTO resumptions (run, unix_ns, command) VALUES (?, ?, ?)",
                 params![run, resumed.unix_ns, json(&resumed.command)?],
             )?;
-            end_run(connection, run, Status::Running, None)
+            end_run(connection, run, Status::Running, None, None)
         }
         Record::Network(network) => insert_network(connection, run, network),
         Record::Profile(profile) => insert_profile(connection, run, profile),
@@ -34,7 +34,9 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
         Record::Schedule(schedule) => insert_schedule(connection, run, schedule),
         Record::Comparison(comparison) => insert_comparison(connection, run, comparison),
         Record::Trial(trial) => insert_trial(connection, run, trial),
-        Record::Finished(finished) => end_run(connection, run, finished.status, Some(finished.unix_ns)),
+        Record::Finished(Finished { unix_ns, status, reason }) => {
+            end_run(connection, run, *status, Some(*unix_ns), reason.as_deref())
+        }
     }
 }
 
@@ -48,13 +50,15 @@ pub(super) fn insert_run(connection: &Connection, run: &RunStart) -> Inserted {
         ("INSERT INTO boards (name, model) VALUES (?, ?)", params![run.board, model]),
     )?;
     let (machine, readings) = insert_machine(connection, &run.machine)?;
+    let campaign = run.campaign.as_ref().map(|campaign| insert_campaign(connection, campaign)).transpose()?;
     let versions = &run.versions;
     execute(
         connection,
         "INSERT INTO runs (id, begun_unix_ns, status, experiment, board, processors, machine, readings, host,
              command, configuration, seed, rounds, harness_version, runner_version, protocol_version, tvm_version,
-             llvm_version, python_version, git_revision, git_dirty, provenance, journal_bytes)
-         VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+             llvm_version, python_version, git_revision, git_dirty, provenance, campaign,
+             journal_bytes)
+         VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         params![
             run.id.as_str(),
             run.begun_unix_ns,
@@ -77,15 +81,29 @@ pub(super) fn insert_run(connection: &Connection, run: &RunStart) -> Inserted {
             run.revision.as_ref().map(|revision| &revision.commit),
             run.revision.as_ref().map(|revision| revision.dirty),
             json(&run.provenance)?,
+            campaign,
         ],
     )?;
     Ok(())
 }
 
-fn end_run(connection: &Connection, run: i64, status: Status, unix_ns: Option<u64>) -> Inserted {
-    let update = "UPDATE runs SET status = ?, ended_unix_ns = ? WHERE number = ?";
-    execute(connection, update, params![status.as_str(), unix_ns, run])?;
+fn end_run(
+    connection: &Connection,
+    run: i64,
+    status: Status,
+    unix_ns: Option<u64>,
+    reason: Option<&str>,
+) -> Inserted {
+    let update = "UPDATE runs SET status = ?, ended_unix_ns = ?, ended_because = ? WHERE number = ?";
+    execute(connection, update, params![status.as_str(), unix_ns, reason, run])?;
     Ok(())
+}
+
+fn insert_campaign(connection: &Connection, campaign: &CampaignRecord) -> Inserted<i64> {
+    let (id, mode, boards) = (campaign.id.as_str(), campaign.mode.as_str(), json(&campaign.boards)?);
+    let find = "SELECT number FROM campaigns WHERE id = ? AND mode = ? AND boards = ?";
+    let insert = "INSERT INTO campaigns (id, mode, boards) VALUES (?, ?, ?)";
+    find_or_insert(connection, (find, params![id, mode, boards]), (insert, params![id, mode, boards]))
 }
 
 fn insert_machine(connection: &Connection, state: &MachineState) -> Inserted<(i64, String)> {

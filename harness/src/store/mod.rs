@@ -28,15 +28,15 @@ mod tables;
 pub(crate) mod tests;
 mod trials;
 
-pub use catalog::{RunFilter, RunSummary, StoredRun};
+pub use catalog::{RunFilter, RunSummary, StoredCampaign, StoredRun};
 pub use database::{Access, Store};
 pub use date::{Date, unix_ns};
 pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
 pub use merge::{Import, Merged, Standing};
 pub use record::{
-    ComparisonRecord, Finished, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Resumed,
-    Revision, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord, Versions,
+    CampaignRecord, ComparisonRecord, Finished, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord,
+    Record, Resumed, Revision, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord, Versions,
 };
 pub use recorder::{CaughtUp, Continued, RunRecorder};
 pub use run_id::RunId;

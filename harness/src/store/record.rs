@@ -2,6 +2,7 @@
 //! them back as they were.
 
 use super::run_id::RunId;
+use crate::fleet::Mode;
 use domain::{Network, Prediction, Schedule};
 use protocol::{Compared, Fault, Idled, MachineState, Measured, Profiled, Transferred};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,21 @@ pub struct RunStart {
     pub revision: Option<Revision>,
     /// Whatever else there is to know.
     pub provenance: serde_json::Value,
+    /// What it is a part of, where one `bench` measured on several boards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignRecord>,
+}
+
+/// One `bench` on several boards, which is a run on each of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignRecord {
+    /// Its name, made as a run's.
+    pub id: RunId,
+    /// What the boards do.
+    pub mode: Mode,
+    /// All boards asked for, in that order. One without a run could not be had.
+    pub boards: Vec<String>,
 }
 
 /// A processor as the run used it.
@@ -233,6 +249,9 @@ pub struct Finished {
     pub unix_ns: u64,
     /// How it ended; not [`Status::Running`].
     pub status: Status,
+    /// The error that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How far a run has come.

@@ -172,8 +172,21 @@ impl<'s> RunRecorder<'s> {
     ///
     /// # Errors
     /// [`StoreError::InJournal`] where the database is still behind; all records are in the journal then.
-    pub fn finish(mut self, status: Status, unix_ns: u64) -> Result<(), StoreError> {
-        self.keep(&Record::Finished(Finished { unix_ns, status }))?;
+    pub fn finish(self, status: Status, unix_ns: u64) -> Result<(), StoreError> {
+        self.finish_because(status, unix_ns, None)
+    }
+
+    /// Ends the run by an error.
+    ///
+    /// # Errors
+    /// As [`RunRecorder::finish`].
+    pub fn finish_because(
+        mut self,
+        status: Status,
+        unix_ns: u64,
+        reason: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.keep(&Record::Finished(Finished { unix_ns, status, reason }))?;
         let journal = self.journal.path().to_path_buf();
         match self.trouble {
             None => Ok(()),

@@ -170,6 +170,14 @@ impl Farm {
         self.folder.path().join(name)
     }
 
+    fn file(name: &str, connect: &str, port: u16) -> String {
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        format!(
+            "board: {name}\nconnect: {{ ssh: {{ {connect}, port: {port} }} }}\ntarget: {{ triple: {triple} }}\n\
+             processors: auto\n"
+        )
+    }
+
     /// Writes the file of a board at our sshd.
     pub(crate) fn board(&self, name: &str, connect: &str) {
         self.board_at(name, connect, self.port);
@@ -177,12 +185,29 @@ impl Farm {
 
     /// The same at another port, such as that of a cable.
     pub(crate) fn board_at(&self, name: &str, connect: &str, port: u16) {
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let text = format!(
-            "board: {name}\nconnect: {{ ssh: {{ {connect}, port: {port} }} }}\ntarget: {{ triple: {triple} }}\n\
-             processors: auto\n"
-        );
+        let text = Self::file(name, connect, port);
         fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), text).unwrap();
+    }
+
+    /// A farm of its own whose board the harness of this one knows by `name` and reaches.
+    pub(crate) fn another(&self, name: &str) -> Self {
+        let mut other = Self::unstarted();
+        fs::copy(self.path("authorized_keys"), other.path("authorized_keys")).unwrap();
+        other.start();
+        self.know_other(name, &other);
+        other
+    }
+
+    /// Writes the file of another farm's board, and its host key.
+    fn know_other(&self, name: &str, other: &Self) {
+        let known = self.path("home/.ssh/known_hosts");
+        let mut text = fs::read_to_string(&known).unwrap_or_default();
+        let key = fs::read_to_string(other.path("host_ed25519.pub")).unwrap();
+        writeln!(text, "[127.0.0.1]:{} {}", other.port, key.trim_end()).unwrap();
+        fs::write(known, text).unwrap();
+        let connect = "host: 127.0.0.1, user: tester, reconnect_seconds: 2";
+        let board = Self::file(name, connect, other.port);
+        fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), board).unwrap();
     }
 
     /// Starts sshd and waits until it answers.
@@ -308,7 +333,7 @@ impl Farm {
 
     /// Ends everything on the board at once, as a loss of power would, with what lay in its temporary folder.
     pub(crate) fn power_off(&mut self) {
-        let mut sshd = self.sshd.take().unwrap();
+        let Some(mut sshd) = self.sshd.take() else { return };
         let mut all = descendants(i32::try_from(sshd.id()).unwrap());
         sshd.kill().unwrap();
         sshd.wait().unwrap();

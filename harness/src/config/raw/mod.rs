@@ -5,11 +5,13 @@
 
 mod board;
 mod experiment;
+mod group;
 mod thresholds;
 
 pub use board::Triple;
 pub(super) use board::*;
 pub(super) use experiment::*;
+pub(super) use group::*;
 pub(super) use thresholds::*;
 
 use schemars::JsonSchema;

@@ -2,8 +2,8 @@
 
 use super::super::schema::{PATTERNS, SCHEMAS};
 use super::super::{
-    Connect, Kind, Overrides, Power, ProcessorUnit, Processors, ScheduleSpec, Triple, load, load_board,
-    names, zoo,
+    Connect, Kind, Overrides, Power, ProcessorUnit, Processors, ScheduleSpec, Triple, boards_of, load,
+    load_board, names, zoo,
 };
 use super::root;
 use std::fs;
@@ -12,6 +12,9 @@ use std::fs;
 fn every_file_is_sound() {
     for board in names(&root(), Kind::Board) {
         load_board(&root(), &board).unwrap_or_else(|faults| panic!("{faults}"));
+    }
+    for group in names(&root(), Kind::Group) {
+        boards_of(&root(), &[group]).unwrap_or_else(|faults| panic!("{faults}"));
     }
     let experiments = names(&root(), Kind::Experiment);
     assert!(["overhead", "quick", "tiny", "zoo"].iter().all(|name| experiments.iter().any(|e| e == name)));
@@ -53,8 +56,15 @@ fn every_pattern_of_the_schemas_is_known() {
     }
     let mut found = Vec::new();
     let schemas = &*SCHEMAS;
-    for schema in [&schemas.board, &schemas.network, &schemas.experiment, &schemas.defaults, &schemas.stored]
-    {
+    let all = [
+        &schemas.board,
+        &schemas.network,
+        &schemas.experiment,
+        &schemas.defaults,
+        &schemas.stored,
+        &schemas.group,
+    ];
+    for schema in all {
         visit(schema, &mut found);
     }
     assert!(!found.is_empty());
@@ -65,9 +75,13 @@ fn every_pattern_of_the_schemas_is_known() {
 
 #[test]
 fn every_file_names_its_schema() {
-    for (kind, schema) in
-        [(Kind::Board, "board"), (Kind::Experiment, "experiment"), (Kind::Network, "network")]
-    {
+    let kinds = [
+        (Kind::Board, "board"),
+        (Kind::Experiment, "experiment"),
+        (Kind::Network, "network"),
+        (Kind::Group, "group"),
+    ];
+    for (kind, schema) in kinds {
         for name in names(&root(), kind) {
             let path = root().join(kind.folder()).join(format!("{name}.yaml"));
             let text = fs::read_to_string(&path).expect("committed files can be read");

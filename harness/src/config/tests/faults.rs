@@ -1,7 +1,8 @@
 //! What is said of files that are wrong: one table a file, one snapshot a table.
 
-use super::super::{Overrides, check_cuts};
+use super::super::{Overrides, check_cuts, load_several};
 use super::{BOARD, EXPERIMENT, Scratch};
+use crate::fleet::Mode;
 use std::fmt::Write;
 
 /// A case: its title, what to replace in the sound file, and by what.
@@ -320,4 +321,57 @@ fn cuts_are_checked_once_the_units_are_known() {
     let behind = "\"layer1\" of small does not lie behind the stage before; its stage is empty";
     assert!(three("layer2", "layer1").ends_with(behind), "{}", three("layer2", "layer1"));
     assert!(three("layer1", "layer1").ends_with(behind), "{}", three("layer1", "layer1"));
+}
+
+#[test]
+fn groups() {
+    let sound = "group: shelf\nboards: [bench, other]\nmode: spread\n";
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let table: [(&str, &str, &str, &[&str]); 14] = [
+        ("another name than the file", "group: shelf", "group: shelves", &["shelf"]),
+        ("unknown key", "mode:", "modes:", &["shelf"]),
+        ("unknown mode", "spread", "shared", &["shelf"]),
+        ("no boards", "[bench, other]", "[]", &["shelf"]),
+        ("boards missing", "boards: [bench, other]\n", "", &["shelf"]),
+        ("one board, not a list", "[bench, other]", "bench", &["shelf"]),
+        ("a board twice", "[bench, other]", "[bench, bench]", &["shelf"]),
+        ("unknown boards", "[bench, other]", "\n  - bensh\n  - \"b $(reboot)\"", &["shelf"]),
+        ("a group in a group", "[bench, other]", "[bench, shelf]", &["shelf"]),
+        ("a faulty board", "other]", "broken]", &["shelf"]),
+        ("a board of the group besides", "", "", &["shelf", "bench"]),
+        ("a board twice on the command line", "", "", &["other", "other"]),
+        ("unknown board or group", "", "", &["shelv"]),
+        ("groups that want unlike things", "", "", &["shelf", "rack"]),
+    ];
+    let mut text = String::new();
+    for (title, from, to, asked) in table {
+        let scratch = Scratch::new();
+        scratch.write("groups/shelf.yaml", &sound.replacen(from, to, 1));
+        scratch.write("groups/rack.yaml", "group: rack\nboards: [third]\nmode: repeat\n");
+        for name in ["other", "third"] {
+            scratch.write(&format!("boards/{name}.yaml"), &BOARD.replace("bench", name));
+        }
+        scratch.write("boards/broken.yaml", "board: broken\nprocessors: automatic\n");
+        let loaded =
+            load_several(scratch.path(), &names(asked), None, "sound", &Overrides::default()).unwrap_err();
+        writeln!(text, "# {title}\n{loaded}\n").expect("text can be written");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_group_stands_for_its_boards() {
+    let scratch = Scratch::new();
+    scratch.write("boards/other.yaml", &BOARD.replace("bench", "other"));
+    scratch.write("groups/shelf.yaml", "group: shelf\nboards: [other]\nmode: spread\n");
+    let names = ["bench".to_owned(), "shelf".to_owned()];
+    let load = |mode| load_several(scratch.path(), &names, mode, "sound", &Overrides::default()).unwrap();
+    let (loaded, mode) = load(None);
+    let boards: Vec<&str> = loaded.iter().map(|loaded| loaded.board.name.as_str()).collect();
+    assert_eq!((boards.as_slice(), mode), (["bench", "other"].as_slice(), Some(Mode::Spread)));
+    assert_eq!(load(Some(Mode::Repeat)).1, Some(Mode::Repeat), "the command line stands above the group");
+    // A board and a group of one name.
+    scratch.write("groups/bench.yaml", "group: bench\nboards: [other]\n");
+    let faults = load_several(scratch.path(), &names[..1], None, "sound", &Overrides::default()).unwrap_err();
+    assert!(faults.to_string().contains("is both a board and a group"), "{faults}");
 }

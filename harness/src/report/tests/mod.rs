@@ -1,6 +1,7 @@
 //! Reports of databases that were written by the real store.
 
 mod browser;
+mod campaigns;
 mod energy;
 mod figures;
 mod pages;

@@ -130,6 +130,7 @@ pub(crate) fn run_start_at(begun_unix_ns: u64) -> RunStart {
             dirty: true,
         }),
         provenance: serde_json::json!({ "rustc": "1.89.0" }),
+        campaign: None,
     }
 }
 

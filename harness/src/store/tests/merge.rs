@@ -1,9 +1,11 @@
 //! Databases of several hosts in one.
 
 use super::fixture::{self, Place};
+use crate::fleet::Mode;
 use crate::report::Report;
 use crate::store::{
-    Access, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, Standing, Status, Store, StoreError,
+    Access, CampaignRecord, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, Standing, Status,
+    Store, StoreError,
 };
 use rusqlite::Connection;
 
@@ -234,4 +236,40 @@ fn a_database_in_use_is_imported_with_what_its_log_holds() {
     assert_eq!(import(&own, &other), [Standing::New]);
     let here = Store::open(&own.database(), Access::ReadOnly).unwrap();
     assert_eq!(everything(&here), everything(&store));
+}
+
+#[test]
+fn a_campaign_stays_one_when_its_runs_come_from_two_databases() {
+    let (here, there) = (Place::new(), Place::new());
+    let part = |second: u64, board: &str| {
+        let campaign = CampaignRecord {
+            id: fixture::run_start().id,
+            mode: Mode::Spread,
+            boards: vec!["b".to_owned(), "a".to_owned()],
+        };
+        RunStart { board: board.to_owned(), campaign: Some(campaign), ..start(second, "one") }
+    };
+    record(&here, part(1, "a"), &fixture::records("resnet18", 1), Status::Complete);
+    let mut failed = part(2, "b");
+    failed.host = "two".to_owned();
+    let store = there.open();
+    let recorder = RunRecorder::create(&store, &there.runs(), failed).unwrap();
+    let reason = Some("the board burnt down".to_owned());
+    recorder.finish_because(Status::Failed, fixture::BEGUN + 1, reason.clone()).unwrap();
+    drop(store);
+    assert_eq!(import(&here, &there), [Standing::New]);
+    assert_eq!(import(&here, &there), [Standing::Present]);
+    let store = here.open();
+    let campaign = store.campaign("0badcafe").unwrap().unwrap();
+    let boards: Vec<&str> = campaign.runs.iter().map(|run| run.start.board.as_str()).collect();
+    assert_eq!(boards, ["b", "a"], "in the order in which they were asked for");
+    assert_eq!(campaign.runs[0].ended_because, reason);
+    assert_eq!((campaign.record.mode, campaign.record.boards.len()), (Mode::Spread, 2));
+    let count: u32 =
+        store.connection.query_row("SELECT count(*) FROM campaigns", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
+    // It goes on where its journals are, as a whole and not as single runs.
+    let names = ["b".to_owned(), "a".to_owned()];
+    assert_eq!(store.unfinished_campaign("quick", &names, &here.runs()).unwrap(), None);
+    assert!(store.unfinished_run("quick", "b", &there.runs()).unwrap().is_none());
 }

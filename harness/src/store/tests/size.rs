@@ -58,7 +58,7 @@ fn fill(place: &Place, rounds: u32) -> (u64, Took) {
             journal += 1;
         }
     }
-    let finished = crate::store::Finished { unix_ns: fixture::BEGUN, status: Status::Complete };
+    let finished = crate::store::Finished { unix_ns: fixture::BEGUN, status: Status::Complete, reason: None };
     store.bring_in(&id, &(journal..journal + 1), &Record::Finished(finished)).unwrap();
     let mut built = None;
     let took = Took::by(|| {

@@ -1,0 +1,306 @@
+//! Several boards at once: a run on each, in a thread of its own with its own link, journal and database connection,
+//! tied together by the name of their campaign.
+//!
+//! A board that is lost or cannot be had is set aside with its reason; the others go on. Where equal boards share the
+//! rounds, what it had to do goes to them (see [`Dealer`]).
+
+mod asked;
+mod likeness;
+mod mode;
+
+pub use asked::{Asked, asked, check_format};
+pub use mode::Mode;
+
+use crate::campaign::{Campaign, Dealer, Ended, Observed, Part, Paths, Seat, is_narrow, store_failure};
+use crate::cli::Format;
+use crate::config::Loaded;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::progress::{self, Lines};
+use crate::report::CampaignReport;
+use crate::store::{self, Access, CampaignRecord, Store, StoreError, StoredRun};
+use crate::verbs;
+use domain::precision;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+/// Most rounds, whatever the precision.
+const MOST_ROUNDS: u32 = 10_000;
+
+/// A board with its work.
+#[derive(Debug)]
+struct Job {
+    loaded: Loaded,
+    /// What it has already.
+    before: Option<StoredRun>,
+}
+
+impl Job {
+    fn board(&self) -> &str {
+        &self.loaded.board.name
+    }
+}
+
+/// A board, and how it went.
+type Fate = (String, Outcome<Ended>);
+
+/// One `bench` on several boards.
+#[derive(Debug)]
+pub struct Several {
+    record: CampaignRecord,
+    jobs: Vec<Job>,
+}
+
+impl Several {
+    /// Measures on all boards, prints what came of it, and says how it went.
+    ///
+    /// # Errors
+    /// Where no board could begin, or boards that are unlike are to share rounds.
+    pub fn bench(self, paths: &Paths, interrupt: &Interrupt, store: &Store, format: Format) -> Outcome<Exit> {
+        let Self { record, jobs } = self;
+        let lines = Lines::new(record.boards.iter().map(String::as_str));
+        let opened = open(&lines, &jobs, paths, interrupt);
+        let dealer = match record.mode {
+            Mode::Repeat => None,
+            Mode::Spread => {
+                check_alike(&opened)?;
+                Some(Arc::new(dealer(&record, &jobs, interrupt, store)?))
+            }
+        };
+        let mut fates: Vec<Fate> = Vec::new();
+        let mut work: Vec<(usize, &Job, Campaign)> = Vec::new();
+        for (board, (job, opened)) in jobs.iter().zip(opened).enumerate() {
+            match opened {
+                Ok(campaign) => {
+                    let seat = dealer.clone().map(|dealer| Seat { dealer, board });
+                    work.push((board, job, campaign.as_part(Part { record: record.clone(), seat })));
+                }
+                Err(failure) => {
+                    if let Some(dealer) = &dealer {
+                        dealer.lost(board);
+                    }
+                    fates.push((job.board().to_owned(), Err(failure)));
+                }
+            }
+        }
+        let measured: Vec<Fate> = thread::scope(|scope| {
+            let threads: Vec<_> = work
+                .into_iter()
+                .map(|(board, job, mut campaign)| {
+                    let (lines, dealer) = (&lines, dealer.as_ref());
+                    let thread = scope.spawn(move || {
+                        lines.speaking_for(job.board(), || {
+                            let fate = measure(&mut campaign, job, paths);
+                            set_aside(&fate, interrupt);
+                            if let Some(dealer) = dealer.filter(|_| fate.is_err()) {
+                                dealer.lost(board);
+                            }
+                            fate
+                        })
+                    });
+                    (job.board().to_owned(), thread)
+                })
+                .collect();
+            threads.into_iter().map(|(board, thread)| (board, joined(thread.join()))).collect()
+        });
+        fates.extend(measured);
+        conclude(&record, &fates, interrupt, store, format)
+    }
+}
+
+/// Takes all boards at the same time.
+fn open(lines: &Lines, jobs: &[Job], paths: &Paths, interrupt: &Interrupt) -> Vec<Outcome<Campaign>> {
+    let take = |job: &Job| {
+        let opened = Campaign::open(job.loaded.clone(), paths.clone(), interrupt.clone());
+        set_aside(&opened, interrupt);
+        opened
+    };
+    let take = &take;
+    thread::scope(|scope| {
+        let threads: Vec<_> = jobs
+            .iter()
+            .map(|job| scope.spawn(move || lines.speaking_for(job.board(), || take(job))))
+            .collect();
+        threads.into_iter().map(|thread| joined(thread.join())).collect()
+    })
+}
+
+/// Says why a board does not go on, where that is not the user's wish.
+fn set_aside<T>(outcome: &Outcome<T>, interrupt: &Interrupt) {
+    if let Err(failure) = outcome
+        && !interrupt.is_set()
+    {
+        progress::say("set aside", &failure.to_string());
+    }
+}
+
+fn joined<T>(thread: thread::Result<Outcome<T>>) -> Outcome<T> {
+    thread.unwrap_or_else(|_| {
+        Err(Failure::new(Exit::Bug, "the thread of a board panicked; what it measured is in its journal"))
+    })
+}
+
+fn measure(campaign: &mut Campaign, job: &Job, paths: &Paths) -> Outcome<Ended> {
+    // A connection is one thread's.
+    let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
+    match &job.before {
+        Some(run) => campaign.resume(&store, &run.start.id),
+        None => campaign.run(&store),
+    }
+}
+
+/// Whether all boards that can be had are equal.
+fn check_alike(opened: &[Outcome<Campaign>]) -> Outcome<()> {
+    let mut campaigns = opened.iter().flatten();
+    let Some(first) = campaigns.next() else { return Ok(()) };
+    let words: Vec<String> = campaigns
+        .filter_map(|other| {
+            let unlike = likeness::unlike(first, other)?;
+            Some(format!("{} and {} in {unlike}", first.loaded().board.name, other.loaded().board.name))
+        })
+        .collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!(
+            "failed to spread trials over boards that are unlike: {}; one figure of them would mean nothing. \
+             `--mode repeat` measures everything on each",
+            words.join("; ")
+        ),
+    ))
+}
+
+/// Deals out what is left.
+fn dealer(record: &CampaignRecord, jobs: &[Job], interrupt: &Interrupt, store: &Store) -> Outcome<Dealer> {
+    let (mut done, mut parts) = (BTreeSet::new(), BTreeMap::new());
+    let mut observed: Option<Observed> = None;
+    let mut is_planned = false;
+    for (board, run) in jobs.iter().enumerate().filter_map(|(board, job)| Some((board, job.before.as_ref()?)))
+    {
+        let (whole, part) = rounds_of(store, run).map_err(store_failure)?;
+        done.extend(whole);
+        parts.extend(part.into_iter().map(|round| (round, board)));
+        let found = Observed {
+            profiles: store.profiles(run).map_err(store_failure)?,
+            transfers: store.transfers(run).map_err(store_failure)?,
+        };
+        is_planned |= !store.schedules(run).map_err(store_failure)?.is_empty();
+        if observed.as_ref().is_none_or(|known| known.profiles.len() < found.profiles.len()) {
+            observed = Some(found);
+        }
+    }
+    // A schedule is recorded once all profiles are.
+    let observed = observed.filter(|_| is_planned);
+    parts.retain(|round, _| !done.contains(round));
+    let experiment = &jobs[0].loaded.experiment;
+    let dealer = Dealer::new(interrupt.clone(), jobs.len(), experiment.trials, &done, &parts);
+    if observed.is_some() {
+        dealer.observed(observed);
+    }
+    let Some(wanted) = experiment.precision else { return Ok(dealer) };
+    let (path, id, most) = (store.path().to_owned(), record.id.clone(), experiment.max_time);
+    let begun = Instant::now();
+    Ok(dealer.until(Box::new(move |rounds| {
+        let pooled = || {
+            let store = Store::open(&path, Access::ReadOnly)?;
+            let report = CampaignReport::build(&store, id.as_str(), &BTreeMap::new())?;
+            report.pooled.ok_or_else(|| StoreError::Empty { path: path.clone() })
+        };
+        if rounds >= precision::FEWEST_ROUNDS && is_narrow(pooled(), rounds, wanted) {
+            progress::say("refine", &format!("±{:.1} % reached after {rounds} rounds", 100.0 * wanted));
+            return false;
+        }
+        let is_over = begun.elapsed() >= most || rounds >= MOST_ROUNDS;
+        if is_over {
+            let minutes = begun.elapsed().as_secs_f64() / 60.0;
+            let said =
+                format!("±{:.1} % not reached in {minutes:.1} minutes and {rounds} rounds", 100.0 * wanted);
+            progress::say("refine", &said);
+        }
+        !is_over
+    })))
+}
+
+/// Rounds of which a run has every trial, and those of which it has some.
+fn rounds_of(store: &Store, run: &StoredRun) -> Result<(BTreeSet<u32>, BTreeSet<u32>), StoreError> {
+    let wrong: BTreeSet<u32> = store
+        .comparisons(run)?
+        .iter()
+        .filter(|comparison| !comparison.within_tolerance())
+        .map(|comparison| comparison.schedule)
+        .collect();
+    let wanted: BTreeSet<u32> = store
+        .schedules(run)?
+        .iter()
+        .map(|schedule| schedule.place)
+        .filter(|place| !wrong.contains(place))
+        .collect();
+    let mut measured: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    store.each_brief_trial(run, |trial| {
+        if matches!(trial.outcome, store::Outcome::Measured(_)) {
+            measured.entry(trial.round).or_default().insert(trial.schedule);
+        }
+    })?;
+    let (whole, part): (Vec<_>, Vec<_>) =
+        measured.into_iter().partition(|(_, places)| wanted.is_subset(places));
+    let rounds = |of: Vec<(u32, BTreeSet<u32>)>| of.into_iter().map(|(round, _)| round).collect();
+    Ok((rounds(whole), rounds(part)))
+}
+
+/// Prints the report and decides on the exit code.
+fn conclude(
+    record: &CampaignRecord,
+    fates: &[Fate],
+    interrupt: &Interrupt,
+    store: &Store,
+    format: Format,
+) -> Outcome<Exit> {
+    let lost: Vec<&Failure> = fates.iter().filter_map(|(_, fate)| fate.as_ref().err()).collect();
+    let reasons: BTreeMap<String, String> = fates
+        .iter()
+        .filter_map(|(board, fate)| Some((board.clone(), fate.as_ref().err()?.to_string())))
+        .collect();
+    let has_runs = store.campaign(record.id.as_str()).map_err(store_failure)?.is_some();
+    if !has_runs {
+        let exit = if interrupt.is_set() { Exit::Trial } else { worst(&lost).unwrap_or(Exit::Board) };
+        let why =
+            if interrupt.is_set() { "interrupted" } else { "failed to begin: every board was set aside" };
+        return Err(Failure::new(exit, why));
+    }
+    let report = CampaignReport::build(store, record.id.as_str(), &reasons).map_err(store_failure)?;
+    verbs::print(&report.render(format, verbs::is_wide()))?;
+    if interrupt.is_set() {
+        eprintln!(
+            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
+            record.id
+        );
+        return Ok(Exit::Trial);
+    }
+    if let Some(exit) = worst(&lost) {
+        eprintln!(
+            "{} of {} boards were set aside; once they are back, `cargo xtask bench --resume {}` goes on with them",
+            lost.len(),
+            record.boards.len(),
+            record.id
+        );
+        return Ok(exit);
+    }
+    let failed = fates.iter().any(|(_, fate)| fate.as_ref().is_ok_and(|ended| ended.failed_trials > 0));
+    Ok(if failed || report.has_void_rows() { Exit::Trial } else { Exit::Fine })
+}
+
+/// Of several failures the one that is told: what is ours, then what the user can mend, then the boards'.
+fn worst(failures: &[&Failure]) -> Option<Exit> {
+    let rank = |exit: Exit| match exit {
+        Exit::Bug => 3,
+        Exit::Usage => 2,
+        Exit::Fine | Exit::Regression | Exit::Board | Exit::Trial => 1,
+    };
+    let worst = failures.iter().map(|failure| failure.exit).max_by_key(|exit| rank(*exit))?;
+    // Whatever set a board aside, what matters is that it is.
+    Some(if rank(worst) == 1 { Exit::Board } else { worst })
+}
