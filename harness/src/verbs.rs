@@ -74,9 +74,11 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
         Some(run) => campaign.resume(&store, run)?,
         None => campaign.run(&store)?,
     };
-    drop(campaign);
+    let closed = campaign.close();
     let report = build(&store, &ended.run, options.format)?;
     print(&report.render(options.format, is_wide()))?;
+    // What was measured counts all the same.
+    closed?;
     Ok(verdict(&ended, &report))
 }
 

@@ -12,8 +12,9 @@ mod machine;
 mod measured;
 mod power;
 mod request;
+mod state;
 
-pub use machine::{Cpu, MachineState, Temperature};
+pub use machine::{Clock, Cpu, MachineState, PowerMode, Temperature};
 pub use measured::{
     Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
     Profiled, Span, Stream, Transferred, UnitSamples, WarmUp, Window,
@@ -23,11 +24,15 @@ pub use request::{
     Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
     Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
 };
+pub use state::{
+    Asked, Brought, Change, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency, Pending,
+    Settings, Watched,
+};
 
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.

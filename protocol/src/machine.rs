@@ -30,6 +30,40 @@ pub struct MachineState {
     pub load_milli: u64,
     /// Thermal zones.
     pub temperatures: Vec<Temperature>,
+    /// Power mode of a Jetson.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_mode: Option<PowerMode>,
+    /// Clock of the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Clock>,
+    /// Clock of the memory controller; Jetsons tell it to root only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emc: Option<Clock>,
+}
+
+/// A power mode, as `nvpmodel` names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerMode {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// A clock that is no CPU's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Lowest frequency allowed now, in Hz.
+    pub min_hz: u64,
+    /// Highest frequency allowed now, in Hz.
+    pub max_hz: u64,
+    /// Current frequency in Hz.
+    pub current_hz: Option<u64>,
+    /// What governs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
 }
 
 /// A CPU.

@@ -2,6 +2,7 @@
 
 use crate::machine::MachineState;
 use crate::power::Power;
+use crate::state::Watched;
 use serde::{Deserialize, Serialize};
 
 /// Answer to a profile request.
@@ -138,6 +139,9 @@ pub struct Measured {
     pub host: HostLoad,
     /// What the power meter said, from before the warm-up to after the window; absent where none was asked for.
     pub power: Option<Power>,
+    /// How the board's settings were meanwhile; absent in runs of protocols before the sixth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
     /// State before the warm-up.
     pub before: MachineState,
     /// State after the window.

@@ -11,6 +11,8 @@ pub enum Request {
     State {
         /// Number of this request.
         id: u64,
+        /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
+        sysfs: String,
     },
     /// Time every unit of a network on one processor.
     Profile(Profile),
@@ -145,6 +147,9 @@ pub struct Trial {
     pub timeline_frames: u32,
     /// The power meter to read meanwhile; absent: none.
     pub power: Option<Meter>,
+    /// Where sysfs is, of which the state before, after and meanwhile is taken: `/sys`, unless a tree of files stands
+    /// in for it.
+    pub sysfs: String,
     /// Makes stages slower on purpose, to see whether it is found: so many thousandths of its own time a stage spins
     /// after each frame, in stage order; empty: none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,6 +2,7 @@
 //! power or a cable is out. So the harness sends an empty line every few seconds, and a runner that was told to
 //! expect them ends, with its load, when none comes any more.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ impl Lease {
         self.heard_ms.store(now_ms(), Ordering::Relaxed);
     }
 
-    /// Ends the process once nothing was heard for so long. It looks four times in that time.
-    pub(crate) fn watch(&self, patience: Duration) {
+    /// Calls `end` once nothing was heard for so long. It looks four times in that time.
+    pub(crate) fn watch(&self, patience: Duration, end: impl FnOnce() + Send + 'static) {
         self.renew();
         let lease = self.clone();
         let watcher = move || {
@@ -32,8 +33,10 @@ impl Lease {
                 std::thread::sleep(patience / 4);
                 let silence = now_ms().saturating_sub(lease.heard_ms.load(Ordering::Relaxed));
                 if u128::from(silence) > patience.as_millis() {
-                    eprintln!("heard nothing for {silence} ms: the harness is gone; ending");
-                    crate::engine::exit_at_once(0);
+                    // Who reads the log may be gone too; that must not keep this thread from its work.
+                    let line = format!("heard nothing for {silence} ms: the harness is gone; ending\n");
+                    drop(std::io::stderr().write_all(line.as_bytes()));
+                    return end();
                 }
             }
         };

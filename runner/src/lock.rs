@@ -5,6 +5,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The kernel needs a moment to end a process that was killed.
+const GONE: Duration = Duration::from_secs(2);
 
 /// A lock held, for as long as this lives.
 #[derive(Debug)]
@@ -77,24 +81,26 @@ pub(crate) fn holder() -> Result<Holder, String> {
     }
 }
 
-/// Ends the process that holds the lock. Returns who it was.
+/// Ends the process that holds the lock: politely, and after so long by force. Returns who it was.
 ///
 /// # Errors
 /// Where it cannot be ended.
-pub(crate) fn break_open() -> Result<Holder, String> {
+pub(crate) fn break_open(patience: impl Fn() -> Duration) -> Result<Holder, String> {
     let found = holder()?;
     let Holder::Somebody { text, pid } = &found else { return Ok(found) };
     let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
         return Err(format!("failed to break the lock of {text}: its file names no process"));
     };
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+    let ways = [(rustix::process::Signal::TERM, patience()), (rustix::process::Signal::KILL, GONE)];
+    for (signal, patience) in ways {
         if let Err(error) = rustix::process::kill_process(pid, signal)
             && error != rustix::io::Errno::SRCH
         {
             return Err(format!("failed to end the process {} of {text}: {error}", pid.as_raw_nonzero()));
         }
-        for _ in 0..40 {
-            std::thread::sleep(std::time::Duration::from_millis(25));
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(25));
             if holder()? == Holder::Nobody {
                 return Ok(found);
             }

@@ -1,8 +1,9 @@
 //! The board's side of the benchmark: loads stage libraries, runs them as the harness asks, and reports what it
 //! saw. Speaks the protocol on standard input and output; its log goes to standard error.
 //!
-//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock, `holder` tells who has
-//! it, `break` ends the holder.
+//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock and state, `keep` the
+//! state alone, `holder` tells who has the lock, `break` ends the holder, `pending` tells what state is to be restored,
+//! `restore` does it.
 //!
 //! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 somebody else holds the lock, 69 TVM's runtime library cannot be loaded,
 //! 71 the system refused something every process may do.
@@ -19,7 +20,9 @@ mod failure;
 mod flow;
 mod frames;
 mod hindrance;
+mod holding;
 mod idle;
+mod keeping;
 mod lease;
 mod lock;
 mod meters;
@@ -36,6 +39,7 @@ mod state;
 mod steady;
 mod transfer;
 mod trial;
+mod watch;
 mod wiring;
 
 use outlet::Outlet;
@@ -65,11 +69,14 @@ fn main() -> ExitCode {
             None => usage(&words),
         },
         ["hold", holder, "--lease", seconds] => match lease(seconds) {
-            Some(patience) => hold(holder, patience),
+            Some(patience) => holding::hold(holder, patience),
             None => usage(&words),
         },
-        ["holder"] => tell(lock::holder()),
-        ["break"] => tell(lock::break_open()),
+        ["keep", holder] => holding::keep(holder, None),
+        ["holder"] => holding::tell_holder(),
+        ["break"] => holding::break_open(),
+        ["pending"] => holding::tell_pending(),
+        ["restore"] => holding::restore(),
         ["--version"] => {
             print_version();
             ExitCode::SUCCESS
@@ -85,55 +92,10 @@ fn lease(seconds: &str) -> Option<Duration> {
 fn usage(words: &[&str]) -> ExitCode {
     eprintln!(
         "failed to read the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER --lease SECONDS | \
-         runner holder | runner break | runner --version",
+         runner keep HOLDER | runner holder | runner break | runner pending | runner restore | runner --version",
         words.join(" ")
     );
     ExitCode::from(USAGE)
-}
-
-/// Holds the board's lock until standard input ends or falls silent.
-#[expect(clippy::print_stdout, reason = "this is no protocol, but a word or two for the harness")]
-fn hold(holder: &str, patience: Duration) -> ExitCode {
-    let _held = match lock::take(holder) {
-        Ok(held) => held,
-        Err(Ok(busy)) => {
-            println!("{}", describe(&busy));
-            return ExitCode::from(BUSY);
-        }
-        Err(Err(error)) => {
-            eprintln!("{error}");
-            return ExitCode::from(SYSTEM);
-        }
-    };
-    println!("held");
-    let lease = lease::Lease::default();
-    lease.watch(patience);
-    let mut buffer = [0; 64];
-    while matches!(rustix::io::read(rustix::stdio::stdin(), &mut buffer), Ok(count) if count > 0) {
-        lease.renew();
-    }
-    ExitCode::SUCCESS
-}
-
-#[expect(clippy::print_stdout, reason = "this is no protocol, but a word or two for the harness")]
-fn tell(holder: Result<lock::Holder, String>) -> ExitCode {
-    match holder {
-        Ok(holder) => {
-            println!("{}", describe(&holder));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(SYSTEM)
-        }
-    }
-}
-
-fn describe(holder: &lock::Holder) -> String {
-    match holder {
-        lock::Holder::Nobody => "free".to_owned(),
-        lock::Holder::Somebody { text, .. } => format!("by {text}"),
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "asked for by --version, where no protocol is spoken")]

@@ -177,6 +177,7 @@ mod tests {
             },
             timeline_frames: 2,
             power: None,
+            sysfs: "/sys".to_owned(),
             slow_down_per_mille: Vec::new(),
         }
     }

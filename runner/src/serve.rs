@@ -7,6 +7,7 @@ use crate::outlet::Outlet;
 use crate::{capture, compare, idle, peak, profile, state, transfer, trial};
 use protocol::{Event, Fault, Request};
 use std::io::{BufRead as _, Read as _};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -35,7 +36,9 @@ pub(crate) fn serve(outlet: &mut Outlet, _runtime: &Runtime, patience: Option<Du
 
 fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> Event {
     let (id, result) = match request {
-        Request::State { id } => (*id, Ok(Event::State { id: *id, state: Box::new(state::read()) })),
+        Request::State { id, sysfs } => {
+            (*id, Ok(Event::State { id: *id, state: Box::new(state::read(Path::new(sysfs))) }))
+        }
         Request::Profile(request) => (request.id, profile::profile(request, cache).map(Event::Profiled)),
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),
         Request::Idle(request) => (request.id, idle::idle(request).map(Event::Idled)),
@@ -59,7 +62,7 @@ fn read_lines(mut outlet: Outlet, patience: Option<Duration>) -> Receiver<Vec<u8
     let (sender, lines) = sync_channel(16);
     let lease = Lease::default();
     if let Some(patience) = patience {
-        lease.watch(patience);
+        lease.watch(patience, || engine::exit_at_once(0));
     }
     let reader = move || {
         let mut input = std::io::stdin().lock();

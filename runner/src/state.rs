@@ -2,18 +2,28 @@
 
 use crate::affinity::allowed;
 use crate::cpulist;
+use crate::keeping::settings;
 use crate::meters::kilobytes;
-use protocol::{Cpu, MachineState, Temperature};
+use protocol::{Clock, Cpu, MachineState, Temperature};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// State of this machine.
-pub(crate) fn read() -> MachineState {
-    Root(PathBuf::from("/")).state(allowed())
+/// State of this machine, with what sysfs tells taken from this tree.
+pub(crate) fn read(sysfs: &Path) -> MachineState {
+    let mut state = Root { top: PathBuf::from("/"), sysfs: sysfs.to_path_buf() }.state(allowed());
+    // What does not answer is not known; that it was asked for is found by whoever asks for it.
+    state.power_mode = settings::power_mode().unwrap_or_else(|error| {
+        eprintln!("{error}");
+        None
+    });
+    state
 }
 
-/// A place with `proc`, `sys` and `etc` below it.
-struct Root(PathBuf);
+/// A place with `proc` and `etc` below it, and one of sysfs.
+struct Root {
+    top: PathBuf,
+    sysfs: PathBuf,
+}
 
 impl Root {
     fn state(&self, allowed_cpus: Vec<u32>) -> MachineState {
@@ -36,12 +46,15 @@ impl Root {
             memory_available_bytes: kilobytes(&memory, "MemAvailable:").unwrap_or(0),
             load_milli: load.split_whitespace().next().and_then(thousandths).unwrap_or(0),
             temperatures: self.temperatures(),
+            power_mode: None,
+            gpu: self.gpu(),
+            emc: self.emc(),
         }
     }
 
     /// Contents of a file without the white space around; `None` where it is absent or empty.
     fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        let bytes = fs::read(self.0.join(path)).ok()?;
+        let bytes = fs::read(self.top.join(path)).ok()?;
         // Strings of the device tree end with a NUL.
         let text = String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned();
         (!text.is_empty()).then_some(text)
@@ -53,7 +66,7 @@ impl Root {
 
     /// Folders below `path` whose name is `prefix` and a number, by that number.
     fn numbered(&self, path: &str, prefix: &str) -> Vec<(u32, PathBuf)> {
-        let Ok(folder) = fs::read_dir(self.0.join(path)) else { return Vec::new() };
+        let Ok(folder) = fs::read_dir(self.sysfs.join(path)) else { return Vec::new() };
         let entry = |entry: fs::DirEntry| {
             let number = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
             Some((number, entry.path()))
@@ -65,7 +78,7 @@ impl Root {
 
     fn model(&self) -> Option<String> {
         self.text("proc/device-tree/model").or_else(|| {
-            let part = |name: &str| self.text(format!("sys/class/dmi/id/{name}"));
+            let part = |name: &str| self.text(self.sysfs.join("class/dmi/id").join(name));
             let parts: Vec<_> = ["sys_vendor", "product_name"].into_iter().filter_map(part).collect();
             (!parts.is_empty()).then(|| parts.join(" "))
         })
@@ -73,7 +86,7 @@ impl Root {
 
     fn cpus(&self, cpuinfo: &str) -> Vec<Cpu> {
         let list = |name: &str| {
-            let text = self.text(format!("sys/devices/system/cpu/{name}")).unwrap_or_default();
+            let text = self.text(self.sysfs.join("devices/system/cpu").join(name)).unwrap_or_default();
             cpulist::parse(&text)
         };
         let (online, isolated) = (list("online"), list("isolated"));
@@ -96,7 +109,7 @@ impl Root {
                 l2_bytes: self.cache(&path, "2", "Unified"),
             }
         };
-        self.numbered("sys/devices/system/cpu", "cpu").into_iter().map(cpu).collect()
+        self.numbered("devices/system/cpu", "cpu").into_iter().map(cpu).collect()
     }
 
     fn midr(&self, cpu: &Path) -> Option<u64> {
@@ -105,7 +118,7 @@ impl Root {
     }
 
     fn cache(&self, cpu: &Path, level: &str, kind: &str) -> Option<u64> {
-        self.numbered(cpu.join("cache").strip_prefix(&self.0).ok()?.to_str()?, "index")
+        self.numbered(cpu.join("cache").strip_prefix(&self.sysfs).ok()?.to_str()?, "index")
             .into_iter()
             .find(|(_, index)| {
                 self.text(index.join("level")).as_deref() == Some(level)
@@ -114,12 +127,31 @@ impl Root {
             .and_then(|(_, index)| size(&self.text(index.join("size"))?))
     }
 
+    fn gpu(&self) -> Option<Clock> {
+        let folder = settings::gpu_folder(&self.sysfs)?;
+        self.clock(&folder, ["min_freq", "max_freq", "cur_freq"])
+    }
+
+    fn emc(&self) -> Option<Clock> {
+        let folder = self.sysfs.join("kernel/debug/bpmp/debug/clk/emc");
+        self.clock(&folder, ["min_rate", "max_rate", "rate"])
+    }
+
+    fn clock(&self, folder: &Path, [min, max, current]: [&str; 3]) -> Option<Clock> {
+        Some(Clock {
+            min_hz: self.number(folder.join(min))?,
+            max_hz: self.number(folder.join(max))?,
+            current_hz: self.number(folder.join(current)),
+            governor: self.text(folder.join("governor")),
+        })
+    }
+
     fn temperatures(&self) -> Vec<Temperature> {
         let zone = |(_, path): (u32, PathBuf)| {
             let milli_celsius = self.number(path.join("temp"))?;
             Some(Temperature { zone: self.text(path.join("type"))?, milli_celsius })
         };
-        self.numbered("sys/class/thermal", "thermal_zone").into_iter().filter_map(zone).collect()
+        self.numbered("class/thermal", "thermal_zone").into_iter().filter_map(zone).collect()
     }
 }
 
@@ -188,6 +220,10 @@ mod tests {
         root
     }
 
+    fn root_at(top: &Path) -> Root {
+        Root { top: top.to_path_buf(), sysfs: top.join("sys") }
+    }
+
     #[test]
     fn a_board_with_unlike_cores_is_read() {
         let cpu = "sys/devices/system/cpu";
@@ -215,7 +251,7 @@ mod tests {
             ("sys/class/thermal/thermal_zone0/temp", "41500\n"),
             ("sys/class/thermal/thermal_zone1/type", "unreadable\n"),
         ]);
-        let state = Root(root.path().into()).state(vec![0]);
+        let state = root_at(root.path()).state(vec![0]);
         assert_eq!(state.model.as_deref(), Some("quill"));
         assert_eq!(state.os.as_deref(), Some("Ubuntu 18.04.6 LTS"));
         assert_eq!((state.memory_bytes, state.memory_available_bytes), (8_192_000, 4_096_000));
@@ -235,14 +271,14 @@ mod tests {
     #[test]
     fn a_board_that_tells_nothing_has_nothing() {
         let root = tree(&[]);
-        let state = Root(root.path().into()).state(vec![]);
+        let state = root_at(root.path()).state(vec![]);
         assert_eq!((state.model, state.os, state.cpu_model), (None, None, None));
         assert!(state.cpus.is_empty() && state.temperatures.is_empty());
     }
 
     #[test]
     fn this_machine_can_be_read() {
-        let state = read();
+        let state = read(Path::new("/sys"));
         assert!(state.cpus.iter().any(|cpu| cpu.online) && !state.allowed_cpus.is_empty());
         assert!(state.memory_bytes > 0);
     }

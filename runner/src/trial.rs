@@ -10,9 +10,11 @@ use crate::meters::{Reading, resident_bytes};
 use crate::power::Sampler;
 use crate::recorder::Recorder;
 use crate::state;
+use crate::watch::Watch;
 use crate::wiring::Wiring;
 use protocol::{Measured, Occupancy, Phase, Power, Trial};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Measures a schedule. `announce` is called as phases begin, never inside the window.
@@ -43,7 +45,9 @@ pub(crate) fn measure(
         announce(Phase::Isolate);
         isolated = crew.isolate(&frames, rule, &hindrance)?;
     }
-    let before = state::read();
+    let sysfs = Path::new(&trial.sysfs);
+    let before = state::read(sysfs);
+    let watch = Watch::start(sysfs, &cpus).map_err(Failure::internal)?;
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
     let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink).hindered(hindrance));
@@ -55,6 +59,7 @@ pub(crate) fn measure(
         Ok(readings) => Power::Read(readings),
         Err(message) => Power::Unreadable { message },
     });
+    let watched = watch.finish();
     let Sink::Record(recorder) = flow.finish()? else {
         return Err(Failure::internal("failed to end the trial: its frames were not recorded"));
     };
@@ -73,8 +78,9 @@ pub(crate) fn measure(
         timeline,
         host,
         power,
+        watched,
         before,
-        after: state::read(),
+        after: state::read(sysfs),
         weights_bytes,
         resident_bytes,
         anonymous_bytes,

@@ -32,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 3] = [
             "rustix",
             "serde",
             "serde_json",
+            "signal-hook",
             "thiserror",
             "tvm-ffi",
             "tvm-ffi-sys",

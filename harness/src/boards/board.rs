@@ -1,33 +1,82 @@
 //! A board with the means to start runners on it.
 
+use super::keeper::{Keeper, KeeperError};
 use super::process::Process;
-use super::remote::Remote;
+use super::remote::{Remote, RemoteError};
+use super::{holder, tell_leftover};
+use crate::config;
+use crate::interrupt::Interrupt;
 use crate::session::SessionError;
-use protocol::Request;
+use protocol::{Asked, Brought, Request};
 use std::path::PathBuf;
 
 /// A board with the means to start runners on it.
 #[derive(Debug)]
 pub enum Board {
     /// This machine.
-    Local {
-        /// The runner.
-        runner: PathBuf,
-    },
+    Local(Box<Local>),
     /// Another one.
     Remote(Box<Remote>),
 }
 
+/// This machine as a board.
+#[derive(Debug)]
+pub struct Local {
+    name: String,
+    runner: PathBuf,
+    asked: Asked,
+    keeper: Option<Keeper>,
+}
+
 impl Board {
+    /// This machine, untouched so far.
+    pub fn local(board: &config::Board, runner: PathBuf) -> Self {
+        let (name, asked) = (board.name.clone(), board.state.asked());
+        Self::Local(Box::new(Local { name, runner, asked, keeper: None }))
+    }
+
+    /// Where its sysfs is.
+    pub fn sysfs(&self) -> &str {
+        match self {
+            Self::Local(local) => &local.asked.sysfs,
+            Self::Remote(remote) => &remote.asked().sysfs,
+        }
+    }
+
+    /// Brings it to the state its file asks for, or back to it; what another session left behind is restored first.
+    ///
+    /// # Errors
+    /// Where it does not become that.
+    pub fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+        match self {
+            Self::Local(local) => local.bring(interrupt),
+            Self::Remote(remote) => Ok(remote.bring()?),
+        }
+    }
+
+    /// Restores the state that was found. Says what is not as it was all the same.
+    ///
+    /// # Errors
+    /// Where it cannot be restored.
+    pub fn restore(&mut self) -> Result<Vec<String>, SessionError> {
+        match self {
+            // Where it fails, it tries once more at its end, and so does the next session.
+            Self::Local(local) => match local.keeper.take() {
+                Some(mut keeper) => keeper.restore().map_err(|error| local.failed(error)),
+                None => Ok(Vec::new()),
+            },
+            Self::Remote(remote) => Ok(remote.restore()?),
+        }
+    }
+
     /// Starts a runner.
     ///
     /// # Errors
     /// Where it does not start, or the board is out of reach.
     pub fn start(&mut self) -> Result<Process, SessionError> {
         match self {
-            Self::Local { runner } => {
-                Process::local(runner).map_err(|reason| SessionError::Start { path: runner.clone(), reason })
-            }
+            Self::Local(local) => Process::local(&local.runner)
+                .map_err(|reason| SessionError::Start { path: local.runner.clone(), reason }),
             Self::Remote(remote) => Ok(remote.start()?),
         }
     }
@@ -38,8 +87,25 @@ impl Board {
     /// Where the board is out of reach, or has no room.
     pub fn place(&mut self, request: &mut Request) -> Result<(), SessionError> {
         match self {
-            Self::Local { .. } => Ok(()),
+            Self::Local(_) => Ok(()),
             Self::Remote(remote) => Ok(remote.place(request)?),
         }
+    }
+}
+
+impl Local {
+    fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+        if self.keeper.is_none() {
+            let failed = |reason| SessionError::Start { path: self.runner.clone(), reason };
+            self.keeper = Some(Keeper::local(&self.runner, &holder(&self.name)).map_err(failed)?);
+        }
+        let Some(keeper) = &mut self.keeper else { return Err(SessionError::Interrupted) };
+        let brought = keeper.bring(&self.asked, interrupt).map_err(|error| self.failed(error))?;
+        tell_leftover(&self.name, &brought);
+        Ok(brought)
+    }
+
+    fn failed(&self, error: KeeperError) -> SessionError {
+        RemoteError::of_keeper(&self.name, error).into()
     }
 }

@@ -135,6 +135,9 @@ mod tests {
             memory_available_bytes: 0,
             load_milli: 0,
             temperatures: Vec::new(),
+            power_mode: None,
+            gpu: None,
+            emc: None,
         }
     }
 

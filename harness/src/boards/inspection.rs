@@ -51,7 +51,7 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
                 Ok(_) => "free".to_owned(),
                 Err(error) => error.to_string(),
             };
-            ("this machine".to_owned(), state, Board::Local { runner: paths.runner.clone() })
+            ("this machine".to_owned(), state, Board::local(board, paths.runner.clone()))
         }
         Connect::Ssh { host, .. } => {
             let runner = paths.runner_for(board)?;

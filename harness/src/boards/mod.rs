@@ -4,6 +4,7 @@ mod board;
 mod deploy;
 mod detect;
 pub mod inspection;
+mod keeper;
 pub mod kit;
 mod lock;
 pub mod process;
@@ -14,3 +15,14 @@ pub use board::Board;
 pub use detect::{DetectError, Found, detect};
 pub use lock::{BoardLock, LockError, holder};
 pub use remote::{Remote, RemoteError, SILENCE};
+
+/// Says what another session had left to be restored on a board, which has been done.
+fn tell_leftover(board: &str, brought: &protocol::Brought) {
+    if let Some(leftover) = &brought.leftover {
+        let text = format!(
+            "{board} was still in the state that a session had left it in ({}); it was restored first",
+            leftover.by
+        );
+        crate::progress::say("note", &text);
+    }
+}

@@ -1,17 +1,18 @@
 //! A board over SSH: connected, with a runner on it, and held for us alone.
 
 use super::deploy::{self, BoardCache, Item};
+use super::keeper::{Keeper, KeeperError};
 use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route};
+use super::tell_leftover;
 use crate::config::{self, Connect, Triple};
 use crate::interrupt::Interrupt;
 use crate::progress;
-use protocol::{Program, Request};
+use protocol::{Asked, Brought, Program, Request};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const RECONNECT: Duration = Duration::from_secs(60);
 /// Links that may be lost over one thing before it is given up.
 const LOST_LINKS: u32 = 3;
-/// A lock of ours may outlive the link that is lost by a lease and a bit.
-const OWN_LOCK: Duration = Duration::from_secs(30);
+/// A lock of ours may outlive the link that is lost by a lease and the time to restore the board's state.
+const OWN_LOCK: Duration = Duration::from_secs(90);
 
 /// Why a board over SSH cannot be had, or cannot be had any longer.
 #[derive(Debug, Error)]
@@ -97,16 +98,34 @@ pub enum RemoteError {
         /// The last failure.
         error: Box<SshError>,
     },
+    /// It is not in the state its file asks for, or not restored.
+    #[error("board {board}: {message}")]
+    State {
+        /// The board.
+        board: String,
+        /// What is not as it should be; a whole sentence.
+        message: String,
+    },
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The lock on the board, held by a program there.
+impl RemoteError {
+    /// What the keeper of a board's state reports.
+    pub(super) fn of_keeper(board: &str, error: KeeperError) -> Self {
+        match error {
+            KeeperError::Interrupted => Self::Interrupted,
+            other => Self::State { board: board.to_owned(), message: other.to_string() },
+        }
+    }
+}
+
+/// The lock on the board, held by a program there, which keeps the board's state too.
 #[derive(Debug)]
 struct Held {
     // Its end is the holder's end.
-    _stdin: OwnedFd,
+    keeper: Keeper,
     end: Arc<End>,
 }
 
@@ -119,6 +138,10 @@ pub struct Remote {
     runner: PathBuf,
     /// Who we are, for others who want the board; absent: the board is looked at only.
     holder: Option<String>,
+    /// The state its file asks for.
+    asked: Asked,
+    /// What was found there at first, and set.
+    brought: Option<Brought>,
     patience: Duration,
     interrupt: Interrupt,
     connection: Option<Arc<Connection>>,
@@ -161,6 +184,8 @@ impl Remote {
             triple,
             runner: runner.to_path_buf(),
             holder,
+            asked: board.state.asked(),
+            brought: None,
             patience: reconnect_seconds.map_or(RECONNECT, |seconds| Duration::from_secs(seconds.into())),
             interrupt: interrupt.clone(),
             connection: None,
@@ -210,7 +235,8 @@ impl Remote {
         self.cache = Some(cache);
         let connection = Arc::new(connection);
         if let Some(holder) = self.holder.clone() {
-            self.held = Some(self.hold(&connection, &holder)?);
+            let held = self.hold(&connection, &holder)?;
+            self.held = Some(self.keep(held, &connection)?);
             deploy::prune(&connection, &self.interrupt).map_err(|error| self.ssh(error))?;
         }
         self.connection = Some(connection);
@@ -271,7 +297,10 @@ impl Remote {
                 .map_err(|error| self.ssh(error))?;
             let said = connection.first_line("take the board", &opened, PROMPT, &self.interrupt);
             match said.map_err(|error| self.ssh(error))?.trim() {
-                "held" => return Ok(Held { _stdin: opened.stdin, end: opened.end }),
+                // It says no more than this line before it is told something.
+                "held" => {
+                    return Ok(Held { keeper: Keeper::new(opened.stdin, opened.stdout), end: opened.end });
+                }
                 busy if busy.starts_with("by ") => {
                     // A lock of this very process is left from a link that was lost, and ends with its lease.
                     if !busy.ends_with(holder) || Instant::now() >= deadline {
@@ -298,6 +327,59 @@ impl Remote {
                     return Err(self.ssh(error));
                 }
             }
+        }
+    }
+
+    /// Has the board brought to its state, each time anew: a holder that lost its link has restored what it found.
+    fn keep(&mut self, mut held: Held, connection: &Connection) -> Result<Held, RemoteError> {
+        let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
+            match (error, connection.lost()) {
+                (KeeperError::Gone, Some(lost)) => self.ssh(lost),
+                (error, _) => RemoteError::of_keeper(&self.name, error),
+            }
+        })?;
+        tell_leftover(&self.name, &brought);
+        self.brought = Some(brought);
+        Ok(held)
+    }
+
+    /// The state its file asks for.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// What was found and set when the board was taken; where something has changed since, it is brought back.
+    ///
+    /// # Errors
+    /// Where it does not become what is asked, or the board is out of reach.
+    pub fn bring(&mut self) -> Result<Brought, RemoteError> {
+        let fresh = self.brought.take();
+        let connection = self.ensure()?;
+        match (fresh, self.held.take()) {
+            // Nobody has asked since it was taken.
+            (Some(brought), held) => {
+                self.held = held;
+                Ok(brought)
+            }
+            (None, Some(held)) => {
+                self.held = Some(self.keep(held, &connection)?);
+                self.brought.take().ok_or(RemoteError::Interrupted)
+            }
+            (None, None) => Err(RemoteError::of_keeper(&self.name, KeeperError::Gone)),
+        }
+    }
+
+    /// Restores the state that was found, and lets go of the board. Says what is not as it was all the same.
+    ///
+    /// # Errors
+    /// Where it cannot be restored; where the link is lost, the board does it by itself.
+    pub fn restore(&mut self) -> Result<Vec<String>, RemoteError> {
+        let is_lost = self.connection.as_ref().is_none_or(|connection| connection.lost().is_some());
+        match self.held.take() {
+            Some(mut held) if !self.asked.is_nothing() && !is_lost => {
+                held.keeper.restore().map_err(|error| RemoteError::of_keeper(&self.name, error))
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

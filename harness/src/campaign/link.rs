@@ -4,7 +4,7 @@ use crate::boards::Board;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::session::{Session, SessionError};
-use protocol::{Event, MachineState, Request};
+use protocol::{Brought, Event, MachineState, Request};
 use std::time::Duration;
 
 /// Time given to answers that need no measuring.
@@ -83,10 +83,38 @@ impl Link {
     /// As [`Link::request`].
     pub fn state(&mut self) -> Result<MachineState, SessionError> {
         let during = "read the board's state";
-        match self.request(during, PROMPT, |id| Request::State { id })? {
+        let sysfs = self.board.sysfs().to_owned();
+        match self.request(during, PROMPT, |id| Request::State { id, sysfs: sysfs.clone() })? {
             Event::State { state, .. } => Ok(*state),
             other => Err(self.unexpected(during, &other)),
         }
+    }
+
+    /// Where the board's sysfs is.
+    pub fn sysfs(&self) -> &str {
+        self.board.sysfs()
+    }
+
+    /// Brings the board to the state its file asks for, or back to it.
+    ///
+    /// # Errors
+    /// Where it does not become that.
+    pub fn bring(&mut self) -> Result<Brought, SessionError> {
+        self.board.bring(&self.interrupt)
+    }
+
+    /// Ends the runner and restores the state that was found on the board.
+    ///
+    /// # Errors
+    /// Where it cannot be restored.
+    pub fn close(&mut self) -> Result<(), SessionError> {
+        self.end();
+        let differences = self.board.restore()?;
+        if !differences.is_empty() {
+            let text = format!("the board's state is restored but for: {}", differences.join("; "));
+            progress::say("warning", &text);
+        }
+        Ok(())
     }
 
     /// An answer of the wrong kind: the runner is not what it says, and is ended.
@@ -104,5 +132,15 @@ impl Link {
     /// Ends the runner.
     pub fn end(&mut self) {
         self.session = None;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Where it was closed, there is nothing left to restore. Otherwise an error ended the campaign, which is told
+        // as well.
+        if let Err(error) = self.close() {
+            progress::say("warning", &error.to_string());
+        }
     }
 }

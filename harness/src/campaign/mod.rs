@@ -150,20 +150,10 @@ impl Campaign {
     /// Where the board is busy or lacks what the configuration asks for.
     pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
         let board = &loaded.board;
-        if board.state != config::State::default() {
-            return Err(Failure::new(
-                Exit::Board,
-                format!(
-                    "failed to bring the board {} to the state its file asks for: this version sets no power modes \
-                     or clocks; remove `state` from the file",
-                    board.name
-                ),
-            ));
-        }
         let (lock, reached) = match board.connect {
             Connect::Local => {
                 let lock = BoardLock::local(&board.name).ending(Exit::Board)?;
-                (Some(lock), Board::Local { runner: paths.runner.clone() })
+                (Some(lock), Board::local(board, paths.runner.clone()))
             }
             Connect::Ssh { .. } => {
                 let runner = paths.runner_for(board)?;
@@ -172,10 +162,12 @@ impl Campaign {
             }
         };
         let mut link = Link::new(reached, interrupt.clone());
+        // First of all: a power mode decides which CPUs there are.
+        link.bring().map_err(session_failure)?;
         let machine = link.state().map_err(session_failure)?;
         let processors = processors::resolve(board, &machine)?;
         if let Some(note) = processors::left_out(board) {
-            eprintln!("note: {note}");
+            progress::say("note", &note);
         }
         let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
         config::check_processors(&loaded.experiment, &names).ending(Exit::Usage)?;
@@ -235,6 +227,14 @@ impl Campaign {
     /// The board as it was found.
     pub fn found(&self) -> &protocol::MachineState {
         &self.machine
+    }
+
+    /// Lets go of the board, in the state in which it was found.
+    ///
+    /// # Errors
+    /// Where that cannot be restored.
+    pub fn close(mut self) -> Outcome<()> {
+        self.link.close().ending(Exit::Board)
     }
 
     /// The processors in use.

@@ -324,6 +324,7 @@ pub(super) fn company(
     let during = format!("time {} on all processors at once", prepared.name);
     let rule = &experiment.profile;
     let each = |frames: u32| frames.saturating_mul(u32::try_from(processors.len()).unwrap_or(u32::MAX));
+    let sysfs = link.sysfs().to_owned();
     let event = link.request(&during, rule.max * 2 + LOADING, |id| {
         Request::Trial(protocol::Trial {
             id,
@@ -344,6 +345,7 @@ pub(super) fn company(
             },
             timeline_frames: 0,
             power: None,
+            sysfs: sysfs.clone(),
             slow_down_per_mille: Vec::new(),
         })
     })?;

@@ -109,6 +109,7 @@ pub(super) fn measure(
     let isolate = experiment.isolate.as_ref();
     let alone = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
     let patience = LOADING + alone + experiment.warm_up.max + experiment.measure.max;
+    let sysfs = link.sysfs().to_owned();
     let event = link.request_once(&during, patience, |id| {
         Request::Trial(protocol::Trial {
             id,
@@ -133,6 +134,7 @@ pub(super) fn measure(
             },
             timeline_frames: experiment.timeline_frames,
             power: meter.cloned(),
+            sysfs: sysfs.clone(),
             slow_down_per_mille: ready.slow_down_per_mille.clone(),
         })
     })?;

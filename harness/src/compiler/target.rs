@@ -121,6 +121,9 @@ mod tests {
             memory_available_bytes: 7 << 30,
             load_milli: 0,
             temperatures: Vec::new(),
+            power_mode: None,
+            gpu: None,
+            emc: None,
         }
     }
 

@@ -120,8 +120,24 @@ pub struct State {
     pub nvpmodel: Option<u32>,
     /// Whether `jetson_clocks` pins the clocks.
     pub jetson_clocks: Option<bool>,
+    /// Frequency governor of all CPUs.
+    pub governor: Option<String>,
     /// Trials begin below this temperature only, in degrees Celsius.
     pub max_temperature_c: Option<f64>,
+    /// Where sysfs is; `None`: `/sys`.
+    pub root: Option<String>,
+}
+
+impl State {
+    /// The same in the runner's words.
+    pub fn asked(&self) -> protocol::Asked {
+        protocol::Asked {
+            sysfs: self.root.clone().unwrap_or_else(|| "/sys".to_owned()),
+            nvpmodel: self.nvpmodel,
+            jetson_clocks: self.jetson_clocks,
+            governor: self.governor.clone(),
+        }
+    }
 }
 
 /// Built in, so that this machine can be measured without any file.
@@ -190,7 +206,9 @@ pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Boar
         state: State {
             nvpmodel: raw.state.nvpmodel,
             jetson_clocks: raw.state.jetson_clocks,
+            governor: raw.state.governor.map(|name| name.0),
             max_temperature_c: raw.state.max_temperature_c,
+            root: raw.state.root.map(|text| text.0),
         },
     }
 }
@@ -308,7 +326,9 @@ impl From<&Board> for raw::Board {
             state: raw::State {
                 nvpmodel: board.state.nvpmodel,
                 jetson_clocks: board.state.jetson_clocks,
+                governor: board.state.governor.clone().map(raw::Name),
                 max_temperature_c: board.state.max_temperature_c,
+                root: board.state.root.as_ref().map(text),
             },
         }
     }

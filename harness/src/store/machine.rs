@@ -15,6 +15,10 @@ pub(super) struct Readings {
     /// One a zone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     milli_celsius: Vec<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gpu_hz: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    emc_hz: Option<u64>,
 }
 
 /// Takes the readings out of a state; zeros and `None` stay in their places.
@@ -29,6 +33,8 @@ pub(super) fn split(state: &MachineState) -> (MachineState, Readings) {
             .iter_mut()
             .map(|zone| std::mem::take(&mut zone.milli_celsius))
             .collect(),
+        gpu_hz: fixed.gpu.as_mut().and_then(|gpu| gpu.current_hz.take()),
+        emc_hz: fixed.emc.as_mut().and_then(|emc| emc.current_hz.take()),
     };
     if readings.current_khz.iter().all(Option::is_none) {
         readings.current_khz.clear();
@@ -52,6 +58,11 @@ pub(super) fn join(mut state: MachineState, readings: Readings) -> Option<Machin
     for (zone, milli_celsius) in state.temperatures.iter_mut().zip(readings.milli_celsius) {
         zone.milli_celsius = milli_celsius;
     }
+    for (clock, hz) in [(&mut state.gpu, readings.gpu_hz), (&mut state.emc, readings.emc_hz)] {
+        if let Some(clock) = clock {
+            clock.current_hz = hz;
+        }
+    }
     Some(state)
 }
 
@@ -62,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_from_its_parts() {
-        for state in [fixture::machine(), fixture::machine_without_frequencies()] {
+        let clock = |current_hz| protocol::Clock { min_hz: 1, max_hz: 9, current_hz, governor: None };
+        let (gpu, emc) = (Some(clock(Some(5))), Some(clock(None)));
+        let jetson = MachineState { gpu, emc, ..fixture::machine() };
+        for state in [fixture::machine(), fixture::machine_without_frequencies(), jetson] {
             let (fixed, readings) = split(&state);
             assert_eq!(join(fixed, readings).unwrap(), state);
         }

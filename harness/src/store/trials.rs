@@ -216,6 +216,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
             overhead_ns: cells.next()?,
         },
         power: power::of_trial(connection, trial)?,
+        watched: None,
         before: machines.state(&mut cells)?,
         after: machines.state(&mut cells)?,
         weights_bytes: cells.next()?,

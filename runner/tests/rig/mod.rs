@@ -262,6 +262,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
         measure: Measure { min_frames: 30, min_ns: 100 * MS, max_ns: 20_000 * MS, max_frames: 1_000_000 },
         timeline_frames: 20,
         power: None,
+        sysfs: "/sys".to_owned(),
         slow_down_per_mille: Vec::new(),
     }
 }

@@ -201,8 +201,14 @@ pub(in crate::config) struct State {
     /// Whether `jetson_clocks` pins the clocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::config) jetson_clocks: Option<bool>,
+    /// Frequency governor of all CPUs, such as `performance`; for boards without `jetson_clocks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) governor: Option<Name>,
     /// A trial begins only below this temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 125))]
     pub(in crate::config) max_temperature_c: Option<f64>,
+    /// Where sysfs is; left out: `/sys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) root: Option<Text>,
 }

@@ -82,6 +82,9 @@ pub(crate) fn machine() -> MachineState {
         memory_available_bytes: 6 << 30,
         load_milli: 120,
         temperatures: vec![Temperature { zone: "x86_pkg_temp".to_owned(), milli_celsius: 45_000 }],
+        power_mode: None,
+        gpu: None,
+        emc: None,
     }
 }
 
@@ -268,6 +271,7 @@ impl Planned {
         after.memory_available_bytes -= (seed % 1000) << 12;
         after.temperatures[0].milli_celsius += (seed % 2000).cast_signed();
         Measured {
+            watched: None,
             id: seed,
             isolated: (0..stages)
                 .map(|_| Isolated { samples_ns: durations(&mut numbers, 10, own_ns / 100 * 98) })

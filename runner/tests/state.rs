@@ -1,0 +1,406 @@
+//! The program that keeps a board's state, against stand-ins for a Jetson's own programs: bringing it to what is asked,
+//! and restoring it whatever ends the session.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+
+mod jetson;
+
+use jetson::Jetson;
+use protocol::{Asked, Keep, Kept};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A board with its user's home folder.
+struct Board {
+    jetson: Jetson,
+    folder: tempfile::TempDir,
+}
+
+impl Board {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("home")).unwrap();
+        Self { jetson: Jetson::new(&folder.path().join("board")), folder }
+    }
+
+    fn pending(&self) -> PathBuf {
+        self.folder.path().join("home/.local/state/edgepipe/board-state.json")
+    }
+
+    fn runner(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+        let path = format!("{}:/usr/bin:/bin", self.jetson.bin().display());
+        command.args(arguments).env_clear().env("PATH", path).env("USER", "nvidia");
+        command.env("HOME", self.folder.path().join("home"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    }
+
+    fn keep(&self, by: &str) -> Keeper {
+        Keeper::start(&mut self.runner(&["keep", by]))
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            sysfs: self.jetson.sysfs().to_str().unwrap().to_owned(),
+            nvpmodel: None,
+            jetson_clocks: None,
+            governor: None,
+        }
+    }
+
+    /// As the committed file of a Jetson asks.
+    fn maxn(&self) -> Asked {
+        Asked { nvpmodel: Some(0), jetson_clocks: Some(true), ..self.asked() }
+    }
+
+    /// Waits until all is as it was, and nothing is to be restored.
+    #[track_caller]
+    fn wait_for(&self, state: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.jetson.state() != state || self.pending().exists() {
+            assert!(Instant::now() < deadline, "{}\nis not\n{state}", self.jetson.state());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A keeper at work.
+struct Keeper {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Keeper {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, stdin, stdout }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn ask(&mut self, keep: &Keep) -> Kept {
+        let line = format!("{}\n", serde_json::to_string(keep).unwrap());
+        self.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        let answer = self.line();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
+    }
+
+    #[track_caller]
+    fn brought(&mut self, asked: Asked) -> protocol::Brought {
+        match self.ask(&Keep::Bring(asked)) {
+            Kept::Brought(brought) => *brought,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn refused(&mut self, asked: Asked) -> String {
+        match self.ask(&Keep::Bring(asked)) {
+            Kept::Failed { message } => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn end(mut self) {
+        drop(self.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_board_is_brought_to_what_is_asked_and_restored_at_the_end() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    let brought = keeper.brought(board.maxn());
+    assert_eq!(brought.leftover, None);
+    assert_eq!(
+        brought.found.power_mode.as_ref().map(|mode| (mode.id, mode.name.as_str())),
+        Some((3, "MAXP_CORE_ARM"))
+    );
+    assert_eq!(brought.set.power_mode.as_ref().map(|mode| mode.id), Some(0));
+    assert!(
+        brought.set.cpus.iter().all(|cpu| cpu.online && cpu.min_khz == Some(2_035_200)),
+        "{:?}",
+        brought.set
+    );
+    assert!(!brought.found.cpus[1].online);
+    assert_eq!(brought.set.gpu.map(|gpu| (gpu.min_hz, gpu.max_hz)), Some((1_300_500_000, 1_300_500_000)));
+    assert!(board.pending().exists());
+    assert_eq!(keeper.ask(&Keep::Restore {}), Kept::Restored { differences: Vec::new() });
+    assert_eq!(board.jetson.state(), before);
+    assert!(!board.pending().exists());
+    keeper.end();
+    // Without being told, too.
+    let mut keeper = board.keep("anna");
+    keeper.brought(board.maxn());
+    assert_ne!(board.jetson.state(), before);
+    keeper.end();
+    board.wait_for(&before);
+}
+
+#[test]
+fn what_is_as_asked_is_not_touched() {
+    let board = Board::new();
+    let mut keeper = board.keep("anna");
+    let brought =
+        keeper.brought(Asked { nvpmodel: Some(3), governor: Some("schedutil".to_owned()), ..board.asked() });
+    assert_eq!(brought.found, brought.set);
+    keeper.brought(board.asked());
+    assert!(!board.pending().exists());
+    keeper.end();
+    assert!(!board.jetson.read("calls").contains("-m"), "{}", board.jetson.read("calls"));
+}
+
+#[test]
+fn signals_end_a_keeper_that_restores() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let board = Board::new();
+        let before = board.jetson.state();
+        let mut keeper = board.keep("anna");
+        keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.maxn() });
+        assert_eq!(board.jetson.cpu(1, "scaling_governor"), "performance");
+        keeper.signal(signal);
+        assert!(keeper.child.wait().unwrap().success());
+        board.wait_for(&before);
+    }
+}
+
+#[test]
+fn what_a_killed_session_left_is_restored_by_the_next_one_first() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut killed = board.keep("anna");
+    killed.brought(board.maxn());
+    killed.signal(Signal::KILL);
+    killed.child.wait().unwrap();
+    assert_ne!(board.jetson.state(), before);
+    assert!(board.pending().exists());
+    let mut next = board.keep("bert");
+    let brought = next.brought(Asked { nvpmodel: Some(1), ..board.asked() });
+    let leftover = brought.leftover.unwrap();
+    assert_eq!(leftover.by, "anna");
+    // The state that was changed is never taken for the one that was found.
+    assert_eq!(brought.found, leftover.found);
+    assert_eq!(brought.found.power_mode.map(|mode| mode.id), Some(3));
+    assert_eq!(brought.set.power_mode.map(|mode| mode.id), Some(1));
+    next.end();
+    board.wait_for(&before);
+}
+
+#[test]
+fn a_session_that_asks_for_nothing_restores_what_another_left() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut killed = board.keep("anna");
+    killed.brought(board.maxn());
+    killed.signal(Signal::KILL);
+    killed.child.wait().unwrap();
+    let told = board.runner(&["pending"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stdout).contains("\"by\":\"anna\""), "{told:?}");
+    let mut next = board.keep("bert");
+    assert_eq!(next.brought(board.asked()).leftover.map(|leftover| leftover.by), Some("anna".to_owned()));
+    board.wait_for(&before);
+    next.end();
+    assert!(board.runner(&["pending"]).output().unwrap().stdout.is_empty());
+}
+
+#[test]
+fn a_restoration_can_be_asked_for_and_waits_for_no_session() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    keeper.brought(board.maxn());
+    let busy = board.runner(&["restore"]).stderr(Stdio::piped()).output().unwrap();
+    assert!(!busy.status.success());
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("another session keeps the state"), "{busy:?}");
+    keeper.signal(Signal::KILL);
+    keeper.child.wait().unwrap();
+    let done = board.runner(&["restore"]).output().unwrap();
+    assert!(done.status.success() && String::from_utf8_lossy(&done.stdout).contains("anna"), "{done:?}");
+    board.wait_for(&before);
+}
+
+#[test]
+fn a_board_that_has_changed_meanwhile_is_brought_back_and_restored_to_what_was_found_first() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    let first = keeper.brought(board.maxn());
+    board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq", "345600");
+    let second = keeper.brought(board.maxn());
+    assert_eq!((&second.found, &second.set), (&first.found, &first.set));
+    keeper.end();
+    board.wait_for(&before);
+}
+
+#[test]
+fn clocks_of_a_file_from_before_a_restart_are_left_alone() {
+    let board = Board::new();
+    let mut killed = board.keep("anna");
+    killed.brought(board.maxn());
+    killed.signal(Signal::KILL);
+    killed.child.wait().unwrap();
+    let text = fs::read_to_string(board.pending()).unwrap();
+    let mut pending: protocol::Pending = serde_json::from_str(&text).unwrap();
+    pending.boot = Some("another".to_owned());
+    fs::write(board.pending(), serde_json::to_string(&pending).unwrap()).unwrap();
+    // The kernel began anew; the power mode outlived it.
+    let fresh = Jetson::new(&board.folder.path().join("board"));
+    fresh.write("mode", "0");
+    fresh.write("sys/devices/system/cpu/online", "0-1");
+    let done = board.runner(&["restore"]).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!((fresh.read("mode"), board.pending().exists()), ("3".to_owned(), false));
+    assert!(!fresh.read("calls").contains("--restore"), "{}", fresh.read("calls"));
+}
+
+#[test]
+fn a_mode_that_asks_a_question_is_refused() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    let message = keeper.refused(Asked { nvpmodel: Some(7), ..board.asked() });
+    assert!(message.contains("power mode 7 was asked for, found 3 (MAXP_CORE_ARM)"), "{message}");
+    assert!(message.contains("needs a restart must be set by hand"), "{message}");
+    assert!(message.contains("what was changed is restored"), "{message}");
+    let message = keeper.refused(Asked { nvpmodel: Some(5), ..board.asked() });
+    assert!(message.contains("unknown power mode: 5"), "{message}");
+    keeper.end();
+    board.wait_for(&before);
+}
+
+#[test]
+fn clocks_that_do_not_obey_are_found_by_reading_back() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    board.jetson.write("stuck", "");
+    let mut keeper = board.keep("anna");
+    let message = keeper.refused(board.maxn());
+    assert!(
+        message.contains("pinned clocks were asked for, found CPU 0 between 345600 and 2035200 kHz"),
+        "{message}"
+    );
+    keeper.end();
+    board.wait_for(&before);
+}
+
+#[test]
+fn a_restoration_that_fails_is_told_and_stays_to_be_done() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    keeper.brought(board.maxn());
+    board.jetson.write("broken", "");
+    let Kept::Failed { message } = keeper.ask(&Keep::Restore {}) else { panic!("it cannot be restored") };
+    assert!(message.contains("power mode") && message.contains("still pinned"), "{message}");
+    assert!(board.pending().exists());
+    keeper.end();
+    let mut next = board.keep("bert");
+    let message = next.refused(board.maxn());
+    assert!(
+        message.contains("session of anna left behind") && message.contains("board-state.json"),
+        "{message}"
+    );
+    next.end();
+    fs::remove_file(board.folder.path().join("board/broken")).unwrap();
+    let mut last = board.keep("carl");
+    last.brought(board.asked());
+    board.wait_for(&before);
+    last.end();
+}
+
+#[test]
+fn a_board_that_is_no_jetson_says_what_to_leave_out() {
+    let board = Board::new();
+    for name in ["nvpmodel", "jetson_clocks"] {
+        fs::remove_file(board.jetson.bin().join(name)).unwrap();
+    }
+    let mut keeper = board.keep("anna");
+    for (asked, said) in [
+        (Asked { nvpmodel: Some(0), ..board.asked() }, "the board has no nvpmodel"),
+        (Asked { jetson_clocks: Some(true), ..board.asked() }, "the board has no jetson_clocks"),
+        (
+            Asked { governor: Some("turbo".to_owned()), ..board.asked() },
+            "CPU 0 has performance, powersave, schedutil only",
+        ),
+    ] {
+        let message = keeper.refused(asked);
+        assert!(message.contains(said), "{message}");
+    }
+    let brought = keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+    assert_eq!(brought.set.cpus[0].governor.as_deref(), Some("performance"));
+    assert_eq!(brought.set.power_mode, None);
+    keeper.end();
+    assert_eq!(board.jetson.cpu(0, "scaling_governor"), "schedutil");
+}
+
+/// A keeper as a user who is not root.
+fn as_nobody(board: &Board) -> Keeper {
+    std::os::unix::fs::chown(board.folder.path().join("home"), Some(65_534), Some(65_534)).unwrap();
+    open_to_all(board.folder.path());
+    // Where the runner itself lies may be closed to others.
+    let program = board.folder.path().join("runner");
+    fs::copy(env!("CARGO_BIN_EXE_runner"), &program).unwrap();
+    let libraries = Path::new(env!("CARGO_BIN_EXE_runner")).with_file_name("lib");
+    fs::create_dir(board.folder.path().join("lib")).unwrap();
+    for entry in fs::read_dir(libraries).unwrap().flatten() {
+        fs::copy(entry.path(), board.folder.path().join("lib").join(entry.file_name())).unwrap();
+    }
+    let mut command = Command::new(program);
+    let path = format!("{}:/usr/bin:/bin", board.jetson.bin().display());
+    command.args(["keep", "anna"]).env_clear().env("PATH", path).env("USER", "nvidia");
+    command.env("HOME", board.folder.path().join("home")).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).uid(65_534).gid(65_534);
+    Keeper::start(&mut command)
+}
+
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    // The stand-ins note their calls.
+    fs::set_permissions(folder.join("board/calls"), fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+#[test]
+fn a_user_who_may_not_is_told_the_line_that_sudoers_lacks() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    let board = Board::new();
+    let before = board.jetson.state();
+    let bin = board.jetson.bin();
+    // A sudo in the board's PATH shadows the machine's own.
+    let refusal = "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n";
+    board.jetson.program("sudo", refusal);
+    let mut keeper = as_nobody(&board);
+    let message = keeper.refused(Asked { governor: Some("performance".to_owned()), ..board.maxn() });
+    assert!(message.contains("sudo: a password is required"), "{message}");
+    // Both CPUs: the mode will bring the second.
+    let line = format!(
+        "nvidia ALL=(root) NOPASSWD: {0}/nvpmodel, {0}/jetson_clocks, /usr/bin/tee {1}/devices/system/cpu/cpu0/cpufreq/scaling_governor, /usr/bin/tee {1}/devices/system/cpu/cpu1/cpufreq/scaling_governor",
+        bin.display(),
+        board.jetson.sysfs().display()
+    );
+    assert!(message.contains(&line), "{message}\nlacks\n{line}");
+    assert_eq!(board.jetson.state(), before);
+    assert!(!board.pending().exists(), "nothing was changed");
+    keeper.end();
+}
