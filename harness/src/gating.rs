@@ -41,16 +41,21 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
     Ok(Exit::Fine)
 }
 
-/// Judges a run that is in the database.
+/// What a check needs besides the run.
+pub(crate) struct Needed {
+    baseline: Baseline,
+    thresholds: Thresholds,
+}
+
+/// Looks at all that can be wrong before an hour of measuring.
 ///
 /// # Errors
-/// Where the baseline cannot be read or is of something unlike.
-pub(crate) fn judge(paths: &Paths, store: &Store, run: &RunId, options: &cli::Check) -> Outcome<Exit> {
+/// Where the baseline or the thresholds cannot be read, a file could not be written, or an option makes no sense.
+pub(crate) fn needed(paths: &Paths, options: &cli::Check) -> Outcome<Needed> {
     let baseline = Baseline::read(&paths.root, &options.against)?;
     let thresholds = paths.root.join("ci/thresholds.yaml");
     let thresholds =
         Thresholds::read(options.thresholds.as_ref().unwrap_or(&thresholds)).ending(Exit::Usage)?;
-    let run = store.run(run.as_str()).map_err(store_failure)?;
     if let Some(unknown) =
         options.allow_different.iter().find(|name| !Identity::known().contains(&name.as_str()))
     {
@@ -59,6 +64,35 @@ pub(crate) fn judge(paths: &Paths, store: &Store, run: &RunId, options: &cli::Ch
             format!(
                 "failed to read --allow-different {unknown}: expected one of {}",
                 Identity::known().join(", ")
+            ),
+        ));
+    }
+    for (_, path) in &options.write {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("failed to write {}: name a file in a folder that is there", path.display()),
+            ));
+        }
+    }
+    Ok(Needed { baseline, thresholds })
+}
+
+/// Judges a run that is in the database.
+///
+/// # Errors
+/// Where it is of something unlike the baseline, or the result cannot be written.
+pub(crate) fn judge(needed: &Needed, store: &Store, run: &RunId, options: &cli::Check) -> Outcome<Exit> {
+    let Needed { baseline, thresholds } = needed;
+    let run = store.run(run.as_str()).map_err(store_failure)?;
+    if baseline.runs.iter().any(|own| own.id == run.start.id.as_str()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to check the run {} against {}: the baseline was made from it, and nothing differs from itself; \
+                 measure another one by --experiment NAME",
+                run.start.id, baseline.name
             ),
         ));
     }
@@ -81,7 +115,7 @@ pub(crate) fn judge(paths: &Paths, store: &Store, run: &RunId, options: &cli::Ch
         ));
     }
     let figures = report::trial_figures(store, &run).map_err(store_failure)?;
-    let report = gate::check(&baseline, run.start.id.as_str(), &figures, differences, &thresholds);
+    let report = gate::check(baseline, run.start.id.as_str(), &figures, differences, thresholds);
     for (format, path) in &options.write {
         std::fs::write(path, report.render(*format)).map_err(|error| {
             Failure::new(Exit::Usage, format!("failed to write {}: {error}", path.display()))

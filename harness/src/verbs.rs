@@ -7,7 +7,6 @@ use crate::cli::{self, Cli, Format, Verb};
 use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::fleet;
-use crate::gate::Baseline;
 use crate::gating;
 use crate::history::{Asked, History, HistoryError};
 use crate::interrupt::Interrupt;
@@ -83,13 +82,12 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
 }
 
 fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
+    let needed = gating::needed(paths, options)?;
     let Some(selection) = options.selection() else {
         let store = Store::open(&paths.database, Access::ReadOnly).map_err(store_failure)?;
         let run = gating::stored(&store, options.run.as_deref())?;
-        return gating::judge(paths, &store, &run, options);
+        return gating::judge(&needed, &store, &run, options);
     };
-    // A baseline that is not there is found before an hour of measuring.
-    Baseline::read(&paths.root, &options.against)?;
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
     store.catch_up(&paths.runs).map_err(store_failure)?;
@@ -99,7 +97,7 @@ fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
         eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
         return Ok(Exit::Trial);
     }
-    gating::judge(paths, &store, &ended.run, options)
+    gating::judge(&needed, &store, &ended.run, options)
 }
 
 fn verdict(ended: &Ended, report: &Report) -> Exit {

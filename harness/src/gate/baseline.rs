@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Version of the file. It rises when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
 
+/// Figures that anything measured can have: frames a second, ms, J.
+const FIGURES: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
+
 /// Figures to hold others against, from one run or several runs of the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -243,7 +246,7 @@ impl Baseline {
                     trial.latency_p99_ms,
                     trial.joules_per_frame,
                 ];
-                if let Some(figure) = figures.into_iter().flatten().find(|figure| *figure <= 0.0) {
+                if let Some(figure) = figures.into_iter().flatten().find(|figure| !FIGURES.contains(figure)) {
                     return Some(format!("{figure} is no figure of {what}"));
                 }
             }

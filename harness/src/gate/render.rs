@@ -65,8 +65,11 @@ impl CheckReport {
     }
 
     fn method(&self) -> String {
-        let told =
-            if self.between_runs_told { "told from the baseline's runs" } else { "by ci/thresholds.yaml" };
+        let told = if self.between_runs_told {
+            "told from the baseline's runs"
+        } else {
+            "stated; more where their quarters are"
+        };
         format!(
             "intervals of 95 %, runs ±{:.1} % apart ({told}); a check fails by chance in at most {} % of cases",
             100.0 * self.between_runs,

@@ -204,6 +204,7 @@ fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
     spoiled(&|it| it.rows[1].trials[0].run = 7, "names run 7, which it does not have");
     spoiled(&|it| it.rows[1].trials[0].throughput_fps = -3.0, "-3 is no figure of resnet18 on cpu1");
     spoiled(&|it| it.rows[1].trials[0].latency_p50_ms = Some(0.0), "0 is no figure of");
+    spoiled(&|it| it.rows[0].trials[1].throughput_fps = 1e300, "is no figure of resnet18 on cpu0");
     // A copy is what its name says.
     std::fs::write(folder.path().join("results/baselines/copy.json"), &text).unwrap();
     assert_eq!(Baseline::read(folder.path(), "copy").unwrap().name, "copy");

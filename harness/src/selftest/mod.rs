@@ -130,9 +130,15 @@ fn table(kept: &Kept, threshold: f64, experiment: &config::Experiment, ruled: &[
     out += "| what | result |\n|---|--:|\n";
     let found = count(&|ruled| ruled.ruling == Ruling::Regression);
     let name = if slow_down > 0.0 { "slowness found" } else { "gate fails" };
+    // What a busy loop does to the frames after it is not known to a tenth of a percent.
+    let held = if slow_down > 0.0 {
+        "interval of 95 % holds the ratio asked for"
+    } else {
+        "interval of 95 % holds 1"
+    };
     for (name, value) in [
         (name, of(found)),
-        ("interval of 95 % holds the truth", of(count(&|ruled| ruled.ratio.holds(truth)))),
+        (held, of(count(&|ruled| ruled.ratio.holds(truth)))),
         ("told to be better", of(count(&|ruled| ruled.ruling == Ruling::Improvement))),
         ("half width of the interval, median, %", middle(halves.map(|half| 100.0 * half).collect(), 2)),
         ("ratio, median", middle(ruled.iter().flatten().map(|ruled| ruled.ratio.point).collect(), 4)),

@@ -9,6 +9,9 @@ use super::scatter::{Plot, Point};
 use super::{marks, place, scrolling};
 use maud::{Markup, html};
 
+/// Schedules up to which the table has all of them.
+const LISTED: usize = 40;
+
 pub(super) fn section(report: &Report) -> Markup {
     let rows: Vec<&Row> = report
         .rows
@@ -30,8 +33,9 @@ pub(super) fn section(report: &Report) -> Markup {
                 p { "Right is faster, down is cheaper. A line joins the best single processor of a network with its fastest pipeline." }
                 figure {
                     (marks::legend(rows.iter().map(|row| row.kind.as_str())))
-                    (plot(report, &rows).draw())
-                    (table(&rows))
+                    @let plot = plot(report, &rows);
+                    (plot.draw())
+                    (table(&listed(&rows, &plot), rows.len()))
                 }
                 @if !absent.is_empty() {
                     p.callout { "Some schedules have no energy: " (absent.join("; ")) "." }
@@ -99,10 +103,27 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
     }
 }
 
-fn table(rows: &[&Row]) -> Markup {
+/// All rows, or where these are many, those that the drawing joins or names; all stand with their networks.
+fn listed<'r>(rows: &[&'r Row], plot: &Plot) -> Vec<&'r Row> {
+    if rows.len() <= LISTED {
+        return rows.to_vec();
+    }
+    let is_told = |at: usize| {
+        plot.points[at].label.is_some() || plot.joined.iter().any(|(from, to)| *from == at || *to == at)
+    };
+    rows.iter().enumerate().filter(|(at, _)| is_told(*at)).map(|(_, row)| *row).collect()
+}
+
+fn table(rows: &[&Row], of: usize) -> Markup {
     let table = html! {
         table {
-            caption { "Energy and throughput" }
+            caption {
+                "Energy and throughput"
+                @if rows.len() < of {
+                    " of the best single processor and the fastest pipeline of each network; the other schedules are among \
+                     the figures of their networks"
+                }
+            }
             thead {
                 tr {
                     th scope="col" { "Network" }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// Spans a drawing shows at most.
 const SPANS: usize = 20;
-/// Height of a stage's lane and of the gap below it.
+/// Height of a stage's lane, which style.css has too, and of the gap below it.
 const LANE: usize = 22;
 const GAP: usize = 12;
 /// Narrowest span, in percent of the width, that has room for its frame's number on a phone.
@@ -82,7 +82,7 @@ fn block(span: &Span, scale: &Scale) -> Markup {
     let width = (end - begin).max(0.15);
     let y = lane(span.stage);
     html! {
-        rect class=(if span.frame.is_multiple_of(2) { "a" } else { "b" }) x=(percent(begin)) y=(y) width=(percent(width)) height=(LANE) {}
+        rect class=(if span.frame.is_multiple_of(2) { "a" } else { "b" }) x=(percent(begin)) y=(y) width=(percent(width)) {}
         @if width >= LABELLED { text x=(percent(begin + width / 2.0)) y=(y + 15) { (span.frame) } }
     }
 }

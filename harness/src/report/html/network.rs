@@ -20,7 +20,7 @@ pub(super) fn section(
     let with_stages = rows.iter().filter(|row| row.stages.len() > 1 && row.typical_round.is_some()).count();
     html! {
         article.network aria-labelledby={ "n" (place) } {
-            h3 id={ "n" (place) } { (name) }
+            h3 id={ "n" (place) } { @for part in name.split_inclusive('_') { (part) wbr; } }
             p.described { (cells::network(report, name)) }
             p.finding { (said.finding) }
             p.detail { (said.detail) }

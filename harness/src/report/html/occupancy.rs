@@ -24,7 +24,7 @@ pub(super) fn figure(name: &str, rows: &[&Row]) -> Markup {
                     th.plot scope="col" {
                         span.hide { "Drawn" }
                         svg.axis width="100%" height="16" aria-hidden="true" focusable="false" {
-                            @for tick in [0, 25, 50, 75, 100] {
+                            @for tick in [0, 50, 100] {
                                 text x={ (tick) "%" } y="12" { (tick) "\u{2009}%" }
                             }
                         }
@@ -39,7 +39,7 @@ pub(super) fn figure(name: &str, rows: &[&Row]) -> Markup {
             @for row in rows {
                 tbody {
                     tr.of { th colspan="7" scope="rowgroup" { (schedule(row)) } }
-                    @for (place, stage) in row.stages.iter().enumerate() { (line(row, place, stage)) }
+                    @for stage in &row.stages { (line(row, stage)) }
                 }
             }
         }
@@ -65,7 +65,7 @@ fn swatch(class: &str) -> Markup {
     }
 }
 
-fn line(row: &Row, place: usize, stage: &StageSection) -> Markup {
+fn line(row: &Row, stage: &StageSection) -> Markup {
     let share = |share: Option<f64>| {
         share.map_or_else(|| ABSENT.to_owned(), |share| format!("{:.0}\u{2009}%", 100.0 * share))
     };
@@ -77,7 +77,7 @@ fn line(row: &Row, place: usize, stage: &StageSection) -> Markup {
     html! {
         tr {
             th scope="row" { (stage.processor) @if row.kind == "pipeline" { small { (units) } } }
-            td.plot { (drawing(row, place, stage)) }
+            td.plot { (drawing(row, stage)) }
             td { (share(stage.busy)) }
             td { (share(stage.waiting_input)) }
             td { (share(stage.waiting_output)) }
@@ -87,7 +87,8 @@ fn line(row: &Row, place: usize, stage: &StageSection) -> Markup {
     }
 }
 
-fn drawing(row: &Row, place: usize, stage: &StageSection) -> Markup {
+/// The cells beside it say the same.
+fn drawing(row: &Row, stage: &StageSection) -> Markup {
     let mut at = 0.0;
     let mut parts = Vec::new();
     for (class, share) in [("busy", stage.busy), ("in", stage.waiting_input), ("out", stage.waiting_output)] {
@@ -99,11 +100,10 @@ fn drawing(row: &Row, place: usize, stage: &StageSection) -> Markup {
         at += width;
     }
     html! {
-        svg.shares role="img" width="100%" height="14" {
-            title { "Stage " (place) " of " (row.schedule) " on " (stage.processor) }
+        svg.shares width="100%" height="14" aria-hidden="true" {
             @for (class, x, width) in parts {
                 rect class={ (class) @if class == "busy" { " " (marks::class(&row.kind)) } }
-                    x=[(x > 0.0).then(|| percent(x))] width=(percent(width)) height="14" {}
+                    x=[(x > 0.0).then(|| percent(x))] width=(percent(width)) {}
             }
         }
     }

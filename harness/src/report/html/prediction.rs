@@ -13,6 +13,8 @@ const FAR: f64 = 100.0;
 const BAND: f64 = 5.0;
 /// Points that are named in the drawing.
 const NAMED: usize = 4;
+/// Most rows of the table; all stand with their networks.
+const LISTED: usize = 40;
 
 pub(super) fn section(report: &Report) -> Markup {
     let mut rows: Vec<(&Row, f64, f64)> = report
@@ -90,7 +92,12 @@ fn plot(rows: &[(&Row, f64, f64)]) -> Plot {
 fn table(rows: &[(&Row, f64, f64)]) -> Markup {
     let table = html! {
         table {
-            caption { "Predicted and measured frames per second, the greatest error first" }
+            caption {
+                "Predicted and measured frames per second, the greatest error first"
+                @if rows.len() > LISTED {
+                    ": " (LISTED) " of " (rows.len()) "; the others are among the figures of their networks"
+                }
+            }
             thead {
                 tr {
                     th scope="col" { "Network" }
@@ -101,7 +108,7 @@ fn table(rows: &[(&Row, f64, f64)]) -> Markup {
                 }
             }
             tbody {
-                @for (row, error, _) in rows {
+                @for (row, error, _) in rows.iter().take(LISTED) {
                     tr {
                         th scope="row" { (row.network) }
                         td.t { code { (row.schedule) } }

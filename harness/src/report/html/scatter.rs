@@ -61,8 +61,7 @@ impl Plot {
         let mut taken: Vec<(f64, f64, f64)> = Vec::new();
         let mut place = |point: &Point, own: usize| {
             let ((x, y), width) = (at(point), LETTER * point.label.as_ref()?.chars().count() as f64);
-            let sides = if x > 0.6 * WIDTH { [true, false] } else { [false, true] };
-            sides.into_iter().find(|left| {
+            [false, true].into_iter().find(|left| {
                 let from = if *left { x - MARK - width } else { x + MARK };
                 let free = |(other, to, height): &(f64, f64, f64)| {
                     from + width < *other || *to < from || (height - y).abs() >= LINE
@@ -165,7 +164,7 @@ mod tests {
     fn names_lie_on_no_other_name_and_no_mark() {
         let (right, left) = (Some(false), Some(true));
         for (points, wanted) in [
-            (vec![(10.0, 50.0, "one"), (80.0, 50.0, "other")], vec![right, left]),
+            (vec![(10.0, 50.0, "one"), (80.0, 50.0, "other")], vec![right, right]),
             // The second one would lie on the first one's name to its right, and so goes to the left.
             (vec![(40.0, 50.0, "one"), (42.5, 52.0, "other")], vec![left, right]),
             // Nothing is free.
