@@ -4,20 +4,28 @@ use crate::cargo::Built;
 use crate::cross::{self, Target, Via};
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{BUG, Bug, Refused, cargo, python};
+use crate::{BUG, Bug, Refused, board, cargo, python};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+/// Names a file to the harness that it reads before the user's own OpenSSH configuration.
+pub(crate) const SSH_CONFIG: &str = "EDGEPIPE_SSH_CONFIG";
+
 /// Builds what is needed and becomes the harness: its exit code is ours, and Ctrl-C reaches it directly.
 pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Result<u8> {
     let toolchain = python::ensure(workspace)?;
     let built = cargo::build(workspace, &toolchain)?;
-    if matches!(verb, "bench" | "plan") {
-        for board in cross::boards_of(rest) {
+    // `boards NAME` looks at one, which takes a runner there as well.
+    let looked_at = rest.first().filter(|name| verb == "boards" && !name.starts_with('-'));
+    if matches!(verb, "bench" | "plan" | "boards") {
+        for board in cross::boards_of(rest).into_iter().chain(looked_at.map(String::as_str)) {
             build_for(workspace, &toolchain, &built, board, Via::Zig)?;
         }
+    }
+    for name in cross::boards_of(rest).into_iter().chain(looked_at.map(String::as_str)) {
+        board::note_if_down(workspace, name);
     }
     let error = command(workspace, &toolchain, &built).arg(verb).args(rest).exec();
     Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
@@ -35,6 +43,9 @@ fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Comma
         .arg(&toolchain.python)
         .arg("--runner")
         .arg(&built.runner);
+    if let Some(config) = board::ssh_config(workspace) {
+        command.env(SSH_CONFIG, config);
+    }
     command
 }
 

@@ -3,6 +3,7 @@
 //! Finds the workspace, puts the private toolchain in place, builds what a verb needs and starts the harness.
 //! Few dependencies, so that the first command of a fresh clone begins to work within seconds.
 
+mod board;
 mod browser;
 mod cargo;
 mod checks;
@@ -21,6 +22,8 @@ use workspace::Workspace;
 
 /// Exit code for wrong usage and for a machine that lacks something the user can install.
 const USAGE: u8 = 2;
+/// Exit code for a board that is not up or cannot be reached.
+const AWAY: u8 = 3;
 /// Exit code for what should not happen.
 const BUG: u8 = 70;
 
@@ -45,6 +48,7 @@ Measure
             (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
   selftest  how often the gate is wrong on this machine (aa --comparisons 200, ab --slow-down 5 --comparisons 100)
   boards    the configured boards: reachable, free, and the processors on them ([NAME], --break-lock NAME)
+  board     a virtual Jetson TX2 (up virtual-tx2, down, status, power, reset; `board --help`)
 
 Work on edgepipe
   setup     put the private toolchain under target/ in place (every verb does it by itself)
@@ -70,7 +74,14 @@ fn main() -> ExitCode {
                 return ExitCode::from(*code);
             }
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<Bug>() { BUG } else { USAGE })
+            let code = if error.is::<Bug>() {
+                BUG
+            } else if error.is::<Away>() {
+                AWAY
+            } else {
+                USAGE
+            };
+            ExitCode::from(code)
         }
     }
 }
@@ -86,6 +97,25 @@ impl std::fmt::Display for Bug {
 }
 
 impl std::error::Error for Bug {}
+
+/// A board is not up, or cannot be reached.
+#[derive(Debug)]
+struct Away(String);
+
+impl Away {
+    /// With a message that finishes "failed to …".
+    fn new(message: String) -> Self {
+        Self(message)
+    }
+}
+
+impl std::fmt::Display for Away {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Away {}
 
 /// The harness refused and has said why; the exit code is its own.
 #[derive(Debug)]
@@ -116,6 +146,7 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(0)
         }),
         "build" => build(&workspace, rest),
+        "board" => board::run(&workspace, rest),
         "emulate" => emulated::run(&workspace, rest),
         "kernels" => kernels::run(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),

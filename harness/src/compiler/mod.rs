@@ -241,7 +241,7 @@ impl Compiler {
         if interrupt.is_set() {
             return Err(CompileError::Interrupted(job.network.clone()));
         }
-        let log = self.logs.join(format!("compile-{}-{}.log", job.network, job.target.isa));
+        let log = self.log(job);
         let begun = Instant::now();
         let mut child = self.spawn(job, &log)?;
         let mut peak_bytes = 0;
@@ -259,6 +259,13 @@ impl Compiler {
             }
             None => Err(CompileError::Died { network: job.network.clone(), status: status.to_string(), log }),
         }
+    }
+
+    /// A job's log, with its job file beside it. Two targets may differ in threads or caches alone, and compile side by
+    /// side; so the name is that of the place in the cache.
+    fn log(&self, job: &Job) -> PathBuf {
+        let entry = job.entry.folder.file_name().unwrap_or_default().to_string_lossy();
+        self.logs.join(format!("compile-{entry}.log"))
     }
 
     /// Whether the stage libraries start on the board they were made for.

@@ -3,10 +3,11 @@
 
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The release that packages come from, whatever the machine itself runs.
 const SUITE: &str = "bookworm";
@@ -15,6 +16,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MIRROR: &str = "http://deb.debian.org";
 const MIRROR_VARIABLE: &str = "EDGEPIPE_DEBIAN_MIRROR";
 
+/// Lists of packages that are older are fetched anew.
+const LISTS_LAST: Duration = Duration::from_secs(600);
+
 /// A folder of unpacked packages.
 pub(crate) struct Wanted<'a> {
     /// Name of the folder.
@@ -22,7 +26,8 @@ pub(crate) struct Wanted<'a> {
     /// What it is good for, to say while downloading.
     pub(crate) purpose: &'a str,
     /// Packages, such as `libc6:arm64`. One that ends in `*` is a dependency of the one before it whose name begins
-    /// so: names that carry a version change from time to time.
+    /// so: names that carry a version change from time to time. One that ends in `+` comes with all that it depends on,
+    /// for this machine.
     pub(crate) packages: &'a [&'a str],
     /// What of them is unpacked, as patterns of tar; empty: all.
     pub(crate) members: &'a [&'a str],
@@ -174,8 +179,21 @@ impl Apt {
             fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
         }
         let apt = Self { folder: folder.to_path_buf() };
-        apt.run("apt-get", &["update", "--error-on=any"], "fetch Debian's lists of packages")?;
+        apt.update()?;
         Ok(apt)
+    }
+
+    /// Fetches the lists of packages, unless that was done a moment ago: several folders are often unpacked in a row.
+    fn update(&self) -> Result<()> {
+        let stamp = self.folder.join("updated");
+        let sources = fs::read_to_string(self.folder.join("sources.list")).unwrap_or_default();
+        let age = fs::metadata(&stamp).and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
+        let same = fs::read_to_string(&stamp).is_ok_and(|of| of == sources);
+        if same && age.is_some_and(|age| age < LISTS_LAST) {
+            return Ok(());
+        }
+        self.run("apt-get", &["update", "--error-on=any"], "fetch Debian's lists of packages")?;
+        fs::write(&stamp, sources).with_context(|| format!("failed to write {}", stamp.display()))
     }
 
     fn run(&self, program: &str, arguments: &[&str], what: &str) -> Result<Output> {
@@ -199,10 +217,18 @@ impl Apt {
         )
     }
 
-    /// Names without `*`.
+    /// Names without `*` and `+`.
     fn resolve(&self, packages: &[&str]) -> Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for package in packages {
+            if let Some(package) = package.strip_suffix('+') {
+                let arguments = ["install", "--print-uris", "--yes", "--no-install-recommends", package];
+                let output =
+                    self.run("apt-get", &arguments, &format!("ask what the package {package} needs"))?;
+                let whole = String::from_utf8_lossy(&output.stdout).into_owned();
+                names.extend(whole.lines().filter_map(of_archive));
+                continue;
+            }
             let Some(prefix) = package.strip_suffix('*') else {
                 names.push((*package).to_owned());
                 continue;
@@ -219,12 +245,15 @@ impl Apt {
     }
 
     fn download(&self, names: &[String]) -> Result<Vec<PathBuf>> {
+        // Two packages may need the same one.
+        let names: Vec<&String> = BTreeSet::from_iter(names).into_iter().collect();
         let folder = self.folder.join("packages");
         remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
         let mut arguments = vec!["download"];
-        arguments.extend(names.iter().map(String::as_str));
-        self.run("apt-get", &arguments, &format!("download the packages {}", names.join(", ")))?;
+        arguments.extend(names.iter().map(|name| name.as_str()));
+        let listed = arguments[1..].join(", ");
+        self.run("apt-get", &arguments, &format!("download the packages {listed}"))?;
         let entries =
             fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))?;
         let mut files: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
@@ -232,7 +261,7 @@ impl Apt {
         if files.len() == names.len() {
             return Ok(files);
         }
-        bail!("failed to download the packages {}: {} came", names.join(", "), files.len())
+        bail!("failed to download the packages {listed}: {} came", files.len())
     }
 }
 
@@ -240,13 +269,26 @@ impl Apt {
 fn dependency(text: &str, prefix: &str) -> Option<String> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        // One that is for all architectures stands in angle brackets with the asking one's.
+        .map(|name| match name.strip_prefix('<').and_then(|name| name.strip_suffix('>')) {
+            Some(inner) => inner.split(':').next().unwrap_or(inner),
+            None => name,
+        })
         .find(|name| name.starts_with(prefix))
         .map(str::to_owned)
 }
 
+/// The package of a line that `apt-get --print-uris` printed: address, file, length, sum.
+fn of_archive(line: &str) -> Option<String> {
+    let file = line.strip_prefix('\'')?.split_whitespace().nth(1)?.strip_suffix(".deb")?;
+    let mut parts = file.split('_');
+    let (name, architecture) = (parts.next()?, parts.next_back()?);
+    Some(if architecture == "all" { name.to_owned() } else { format!("{name}:{architecture}") })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::dependency;
+    use super::{dependency, of_archive};
 
     #[test]
     fn a_versioned_dependency_is_found_by_its_beginning() {
@@ -254,5 +296,18 @@ mod tests {
                     Conflicts: libstd-rust-x\n";
         assert_eq!(dependency(text, "libstd-rust-").as_deref(), Some("libstd-rust-web-1.96"));
         assert_eq!(dependency(text, "libllvm"), None);
+        let text =
+            "linux-headers\n  Depends: <linux-headers-6.1-common:arm64>\n    linux-headers-6.1-common\n";
+        assert_eq!(dependency(text, "linux-headers-6").as_deref(), Some("linux-headers-6.1-common"));
+    }
+
+    #[test]
+    fn packages_are_read_from_the_files_that_apt_would_fetch() {
+        let line = |file: &str| format!("'http://deb.debian.org/pool/x.deb' {file} 76888 MD5Sum:0");
+        let of = |file: &str| of_archive(&line(file));
+        assert_eq!(of("libssl3_3.0.22-1~deb12u2_amd64.deb").as_deref(), Some("libssl3:amd64"));
+        assert_eq!(of("passwd_1%3a4.13+dfsg1-1_amd64.deb").as_deref(), Some("passwd:amd64"));
+        assert_eq!(of("debconf_1.5.82_all.deb").as_deref(), Some("debconf"));
+        assert_eq!(of_archive("Reading package lists..."), None);
     }
 }

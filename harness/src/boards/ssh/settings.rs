@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Time for a connection, where the configuration names none.
 const CONNECT: Duration = Duration::from_secs(15);
+/// Environment variable with a file that is read before the user's own configuration: that of the virtual boards.
+const CONFIG_VARIABLE: &str = "EDGEPIPE_SSH_CONFIG";
 /// Most hosts on the way.
 const MOST_HOPS: usize = 8;
 
@@ -192,8 +194,10 @@ fn hop(address: &Address, params: &HostParams, home: &Path) -> Hop {
 
 fn read(home: &Path) -> Result<SshConfig, SshError> {
     let mut config = SshConfig::default().home_dir(home);
-    // The user's own entries come first: the first value of a setting is the one that counts.
-    for file in [home.join(".ssh/config"), PathBuf::from("/etc/ssh/ssh_config")] {
+    // The first value of a setting is the one that counts; the user's own come before the system's.
+    let named = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let usual = [home.join(".ssh/config"), PathBuf::from("/etc/ssh/ssh_config")];
+    for file in named.into_iter().chain(usual) {
         let Ok(opened) = File::open(&file) else { continue };
         let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
         config = config

@@ -1,0 +1,340 @@
+//! `cargo xtask board`: a virtual Jetson TX2, as a machine of QEMU that is reached over SSH like a real one.
+//!
+//! Everything lies below `target/edgepipe/virtual-board/`: the image, the keys, a folder a board, and `ssh_config` with
+//! the boards that are up, which the harness reads beside the user's own configuration.
+
+mod cpio;
+mod curve;
+mod emulator;
+mod image;
+mod machine;
+mod modules;
+mod monitor;
+
+use crate::workspace::Workspace;
+use crate::{Away, USAGE};
+use anyhow::{Context, Result, bail};
+use curve::Curve;
+use emulator::Emulator;
+use machine::{Condition, Machine};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// The virtual board; others are called so with something behind it.
+pub(crate) const BOARD: &str = "virtual-tx2";
+
+const HELP: &str = "\
+Usage: cargo xtask board COMMAND [NAME] [...]
+
+  up NAME            build what it boots, where it is not there yet, and boot it
+  down NAME          end it
+  status [NAME]      whether it is up, and how to log in; exit code 3 where NAME is not up
+  power NAME CURVE   play a load curve into its power sensors: a file of lines \"MILLISECONDS MILLIWATTS\",
+                     again and again; `idle` is the board at rest
+  reset NAME         cut its power for a moment: it boots anew, with nothing of before (--no-wait)
+  freeze NAME        hold all its CPUs, as a board that hangs; `thaw NAME` lets them go on
+  ssh NAME [COMMAND] log in, or run a command there (--root: as root)
+
+NAME is virtual-tx2, as in configs/boards/virtual-tx2.yaml; virtual-tx2-b, virtual-tx2-c and so on are more of the kind,
+for board files of your own.
+";
+
+/// Folder of everything about virtual boards.
+fn home(workspace: &Workspace) -> PathBuf {
+    workspace.state().join("virtual-board")
+}
+
+/// OpenSSH's configuration for the boards that are up; `None`: none was ever up here.
+pub(crate) fn ssh_config(workspace: &Workspace) -> Option<PathBuf> {
+    let path = home(workspace).join("ssh_config");
+    path.is_file().then_some(path)
+}
+
+/// Says so where a board is a virtual one that is not up.
+pub(crate) fn note_if_down(workspace: &Workspace, name: &str) {
+    if is_virtual(name) && !is_there(workspace, name) {
+        eprintln!("note: the virtual board {name} is not up; `cargo xtask board up {name}` boots it");
+    }
+}
+
+/// Whether there is a QEMU for a board, whatever it does.
+pub(crate) fn is_there(workspace: &Workspace, name: &str) -> bool {
+    machine(workspace, name).process().is_some()
+}
+
+fn is_virtual(name: &str) -> bool {
+    let rest = name.strip_prefix(BOARD);
+    rest.is_some_and(|rest| {
+        rest.is_empty()
+            || rest.strip_prefix('-').is_some_and(|word| {
+                !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            })
+    })
+}
+
+fn machine(workspace: &Workspace, name: &str) -> Machine {
+    Machine::at(home(workspace).join("boards").join(name), name)
+}
+
+/// Runs a command of `cargo xtask board`.
+pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<u8> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (Some(command), rest) = (words.first(), words.get(1..).unwrap_or(&[])) else {
+        eprint!("{HELP}");
+        return Ok(USAGE);
+    };
+    if let Some(name) = rest.first()
+        && !is_virtual(name)
+    {
+        bail!(
+            "failed to find the virtual board \"{name}\": this version has {BOARD}, and {BOARD}-b and so on as more of \
+             the kind. Other boards are switched on by hand"
+        );
+    }
+    match (*command, rest) {
+        ("up", [name]) => up(workspace, name),
+        ("down", [name]) => down(workspace, name),
+        ("status", []) => {
+            for machine in all(workspace) {
+                show(workspace, &machine);
+            }
+            Ok(0)
+        }
+        ("status", [name]) => {
+            let up = show(workspace, &machine(workspace, name)) == Condition::Up;
+            Ok(if up { 0 } else { crate::AWAY })
+        }
+        ("power", [name, curve]) => power(workspace, name, curve),
+        ("reset", [name]) => reset(workspace, name, true),
+        ("reset", [name, "--no-wait"]) => reset(workspace, name, false),
+        ("freeze", [name]) => machine(workspace, name).tell("stop").map(|()| 0),
+        ("thaw", [name]) => machine(workspace, name).tell("cont").map(|()| 0),
+        ("ssh", [name, "--root", command @ ..]) => ssh(workspace, name, "root", command),
+        ("ssh", [name, command @ ..]) => ssh(workspace, name, "nvidia", command),
+        ("help" | "--help" | "-h", _) => {
+            eprint!("{HELP}");
+            Ok(0)
+        }
+        _ => {
+            eprintln!(
+                "error: failed to read the command line: `board {}` is none\n\n{HELP}",
+                words.join(" ")
+            );
+            Ok(USAGE)
+        }
+    }
+}
+
+/// Boots a board, or waits for one that boots already.
+pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
+    let begun = Instant::now();
+    let machine = machine(workspace, name);
+    let _lock = machine.lock()?;
+    match machine.condition() {
+        Condition::Up => {
+            eprintln!("{name} is up already");
+            write_ssh_config(workspace)?;
+            show(workspace, &machine);
+            return Ok(0);
+        }
+        Condition::Booting => {
+            eprintln!("{name} boots already; waiting for it");
+            machine.wait(None)?;
+        }
+        Condition::Frozen => bail!(
+            "failed to boot the board {name}: it is frozen; `cargo xtask board thaw {name}` lets it go on, \
+             `cargo xtask board down {name}` ends it"
+        ),
+        Condition::Hanging => bail!(
+            "failed to boot the board {name}: its QEMU is there and does not answer; \
+             `cargo xtask board down {name}` ends it"
+        ),
+        Condition::Down => {
+            let emulator = Emulator::unpack(workspace)?;
+            let image = image::ensure(workspace, &emulator)?;
+            let booting = Instant::now();
+            machine.start(&emulator, &image)?;
+            eprintln!("booted in {:.0} s", booting.elapsed().as_secs_f64());
+        }
+    }
+    write_ssh_config(workspace)?;
+    eprintln!("{name} is up after {:.0} s", begun.elapsed().as_secs_f64());
+    show(workspace, &machine);
+    Ok(0)
+}
+
+/// Ends a board. One that is not up is as asked for.
+pub(crate) fn down(workspace: &Workspace, name: &str) -> Result<u8> {
+    let machine = machine(workspace, name);
+    let _lock = machine.lock()?;
+    let was_up = machine.stop()?;
+    write_ssh_config(workspace)?;
+    eprintln!("{name} {}", if was_up { "is down" } else { "was not up" });
+    Ok(0)
+}
+
+/// Cuts a board's power for a moment.
+fn reset(workspace: &Workspace, name: &str, waits: bool) -> Result<u8> {
+    let machine = machine(workspace, name);
+    machine.tell("system_reset")?;
+    if waits {
+        // Connections that QEMU took before are not answered by the board that boots.
+        std::thread::sleep(Duration::from_millis(500));
+        machine.wait(None)?;
+        eprintln!("{name} is up again");
+    }
+    Ok(0)
+}
+
+/// Boards that were ever started here.
+fn all(workspace: &Workspace) -> Vec<Machine> {
+    let folder = home(workspace).join("boards");
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_virtual(name))
+        .collect();
+    if names.is_empty() {
+        names.push(BOARD.to_owned());
+    }
+    names.sort();
+    names.iter().map(|name| machine(workspace, name)).collect()
+}
+
+/// Prints how a board is, and how to get there.
+fn show(workspace: &Workspace, machine: &Machine) -> Condition {
+    let condition = machine.condition();
+    let text = match condition {
+        Condition::Down => "down",
+        Condition::Booting => "boots",
+        Condition::Up => "up",
+        Condition::Frozen => "frozen",
+        Condition::Hanging => "does not answer",
+    };
+    let process = machine.process().map(|pid| format!(", QEMU is process {pid}")).unwrap_or_default();
+    let port = machine.port().filter(|_| condition != Condition::Down);
+    let port = port.map(|port| format!(", sshd at 127.0.0.1:{port}")).unwrap_or_default();
+    eprintln!("{}: {text}{port}{process}", machine.name);
+    if condition == Condition::Up {
+        let config = home(workspace).join("ssh_config");
+        eprintln!("  log in:  ssh -F {} {}", crate::cross::quoted(&config), machine.name);
+        eprintln!("  measure: cargo xtask bench --board {} --experiment smoke", machine.name);
+        eprintln!("  console: {}", machine.folder().join("console.log").display());
+    }
+    condition
+}
+
+/// Writes how to reach the boards that are there, in OpenSSH's words.
+fn write_ssh_config(workspace: &Workspace) -> Result<()> {
+    let home = home(workspace);
+    let keys = home.join("keys");
+    let mut text = String::from("# Virtual boards that are up; written by cargo xtask board.\n");
+    for machine in all(workspace) {
+        let (Some(port), Some(_)) = (machine.port(), machine.process()) else { continue };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "Host {}\n    HostName 127.0.0.1\n    Port {port}\n    User nvidia\n    IdentityFile \"{}\"\n    \
+             IdentitiesOnly yes\n    HostKeyAlias {}\n    UserKnownHostsFile \"{}\"\n    GlobalKnownHostsFile none\n",
+            machine.name,
+            keys.join("id_ed25519").display(),
+            image::HOST_KEY_ALIAS,
+            keys.join("known_hosts").display()
+        );
+    }
+    // Two boards may come up at once; the file is exchanged as a whole.
+    let path = home.join("ssh_config");
+    let fresh = home.join(format!("ssh_config.{}", std::process::id()));
+    fs::create_dir_all(&home)
+        .and_then(|()| fs::write(&fresh, text))
+        .and_then(|()| fs::rename(&fresh, &path))
+        .with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// OpenSSH's client on its way to a board.
+fn client(workspace: &Workspace, name: &str, user: &str) -> Result<std::process::Command> {
+    if machine(workspace, name).process().is_none() {
+        return Err(Away::new(format!(
+            "failed to reach the board {name}: it is not up; `cargo xtask board up {name}` boots it"
+        ))
+        .into());
+    }
+    let mut command = Emulator::unpack(workspace)?.command("ssh");
+    command.arg("-F").arg(home(workspace).join("ssh_config")).args(["-l", user, name]);
+    Ok(command)
+}
+
+fn ssh(workspace: &Workspace, name: &str, user: &str, words: &[&str]) -> Result<u8> {
+    let mut command = client(workspace, name, user)?;
+    let status = command.args(words).status().context("failed to start ssh")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(crate::BUG))
+}
+
+/// Plays a curve into a board's power sensors.
+fn power(workspace: &Workspace, name: &str, place: &str) -> Result<u8> {
+    let idle = workspace.root.join("xtask/virtual-board/root/etc/power/idle.curve");
+    let path = if place == "idle" { idle.as_path() } else { Path::new(place) };
+    let curve = Curve::read(path)?;
+    let begun = play(workspace, name, &curve)?;
+    eprintln!(
+        "{name}: {} plays since {begun} ns of the board's monotonic clock: {:.3} s a turn, {:.1} mW in the mean",
+        path.display(),
+        curve.seconds(),
+        curve.mean_mw()
+    );
+    Ok(0)
+}
+
+/// The same with a curve at hand; when it began, in ns of the board's monotonic clock.
+fn play(workspace: &Workspace, name: &str, curve: &Curve) -> Result<u64> {
+    // In one piece, as the driver takes it.
+    let script = "cat > /run/curve && dd if=/run/curve of=/sys/kernel/debug/tx2_power/curve bs=8192 2> /run/curve.log \
+                  && cat /sys/kernel/debug/tx2_power/begun_ns || { cat /run/curve.log >&2; exit 1; }";
+    let mut command = client(workspace, name, "root")?;
+    let mut child = command
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("failed to start ssh")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Where that fails ssh has ended and says why.
+        let _ = stdin.write_all(curve.text().as_bytes());
+    }
+    let output = child.wait_with_output().context("failed to wait for ssh")?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    if let (true, Ok(begun)) = (output.status.success(), told.trim().parse()) {
+        return Ok(begun);
+    }
+    Err(Away::new(format!(
+        "failed to play a curve on the board {name}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_virtual;
+
+    #[test]
+    fn virtual_boards_are_known_by_their_names() {
+        let table = [
+            ("virtual-tx2", true),
+            ("virtual-tx2-b", true),
+            ("virtual-tx2-", false),
+            ("virtual-tx2-../x", false),
+            ("virtual-tx21", false),
+            ("tx2-lab", false),
+        ];
+        for (name, expected) in table {
+            assert_eq!(is_virtual(name), expected, "{name}");
+        }
+    }
+}
