@@ -6,7 +6,7 @@ use crate::config::Thresholds;
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::gate::{self, Baseline, CheckReport, Format, Identity, Verdict};
 use crate::report;
-use crate::store::{Access, RunFilter, RunId, Store, StoredRun};
+use crate::store::{Access, RunFilter, RunId, Status, Store, StoredRun};
 use std::path::PathBuf;
 
 /// `cargo xtask baseline save`.
@@ -23,6 +23,18 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
         runs.push(latest(&store, None)?);
     }
     let baseline = Baseline::of(&store, &options.name, &runs)?;
+    for run in &runs {
+        warn_of_a_part(run);
+    }
+    for row in baseline.rows.iter().filter(|row| row.trials.len() < FEW) {
+        eprintln!(
+            "warning: {} on {} has {} valid trial{}; little is found with so few, measure again",
+            row.network,
+            row.schedule,
+            row.trials.len(),
+            if row.trials.len() == 1 { "" } else { "s" }
+        );
+    }
     let path = baseline.write(&paths.root)?;
     let trials: usize = baseline.rows.iter().map(|row| row.trials.len()).sum();
     eprintln!(
@@ -39,6 +51,18 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
         ),
     }
     Ok(Exit::Fine)
+}
+
+/// Valid trials of a schedule below which a baseline is told to be poor.
+const FEW: usize = 4;
+
+fn warn_of_a_part(run: &StoredRun) {
+    if run.status != Status::Complete {
+        eprintln!(
+            "warning: the run {} is {}, not complete; `cargo xtask bench --resume {}` goes on with it",
+            run.start.id, run.status, run.start.id
+        );
+    }
 }
 
 /// What a check needs besides the run.
@@ -96,6 +120,7 @@ pub(crate) fn judge(needed: &Needed, store: &Store, run: &RunId, options: &cli::
             ),
         ));
     }
+    warn_of_a_part(&run);
     let differences = baseline.identity.differences(&Identity::of(&run));
     let refused: Vec<String> = differences
         .iter()
