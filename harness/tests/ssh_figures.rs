@@ -1,6 +1,6 @@
 //! Figures of the way to a board over SSH, printed and not judged:
-//! `EDGEPIPE_FIGURES=1 cargo test --release -p harness --test ssh_figures -- --ignored --nocapture --test-threads 1`, in
-//! the environment that `cargo xtask test` gives to tests.
+//! `EDGEPIPE_FIGURES=1 cargo test -p harness --test ssh_figures -- --ignored --nocapture --test-threads 1`, in the
+//! environment that `cargo xtask test` gives to tests.
 //! Without `EDGEPIPE_FIGURES` it goes the same way with little data, so that it keeps working.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -16,6 +16,13 @@ use std::time::{Duration, Instant};
 
 fn is_full() -> bool {
     std::env::var_os("EDGEPIPE_FIGURES").is_some()
+}
+
+/// A board, and the harness as it is measured with: that of `cargo xtask bench`.
+fn farm() -> Farm {
+    let mut farm = Farm::new();
+    farm.program = variable("EDGEPIPE_HARNESS").into();
+    farm
 }
 
 /// The runner with its libraries and one more file of so many random bytes.
@@ -55,7 +62,7 @@ fn uploads_and_redeployments_beside_scp() {
     if farm::skipped() {
         return;
     }
-    let mut farm = Farm::new();
+    let mut farm = farm();
     let (bytes, pairs) = if is_full() { (100_000_000, 9) } else { (3_000_000, 1) };
     let local = farm.path("bundle");
     farm.runner = bundle(&local, bytes);
@@ -117,7 +124,7 @@ fn what_harness_and_runner_take_beside_the_stages() {
     if farm::skipped() {
         return;
     }
-    let farm = Farm::new();
+    let farm = farm();
     let seconds = if is_full() { "measure.min_seconds=10" } else { "measure.min_seconds=0.3" };
     let arguments =
         ["--set", seconds, "--set", "measure.max_seconds=60", "--network", "mobilenet_v1_025_128"];

@@ -94,6 +94,8 @@ pub(crate) struct Farm {
     pub(crate) users: Vec<User>,
     /// Shell commands run as root in the board's mount namespace before sshd starts.
     pub(crate) prelude: String,
+    /// The harness.
+    pub(crate) program: PathBuf,
     /// The runner that the harness is told to bring there.
     pub(crate) runner: PathBuf,
     /// What each program on the board finds in its environment, as sshd's `SetEnv` takes it.
@@ -150,7 +152,7 @@ impl Farm {
             shell: "/bin/bash".into(),
         }];
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let runner = variable("EDGEPIPE_RUNNER").into();
+        let (program, runner) = (env!("CARGO_BIN_EXE_harness").into(), variable("EDGEPIPE_RUNNER").into());
         let farm = Self {
             folder,
             port,
@@ -160,6 +162,7 @@ impl Farm {
             prelude: String::new(),
             environment: String::new(),
             starts: 0,
+            program,
             runner,
         };
         farm.board("loopback", "host: 127.0.0.1, user: tester");
@@ -288,7 +291,7 @@ impl Farm {
     /// The harness with the home folder of ours, before it is started.
     pub(crate) fn harness(&self, arguments: &[&str]) -> Command {
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+        let mut command = Command::new(&self.program);
         command.arg("--root").arg(self.path("workspace")).arg("--state").arg(state);
         command.arg("--python").arg(std::env::var_os("EDGEPIPE_PYTHON").unwrap_or_default());
         command.arg("--runner").arg(&self.runner);
