@@ -1,7 +1,7 @@
 """Products of two matrices that are both computed, in batches: tiles of rows and vectors of columns.
 
-The second matrix is read as it lies in memory, row by row; the last vectors of a row overlap those before
-them where the columns do not come out even.
+The second matrix is read as it lies in memory, row by row; the last vector of a row overlaps the one before
+it where the columns do not come out even.
 """
 
 from __future__ import annotations
@@ -88,22 +88,31 @@ class _Product:
         lanes, columns = self.target.lanes, self.columns
         if columns < lanes:
             with w.loop("x", columns) as x:
-                self._tile(w, image, row, rows, x, 1, 1)
+                self._tile(w, image, row, rows, x, [0], 1)
             return
         vectors = -(-columns // lanes)
         together = min(TOGETHER, vectors)
         whole = columns // (together * lanes)
         with w.loop("x", whole) as x:
-            self._tile(w, image, row, rows, x * (together * lanes), together, lanes)
+            places = [vector * lanes for vector in range(together)]
+            self._tile(w, image, row, rows, x * (together * lanes), places, lanes)
         left = columns - whole * together * lanes
         if left:
-            count = -(-left // lanes)
-            self._tile(w, image, row, rows, columns - count * lanes, count, lanes)
+            places = [min(place, left - lanes) for place in range(0, left, lanes)]
+            self._tile(w, image, row, rows, whole * together * lanes, places, lanes)
 
     def _tile(
-        self, w: Writer, image: Index, row: Index, rows: int, x: Index, count: int, lanes: int
+        self,
+        w: Writer,
+        image: Index,
+        row: Index,
+        rows: int,
+        x: Index,
+        places: list[int],
+        lanes: int,
     ) -> None:
-        whole = at(0, lanes)
+        """Sums of some rows, for a vector of columns at each of ``places`` from ``x`` on."""
+        whole, count = at(0, lanes), len(places)
         sums = {(r, b): w.local(f"sum{r}_{b}", lanes) for r in range(rows) for b in range(count)}
         for held in sums.values():
             w.store(held, spread(0.0, lanes), [whole])
@@ -113,8 +122,8 @@ class _Product:
         with w.loop("k", self.depth // unroll) as outer:
             for k in (outer * unroll + step for step in range(unroll)):
                 vectors = [
-                    w.bind("b", self.right[flat(self.right, right + k * self.columns + b * lanes, lanes)])
-                    for b in range(count)
+                    w.bind("b", self.right[flat(self.right, right + k * self.columns + place, lanes)])
+                    for place in places
                 ]  # fmt: skip
                 for r in range(rows):
                     element = self.left[flat(self.left, left + r * self.depth + k, 1)]
@@ -123,7 +132,7 @@ class _Product:
                         held = sums[r, b]
                         w.store(held, held[whole] + factor * vector, [whole])
         for (r, b), held in sums.items():
-            index = (*self._unravel(image), row + r, at(x + b * lanes, lanes))
+            index = (*self._unravel(image), row + r, at(x + places[b], lanes))
             w.store(self.out, self.after(held[whole], index), index)
 
     def _begin(self, buffer: tirx.Buffer, image: Index) -> Index:

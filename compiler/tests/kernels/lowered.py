@@ -13,6 +13,8 @@ from edgepipe_compiler import graph as graphs
 from edgepipe_compiler import kernels, simplify, units
 from edgepipe_compiler.kernels import PLAIN, TargetDescription, Value, Weight
 
+# Elements around a result, and what memory holds before anything is computed.
+FENCE, FILLING = 256, 12345
 LINUX = "x86_64-unknown-linux-gnu"
 MCPU = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}
 NEON = TargetDescription(
@@ -80,7 +82,7 @@ class Lowered:
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Runs the calls. Memory is filled with large numbers first: lanes that hold no channel must
-        not reach a result, and every element of a result must be written."""
+        not reach a result, and every element of a result must be written, and nothing around it."""
         library = self.compile().jit()
         memory = {(name, PLAIN): tvm.runtime.tensor(array) for name, array in inputs.items()}
         for place, call in enumerate(self.calls):
@@ -90,12 +92,26 @@ class Lowered:
                 else memory[argument.name, argument.layout]
                 for argument in call.arguments
             ]
+            around = []
             for value in call.results:
-                fill = np.full(value.shape, 12345, value.dtype)
-                memory[value.name, value.layout] = tvm.runtime.tensor(fill)
+                fenced, inside = _fenced(value)
+                around.append(fenced)
+                memory[value.name, value.layout] = tvm.runtime.from_dlpack(inside)
                 arguments.append(memory[value.name, value.layout])
             library[f"f{place}"](*arguments)
+            for fenced in around:
+                assert (fenced[:FENCE] == FILLING).all() and (fenced[-FENCE:] == FILLING).all()
         return [memory[name, PLAIN].numpy() for name in self.graph.outputs]
+
+
+def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
+    """Memory with a fence before and behind, and the part between, which is the value's; on a boundary of 64
+    bytes as TVM asks for."""
+    size = int(np.prod(value.shape))
+    room = np.full(size + 2 * FENCE + 64, FILLING, value.dtype)
+    begin = -(room.ctypes.data // room.itemsize + FENCE) % (64 // room.itemsize)
+    fenced = room[begin : begin + size + 2 * FENCE]
+    return fenced, fenced[FENCE : FENCE + size].reshape(value.shape)
 
 
 def check(model: onnx.ModelProto, rules: list[str] | None, target: TargetDescription) -> None:
