@@ -211,6 +211,30 @@ fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
 }
 
 #[test]
+fn what_is_left_of_mostly_void_trials_is_not_judged() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let begun = fixture::BEGUN + 3_600_000_000_000;
+    let mut recorder = RunRecorder::create(&store, &place.runs(), fixture::run_start_at(begun)).unwrap();
+    for mut record in fixture::records("resnet18", 5) {
+        if let Record::Trial(trial) = &mut record
+            && trial.schedule == 1
+            && trial.round < 3
+            && let Outcome::Measured(measured) = &mut trial.outcome
+        {
+            measured.host.busy_ns = Some(2_000_000_000);
+        }
+        recorder.record(record).unwrap();
+    }
+    recorder.finish(Status::Complete, begun + 90_000_000_000).unwrap();
+    let now = store.latest_run(&crate::store::RunFilter::default()).unwrap().unwrap();
+    let report = checked(&store, &[before], &now, STRICT);
+    assert_eq!((report.verdict, report.rows.len()), (Verdict::Incomplete, 3), "{report:?}");
+    assert!(report.not_compared[0].reason.contains("3 of 5 trials are void (other processes"), "{report:?}");
+}
+
+#[test]
 fn a_single_trial_is_no_pass() {
     let place = Place::new();
     let store = place.open();

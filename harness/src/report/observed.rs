@@ -37,7 +37,8 @@ pub struct TrialFigures {
     pub joules_per_frame: Option<f64>,
 }
 
-/// Figures of all schedules of a run, by their numbers.
+/// Figures of all schedules of a run, by their numbers. Where more than half of the trials are void, so is the schedule:
+/// what disturbed them has hardly spared the others.
 pub fn trial_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
     let mut schedules = assembly::measurements(store, run)?;
     assembly::add_energy(&mut schedules, store.idle_power(run)?.as_ref());
@@ -45,14 +46,26 @@ pub fn trial_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigur
         .iter()
         .map(|measurements| {
             let schedule = &measurements.record.schedule;
+            let of_trials = || {
+                let reasons = measurements.trials.values().flat_map(|trial| &trial.reasons);
+                reasons.into_iter().find(|reason| reason.severity == domain::Severity::Void)
+            };
+            let (valid, all) = (measurements.valid().count(), measurements.trials.len());
+            let mostly = (2 * valid < all).then(|| {
+                let reason = of_trials().map_or("void trials", |reason| &reason.text);
+                format!(
+                    "{} of {all} trials are void ({reason}), and the others hardly better; measure again",
+                    all - valid
+                )
+            });
             let void = (measurements.verdict() == Verdict::Void).then(|| {
                 let own = measurements.reasons.iter().find(|reason| reason.severity == Severity::Void);
-                let of_trials = || measurements.trials.values().flat_map(|trial| &trial.reasons).next();
                 own.map(|reason| reason.text.clone())
                     .or_else(|| of_trials().map(|reason| reason.text.clone()))
                     .or_else(|| measurements.failed.values().next().cloned())
                     .unwrap_or_else(|| "nothing was measured".to_owned())
             });
+            let void = void.or(mostly);
             let trials = measurements.valid().filter(|_| void.is_none()).map(|trial| {
                 let latency = throughput::Latency::of(&trial.latency).ok();
                 TrialFigures {
