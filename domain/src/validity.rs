@@ -56,6 +56,10 @@ pub enum Code {
     Warmed,
     /// Many pages were new to the process.
     MinorFaults,
+    /// The board's state changed, or was not the one that was set.
+    StateChanged,
+    /// A CPU whose clock was pinned ran below that.
+    BelowPinned,
 }
 
 /// Something about a trial that a reader must know.
@@ -209,6 +213,31 @@ pub fn frequency(cpu: u32, before_khz: u64, after_khz: u64, limits: &Limits) -> 
     Some(Reason::new(Code::FrequencyDrop, severity, text, remedy))
 }
 
+/// What to do about a state that does not stay.
+const STATE_REMEDY: &str = "something else sets the board's state (another user, a power daemon, or heat: see the \
+                            temperatures); find it, and lower `state: { max_temperature_c }` where it is heat";
+
+/// A setting of the board that was another one within a trial, or than was set. `when` completes the sentence.
+pub fn state_changed(setting: &str, from: &str, to: &str, when: &str) -> Reason {
+    let text = format!("the {setting} was {to} instead of {from}{when}");
+    Reason::new(Code::StateChanged, Severity::Void, text, STATE_REMEDY)
+}
+
+/// The lowest frequency seen of a CPU whose clock was pinned. The kernel's figures of some processors are measured and
+/// lie beside it by a little.
+pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Option<Reason> {
+    let lost = 1.0 - lowest_khz as f64 / pinned_khz as f64;
+    (pinned_khz > 0 && lost > limits.frequency_drop.warn).then(|| {
+        let text = format!(
+            "CPU {cpu} ran at {} MHz, {} below the {} MHz it was pinned to",
+            lowest_khz / 1000,
+            percent(lost),
+            pinned_khz / 1000
+        );
+        Reason::new(Code::BelowPinned, Severity::Void, text, STATE_REMEDY)
+    })
+}
+
 /// Times a stage's thread moved to another CPU during the window.
 pub fn migrations(stage: usize, moves: u64) -> Option<Reason> {
     (moves > 0).then(|| {
@@ -334,6 +363,20 @@ mod tests {
         check(frequency(3, 0, 2_100_000, &limits), None);
         let text = "CPU 3 ran at 1500 MHz after the window, 25.0 % below the 2000 MHz before it";
         check(frequency(3, 2_000_000, 1_500_000, &limits), Some((Code::FrequencyDrop, Severity::Void, text)));
+    }
+
+    #[test]
+    fn a_state_that_does_not_stay() {
+        let limits = Limits::default();
+        let text = "the governor of CPU 3 was schedutil instead of performance, 2.0 s into the window";
+        let reason =
+            state_changed("governor of CPU 3", "performance", "schedutil", ", 2.0 s into the window");
+        check(Some(reason), Some((Code::StateChanged, Severity::Void, text)));
+        check(pinned(3, 2_000_000, 2_000_000, &limits), None);
+        check(pinned(3, 2_000_000, 1_970_000, &limits), None);
+        check(pinned(3, 0, 0, &limits), None);
+        let text = "CPU 3 ran at 1500 MHz, 25.0 % below the 2000 MHz it was pinned to";
+        check(pinned(3, 2_000_000, 1_500_000, &limits), Some((Code::BelowPinned, Severity::Void, text)));
     }
 
     #[test]

@@ -368,6 +368,9 @@ pub struct Boards {
     /// End whatever holds this board, and tell who it was.
     #[arg(long, value_name = "NAME", conflicts_with = "names")]
     pub break_lock: Option<String>,
+    /// Restore the state of this board where a session that was killed could not.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
+    pub restore: Option<String>,
 }
 
 /// Formats of the report.

@@ -91,6 +91,22 @@ pub enum SessionError {
         /// The runner's words.
         message: String,
     },
+    /// The board does not cool down.
+    #[error(
+        "failed to begin the trial: {zone} is at {celsius:.1} °C after {} minutes of waiting, and trials begin below \
+         {limit} °C; cool the board, or raise `state: {{ max_temperature_c }}` in its file",
+        after.as_secs() / 60
+    )]
+    Hot {
+        /// The hottest zone.
+        zone: String,
+        /// Its temperature.
+        celsius: f64,
+        /// Where trials begin.
+        limit: f64,
+        /// How long it was waited.
+        after: Duration,
+    },
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,

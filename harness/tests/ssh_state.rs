@@ -247,3 +247,113 @@ fn a_state_that_the_board_does_not_take_ends_the_run_before_it_begins() {
     );
     board.wait_until_restored();
 }
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn clocks_that_drop_within_a_trial_void_it_and_are_set_again() {
+    if farm::skipped() {
+        return;
+    }
+    let board = Board::new(MAXN);
+    let long = ["--set", "measure.min_seconds=4", "--set", "measure.max_seconds=6", "--trials", "3"];
+    let mut bench = Bench::start(&board, &long);
+    // The moment may fall between two trials, or a loaded machine may be late; of several, one lies within a trial.
+    for _ in 0..5 {
+        bench.until("frames/s");
+        std::thread::sleep(Duration::from_secs(2));
+        board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "1200000");
+        board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1200000");
+        bench.until("the board's state has changed since it was set");
+        assert!(
+            bench.said.last().unwrap().contains("of CPU 0 is 1200000 kHz, was 2035200 kHz"),
+            "{:?}",
+            bench.said.last()
+        );
+    }
+    kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
+    let (_, said) = bench.end();
+    let (json, _) = board.farm.run(&["report", "--format", "json"], 0);
+    let told = "highest frequency of CPU 0 was 1200000 kHz instead of 2035200 kHz";
+    assert!(json.contains("\"state_changed\"") && json.contains(told), "{json}\n{said}");
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let void: u64 =
+        report["rows"].as_array().unwrap().iter().map(|row| row["trials_void"].as_u64().unwrap()).sum();
+    assert!(void > 0, "{json}");
+    assert_eq!(report["measured_on"]["power_mode"], "0 (MAXN)");
+    assert_eq!(report["measured_on"]["state"]["asked"], "power mode 0, clocks pinned");
+    let (text, _) = board.farm.run(&["report"], 0);
+    let heading: String = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    assert!(
+        heading.contains("state asked for: power mode 0, clocks pinned; set: power mode 0 (MAXN)"),
+        "{heading}"
+    );
+    assert_eq!(board.jetson.state(), board.before);
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_trial_waits_for_a_hot_board() {
+    if farm::skipped() {
+        return;
+    }
+    let board = Board::new("max_temperature_c: 45.5");
+    board.jetson.write("sys/devices/system/cpu/online", "0-1");
+    board.jetson.zone(2, "GPU-therm", 61_200);
+    let mut bench = Bench::start(&board, &["--trials", "1"]);
+    bench.until("GPU-therm is at 61.2 °C; waiting until all zones are below 45.5 °C");
+    board.jetson.zone(2, "GPU-therm", 45_400);
+    bench.until("frames/s");
+    let (code, said) = bench.end();
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    // A board that tells no temperature cannot be waited for.
+    fs::remove_dir_all(board.jetson.sysfs().join("class/thermal")).unwrap();
+    let (_, said) = board.farm.run(&["bench", "--board", "loopback", "--experiment", "tiny"], 3);
+    assert!(said.contains("it has no thermal zones"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn boards_shows_the_state_and_restores_what_is_left() {
+    if farm::skipped() {
+        return;
+    }
+    let board = Board::new(MAXN);
+    let (text, _) = board.farm.run(&["boards", "loopback"], 0);
+    for line in [
+        "  power mode 3 (MAXP_CORE_ARM)\n",
+        "  CPU 0 online, 1 offline\n",
+        "  CPU 0 345.6 to 2000 MHz (schedutil)\n",
+        "  GPU 114.8 to 1120 MHz, now 114.8 MHz\n",
+        "  EMC 40.8 to 1866 MHz, now 1600 MHz\n",
+        "  temperatures, in °C: BCPU-therm 41.0, PMIC-Die 100.0\n",
+        "  free\n",
+    ] {
+        assert!(text.contains(line), "{text}\nlacks {line:?}");
+    }
+    let (text, _) = board.farm.run(&["boards", "--restore", "loopback"], 0);
+    assert_eq!(text, "loopback: nothing was to be restored\n");
+    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    bench.until("frames/s");
+    let (_, said) = board.farm.run(&["boards", "--restore", "loopback"], 3);
+    assert!(said.contains("another session keeps the state of this board"), "{said}");
+    kill(i32::try_from(bench.child.id()).unwrap(), Signal::STOP);
+    for pid in [board.holder(), board.runner()] {
+        kill(pid, Signal::KILL);
+    }
+    bench.child.kill().unwrap();
+    bench.end();
+    let (text, _) = board.farm.run(&["boards", "loopback"], 0);
+    assert!(text.contains("  to be restored to power mode 3 (MAXP_CORE_ARM), CPU 1 offline"), "{text}");
+    let (text, _) = board.farm.run(&["boards", "--restore", "loopback"], 0);
+    assert!(text.contains("loopback: restored to power mode 3"), "{text}");
+    assert_eq!(board.jetson.state(), board.before);
+    assert!(!board.is_pending());
+    // Whoever breaks the lock of a session that lives has the board restored too.
+    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    bench.until("frames/s");
+    let (text, _) = board.farm.run(&["boards", "--break-lock", "loopback"], 0);
+    assert!(text.contains("was held by process"), "{text}");
+    assert_eq!(board.jetson.state(), board.before);
+    let (code, said) = bench.end();
+    assert_eq!(code, Some(3), "{said}");
+}

@@ -25,8 +25,8 @@ pub use request::{
     Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
 };
 pub use state::{
-    Asked, Brought, Change, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency, Pending,
-    Settings, Watched,
+    Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
+    Pending, Settings, Watched,
 };
 
 use serde::{Deserialize, Serialize};

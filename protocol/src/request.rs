@@ -13,6 +13,8 @@ pub enum Request {
         id: u64,
         /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
         sysfs: String,
+        /// Whether to ask `jetson_clocks` too for what sysfs tells to root only; that takes a moment.
+        thorough: bool,
     },
     /// Time every unit of a network on one processor.
     Profile(Profile),

@@ -39,6 +39,55 @@ pub struct Settings {
     pub gpu: Option<ClockLimits>,
 }
 
+impl Settings {
+    /// The same of these CPUs only.
+    #[must_use]
+    pub fn of_cpus(&self, cpus: &[u32]) -> Self {
+        let kept = self.cpus.iter().filter(|cpu| cpus.contains(&cpu.id)).cloned().collect();
+        Self { cpus: kept, ..self.clone() }
+    }
+
+    /// What is not the same in later settings. What an offline CPU would do if it were online does not count.
+    pub fn changes_to(&self, later: &Self) -> Vec<Changed> {
+        let mut changes = Vec::new();
+        let mut compare = |setting: String, from: Option<String>, to: Option<String>| {
+            if from != to {
+                changes.push(Changed { setting, from, to });
+            }
+        };
+        let mode = |of: &Self| of.power_mode.as_ref().map(|mode| format!("{} ({})", mode.id, mode.name));
+        compare("power mode".to_owned(), mode(self), mode(later));
+        for old in &self.cpus {
+            let Some(new) = later.cpus.iter().find(|cpu| cpu.id == old.id) else { continue };
+            let id = old.id;
+            let online = |cpu: &CpuSettings| Some(if cpu.online { "online" } else { "offline" }.to_owned());
+            compare(format!("CPU {id}"), online(old), online(new));
+            if old.online && new.online {
+                let khz = |khz: Option<u64>| khz.map(|khz| format!("{khz} kHz"));
+                compare(format!("governor of CPU {id}"), old.governor.clone(), new.governor.clone());
+                compare(format!("lowest frequency of CPU {id}"), khz(old.min_khz), khz(new.min_khz));
+                compare(format!("highest frequency of CPU {id}"), khz(old.max_khz), khz(new.max_khz));
+            }
+        }
+        let hz = |hz: Option<u64>| hz.map(|hz| format!("{hz} Hz"));
+        let (min, max) = (|of: &Self| of.gpu.map(|gpu| gpu.min_hz), |of: &Self| of.gpu.map(|gpu| gpu.max_hz));
+        compare("lowest frequency of the GPU".to_owned(), hz(min(self)), hz(min(later)));
+        compare("highest frequency of the GPU".to_owned(), hz(max(self)), hz(max(later)));
+        changes
+    }
+}
+
+/// A setting that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Which, in words: `governor of CPU 3`.
+    pub setting: String,
+    /// What it was; absent where the board did not tell.
+    pub from: Option<String>,
+    /// What it is.
+    pub to: Option<String>,
+}
+
 /// Settings of a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,8 +36,10 @@ pub(crate) fn serve(outlet: &mut Outlet, _runtime: &Runtime, patience: Option<Du
 
 fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> Event {
     let (id, result) = match request {
-        Request::State { id, sysfs } => {
-            (*id, Ok(Event::State { id: *id, state: Box::new(state::read(Path::new(sysfs))) }))
+        Request::State { id, sysfs, thorough } => {
+            let sysfs = Path::new(sysfs);
+            let state = if *thorough { state::read_thoroughly(sysfs) } else { state::read(sysfs) };
+            (*id, Ok(Event::State { id: *id, state: Box::new(state) }))
         }
         Request::Profile(request) => (request.id, profile::profile(request, cache).map(Event::Profiled)),
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),

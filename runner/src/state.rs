@@ -2,7 +2,7 @@
 
 use crate::affinity::allowed;
 use crate::cpulist;
-use crate::keeping::settings;
+use crate::keeping::{programs, settings};
 use crate::meters::kilobytes;
 use protocol::{Clock, Cpu, MachineState, Temperature};
 use std::fs;
@@ -17,6 +17,36 @@ pub(crate) fn read(sysfs: &Path) -> MachineState {
         None
     });
     state
+}
+
+/// The same with the memory's clock from `jetson_clocks`, where sysfs tells it to root only.
+pub(crate) fn read_thoroughly(sysfs: &Path) -> MachineState {
+    let mut state = read(sysfs);
+    if state.emc.is_none()
+        && let Some(jetson_clocks) = programs::find("jetson_clocks")
+        && let Ok(ended) = programs::run_as_root(&jetson_clocks, &["--show"], programs::ASKING)
+    {
+        state.emc = emc_of(&ended.stdout);
+    }
+    state
+}
+
+/// The line `EMC MinFreq=40800000 MaxFreq=1866000000 CurrentFreq=1600000000 FreqOverride=0`; with the override, the clock
+/// is pinned to what it has.
+fn emc_of(text: &str) -> Option<Clock> {
+    let line = text.lines().find(|line| line.starts_with("EMC "))?;
+    let field = |name: &str| {
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+    };
+    let (min_hz, max_hz, current_hz) = (field("MinFreq")?, field("MaxFreq")?, field("CurrentFreq"));
+    let pinned = current_hz.filter(|_| field("FreqOverride") == Some(1));
+    Some(Clock {
+        min_hz: pinned.unwrap_or(min_hz),
+        max_hz: pinned.unwrap_or(max_hz),
+        current_hz,
+        governor: None,
+    })
 }
 
 /// A place with `proc` and `etc` below it, and one of sysfs.
@@ -266,6 +296,19 @@ mod tests {
         assert_eq!((a57.l1d_bytes, a57.l2_bytes, a57.core), (Some(32_768), None, Some(0)));
         assert_eq!((denver.online, denver.isolated, denver.midr), (false, true, Some(0x4e0f_0030)));
         assert_eq!((denver.governor.as_deref(), denver.capacity), (None, None));
+    }
+
+    #[test]
+    fn the_memory_clock_is_read_from_what_jetson_clocks_shows() {
+        let text = "SOC family:tegra186\nEMC MinFreq=40800000 MaxFreq=1866000000 CurrentFreq=1600000000 FreqOverride=0\n";
+        let emc = emc_of(text).unwrap();
+        assert_eq!(
+            (emc.min_hz, emc.max_hz, emc.current_hz),
+            (40_800_000, 1_866_000_000, Some(1_600_000_000))
+        );
+        let emc = emc_of(&text.replace("Override=0", "Override=1")).unwrap();
+        assert_eq!((emc.min_hz, emc.max_hz), (1_600_000_000, 1_600_000_000));
+        assert_eq!(emc_of("EMC MinFreq=x"), None);
     }
 
     #[test]

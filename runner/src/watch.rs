@@ -4,7 +4,7 @@
 use crate::affinity::keep_off;
 use crate::clock::{monotonic_ns, thread_cpu_ns};
 use crate::keeping::settings;
-use protocol::{Change, LowestFrequency, Settings, Watched};
+use protocol::{Change, Changed, LowestFrequency, Settings, Watched};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,11 +99,11 @@ impl Watcher {
         let at_ns = monotonic_ns();
         let now = look(&self.sysfs, &self.cpus);
         let changes = &mut self.watched.changes;
-        settings::changes(&self.last, &now, |setting, from, to| {
+        for Changed { setting, from, to } in self.last.changes_to(&now) {
             if changes.len() < MOST_CHANGES {
                 changes.push(Change { at_ns, setting, from, to });
             }
-        });
+        }
         self.last = now;
         self.watched.looks += 1;
         self.frequencies();

@@ -47,7 +47,7 @@ fn lines_that_are_no_requests() {
     // An empty line is none: it asks for a sign of life.
     runner.send_line("");
     assert!(matches!(runner.event(), Event::Heartbeat {}));
-    match runner.ask(&Request::State { id: 5, sysfs: "/sys".to_owned() }) {
+    match runner.ask(&Request::State { id: 5, sysfs: "/sys".to_owned(), thorough: true }) {
         Event::State { id: 5, state } => assert!(!state.cpus.is_empty() && state.memory_bytes > 0),
         other => panic!("{other:?}"),
     }

@@ -243,9 +243,15 @@ fn a_board_that_has_changed_meanwhile_is_brought_back_and_restored_to_what_was_f
     let before = board.jetson.state();
     let mut keeper = board.keep("anna");
     let first = keeper.brought(board.maxn());
-    board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq", "345600");
-    let second = keeper.brought(board.maxn());
-    assert_eq!((&second.found, &second.set), (&first.found, &first.set));
+    for (name, khz) in [("scaling_min_freq", "345600"), ("scaling_max_freq", "1200000")] {
+        board.jetson.write(&format!("sys/devices/system/cpu/cpu0/cpufreq/{name}"), khz);
+        let later = keeper.brought(board.maxn());
+        assert_eq!((&later.found, &later.set), (&first.found, &first.set));
+    }
+    let calls = board.jetson.read("calls").lines().filter(|call| *call == "jetson_clocks ").count();
+    keeper.brought(board.maxn());
+    let again = board.jetson.read("calls").lines().filter(|call| *call == "jetson_clocks ").count();
+    assert_eq!(calls, again, "nothing has changed, nothing is done");
     keeper.end();
     board.wait_for(&before);
 }

@@ -7,8 +7,9 @@ use super::{holder, tell_leftover};
 use crate::config;
 use crate::interrupt::Interrupt;
 use crate::session::SessionError;
-use protocol::{Asked, Brought, Request};
+use protocol::{Asked, Brought, Pending, Request};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// A board with the means to start runners on it.
 #[derive(Debug)]
@@ -67,6 +68,50 @@ impl Board {
             },
             Self::Remote(remote) => Ok(remote.restore()?),
         }
+    }
+
+    /// What is to be restored on it, if anything.
+    ///
+    /// # Errors
+    /// Where it does not tell.
+    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+        self.told("pending")
+    }
+
+    /// Restores what a session left behind on it. Tells what that was, if anything.
+    ///
+    /// # Errors
+    /// Where it cannot be restored, or a session has the board.
+    pub fn restore_leftover(&mut self) -> Result<Option<Pending>, SessionError> {
+        self.told("restore")
+    }
+
+    fn told(&mut self, word: &str) -> Result<Option<Pending>, SessionError> {
+        let (name, told) = match self {
+            Self::Local(local) => {
+                let output = Command::new(&local.runner).arg(word).stdin(Stdio::null()).output();
+                let output =
+                    output.map_err(|reason| SessionError::Start { path: local.runner.clone(), reason })?;
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+                let told = if output.status.success() {
+                    Ok(text(&output.stdout))
+                } else {
+                    Err(text(&output.stderr))
+                };
+                (local.name.as_str(), told)
+            }
+            Self::Remote(remote) => {
+                let told = remote.tell(word)?;
+                (remote.name(), told)
+            }
+        };
+        let told = told.and_then(|text| match text.as_str() {
+            "" => Ok(None),
+            text => serde_json::from_str(text)
+                .map(Some)
+                .map_err(|error| format!("failed to read {text:?}: {error}")),
+        });
+        told.map_err(|message| RemoteError::State { board: name.to_owned(), message }.into())
     }
 
     /// Starts a runner.

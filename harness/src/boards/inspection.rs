@@ -1,13 +1,18 @@
 //! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
 
-use super::{Board, BoardLock, Remote};
+use super::{Board, BoardLock, Remote, words};
 use crate::campaign::{Link, Paths};
 use crate::cli;
 use crate::config::{self, Connect, Kind};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::{processors, verbs};
+use protocol::{Event, Meter, PowerReadings, Request};
 use std::fmt::Write as _;
+use std::time::Duration;
+
+/// For how long the power meter is read: a few conversions of the slowest one.
+const READING: Duration = Duration::from_millis(1500);
 
 /// Shows the boards, or breaks a lock.
 ///
@@ -16,6 +21,9 @@ use std::fmt::Write as _;
 pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
     if let Some(name) = &options.break_lock {
         return break_lock(paths, name);
+    }
+    if let Some(name) = &options.restore {
+        return restore(paths, name);
     }
     let mut names = options.names.clone();
     if names.is_empty() {
@@ -63,12 +71,59 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
             (format!("over SSH at {host}"), state, Board::Remote(Box::new(remote)))
         }
     };
-    let machine = Link::new(reached, interrupt).state().ending(Exit::Board)?;
+    let mut link = Link::new(reached, interrupt);
+    let machine = link.whole_state().ending(Exit::Board)?;
+    let pending = link.pending().ending(Exit::Board)?;
+    let power = match board.power.meter() {
+        // Two readers of a bus slow each other down.
+        Some(_) if state != "free" => Err("not read while the board is in use".to_owned()),
+        Some(meter) => power(&mut link, meter).map(Some),
+        None => Ok(None),
+    };
     let mut text = format!("{}: {place}\n", board.name);
     let described = processors::describe(board, &machine);
+    let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
+    // What is changed is to be restored by whoever has the board now.
+    let pending = pending.as_ref().filter(|_| state == "free");
+    let told = words::state(&machine, power, pending);
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{described}  {state}");
+    let _ = writeln!(text, "{described}{told}  {state}");
     Ok(text)
+}
+
+/// What the board's power meter says for a moment.
+fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
+    let duration_ns = u64::try_from(READING.as_nanos()).unwrap_or(u64::MAX);
+    let request = |id| Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns });
+    match link.request("read the power meter", READING * 10, request) {
+        Ok(Event::Idled(idled)) => Ok(idled.readings),
+        Ok(other) => Err(link.unexpected("read the power meter", &other).to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    let mut reached = match board.connect {
+        Connect::Local => Board::local(&board, paths.runner.clone()),
+        Connect::Ssh { .. } => {
+            let runner = paths.runner_for(&board)?;
+            let remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
+            Board::Remote(Box::new(remote))
+        }
+    };
+    let text = match reached.restore_leftover().ending(Exit::Board)? {
+        Some(pending) => {
+            format!(
+                "{name}: restored to {}; it was changed by {}\n",
+                words::settings(&pending.found),
+                pending.by
+            )
+        }
+        None => format!("{name}: nothing was to be restored\n"),
+    };
+    verbs::print(&text)?;
+    Ok(Exit::Fine)
 }
 
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {

@@ -10,6 +10,7 @@ mod lock;
 pub mod process;
 mod remote;
 pub mod ssh;
+pub(crate) mod words;
 
 pub use board::Board;
 pub use detect::{DetectError, Found, detect};

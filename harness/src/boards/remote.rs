@@ -22,6 +22,8 @@ use thiserror::Error;
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// A runner that hears nothing for so long ends, and one that says nothing for so long is given up.
 pub const SILENCE: Duration = Duration::from_secs(20);
+/// Longest time to restore what a session left behind.
+const RESTORING: Duration = Duration::from_secs(400);
 /// Longest time in which a short script may not move.
 const PROMPT: Duration = Duration::from_secs(20);
 /// Pause between two tries to reach a board again.
@@ -140,8 +142,9 @@ pub struct Remote {
     holder: Option<String>,
     /// The state its file asks for.
     asked: Asked,
-    /// What was found there at first, and set.
+    /// What was found there at first, and set, until the campaign asks for it.
     brought: Option<Brought>,
+    was_brought: bool,
     patience: Duration,
     interrupt: Interrupt,
     connection: Option<Arc<Connection>>,
@@ -186,6 +189,7 @@ impl Remote {
             holder,
             asked: board.state.asked(),
             brought: None,
+            was_brought: false,
             patience: reconnect_seconds.map_or(RECONNECT, |seconds| Duration::from_secs(seconds.into())),
             interrupt: interrupt.clone(),
             connection: None,
@@ -235,8 +239,13 @@ impl Remote {
         self.cache = Some(cache);
         let connection = Arc::new(connection);
         if let Some(holder) = self.holder.clone() {
-            let held = self.hold(&connection, &holder)?;
-            self.held = Some(self.keep(held, &connection)?);
+            let mut held = self.hold(&connection, &holder)?;
+            let brought = self.keep(&mut held, &connection)?;
+            // The first time is told to the campaign; over later links it is the same again.
+            if !std::mem::replace(&mut self.was_brought, true) {
+                self.brought = Some(brought);
+            }
+            self.held = Some(held);
             deploy::prune(&connection, &self.interrupt).map_err(|error| self.ssh(error))?;
         }
         self.connection = Some(connection);
@@ -330,8 +339,8 @@ impl Remote {
         }
     }
 
-    /// Has the board brought to its state, each time anew: a holder that lost its link has restored what it found.
-    fn keep(&mut self, mut held: Held, connection: &Connection) -> Result<Held, RemoteError> {
+    /// Has the board brought to its state, over each link anew: a holder that lost its link has restored what it found.
+    fn keep(&self, held: &mut Held, connection: &Connection) -> Result<Brought, RemoteError> {
         let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
             match (error, connection.lost()) {
                 (KeeperError::Gone, Some(lost)) => self.ssh(lost),
@@ -339,8 +348,7 @@ impl Remote {
             }
         })?;
         tell_leftover(&self.name, &brought);
-        self.brought = Some(brought);
-        Ok(held)
+        Ok(brought)
     }
 
     /// The state its file asks for.
@@ -348,24 +356,22 @@ impl Remote {
         &self.asked
     }
 
-    /// What was found and set when the board was taken; where something has changed since, it is brought back.
+    /// What was found and set when the board was taken; later, brings it back to that where something has changed.
     ///
     /// # Errors
     /// Where it does not become what is asked, or the board is out of reach.
     pub fn bring(&mut self) -> Result<Brought, RemoteError> {
-        let fresh = self.brought.take();
         let connection = self.ensure()?;
-        match (fresh, self.held.take()) {
-            // Nobody has asked since it was taken.
-            (Some(brought), held) => {
-                self.held = held;
+        if let Some(first) = self.brought.take() {
+            return Ok(first);
+        }
+        match self.held.take() {
+            Some(mut held) => {
+                let brought = self.keep(&mut held, &connection)?;
+                self.held = Some(held);
                 Ok(brought)
             }
-            (None, Some(held)) => {
-                self.held = Some(self.keep(held, &connection)?);
-                self.brought.take().ok_or(RemoteError::Interrupted)
-            }
-            (None, None) => Err(RemoteError::of_keeper(&self.name, KeeperError::Gone)),
+            None => Err(RemoteError::of_keeper(&self.name, KeeperError::Gone)),
         }
     }
 
@@ -401,7 +407,7 @@ impl Remote {
                 None => return Ok(connection),
                 Some(Ending::Lost(_)) => {}
                 Some(_) => {
-                    let by = match self.ask(&connection, "holder") {
+                    let by = match self.ask(&connection, "holder", PROMPT) {
                         Ok(holder) if holder != "free" => format!(" {holder}"),
                         _ => String::new(),
                     };
@@ -513,7 +519,7 @@ impl Remote {
     /// Where the board is out of reach.
     pub fn holder(&mut self) -> Result<String, RemoteError> {
         let connection = self.ensure()?;
-        self.ask(&connection, "holder").map_err(|error| self.ssh(error))
+        self.ask(&connection, "holder", PROMPT).map_err(|error| self.ssh(error))
     }
 
     /// Ends whoever has the board. Tells who it was.
@@ -522,13 +528,35 @@ impl Remote {
     /// Where the board is out of reach, or the holder cannot be ended.
     pub fn break_lock(&mut self) -> Result<String, RemoteError> {
         let connection = self.ensure()?;
-        self.ask(&connection, "break").map_err(|error| self.ssh(error))
+        self.ask(&connection, "break", RESTORING).map_err(|error| self.ssh(error))
     }
 
-    fn ask(&self, connection: &Connection, word: &str) -> Result<String, SshError> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the runner there says to a word about the board's state, or why it does not do it.
+    ///
+    /// # Errors
+    /// Where the board is out of reach.
+    pub fn tell(&mut self, word: &str) -> Result<Result<String, String>, RemoteError> {
+        let connection = self.ensure()?;
+        let script = format!("exec {} {word}", quoted(&self.board_runner));
+        let what = "ask for what is to be restored";
+        let output = connection.run(what, &script, &mut std::io::empty(), RESTORING, &self.interrupt);
+        let output = output.map_err(|error| self.ssh(error))?;
+        Ok(match output.ending {
+            Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
+            ending if output.stderr.trim().is_empty() => Err(format!("the runner {}", ending.describe())),
+            _ => Err(output.stderr.trim().to_owned()),
+        })
+    }
+
+    fn ask(&self, connection: &Connection, word: &str, patience: Duration) -> Result<String, SshError> {
         let script = format!("exec {} {word}", quoted(&self.board_runner));
         let what = "ask for the board's lock";
-        let output = connection.run(what, &script, &mut std::io::empty(), PROMPT, &self.interrupt)?;
+        let output = connection.run(what, &script, &mut std::io::empty(), patience, &self.interrupt)?;
         match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
             ending => Err(SshError::Failed {

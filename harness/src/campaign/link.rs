@@ -4,7 +4,7 @@ use crate::boards::Board;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::session::{Session, SessionError};
-use protocol::{Brought, Event, MachineState, Request};
+use protocol::{Brought, Event, MachineState, Pending, Request};
 use std::time::Duration;
 
 /// Time given to answers that need no measuring.
@@ -82,9 +82,21 @@ impl Link {
     /// # Errors
     /// As [`Link::request`].
     pub fn state(&mut self) -> Result<MachineState, SessionError> {
+        self.read_state(false)
+    }
+
+    /// The same with what takes a moment.
+    ///
+    /// # Errors
+    /// As [`Link::request`].
+    pub fn whole_state(&mut self) -> Result<MachineState, SessionError> {
+        self.read_state(true)
+    }
+
+    fn read_state(&mut self, thorough: bool) -> Result<MachineState, SessionError> {
         let during = "read the board's state";
         let sysfs = self.board.sysfs().to_owned();
-        match self.request(during, PROMPT, |id| Request::State { id, sysfs: sysfs.clone() })? {
+        match self.request(during, PROMPT, |id| Request::State { id, sysfs: sysfs.clone(), thorough })? {
             Event::State { state, .. } => Ok(*state),
             other => Err(self.unexpected(during, &other)),
         }
@@ -115,6 +127,14 @@ impl Link {
             progress::say("warning", &text);
         }
         Ok(())
+    }
+
+    /// What is to be restored on the board, if anything.
+    ///
+    /// # Errors
+    /// Where the board does not tell.
+    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+        self.board.pending()
     }
 
     /// An answer of the wrong kind: the runner is not what it says, and is ended.

@@ -125,8 +125,14 @@ impl Campaign {
             }
             progress.doing(&format!("{name} on {label}, round {}", slot.round + 1));
             self.cool_down(experiment);
+            let settled = self.settle(progress);
             let begun_unix_ns = unix_ns();
-            let outcome = trials::measure(&mut self.link, experiment, name, ready, meter.as_ref());
+            let (cooling, outcome) = match settled {
+                Ok(cooling) => {
+                    (cooling, trials::measure(&mut self.link, experiment, name, ready, meter.as_ref()))
+                }
+                Err(error) => (None, Err(error)),
+            };
             match outcome {
                 Err(SessionError::Interrupted) => return Ok(Err(Interrupted)),
                 Err(error @ SessionError::Board(_)) => return Err(session_failure(error)),
@@ -154,6 +160,7 @@ impl Campaign {
                 round: slot.round,
                 position: *position,
                 begun_unix_ns,
+                cooling,
                 outcome: match outcome {
                     Ok(raw) => store::Outcome::Measured(Box::new(raw)),
                     Err(error) => store::Outcome::Failed { fault: error.fault(), message: error.to_string() },

@@ -13,6 +13,7 @@ mod plan;
 mod planning;
 mod power;
 mod prepare;
+mod state;
 mod trials;
 mod wire;
 
@@ -36,7 +37,8 @@ use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::unix_ns;
 use crate::store::{
-    ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, Status, Store, StoreError,
+    ComparisonRecord, ProcessorRecord, Resumed, RunId, RunRecorder, RunStart, StateRecord, Status, Store,
+    StoreError,
 };
 use measuring::Field;
 use peers::OnnxRuntime;
@@ -108,6 +110,8 @@ pub struct Campaign {
     workshop: Workshop,
     processors: Vec<Processor>,
     machine: protocol::MachineState,
+    /// The state it was brought to.
+    state: Option<StateRecord>,
     /// What it is among other boards, where there are some.
     part: Option<Part>,
     /// What the plan is made from.
@@ -163,8 +167,19 @@ impl Campaign {
         };
         let mut link = Link::new(reached, interrupt.clone());
         // First of all: a power mode decides which CPUs there are.
-        link.bring().map_err(session_failure)?;
+        let brought = link.bring().map_err(session_failure)?;
         let machine = link.state().map_err(session_failure)?;
+        let state = StateRecord::new(board.state.asked(), brought);
+        if let (Some(limit), None) = (board.state.max_temperature_c, state::hottest(&machine)) {
+            return Err(Failure::new(
+                Exit::Board,
+                format!(
+                    "failed to find a temperature of the board {}, which its file wants below {limit} °C before each \
+                     trial: it has no thermal zones; leave `max_temperature_c` out",
+                    board.name
+                ),
+            ));
+        }
         let processors = processors::resolve(board, &machine)?;
         if let Some(note) = processors::left_out(board) {
             progress::say("note", &note);
@@ -206,6 +221,7 @@ impl Campaign {
             workshop,
             processors,
             machine,
+            state,
             part,
             observed,
             _lock: lock,
@@ -267,6 +283,7 @@ impl Campaign {
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
             campaign: self.part.as_ref().map(|part| part.record.clone()),
+            state: self.state.clone(),
         };
         let mut recorder = RunRecorder::create(store, &self.paths.runs, start).map_err(store_failure)?;
         if let Some(idle) = idle {
@@ -280,7 +297,11 @@ impl Campaign {
     /// # Errors
     /// As [`Campaign::run`], and where the run was made on other processors.
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
-        let resumed = Resumed { unix_ns: unix_ns(), command: std::env::args().skip(1).collect() };
+        let resumed = Resumed {
+            unix_ns: unix_ns(),
+            command: std::env::args().skip(1).collect(),
+            state: self.state.clone(),
+        };
         let (recorder, continued) =
             RunRecorder::resume(store, &self.paths.runs, run, resumed).map_err(store_failure)?;
         if continued.cut_off_bytes > 0 {

@@ -1,5 +1,6 @@
 //! What a run was measured on and with, as far as it decides whether figures may be compared.
 
+use crate::boards::words;
 use crate::store::StoredRun;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,10 +65,7 @@ impl Identity {
             configuration.as_ref()?.get(group)?.get(key).cloned()
         };
         let written = |value: serde_yaml::Value| serde_json::to_string(&value).ok();
-        set(
-            "power_mode",
-            setting("board", "state").and_then(|state| written(state.get("nvpmodel")?.clone())),
-        );
+        set("power_mode", machine.power_mode.as_ref().map(words::mode));
         for key in ["frames", "queue_depth"] {
             set(key, setting("experiment", key).and_then(written));
         }

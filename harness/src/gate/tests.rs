@@ -138,7 +138,7 @@ fn unlike_things_are_told_apart() {
         start.machine.model = Some("Test Board Mk 3".to_owned());
         start.versions.tvm = None;
         start.machine.cpus[0].max_khz = Some(1_000_000);
-        start.configuration = "board: { state: { nvpmodel: 2 } }\n".to_owned();
+        start.machine.power_mode = Some(protocol::PowerMode { id: 2, name: "MAXP".to_owned() });
         // None of these makes runs unlike.
         start.revision = None;
         start.host = "elsewhere".to_owned();

@@ -155,7 +155,8 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
         let taken = match trial.outcome {
             Outcome::Measured(measured) => {
-                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits };
+                let state = run.start.state.as_ref();
+                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits, state };
                 Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
             }
             Outcome::Failed { message, .. } => Err(message),

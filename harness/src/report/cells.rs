@@ -155,6 +155,17 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             100.0 * report.confidence
         ),
     ];
+    if let Some(state) = &machine.state {
+        lines.push(format!(
+            "state asked for: {}; set: {}; found before: {}",
+            state.asked, state.set, state.found
+        ));
+        if let Some(by) = &state.leftover_of {
+            lines.push(format!("the board was first restored from what another session had left: {by}"));
+        }
+    } else if let Some(mode) = &machine.power_mode {
+        lines.push(format!("power mode {mode}, as it was found"));
+    }
     if !machine.left_out.is_empty() {
         lines.push(format!(
             "left out of all schedules: {} (this version has no engine for CUDA)",

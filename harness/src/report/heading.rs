@@ -1,7 +1,8 @@
 //! Which run it is, and what it was measured on.
 
 use super::asked::Asked;
-use super::rows::{MachineSection, ProcessorSection, RunSection};
+use super::rows::{MachineSection, ProcessorSection, RunSection, StateSection};
+use crate::boards::words;
 use crate::store::{Date, StoredRun};
 use std::collections::BTreeSet;
 
@@ -56,5 +57,12 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
         memory_bytes: machine.memory_bytes,
         processors: processors.collect(),
         left_out: Asked::of(&start.configuration).gpus,
+        power_mode: machine.power_mode.as_ref().map(words::mode),
+        state: start.state.as_ref().map(|state| StateSection {
+            asked: words::asked(&state.asked),
+            found: words::settings(&state.brought.found),
+            set: words::settings(&state.brought.set),
+            leftover_of: state.brought.leftover.as_ref().map(|pending| pending.by.clone()),
+        }),
     }
 }

@@ -49,7 +49,7 @@ pub use timeline::Timeline;
 /// Frames a second of a trial on these CPUs, where nothing voids it.
 pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f64> {
     let limits = domain::validity::Limits::default();
-    let bounds = trial::Bounds { cpus, min_frames: None, limits: &limits };
+    let bounds = trial::Bounds { cpus, min_frames: None, limits: &limits, state: None };
     let trial = trial::Trial::new(0, measured, bounds).ok()?;
     trial.is_valid().then_some(trial.throughput.0)
 }

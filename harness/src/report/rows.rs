@@ -103,6 +103,23 @@ pub struct MachineSection {
     pub processors: Vec<ProcessorSection>,
     /// Processors of the board's file that no schedule used, because this version has no engine for them.
     pub left_out: Vec<String>,
+    /// Power mode before the first trial; absent where the board has none.
+    pub power_mode: Option<String>,
+    /// The state its file asks for; absent where it asks for nothing.
+    pub state: Option<StateSection>,
+}
+
+/// The state a board was brought to, in words.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct StateSection {
+    /// What its file asks for.
+    pub asked: String,
+    /// How it was found.
+    pub found: String,
+    /// How it was measured, read back.
+    pub set: String,
+    /// The session that had left it otherwise than it had found it, which was restored first.
+    pub leftover_of: Option<String>,
 }
 
 /// A power meter and what it said before the first trial, with nothing running.

@@ -1,10 +1,11 @@
 //! What one trial says.
 
 use super::energy::Readings;
+use crate::store::StateRecord;
 use domain::{
     Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, disturbance, throughput, validity,
 };
-use protocol::{MachineState, Measured, Temperature};
+use protocol::{Change, Changed, LowestFrequency, MachineState, Measured, Settings, Temperature};
 
 /// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
 const TICK_NS: u64 = 10_000_000;
@@ -17,6 +18,8 @@ pub(super) struct Bounds<'a> {
     /// Frames a window was to hold at least, where the configuration says.
     pub(super) min_frames: Option<usize>,
     pub(super) limits: &'a validity::Limits,
+    /// The state that was set before the first trial, where one was asked for.
+    pub(super) state: Option<&'a StateRecord>,
 }
 
 /// Figures of a measured trial.
@@ -97,7 +100,7 @@ impl Trial {
 }
 
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
-    let Bounds { cpus, min_frames, limits } = bounds;
+    let Bounds { cpus, min_frames, limits, state } = bounds;
     let (host, count) = (&measured.host, cpus.len() as u64);
     let cpu_time = Nanoseconds(host.wall_ns.saturating_mul(count));
     // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
@@ -113,6 +116,8 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
         let khz = frequency(&measured.before, *cpu).zip(frequency(&measured.after, *cpu));
         reasons.extend(khz.and_then(|(before, after)| validity::frequency(*cpu, before, after, limits)));
     }
+    reasons.extend(state_changes(measured, cpus, state));
+    reasons.extend(below_pinned(measured, state, limits));
     for (stage, occupancy) in measured.stages.iter().enumerate() {
         reasons.extend(validity::major_faults(stage, occupancy.major_faults));
     }
@@ -128,6 +133,54 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
             .extend(after.and_then(|after| disturbance::warmer(&zone.zone, celsius(zone), celsius(after))));
     }
     reasons
+}
+
+/// Settings that were others than were set, or changed from before the warm-up to after the window; each once.
+fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>) -> Vec<validity::Reason> {
+    let of = |machine: &MachineState| Settings::from(machine).of_cpus(cpus);
+    let (before, after) = (of(&measured.before), of(&measured.after));
+    let mut seen: Vec<(Changed, String)> = Vec::new();
+    let mut add = |changed: Changed, when: String| {
+        if !seen.iter().any(|(known, _)| known.setting == changed.setting) {
+            seen.push((changed, when));
+        }
+    };
+    if let Some(record) = state.filter(|record| !record.asked.is_nothing()) {
+        let set = record.brought.set.of_cpus(cpus);
+        set.changes_to(&before).into_iter().for_each(|changed| add(changed, ", before the trial".to_owned()));
+    }
+    for Change { at_ns, setting, from, to } in measured.watched.iter().flat_map(|watched| &watched.changes) {
+        let opened = measured.window.opened_monotonic_ns;
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let when = if *at_ns < opened {
+            format!(", {:.1} s before the window", seconds(opened - at_ns))
+        } else {
+            format!(", {:.1} s into the window", seconds(at_ns - opened))
+        };
+        add(Changed { setting: setting.clone(), from: from.clone(), to: to.clone() }, when);
+    }
+    before.changes_to(&after).into_iter().for_each(|changed| add(changed, ", after the window".to_owned()));
+    let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let reason = |(Changed { setting, from, to }, when): (Changed, String)| {
+        validity::state_changed(&setting, &told(from), &told(to), &when)
+    };
+    seen.into_iter().map(reason).collect()
+}
+
+/// CPUs whose clocks were pinned and that ran below that.
+fn below_pinned(
+    measured: &Measured,
+    state: Option<&StateRecord>,
+    limits: &validity::Limits,
+) -> Vec<validity::Reason> {
+    let is_pinned = state.is_some_and(|record| record.asked.jetson_clocks == Some(true));
+    let lowest = measured.watched.iter().filter(|_| is_pinned).flat_map(|watched| &watched.lowest);
+    let reason = |lowest: &LowestFrequency| {
+        let cpu = measured.before.cpus.iter().find(|cpu| cpu.id == lowest.cpu)?;
+        let pinned = cpu.max_khz.filter(|_| cpu.min_khz == cpu.max_khz)?;
+        validity::pinned(lowest.cpu, pinned, lowest.khz, limits)
+    };
+    lowest.filter_map(reason).collect()
 }
 
 fn frequency(machine: &MachineState, cpu: u32) -> Option<u64> {

@@ -304,10 +304,11 @@ pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun
     };
     let mut run = run?;
     let mut statement = connection
-        .prepare_cached("SELECT unix_ns, command FROM resumptions WHERE run = ? ORDER BY unix_ns")?;
+        .prepare_cached("SELECT unix_ns, command, state FROM resumptions WHERE run = ? ORDER BY unix_ns")?;
     let mut rows = statement.query(params![run.number])?;
     while let Some(row) = rows.next()? {
-        run.resumptions.push(Resumed { unix_ns: row.get(0)?, command: json(row, "command")? });
+        let state = optional(row, "state")?;
+        run.resumptions.push(Resumed { unix_ns: row.get(0)?, command: json(row, "command")?, state });
     }
     Ok(Some(run))
 }
@@ -341,6 +342,7 @@ fn read_run(row: &Row<'_>) -> Result<StoredRun, RowError> {
         revision: commit.zip(dirty).map(|(commit, dirty)| Revision { commit, dirty }),
         provenance: json(row, "provenance")?,
         campaign: read_campaign(row)?,
+        state: optional(row, "state")?,
     };
     Ok(StoredRun {
         number: row.get("number")?,
@@ -362,6 +364,12 @@ fn read_campaign(row: &Row<'_>) -> Result<Option<CampaignRecord>, RowError> {
         mode: Mode::from_text(&mode).ok_or_else(|| damaged(&mode))?,
         boards: json(row, "campaign_boards")?,
     }))
+}
+
+/// A column of JSON that may be empty.
+fn optional<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> Result<Option<T>, RowError> {
+    let text = row.get_ref(column)?.as_str_or_null().map_err(|error| RowError::damaged(column)(&error))?;
+    text.map(serde_json::from_str).transpose().map_err(|error| RowError::damaged(column)(&error))
 }
 
 /// A column of JSON.

@@ -22,8 +22,13 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
         Record::Resumed(resumed) => {
             execute(
                 connection,
-                "INSERT OR IGNORE INTO resumptions (run, unix_ns, command) VALUES (?, ?, ?)",
-                params![run, resumed.unix_ns, json(&resumed.command)?],
+                "INSERT OR IGNORE INTO resumptions (run, unix_ns, command, state) VALUES (?, ?, ?, ?)",
+                params![
+                    run,
+                    resumed.unix_ns,
+                    json(&resumed.command)?,
+                    resumed.state.as_ref().map(json).transpose()?
+                ],
             )?;
             end_run(connection, run, Status::Running, None, None)
         }
@@ -56,9 +61,9 @@ pub(super) fn insert_run(connection: &Connection, run: &RunStart) -> Inserted {
         connection,
         "INSERT INTO runs (id, begun_unix_ns, status, experiment, board, processors, machine, readings, host,
              command, configuration, seed, rounds, harness_version, runner_version, protocol_version, tvm_version,
-             llvm_version, python_version, git_revision, git_dirty, provenance, campaign,
+             llvm_version, python_version, git_revision, git_dirty, provenance, campaign, state,
              journal_bytes)
-         VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+         VALUES (?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         params![
             run.id.as_str(),
             run.begun_unix_ns,
@@ -82,6 +87,7 @@ pub(super) fn insert_run(connection: &Connection, run: &RunStart) -> Inserted {
             run.revision.as_ref().map(|revision| revision.dirty),
             json(&run.provenance)?,
             campaign,
+            run.state.as_ref().map(json).transpose()?,
         ],
     )?;
     Ok(())
@@ -245,8 +251,8 @@ fn insert_trial(connection: &Connection, run: i64, record: &TrialRecord) -> Inse
     };
     execute(
         connection,
-        "INSERT INTO trials (schedule, round, position, begun_unix_ns, status, fault, message)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO trials (schedule, round, position, begun_unix_ns, status, fault, message, cooling)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             schedule_of(connection, run, record.schedule)?,
             record.round,
@@ -255,6 +261,7 @@ fn insert_trial(connection: &Connection, run: i64, record: &TrialRecord) -> Inse
             status,
             fault,
             message,
+            record.cooling.as_ref().map(json).transpose()?,
         ],
     )?;
     match &record.outcome {
@@ -287,8 +294,8 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
         "INSERT INTO measurements (trial, request, opened_unix_ns, opened_monotonic_ns, frames, completed_ns,
              latency_ns, completed_by, warm_up_ns, warm_up_steady, isolated_ns, timeline, wall_ns, steal_ns, busy_ns,
              runner_ns, overhead_ns, machine_before, readings_before, machine_after, readings_after, weights_bytes,
-             resident_bytes, anonymous_bytes)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             resident_bytes, anonymous_bytes, watched)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             trial,
             measured.id,
@@ -314,6 +321,7 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
             measured.weights_bytes,
             measured.resident_bytes,
             measured.anonymous_bytes,
+            measured.watched.as_ref().map(json).transpose()?,
         ],
     )?;
     if let Some(readings) = &measured.power {

@@ -35,8 +35,9 @@ pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
 pub use merge::{Import, Merged, Standing};
 pub use record::{
-    CampaignRecord, ComparisonRecord, Finished, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord,
-    Record, Resumed, Revision, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord, Versions,
+    CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, ProcessorRecord,
+    ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord,
+    TrialRecord, Versions,
 };
 pub use recorder::{CaughtUp, Continued, RunRecorder};
 pub use run_id::RunId;

@@ -4,7 +4,7 @@
 use super::run_id::RunId;
 use crate::fleet::Mode;
 use domain::{Network, Prediction, Schedule};
-use protocol::{Compared, Fault, Idled, MachineState, Measured, Profiled, Transferred};
+use protocol::{Asked, Brought, Compared, Fault, Idled, MachineState, Measured, Profiled, Transferred};
 use serde::{Deserialize, Serialize};
 
 /// A line of a journal.
@@ -68,6 +68,40 @@ pub struct RunStart {
     /// What it is a part of, where one `bench` measured on several boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<CampaignRecord>,
+    /// The state the board was brought to; absent where nothing was asked of it and nothing was left to restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateRecord>,
+}
+
+/// The state a board was brought to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateRecord {
+    /// What its file asks for.
+    pub asked: Asked,
+    /// What was found and set, and what another session had left.
+    pub brought: Brought,
+}
+
+impl StateRecord {
+    /// Nothing where there is nothing to tell.
+    pub fn new(asked: Asked, brought: Brought) -> Option<Self> {
+        (!asked.is_nothing() || brought.leftover.is_some()).then_some(Self { asked, brought })
+    }
+}
+
+/// What a trial waited for before it began: the hottest zone at first, and when it was cool enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cooling {
+    /// How long it waited.
+    pub waited_ns: u64,
+    /// Type of the zone that was the hottest at first.
+    pub zone: String,
+    /// Its temperature then, in thousandths of a degree Celsius.
+    pub from_milli_celsius: i64,
+    /// The hottest zone's temperature at the end.
+    pub to_milli_celsius: i64,
 }
 
 /// One `bench` on several boards, which is a run on each of them.
@@ -130,6 +164,9 @@ pub struct Resumed {
     pub unix_ns: u64,
     /// The command line.
     pub command: Vec<String>,
+    /// The state the board was brought to this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateRecord>,
 }
 
 /// A network of the run.
@@ -222,6 +259,9 @@ pub struct TrialRecord {
     pub position: u32,
     /// When it began, ns since 1970.
     pub begun_unix_ns: u64,
+    /// What it waited for before that; absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling: Option<Cooling>,
     /// How it ended.
     pub outcome: Outcome,
 }

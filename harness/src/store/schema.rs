@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_power.sql"),
     include_str!("migrations/0003_peers.sql"),
     include_str!("migrations/0004_campaigns.sql"),
+    include_str!("migrations/0005_state.sql"),
 ];
 
 /// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.

@@ -122,8 +122,13 @@ impl<'r> Cells<'r> {
     }
 
     fn json<T: DeserializeOwned>(&mut self, what: &'static str) -> Read<T> {
-        let text = self.value()?.as_str().map_err(|error| RowError::damaged(what)(&error))?;
-        serde_json::from_str(text).map_err(|error| RowError::damaged(what)(&error))
+        self.optional(what)?.ok_or_else(|| RowError::damaged(what)(&"it is missing"))
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, what: &'static str) -> Read<Option<T>> {
+        let text = self.value()?.as_str_or_null().map_err(|error| RowError::damaged(what)(&error))?;
+        let read = text.map(|text| serde_json::from_str(text)).transpose();
+        read.map_err(|error| RowError::damaged(what)(&error))
     }
 }
 
@@ -155,8 +160,8 @@ impl Machines<'_> {
 }
 
 fn trial(connection: &Connection, id: i64, machines: &mut Machines<'_>) -> Read<TrialRecord> {
-    let sql = "SELECT schedules.place, trials.round, trials.position, trials.begun_unix_ns, trials.message,
-                      trials.fault
+    let sql = "SELECT schedules.place, trials.round, trials.position, trials.begun_unix_ns, trials.cooling,
+                      trials.message, trials.fault
                FROM trials JOIN schedules ON schedules.id = trials.schedule WHERE trials.id = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
@@ -167,6 +172,7 @@ fn trial(connection: &Connection, id: i64, machines: &mut Machines<'_>) -> Read<
         round: cells.next()?,
         position: cells.next()?,
         begun_unix_ns: cells.next()?,
+        cooling: cells.optional("what a trial waited for")?,
         outcome: match cells.next()? {
             Some(message) => Outcome::Failed { fault: fault(cells.next()?)?, message },
             None => Outcome::Measured(Box::new(measurement(connection, id, machines)?)),
@@ -185,7 +191,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
     let sql = "SELECT request, opened_unix_ns, opened_monotonic_ns, completed_ns, latency_ns, completed_by,
                       isolated_ns, warm_up_ns, warm_up_steady, timeline, wall_ns, steal_ns, busy_ns, runner_ns,
                       overhead_ns, machine_before, readings_before, machine_after, readings_after, weights_bytes,
-                      resident_bytes, anonymous_bytes
+                      resident_bytes, anonymous_bytes, watched
                FROM measurements WHERE trial = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([trial])?;
@@ -216,12 +222,12 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
             overhead_ns: cells.next()?,
         },
         power: power::of_trial(connection, trial)?,
-        watched: None,
         before: machines.state(&mut cells)?,
         after: machines.state(&mut cells)?,
         weights_bytes: cells.next()?,
         resident_bytes: cells.next()?,
         anonymous_bytes: cells.next()?,
+        watched: cells.optional("how a trial's board was watched")?,
         stages: occupancies(connection, trial)?,
     })
 }

@@ -11,6 +11,17 @@ use std::time::{Duration, Instant};
 /// Clocks may take a moment to be where they were sent.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// Which time a session brings the board to its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The first.
+    First,
+    /// A later one, and nothing has changed since.
+    Unchanged,
+    /// A later one, and something has: all is set again, since limits within a mode may be others.
+    Changed,
+}
+
 /// What is to be done to bring a board to what is asked.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -21,19 +32,13 @@ pub(super) struct Plan<'a> {
     clocks: Option<PathBuf>,
     /// Files of governors that may have to be written; a power mode may bring more CPUs.
     governors: Vec<PathBuf>,
-    /// Whether clocks were stored by an earlier plan of this session.
-    is_second: bool,
+    turn: Turn,
 }
 
 impl<'a> Plan<'a> {
     /// # Errors
     /// Where the board cannot do what is asked. The message is a sentence of its own.
-    pub(super) fn new(
-        asked: &'a Asked,
-        now: &Settings,
-        folder: &Folder,
-        is_second: bool,
-    ) -> Result<Self, String> {
+    pub(super) fn new(asked: &'a Asked, now: &Settings, folder: &Folder, turn: Turn) -> Result<Self, String> {
         let sysfs = Path::new(&asked.sysfs);
         let program = |name: &str, key: &str| {
             programs::find(name).ok_or_else(|| {
@@ -44,16 +49,14 @@ impl<'a> Plan<'a> {
             Some(wanted) => {
                 let nvpmodel = program("nvpmodel", "nvpmodel")?;
                 let is_set = now.power_mode.as_ref().is_some_and(|mode| mode.id == wanted);
-                (!is_set).then_some((nvpmodel, wanted))
+                (!is_set || turn == Turn::Changed).then_some((nvpmodel, wanted))
             }
             None => None,
         };
         let clocks = match asked.jetson_clocks {
             Some(true) => {
                 let jetson_clocks = program("jetson_clocks", "jetson_clocks")?;
-                // A second time only where they have moved: it would store what is pinned already.
-                let moved = mode.is_some() || !settings::mismatches(asked, now).is_empty();
-                (!is_second || moved).then_some(jetson_clocks)
+                (turn != Turn::Unchanged).then_some(jetson_clocks)
             }
             Some(false) if !folder.clocks_before().exists() && settings::are_pinned(sysfs, now) => {
                 return Err("clocks that are not pinned were asked for, and they are pinned, by hand perhaps: \
@@ -66,7 +69,7 @@ impl<'a> Plan<'a> {
             Some(wanted) => governors_to_set(sysfs, now, wanted, mode.is_some())?,
             None => Vec::new(),
         };
-        Ok(Self { asked, mode, clocks, governors, is_second })
+        Ok(Self { asked, mode, clocks, governors, turn })
     }
 
     /// Whether the board is as asked.
@@ -115,8 +118,8 @@ impl<'a> Plan<'a> {
             set_mode(nvpmodel, *mode)?;
         }
         if let Some(jetson_clocks) = &self.clocks {
-            // In the mode that was found, the clocks are stored already.
-            if self.mode.is_some() && !self.is_second {
+            // In the mode that was found, the clocks are stored already; later, they are pinned already.
+            if self.mode.is_some() && self.turn == Turn::First {
                 store(jetson_clocks, &folder.clocks_in_mode())?;
             }
             change(jetson_clocks, &[])?;

@@ -7,7 +7,7 @@ pub(crate) mod settings;
 
 pub(crate) use pending::Folder;
 
-use protocol::{Asked, Brought, Keep, Kept, Pending};
+use protocol::{Asked, Brought, Keep, Kept, Pending, Settings};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,12 +25,14 @@ pub(crate) struct Keeper {
     lock: Option<File>,
     /// What was found, once something has been changed.
     changed: Option<Pending>,
+    /// What was set then.
+    set: Option<Settings>,
 }
 
 impl Keeper {
     /// Nothing is looked at yet. `by` names the session, for others.
     pub(crate) fn new(by: String) -> Self {
-        Self { by, folder: Folder::find(), lock: None, changed: None }
+        Self { by, folder: Folder::find(), lock: None, changed: None, set: None }
     }
 
     /// Answers a line.
@@ -77,7 +79,12 @@ impl Keeper {
         }
         let before = settings::read(sysfs).map_err(failed)?;
         let found = self.changed.as_ref().map_or_else(|| before.clone(), |pending| pending.found.clone());
-        let plan = act::Plan::new(asked, &before, &folder, self.changed.is_some()).map_err(failed)?;
+        let turn = match &self.set {
+            _ if self.changed.is_none() => act::Turn::First,
+            Some(set) if set.changes_to(&before).is_empty() => act::Turn::Unchanged,
+            _ => act::Turn::Changed,
+        };
+        let plan = act::Plan::new(asked, &before, &folder, turn).map_err(failed)?;
         if plan.is_nothing() {
             return Ok(Brought { leftover, set: before, found });
         }
@@ -100,7 +107,10 @@ impl Keeper {
             None => Err("nothing was written of how the board was".to_owned()),
         };
         match applied {
-            Ok(set) => Ok(Brought { leftover, found, set }),
+            Ok(set) => {
+                self.set = Some(set.clone());
+                Ok(Brought { leftover, found, set })
+            }
             Err(why) => {
                 let restored = match self.restore() {
                     Ok(_) => "what was changed is restored".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::programs::{self, ASKING};
 use crate::cpulist;
-use protocol::{Asked, ClockLimits, CpuSettings, PowerMode, Settings};
+use protocol::{Asked, Changed, ClockLimits, CpuSettings, PowerMode, Settings};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -193,52 +193,8 @@ pub(crate) fn mismatches(asked: &Asked, now: &Settings) -> Vec<String> {
 
 /// What is not as it was, each with both.
 pub(crate) fn differences(was: &Settings, is: &Settings) -> Vec<String> {
-    let mut found = Vec::new();
-    changes(was, is, |setting, from, to| {
-        found.push(format!("{setting}: {}, was {}", shown(to), shown(from)));
-    });
-    found
-}
-
-/// Calls `tell` for each setting that changed, with its name, what it was and what it is.
-pub(crate) fn changes(
-    was: &Settings,
-    is: &Settings,
-    mut tell: impl FnMut(String, Option<String>, Option<String>),
-) {
-    let mut compare = |setting: String, from: Option<String>, to: Option<String>| {
-        if from != to {
-            tell(setting, from, to);
-        }
-    };
-    let mode =
-        |settings: &Settings| settings.power_mode.as_ref().map(|mode| format!("{} ({})", mode.id, mode.name));
-    compare("power mode".to_owned(), mode(was), mode(is));
-    for old in &was.cpus {
-        let Some(new) = is.cpus.iter().find(|cpu| cpu.id == old.id) else { continue };
-        let id = old.id;
-        let online = |cpu: &CpuSettings| Some(if cpu.online { "online" } else { "offline" }.to_owned());
-        compare(format!("CPU {id}"), online(old), online(new));
-        if old.online && new.online {
-            let khz = |khz: Option<u64>| khz.map(|khz| format!("{khz} kHz"));
-            compare(format!("governor of CPU {id}"), old.governor.clone(), new.governor.clone());
-            compare(format!("lowest frequency of CPU {id}"), khz(old.min_khz), khz(new.min_khz));
-            compare(format!("highest frequency of CPU {id}"), khz(old.max_khz), khz(new.max_khz));
-        }
-    }
-    let hz = |gpu: &Option<ClockLimits>, of: fn(&ClockLimits) -> u64| {
-        gpu.as_ref().map(|gpu| format!("{} Hz", of(gpu)))
-    };
-    compare(
-        "lowest frequency of the GPU".to_owned(),
-        hz(&was.gpu, |gpu| gpu.min_hz),
-        hz(&is.gpu, |gpu| gpu.min_hz),
-    );
-    compare(
-        "highest frequency of the GPU".to_owned(),
-        hz(&was.gpu, |gpu| gpu.max_hz),
-        hz(&is.gpu, |gpu| gpu.max_hz),
-    );
+    let told = |Changed { setting, from, to }| format!("{setting}: {}, was {}", shown(to), shown(from));
+    was.changes_to(is).into_iter().map(told).collect()
 }
 
 fn shown(value: Option<impl std::fmt::Display>) -> String {

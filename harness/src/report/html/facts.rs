@@ -93,7 +93,12 @@ pub(super) fn provenance(report: &Report) -> Markup {
         [] => processors.join("; "),
         gpus => format!("{}; left out, without an engine: {}", processors.join("; "), gpus.join(", ")),
     };
-    let facts: [(&str, String); 18] = [
+    let state = machine.state.as_ref().map(|state| {
+        format!("asked for: {}; set: {}; found before: {}", state.asked, state.set, state.found)
+    });
+    let state =
+        state.or_else(|| machine.power_mode.as_ref().map(|mode| format!("power mode {mode}, as found")));
+    let facts: [(&str, String); 19] = [
         ("Run", run.id.clone()),
         ("Experiment", run.experiment.clone()),
         ("Status", run.status.clone()),
@@ -107,6 +112,7 @@ pub(super) fn provenance(report: &Report) -> Markup {
         ("System", format!("{} on {}", machine.os.as_deref().unwrap_or("unknown"), machine.arch)),
         ("Kernel", machine.kernel.clone()),
         ("Frequency governor", or_absent(machine.governor.clone())),
+        ("State of the board", or_absent(state)),
         ("Started from host", machine.host.clone()),
         (
             "Versions",

@@ -134,6 +134,7 @@ pub(crate) fn run_start_at(begun_unix_ns: u64) -> RunStart {
         }),
         provenance: serde_json::json!({ "rustc": "1.89.0" }),
         campaign: None,
+        state: None,
     }
 }
 
@@ -369,5 +370,5 @@ fn planned_count() -> usize {
 
 pub(crate) fn trial(schedule: u32, round: u32, position: u32, outcome: Outcome) -> TrialRecord {
     let begun_unix_ns = BEGUN + u64::from(position) * 2_000_000_000;
-    TrialRecord { schedule, round, position, begun_unix_ns, outcome }
+    TrialRecord { schedule, round, position, begun_unix_ns, cooling: None, outcome }
 }

@@ -7,7 +7,7 @@ use crate::store::{
 use std::io::Write as _;
 
 fn resumed() -> Resumed {
-    Resumed { unix_ns: fixture::BEGUN + 50, command: vec!["bench".to_owned()] }
+    Resumed { unix_ns: fixture::BEGUN + 50, command: vec!["bench".to_owned()], state: None }
 }
 
 /// A run that was killed after these records.

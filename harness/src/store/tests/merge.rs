@@ -105,7 +105,11 @@ fn a_run_that_went_on_there_is_completed() {
     record(&other, start(0, "there"), first, Status::Interrupted);
     assert_eq!(import(&own, &other), [Standing::New]);
     let store = other.open();
-    let resumed = Resumed { unix_ns: fixture::BEGUN + 5, command: vec!["bench".into(), "--resume".into()] };
+    let resumed = Resumed {
+        unix_ns: fixture::BEGUN + 5,
+        command: vec!["bench".into(), "--resume".into()],
+        state: None,
+    };
     let (mut recorder, _) =
         RunRecorder::resume(&store, &other.runs(), &start(0, "").id, resumed.clone()).unwrap();
     for record in rest {

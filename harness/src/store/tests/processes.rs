@@ -129,7 +129,7 @@ fn a_killed_process_leaves_what_it_wrote() {
     let run = store.run(fixture::run_start().id.as_str()).unwrap();
     assert_eq!((run.status, store.trials(&run).unwrap().len()), (Status::Running, 8));
     // Its lock on the journal died with it.
-    let resumed = crate::store::Resumed { unix_ns: fixture::BEGUN + 9, command: vec![] };
+    let resumed = crate::store::Resumed { unix_ns: fixture::BEGUN + 9, command: vec![], state: None };
     RunRecorder::resume(&store, &place.runs(), &run.start.id, resumed).unwrap();
 }
 

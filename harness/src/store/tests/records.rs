@@ -2,10 +2,10 @@
 
 use super::fixture::{self, Place};
 use crate::store::{
-    Access, Outcome, Record, Resumed, RunFilter, RunRecorder, ScheduleRecord, Status, Store, StoreError,
-    StoredRun,
+    Access, Cooling, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, ScheduleRecord, StateRecord,
+    Status, Store, StoreError, StoredRun,
 };
-use protocol::Fault;
+use protocol::{Asked, Brought, Change, Fault, LowestFrequency, Pending, Settings, Watched};
 
 fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
     let store = place.open();
@@ -51,6 +51,51 @@ fn every_record_comes_back_as_it_was() {
     for (read, written) in read.iter().zip(&records) {
         assert_eq!(read, written);
     }
+}
+
+#[test]
+fn the_state_of_a_board_comes_back_as_it_was() {
+    let place = Place::new();
+    let found = Settings::from(&fixture::machine());
+    let asked = Asked {
+        nvpmodel: Some(0),
+        ..Asked { sysfs: "/sys".into(), nvpmodel: None, jetson_clocks: Some(true), governor: None }
+    };
+    let pending = Pending {
+        version: 1,
+        by: "anna".into(),
+        boot: None,
+        asked: asked.clone(),
+        found: found.clone(),
+        governors: vec![],
+    };
+    let brought = Brought { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
+    let state = StateRecord::new(asked, brought);
+    let start = RunStart { state: state.clone(), ..fixture::run_start() };
+    let store = place.open();
+    let mut recorder = RunRecorder::create(&store, &place.runs(), start.clone()).unwrap();
+    for record in fixture::records("resnet18", 0) {
+        recorder.record(record).unwrap();
+    }
+    let mut measured = fixture::planned("resnet18")[0].measured(5, 3);
+    let change = Change { at_ns: 7, setting: "CPU 1".into(), from: Some("online".into()), to: None };
+    let lowest = LowestFrequency { cpu: 1, khz: 1_200_000, at_ns: 9 };
+    measured.watched = Some(Watched { looks: 3, cpu_ns: 77, lowest: vec![lowest], changes: vec![change] });
+    let mut trial = fixture::trial(0, 0, 0, Outcome::Measured(Box::new(measured)));
+    trial.cooling = Some(Cooling {
+        waited_ns: 5_000_000_000,
+        zone: "BCPU-therm".into(),
+        from_milli_celsius: 51_000,
+        to_milli_celsius: -1,
+    });
+    recorder.record(Record::Trial(trial.clone())).unwrap();
+    recorder.finish(Status::Interrupted, fixture::BEGUN + 1).unwrap();
+    let resumed = Resumed { unix_ns: fixture::BEGUN + 9, command: vec![], state };
+    let (recorder, _) = RunRecorder::resume(&store, &place.runs(), &start.id, resumed.clone()).unwrap();
+    recorder.finish(Status::Complete, fixture::BEGUN + 10).unwrap();
+    let run = store.run(start.id.as_str()).unwrap();
+    assert_eq!((&run.start, &run.resumptions), (&start, &vec![resumed]));
+    assert_eq!(store.trials(&run).unwrap(), [trial]);
 }
 
 #[test]
@@ -212,7 +257,11 @@ fn a_resumed_run_says_so() {
     }
     recorder.finish(Status::Interrupted, fixture::BEGUN + 5).unwrap();
     let id = fixture::run_start().id;
-    let resumed = Resumed { unix_ns: fixture::BEGUN + 9, command: vec!["bench".into(), "--resume".into()] };
+    let resumed = Resumed {
+        unix_ns: fixture::BEGUN + 9,
+        command: vec!["bench".into(), "--resume".into()],
+        state: None,
+    };
     let (mut recorder, continued) = RunRecorder::resume(&store, &place.runs(), &id, resumed.clone()).unwrap();
     assert_eq!((continued.imported, continued.cut_off_bytes), (0, 0));
     let run = store.run(id.as_str()).unwrap();
