@@ -5,6 +5,7 @@
 mod farm;
 
 use farm::Farm;
+use farm::emulated::System;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
@@ -29,10 +30,17 @@ impl Shelf {
         Self { first, others }
     }
 
+    /// Boards of another processor than this machine's, beside a first one that is not.
+    fn emulated(boards: usize, system: &System) -> Self {
+        let first = Farm::new();
+        let another = |number| first.another_of(&format!("b{number}"), Some(system.clone()));
+        let others = (1..=boards).map(another).collect();
+        Self { first, others }
+    }
+
     fn group(&self, mode: &str) {
         let boards: Vec<String> = (1..=self.others.len() + 1).map(|number| format!("b{number}")).collect();
         let text = format!("group: shelf\nboards: [{}]\nmode: {mode}\n", boards.join(", "));
-        std::fs::create_dir_all(self.first.path("workspace/configs/groups")).unwrap();
         std::fs::write(self.first.path("workspace/configs/groups/shelf.yaml"), text).unwrap();
     }
 
@@ -271,4 +279,64 @@ fn boards_that_are_unlike_share_nothing_and_two_names_of_one_board_are_told() {
     assert!(said.contains("failed to take the board b") && said.contains(" as b"), "{said}");
     let (_, said) = shelf.first.run(&["bench", "--board", "b1", "--mode", "spread"], 2);
     assert!(said.contains("--mode is for several boards"), "{said}");
+}
+
+/// `EDGEPIPE_BOARDS=16` makes it more than four.
+fn count() -> usize {
+    std::env::var("EDGEPIPE_BOARDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+/// So many rounds, none of whose trials may fail; whether one is void is another matter on a machine that all share.
+fn check_many(shelf: &Shelf, boards: usize, mode: &str, trials: usize) {
+    let names: Vec<String> = (1..=boards).map(|number| format!("b{number}")).collect();
+    let text = format!("group: shelf\nboards: [{}]\nmode: {mode}\n", names.join(", "));
+    std::fs::write(shelf.first.path("workspace/configs/groups/shelf.yaml"), text).unwrap();
+    let begun = Instant::now();
+    let trials_each = trials.to_string();
+    let arguments = ["--board", "shelf", "--experiment", "tiny", "--trials", &trials_each];
+    let ended = shelf.bench(&arguments).just_end();
+    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    let failed: u64 = names.iter().map(|name| ended.board(name)["trials_failed"].as_u64().unwrap()).sum();
+    eprintln!(
+        "{boards} boards, {mode}: {} trials in {:.0} s, {failed} failed",
+        ended.trials(),
+        begun.elapsed().as_secs_f64()
+    );
+    assert_eq!(failed, 0, "{}", ended.said);
+    let schedules = ended.report["reports"][0]["rows"].as_array().unwrap().len();
+    let rounds = if mode == "spread" { trials } else { trials * boards };
+    assert_eq!(ended.trials(), (rounds * schedules) as u64, "{}", ended.said);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    shelf.check_free(&names);
+}
+
+/// `EDGEPIPE_BOARDS=16 … -- --ignored --nocapture many_boards` says how many trials there were.
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn many_boards_at_once_fail_no_trial() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let boards = count();
+    let shelf = Shelf::new(boards);
+    check_many(&shelf, boards, "repeat", 2);
+    check_many(&shelf, boards, "spread", 2 * boards);
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn many_boards_of_another_processor_at_once_fail_no_trial() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(system) = System::find() else {
+        eprintln!("left out: there are no emulated boards here (EDGEPIPE_EMULATED_BOARD, EDGEPIPE_KIT)");
+        return;
+    };
+    let boards = count();
+    let shelf = Shelf::emulated(boards, &system);
+    // Slow ones: a round a board.
+    check_many(&shelf, boards, "spread", boards);
 }

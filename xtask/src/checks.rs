@@ -43,12 +43,16 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
+    let emulated = emulated::board(workspace, &toolchain)?;
+    match &emulated {
+        Ok(board) => board.name_to(&mut tests),
+        Err(why) => eprintln!("not checked: code for aarch64 on emulated boards: {why}"),
+    }
     steps.run("cargo test, the whole bench included", tests)?;
     let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "ci", "--quiet"]);
     pytest.env("PYTHONPATH", workspace.root.join("compiler"));
-    match emulated::board(workspace, &toolchain)? {
-        Ok(board) => board.name_to(&mut pytest),
-        Err(why) => eprintln!("not checked: code for aarch64 on an emulated board: {why}"),
+    if let Ok(board) = &emulated {
+        board.name_to(&mut pytest);
     }
     pytest.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     steps.run("pytest", pytest)?;

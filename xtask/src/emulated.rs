@@ -15,12 +15,17 @@ const GLIBC: &str = "2.27";
 pub(crate) struct Board {
     kit: PathBuf,
     emulator: PathBuf,
+    /// What boards that are reached over SSH consist of; `None`: this machine cannot have them.
+    system: Option<PathBuf>,
 }
 
 impl Board {
-    /// Names the board to the tests, by the variables that compiler/tests/emulated.py reads.
+    /// Names the board to the tests, by the variables that compiler/tests/emulated.py and harness/tests/farm read.
     pub(crate) fn name_to(&self, tests: &mut Command) {
         tests.env("EDGEPIPE_KIT", &self.kit).env("EDGEPIPE_EMULATOR", &self.emulator);
+        if let Some(system) = &self.system {
+            tests.env("EDGEPIPE_EMULATED_BOARD", system);
+        }
     }
 }
 
@@ -43,7 +48,14 @@ pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Resu
 fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
     let target = Target { triple: TRIPLE.to_owned(), glibc: Some(GLIBC.to_owned()) };
     let kit = cross::build(workspace, toolchain, &target, Via::Zig)?.folder;
-    Ok(Board { kit, emulator: emulation::emulator(workspace)? })
+    let system = match emulation::no_board() {
+        None => Some(emulation::board(workspace)?),
+        Some(why) => {
+            eprintln!("note: there are no emulated boards over SSH here: {why}");
+            None
+        }
+    };
+    Ok(Board { kit, emulator: emulation::emulator(workspace)?, system })
 }
 
 /// Runs everything on the emulated board. `rest` goes to pytest.

@@ -5,6 +5,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod cable;
+pub(crate) mod emulated;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -102,6 +103,10 @@ pub(crate) struct Farm {
     pub(crate) environment: String,
     /// Which start of the board this is: what the kernel says of it.
     starts: u32,
+    /// What makes it a board of another processor.
+    emulated: Option<emulated::System>,
+    /// The mount namespace of what runs on it.
+    namespace: Option<PathBuf>,
 }
 
 fn run(command: &mut Command) -> Output {
@@ -128,16 +133,18 @@ impl Farm {
         let tools = Tools::find();
         let folder = tempfile::Builder::new().prefix("edgepipe-farm").tempdir().unwrap();
         let root = folder.path().to_path_buf();
-        for name in ["home/.ssh", "board/tmp", "board/home", "workspace/configs/boards"] {
+        for name in
+            ["home/.ssh", "board/tmp", "board/home", "workspace/configs/boards", "workspace/configs/groups"]
+        {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        // The workspace is the real one but for its boards.
+        // The workspace is the real one but for its boards and groups.
         let real = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         for name in ["compiler", "ci"] {
             std::os::unix::fs::symlink(real.join(name), root.join("workspace").join(name)).unwrap();
         }
         for entry in fs::read_dir(real.join("configs")).unwrap().flatten() {
-            if entry.file_name() != "boards" {
+            if entry.file_name() != "boards" && entry.file_name() != "groups" {
                 let link = root.join("workspace/configs").join(entry.file_name());
                 std::os::unix::fs::symlink(entry.path(), link).unwrap();
             }
@@ -164,6 +171,8 @@ impl Farm {
             starts: 0,
             program,
             runner,
+            emulated: None,
+            namespace: None,
         };
         farm.board("loopback", "host: 127.0.0.1, user: tester");
         farm
@@ -194,7 +203,13 @@ impl Farm {
 
     /// A farm of its own whose board the harness of this one knows by `name` and reaches.
     pub(crate) fn another(&self, name: &str) -> Self {
+        self.another_of(name, None)
+    }
+
+    /// The same, of another processor where there is a `system` of it.
+    pub(crate) fn another_of(&self, name: &str, system: Option<emulated::System>) -> Self {
         let mut other = Self::unstarted();
+        other.emulated = system;
         fs::copy(self.path("authorized_keys"), other.path("authorized_keys")).unwrap();
         other.start();
         self.know_other(name, &other);
@@ -209,7 +224,10 @@ impl Farm {
         writeln!(text, "[127.0.0.1]:{} {}", other.port, key.trim_end()).unwrap();
         fs::write(known, text).unwrap();
         let connect = "host: 127.0.0.1, user: tester, reconnect_seconds: 2";
-        let board = Self::file(name, connect, other.port);
+        let board = match &other.emulated {
+            None => Self::file(name, connect, other.port),
+            Some(_) => emulated::file(name, connect, other.port),
+        };
         fs::write(self.path(&format!("workspace/configs/boards/{name}.yaml")), board).unwrap();
     }
 
@@ -236,22 +254,37 @@ impl Farm {
              SetEnv TMPDIR={root}/board/tmp {}\n",
             self.port, self.environment
         );
-        fs::write(self.path("sshd_config"), config).unwrap();
+        if let Some(system) = self.emulated.clone() {
+            self.sshd = Some(emulated::start(self, &system, &config));
+        } else {
+            fs::write(self.path("sshd_config"), config).unwrap();
+            self.sshd = Some(self.start_native());
+        }
+        self.wait_for_sshd();
+    }
+
+    fn start_native(&self) -> Child {
+        let root = self.folder.path().display();
         let script = format!(
             "mount --bind {root}/passwd /etc/passwd && mount --bind {root}/boot_id /proc/sys/kernel/random/boot_id && \
              mount -t tmpfs tmpfs /run && mkdir /run/sshd && {} exec {} -D -e -f {root}/sshd_config",
             self.prelude,
             self.tools.sshd.display()
         );
-        let log = fs::File::create(self.path("sshd.log")).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script]);
-        command
-            .env("LD_LIBRARY_PATH", self.tools.libraries())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        self.sshd = Some(command.spawn().unwrap());
+        command.stdin(Stdio::null());
+        self.spawn(&mut command)
+    }
+
+    /// Starts what becomes sshd, with the libraries it needs and a log.
+    fn spawn(&self, command: &mut Command) -> Child {
+        let log = fs::File::create(self.path("sshd.log")).unwrap();
+        command.env("LD_LIBRARY_PATH", self.tools.libraries()).stdout(Stdio::null()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    fn wait_for_sshd(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let log = fs::read_to_string(self.path("sshd.log")).unwrap_or_default();
@@ -259,6 +292,7 @@ impl Farm {
             assert!(Instant::now() < deadline && ended.is_none(), "sshd does not answer ({ended:?}): {log}");
             std::thread::sleep(Duration::from_millis(20));
         }
+        self.namespace = namespace(self.sshd.as_ref().unwrap().id());
     }
 
     /// Writes the board's key of this kind to the harness' known hosts.
@@ -356,12 +390,16 @@ impl Farm {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
+            let is_ours = self.namespace.is_some() && namespace(pid.cast_unsigned()) == self.namespace;
             let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             let here = self.folder.path().display().to_string();
             // A shell that is about to become the program has the same words in its script.
             let is_program = !command.starts_with("/bin/sh") && !command.contains("harness ");
-            if command.contains(&here) && is_program && words.iter().all(|word| command.contains(word)) {
+            if (is_ours || command.contains(&here))
+                && is_program
+                && words.iter().all(|word| command.contains(word))
+            {
                 found.push(pid);
             }
         }
@@ -387,6 +425,11 @@ impl Drop for Farm {
             let _ = sshd.wait();
         }
     }
+}
+
+/// The mount namespace of a process: that of its board.
+fn namespace(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
 pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
