@@ -120,7 +120,7 @@ class Runner:
 
     def cpus(self) -> list[int]:
         """CPUs it may use."""
-        return self.ask("state")["state"]["allowed_cpus"]
+        return self.ask("state", sysfs="/sys")["state"]["allowed_cpus"]
 
     def outputs(
         self, stage: dict[str, Any], folder: Path, cpus: list[int]

@@ -75,7 +75,7 @@ def test_zoo(name: str, runner: emulated.Runner, tmp_path: Path) -> None:
 
 def test_the_runner_is_the_boards(runner: emulated.Runner) -> None:
     assert runner.hello["runner"]
-    assert runner.ask("state")["state"]["arch"] == "aarch64"
+    assert runner.ask("state", sysfs="/sys")["state"]["arch"] == "aarch64"
 
 
 def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> None:
@@ -90,6 +90,7 @@ def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> N
         warm_up={"min_frames": 2, "min_ns": 0, "max_ns": 20_000_000_000},
         measure={"min_frames": 5, "min_ns": 0, "max_ns": 60_000_000_000, "max_frames": 5},
         timeline_frames=0,
+        sysfs="/sys",
     )
     completed = measured["window"]["completed_ns"]
     assert len(completed) == 5 and completed == sorted(completed)
