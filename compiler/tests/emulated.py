@@ -118,9 +118,13 @@ class Runner:
         assert line, f"the runner has ended: {self.process.wait(10)}"
         return json.loads(line)
 
+    def state(self) -> dict[str, Any]:
+        """The machine as it finds it."""
+        return self.ask("state", sysfs="/sys", thorough=False)["state"]
+
     def cpus(self) -> list[int]:
         """CPUs it may use."""
-        return self.ask("state", sysfs="/sys")["state"]["allowed_cpus"]
+        return self.state()["allowed_cpus"]
 
     def outputs(
         self, stage: dict[str, Any], folder: Path, cpus: list[int]

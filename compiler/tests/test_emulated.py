@@ -75,7 +75,7 @@ def test_zoo(name: str, runner: emulated.Runner, tmp_path: Path) -> None:
 
 def test_the_runner_is_the_boards(runner: emulated.Runner) -> None:
     assert runner.hello["runner"]
-    assert runner.ask("state", sysfs="/sys")["state"]["arch"] == "aarch64"
+    assert runner.state()["arch"] == "aarch64"
 
 
 def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> None:
