@@ -326,6 +326,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
         "  GPU 114.8 to 1120 MHz, now 114.8 MHz\n",
         "  EMC 40.8 to 1866 MHz, now 1600 MHz\n",
         "  temperatures, in °C: BCPU-therm 41.0, PMIC-Die 100.0\n",
+        "  a bench brings it to: power mode 0, clocks pinned\n",
         "  free\n",
     ] {
         assert!(text.contains(line), "{text}\nlacks {line:?}");

@@ -85,7 +85,12 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
     // What is changed is to be restored by whoever has the board now.
     let pending = pending.as_ref().filter(|_| state == "free");
-    let told = words::state(&machine, power, pending);
+    let mut told = words::state(&machine, power, pending);
+    let asked = board.state.asked();
+    if !asked.is_nothing() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(told, "  a bench brings it to: {}", words::asked(&asked));
+    }
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{described}{told}  {state}");
     Ok(text)

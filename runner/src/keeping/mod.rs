@@ -64,19 +64,23 @@ impl Keeper {
             Err(_) if asked.is_nothing() => return Ok(as_it_is(sysfs, None)),
             Err(why) => return Err(failed(why)),
         };
-        if self.lock.is_none() {
-            if !asked.is_nothing() {
-                folder.create().map_err(failed)?;
+        if asked.is_nothing() {
+            // Nothing is kept from others for the length of a session that changes nothing.
+            let mut restored = None;
+            if folder.file().exists() {
+                let _lock = folder.lock(OTHERS).map_err(failed)?;
+                restored = leftover(&folder)?;
             }
+            return Ok(as_it_is(sysfs, restored));
+        }
+        if self.lock.is_none() {
+            folder.create().map_err(failed)?;
             self.lock = folder.lock(OTHERS).map_err(failed)?;
         }
         let leftover = match &self.changed {
             Some(_) => None,
             None => leftover(&folder)?,
         };
-        if asked.is_nothing() {
-            return Ok(as_it_is(sysfs, leftover));
-        }
         let before = settings::read(sysfs).map_err(failed)?;
         let found = self.changed.as_ref().map_or_else(|| before.clone(), |pending| pending.found.clone());
         let turn = match &self.set {
