@@ -310,9 +310,9 @@ fn a_full_disk_and_a_damaged_upload_are_told() {
     fs::create_dir_all(&small).unwrap();
     fs::create_dir_all(&broken).unwrap();
     farm.prelude = format!("mount -t tmpfs -o size=2m tmpfs {} &&", small.display());
-    // A disk that gives back something else than it was given.
+    // A board on which something else arrives than was sent.
     fs::write(broken.join(".bashrc"), format!("PATH={}:$PATH\n", broken.display())).unwrap();
-    program(&broken.join("cat"), "exec tr '\\000' '\\001'");
+    program(&broken.join("tee"), "tr '\\000' '\\001' | PATH=/usr/bin:/bin tee \"$@\"");
     farm.start();
     farm.know();
     for (name, expected) in

@@ -1,6 +1,6 @@
 //! Files on a board, by their content: `~/.cache/edgepipe/<kind>/<sha256>`. What is there is not sent again.
 //!
-//! A file is written under another name, read back and hashed on the board, and moved to its place in one step. What
+//! A file is written under another name, hashed on the board while it arrives, and moved to its place in one step. What
 //! is in its place is hashed again after the board was started anew, because a power cut may have damaged it.
 //!
 //! No clock of the board is asked: one without a battery starts in 1970, and what it used last would be the oldest. Files
@@ -133,10 +133,13 @@ fn send(connection: &Connection, item: &Item, interrupt: &Interrupt) -> Result<(
         reason: format!("{}: {error}", item.local.display()),
     };
     let mut file = File::open(&item.local).map_err(local)?;
-    let (place, sha256) = (quoted(&item.place), &item.sha256);
+    let (place, sha256, bytes) = (quoted(&item.place), &item.sha256, item.bytes);
+    // Hashed while it arrives, without a second pass. `tee` goes on to the hash when the disk is full, so its own failure
+    // is told by the file being gone.
     let script = format!(
-        "{ENTER} {} t=incoming.$$; p={place}; mkdir -p \"${{p%/*}}\" && cat >\"$t\" || {{ rm -f \"$t\"; exit 5; }}; \
-         s=$(sha256sum <\"$t\"); [ \"$s\" = '{sha256}  -' ] || {{ rm -f \"$t\"; echo \"$s\" >&2; exit 6; }}; \
+        "{ENTER} {} t=incoming.$$; p={place}; mkdir -p \"${{p%/*}}\" || exit 5; \
+         s=$({{ tee \"$t\" || rm -f \"$t\"; }} | sha256sum); [ -f \"$t\" ] || exit 5; \
+         [ \"$s $(wc -c <\"$t\")\" = '{sha256}  - {bytes}' ] || {{ rm -f \"$t\"; echo \"$s\" >&2; exit 6; }}; \
          chmod 700 \"$t\" && mv -f \"$t\" \"$p\" && printf '%s\\n' \"$p {sha256}\" >>\"$b\" || {{ rm -f \"$t\"; exit 5; }}; \
          used \"$p\"",
         used()
