@@ -163,7 +163,7 @@ pub struct Layers {
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Run to report; without it, the latest.
+    /// Run to report, or campaign of several boards; without it, the latest.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
     /// Write to this file instead of standard output.
@@ -362,7 +362,7 @@ impl Check {
 /// Options of `boards`.
 #[derive(Debug, Args)]
 pub struct Boards {
-    /// These boards only; it is an error where one cannot be reached.
+    /// These boards or groups only; it is an error where one cannot be reached.
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// End whatever holds this board, and tell who it was.

@@ -289,8 +289,11 @@ fn list(store: &Store) -> Outcome<Exit> {
         let run = store.run(id.as_str()).map_err(store_failure)?;
         let start = &run.start;
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "{id}  {:<11}  {} on {}", run.status.to_string(), start.experiment, start.board);
+        let _ = write!(text, "{id}  {:<11}  {} on {}", run.status.to_string(), start.experiment, start.board);
+        if let Some(campaign) = &start.campaign {
+            let _ = write!(text, ", part of {}", campaign.id);
+        }
+        text += "\n";
     }
     print(&text)?;
     Ok(Exit::Fine)

@@ -78,7 +78,7 @@ struct Ended {
 impl Bench {
     /// Waits for its end, and does something once it has said a line like this.
     fn end(mut self, is_moment: impl Fn(&str) -> bool, act: impl FnOnce(&Child)) -> Ended {
-        let deadline = Instant::now() + Duration::from_secs(300);
+        let deadline = Instant::now() + Duration::from_secs(1200);
         let stderr = self.child.stderr.take().unwrap();
         let mut stdout = self.child.stdout.take().unwrap();
         let report = std::thread::spawn(move || {
@@ -279,6 +279,27 @@ fn boards_that_are_unlike_share_nothing_and_two_names_of_one_board_are_told() {
     assert!(said.contains("failed to take the board b") && said.contains(" as b"), "{said}");
     let (_, said) = shelf.first.run(&["bench", "--board", "b1", "--mode", "spread"], 2);
     assert!(said.contains("--mode is for several boards"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn this_machine_and_a_board_over_ssh_work_together() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let shelf = Shelf::new(1);
+    let ended = shelf.bench(&["--board", "local", "--board", "b1", "--experiment", "tiny"]).just_end();
+    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    for board in ["local", "b1"] {
+        assert_eq!(ended.board(board)["status"], "complete", "{}", ended.said);
+        assert_eq!(ended.board(board)["trials_failed"], 0, "{}", ended.said);
+    }
+    // Nothing is compiled or compared any more once the first trial has begun.
+    let words: Vec<&str> = ended.said.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    let first = words.iter().position(|word| *word == "measure").expect("a trial");
+    assert!(!words[first..].contains(&"compare"), "{}", ended.said);
+    shelf.check_free(&["b1"]);
 }
 
 /// `EDGEPIPE_BOARDS=16` makes it more than four.

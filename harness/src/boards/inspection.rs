@@ -25,7 +25,7 @@ pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
     if let Some(name) = &options.restore {
         return restore(paths, name);
     }
-    let mut names = options.names.clone();
+    let mut names = config::boards_of(&paths.root, &options.names).ending(Exit::Usage)?;
     if names.is_empty() {
         names = config::names(&paths.root, Kind::Board);
         if !names.iter().any(|name| name == "local") {

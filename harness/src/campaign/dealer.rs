@@ -50,7 +50,7 @@ struct State {
 #[derive(Debug)]
 enum Profiles {
     Wanted,
-    BeingMade,
+    BeingMade { by: usize },
     Known(Arc<Observed>),
 }
 
@@ -142,6 +142,9 @@ impl Dealer {
         if let Some(round) = state.dealt.remove(&board) {
             state.waiting.insert(round, None);
         }
+        if matches!(state.observed, Profiles::BeingMade { by } if by == board) {
+            state.observed = Profiles::Wanted;
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -152,7 +155,7 @@ impl Dealer {
     }
 
     /// Who profiles: the first to ask, and after one that was lost the next. The others wait.
-    pub fn lead(&self) -> Lead {
+    pub fn lead(&self, board: usize) -> Lead {
         let mut state = self.lock();
         loop {
             if self.interrupt.is_set() {
@@ -161,18 +164,17 @@ impl Dealer {
             match &state.observed {
                 Profiles::Known(observed) => return Lead::Known(Arc::clone(observed)),
                 Profiles::Wanted => {
-                    state.observed = Profiles::BeingMade;
+                    state.observed = Profiles::BeingMade { by: board };
                     return Lead::Measure;
                 }
-                Profiles::BeingMade => state = self.wait(state),
+                Profiles::BeingMade { .. } => state = self.wait(state),
             }
         }
     }
 
-    /// Takes the profiles that were measured, or learns that there are none.
-    pub fn observed(&self, observed: Option<Observed>) {
-        self.lock().observed =
-            observed.map_or(Profiles::Wanted, |observed| Profiles::Known(Arc::new(observed)));
+    /// Takes the profiles that were measured.
+    pub fn observed(&self, observed: Observed) {
+        self.lock().observed = Profiles::Known(Arc::new(observed));
         self.changed.notify_all();
     }
 }
@@ -280,13 +282,13 @@ mod tests {
     #[test]
     fn one_board_profiles_and_another_where_it_is_lost() {
         let dealer = dealer(2, 1);
-        assert!(matches!(dealer.lead(), Lead::Measure));
+        assert!(matches!(dealer.lead(0), Lead::Measure));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| dealer.lead());
-            dealer.observed(None);
+            let second = scope.spawn(|| dealer.lead(1));
+            dealer.lost(0);
             assert!(matches!(second.join().unwrap(), Lead::Measure));
         });
-        dealer.observed(Some(Observed::default()));
-        assert!(matches!(dealer.lead(), Lead::Known(_)));
+        dealer.observed(Observed::default());
+        assert!(matches!(dealer.lead(2), Lead::Known(_)));
     }
 }

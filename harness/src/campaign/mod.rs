@@ -13,6 +13,7 @@ mod plan;
 mod planning;
 mod power;
 mod prepare;
+mod start_line;
 mod state;
 mod trials;
 mod wire;
@@ -24,6 +25,7 @@ pub(crate) use measuring::is_narrow;
 pub use pairs::{Pair, Pairing};
 pub use part::{Part, Seat};
 pub use plan::{Planned, Plans};
+pub use start_line::{StartLine, Turn};
 
 use crate::boards::kit::Kit;
 use crate::boards::{self, Board, BoardLock, Remote};
@@ -376,6 +378,9 @@ impl Campaign {
             }
         }
         progress.end(&format!("outputs of {} networks", networks.len()));
+        if let Some(turn) = self.part.as_mut().and_then(|part| part.turn.take()) {
+            turn.wait_for_all(&self.interrupt);
+        }
         let field = Field { networks, ready: &ready, usable: &usable, before };
         match self.part.as_ref().and_then(|part| part.seat.clone()) {
             Some(seat) => self.measure_dealt(recorder, &field, &seat),

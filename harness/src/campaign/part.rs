@@ -3,19 +3,21 @@
 use super::before::Before;
 use super::dealer::{Dealer, Lead, Observed};
 use super::measuring::{Field, Interrupted, Tally};
-use super::{Campaign, PlannedNetwork};
+use super::{Campaign, PlannedNetwork, Turn};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::{self, Progress};
 use crate::store::{CampaignRecord, RunRecorder};
 use std::sync::Arc;
 
 /// What a board is among others.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Part {
     /// What all of them do.
     pub record: CampaignRecord,
     /// Where the boards share the rounds.
     pub seat: Option<Seat>,
+    /// Where one of them is the machine that the harness runs on; held until all is prepared.
+    pub turn: Option<Turn>,
 }
 
 /// A board's place at the dealer.
@@ -35,7 +37,7 @@ impl Campaign {
         before: &Before,
         seat: &Seat,
     ) -> Outcome<Vec<PlannedNetwork>> {
-        match seat.dealer.lead() {
+        match seat.dealer.lead(seat.board) {
             Lead::Interrupted => Err(Failure::new(Exit::Trial, "interrupted")),
             Lead::Known(observed) => {
                 progress::say("profile", "as another of these equal boards measured it");
@@ -44,7 +46,10 @@ impl Campaign {
             Lead::Measure => {
                 let planned = self.plan(Some(recorder), before);
                 let observed = std::mem::take(&mut self.observed);
-                seat.dealer.observed(planned.is_ok().then_some(observed));
+                // Where there is no plan the board is lost, and another one profiles.
+                if planned.is_ok() {
+                    seat.dealer.observed(observed);
+                }
                 planned
             }
         }

@@ -11,9 +11,11 @@ mod mode;
 pub use asked::{Asked, asked, check_format};
 pub use mode::Mode;
 
-use crate::campaign::{Campaign, Dealer, Ended, Observed, Part, Paths, Seat, is_narrow, store_failure};
+use crate::campaign::{
+    Campaign, Dealer, Ended, Observed, Part, Paths, Seat, StartLine, is_narrow, store_failure,
+};
 use crate::cli::Format;
-use crate::config::Loaded;
+use crate::config::{Connect, Loaded};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::progress::{self, Lines};
@@ -69,13 +71,15 @@ impl Several {
                 Some(Arc::new(dealer(&record, &jobs, interrupt, store)?))
             }
         };
+        let is_here = opened.iter().flatten().any(|one| one.loaded().board.connect == Connect::Local);
+        let start = is_here.then(|| Arc::new(StartLine::new(opened.iter().flatten().count())));
         let mut fates: Vec<Fate> = Vec::new();
-        let mut work: Vec<(usize, &Job, Campaign)> = Vec::new();
+        let mut work: Vec<(usize, &Job, Campaign, Option<Seat>)> = Vec::new();
         for (board, (job, opened)) in jobs.iter().zip(opened).enumerate() {
             match opened {
                 Ok(campaign) => {
                     let seat = dealer.clone().map(|dealer| Seat { dealer, board });
-                    work.push((board, job, campaign.as_part(Part { record: record.clone(), seat })));
+                    work.push((board, job, campaign, seat));
                 }
                 Err(failure) => {
                     if let Some(dealer) = &dealer {
@@ -88,15 +92,17 @@ impl Several {
         let measured: Vec<Fate> = thread::scope(|scope| {
             let threads: Vec<_> = work
                 .into_iter()
-                .map(|(board, job, mut campaign)| {
-                    let (lines, dealer) = (&lines, dealer.as_ref());
+                .map(|(board, job, campaign, seat)| {
+                    let (lines, record) = (&lines, record.clone());
+                    let (dealer, start) = (dealer.as_ref(), start.as_ref());
                     let thread = scope.spawn(move || {
                         lines.speaking_for(job.board(), || {
-                            let fate = measure(&mut campaign, job, paths);
+                            // Even where this thread panics, nobody waits for it.
+                            let _leaves = dealer.map(|dealer| Leaves { dealer, board });
+                            let turn = start.map(StartLine::turn);
+                            let part = Part { record, seat, turn };
+                            let fate = measure(campaign.as_part(part), job, paths);
                             set_aside(&fate, interrupt);
-                            if let Some(dealer) = dealer.filter(|_| fate.is_err()) {
-                                dealer.lost(board);
-                            }
                             fate
                         })
                     });
@@ -107,6 +113,18 @@ impl Several {
         });
         fates.extend(measured);
         conclude(&record, &fates, interrupt, store, format)
+    }
+}
+
+/// A board that goes on with no more rounds when this is dropped.
+struct Leaves<'d> {
+    dealer: &'d Dealer,
+    board: usize,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.dealer.lost(self.board);
     }
 }
 
@@ -142,7 +160,7 @@ fn joined<T>(thread: thread::Result<Outcome<T>>) -> Outcome<T> {
     })
 }
 
-fn measure(campaign: &mut Campaign, job: &Job, paths: &Paths) -> Outcome<Ended> {
+fn measure(mut campaign: Campaign, job: &Job, paths: &Paths) -> Outcome<Ended> {
     // A connection is one thread's.
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
     match &job.before {
@@ -198,7 +216,7 @@ fn dealer(record: &CampaignRecord, jobs: &[Job], interrupt: &Interrupt, store: &
     parts.retain(|round, _| !done.contains(round));
     let experiment = &jobs[0].loaded.experiment;
     let dealer = Dealer::new(interrupt.clone(), jobs.len(), experiment.trials, &done, &parts);
-    if observed.is_some() {
+    if let Some(observed) = observed {
         dealer.observed(observed);
     }
     let Some(wanted) = experiment.precision else { return Ok(dealer) };

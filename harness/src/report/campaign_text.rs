@@ -1,6 +1,6 @@
 //! What several boards did, as text.
 
-use super::campaign::CampaignReport;
+use super::campaign::{BoardSection, CampaignReport};
 use super::cells::{self, or_absent};
 use super::rows::{Report, Row};
 use super::terminal::wrapped;
@@ -168,12 +168,37 @@ fn sentences(report: &CampaignReport) -> Vec<String> {
             "what boards set aside had to do went to the others: {measured} rounds were measured, {asked} were asked for"
         ));
     }
+    if report.campaign.mode == Mode::Spread {
+        sentences.extend(report.boards.iter().filter_map(|board| unlike(report, board)));
+    }
     sentences.push(
         "speed: frames/s over the first board's, geometric mean over the schedules; notes and more figures of a \
          board: `cargo xtask report --run RUN`"
             .to_owned(),
     );
     sentences
+}
+
+/// That a board is faster or slower than the first by more than its trials differ, on most of its schedules: boards
+/// that share rounds should be equal.
+fn unlike(report: &CampaignReport, board: &BoardSection) -> Option<String> {
+    let speed = board.speed?;
+    let of_board = report.against.iter().filter(|one| one.board == board.board);
+    let sides: Vec<bool> = of_board
+        .filter_map(|one| {
+            let ratio = one.throughput?;
+            Some(if speed < 1.0 { ratio.hi? < 1.0 } else { ratio.lo? > 1.0 })
+        })
+        .collect();
+    let different = sides.iter().filter(|is_different| **is_different).count();
+    (different * 2 > sides.len()).then(|| {
+        let (name, count) = (&board.board, sides.len());
+        format!(
+            "{name} is no equal: {speed:.2}× the frames/s of the first board, beyond what trials differ by on {different} \
+             of {count} schedules; look at its clocks, its cooling and what else runs there; gains are not concerned, \
+             intervals of frames/s are wider for it"
+        )
+    })
 }
 
 fn terminal(report: &CampaignReport) -> String {

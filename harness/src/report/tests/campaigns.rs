@@ -122,6 +122,20 @@ fn trials_of_all_boards_make_one_figure_and_gains_stay_within_rounds() {
     assert_eq!(reason, Some("failed to reach the board shelf-2 again within 60 s"));
 }
 
+#[test]
+fn a_board_that_is_slower_than_its_equals_is_told() {
+    let boards = |slower| -> [(&'static str, Has, f64); 2] {
+        [("shelf-1", |round, _| round < 3, 1.0), ("shelf-2", |round, _| round >= 3, slower)]
+    };
+    let said = |slower| campaign(Mode::Spread, boards(slower), None).render(Format::Terminal, false);
+    assert!(!said(1.0).contains("is no equal"), "{}", said(1.0));
+    // Only one of two networks is slower on it: half of the schedules, and then all.
+    assert!(!said(1.1).contains("is no equal"), "{}", said(1.1));
+    let mut slow = campaign(Mode::Spread, boards(1.1), None);
+    slow.against.retain(|one| one.network == "resnet18");
+    assert!(slow.render(Format::Terminal, false).contains("shelf-2 is no equal"));
+}
+
 /// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p harness schema_of_the_campaign_is_current` writes it anew.
 #[test]
 fn schema_of_the_campaign_is_current() {
