@@ -39,13 +39,23 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     operands = _Merged(graph, layout, shape)
     first = unit.nodes[0].inputs[0]
     read = operands.read(first, result)
-    after = epilogue.apply(operands, unit.nodes, first, result)
+    w = Writer()
+
+    def keep(name: str, value: tirx.Expr) -> tirx.Expr:
+        element, _, lanes = str(value.ty).partition("x")
+        if element != "float32":
+            return w.bind(name, value)
+        count = int(lanes or 1)
+        held = w.local(name, count)
+        w.store(held, value, [at(0, count)])
+        return held[at(0, count)]
+
+    after = epilogue.apply(operands, unit.nodes, first, result, keep)
     out = tirx.decl_buffer(shape, "float32", "out")
     axes = operands.merged()
     *outer, inner = [math.prod(shape[axis] for axis in group) for group in axes]
     total, lanes = math.prod(shape), target.lanes
     parallel = target.threads > 1 and total >= WORTHWHILE
-    w = Writer()
 
     def write(place: tirx.Expr | int, count: int) -> None:
         index = (at(place, count),)

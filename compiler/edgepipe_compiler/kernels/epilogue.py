@@ -11,7 +11,7 @@ import numpy as np
 from tvm import te, tirx
 
 from ..graph import Graph, Node, Tensor
-from .exponential import erf, exp, log
+from .exponential import Keep, Lets, erf, exp, log
 from .kernel import Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape
 
@@ -135,9 +135,10 @@ def pack_array(array: np.ndarray, lanes: int, filling: float = 0.0) -> np.ndarra
 
 
 def apply(
-    operands: Operands, nodes: list[Node], value: str, result: Tensor
+    operands: Operands, nodes: list[Node], value: str, result: Tensor, keep: Keep | None = None
 ) -> Callable[[tirx.Expr, Index], tirx.Expr]:
-    """The epilogue ``nodes`` as a function of the anchor's result ``value`` and its index."""
+    """The epilogue ``nodes`` as a function of the anchor's result ``value`` and its index. Chains of long
+    operators want ``keep`` (see ``Lets``)."""
     readers = {
         name: operands.read(name, result)
         for node in nodes
@@ -149,14 +150,10 @@ def apply(
 
     def evaluate(expression: tirx.Expr, index: Index) -> tirx.Expr:
         # A value that is read twice is computed once.
-        bound: list[tuple[tirx.Var, tirx.Expr]] = []
+        lets = Lets(keep)
 
         def once(name: str, made: tirx.Expr) -> tirx.Expr:
-            if reads.count(name) < 2:
-                return made
-            variable = tirx.Var("x", made.ty)
-            bound.append((variable, made))
-            return variable
+            return made if reads.count(name) < 2 else lets.bind("x", made)
 
         known = {value: once(value, expression)}
         for node in nodes:
@@ -165,15 +162,10 @@ def apply(
                 for name in _tensor_inputs(node)
             ]
             if node.op in TWICE and not isinstance(inputs[0], tirx.Var):
-                variable = tirx.Var("x", inputs[0].ty)
-                bound.append((variable, inputs[0]))
-                inputs[0] = variable
-            made = _expression(operands.graph, node, inputs)
+                inputs[0] = lets.bind("x", inputs[0])
+            made = _expression(operands.graph, node, inputs, lets)
             known[node.outputs[0]] = once(node.outputs[0], made)
-        result = known[nodes[-1].outputs[0]] if nodes else expression
-        for variable, made in reversed(bound):
-            result = tirx.Let(variable, made, result)
-        return result
+        return lets.around(known[nodes[-1].outputs[0]] if nodes else expression)
 
     return evaluate
 
@@ -189,7 +181,7 @@ def _tensor_inputs(node: Node) -> list[str]:
     return node.inputs[:1] if node.op in ("Clip", "Pow") else [name for name in node.inputs if name]
 
 
-def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
+def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -> tirx.Expr:
     first = inputs[0]
     attribute = node.attributes.get
 
@@ -212,7 +204,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
         case "Sqrt":
             return tirx.sqrt(first)
         case "Exp":
-            return exp(first)
+            return exp(first, lets)
         case "Relu":
             return tirx.max(first, number(0.0))
         case "LeakyRelu":
@@ -226,9 +218,9 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
             clipped = first if low is None else tirx.max(first, number(low))
             return clipped if high is None else tirx.min(clipped, number(high))
         case "Sigmoid":
-            return number(1.0) / (number(1.0) + exp(number(0.0) - first))
+            return number(1.0) / (number(1.0) + exp(number(0.0) - first, lets))
         case "Tanh":
-            return number(1.0) - number(2.0) / (exp(first + first) + number(1.0))
+            return number(1.0) - number(2.0) / (exp(first + first, lets) + number(1.0))
         case "HardSigmoid":
             line = first * number(attribute("alpha", 0.2)) + number(attribute("beta", 0.5))
             return tirx.max(number(0.0), tirx.min(number(1.0), line))
@@ -238,31 +230,31 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr]) -> tirx.Expr:
         case "Elu" | "Selu":
             alpha = attribute("alpha", 1.0 if node.op == "Elu" else SELU[0])
             gamma = attribute("gamma", 1.0 if node.op == "Elu" else SELU[1])
-            below = number(alpha * gamma) * (exp(tirx.min(first, number(0.0))) - number(1.0))
+            below = number(alpha * gamma) * (exp(tirx.min(first, number(0.0)), lets) - number(1.0))
             return number(gamma) * tirx.max(first, number(0.0)) + below
         case "Celu":
             alpha = attribute("alpha", 1.0)
-            below = exp(tirx.min(first, number(0.0)) * number(1.0 / alpha)) - number(1.0)
+            below = exp(tirx.min(first, number(0.0)) * number(1.0 / alpha), lets) - number(1.0)
             return tirx.max(first, number(0.0)) + number(alpha) * below
         case "ThresholdedRelu":
             return tirx.Select(first > number(attribute("alpha", 1.0)), first, number(0.0) * first)
         case "Log":
-            return tirx.Select(first > number(0.0), log(first), tirx.log(first))
+            return tirx.Select(first > number(0.0), log(first, lets), tirx.log(first))
         case "Softplus":
-            return _softplus(first)
+            return _softplus(first, lets)
         case "Softsign":
             return first / (number(1.0) + tirx.max(first, number(0.0) - first))
         case "Mish":
             # tanh(log(y)) = (y² - 1) / (y² + 1); far out it is 1, and y² would overflow.
-            grown = number(1.0) + exp(tirx.min(first, number(30.0)))
+            grown = number(1.0) + exp(tirx.min(first, number(30.0)), lets)
             return first * (number(1.0) - number(2.0) / (grown * grown + number(1.0)))
         case "Swish":
             gate = number(0.0) - first * number(attribute("alpha", 1.0))
-            return first / (number(1.0) + exp(gate))
+            return first / (number(1.0) + exp(gate, lets))
         case "Erf":
-            return erf(first)
+            return erf(first, lets)
         case "Gelu":
-            return _gelu(first, attribute("approximate", b"none"))
+            return _gelu(first, attribute("approximate", b"none"), lets)
         case "Reciprocal":
             return number(1.0) / first
         case "Floor":
@@ -290,21 +282,21 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
     return bounds[0], bounds[1]
 
 
-def _softplus(x: tirx.Expr) -> tirx.Expr:
+def _softplus(x: tirx.Expr, lets: Lets) -> tirx.Expr:
     """log(1 + e^x), which is x where that overflows."""
     zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
-    return tirx.max(x, zero) + log(one + exp(zero - tirx.max(x, zero - x)))
+    return tirx.max(x, zero) + log(one + exp(zero - tirx.max(x, zero - x), lets), lets)
 
 
-def _gelu(x: tirx.Expr, approximate: bytes | str) -> tirx.Expr:
+def _gelu(x: tirx.Expr, approximate: bytes | str, lets: Lets) -> tirx.Expr:
     def number(value: float) -> tirx.Expr:
         return tirx.const(value, "float32")
 
     if approximate in (b"tanh", "tanh"):
         inner = number(math.sqrt(2 / math.pi)) * (x + number(0.044715) * (x * x * x))
         # (1 + tanh y) / 2 = 1 / (1 + e^-2y)
-        return x / (number(1.0) + exp(number(-2.0) * inner))
-    return number(0.5) * x * (number(1.0) + erf(x * number(math.sqrt(0.5))))
+        return x / (number(1.0) + exp(number(-2.0) * inner, lets))
+    return number(0.5) * x * (number(1.0) + erf(x * number(math.sqrt(0.5)), lets))
 
 
 def _power(graph: Graph, node: Node, x: tirx.Expr) -> tirx.Expr:

@@ -9,8 +9,11 @@ error function is formula 7.1.26 of Abramowitz and Stegun, with an absolute erro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 
+Keep = Callable[[str, tirx.Expr], tirx.Expr]
 LOWEST, HIGHEST = -87.3365, 88.3762
 LOG2_E, LN2_HIGH, LN2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
 POLYNOMIAL = (
@@ -37,69 +40,84 @@ ROOT_HALF, FRACTION = 0x3F3504F3, 0x7FFFFF
 ERROR = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
-def exp(x: tirx.Expr) -> tirx.Expr:
-    """e to the power of ``x``, a float32 or a vector of them."""
+class Lets:
+    """Values that an expression computes once each, one after the other. TVM's passes put them in place of
+    their names again to simplify, twenty times and more for every exponential: a chain of several never ends.
+    There ``keep`` computes them in statements before the expression and gives what reads them."""
 
-    def number(value: float) -> tirx.Expr:
-        return tirx.const(value, "float32")
+    def __init__(self, keep: Keep | None = None) -> None:
+        self._bound: list[tuple[tirx.Var, tirx.Expr]] = []
+        self._keep = keep
 
+    def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
+        """Computes ``value`` here."""
+        if self._keep is not None:
+            return self._keep(name, value)
+        variable = tirx.Var(name, value.ty)
+        self._bound.append((variable, value))
+        return variable
+
+    def around(self, result: tirx.Expr) -> tirx.Expr:
+        """The whole expression, whose end is ``result``."""
+        for variable, value in reversed(self._bound):
+            result = tirx.Let(variable, value, result)
+        return result
+
+
+def _number(value: float) -> tirx.Expr:
+    return tirx.const(value, "float32")
+
+
+def _polynomial(x: tirx.Expr, factors: tuple[float, ...]) -> tirx.Expr:
+    sum_ = _number(factors[0])
+    for factor in factors[1:]:
+        sum_ = sum_ * x + _number(factor)
+    return sum_
+
+
+def exp(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
+    """e to the power of ``x``, a float32 or a vector of them. Steps go to ``lets``, if there are any."""
+    if lets is None:
+        own = Lets()
+        return own.around(exp(x, own))
     floats = str(x.ty)
     integers = floats.replace("float32", "int32")
-    clipped = tirx.Var("clipped", x.ty)
-    scale = tirx.Var("scale", x.ty)
-    rest = tirx.Var("rest", x.ty)
-    sum_ = number(POLYNOMIAL[0])
-    for factor in POLYNOMIAL[1:]:
-        sum_ = sum_ * rest + number(factor)
-    power = sum_ * (rest * rest) + rest + number(1.0)
+    clipped = lets.bind("clipped", tirx.max(_number(LOWEST), tirx.min(_number(HIGHEST), x)))
+    scale = lets.bind("scale", tirx.floor(clipped * _number(LOG2_E) + _number(0.5)))
+    reduced = clipped - scale * _number(LN2_HIGH) - scale * _number(LN2_LOW)
+    rest = lets.bind("rest", reduced)
+    power = _polynomial(rest, POLYNOMIAL) * (rest * rest) + rest + _number(1.0)
     bits = tirx.shift_left(
         scale.astype(integers) + tirx.const(127, "int32"), tirx.const(23, "int32")
     )
-    result = power * tirx.reinterpret(floats, bits)
-    reduced = clipped - scale * number(LN2_HIGH) - scale * number(LN2_LOW)
-    result = tirx.Let(rest, reduced, result)
-    result = tirx.Let(scale, tirx.floor(clipped * number(LOG2_E) + number(0.5)), result)
-    return tirx.Let(clipped, tirx.max(number(LOWEST), tirx.min(number(HIGHEST), x)), result)
+    return power * tirx.reinterpret(floats, bits)
 
 
-def log(x: tirx.Expr) -> tirx.Expr:
+def log(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
     """The natural logarithm of a positive ``x``."""
-
-    def number(value: float) -> tirx.Expr:
-        return tirx.const(value, "float32")
-
+    if lets is None:
+        own = Lets()
+        return own.around(log(x, own))
     floats = str(x.ty)
     integers = floats.replace("float32", "int32")
-    shifted = tirx.Var("shifted", tirx.reinterpret(integers, x).ty)
-    rest = tirx.Var("rest", x.ty)
-    power = tirx.Var("power", x.ty)
-    sum_ = number(LOGARITHM[0])
-    for factor in LOGARITHM[1:]:
-        sum_ = sum_ * rest + number(factor)
-    square = rest * rest
-    low = sum_ * square * rest + power * number(LN2_LOW) - square * number(0.5)
-    result = rest + low + power * number(LN2_HIGH)
-    exponent = tirx.shift_right(shifted, tirx.const(23, "int32")).astype(floats)
+    bits = tirx.reinterpret(integers, x) - tirx.const(ROOT_HALF, "int32")
+    shifted = lets.bind("shifted", bits)
+    power = lets.bind("power", tirx.shift_right(shifted, tirx.const(23, "int32")).astype(floats))
     fraction = tirx.bitwise_and(shifted, tirx.const(FRACTION, "int32"))
     mantissa = tirx.reinterpret(floats, fraction + tirx.const(ROOT_HALF, "int32"))
-    result = tirx.Let(rest, mantissa - number(1.0), result)
-    result = tirx.Let(power, exponent, result)
-    bits = tirx.reinterpret(integers, x) - tirx.const(ROOT_HALF, "int32")
-    return tirx.Let(shifted, bits, result)
+    rest = lets.bind("rest", mantissa - _number(1.0))
+    square = rest * rest
+    low = _polynomial(rest, LOGARITHM) * square * rest
+    low = low + power * _number(LN2_LOW) - square * _number(0.5)
+    return rest + low + power * _number(LN2_HIGH)
 
 
-def erf(x: tirx.Expr) -> tirx.Expr:
+def erf(x: tirx.Expr, lets: Lets) -> tirx.Expr:
     """The error function."""
-
-    def number(value: float) -> tirx.Expr:
-        return tirx.const(value, "float32")
-
-    size = tirx.Var("size", x.ty)
-    t = tirx.Var("t", x.ty)
-    sum_ = number(ERROR[0])
-    for factor in ERROR[1:]:
-        sum_ = sum_ * t + number(factor)
-    result = number(1.0) - sum_ * t * exp(number(0.0) - size * size)
-    result = tirx.Let(t, number(1.0) / (number(1.0) + number(0.3275911) * size), result)
-    result = tirx.Let(size, tirx.max(x, number(0.0) - x), result)
-    return tirx.Select(x < number(0.0), number(0.0) - result, result)
+    x = x if isinstance(x, tirx.Var) else lets.bind("x", x)
+    size = lets.bind("size", tirx.max(x, _number(0.0) - x))
+    t = lets.bind("t", _number(1.0) / (_number(1.0) + _number(0.3275911) * size))
+    sum_ = _polynomial(t, ERROR)
+    error = _number(1.0) - sum_ * t * exp(_number(0.0) - size * size, lets)
+    error = lets.bind("error", error)
+    return tirx.Select(x < _number(0.0), _number(0.0) - error, error)

@@ -39,6 +39,13 @@ def gated(net: Net) -> str:
     return net.op("Mul", x, net.op("Sigmoid", x))
 
 
+def activations(net: Net) -> str:
+    """Five long ones in a row."""
+    x = net.op("Tanh", net.op("Softplus", net.input(2, 3, 5, 7)))
+    x = net.op("Mul", x, net.op("Sigmoid", x))
+    return net.op("Exp", net.op("Erf", net.op("Elu", x)))
+
+
 def hard_swish(net: Net) -> str:
     return net.op("HardSwish", net.conv(net.input(1, 20, 6, 5), 36, 20, 3, 3, pads=[1] * 4))
 
@@ -177,6 +184,7 @@ CASES: dict[str, Case] = {
     "flat mean of whole vectors": ([POOL], one("ReduceMean", 1, 32, 5, 6, axes=[2, 3], keepdims=0)),
     "sigmoid": (["elementwise"], one("Sigmoid", 2, 3, 5, 16)),
     "tanh": (["elementwise"], one("Tanh", 2, 3, 5, 7)),
+    "activations in a row": (["elementwise"], activations),
     "elu": (["elementwise"], one("Elu", 1, 64, alpha=0.5)),
     "shuffled": (["move", "concat", "channels"], shuffled),
     "packed, then flat": (
