@@ -2,10 +2,17 @@
 
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{browser, cargo, emulated, openssh, python};
+use crate::{board, browser, cargo, emulated, openssh, python};
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::Instant;
+
+/// Names of the tests that need the virtual board begin so.
+const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
+/// Code for aarch64 on emulated processors, or why it could not be run.
+const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
+/// The step of the virtual board's tests.
+const VIRTUAL_BOARD: &str = "a whole bench on the virtual board, and its energy";
 
 /// Runs all checks, prints a line a step and a summary, and returns the exit code.
 pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
@@ -32,7 +39,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     )?;
     let built = cargo::build(workspace, &toolchain)?;
     cargo::lay_libraries(&toolchain, &workspace.target.join("debug"))?;
-    let mut tests = rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--", "--include-ignored"])?;
+    // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
+    let mut tests = rust(&[
+        "test",
+        "--locked",
+        "--workspace",
+        "--no-fail-fast",
+        "--",
+        "--include-ignored",
+        "--skip",
+        VIRTUAL_BOARD_TESTS,
+    ])?;
     tests.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     if browser::is_skipped() {
         eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
@@ -43,20 +60,59 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
-    let emulated = emulated::board(workspace, &toolchain)?;
-    match &emulated {
-        Ok(board) => board.name_to(&mut tests),
-        Err(why) => eprintln!("not checked: code for aarch64 on emulated boards: {why}"),
+    let emulated = if skipped("aarch64") {
+        eprintln!("== {EMULATED_BOARDS}: SKIPPED by EDGEPIPE_SKIP");
+        None
+    } else {
+        match emulated::board(workspace, &toolchain) {
+            Ok(board) => Some(board),
+            Err(error) => {
+                steps.fail(EMULATED_BOARDS, &format!("{error:#}; EDGEPIPE_SKIP=aarch64 leaves it out"));
+                None
+            }
+        }
+    };
+    if let Some(board) = &emulated {
+        board.name_to(&mut tests);
     }
     steps.run("cargo test, the whole bench included", tests)?;
     let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "ci", "--quiet"]);
     pytest.env("PYTHONPATH", workspace.root.join("compiler"));
-    if let Ok(board) = &emulated {
+    if let Some(board) = &emulated {
         board.name_to(&mut pytest);
     }
     pytest.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     steps.run("pytest", pytest)?;
+    if skipped("virtual-board") {
+        eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
+    } else {
+        let tests = rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
+        on_virtual_board(workspace, tests, &mut steps)?;
+    }
     Ok(steps.summary())
+}
+
+/// Boots the virtual board, runs its tests, and halts it, unless it was up before.
+fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps) -> Result<()> {
+    let name = board::BOARD;
+    let was_up = board::is_there(workspace, name);
+    if let Err(error) = board::up(workspace, name) {
+        steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board leaves it out"));
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("failed to find the path of xtask itself")?;
+    tests.args(["--include-ignored", "--nocapture", "--test-threads=1"]);
+    tests.env("EDGEPIPE_VIRTUAL_BOARD", name).env("EDGEPIPE_XTASK", program);
+    let ran = steps.run(VIRTUAL_BOARD, tests);
+    if !was_up {
+        board::down(workspace, name)?;
+    }
+    ran
+}
+
+/// Whether `EDGEPIPE_SKIP` names a part of the checks.
+fn skipped(part: &str) -> bool {
+    std::env::var("EDGEPIPE_SKIP").is_ok_and(|list| list.split(',').any(|word| word.trim() == part))
 }
 
 fn python(workspace: &Workspace, toolchain: &Toolchain, arguments: &[&str]) -> Command {
@@ -85,6 +141,12 @@ impl Steps {
             eprintln!("== {name}: FAILED in {seconds:.0} s ({status})");
         }
         Ok(())
+    }
+
+    /// Counts what could not even be started.
+    fn fail(&mut self, name: &'static str, why: &str) {
+        self.failed.push(name);
+        eprintln!("== {name}: FAILED: {why}");
     }
 
     fn summary(&self) -> u8 {

@@ -29,20 +29,20 @@ impl Board {
     }
 }
 
-/// The board, or why this machine has none without changes that nobody asked for: Debian's packages are needed for
-/// the emulator, and a standard library of Rust for aarch64.
-pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Result<Board, String>> {
+/// The board, made by what changes nothing of this machine that nobody asked for: Debian's packages are unpacked, and
+/// Rust's standard library for aarch64 is not added to an installation.
+pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
     if let Some(missing) = debian::missing() {
-        return Ok(Err(missing));
+        bail!("failed to get an emulator: {missing}");
     }
     if !cross::has_std_or_choice(TRIPLE) {
-        return Ok(Err(format!(
-            "Rust's standard library for {TRIPLE} is not installed; `rustup target add {TRIPLE}` installs it, \
-             {}=debian takes Debian's instead, unpacked privately",
+        bail!(
+            "failed to find Rust's standard library for {TRIPLE}: `rustup target add {TRIPLE}` installs it, {}=debian \
+             takes Debian's instead, unpacked privately",
             cross::STD_VARIABLE
-        )));
+        );
     }
-    make(workspace, toolchain).map(Ok)
+    make(workspace, toolchain)
 }
 
 fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {

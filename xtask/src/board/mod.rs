@@ -170,9 +170,13 @@ pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
 /// Ends a board. One that is not up is as asked for.
 pub(crate) fn down(workspace: &Workspace, name: &str) -> Result<u8> {
     let machine = machine(workspace, name);
-    let _lock = machine.lock()?;
-    let was_up = machine.stop()?;
-    write_ssh_config(workspace)?;
+    let mut was_up = false;
+    // One that never was has no folder, and gets none.
+    if machine.folder().is_dir() {
+        let _lock = machine.lock()?;
+        was_up = machine.stop()?;
+        write_ssh_config(workspace)?;
+    }
     eprintln!("{name} {}", if was_up { "is down" } else { "was not up" });
     Ok(0)
 }
