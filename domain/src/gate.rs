@@ -22,7 +22,7 @@
 //! assumed of how comparisons depend on one another. The interval of 95 % must lie beyond as well.
 
 use crate::comparison::{Comparison, ComparisonError, Finding, Observed, compare};
-use crate::distributions::student_quantile;
+use crate::distributions::{normal_quantile, student_quantile};
 use crate::samples::{Samples, SamplesError};
 use crate::statistics::{Confidence, Interval, Method};
 use serde::Serialize;
@@ -283,9 +283,9 @@ pub struct Ruled {
     pub ratio: Interval,
     /// What follows.
     pub ruling: Ruling,
-    /// Trials of either side, besides those there are, after which the interval would be narrow enough to tell if the
-    /// point stayed where it is. Widths are taken to fall with the square root of the number. Absent where it can be
-    /// told already, or where trials alone would not help.
+    /// Trials of either side, besides those there are, with which four of five checks would tell if the truth is where
+    /// the point is now. Widths are taken to fall with the square root of the number. Absent where it can be told
+    /// already, or where trials alone would not help.
     pub more_trials: Option<usize>,
 }
 
@@ -349,10 +349,13 @@ fn beyond(case: &Case, ratio: Interval) -> Option<bool> {
     }
 }
 
+/// How often so many more trials as are advised would tell.
+const POWER: f64 = 0.8;
+
 fn more_trials(case: &Case, ratio: Interval, level: f64, cases: usize) -> Option<usize> {
     let point = ratio.point.ln();
     let bounds = [(1.0 - case.threshold).ln(), (1.0 + case.threshold).ln()];
-    let distance = bounds.iter().map(|bound| (point - bound).abs()).fold(f64::INFINITY, f64::min);
+    let nearest = bounds.iter().map(|bound| (point - bound).abs()).fold(f64::INFINITY, f64::min);
     // What lies on the bad side has to stand Holm's first step.
     let bad = match case.better {
         Better::More => point < bounds[0],
@@ -361,6 +364,8 @@ fn more_trials(case: &Case, ratio: Interval, level: f64, cases: usize) -> Option
     let confidence =
         if bad { Confidence::new(1.0 - 2.0 * level / cases.max(1) as f64)? } else { Confidence::P95 };
     let wide = case.evidence.ratio(confidence).ok()?;
+    // The next point lies elsewhere: an interval that just reaches the bound now would tell every other time.
+    let distance = nearest / (1.0 + normal_quantile(POWER) / normal_quantile(1.0 - confidence.tail()));
     let (lo, hi) = (wide.lo?.ln(), wide.hi?.ln());
     let half = 0.5 * (hi - lo);
     let floor = case.evidence.floor(confidence);

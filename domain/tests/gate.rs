@@ -270,3 +270,23 @@ fn runs_apart_fail_as_seldom_where_the_spread_between_runs_is_known() {
     check("stated, and told from 6 runs", 6, &believed);
     check("stated too wide, and told from 6 runs", 6, &wide);
 }
+
+#[test]
+fn as_many_trials_as_are_advised_mostly_tell() {
+    let case = |evidence| Case { better: Better::More, threshold: 0.01, evidence };
+    let (mut told, mut asked) = (0, 0);
+    for seed in 0..400 {
+        let evidence = Machine::new(World::LogNormal, seed).campaign(16, 0.982);
+        let ruled = judge(&[case(evidence)], 0.02).remove(0).unwrap();
+        // What would take thousands of trials is not tried.
+        let Some(more) = ruled.more_trials.filter(|more| *more < 500) else { continue };
+        let rounds = 16 + u32::try_from(more).unwrap();
+        let evidence = Machine::new(World::LogNormal, 10_000 + seed).campaign(rounds, ruled.ratio.point);
+        let again = judge(&[case(evidence)], 0.02).remove(0).unwrap();
+        asked += 1;
+        told += u32::from(again.more_trials.is_none());
+    }
+    let share = f64::from(told) / f64::from(asked);
+    println!("{told} of {asked} told with as many trials as were advised");
+    assert!(asked > 100 && (0.65..0.95).contains(&share), "{told} of {asked}");
+}

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use domain::{Nanoseconds, SplitMix64};
+use harness::report::energy_within;
 use harness::store::{Access, Outcome, RunFilter, Store, TrialRecord};
-use protocol::Power;
+use protocol::{Power, PowerReadings};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -146,9 +148,11 @@ fn virtual_board_draws_what_was_played_into_its_sensors() {
     let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/curves/known.curve");
     let curve = Curve::play(&board, &known);
     let measured = (0..TRIES).find_map(|attempt| drawn(&board, &format!("known{attempt}.db")));
-    let Some(Drawn { driver, opened_ns, window_ns, frames, millijoules, off_by }) = measured else {
+    let Some(drawn) = measured else {
         panic!("no energy in {TRIES} tries: is this machine overloaded?");
     };
+    let Drawn { readings, opened_ns, window_ns, frames, millijoules, off_by } = &drawn;
+    let (opened_ns, window_ns, driver) = (*opened_ns, *window_ns, &readings.driver);
     let played = curve.until(opened_ns + window_ns) - curve.until(opened_ns);
     let off = millijoules / played - 1.0;
     eprintln!(
@@ -159,7 +163,49 @@ fn virtual_board_draws_what_was_played_into_its_sensors() {
     );
     assert!(window_ns >= 30_000_000_000, "{window_ns}");
     assert!(off.abs() < 0.01, "{off}: measured {millijoules} mJ, played {played} mJ");
+    let (holding, told) = windows_within(&drawn, &curve);
+    assert!(20 * holding >= 19 * told && told >= WINDOWS / 2, "{holding} of {told} hold what was played");
     xtask(&["board", "power", &board.name, "idle"], &[0]);
+}
+
+/// Windows of random length, from 2 s to as long as the trial's, anywhere within it.
+const WINDOWS: usize = 100;
+
+/// How many of [`WINDOWS`] hold what was played, with their uncertainty, and how many told any energy.
+fn windows_within(drawn: &Drawn, curve: &Curve) -> (usize, usize) {
+    let mut random = SplitMix64::new(1);
+    let (mut offs, mut stated, mut holding) = (Vec::new(), Vec::new(), 0);
+    let longest = drawn.window_ns as f64;
+    for _ in 0..WINDOWS {
+        let length = 2e9 + random.unit() * (longest - 2e9);
+        let begin = random.unit() * (longest - length);
+        let (from, length) = (drawn.opened_ns + whole(begin), whole(length));
+        let energy = energy_within(&drawn.readings, from, Nanoseconds(length));
+        let Some(told) = energy.drawn() else { continue };
+        let played = curve.until(from + length) - curve.until(from);
+        holding += usize::from((told.energy.0 - played).abs() <= told.uncertainty.0);
+        offs.push((told.energy.0 / played - 1.0).abs());
+        stated.push(told.uncertainty.0 / played);
+    }
+    let told = offs.len();
+    for shares in [&mut offs, &mut stated] {
+        shares.sort_by(f64::total_cmp);
+    }
+    let percent = |shares: &[f64], place: usize| 100.0 * shares.get(place).copied().unwrap_or(f64::NAN);
+    eprintln!(
+        "{WINDOWS} windows of 2 to {:.0} s: {told} told energy, {holding} hold what was played; off by {:.2} % (median), \
+         {:.2} % (most), stated ± {:.2} % (median)",
+        longest / 1e9,
+        percent(&offs, told / 2),
+        percent(&offs, told.saturating_sub(1)),
+        percent(&stated, told / 2)
+    );
+    (holding, told)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and minutes at most")]
+fn whole(ns: f64) -> u64 {
+    ns as u64
 }
 
 #[test]
@@ -179,8 +225,7 @@ fn virtual_board_has_its_sensors_by_either_driver() {
 
 /// Energy of the only trial of a run.
 struct Drawn {
-    /// The kernel's driver that gave the readings.
-    driver: String,
+    readings: PowerReadings,
     opened_ns: u64,
     window_ns: u64,
     frames: usize,
@@ -189,19 +234,12 @@ struct Drawn {
     off_by: f64,
 }
 
-/// Measures one trial with a window of 30 s. `None`: its energy could not be told.
+/// Measures one trial with a window of 30 s, or of as many seconds as `EDGEPIPE_WINDOW` says. `None`: its energy could not be told.
 fn drawn(board: &Board, database: &str) -> Option<Drawn> {
-    let report = board.bench(
-        database,
-        &[
-            "--trials",
-            "1",
-            "--set",
-            "schedules=[{single: a57}]",
-            "--set",
-            "measure={min_seconds: 30, min_frames: 2, max_seconds: 35}",
-        ],
-    );
+    let seconds = std::env::var("EDGEPIPE_WINDOW").map_or(30, |text| text.parse::<u32>().unwrap());
+    let measure = format!("measure={{min_seconds: {seconds}, min_frames: 2, max_seconds: {}}}", seconds + 5);
+    let report =
+        board.bench(database, &["--trials", "1", "--set", "schedules=[{single: a57}]", "--set", &measure]);
     let store = Store::open(&board.database(database), Access::ReadOnly).unwrap();
     let run = store.latest_run(&RunFilter::default()).unwrap().unwrap();
     let trials = store.trials(&run).unwrap();
@@ -219,7 +257,7 @@ fn drawn(board: &Board, database: &str) -> Option<Drawn> {
     let frames = window.completed_ns.len();
     let off_by = shown["hi"].as_f64().map_or(f64::NAN, |hi| (hi - point) * frames as f64);
     Some(Drawn {
-        driver: readings.driver.clone(),
+        readings: readings.clone(),
         opened_ns: window.opened_monotonic_ns,
         window_ns: *window.completed_ns.last().unwrap(),
         frames,

@@ -3,8 +3,11 @@
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
 use crate::{board, browser, cargo, emulated, openssh, python};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Names of the tests that need the virtual board begin so.
@@ -92,9 +95,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     Ok(steps.summary())
 }
 
-/// Boots the virtual board, runs its tests, and halts it, unless it was up before.
+/// Boots the virtual board, runs its tests, and halts it, unless it was up before. Ctrl-C ends the tests, which are in
+/// the same process group, and this goes on to halt the board: its QEMU is in no group of ours.
 fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps) -> Result<()> {
     let name = board::BOARD;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .context("failed to listen for signals")?;
+    }
     let was_up = board::is_there(workspace, name);
     if let Err(error) = board::up(workspace, name) {
         steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board leaves it out"));
@@ -103,9 +112,12 @@ fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps
     let program = std::env::current_exe().context("failed to find the path of xtask itself")?;
     tests.args(["--include-ignored", "--nocapture", "--test-threads=1"]);
     tests.env("EDGEPIPE_VIRTUAL_BOARD", name).env("EDGEPIPE_XTASK", program);
-    let ran = steps.run(VIRTUAL_BOARD, tests);
+    let ran = if interrupted.load(Relaxed) { Ok(()) } else { steps.run(VIRTUAL_BOARD, tests) };
     if !was_up {
         board::down(workspace, name)?;
+    }
+    if interrupted.load(Relaxed) {
+        bail!("failed to end the checks: they were interrupted");
     }
     ran
 }

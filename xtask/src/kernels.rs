@@ -6,6 +6,7 @@ use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -46,7 +47,8 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
                 .with_context(|| format!("failed to write {}", file.display()))?;
             eprintln!("wrote {}", file.display());
         }
-        None => eprint!("{}", String::from_utf8_lossy(&result.stdout)),
+        // A closed pipe (`… | head`) is the reader's right.
+        None => drop(std::io::stdout().write_all(&result.stdout)),
     }
     Ok(0)
 }

@@ -30,7 +30,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if concat.attributes["axis"] % 4 != 1 or any(name in graph.constants for name in concat.inputs):
         raise Unsupported("concatenation of constants or along another axis than channels")
     lanes, layout = target.lanes, packed(target.lanes)
-    operands = Operands(graph, layout, written=True)
+    operands = Operands(graph, layout, target)
     sources: dict[str, tirx.Buffer] = {}
     for name, part in zip(concat.inputs, parts, strict=True):
         if name not in sources:

@@ -69,7 +69,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     array = order_weight(array, tile)
     groups = array.shape[0]
 
-    operands = Operands(graph, packed(lanes), written=True)
+    operands = Operands(graph, packed(lanes), target)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(conv.inputs[0], layout, stored, "float32"), stored, "float32")
     kernel = operands.add(Weight(array), array.shape, "float32")

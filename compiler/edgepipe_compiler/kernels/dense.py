@@ -36,7 +36,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     if len(read.shape) < 2 or read.dtype != "float32" or result.shape[:-1] != read.shape[:-1]:
         raise Unsupported("product of something else than rows")
     lanes, batch = target.lanes, int(np.prod(read.shape[:-1]))
-    operands = Operands(graph, PLAIN, written=True)
+    operands = Operands(graph, PLAIN, target)
     source = (flatten or product).inputs[0]
     tensor = graph.tensor(source)
     layout = native.get(source, PLAIN)

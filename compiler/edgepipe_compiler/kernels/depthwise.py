@@ -27,7 +27,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         raise Unsupported("not depthwise")
     window = windows.resolve(conv, source, result, weight.shape[2:])
     lanes, layout = target.lanes, packed(target.lanes)
-    operands = Operands(graph, layout, written=True)
+    operands = Operands(graph, layout, target)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(conv.inputs[0], layout, stored, "float32"), stored, "float32")
     # (kh * kw, C, 1, 1) packs each tap like an image of one pixel.

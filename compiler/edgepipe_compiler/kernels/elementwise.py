@@ -36,7 +36,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         raise Unsupported("shapes or types that differ along the chain")
     layout = _layout(graph, unit, target, native)
     shape = stored_shape(result.shape, layout)
-    operands = _Merged(graph, layout, shape)
+    operands = _Merged(graph, layout, shape, target)
     first = unit.nodes[0].inputs[0]
     read = operands.read(first, result)
     w = Writer()
@@ -83,8 +83,10 @@ def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[st
 class _Merged(Operands):
     """Operands that are read at a row and a place in it (``at``), both counted over merged axes."""
 
-    def __init__(self, graph: Graph, layout: str, shape: tuple[int, ...]) -> None:
-        super().__init__(graph, layout, written=True)
+    def __init__(
+        self, graph: Graph, layout: str, shape: tuple[int, ...], target: TargetDescription
+    ) -> None:
+        super().__init__(graph, layout, target)
         self._shape = shape
         self._shapes: list[tuple[int, ...]] = []
         self._axes: list[list[int]] = []

@@ -8,12 +8,13 @@ import operator
 from collections.abc import Callable
 
 import numpy as np
-from tvm import te, tirx
+from tvm import tirx
 
 from ..graph import Graph, Node, Tensor
-from .exponential import Keep, Lets, erf, exp, log
+from .exponential import Keep, Lets, erf, exp, log, quotient
 from .kernel import Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape
+from .target import TargetDescription
 
 Index = tuple[tirx.Expr, ...]
 # alpha and gamma of Selu where a network names none.
@@ -37,21 +38,19 @@ class Unsupported(Exception):
 
 class Operands:
     """The tensors an epilogue reads besides the anchor's result: other values and constants. They are
-    tensors of an expression, or buffers for functions that are ``written`` statement by statement."""
+    buffers: all functions are written statement by statement."""
 
-    def __init__(self, graph: Graph, layout: str, written: bool = False) -> None:
+    def __init__(self, graph: Graph, layout: str, target: TargetDescription) -> None:
         self.graph = graph
         self.layout = layout
+        self.target = target
         self.arguments: list[Value | Weight] = []
-        self.placeholders: list[te.Tensor | tirx.Buffer] = []
-        self._declare = tirx.decl_buffer if written else te.placeholder
+        self.placeholders: list[tirx.Buffer] = []
         self._known: dict[str, Callable[[Index], tirx.Expr]] = {}
 
-    def add(
-        self, argument: Value | Weight, shape: tuple[int, ...], dtype: str
-    ) -> te.Tensor | tirx.Buffer:
+    def add(self, argument: Value | Weight, shape: tuple[int, ...], dtype: str) -> tirx.Buffer:
         """Adds an argument of the function and returns its placeholder."""
-        placeholder = self._declare(shape, dtype, name=f"p{len(self.placeholders)}")
+        placeholder = tirx.decl_buffer(shape, dtype, name=f"p{len(self.placeholders)}")
         self.arguments.append(argument)
         self.placeholders.append(placeholder)
         return placeholder
@@ -150,7 +149,7 @@ def apply(
 
     def evaluate(expression: tirx.Expr, index: Index) -> tirx.Expr:
         # A value that is read twice is computed once.
-        lets = Lets(keep)
+        lets = Lets(keep, operands.target)
 
         def once(name: str, made: tirx.Expr) -> tirx.Expr:
             return made if reads.count(name) < 2 else lets.bind("x", made)
@@ -218,9 +217,10 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
             clipped = first if low is None else tirx.max(first, number(low))
             return clipped if high is None else tirx.min(clipped, number(high))
         case "Sigmoid":
-            return number(1.0) / (number(1.0) + exp(number(0.0) - first, lets))
+            return quotient(number(1.0), number(1.0) + exp(number(0.0) - first, lets), lets)
         case "Tanh":
-            return number(1.0) - number(2.0) / (exp(first + first, lets) + number(1.0))
+            grown = exp(first + first, lets) + number(1.0)
+            return number(1.0) - quotient(number(2.0), grown, lets)
         case "HardSigmoid":
             line = first * number(attribute("alpha", 0.2)) + number(attribute("beta", 0.5))
             return tirx.max(number(0.0), tirx.min(number(1.0), line))
@@ -243,14 +243,15 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Softplus":
             return _softplus(first, lets)
         case "Softsign":
-            return first / (number(1.0) + tirx.max(first, number(0.0) - first))
+            return quotient(first, number(1.0) + tirx.max(first, number(0.0) - first), lets)
         case "Mish":
             # tanh(log(y)) = (y² - 1) / (y² + 1); far out it is 1, and y² would overflow.
             grown = number(1.0) + exp(tirx.min(first, number(30.0)), lets)
-            return first * (number(1.0) - number(2.0) / (grown * grown + number(1.0)))
+            part = quotient(number(2.0), grown * grown + number(1.0), lets)
+            return first * (number(1.0) - part)
         case "Swish":
             gate = number(0.0) - first * number(attribute("alpha", 1.0))
-            return first / (number(1.0) + exp(gate, lets))
+            return quotient(first, number(1.0) + exp(gate, lets), lets)
         case "Erf":
             return erf(first, lets)
         case "Gelu":
@@ -295,7 +296,7 @@ def _gelu(x: tirx.Expr, approximate: bytes | str, lets: Lets) -> tirx.Expr:
     if approximate in (b"tanh", "tanh"):
         inner = number(math.sqrt(2 / math.pi)) * (x + number(0.044715) * (x * x * x))
         # (1 + tanh y) / 2 = 1 / (1 + e^-2y)
-        return x / (number(1.0) + exp(number(-2.0) * inner, lets))
+        return quotient(x, number(1.0) + exp(number(-2.0) * inner, lets), lets)
     return number(0.5) * x * (number(1.0) + erf(x * number(math.sqrt(0.5)), lets))
 
 

@@ -30,7 +30,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         return _global(graph, unit, target)
     layout, lanes = packed(target.lanes), target.lanes
     window = windows.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
-    operands = Operands(graph, layout, written=True)
+    operands = Operands(graph, layout, target)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
     largest, factor = pool.op == "MaxPool", None
@@ -61,7 +61,7 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     pool, *rest = unit.nodes
     source = graph.tensor(pool.inputs[0])
     lanes, layout = target.lanes, packed(target.lanes)
-    operands = Operands(graph, layout, written=True)
+    operands = Operands(graph, layout, target)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
     # A mean that drops the extents of 1 gives a plain matrix.

@@ -34,7 +34,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         lanes, layout = 1, PLAIN
     stored = stored_shape(source.shape, layout)
     shape = stored_shape(result.shape, layout)
-    operands = Operands(graph, layout, written=True)
+    operands = Operands(graph, layout, target)
     data = operands.add(Value(node.inputs[0], layout, stored, "float32"), stored, "float32")
     tables = []
     for axis in (2, 3):

@@ -37,6 +37,13 @@ class TargetDescription:
         of NEON overwrites its sum, so that whatever a sum begins with has to be copied; or loaded anew."""
         return self.isa == "neon"
 
+    @property
+    def division_is_dear(self) -> bool:
+        """Whether a vector's quotients had better be estimated and improved: a Cortex-A57 divides four floats
+        in 34 cycles, in which it divides nothing else, and begins an estimate or a step of improving one in
+        every cycle (LLVM 19, ``llvm-mca -mcpu=cortex-a57``)."""
+        return self.isa == "neon"
+
     def tvm_target(self) -> dict[str, Any]:
         """The same in TVM's words."""
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}

@@ -50,7 +50,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         _phases(axis, node, source, result, weight.shape[2 + axis], strides[axis])
         for axis in (0, 1)
     ]
-    operands = Operands(graph, packed(lanes), written=True)
+    operands = Operands(graph, packed(lanes), target)
     stored = stored_shape(source.shape, packed(lanes))
     wanted = Value(node.inputs[0], packed(lanes), stored, "float32")
     data = operands.add(wanted, stored, "float32")

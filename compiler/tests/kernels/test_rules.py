@@ -284,6 +284,13 @@ def test_neon_code_is_generated(name: str) -> None:
     assert f"{wanted}\tv" in assembly
 
 
+def test_neon_estimates_quotients_of_whole_vectors() -> None:
+    """2 x 3 x 5 x 16 elements are whole vectors of 4."""
+    assembly = Lowered(build("sigmoid"), NEON).compile().mod.inspect_source("asm")
+    assert "frecpe\tv" in assembly and "frecps\tv" in assembly
+    assert "fdiv\tv" not in assembly
+
+
 @pytest.mark.parametrize("isa", runnable())
 @pytest.mark.parametrize("shape", [(1, 32, 8, 8), (2, 21, 5, 7), (1, 3, 9, 11), (2, 17, 1, 2)])
 def test_layouts_convert_both_ways(shape: tuple[int, ...], isa: str) -> None:

@@ -80,6 +80,14 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let groups = if kind == Kind::Board { names(root, Kind::Group) } else { Vec::new() };
+            if groups.iter().any(|group| group == name) {
+                let group = format!("{}/{name}.yaml", Kind::Group.folder());
+                faults.add(
+                    asked,
+                    format!("{name:?} is a group, and this takes one board; name one of {group}"),
+                );
+                return None;
+            }
             let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
             unknown(root, kind, name, &groups, asked, faults);
             return None;

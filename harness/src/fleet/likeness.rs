@@ -1,9 +1,9 @@
 //! Whether boards are equal, so that their trials may stand in one figure.
 
 use crate::campaign::Campaign;
-use crate::config::Board;
+use crate::config::{Board, State};
 use crate::processors::Processor;
-use protocol::MachineState;
+use protocol::{MachineState, Meter, MeterKind};
 
 /// What decides it: aspects by name, each as text.
 type Aspects = Vec<(&'static str, String)>;
@@ -49,21 +49,41 @@ fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> A
         ("L2 caches in KiB", caches(|cpu| cpu.l2_bytes)),
         ("kernel", machine.kernel.clone()),
         ("processors in use", processors.join("; ")),
-        ("target", written(board.target.as_ref())),
-        ("power meter", written(board.power.meter())),
-        ("state asked for", written(Some(&board.state))),
+        ("power meter", board.power.meter().map_or_else(|| "none".to_owned(), meter)),
+        ("state asked for", state(&board.state)),
     ]
 }
 
-/// As the board's file might say it, where it says anything.
-fn written<T: std::fmt::Debug>(value: Option<&T>) -> String {
-    value.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"))
+fn meter(meter: &Meter) -> String {
+    let kind = match &meter.kind {
+        MeterKind::Rapl => "rapl".to_owned(),
+        MeterKind::Ina3221 { rails } if rails.is_empty() => "ina3221".to_owned(),
+        MeterKind::Ina3221 { rails } => {
+            let named =
+                rails.iter().map(|rail| format!("{} {:#x}/{}", rail.name, rail.address, rail.channel));
+            format!("ina3221 with {}", named.collect::<Vec<_>>().join(", "))
+        }
+    };
+    format!("{kind}, total {}, below {}", meter.total, meter.root)
+}
+
+fn state(state: &State) -> String {
+    let State { nvpmodel, jetson_clocks, governor, max_temperature_c, root } = state;
+    let words = [
+        nvpmodel.map(|mode| format!("nvpmodel {mode}")),
+        jetson_clocks.map(|pinned| format!("jetson_clocks {pinned}")),
+        governor.as_ref().map(|governor| format!("governor {governor}")),
+        max_temperature_c.map(|limit| format!("below {limit} °C")),
+        root.as_ref().map(|root| format!("sysfs in {root}")),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Connect, Power, Processors, State};
+    use crate::config::{Connect, Power, Processors};
     use crate::store::tests::fixture;
 
     fn board() -> Board {

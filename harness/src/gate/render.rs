@@ -251,7 +251,7 @@ fn number(value: f64) -> String {
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
-            format!("; about {more} more trials of each would tell")
+            format!("; about {more} more trials of each would probably tell")
         }
         (Ruling::CannotTell, None) if row.ratio_lo.is_none() => {
             "; a single trial has no interval, measure more".to_owned()

@@ -52,6 +52,12 @@ impl Readings {
     }
 }
 
+/// Energy of a window that lies anywhere within what a meter said, by these readings alone.
+pub fn energy_within(readings: &PowerReadings, opened_ns: u64, window: Nanoseconds) -> Energy {
+    let readings = Readings::new(readings, opened_ns, window);
+    MeterKnown::default().energy(&readings)
+}
+
 /// A reading is stamped in the middle of the time it took.
 fn trace(rail: &RailReadings, opened_ns: u64) -> Result<Trace, Absence> {
     let at = |(begun, took): (&u64, &u64)| {

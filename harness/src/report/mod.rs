@@ -36,6 +36,7 @@ use crate::store::TrialRecord;
 
 pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub(crate) use csv::quoted;
+pub use energy::energy_within;
 pub use figures::{Figures, figures};
 pub(crate) use markdown::escaped;
 pub use observed::{ScheduleFigures, TrialFigures, trial_figures};

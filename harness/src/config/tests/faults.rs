@@ -360,6 +360,15 @@ fn groups() {
 }
 
 #[test]
+fn a_group_where_one_board_is_wanted() {
+    let scratch = Scratch::new();
+    scratch.write("groups/shelf.yaml", "group: shelf\nboards: [bench]\n");
+    let faults = scratch.faults("shelf", "sound", &Overrides::default());
+    assert!(faults.contains("\"shelf\" is a group, and this takes one board"), "{faults}");
+    assert!(faults.contains("configs/groups/shelf.yaml"), "{faults}");
+}
+
+#[test]
 fn a_group_stands_for_its_boards() {
     let scratch = Scratch::new();
     scratch.write("boards/other.yaml", &BOARD.replace("bench", "other"));
