@@ -14,7 +14,7 @@ pub enum Exit {
     Usage = 2,
     /// A board cannot be reached, is busy or in the wrong state.
     Board = 3,
-    /// A trial failed or was voided.
+    /// A trial failed, a schedule has no trial left that counts, or the run was interrupted.
     Trial = 4,
     /// A bug of edgepipe.
     Bug = 70,

@@ -62,7 +62,7 @@ Work on edgepipe
 
 `cargo xtask VERB --help` tells the options of the measuring verbs.
 Exit codes: 0 fine, 1 regression or claim not met, 2 usage or configuration, 3 board unreachable, busy or in the
-wrong state, 4 a trial failed or was voided, 70 a bug.
+wrong state, 4 a trial failed, a schedule has no trial left that counts, or interrupted, 70 a bug.
 ";
 
 fn main() -> ExitCode {

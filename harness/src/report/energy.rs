@@ -1,5 +1,6 @@
 //! Energy of trials and of rows.
 
+use super::judgement;
 use super::rows::{Interval, PowerSection, RailSection, Row};
 use super::trial::Trial;
 use domain::energy::{Character, Trace};
@@ -187,6 +188,9 @@ pub(super) fn describe(row: &mut Row, trials: &[&Trial], otherwise: &Absence) {
     }
     row.energy_absent_reason = None;
     row.energy_trials = measured.len();
+    if let Some(example) = trials.iter().find_map(|trial| trial.energy.absent_reason()) {
+        row.reasons.push(judgement::without_energy(trials.len() - measured.len(), trials.len(), example));
+    }
     let powers = trials.iter().filter_map(|trial| Some(trial.energy.drawn()?.mean_power().0));
     row.mean_power_mw = median(&powers.collect::<Vec<_>>());
     let mut rails: BTreeMap<&str, Vec<f64>> = BTreeMap::new();

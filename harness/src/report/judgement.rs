@@ -4,7 +4,7 @@ use super::asked::Asked;
 use super::rows::{Reason, Severity};
 use super::trial::Trial;
 use crate::store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
-use domain::{Kind, Nanoseconds, Profile, validity};
+use domain::{Absence, Kind, Nanoseconds, Profile, validity};
 use std::collections::BTreeMap;
 
 /// Share of a network's time from which on units without a rule are worth a word.
@@ -131,6 +131,14 @@ pub(super) fn trials<'a>(
         reasons.push(own("not_measured", Severity::Void, text, "go on with --resume"));
     }
     reasons
+}
+
+/// That some trials have no energy where others have, with the reason of one of them.
+pub(super) fn without_energy(without: usize, count: usize, example: &Absence) -> Reason {
+    let example = example.to_string();
+    let (text, remedy) = example.split_once("; ").unwrap_or((&example, "measure again where energy matters"));
+    let text = format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
+    own("trials_without_energy", Severity::Warn, text, remedy)
 }
 
 /// Units without a schedule rule, with their share of the time on each processor.

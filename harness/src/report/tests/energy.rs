@@ -149,3 +149,20 @@ fn tables_with_energy() {
     let report = metered().report();
     insta::assert_snapshot!(report.render(Format::Terminal, false));
 }
+
+#[test]
+fn trials_without_energy_are_told_beside_those_that_have_it() {
+    let mut run = metered();
+    let Outcome::Measured(measured) = &mut run.trial(0, 1).outcome else { panic!("it was measured") };
+    measured.power = Some(Power::Unreadable { message: "the meter is gone; plug it in".to_owned() });
+    let report = run.report();
+    let told = |row: &Row| row.reasons.iter().find(|reason| reason.code == "trials_without_energy").cloned();
+    assert_eq!(report.rows[0].energy_trials, 2);
+    let reason = told(&report.rows[0]).unwrap();
+    assert_eq!(
+        reason.text,
+        "1 of 3 trials have no energy, and mJ/frame is that of the others: the meter is gone"
+    );
+    assert_eq!(reason.remedy, "plug it in");
+    assert!(report.rows[1..].iter().all(|row| told(row).is_none()));
+}
