@@ -137,7 +137,8 @@ pub(super) fn trials<'a>(
 pub(super) fn without_energy(without: usize, count: usize, example: &Absence) -> Reason {
     let example = example.to_string();
     let (text, remedy) = example.split_once("; ").unwrap_or((&example, "measure again where energy matters"));
-    let text = format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
+    let text =
+        format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
     own("trials_without_energy", Severity::Warn, text, remedy)
 }
 
