@@ -234,7 +234,8 @@ struct Drawn {
     off_by: f64,
 }
 
-/// Measures one trial with a window of 30 s, or of as many seconds as `EDGEPIPE_WINDOW` says. `None`: its energy could not be told.
+/// Measures one trial with a window of 30 s, or of as many seconds as `EDGEPIPE_WINDOW` says. `None`: its energy could
+/// not be told.
 fn drawn(board: &Board, database: &str) -> Option<Drawn> {
     let seconds = std::env::var("EDGEPIPE_WINDOW").map_or(30, |text| text.parse::<u32>().unwrap());
     let measure = format!("measure={{min_seconds: {seconds}, min_frames: 2, max_seconds: {}}}", seconds + 5);

@@ -135,8 +135,14 @@ pub(super) fn trials<'a>(
 
 /// That some trials have no energy where others have, with the reason of one of them.
 pub(super) fn without_energy(without: usize, count: usize, example: &Absence) -> Reason {
-    let example = example.to_string();
-    let (text, remedy) = example.split_once("; ").unwrap_or((&example, "measure again where energy matters"));
+    // Of the others, what follows the semicolon is how many readings failed.
+    let has_remedy = matches!(
+        example,
+        Absence::WindowTooShort { .. } | Absence::RefreshUnknown { .. } | Absence::Unreadable { .. }
+    );
+    let told = example.to_string();
+    let parts = has_remedy.then(|| told.split_once("; ")).flatten();
+    let (text, remedy) = parts.unwrap_or((&told, "measure again where energy matters"));
     let text =
         format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
     own("trials_without_energy", Severity::Warn, text, remedy)

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::cli::Format;
+use crate::report::judgement;
+use domain::{Absence, Nanoseconds};
 use protocol::{Idled, Power, PowerReadings, RailReadings, ReadErrors};
 
 /// Time from one conversion of the meter to the next.
@@ -165,4 +167,14 @@ fn trials_without_energy_are_told_beside_those_that_have_it() {
     );
     assert_eq!(reason.remedy, "plug it in");
     assert!(report.rows[1..].iter().all(|row| told(row).is_none()));
+    let gap = Absence::Gap {
+        meter: "VDD_IN".to_owned(),
+        gap: Nanoseconds(5_500_000_000),
+        allowed: Nanoseconds(1_500_000_000),
+        errors: 21,
+        fault: Some("busy".to_owned()),
+    };
+    let reason = judgement::without_energy(1, 3, &gap);
+    assert!(reason.text.ends_with("; 21 readings failed: busy"), "{}", reason.text);
+    assert_eq!(reason.remedy, "measure again where energy matters");
 }
