@@ -312,7 +312,7 @@ fn a_full_disk_and_a_damaged_upload_are_told() {
     farm.prelude = format!("mount -t tmpfs -o size=2m tmpfs {} &&", small.display());
     // A board on which something else arrives than was sent.
     fs::write(broken.join(".bashrc"), format!("PATH={}:$PATH\n", broken.display())).unwrap();
-    program(&broken.join("tee"), "tr '\\000' '\\001' | PATH=/usr/bin:/bin tee \"$@\"");
+    program(&broken.join("cat"), "PATH=/usr/bin:/bin; cat \"$@\" | tr '\\000' '\\001'");
     farm.start();
     farm.know();
     for (name, expected) in

@@ -1,16 +1,17 @@
 //! Files on a board, by their content: `~/.cache/edgepipe/<kind>/<sha256>`. What is there is not sent again.
 //!
-//! A file is written under another name, hashed on the board while it arrives, and moved to its place in one step. What
+//! A file is written under another name, hashed on the board when it is there, and moved to its place in one step. What
 //! is in its place is hashed again after the board was started anew, because a power cut may have damaged it.
 //!
 //! No clock of the board is asked: one without a battery starts in 1970, and what it used last would be the oldest. Files
 //! get the harness' time when they are used, and a broken upload is one whose process is gone.
 
 use super::process::Ending;
-use super::ssh::{Connection, SshError, quoted};
+use super::ssh::{Connection, Job, SshError, quoted};
 use crate::compiler::hash_file;
 use crate::interrupt::Interrupt;
 use crate::store::{Date, unix_ns};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_secs(60);
 /// What the cache on a board may grow to, in KiB, besides what is in use.
 const LIMIT_KIB: u64 = 4 << 20;
+
+/// Uploads that the board may be storing at the same time, each of which is a session: sshd allows ten of them.
+const UNDER_WAY: usize = 4;
 
 /// A file and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +68,25 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
 }
 
+// A program started on a board takes from 1 ms (here) to 50 ms (an emulated one), so the scripts start few.
+
 /// Goes to the cache, makes it where it is not there, and finds the list of what was checked since the board started.
-const ENTER: &str = "umask 077; c=${XDG_CACHE_HOME:-$HOME/.cache}/edgepipe; mkdir -p \"$c\" && cd \"$c\" || exit 9; \
+const ENTER: &str = "umask 077; c=${XDG_CACHE_HOME:-$HOME/.cache}/edgepipe; \
+                     [ -d \"$c\" ] || mkdir -p \"$c\"; cd \"$c\" || exit 9; \
                      read -r b </proc/sys/kernel/random/boot_id || b=unknown; b=checked-$b; \
                      [ -f \"$b\" ] || { rm -f checked-*; : >\"$b\" || exit 9; }; ";
 
-/// Defines `used FILE`, which gives a file and its folders the harness' time, by which old content is told from new.
+/// Defines `digest FILE`, which prints the SHA-256 of a file. OpenSSL's is several times as fast as that of coreutils
+/// where the processor has instructions for it, and is not on every board.
+const DIGEST: &str = "digest() { d=$(openssl dgst -sha256 -r <\"$1\" 2>/dev/null) || d=$(sha256sum <\"$1\") && \
+                      printf '%s\\n' \"${d%% *}\"; }; ";
+
+/// Defines `used FILE...`, which gives files and their folders the harness' time, by which old content is told from new.
 fn used() -> String {
     let stamp = Date::from_unix_ns(unix_ns()).touch();
     format!(
-        "used() {{ u=$1; while :; do TZ=UTC0 touch -t {stamp} \"$u\"; case $u in */*) u=${{u%/*}};; *) break;; esac; \
-         done; }}; "
+        "used() {{ v=; for f in \"$@\"; do while :; do v=\"$v $f\"; case $f in */*) f=${{f%/*}};; *) break;; esac; \
+         done; done; [ -z \"$v\" ] || TZ=UTC0 touch -t {stamp} $v; }}; "
     )
 }
 
@@ -88,13 +100,39 @@ pub(super) fn deploy(
     interrupt: &Interrupt,
 ) -> Result<(BoardCache, Sent), SshError> {
     let (cache, missing) = look(connection, items, interrupt)?;
+    let mut missing: Vec<&Item> = items.iter().filter(|item| missing.contains(&item.place)).collect();
+    // While the board hashes a file the next one is on its way, so the last one, which nothing follows, is a small one.
+    missing.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    let mut under_way = VecDeque::new();
+    let sent = send(connection, &missing, &mut under_way, interrupt);
+    // Whatever became of one of them, the others clear up after themselves.
+    let ended: Vec<_> = under_way.into_iter().map(|upload| upload.finish(interrupt)).collect();
+    let sent = sent?;
+    ended.into_iter().collect::<Result<(), _>>()?;
+    Ok((cache, sent))
+}
+
+fn send<'a>(
+    connection: &'a Connection,
+    missing: &[&'a Item],
+    under_way: &mut VecDeque<Upload<'a>>,
+    interrupt: &Interrupt,
+) -> Result<Sent, SshError> {
     let mut sent = Sent::default();
-    for item in items.iter().filter(|item| missing.contains(&item.place)) {
-        send(connection, item, interrupt)?;
+    for item in missing {
+        if under_way.len() == UNDER_WAY
+            && let Some(first) = under_way.pop_front()
+        {
+            first.finish(interrupt)?;
+        }
+        let mut upload = Upload::begin(connection, item)?;
+        let said = upload.job.send(interrupt);
+        under_way.push_back(upload);
+        said?;
         sent.files += 1;
         sent.bytes += item.bytes;
     }
-    Ok((cache, sent))
+    Ok(sent)
 }
 
 fn look(
@@ -102,19 +140,23 @@ fn look(
     items: &[Item],
     interrupt: &Interrupt,
 ) -> Result<(BoardCache, Vec<String>), SshError> {
+    let places: Vec<String> = items.iter().map(|item| quoted(&item.place)).collect();
     let mut script = format!(
-        "{ENTER} {} pwd -P; uname -m; \
-         look() {{ if [ -f \"$1\" ] && [ \"$(wc -c <\"$1\")\" -eq \"$2\" ] && {{ grep -qxF \"$1 $3\" \"$b\" || \
-         {{ [ \"$(sha256sum <\"$1\")\" = \"$3  -\" ] && printf '%s\\n' \"$1 $3\" >>\"$b\"; }}; }}; \
-         then used \"$1\"; else printf 'missing %s\\n' \"$1\"; fi; }}; ",
-        used()
+        "{ENTER} {DIGEST} {} pwd -P; uname -m; n=$(printf '\\n.'); n=${{n%.}}; u=; k=$n$(cat \"$b\")$n; \
+         w=$n$(wc -c {} 2>/dev/null)$n; missing() {{ printf 'missing %s\\n' \"$1\"; }}; \
+         look() {{ case $w in *[!0-9]\"$2 $1$n\"*) ;; *) missing \"$1\"; return;; esac; \
+         case $k in *\"$n$1 $3$n\"*) ;; *) [ \"$(digest \"$1\")\" = \"$3\" ] || {{ missing \"$1\"; return; }}; \
+         printf '%s\\n' \"$1 $3\" >>\"$b\";; esac; u=\"$u $1\"; }}; ",
+        used(),
+        places.join(" ")
     );
-    for Item { place, sha256, bytes, .. } in items {
+    for (Item { sha256, bytes, .. }, place) in items.iter().zip(&places) {
         // Writing to a String cannot fail.
-        let _ = write!(script, "look {} {bytes} {sha256}; ", quoted(place));
+        let _ = write!(script, "look {place} {bytes} {sha256}; ");
     }
+    script.push_str("used $u");
     let what = "look at the board's cache";
-    let output = connection.run(what, &script, &mut std::io::empty(), SILENCE, interrupt)?;
+    let output = connection.run(what, &script, SILENCE, interrupt)?;
     let mut lines = output.stdout.lines();
     let (Some(folder), Some(architecture), Ending::Code(0)) = (lines.next(), lines.next(), &output.ending)
     else {
@@ -124,37 +166,54 @@ fn look(
     Ok((cache, lines.filter_map(|line| line.strip_prefix("missing ")).map(str::to_owned).collect()))
 }
 
-fn send(connection: &Connection, item: &Item, interrupt: &Interrupt) -> Result<(), SshError> {
-    let name = item.local.file_name().unwrap_or_default().to_string_lossy();
-    let what = format!("store {name} ({:.1} MB)", item.bytes as f64 / 1e6);
-    let local = |error: std::io::Error| SshError::Failed {
-        what: what.clone(),
-        host: connection.host().to_owned(),
-        reason: format!("{}: {error}", item.local.display()),
-    };
-    let mut file = File::open(&item.local).map_err(local)?;
-    let (place, sha256, bytes) = (quoted(&item.place), &item.sha256, item.bytes);
-    // Hashed while it arrives, without a second pass. `tee` goes on to the hash when the disk is full, so its own failure
-    // is told by the file being gone.
-    let script = format!(
-        "{ENTER} {} t=incoming.$$; p={place}; mkdir -p \"${{p%/*}}\" || exit 5; \
-         s=$({{ tee \"$t\" || rm -f \"$t\"; }} | sha256sum); [ -f \"$t\" ] || exit 5; \
-         [ \"$s $(wc -c <\"$t\")\" = '{sha256}  - {bytes}' ] || {{ rm -f \"$t\"; echo \"$s\" >&2; exit 6; }}; \
-         chmod 700 \"$t\" && mv -f \"$t\" \"$p\" && printf '%s\\n' \"$p {sha256}\" >>\"$b\" || {{ rm -f \"$t\"; exit 5; }}; \
-         used \"$p\"",
-        used()
-    );
-    let output = connection.run(&what, &script, &mut file, SILENCE, interrupt)?;
-    match output.ending {
-        Ending::Code(0) => Ok(()),
-        Ending::Code(6) => {
-            let reason = format!(
-                "what arrived has the SHA-256 {}, and what was sent {sha256}; is the board's disk sound?",
-                output.stderr.split_whitespace().next().unwrap_or("(unknown)")
-            );
-            Err(SshError::Failed { what, host: connection.host().to_owned(), reason })
+/// A file on its way.
+struct Upload<'a> {
+    connection: &'a Connection,
+    what: String,
+    sha256: &'a str,
+    job: Job<'a>,
+}
+
+impl<'a> Upload<'a> {
+    fn begin(connection: &'a Connection, item: &'a Item) -> Result<Self, SshError> {
+        let name = item.local.file_name().unwrap_or_default().to_string_lossy();
+        let what = format!("store {name} ({:.1} MB)", item.bytes as f64 / 1e6);
+        let local = |error: std::io::Error| SshError::Failed {
+            what: what.clone(),
+            host: connection.host().to_owned(),
+            reason: format!("{}: {error}", item.local.display()),
+        };
+        let file = File::open(&item.local).map_err(local)?;
+        let (place, sha256) = (quoted(&item.place), &item.sha256);
+        // Hashed when it is there, from the board's memory: hashing it on its way by `tee`, which moves 8 KiB at a time,
+        // made sshd wait for the pipe and took longer than this does in all.
+        let script = format!(
+            "{ENTER} {DIGEST} {} t=incoming.$$; p={place}; f=${{p%/*}}; \
+             [ -d \"$f\" ] || mkdir -p \"$f\" || exit 5; cat >\"$t\" || {{ rm -f \"$t\"; exit 5; }}; s=$(digest \"$t\"); [ \"$s\" = {sha256} ] || \
+              {{ rm -f \"$t\"; echo \"$s\" >&2; exit 6; }}; \
+             chmod 700 \"$t\" && mv -f \"$t\" \"$p\" && printf '%s\\n' \"$p {sha256}\" >>\"$b\" || \
+             {{ rm -f \"$t\"; exit 5; }}; used \"$p\"",
+            used()
+        );
+        let job = connection.begin(&what, &script, file, SILENCE)?;
+        Ok(Self { connection, what, sha256, job })
+    }
+
+    /// Waits until it is in its place.
+    fn finish(self, interrupt: &Interrupt) -> Result<(), SshError> {
+        let Self { connection, what, sha256, job } = self;
+        let output = job.finish(interrupt)?;
+        match output.ending {
+            Ending::Code(0) => Ok(()),
+            Ending::Code(6) => {
+                let reason = format!(
+                    "what arrived has the SHA-256 {}, and what was sent {sha256}; is the board's disk sound?",
+                    output.stderr.split_whitespace().next().unwrap_or("(unknown)")
+                );
+                Err(SshError::Failed { what, host: connection.host().to_owned(), reason })
+            }
+            ending => Err(failed(connection, &what, &output.stderr, &ending)),
         }
-        ending => Err(failed(connection, &what, &output.stderr, &ending)),
     }
 }
 
@@ -165,7 +224,7 @@ fn send(connection: &Connection, item: &Item, interrupt: &Interrupt) -> Result<(
 /// Where the link is lost.
 pub(super) fn prune(connection: &Connection, interrupt: &Interrupt) -> Result<(), SshError> {
     let what = "remove old content from the board's cache";
-    connection.run(what, &pruning(LIMIT_KIB), &mut std::io::empty(), SILENCE, interrupt).map(drop)
+    connection.run(what, &pruning(LIMIT_KIB), SILENCE, interrupt).map(drop)
 }
 
 /// Looks at the newest first, and removes what lies beyond the limit.
@@ -190,6 +249,7 @@ fn failed(connection: &Connection, what: &str, stderr: &str, ending: &Ending) ->
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     /// Runs a script as the board's `/bin/sh` does, with a home folder of its own.
@@ -208,6 +268,24 @@ mod tests {
         }
         kept.sort();
         kept
+    }
+
+    #[test]
+    fn content_is_hashed_alike_with_openssl_and_without() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let folder = home.path().join("bin");
+        fs::create_dir(&folder).expect("a folder");
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        fs::write(home.path().join("abc"), "abc").expect("a file");
+        let check = format!("{DIGEST} [ \"$(digest abc)\" = {expected} ]");
+        // One that is there and does not work, such as after an upgrade of its library.
+        let broken = folder.join("openssl");
+        for script in ["exit 1", "echo oops; exit 127"] {
+            fs::write(&broken, format!("#!/bin/sh\n{script}\n")).expect("a file");
+            fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("a program");
+            run(home.path(), &format!("PATH={}:$PATH; {check}", folder.display()));
+        }
+        run(home.path(), &check);
     }
 
     #[test]

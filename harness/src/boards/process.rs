@@ -220,13 +220,7 @@ impl Process {
             Handle::Channel { end, connection, pid: Some(pid) } if connection.lost().is_none() => {
                 let script = format!("kill -9 {pid}");
                 // Where the board is out of reach, the runner's lease ends it.
-                let _ = connection.run(
-                    "end the runner",
-                    &script,
-                    &mut std::io::empty(),
-                    KILLING,
-                    &Interrupt::default(),
-                );
+                let _ = connection.run("end the runner", &script, KILLING, &Interrupt::default());
                 end.wait(Duration::from_millis(500));
             }
             Handle::Channel { .. } => {}

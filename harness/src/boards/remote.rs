@@ -214,9 +214,14 @@ impl Remote {
         self.disconnect();
         let hops = route(&self.address).map_err(|error| self.ssh(error))?;
         let begun = Instant::now();
-        let connection = Connection::open(&hops).map_err(|error| self.ssh(error))?;
-        let login = begun.elapsed();
-        let items = self.bundle()?;
+        // The runner is hashed meanwhile.
+        let (connection, login, items) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| bundle(&self.runner, self.triple));
+            let connection = Connection::open(&hops).map_err(|error| self.ssh(error))?;
+            let login = begun.elapsed();
+            let items = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, RemoteError>((connection, login, items))
+        })?;
         let (cache, sent) =
             deploy::deploy(&connection, &items, &self.interrupt).map_err(|error| self.ssh(error))?;
         if cache.architecture != self.triple.architecture() {
@@ -257,39 +262,6 @@ impl Remote {
         self.held = None;
         self.connection = None;
         self.placed.clear();
-    }
-
-    /// The runner with its libraries beside it, in a folder named by all of their contents.
-    fn bundle(&self) -> Result<Vec<Item>, RemoteError> {
-        let failed = |path: &Path, reason: String| RemoteError::Runner {
-            triple: self.triple.text(),
-            path: path.to_path_buf(),
-            reason: format!("{reason}; `cargo xtask build` makes it"),
-        };
-        let folder = self.runner.with_file_name("lib");
-        let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;
-        let mut files: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-        files.sort();
-        files.insert(0, self.runner.clone());
-        let mut items = Vec::new();
-        let mut whole = Sha256::new();
-        for file in files {
-            let mut item = Item::of("runner", &file).map_err(|error| failed(&file, format!("{error:#}")))?;
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            item.place = if items.is_empty() { "runner".to_owned() } else { format!("lib/{name}") };
-            whole.update(format!("{} {}\n", item.place, item.sha256));
-            items.push(item);
-        }
-        let mut name = String::new();
-        for byte in whole.finalize() {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        for item in &mut items {
-            item.place = format!("runner/{name}/{}", item.place);
-        }
-        Ok(items)
     }
 
     fn hold(&self, connection: &Connection, holder: &str) -> Result<Held, RemoteError> {
@@ -544,7 +516,7 @@ impl Remote {
         let connection = self.ensure()?;
         let script = format!("exec {} {word}", quoted(&self.board_runner));
         let what = "ask for what is to be restored";
-        let output = connection.run(what, &script, &mut std::io::empty(), RESTORING, &self.interrupt);
+        let output = connection.run(what, &script, RESTORING, &self.interrupt);
         let output = output.map_err(|error| self.ssh(error))?;
         Ok(match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
@@ -556,7 +528,7 @@ impl Remote {
     fn ask(&self, connection: &Connection, word: &str, patience: Duration) -> Result<String, SshError> {
         let script = format!("exec {} {word}", quoted(&self.board_runner));
         let what = "ask for the board's lock";
-        let output = connection.run(what, &script, &mut std::io::empty(), patience, &self.interrupt)?;
+        let output = connection.run(what, &script, patience, &self.interrupt)?;
         match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
             ending => Err(SshError::Failed {
@@ -566,6 +538,39 @@ impl Remote {
             }),
         }
     }
+}
+
+/// The runner with its libraries beside it, in a folder named by all of their contents.
+fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
+    let failed = |path: &Path, reason: String| RemoteError::Runner {
+        triple: triple.text(),
+        path: path.to_path_buf(),
+        reason: format!("{reason}; `cargo xtask build` makes it"),
+    };
+    let folder = runner.with_file_name("lib");
+    let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    files.insert(0, runner.to_path_buf());
+    let mut items = Vec::new();
+    let mut whole = Sha256::new();
+    for file in files {
+        let mut item = Item::of("runner", &file).map_err(|error| failed(&file, format!("{error:#}")))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        item.place = if items.is_empty() { "runner".to_owned() } else { format!("lib/{name}") };
+        whole.update(format!("{} {}\n", item.place, item.sha256));
+        items.push(item);
+    }
+    let mut name = String::new();
+    for byte in whole.finalize() {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    for item in &mut items {
+        item.place = format!("runner/{name}/{}", item.place);
+    }
+    Ok(items)
 }
 
 /// Every file a request names, with its kind.

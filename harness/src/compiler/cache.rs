@@ -187,7 +187,7 @@ fn collect_sources(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut file = fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 256 << 10];
     loop {
         let read = file.read(&mut buffer).with_context(|| format!("failed to read {}", path.display()))?;
         if read == 0 {

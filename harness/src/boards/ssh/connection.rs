@@ -1,8 +1,9 @@
 //! A connection: programs on a host, several at a time, and ways through it to others.
 
 use super::error::SshError;
+use super::job::{Job, Output, Said};
 use super::login::{self, shut};
-use super::pump::{self, Ends, Opened, Purpose, Wish, pipe, unblock};
+use super::pump::{self, Ends, Opened, Purpose, Sending, Wish, pipe, unblock};
 use super::script::{self, MARK};
 use super::settings::Hop;
 use crate::boards::process::{End, Ending};
@@ -18,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Longest a channel may take to open, as the asker sees it.
 const OPENING: Duration = Duration::from_secs(30);
-/// Longest silence of a login shell before the script begins.
-const SHELL: Duration = Duration::from_secs(20);
 /// What a login shell may print before the script begins.
 const MOST_NOISE: usize = 1 << 20;
 
@@ -33,17 +32,6 @@ pub struct Connection {
     end: Arc<End>,
     // Carries this one; dropped after it.
     _through: Option<Box<Connection>>,
-}
-
-/// What a program said, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its standard output from the script's beginning on.
-    pub stdout: String,
-    /// Its standard error.
-    pub stderr: String,
-    /// How it ended.
-    pub ending: Ending,
 }
 
 impl Connection {
@@ -102,23 +90,32 @@ impl Connection {
     /// # Errors
     /// Where the board refuses, or the link is lost.
     pub fn start(&self, what: &str, script: &str, heartbeat: Option<Duration>) -> Result<Opened, SshError> {
-        let failed = |error: std::io::Error| self.failed(what, error.to_string());
-        let (input, stdin) = pipe().map_err(|error| failed(error.into()))?;
-        let (stdout, output) = pipe().map_err(|error| failed(error.into()))?;
-        let (stderr, errors) = pipe().map_err(|error| failed(error.into()))?;
-        for fd in [&input, &output, &errors] {
-            unblock(fd.as_fd()).map_err(|error| failed(error.into()))?;
+        let failed = |error: Errno| self.failed(what, error.to_string());
+        let (input, stdin) = pipe().map_err(failed)?;
+        unblock(input.as_fd()).map_err(failed)?;
+        let (said, end) = self.launch(what, script, input, heartbeat, Arc::default())?;
+        Ok(Opened { stdin, stdout: said.stdout, stderr: said.stderr, end })
+    }
+
+    /// Starts a script with an input that is a file, or a pipe that does not block.
+    fn launch(
+        &self,
+        what: &str,
+        script: &str,
+        input: OwnedFd,
+        heartbeat: Option<Duration>,
+        sending: Arc<Sending>,
+    ) -> Result<(Said, Arc<End>), SshError> {
+        let failed = |error: Errno| self.failed(what, error.to_string());
+        let (stdout, output) = pipe().map_err(failed)?;
+        let (stderr, errors) = pipe().map_err(failed)?;
+        for fd in [&output, &errors] {
+            unblock(fd.as_fd()).map_err(failed)?;
         }
         let ends = Ends { input, output, errors: Some(errors) };
-        let end = self.wish(what, Purpose::Run(script::ENTRY.to_owned()), ends, heartbeat)?;
-        // A pipe takes a script without blocking: it is far shorter.
-        let line = script::first_line(script);
-        std::io::Write::write_all(
-            &mut std::fs::File::from(stdin.try_clone().map_err(failed)?),
-            line.as_bytes(),
-        )
-        .map_err(failed)?;
-        Ok(Opened { stdin, stdout, stderr, end })
+        let purpose = Purpose::Run(script::ENTRY.to_owned());
+        let end = self.wish(what, purpose, script::first_line(script), ends, heartbeat, sending)?;
+        Ok((Said { stdout, stderr }, end))
     }
 
     /// A way to another host, as a socket.
@@ -134,7 +131,8 @@ impl Connection {
         unblock(ours.as_fd()).map_err(failed)?;
         let output = rustix::io::fcntl_dupfd_cloexec(&ours, 3).map_err(failed)?;
         let ends = Ends { input: ours, output, errors: None };
-        self.wish(&what, Purpose::Forward(host.to_owned(), port), ends, None)?;
+        let purpose = Purpose::Forward(host.to_owned(), port);
+        self.wish(&what, purpose, String::new(), ends, None, Arc::default())?;
         Ok(theirs)
     }
 
@@ -142,12 +140,15 @@ impl Connection {
         &self,
         what: &str,
         purpose: Purpose,
+        first: String,
         ends: Ends,
         heartbeat: Option<Duration>,
+        sending: Arc<Sending>,
     ) -> Result<Arc<End>, SshError> {
         let end = Arc::new(End::default());
         let (reply, answer) = sync_channel(1);
-        let wish = Wish { purpose, ends, end: Arc::clone(&end), heartbeat, reply };
+        let first = first.into_bytes();
+        let wish = Wish { purpose, first, ends, sending, end: Arc::clone(&end), heartbeat, reply };
         let lost = || {
             let reason = self.lost();
             reason.unwrap_or_else(|| SshError::Lost {
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Runs a script to its end, with `input` after it. `silence` is the longest time in which nothing moves.
+    /// Runs a script to its end. `silence` is the longest time in which nothing moves.
     ///
     /// # Errors
     /// Where it does not start, hangs, the link is lost, or the user interrupts. How it ended is in the output.
@@ -180,94 +181,28 @@ impl Connection {
         &self,
         what: &str,
         script: &str,
-        input: &mut dyn Read,
         silence: Duration,
         interrupt: &Interrupt,
     ) -> Result<Output, SshError> {
-        let opened = self.start(what, script, None)?;
-        let failed = |reason: String| self.failed(what, reason);
-        for fd in [&opened.stdin, &opened.stdout, &opened.stderr] {
-            unblock(fd.as_fd()).map_err(|error| failed(error.to_string()))?;
-        }
-        let mut stdin = Some(opened.stdin);
-        let mut outputs = [(Some(opened.stdout), Vec::new()), (Some(opened.stderr), Vec::new())];
-        let (mut pending, mut sent) = (Vec::new(), 0);
-        let mut has_begun = false;
-        let mut deadline = Instant::now() + silence.min(SHELL);
-        let mut buffer = vec![0; 1 << 20];
-        while outputs.iter().any(|(fd, _)| fd.is_some()) {
-            let mut moved = false;
-            for (fd, text) in &mut outputs {
-                match fd.as_ref().map(|fd| rustix::io::read(fd, &mut buffer)) {
-                    Some(Ok(0)) => *fd = None,
-                    Some(Ok(count)) => text.extend_from_slice(&buffer[..count]),
-                    Some(Err(Errno::AGAIN | Errno::INTR)) | None => continue,
-                    Some(Err(error)) => return Err(failed(error.to_string())),
-                }
-                moved = true;
-            }
-            if let Some(fd) = &stdin {
-                if sent == pending.len() {
-                    pending.resize(buffer.len(), 0);
-                    let count = input.read(&mut pending).map_err(|error| failed(error.to_string()))?;
-                    pending.truncate(count);
-                    sent = 0;
-                }
-                match rustix::io::write(fd, &pending[sent..]) {
-                    Ok(_) if pending.is_empty() => stdin = None,
-                    Ok(count) => {
-                        sent += count;
-                        moved = true;
-                    }
-                    Err(Errno::AGAIN | Errno::INTR) => {}
-                    // It ended without reading all of it; its words tell why.
-                    Err(_) => stdin = None,
-                }
-            }
-            if moved {
-                has_begun = has_begun || contains(&outputs[0].1, MARK);
-                deadline = Instant::now() + if has_begun { silence } else { silence.min(SHELL) };
-                continue;
-            }
-            if interrupt.is_set() {
-                return Err(SshError::Interrupted);
-            }
-            if Instant::now() >= deadline {
-                let (what, host) = (what.to_owned(), self.host.clone());
-                return Err(if has_begun {
-                    SshError::Late { what, host, after: silence }
-                } else {
-                    SshError::Shell { what, host, after: silence.min(SHELL) }
-                });
-            }
-            let mut fds: Vec<PollFd<'_>> = outputs
-                .iter()
-                .filter_map(|(fd, _)| fd.as_ref())
-                .map(|fd| PollFd::new(fd, PollFlags::IN))
-                .collect();
-            fds.extend(stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
-            match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 })) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(failed(error.to_string())),
-            }
-        }
-        drop(stdin);
-        let ending = opened.end.wait(silence).unwrap_or_else(|| Ending::Lost("it did not end".to_owned()));
-        if let Ending::Lost(reason) = ending {
-            return Err(self.lost().unwrap_or(SshError::Lost { host: self.host.clone(), reason }));
-        }
-        let [(_, stdout), (_, stderr)] = outputs;
-        let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        let Some((_, after)) = stdout.split_once(&format!("{MARK}\n")) else {
-            let reason = format!(
-                "its login shell started no /bin/sh (it {}); it printed {:?}",
-                ending.describe(),
-                format!("{stdout}{stderr}").trim().chars().take(200).collect::<String>()
-            );
-            return Err(failed(reason));
-        };
-        Ok(Output { stdout: after.to_owned(), stderr, ending })
+        // The writing end of its input is closed at once.
+        let (input, _) = pipe().map_err(|error| self.failed(what, error.to_string()))?;
+        self.begin(what, script, input, silence)?.finish(interrupt)
+    }
+
+    /// Begins a script with a file as its input. Unlike through a pipe, no byte of it is copied twice more.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn begin(
+        &self,
+        what: &str,
+        script: &str,
+        input: impl Into<OwnedFd>,
+        silence: Duration,
+    ) -> Result<Job<'_>, SshError> {
+        let sending = Arc::default();
+        let (said, end) = self.launch(what, script, input.into(), None, Arc::clone(&sending))?;
+        Job::new(self, what, said, end, sending, silence)
     }
 
     /// The first line that a program says, after what its login shell printed; empty where it ended without a word.
@@ -316,13 +251,9 @@ impl Connection {
         }
     }
 
-    fn failed(&self, what: &str, reason: String) -> SshError {
+    pub(super) fn failed(&self, what: &str, reason: String) -> SshError {
         SshError::Failed { what: what.to_owned(), host: self.host.clone(), reason }
     }
-}
-
-fn contains(bytes: &[u8], word: &str) -> bool {
-    bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
 impl Drop for Connection {

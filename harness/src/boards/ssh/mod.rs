@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod job;
 mod keys;
 mod known_hosts;
 mod login;
@@ -9,8 +10,9 @@ mod pump;
 mod script;
 mod settings;
 
-pub use connection::{Connection, Output, skip_noise};
+pub use connection::{Connection, skip_noise};
 pub use error::SshError;
+pub use job::{Job, Output};
 pub use pump::Opened;
 pub use script::quoted;
 pub use settings::{Address, Hop, route};

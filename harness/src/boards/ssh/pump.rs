@@ -5,18 +5,22 @@
 //! it, before any other call sends. That call is kept as `stuck`.
 
 use super::error::SshError;
+use super::login::acknowledge_at_once;
 use crate::boards::process::{End, Ending};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use ssh2::{BlockDirections, Channel, Session};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Bytes moved at a time.
-const CHUNK: usize = 256 << 10;
+/// Most bytes that libssh2 puts into a packet.
+const PACKET: usize = 32_700;
+/// Bytes moved at a time: whole packets.
+const CHUNK: usize = 8 * PACKET;
 /// Longest a channel may take to open.
 const OPENING: Duration = Duration::from_secs(20);
 
@@ -50,11 +54,27 @@ pub(super) enum Purpose {
     Forward(String, u16),
 }
 
+/// How far the input of a program has come.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Bytes that were sent.
+    pub(super) sent: AtomicU64,
+    /// Why it could not be read any further.
+    pub(super) broken: OnceLock<Errno>,
+    /// Whether all of it was sent, or no more is taken.
+    pub(super) is_through: AtomicBool,
+    /// Set by who wants no more of it to be sent.
+    pub(super) is_given_up: AtomicBool,
+}
+
 /// A wish for a channel.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) purpose: Purpose,
+    /// Sent before anything else.
+    pub(super) first: Vec<u8>,
     pub(super) ends: Ends,
+    pub(super) sending: Arc<Sending>,
     pub(super) end: Arc<End>,
     /// Send an empty line so often, between lines of others.
     pub(super) heartbeat: Option<Duration>,
@@ -66,6 +86,7 @@ struct Flow {
     input: Option<OwnedFd>,
     to_remote: Vec<u8>,
     sent: usize,
+    sending: Arc<Sending>,
     eof_sent: bool,
     outputs: [Output; 2],
     heartbeat: Option<Duration>,
@@ -146,7 +167,7 @@ fn turn(
         'flows: for (index, flow) in flows.iter_mut().enumerate().skip(first) {
             let from = if index == first { part } else { 0 };
             for part in from..Flow::PARTS {
-                match flow.step(part, session, &mut buffer)? {
+                match flow.step(part, session, socket, &mut buffer)? {
                     Step::Moved => moved = true,
                     Step::Idle => {}
                     Step::Stuck => {
@@ -245,7 +266,7 @@ fn open(session: &Session, socket: &OwnedFd, wish: Wish) -> Option<Flow> {
         Ok(channel) => {
             // An asker that is gone closes its pipes, which ends the channel.
             let _ = wish.reply.send(Ok(()));
-            Some(Flow::new(channel, wish.ends, wish.end, wish.heartbeat))
+            Some(Flow::new(channel, wish))
         }
         Err(reason) => {
             let _ = wish.reply.send(Err(reason));
@@ -269,6 +290,7 @@ fn insist<T>(
                 if left.is_zero() {
                     return Err(format!("no answer within {} s", OPENING.as_secs()));
                 }
+                acknowledge_at_once(socket);
                 let outbound = directions_outbound(session);
                 let flags = if outbound { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
                 wait_for(&mut [PollFd::new(socket, flags)], Some(left))?;
@@ -286,13 +308,15 @@ impl Flow {
     /// Steps of a turn: input, output, errors, end.
     const PARTS: usize = 4;
 
-    fn new(channel: Channel, ends: Ends, end: Arc<End>, heartbeat: Option<Duration>) -> Self {
+    fn new(channel: Channel, wish: Wish) -> Self {
+        let Wish { first, ends, sending, end, heartbeat, .. } = wish;
         let output = |number, fd| Output { number, fd, pending: Vec::new(), written: 0, ended: false };
         Self {
             channel,
             input: Some(ends.input),
-            to_remote: Vec::new(),
+            to_remote: first,
             sent: 0,
+            sending,
             eof_sent: false,
             outputs: [output(0, Some(ends.output)), output(1, ends.errors)],
             heartbeat,
@@ -310,34 +334,62 @@ impl Flow {
             || self.outputs.iter().all(|output| output.ended)
     }
 
-    fn step(&mut self, part: usize, session: &Session, buffer: &mut [u8]) -> Result<Step, String> {
+    fn step(
+        &mut self,
+        part: usize,
+        session: &Session,
+        socket: &OwnedFd,
+        buffer: &mut [u8],
+    ) -> Result<Step, String> {
         match part {
-            0 => self.send(session, buffer),
+            0 => self.send(session, socket),
             1 | 2 => self.outputs[part - 1].receive(&mut self.channel, session, buffer),
             _ => self.finish(session),
         }
     }
 
-    fn send(&mut self, session: &Session, buffer: &mut [u8]) -> Result<Step, String> {
-        if self.sent == self.to_remote.len() && !self.eof_sent {
+    /// Reads what is to be sent next. A file is read as a pipe is, but never has to be waited for.
+    fn fetch(&mut self) {
+        self.sent = 0;
+        if self.sending.is_given_up.load(Relaxed) {
+            self.input = None;
+        }
+        let Some(input) = &self.input else {
             self.to_remote.clear();
-            self.sent = 0;
-            match self.input.as_ref().map(|input| rustix::io::read(input, &mut *buffer)) {
-                Some(Ok(0)) | None => self.input = None,
-                Some(Ok(count)) => self.to_remote.extend_from_slice(&buffer[..count]),
-                Some(Err(Errno::AGAIN | Errno::INTR)) => {
-                    if self.heartbeat.is_some() && self.at_line_start && Instant::now() >= self.due {
-                        self.to_remote.push(b'\n');
-                    }
-                }
-                Some(Err(_)) => self.input = None,
+            return;
+        };
+        self.to_remote.resize(CHUNK, 0);
+        let count = match rustix::io::read(input, &mut self.to_remote) {
+            Ok(0) => {
+                self.input = None;
+                0
             }
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => {
+                let is_due = self.heartbeat.is_some() && self.at_line_start && Instant::now() >= self.due;
+                self.to_remote[0] = b'\n';
+                usize::from(is_due)
+            }
+            Err(error) => {
+                self.input = None;
+                // Only the first failure is kept, and there is no second.
+                let _ = self.sending.broken.set(error);
+                0
+            }
+        };
+        self.to_remote.truncate(count);
+    }
+
+    fn send(&mut self, session: &Session, socket: &OwnedFd) -> Result<Step, String> {
+        if self.sent == self.to_remote.len() && !self.eof_sent {
+            self.fetch();
             if self.input.is_none() && self.to_remote.is_empty() {
                 return self.tried(
                     session,
                     |flow| flow.channel.send_eof().map_err(Into::into),
                     |flow, ()| {
                         flow.eof_sent = true;
+                        flow.sending.is_through.store(true, Relaxed);
                     },
                 );
             }
@@ -345,18 +397,32 @@ impl Flow {
         if self.sent == self.to_remote.len() {
             return Ok(Step::Idle);
         }
-        self.tried(
-            session,
-            |flow| flow.channel.write(&flow.to_remote[flow.sent..]),
-            |flow, count| {
-                flow.sent += count;
-                flow.at_line_start =
-                    flow.sent == flow.to_remote.len() && flow.to_remote.last() == Some(&b'\n');
-                if let Some(interval) = flow.heartbeat {
-                    flow.due = Instant::now() + interval;
-                }
-            },
-        )
+        // The kernel may join packets of one chunk, which wakes the receiver less often.
+        let is_bulk = self.to_remote.len() - self.sent > PACKET;
+        if is_bulk {
+            cork(socket, true);
+        }
+        let mut step = Step::Moved;
+        // All of it, if there is room: between two packets of one flow nothing else needs to be looked at.
+        while step == Step::Moved && self.sent < self.to_remote.len() {
+            step = self.tried(
+                session,
+                |flow| flow.channel.write(&flow.to_remote[flow.sent..]),
+                |flow, count| {
+                    flow.sent += count;
+                    flow.sending.sent.fetch_add(count as u64, Relaxed);
+                    flow.at_line_start =
+                        flow.sent == flow.to_remote.len() && flow.to_remote.last() == Some(&b'\n');
+                    if let Some(interval) = flow.heartbeat {
+                        flow.due = Instant::now() + interval;
+                    }
+                },
+            )?;
+        }
+        if is_bulk {
+            cork(socket, false);
+        }
+        Ok(step)
     }
 
     /// Does something that may block; an end of the channel's other side is no error here.
@@ -378,6 +444,7 @@ impl Flow {
                 self.to_remote.clear();
                 self.sent = 0;
                 self.eof_sent = true;
+                self.sending.is_through.store(true, Relaxed);
                 Ok(Step::Moved)
             }
             Err(error) => Err(error.to_string()),
@@ -463,6 +530,11 @@ fn blocked(session: &Session) -> Step {
 fn is_closed(session: &Session) -> bool {
     let code = ssh2::Error::last_session_error(session).map(|error| error.code());
     matches!(code, Some(ssh2::ErrorCode::Session(-26 | -27)))
+}
+
+/// Holds back packets that are not full, or sends what was held back. What leads through a jump host is no TCP socket.
+fn cork(socket: &OwnedFd, is_on: bool) {
+    let _ = rustix::net::sockopt::set_tcp_cork(socket, is_on);
 }
 
 /// Makes a descriptor non-blocking.
