@@ -4,6 +4,24 @@ use clap::Parser as _;
 use harness::cli::Cli;
 use harness::exit::{Exit, Failure};
 use std::process::ExitCode;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Writes to standard error what these targets and levels let through, such as `harness=info`; by default errors.
+fn log(filter: Option<&str>) {
+    let (targets, wrong) = match filter.unwrap_or("error").parse::<Targets>() {
+        Ok(targets) => (targets, None),
+        Err(error) => (Targets::new(), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+    if let Some(error) = wrong {
+        eprintln!(
+            "warning: EDGEPIPE_LOG cannot be read ({error}); it takes levels, or targets with levels: harness=info"
+        );
+    }
+}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -15,11 +33,7 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("EDGEPIPE_LOG"))
-        .with_writer(std::io::stderr)
-        .without_time()
-        .init();
+    log(std::env::var("EDGEPIPE_LOG").ok().as_deref());
     match harness::verbs::run(&cli) {
         Ok(exit) => exit.into(),
         Err(Failure { exit, error }) => {

@@ -1,6 +1,6 @@
 //! Building harness and runner.
 
-use crate::python::Toolchain;
+use crate::python::{self, Toolchain};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
@@ -13,21 +13,28 @@ use std::process::Command;
 pub(crate) struct Built {
     /// The host's side.
     pub(crate) harness: PathBuf,
-    /// The board's side, with TVM's libraries in `lib/` beside it.
+    /// The board's side for this machine, with TVM's libraries in `lib/` beside it.
     pub(crate) runner: PathBuf,
 }
 
+impl Built {
+    /// Where cargo puts it, whether it is there or not.
+    fn at(folder: &Path) -> Self {
+        Self { harness: folder.join("harness"), runner: folder.join("runner") }
+    }
+}
+
 /// PATH with the shim in front. Always the same, because the build scripts run again when it changes.
-pub(crate) fn path_with_shim(toolchain: &Toolchain) -> Result<OsString> {
+fn path_with_shim(workspace: &Workspace) -> Result<OsString> {
     let old = std::env::var_os("PATH").unwrap_or_default();
-    let parts = std::iter::once(toolchain.bin.clone()).chain(std::env::split_paths(&old));
+    let parts = std::iter::once(python::shims(workspace)).chain(std::env::split_paths(&old));
     std::env::join_paths(parts).context("failed to put the toolchain on PATH: its path holds a colon")
 }
 
 /// Cargo, as it started this program, in the workspace and with the shim on PATH.
-pub(crate) fn command(workspace: &Workspace, toolchain: &Toolchain) -> Result<Command> {
+pub(crate) fn command(workspace: &Workspace) -> Result<Command> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace.root).env("PATH", path_with_shim(toolchain)?);
+    cargo.current_dir(&workspace.root).env("PATH", path_with_shim(workspace)?);
     cargo.env("CARGO_TARGET_DIR", &workspace.target);
     // What cargo set for xtask itself must not reach the crates built here, or they are built again each time.
     for (name, _) in std::env::vars_os() {
@@ -54,20 +61,32 @@ pub(crate) fn openssl_features() -> &'static [&'static str] {
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
     let folder = workspace.target.join("release");
-    let built = Built { harness: folder.join("harness"), runner: folder.join("runner") };
+    let built = Built::at(&folder);
+    build_packages(workspace, &["harness", "runner"], built.harness.exists() && built.runner.exists())?;
+    lay_libraries(toolchain, &folder)?;
+    Ok(built)
+}
+
+/// Builds the harness alone, which takes no toolchain; the runner of this machine is not needed where others are measured.
+pub(crate) fn build_harness(workspace: &Workspace) -> Result<Built> {
+    let built = Built::at(&workspace.target.join("release"));
+    build_packages(workspace, &["harness"], built.harness.exists())?;
+    Ok(built)
+}
+
+fn build_packages(workspace: &Workspace, packages: &[&str], are_there: bool) -> Result<()> {
     // The first build takes minutes and shows them; later ones take a moment and are not worth a line.
-    let first = !(built.harness.exists() && built.runner.exists());
-    let status = command(workspace, toolchain)?
-        .args(["build", "--release", "--locked", "--package", "harness", "--package", "runner"])
+    let status = command(workspace)?
+        .args(["build", "--release", "--locked"])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
         .args(openssl_features())
-        .args(if first { &[][..] } else { &["--quiet"] })
+        .args(if are_there { &["--quiet"] } else { &[][..] })
         .status()
         .context("failed to start cargo")?;
     if !status.success() {
-        bail!("failed to build harness and runner: cargo's reason stands above");
+        bail!("failed to build {}: cargo's reason stands above", packages.join(" and "));
     }
-    lay_libraries(toolchain, &folder)?;
-    Ok(built)
+    Ok(())
 }
 
 /// Copies TVM's libraries to `folder/lib`, where the runner's rpath points.

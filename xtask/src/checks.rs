@@ -23,7 +23,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     let mut steps = Steps { failed: Vec::new(), passed: 0 };
     openssh::ensure(workspace);
     let rust = |arguments: &[&str]| -> Result<Command> {
-        let mut command = cargo::command(workspace, &toolchain)?;
+        let mut command = cargo::command(workspace)?;
         let (verb, rest) = arguments.split_at(1.min(arguments.len()));
         let builds = verb.first().is_some_and(|verb| *verb != "fmt");
         command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);

@@ -1,6 +1,6 @@
 //! Code for a board's processor on an emulated one: the runner, and what the compiler makes for it.
 
-use crate::cross::{self, Target, Via, debian, emulation};
+use crate::cross::{self, Shown, Target, Via, debian, emulation};
 use crate::python::{self, Toolchain};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
@@ -47,7 +47,7 @@ pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Boar
 
 fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
     let target = Target { triple: TRIPLE.to_owned(), glibc: Some(GLIBC.to_owned()) };
-    let kit = cross::build(workspace, toolchain, &target, Via::Zig)?.folder;
+    let kit = cross::build(workspace, toolchain, &target, Via::Zig, Shown::All)?.folder;
     let system = match emulation::no_board() {
         None => Some(emulation::board(workspace)?),
         Some(why) => {

@@ -1,7 +1,7 @@
 //! Starting the harness.
 
 use crate::cargo::Built;
-use crate::cross::{self, Target, Via};
+use crate::cross::{self, Shown, Target, Via};
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
 use crate::{BUG, Bug, Refused, board, cargo, python};
@@ -15,20 +15,83 @@ pub(crate) const SSH_CONFIG: &str = "EDGEPIPE_SSH_CONFIG";
 
 /// Builds what is needed and becomes the harness: its exit code is ours, and Ctrl-C reaches it directly.
 pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Result<u8> {
-    let toolchain = python::ensure(workspace)?;
-    let built = cargo::build(workspace, &toolchain)?;
     // `boards NAME` looks at one, which takes a runner there as well.
     let looked_at = rest.first().filter(|name| verb == "boards" && !name.starts_with('-'));
-    if matches!(verb, "bench" | "plan" | "boards") {
-        for board in cross::boards_of(rest).into_iter().chain(looked_at.map(String::as_str)) {
+    let mut boards = cross::boards_of(rest);
+    boards.extend(looked_at.map(String::as_str));
+    let is_measuring = matches!(verb, "bench" | "plan");
+    let takes_runners = is_measuring || verb == "boards";
+    let expected: Option<Vec<Target>> = boards
+        .iter()
+        .map(|board| cross::expected(workspace, board).filter(|_| takes_runners))
+        .collect::<Option<_>>()
+        .filter(|expected: &Vec<_>| !expected.is_empty());
+    let (toolchain, built) = if let Some(expected) = expected {
+        side_by_side(workspace, &boards, &expected, is_measuring)?
+    } else {
+        let toolchain = python::ensure(workspace)?;
+        let built = cargo::build(workspace, &toolchain)?;
+        (toolchain, built)
+    };
+    for board in boards {
+        if takes_runners {
             build_for(workspace, &toolchain, &built, board, Via::Zig)?;
         }
-    }
-    for name in cross::boards_of(rest).into_iter().chain(looked_at.map(String::as_str)) {
-        board::note_if_down(workspace, name);
+        if is_measuring && board::is_down(workspace, board) {
+            board::up_for_bench(workspace, board)?;
+        }
+        board::note_if_down(workspace, board);
     }
     let error = command(workspace, &toolchain, &built).arg(verb).args(rest).exec();
     Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
+}
+
+/// Puts in place at the same time, for boards over SSH: the harness, the toolchain and then their runners, and virtual
+/// boards themselves where they are to be measured. None of these keeps all CPUs busy all the time.
+fn side_by_side(
+    workspace: &Workspace,
+    boards: &[&str],
+    expected: &[Target],
+    is_measuring: bool,
+) -> Result<(Toolchain, Built)> {
+    let (built, toolchain, runners, up) = std::thread::scope(|scope| {
+        let runners = scope.spawn(|| {
+            let toolchain = python::ensure(workspace)?;
+            let mut built = expected
+                .iter()
+                .map(|target| cross::build(workspace, &toolchain, target, Via::Zig, Shown::Faults));
+            let failure = built.find_map(Result::err);
+            anyhow::Ok((toolchain, failure))
+        });
+        let up = scope.spawn(|| {
+            let mut down = boards.iter().filter(|board| is_measuring && board::is_down(workspace, board));
+            down.try_for_each(|board| board::up_for_bench(workspace, board))
+        });
+        let built = cargo::build_harness(workspace);
+        let (runners, up) = (joined(runners), joined(up));
+        match runners {
+            Ok((toolchain, failure)) => (built, Ok(toolchain), failure, up),
+            Err(error) => (built, Err(error), None, up),
+        }
+    });
+    let (built, toolchain) = (built?, toolchain?);
+    up?;
+    // One that could not be built counts only where the harness reads the board's file alike.
+    if let Some(failure) = runners {
+        let mut asked = Vec::new();
+        for board in boards {
+            asked
+                .extend(targets(workspace, &toolchain, &built, board)?.into_iter().map(|(target, _)| target));
+        }
+        if asked == expected {
+            return Err(failure);
+        }
+    }
+    Ok((toolchain, built))
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The harness, told where everything lies.
@@ -49,6 +112,19 @@ fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Comma
     command
 }
 
+/// What is to be built for a board, or each board of a group, as the harness reads their files, and its line about it.
+fn targets(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    built: &Built,
+    board: &str,
+) -> Result<Vec<(Target, String)>> {
+    let mut ask = command(workspace, toolchain, built);
+    let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    Ok(text.lines().filter_map(|line| Some((Target::parse(line)?, line.to_owned()))).collect())
+}
+
 /// Builds the runner that `board`, or each board of a group, needs where it is not this machine's, has the harness check
 /// that it and its libraries start there, and returns the last one.
 pub(crate) fn build_for(
@@ -58,15 +134,16 @@ pub(crate) fn build_for(
     board: &str,
     via: Via,
 ) -> Result<PathBuf> {
-    let mut ask = command(workspace, toolchain, built);
-    let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
-    let text = String::from_utf8_lossy(&told.stdout).into_owned();
     let mut runner = built.runner.clone();
+    let targets = targets(workspace, toolchain, built, board)?;
+    if targets.is_empty() && !runner.exists() {
+        cargo::build(workspace, toolchain)?;
+    }
     // A group may have boards of several kinds.
-    for (line, target) in text.lines().filter_map(|line| Some((line, Target::parse(line)?))) {
-        let kit = cross::build(workspace, toolchain, &target, via)?;
+    for (target, line) in targets {
+        let kit = cross::build(workspace, toolchain, &target, via, Shown::All)?;
         let mut inspect = command(workspace, toolchain, built);
-        inspect.args(["inspect", "--board", board, "--only", line]);
+        inspect.args(["inspect", "--board", board, "--only", &line]);
         inspect.arg(&kit.runner).args(&kit.libraries);
         ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
         runner = kit.runner;

@@ -20,10 +20,13 @@ const OLDEST: (u32, u32) = (3, 10);
 pub(crate) struct Toolchain {
     /// Interpreter of the private environment.
     pub(crate) python: PathBuf,
-    /// Folder with the shim, to go first on PATH when the runner is built.
-    pub(crate) bin: PathBuf,
     /// `libtvm_ffi.so` and `libtvm_runtime.so`.
     pub(crate) libraries: [PathBuf; 2],
+}
+
+/// Folder with the shim, to go first on PATH when the runner is built, whether it is there yet or not.
+pub(crate) fn shims(workspace: &Workspace) -> PathBuf {
+    workspace.toolchain().join("bin")
 }
 
 /// A set of packages that is installed as a whole.
@@ -71,8 +74,8 @@ fn install(workspace: &Workspace, besides: &[Packages]) -> Result<Toolchain> {
             install_packages(workspace, &environment, packages)?;
         }
     }
-    let toolchain = describe(&folder, &environment)?;
-    write_shim(&toolchain, &workspace.cross())?;
+    let toolchain = describe(&environment)?;
+    write_shim(&shims(workspace), &toolchain, &workspace.cross())?;
     drop(lock);
     Ok(toolchain)
 }
@@ -223,7 +226,7 @@ fn pin_of(line: &str) -> &str {
     line.split([' ', ';', '\\']).next().unwrap_or(line)
 }
 
-fn describe(folder: &Path, environment: &Path) -> Result<Toolchain> {
+fn describe(environment: &Path) -> Result<Toolchain> {
     let packages = fs::read_dir(environment.join("lib"))
         .with_context(|| format!("failed to read {}", environment.join("lib").display()))?
         .filter_map(Result::ok)
@@ -237,16 +240,15 @@ fn describe(folder: &Path, environment: &Path) -> Result<Toolchain> {
         })?;
     Ok(Toolchain {
         python: environment.join("bin/python"),
-        bin: folder.join("bin"),
         libraries: [packages.join("tvm_ffi/lib/libtvm_ffi.so"), packages.join("tvm/lib/libtvm_runtime.so")],
     })
 }
 
 /// The crates `tvm-ffi` and `tvm-ffi-sys` ask `tvm-ffi-config --libdir` where to link. The wheel's own script
 /// would do, but it answers for the host alone and starts a Python each time.
-fn write_shim(toolchain: &Toolchain, cross: &Path) -> Result<()> {
+fn write_shim(bin: &Path, toolchain: &Toolchain, cross: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let shim = toolchain.bin.join("tvm-ffi-config");
+    let shim = bin.join("tvm-ffi-config");
     let folder = toolchain.libraries[0].parent().context("failed to find the folder of libtvm_ffi.so")?;
     let quoted = |path: &Path| path.display().to_string().replace('\'', "'\\''");
     // Cargo tells build scripts their target; libraries for another one lie where xtask's cross build puts them.
@@ -258,8 +260,8 @@ fn write_shim(toolchain: &Toolchain, cross: &Path) -> Result<()> {
     if fs::read_to_string(&shim).is_ok_and(|current| current == text) {
         return Ok(());
     }
-    fs::create_dir_all(&toolchain.bin)?;
-    let fresh = toolchain.bin.join("tvm-ffi-config.new");
+    fs::create_dir_all(bin)?;
+    let fresh = bin.join("tvm-ffi-config.new");
     let mut file =
         fs::File::create(&fresh).with_context(|| format!("failed to create {}", fresh.display()))?;
     file.write_all(text.as_bytes())?;

@@ -56,7 +56,7 @@ pub(crate) fn ssh_config(workspace: &Workspace) -> Option<PathBuf> {
 
 /// Says so where a board is a virtual one that is not up.
 pub(crate) fn note_if_down(workspace: &Workspace, name: &str) {
-    if is_virtual(name) && !is_there(workspace, name) {
+    if is_down(workspace, name) {
         eprintln!("note: the virtual board {name} is not up; `cargo xtask board up {name}` boots it");
     }
 }
@@ -64,6 +64,11 @@ pub(crate) fn note_if_down(workspace: &Workspace, name: &str) {
 /// Whether there is a QEMU for a board, whatever it does.
 pub(crate) fn is_there(workspace: &Workspace, name: &str) -> bool {
     machine(workspace, name).process().is_some()
+}
+
+/// Whether a board is a virtual one that is not up, and could be.
+pub(crate) fn is_down(workspace: &Workspace, name: &str) -> bool {
+    is_virtual(name) && !is_there(workspace, name)
 }
 
 fn is_virtual(name: &str) -> bool {
@@ -165,6 +170,14 @@ pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
     eprintln!("{name} is up after {:.0} s", begun.elapsed().as_secs_f64());
     show(workspace, &machine);
     Ok(0)
+}
+
+/// Boots a board that is about to be measured: it has no switch that somebody else could press.
+pub(crate) fn up_for_bench(workspace: &Workspace, name: &str) -> Result<()> {
+    eprintln!(
+        "the virtual board {name} is not up and is booted; `cargo xtask board down {name}` ends it afterwards"
+    );
+    up(workspace, name).map(drop)
 }
 
 /// Ends a board. One that is not up is as asked for.

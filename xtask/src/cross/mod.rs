@@ -5,6 +5,7 @@
 
 pub(crate) mod debian;
 pub(crate) mod emulation;
+mod expected;
 mod libraries;
 mod rust_std;
 mod zig;
@@ -13,6 +14,7 @@ use crate::python::Toolchain;
 use crate::workspace::Workspace;
 use crate::{cargo, python};
 use anyhow::{Context, Result, bail};
+pub(crate) use expected::expected;
 use rust_std::RustStd;
 pub(crate) use rust_std::{VARIABLE as STD_VARIABLE, is_private as has_std_or_choice};
 use std::ffi::OsStr;
@@ -72,8 +74,23 @@ impl Target {
     }
 }
 
+/// What cargo shows of a first build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Each crate, and a progress bar.
+    All,
+    /// Faults only: another cargo is at work at the same time.
+    Faults,
+}
+
 /// Builds the runner for `target` and lays beside it what it needs. Quick where nothing changed.
-pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain, target: &Target, via: Via) -> Result<Kit> {
+pub(crate) fn build(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    target: &Target,
+    via: Via,
+    shown: Shown,
+) -> Result<Kit> {
     if via == Via::Cross {
         check_cross(workspace, target)?;
     }
@@ -82,8 +99,8 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain, target: &Targe
     let tvm = libraries::ensure(workspace, toolchain, target)?;
     let linker = zig::linker(workspace, toolchain, target, &folder)?;
     let built = match via {
-        Via::Zig => build_with_zig(workspace, toolchain, target, &linker)?,
-        Via::Cross => build_with_cross(workspace, toolchain, target)?,
+        Via::Zig => build_with_zig(workspace, target, &linker, shown)?,
+        Via::Cross => build_with_cross(workspace, target, shown)?,
     };
     let runner = folder.join("runner");
     replace(&built, &runner)?;
@@ -93,22 +110,17 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain, target: &Targe
     Ok(Kit { folder, runner, libraries })
 }
 
-fn build_with_zig(
-    workspace: &Workspace,
-    toolchain: &Toolchain,
-    target: &Target,
-    linker: &Path,
-) -> Result<PathBuf> {
+fn build_with_zig(workspace: &Workspace, target: &Target, linker: &Path, shown: Shown) -> Result<PathBuf> {
     let std = RustStd::provide(workspace, &target.triple)?;
     // A folder of its own for each compiler: cargo would build everything again at every change between them.
     let build = workspace.cross().join(format!("build-{}", std.name()));
-    let mut cargo = cargo::command(workspace, toolchain)?;
+    let mut cargo = cargo::command(workspace)?;
     if let Some(compiler) = std.compiler() {
         cargo.env("RUSTC", compiler).env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
     }
     let variable = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
     cargo.env(variable, linker).env("CARGO_TARGET_DIR", &build);
-    run_cargo(cargo, target, &build)
+    run_cargo(cargo, target, &build, shown)
 }
 
 /// Refuses where cross cannot work, with the command that would have been run.
@@ -134,9 +146,9 @@ fn cross_libraries(workspace: &Workspace, target: &Target) -> PathBuf {
     workspace.cross().join(&target.triple).join("tvm")
 }
 
-fn build_with_cross(workspace: &Workspace, toolchain: &Toolchain, target: &Target) -> Result<PathBuf> {
+fn build_with_cross(workspace: &Workspace, target: &Target, shown: Shown) -> Result<PathBuf> {
     let build = cross_folder(workspace);
-    let mut cross = cargo::command(workspace, toolchain)?;
+    let mut cross = cargo::command(workspace)?;
     let environment: Vec<_> =
         cross.get_envs().map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned))).collect();
     cross = Command::new("cross");
@@ -148,7 +160,7 @@ fn build_with_cross(workspace: &Workspace, toolchain: &Toolchain, target: &Targe
         };
     }
     cross.env("CARGO_TARGET_DIR", &build).env("EDGEPIPE_TVM_LIBRARIES", cross_libraries(workspace, target));
-    run_cargo(cross, target, &build)
+    run_cargo(cross, target, &build, shown)
 }
 
 /// What cross lacks on this machine, and what to do about it. cross itself would say less, and only after it changed
@@ -180,7 +192,7 @@ fn arguments(target: &Target) -> [&str; 7] {
 }
 
 /// Runs cargo, or what takes its arguments, and returns the runner it made.
-fn run_cargo(mut cargo: Command, target: &Target, build: &Path) -> Result<PathBuf> {
+fn run_cargo(mut cargo: Command, target: &Target, build: &Path, shown: Shown) -> Result<PathBuf> {
     let runner = build.join(&target.triple).join("release/runner");
     let first = !runner.exists();
     if first {
@@ -188,7 +200,7 @@ fn run_cargo(mut cargo: Command, target: &Target, build: &Path) -> Result<PathBu
     }
     let status = cargo
         .args(arguments(target))
-        .args(if first { &[][..] } else { &["--quiet"] })
+        .args(if first && shown == Shown::All { &[][..] } else { &["--quiet"] })
         .status()
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
     if !status.success() {

@@ -20,12 +20,15 @@ pub(crate) fn linker(
         .find_map(|library| library.ancestors().nth(3).map(|packages| packages.join("ziglang/zig")))
         .filter(|zig| zig.exists())
         .context("failed to find zig in the private Python environment: remove target/edgepipe/toolchain and try again")?;
+    // Without optimization zig checks for undefined behaviour, and builds a library for that, which takes 15 s, at its
+    // first link of each kind.
     let path = folder.join("cc");
     let cache = quoted(&workspace.cross().join("zig-cache"));
     write_script(
         &path,
         &format!(
-            "#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR={cache} ZIG_LOCAL_CACHE_DIR={cache}\nexec {} cc -target {} \"$@\"\n",
+            "#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR={cache} ZIG_LOCAL_CACHE_DIR={cache}\nexec {} cc -target {} \
+             -fno-sanitize=undefined \"$@\"\n",
             quoted(&zig),
             name(target)
         ),
