@@ -15,6 +15,7 @@ pub mod gate;
 pub mod history;
 mod nearest;
 pub mod network;
+pub mod packed;
 pub mod peer;
 pub mod planner;
 pub mod precision;

@@ -2,12 +2,12 @@
 
 use super::error::RowError;
 use super::machine;
-use super::packed::{Packer, pack, zigzag};
 use super::power;
 use super::record::{
     CampaignRecord, ComparisonRecord, Finished, NetworkRecord, Outcome, ProfileRecord, Record, RunStart,
     ScheduleRecord, Status, TransferRecord, TrialRecord,
 };
+use domain::packed::{Packer, pack, zigzag};
 use protocol::{Fault, MachineState, Measured};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use serde::Serialize;

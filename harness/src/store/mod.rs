@@ -16,7 +16,6 @@ mod insertion;
 mod journal;
 mod machine;
 mod merge;
-mod packed;
 mod power;
 mod record;
 mod recorder;

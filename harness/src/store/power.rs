@@ -3,7 +3,7 @@
 use super::catalog::StoredRun;
 use super::database::Store;
 use super::error::{RowError, StoreError};
-use super::packed::{PackedError, Packer, Unpacker, unzigzag, zigzag};
+use domain::packed::{PackedError, Packer, Unpacker, unzigzag, zigzag};
 use protocol::{Idled, Power, PowerReadings, RailReadings, ReadErrors};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};

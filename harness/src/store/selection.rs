@@ -3,8 +3,8 @@
 use super::catalog::{StoredRun, json};
 use super::database::Store;
 use super::error::{RowError, StoreError};
-use super::packed::{PackedError, Unpacker};
 use super::record::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord, TransferRecord};
+use domain::packed::{PackedError, Unpacker};
 use domain::{FramesPerSecond, Prediction, Schedule, Stage};
 use protocol::{Compared, HandOver, Profiled, Transferred, UnitSamples};
 use rusqlite::{Connection, Row, ToSql, params};

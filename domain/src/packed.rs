@@ -3,16 +3,18 @@
 //! Whole numbers are LEB128: seven bits a byte, the lowest first, the high bit set on all but the last. Signed ones
 //! are zigzag-coded before (0, -1, 1, -2 … become 0, 1, 2, 3 …). A series is its length, then the wrapping difference
 //! of each value to the one before, signed; so every series of 64-bit numbers comes back as it was.
+//!
+//! Here and not with the store, because it is optimized here: reading a million frames spends its time in it.
 
 use std::fmt;
 
 /// Packs values one after another.
 #[derive(Debug, Default)]
-pub(super) struct Packer(Vec<u8>);
+pub struct Packer(Vec<u8>);
 
 impl Packer {
     /// A whole number.
-    pub(super) fn number(&mut self, mut value: u64) -> &mut Self {
+    pub fn number(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.0.push(low_byte(value) | 0x80);
             value >>= 7;
@@ -22,12 +24,12 @@ impl Packer {
     }
 
     /// How many entries follow, or another size.
-    pub(super) fn count(&mut self, count: usize) -> &mut Self {
+    pub fn count(&mut self, count: usize) -> &mut Self {
         self.number(count as u64)
     }
 
     /// A series of any length.
-    pub(super) fn series<I: IntoIterator<Item = u64, IntoIter: ExactSizeIterator>>(
+    pub fn series<I: IntoIterator<Item = u64, IntoIter: ExactSizeIterator>>(
         &mut self,
         values: I,
     ) -> &mut Self {
@@ -42,20 +44,20 @@ impl Packer {
     }
 
     /// The bytes.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }
 
 /// One series as bytes.
-pub(super) fn pack(values: &[u64]) -> Vec<u8> {
+pub fn pack(values: &[u64]) -> Vec<u8> {
     let mut packer = Packer(Vec::with_capacity(4 * values.len() + 4));
     packer.series(values.iter().copied());
     packer.into_bytes()
 }
 
 /// The series that [`pack`] made bytes of.
-pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<u64>, PackedError> {
+pub fn unpack(bytes: &[u8]) -> Result<Vec<u64>, PackedError> {
     let mut unpacker = Unpacker::new(bytes);
     let values = unpacker.series()?;
     unpacker.finish()?;
@@ -64,18 +66,22 @@ pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<u64>, PackedError> {
 
 /// Takes values out in the order in which they were packed.
 #[derive(Debug)]
-pub(super) struct Unpacker<'a> {
+pub struct Unpacker<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Unpacker<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Begins at the first of these bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// A whole number.
-    pub(super) fn number(&mut self) -> Result<u64, PackedError> {
+    ///
+    /// # Errors
+    /// Where the bytes end, or it has more than 64 bits.
+    pub fn number(&mut self) -> Result<u64, PackedError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at).ok_or(PackedError { at: self.at, what: "the end" })?;
@@ -93,18 +99,18 @@ impl<'a> Unpacker<'a> {
     }
 
     /// A whole number below 2^32.
-    pub(super) fn small_number(&mut self) -> Result<u32, PackedError> {
+    pub fn small_number(&mut self) -> Result<u32, PackedError> {
         let number = self.number()?;
         u32::try_from(number).map_err(|_| self.error("a number of more than 32 bits"))
     }
 
     /// Something is wrong before this place.
-    pub(super) fn error(&self, what: &'static str) -> PackedError {
+    pub fn error(&self, what: &'static str) -> PackedError {
         PackedError { at: self.at, what }
     }
 
     /// How many entries follow. Each takes a byte or more, so no count can ask for more memory than the blob has.
-    pub(super) fn count(&mut self) -> Result<usize, PackedError> {
+    pub fn count(&mut self) -> Result<usize, PackedError> {
         let at = self.at;
         let count = self.number()?;
         usize::try_from(count)
@@ -114,7 +120,7 @@ impl<'a> Unpacker<'a> {
     }
 
     /// A series.
-    pub(super) fn series(&mut self) -> Result<Vec<u64>, PackedError> {
+    pub fn series(&mut self) -> Result<Vec<u64>, PackedError> {
         let count = self.count()?;
         let mut values = Vec::with_capacity(count);
         let mut before = 0u64;
@@ -126,7 +132,7 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Nothing may be left.
-    pub(super) fn finish(self) -> Result<(), PackedError> {
+    pub fn finish(self) -> Result<(), PackedError> {
         if self.at == self.bytes.len() {
             Ok(())
         } else {
@@ -136,12 +142,12 @@ impl<'a> Unpacker<'a> {
 }
 
 /// 0, -1, 1, -2, 2 … as 0, 1, 2, 3, 4 …
-pub(super) fn zigzag(value: i64) -> u64 {
+pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
 /// Undoes [`zigzag`].
-pub(super) fn unzigzag(value: u64) -> i64 {
+pub fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
@@ -151,7 +157,7 @@ fn low_byte(value: u64) -> u8 {
 
 /// Bytes that nothing was packed into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PackedError {
+pub struct PackedError {
     at: usize,
     what: &'static str,
 }
