@@ -19,7 +19,8 @@ pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Resul
     let looked_at = rest.first().filter(|name| verb == "boards" && !name.starts_with('-'));
     let mut boards = cross::boards_of(rest);
     boards.extend(looked_at.map(String::as_str));
-    let is_measuring = matches!(verb, "bench" | "plan");
+    let asks_for_help = rest.iter().any(|word| word == "--help" || word == "-h");
+    let is_measuring = matches!(verb, "bench" | "plan") && !asks_for_help;
     let takes_runners = is_measuring || verb == "boards";
     let expected: Option<Vec<Target>> = boards
         .iter()
@@ -55,8 +56,15 @@ fn side_by_side(
     is_measuring: bool,
 ) -> Result<(Toolchain, Built)> {
     let (built, toolchain, runners, up) = std::thread::scope(|scope| {
+        let prepared = scope.spawn(|| {
+            for target in expected {
+                // Where that fails the build of the runner tries again and says why.
+                let _ = cross::prepare(workspace, target);
+            }
+        });
         let runners = scope.spawn(|| {
             let toolchain = python::ensure(workspace)?;
+            joined(prepared);
             let mut built = expected
                 .iter()
                 .map(|target| cross::build(workspace, &toolchain, target, Via::Zig, Shown::Faults));

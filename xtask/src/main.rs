@@ -48,7 +48,7 @@ Measure
             (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
   selftest  how often the gate is wrong on this machine (aa --comparisons 200, ab --slow-down 5 --comparisons 100)
   boards    the configured boards: reachable, free, and the processors on them ([NAME], --break-lock NAME)
-  board     a virtual Jetson TX2 (up virtual-tx2, down, status, power, reset; `board --help`)
+  board     a virtual Jetson TX2, which bench boots where needed (up virtual-tx2, down, status, power; `board --help`)
 
 Work on edgepipe
   setup     put the private toolchain under target/ in place (every verb does it by itself)

@@ -83,6 +83,11 @@ pub(crate) enum Shown {
     Faults,
 }
 
+/// Puts in place what a build for `target` needs besides the toolchain: Rust's standard library for it.
+pub(crate) fn prepare(workspace: &Workspace, target: &Target) -> Result<()> {
+    RustStd::provide(workspace, &target.triple).map(drop)
+}
+
 /// Builds the runner for `target` and lays beside it what it needs. Quick where nothing changed.
 pub(crate) fn build(
     workspace: &Workspace,
