@@ -325,3 +325,17 @@ fn a_full_disk_and_a_damaged_upload_are_told() {
     let kept = walk(&broken.join(".cache"));
     assert!(kept.iter().all(|path| path.is_dir() || path.to_string_lossy().contains("checked-")), "{kept:?}");
 }
+
+#[test]
+#[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
+fn a_board_that_allows_few_sessions_gets_its_files_one_after_another() {
+    if farm::skipped() {
+        return;
+    }
+    let mut farm = Farm::unstarted();
+    farm.environment = "\nMaxSessions 2".to_owned();
+    farm.start();
+    farm.know();
+    let (said, _) = farm.run(&["boards", "loopback"], 0);
+    assert!(said.contains("free"), "{said}");
+}

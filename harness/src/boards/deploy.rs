@@ -120,19 +120,26 @@ fn send<'a>(
 ) -> Result<Sent, SshError> {
     let mut sent = Sent::default();
     for item in missing {
-        if under_way.len() == UNDER_WAY
-            && let Some(first) = under_way.pop_front()
-        {
-            first.finish(interrupt)?;
+        if under_way.len() == UNDER_WAY {
+            finish_first(under_way, interrupt)?;
         }
-        let mut upload = Upload::begin(connection, item)?;
-        let said = upload.job.send(interrupt);
+        let mut upload = loop {
+            match Upload::begin(connection, item) {
+                // It allows fewer sessions than most.
+                Err(SshError::Open { .. }) if !under_way.is_empty() => finish_first(under_way, interrupt)?,
+                begun => break begun?,
+            }
+        };
+        upload.job.send(interrupt)?;
         under_way.push_back(upload);
-        said?;
         sent.files += 1;
         sent.bytes += item.bytes;
     }
     Ok(sent)
+}
+
+fn finish_first(under_way: &mut VecDeque<Upload<'_>>, interrupt: &Interrupt) -> Result<(), SshError> {
+    under_way.pop_front().map_or(Ok(()), |first| first.finish(interrupt))
 }
 
 fn look(

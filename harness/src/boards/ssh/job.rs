@@ -91,6 +91,8 @@ impl<'a> Job<'a> {
     /// # Errors
     /// As [`Job::send`], and where its shell never began with it, or the link is lost.
     pub fn finish(mut self, interrupt: &Interrupt) -> Result<Output, SshError> {
+        // Others may have been waited for since it was looked at last.
+        self.deadline = Instant::now() + self.patience();
         while !self.has_ended() {
             self.step(PAUSE_NS, interrupt)?;
         }
