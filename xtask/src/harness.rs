@@ -144,7 +144,8 @@ pub(crate) fn build_for(
 ) -> Result<PathBuf> {
     let mut runner = built.runner.clone();
     let targets = targets(workspace, toolchain, built, board)?;
-    if targets.is_empty() && !runner.exists() {
+    // One of this machine after all: its runner may be of an earlier revision.
+    if targets.is_empty() {
         cargo::build(workspace, toolchain)?;
     }
     // A group may have boards of several kinds.
