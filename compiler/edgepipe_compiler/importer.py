@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from . import graph as graphs
-from . import zoo
+from . import onnx_file, zoo
 from .errors import CompileError
-from .graph import Graph
+from .graph import Graph, Shapes
 from .simplify import simplify
 from .units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY
 
@@ -20,15 +22,17 @@ COMMON = {
 
 def from_zoo(name: str, title: str) -> Graph:
     """The simplified graph of the network ``name`` of the zoo, called ``title``."""
-    graph = graphs.from_model(zoo.build(name), title)
-    simplify(graph)
-    return graph
+    return from_model(zoo.build(name), title)
 
 
-def from_file(path: Path, name: str) -> Graph:
-    """The simplified graph of an ONNX file."""
-    graph = graphs.from_model(graphs.load(path), name)
-    _check_operators(graph)
+def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of an ONNX file; ``shapes`` fixes inputs by name."""
+    return from_model(onnx_file.load(path), name, shapes)
+
+
+def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of a model, from which the weights are taken."""
+    graph = graphs.from_model(model, name, shapes)
     simplify(graph)
     _check_operators(graph)
     return graph
