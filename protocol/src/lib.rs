@@ -22,7 +22,7 @@ pub use measured::{
 pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
 pub use request::{
     Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
-    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
+    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights,
 };
 pub use state::{
     Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
@@ -32,7 +32,7 @@ pub use state::{
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.
@@ -75,7 +75,7 @@ pub enum Event {
     Transferred(Transferred),
     /// Answer to [`Request::Peak`].
     Peaked(Peaked),
-    /// Answer to [`Request::Compare`].
+    /// Answer to [`Request::Compare`] and to [`Request::Verify`].
     Compared(Compared),
     /// Answer to [`Request::Idle`].
     Idled(Idled),

@@ -438,8 +438,8 @@ impl Campaign {
     }
 
     fn ready(&self, prepared: &Prepared, planned: &[Planned]) -> Outcome<Vec<Ready>> {
-        let (peer, slow_down) = (self.workshop.peer.as_ref(), self.loaded.experiment.slow_down.as_ref());
-        trials::ready(prepared, planned, &self.processors, peer, slow_down)
+        let peer = self.workshop.peer.as_ref();
+        trials::ready(&self.loaded.experiment, prepared, planned, &self.processors, peer)
     }
 
     fn first_single(&self, prepared: &Prepared) -> Outcome<Ready> {

@@ -1,11 +1,12 @@
 //! The compiler driver: what is not in the cache is compiled by the Python side, several networks at a time.
 
 mod cache;
+mod external;
 mod manifest;
 mod target;
 
 pub use cache::{BoundaryLayout, Cache, Entry, Source, hash_file};
-pub use manifest::{NetworkManifest, StageManifest, ValueManifest};
+pub use manifest::{NetworkManifest, Reference, ReferenceTensor, StageManifest, ValueManifest};
 pub use target::Target;
 
 use crate::binary::Binary;
@@ -76,19 +77,15 @@ pub struct Job {
     pub entry: Entry,
     /// First unit, one past the last (absent: all), layout at the boundary.
     pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
-    /// Whether the network itself is wanted as an ONNX file; of a network that is one, it is there already.
+    /// Whether the network itself is wanted as an ONNX file for other engines: shapes fixed, weights inside.
     pub model: bool,
 }
 
 impl Job {
-    fn wants_model(&self) -> bool {
-        self.model && matches!(self.source, Source::Zoo(_))
-    }
-
     /// Whether everything is in the cache already.
     pub fn is_cached(&self) -> bool {
         let Some(network) = self.entry.network() else { return false };
-        if self.wants_model() && !self.entry.model().is_file() {
+        if self.model && !self.entry.model().is_file() {
             return false;
         }
         self.stages.iter().all(|(first, end, boundary)| {
@@ -290,7 +287,9 @@ impl Compiler {
         }
         let network = match &job.source {
             Source::Zoo(zoo) => serde_json::json!({ "name": job.network, "zoo": zoo }),
-            Source::Onnx(path) => serde_json::json!({ "name": job.network, "onnx": path }),
+            Source::Onnx { path, shapes } => {
+                serde_json::json!({ "name": job.network, "onnx": path, "shapes": shapes })
+            }
         };
         let stages = job.stages.iter().map(|(first, end, boundary)| {
             serde_json::json!({ "first_unit": first, "end_unit": end, "boundary": boundary.word() })
@@ -301,7 +300,7 @@ impl Compiler {
             target: JobTarget { target: &job.target, linker: self.kit.as_ref().map(|kit| [kit.linker()]) },
             stages: stages.collect(),
             out: &job.entry.folder,
-            model: job.wants_model(),
+            model: job.model,
         };
         let path = log.with_extension("json");
         fs::write(&path, serde_json::to_vec_pretty(&file)?)
