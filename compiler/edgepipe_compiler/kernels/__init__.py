@@ -21,6 +21,7 @@ from . import (
     fallback,
     moves,
     norms,
+    overlap,
     picking,
     pooling,
     products,
@@ -28,6 +29,7 @@ from . import (
     reshape,
     resize,
     softmax,
+    thin,
     transposed,
 )
 from .conversion import convert
@@ -86,11 +88,15 @@ def _rules(
     if len(unit.outputs) == 1:
         if anchor.op == "Conv":
             rules = [
+                lambda: thin.lower(graph, unit, target),
                 lambda: depthwise.lower(graph, unit, target),
                 lambda: convolution.lower(graph, unit, target, native),
             ]
         elif anchor.op == "ConvTranspose":
-            rules = [lambda: transposed.lower(graph, unit, target)]
+            rules = [
+                lambda: overlap.lower(graph, unit, target, native),
+                lambda: transposed.lower(graph, unit, target),
+            ]
         elif anchor.op in ("MaxPool", "AveragePool") or pooling.is_global(graph, anchor):
             rules = [lambda: pooling.lower(graph, unit, target)]
         elif anchor.op in PRODUCTS:

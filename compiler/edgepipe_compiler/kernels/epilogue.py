@@ -36,6 +36,10 @@ class Unsupported(Exception):
     """The rule does not know this; the next one may."""
 
 
+class TooLong(Unsupported):
+    """The function would be too long, because each kind of border has code of its own."""
+
+
 class Operands:
     """The tensors an epilogue reads besides the anchor's result: other values and constants. They are
     buffers: all functions are written statement by statement."""

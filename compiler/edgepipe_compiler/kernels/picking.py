@@ -67,7 +67,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         shape = stored
     else:
         layout, stored, made = PLAIN, tuple(tensor.shape), tuple(result.shape)
-    writer = _Picking(target, tuple(shape), maps, filling, stored, made)
+    writer = Picking(target, tuple(shape), maps, filling, stored, made)
     function, tables = writer.write()
     wanted = Value(name, layout, stored, "float32")
     value = Value(node.outputs[0], layout, made, "float32")
@@ -181,7 +181,7 @@ def runs(chosen: np.ndarray) -> list[Run]:
     return found
 
 
-class _Picking:
+class Picking:
     """Writes the function."""
 
     def __init__(
