@@ -289,7 +289,7 @@ def submodel(
         if array is None:
             continue
         if large_constants or array.size <= SMALL:
-            initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), value))
+            initializers.append(numpy_helper.from_array(np.require(array, requirements="C"), value))
         else:
             extra.append(value)
     protos = []

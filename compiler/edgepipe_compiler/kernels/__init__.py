@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
 from . import (
@@ -31,6 +32,7 @@ from . import (
     softmax,
     thin,
     transposed,
+    typed,
 )
 from .conversion import convert
 from .epilogue import Unsupported
@@ -66,7 +68,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
             return rule()
         except Unsupported:
             continue
-        except MemoryError:
+        except (CompileError, MemoryError):
             raise
         except Exception:  # A fault in a rule costs speed, not the job.
             print(
@@ -114,6 +116,8 @@ def _rules(
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
+        if anchor.op in typed.KNOWN:
+            rules.append(lambda: typed.lower(graph, unit, target))
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
     if anchor.op in ("Concat", "Split", "Transpose"):
