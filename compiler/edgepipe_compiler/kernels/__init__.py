@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from .. import operands
 from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
@@ -25,6 +26,7 @@ from . import (
     overlap,
     picking,
     pooling,
+    pools,
     products,
     reductions,
     reshape,
@@ -63,6 +65,8 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
+    for node in unit.nodes:
+        operands.check(graph, node)
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
@@ -118,6 +122,8 @@ def _rules(
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
         if anchor.op in typed.KNOWN:
             rules.append(lambda: typed.lower(graph, unit, target))
+    if anchor.op in pools.KNOWN:
+        rules.append(lambda: pools.lower(graph, unit, target))
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
     if anchor.op in ("Concat", "Split", "Transpose"):

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from tvm import tirx
 
-from ..errors import CompileError
-from ..graph import Graph, Node
+from ..graph import Graph
 from ..units import Unit
 from . import formulas
 from .elementwise import WORTHWHILE, Merged
@@ -39,7 +37,6 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     read = node.inputs[:1] if node.op == "CastLike" else node.inputs
     if result.dtype not in TYPES:
         raise Unsupported(f"result of type {result.dtype}")
-    check_shapes(graph, node, read)
     operands = _Typed(graph, PLAIN, tuple(result.shape), target)
     readers = [operands.read(name, result) if name else None for name in read]
     w = Writer()
@@ -58,22 +55,3 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     function = w.function([*operands.placeholders, out])
     made = Value(unit.outputs[0], PLAIN, tuple(result.shape), result.dtype)
     return Kernel([Call(function, operands.arguments, [made], "elementwise")], "elementwise")
-
-
-def check_shapes(graph: Graph, node: Node, read: list[str]) -> None:
-    """Refuses operands that do not broadcast to the result: what lies behind them would be read."""
-    result = tuple(graph.tensor(node.outputs[0]).shape)
-    for name in read:
-        shape = tuple(graph.tensor(name).shape) if name else ()
-        try:
-            fits = np.broadcast_shapes(shape, result) == result
-        except ValueError:
-            fits = False
-        if not fits:
-            raise CompileError(
-                "invalid_onnx",
-                f"failed to lower the {node.op} {node.name!r}: its operand {name!r} of shape "
-                f"{list(shape)} does not broadcast to its result of shape {list(result)}; correct "
-                "the shape of the operand in the network",
-                node.name,
-            )
