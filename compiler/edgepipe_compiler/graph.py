@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
-from . import onnx_file
+from . import onnx_file, shapes
 from .errors import CompileError
 
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
@@ -262,6 +262,14 @@ def _count_parameters(graph: Graph) -> None:
 def infer_shapes(graph: Graph) -> None:
     """Fills ``graph.tensors``; what stays unknown is left out."""
     model = submodel(graph, graph.nodes, graph.inputs, [], large_constants=False)
+    tensors = _inferred(graph, model)
+    known = {name: graph.tensors[name].shape for name in graph.inputs}
+    while shapes.correct_pools(model, known | {name: t.shape for name, t in tensors.items()}):
+        tensors = _inferred(graph, model)
+    graph.tensors.update(tensors)
+
+
+def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -269,23 +277,20 @@ def infer_shapes(graph: Graph) -> None:
         if all(UNKNOWN_TYPE in line for line in text.splitlines() if "(op_type:" in line):
             # ONNX knows no types behind an operator without inference, such as GroupNormalization 21.
             inferred = shape_inference.infer_shapes(model, data_prop=True)
-            _keep(graph, inferred)
-            return
-        raise CompileError(
-            "invalid_onnx",
-            f"failed to infer the shapes of the network {graph.name}: {text}",
-            next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
-        ) from error
-    _keep(graph, inferred)
-
-
-def _keep(graph: Graph, inferred: onnx.ModelProto) -> None:
+        else:
+            raise CompileError(
+                "invalid_onnx",
+                f"failed to infer the shapes of the network {graph.name}: {text}",
+                next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
+            ) from error
+    tensors = {}
     for item in inferred.graph.value_info:
         kind = item.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
         if kind.HasField("shape") and kind.elem_type and all(dim is not None for dim in dims):
             shape = tuple(int(dim) for dim in dims if dim is not None)
-            graph.tensors[item.name] = Tensor(shape, dtype_name(kind.elem_type))
+            tensors[item.name] = Tensor(shape, dtype_name(kind.elem_type))
+    return tensors
 
 
 def submodel(
