@@ -253,9 +253,10 @@ def _count_parameters(graph: Graph) -> None:
                 counted.add(value)
 
 
-def infer_shapes(graph: Graph) -> None:
-    """Fills ``graph.tensors``; what stays unknown is left out."""
-    model = submodel(graph, graph.nodes, graph.inputs, [], large_constants=False)
+def infer_shapes(graph: Graph, nodes: list[Node] | None = None) -> None:
+    """Fills ``graph.tensors``, for ``nodes`` if given; what stays unknown is left out."""
+    nodes = graph.nodes if nodes is None else nodes
+    model = submodel(graph, nodes, graph.inputs, [], large_constants=False)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -289,7 +290,7 @@ def submodel(
         if array is None:
             continue
         if large_constants or array.size <= SMALL:
-            initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), value))
+            initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), value))
         else:
             extra.append(value)
     protos = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import graph as graphs
-from . import zoo
+from . import refusals, zoo
 from .errors import CompileError
 from .graph import Graph
 from .simplify import simplify
@@ -27,9 +27,12 @@ def from_zoo(name: str, title: str) -> Graph:
 
 def from_file(path: Path, name: str) -> Graph:
     """The simplified graph of an ONNX file."""
-    graph = graphs.from_model(graphs.load(path), name)
-    _check_operators(graph)
+    model = graphs.load(path)
+    refusals.check_inputs(model, name)
+    graph = graphs.from_model(model, name)
+    refusals.check(graph)
     simplify(graph)
+    refusals.check(graph)
     _check_operators(graph)
     return graph
 

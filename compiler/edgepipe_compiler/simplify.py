@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from . import branches, spelling
 from . import graph as graphs
-from . import spelling
 from .errors import CompileError
 from .graph import Graph, Node
 
@@ -17,10 +17,13 @@ LARGEST_FOLDED = 1 << 24
 
 def simplify(graph: Graph) -> None:
     """Simplifies ``graph`` in place; afterwards every value has a static shape."""
-    for _ in range(8):
-        graphs.infer_shapes(graph)
-        if not (_fold_constants(graph) | _remove_no_ops(graph)):
+    while True:
+        graphs.infer_shapes(graph, branches.settled(graph))
+        changed = _fold_constants(graph) | _remove_no_ops(graph)
+        if not (changed | branches.inline(graph, _fold_constants)):
             break
+    _remove_dead(graph)
+    branches.check(graph)
     _drop_empty_inputs(graph)
     _fold_batch_norms(graph)
     _remove_dead(graph)
@@ -52,6 +55,8 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
             return None
         start, end = node.attributes.get("start", 0), node.attributes.get("end")
         return [np.asarray(tensor.shape, np.int64)[start:end]]
+    if node.op == "Size" and node.inputs[0] in graph.tensors:
+        return [np.asarray(graph.tensors[node.inputs[0]].elements, np.int64)]
     random = node.op.startswith("Random") or node.op in ("Multinomial", "Bernoulli")
     has_body = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
     known = all(value in graph.constants for value in node.inputs if value)
@@ -60,7 +65,10 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
     outputs = [output for output in node.outputs if output in graph.tensors]
     if any(graph.tensors[output].elements > LARGEST_FOLDED for output in outputs):
         return None
-    single = Graph("constant", graph.opset, [], [], [node], graph.constants, graph.tensors)
+    # The evaluator knows these from opset 19 on, where they mean the same.
+    quantization = node.op in ("QuantizeLinear", "DequantizeLinear")
+    opset = max(graph.opset, 19) if quantization else graph.opset
+    single = Graph("constant", opset, [], [], [node], graph.constants, graph.tensors)
     model = graphs.submodel(single, [node], [], [])
     for output in node.outputs:
         model.graph.output.append(onnx.ValueInfoProto(name=output))
@@ -78,6 +86,7 @@ def _remove_no_ops(graph: Graph) -> bool:
     produced = {output for node in graph.nodes for output in node.outputs}
     renamed: dict[str, str] = {}
     kept: list[Node] = []
+    captured = branches.captured(graph)
 
     def now(value: str) -> str:
         while value in renamed:
@@ -86,7 +95,7 @@ def _remove_no_ops(graph: Graph) -> bool:
 
     for node in graph.nodes:
         node.inputs = [now(value) for value in node.inputs]
-        if not _is_no_op(graph, node):
+        if not _is_no_op(graph, node) or captured & {*node.inputs[:1], *node.outputs}:
             kept.append(node)
             continue
         source, result = node.inputs[0], node.outputs[0]
@@ -120,8 +129,10 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
         return True
     if node.op == "Dropout":
         # In inference a dropout passes its input on; its mask is never read then.
-        training = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
-        return training is None or not bool(training)
+        training = node.inputs[2] if len(node.inputs) > 2 else ""
+        ratio = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        keeps = ratio is not None and not ratio.any()
+        return not training or keeps or not graph.constants.get(training, np.True_).any()
     same = graph.tensors.get(node.inputs[0]) if node.inputs else None
     after = graph.tensors.get(node.outputs[0]) if node.outputs else None
     if node.op == "Pad" and len(node.inputs) > 1 and node.inputs[1] in graph.constants:
@@ -151,8 +162,8 @@ def _fold_batch_norms(graph: Graph) -> None:
             kept.append(node)
             continue
         gamma, beta, mean, var = (graph.constants[value] for value in node.inputs[1:5])
-        scale = (gamma / np.sqrt(var + node.attributes.get("epsilon", 1e-5))).astype(np.float32)
-        shift = (beta - mean * scale).astype(np.float32)
+        scale = (gamma / np.sqrt(var + node.attributes.get("epsilon", 1e-5))).astype(gamma.dtype)
+        shift = (beta - mean * scale).astype(gamma.dtype)
         conv = producers.get(node.inputs[0])
         alone = len(readers.get(node.inputs[0], [])) == 1 and node.inputs[0] not in graph.outputs
         if (
@@ -173,7 +184,7 @@ def _fold_into(graph: Graph, conv: Node, norm: Node, scale: np.ndarray, shift: n
     bias = graph.constants[conv.inputs[2]] if len(conv.inputs) > 2 and conv.inputs[2] else 0.0
     names = [f"{norm.outputs[0]}.folded_weight", f"{norm.outputs[0]}.folded_bias"]
     graph.constants[names[0]] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    graph.constants[names[1]] = (bias * scale + shift).astype(np.float32)
+    graph.constants[names[1]] = (bias * scale + shift).astype(weight.dtype)
     conv.inputs = [conv.inputs[0], *names]
     conv.outputs = [norm.outputs[0]]
     conv.parameters += norm.parameters

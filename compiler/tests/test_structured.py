@@ -1,0 +1,68 @@
+"""Operators that become others before they are lowered: whole and cut, as ONNX Runtime computes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import models_branches
+from compiled import Compiled
+from edgepipe_compiler import stage
+from operator_net import Model
+
+MODELS: dict[str, Model] = {**models_branches.MODELS}
+# Most cuts that are tried of a network.
+CUTS = 4
+
+
+def expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray], judge: str) -> list[np.ndarray]:
+    """What ONNX Runtime computes without its optimizations, or the evaluator of ONNX."""
+    if judge == "reference":
+        return ReferenceEvaluator(model).run(None, feeds)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)
+
+
+def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(7)
+    given = {item.name for item in model.graph.initializer}
+    feeds = {}
+    for item in model.graph.input:
+        if item.name not in given:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)
+            shape = [dim.dim_value for dim in item.type.tensor_type.shape.dim]
+            feeds[item.name] = random.standard_normal(shape).astype(kind)
+    return feeds
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_structured(name: str, tmp_path: Path) -> None:
+    check(MODELS[name](), tmp_path)
+
+
+def check(model: onnx.ModelProto, folder: Path, judge: str = "onnxruntime") -> Compiled:
+    feeds = feeds_of(model)
+    names = [item.name for item in model.graph.output]
+    wanted = dict(zip(names, expected(model, feeds, judge), strict=True))
+    compiled = Compiled(model, folder)
+    cuts = range(1, len(compiled.units))
+    tried = [(cut,) for cut in list(cuts)[:: max(1, len(cuts) // CUTS)]]
+    for places, boundary in [((), "plain")] + [(c, b) for c in tried for b in stage.BOUNDARIES]:
+        given = compiled.run(places, boundary, feeds)
+        for output, array in wanted.items():
+            assert given[output].shape == array.shape, output
+            assert given[output].dtype == array.dtype
+            assert np.array_equal(np.isnan(given[output]), np.isnan(array))
+            worst = np.nanmax(np.abs(given[output] - array)) / max(np.nanmax(np.abs(array)), 1e-6)
+            assert worst < 1e-4, f"{output} differs by {worst}; cuts {places} {boundary}"
+    return compiled
