@@ -9,11 +9,11 @@ from . import refusals, zoo
 from .errors import CompileError
 from .graph import Graph
 from .simplify import simplify
-from .units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY
+from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
 
-# Operators that every build of TVM imports; only for others TVM has to be asked, which takes a second.
+# Operators with a rule, or that every build of TVM imports; for others TVM is asked, which takes a second.
 COMMON = {
-    *ELEMENTWISE, *PRODUCTS, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
+    *ELEMENTWISE, *PRODUCTS, *RECURRENT, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from . import (
     picking,
     pooling,
     products,
+    recurrent,
     reductions,
     reshape,
     resize,
@@ -108,6 +109,8 @@ def _rules(
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
+    if anchor.op in recurrent.GATES:
+        return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
     if anchor.op in ("Concat", "Split", "Transpose"):
