@@ -12,11 +12,18 @@ from onnx.reference import ReferenceEvaluator
 
 import models_branches
 import models_recurrent
+import models_resized
 from compiled import Compiled
 from edgepipe_compiler import stage
 from operator_net import Model
 
-MODELS: dict[str, Model] = {**models_branches.MODELS, **models_recurrent.MODELS}
+MODELS: dict[str, Model] = {
+    **models_branches.MODELS,
+    **models_recurrent.MODELS,
+    **models_resized.MODELS,
+}
+# Models that ONNX Runtime has no kernel for.
+REFERENCE: dict[str, Model] = {**models_resized.REFERENCE}
 # Most cuts that are tried of a network.
 CUTS = 4
 
@@ -48,14 +55,23 @@ def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_structured(name: str, tmp_path: Path) -> None:
-    check(MODELS[name](), tmp_path)
+    own = name.startswith(("resize", "upsample", "lstm", "gru", "rnn"))
+    check(MODELS[name](), tmp_path, falls_back=not own)
 
 
-def check(model: onnx.ModelProto, folder: Path, judge: str = "onnxruntime") -> Compiled:
+@pytest.mark.parametrize("name", REFERENCE)
+def test_against_the_reference(name: str, tmp_path: Path) -> None:
+    check(REFERENCE[name](), tmp_path, "reference")
+
+
+def check(
+    model: onnx.ModelProto, folder: Path, judge: str = "onnxruntime", falls_back: bool = True
+) -> Compiled:
     feeds = feeds_of(model)
     names = [item.name for item in model.graph.output]
     wanted = dict(zip(names, expected(model, feeds, judge), strict=True))
     compiled = Compiled(model, folder)
+    assert "fallback" not in {unit.rule for unit in compiled.network.units} or falls_back
     cuts = range(1, len(compiled.units))
     tried = [(cut,) for cut in list(cuts)[:: max(1, len(cuts) // CUTS)]]
     for places, boundary in [((), "plain")] + [(c, b) for c in tried for b in stage.BOUNDARIES]:

@@ -19,6 +19,7 @@ from . import (
     depthwise,
     elementwise,
     fallback,
+    interpolation,
     moves,
     norms,
     picking,
@@ -109,6 +110,9 @@ def _rules(
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
+    if anchor.op in ("Resize", "Upsample"):
+        rules.append(lambda: picking.lower(graph, unit, target, native))
+        return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
     if anchor.op in recurrent.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
