@@ -42,18 +42,6 @@ def inline(graph: Graph, fold: Fold) -> bool:
     return changed
 
 
-def settled(graph: Graph) -> list[Node]:
-    """The nodes that depend on no If, Loop or Scan: only their shapes can be inferred."""
-    unknown: set[str] = set()
-    found = []
-    for node in graph.nodes:
-        if _bodies(node) or any(value in unknown for value in node.inputs):
-            unknown.update(value for value in node.outputs if value)
-        else:
-            found.append(node)
-    return found
-
-
 def captured(graph: Graph) -> set[str]:
     """The values that bodies read from outside."""
     return {value for node in graph.nodes for body in _bodies(node) for value in _free(body)}

@@ -18,6 +18,8 @@ from onnx import helper, inliner, numpy_helper, shape_inference
 
 from .errors import CompileError
 
+# Operators whose result has the shape of their first input, and for which ONNX infers none or fails.
+SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
 SMALL = 4096
 
@@ -188,6 +190,11 @@ def _check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) 
     for item in bare.graph.output:
         if item.type.HasField("tensor_type") and not item.type.tensor_type.HasField("shape"):
             item.type.tensor_type.shape.SetInParent()
+    for node in bare.graph.node:
+        # The check rejects opset 18's, which ONNX took back for the shape of its scale; networks have it.
+        if node.op_type == "GroupNormalization":
+            node.op_type = "Sum"
+            del node.attribute[:]
     try:
         onnx.checker.check_model(bare)
     except onnx.checker.ValidationError as error:
@@ -216,6 +223,11 @@ def _static_tensor(item: onnx.ValueInfoProto, name: str) -> Tensor:
             item.name,
         )
     return Tensor(tuple(int(dim) for dim in dims if dim is not None), dtype_name(kind.elem_type))
+
+
+def has_body(node: Node) -> bool:
+    """Whether an attribute of the node is a graph."""
+    return any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
 
 
 def _node(proto: onnx.NodeProto, index: int) -> Node:
@@ -253,10 +265,22 @@ def _count_parameters(graph: Graph) -> None:
                 counted.add(value)
 
 
-def infer_shapes(graph: Graph, nodes: list[Node] | None = None) -> None:
-    """Fills ``graph.tensors``, for ``nodes`` if given; what stays unknown is left out."""
-    nodes = graph.nodes if nodes is None else nodes
-    model = submodel(graph, nodes, graph.inputs, [], large_constants=False)
+def infer_shapes(graph: Graph) -> None:
+    """Fills ``graph.tensors``; what stays unknown is left out. Strict inference refuses to go on behind a
+    value of unknown type, so nodes that depend on one wait."""
+    waiting: set[str] = set()
+    nodes, known = [], list(graph.inputs)
+    for node in graph.nodes:
+        if node.op in SAME_SHAPE and node.inputs[0] in graph.tensors:
+            graph.tensors[node.outputs[0]] = graph.tensors[node.inputs[0]]
+        if node.op in SAME_SHAPE and node.outputs[0] in graph.tensors:
+            known.append(node.outputs[0])
+        elif node.op in SAME_SHAPE or has_body(node) or waiting.intersection(node.inputs):
+            waiting.update(node.outputs)
+        else:
+            nodes.append(node)
+    waiting.discard("")
+    model = submodel(graph, nodes, known, [], large_constants=False)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from .errors import CompileError
-from .graph import Graph, Node
+from .graph import Graph, Node, has_body
 from .units import RECURRENT
 
 # Element types without kernels, as numpy names them, and the export to use instead.
@@ -115,7 +115,7 @@ def check(graph: Graph) -> None:
         sized = node.op in ("Shape", "Size", "Constant")
         random = OPERATORS.get(node.op) is RANDOM
         known = all(value in constant for value in inputs) and not random
-        if (known or sized) and not _has_body(node):
+        if (known or sized) and not has_body(node):
             constant.update(node.outputs)
             continue
         _check_node(graph, node, constant)
@@ -167,10 +167,6 @@ def _check_node(graph: Graph, node: Node, constant: set[str]) -> None:
         remedy = _remedy({"string": "str"}.get(target, target))
         if remedy:
             raise _type(graph.name, f"its Cast converts to {target}", remedy, node.name)
-
-
-def _has_body(node: Node) -> bool:
-    return any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
 
 
 def _remedy(dtype: str) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from . import branches, spelling
+from . import branches, decompositions, spelling
 from . import graph as graphs
 from .errors import CompileError
 from .graph import Graph, Node
@@ -18,9 +18,10 @@ LARGEST_FOLDED = 1 << 24
 def simplify(graph: Graph) -> None:
     """Simplifies ``graph`` in place; afterwards every value has a static shape."""
     while True:
-        graphs.infer_shapes(graph, branches.settled(graph))
+        graphs.infer_shapes(graph)
         changed = _fold_constants(graph) | _remove_no_ops(graph)
-        if not (changed | branches.inline(graph, _fold_constants)):
+        changed |= branches.inline(graph, _fold_constants) | decompositions.apply(graph)
+        if not changed:
             break
     _remove_dead(graph)
     branches.check(graph)

@@ -11,6 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import models_branches
+import models_decomposed
 import models_recurrent
 import models_resized
 from compiled import Compiled
@@ -19,11 +20,12 @@ from operator_net import Model
 
 MODELS: dict[str, Model] = {
     **models_branches.MODELS,
+    **models_decomposed.MODELS,
     **models_recurrent.MODELS,
     **models_resized.MODELS,
 }
 # Models that ONNX Runtime has no kernel for.
-REFERENCE: dict[str, Model] = {**models_resized.REFERENCE}
+REFERENCE: dict[str, Model] = {**models_decomposed.REFERENCE, **models_resized.REFERENCE}
 # Most cuts that are tried of a network.
 CUTS = 4
 
