@@ -19,10 +19,10 @@ from onnx import helper, numpy_helper, shape_inference
 from . import onnx_file, shapes
 from .errors import CompileError
 
+# Operators whose result has the shape of their first input, and for which ONNX infers none or fails.
+SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
 SMALL = 4096
-# What ONNX says of an operator behind one that it infers nothing for.
-UNKNOWN_TYPE = "expected to have type but instead is null"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,6 @@ def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) 
     inputs = [item for item in model.graph.input if item.name not in constants]
     tensors = _input_tensors(inputs, shapes or {}, name, notes)
     onnx_file.check(model, constants, name)
-    _check_domains(model, name)
     nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
     _make_names_unique(nodes)
     graph = Graph(
@@ -136,17 +135,6 @@ def _take_constants(model: onnx.ModelProto, name: str) -> dict[str, np.ndarray]:
     return constants
 
 
-def _check_domains(model: onnx.ModelProto, name: str) -> None:
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise CompileError(
-                "unsupported_operator",
-                f"failed to read the network {name}: its operator {node.op_type} belongs to "
-                f"{node.domain!r} and not to the ONNX standard; export the network without it",
-                node.name or node.output[0],
-            )
-
-
 def _input_tensors(
     items: list[onnx.ValueInfoProto], shapes: Shapes, name: str, notes: list[str]
 ) -> dict[str, Tensor]:
@@ -166,13 +154,6 @@ def _input_tensors(
     open_inputs: list[str] = []
     for item in items:
         kind = item.type.tensor_type
-        if not item.type.HasField("tensor_type"):
-            raise CompileError(
-                "unsupported_operator",
-                f"{failed}its input {item.name!r} is a {item.type.WhichOneof('value')}, and only tensors "
-                "are supported; export it without",
-                item.name,
-            )
         known = kind.HasField("shape")
         dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
         shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in kind.shape.dim)
@@ -224,6 +205,11 @@ def _yaml(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z_][\w./-]*", name) else json.dumps(name)
 
 
+def has_body(node: Node) -> bool:
+    """Whether an attribute of the node is a graph."""
+    return any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
+
+
 def _node(proto: onnx.NodeProto, index: int) -> Node:
     attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
     name = proto.name or (proto.output[0] if proto.output else "") or f"node{index}"
@@ -260,11 +246,24 @@ def _count_parameters(graph: Graph) -> None:
 
 
 def infer_shapes(graph: Graph) -> None:
-    """Fills ``graph.tensors``; what stays unknown is left out."""
-    model = submodel(graph, graph.nodes, graph.inputs, [], large_constants=False)
+    """Fills ``graph.tensors``; what stays unknown is left out. Strict inference refuses to go on behind a
+    value of unknown type, so nodes that depend on one wait."""
+    waiting: set[str] = set()
+    nodes, known = [], list(graph.inputs)
+    for node in graph.nodes:
+        if node.op in SAME_SHAPE and node.inputs[0] in graph.tensors:
+            graph.tensors[node.outputs[0]] = graph.tensors[node.inputs[0]]
+        if node.op in SAME_SHAPE and node.outputs[0] in graph.tensors:
+            known.append(node.outputs[0])
+        elif node.op in SAME_SHAPE or has_body(node) or waiting.intersection(node.inputs):
+            waiting.update(node.outputs)
+        else:
+            nodes.append(node)
+    waiting.discard("")
+    model = submodel(graph, nodes, known, [], large_constants=False)
     tensors = _inferred(graph, model)
-    known = {name: graph.tensors[name].shape for name in graph.inputs}
-    while shapes.correct_pools(model, known | {name: t.shape for name, t in tensors.items()}):
+    before = {name: graph.tensors[name].shape for name in known}
+    while shapes.correct_pools(model, before | {name: t.shape for name, t in tensors.items()}):
         tensors = _inferred(graph, model)
     graph.tensors.update(tensors)
 
@@ -274,15 +273,11 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         text = str(error).strip()
-        if all(UNKNOWN_TYPE in line for line in text.splitlines() if "(op_type:" in line):
-            # ONNX knows no types behind an operator without inference, such as GroupNormalization 21.
-            inferred = shape_inference.infer_shapes(model, data_prop=True)
-        else:
-            raise CompileError(
-                "invalid_onnx",
-                f"failed to infer the shapes of the network {graph.name}: {text}",
-                next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
-            ) from error
+        raise CompileError(
+            "invalid_onnx",
+            f"failed to infer the shapes of the network {graph.name}: {text}",
+            next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
+        ) from error
     tensors = {}
     for item in inferred.graph.value_info:
         kind = item.type.tensor_type

@@ -7,15 +7,15 @@ from pathlib import Path
 import onnx
 
 from . import graph as graphs
-from . import onnx_file, zoo
+from . import onnx_file, refusals, zoo
 from .errors import CompileError
 from .graph import Graph, Shapes
 from .simplify import simplify
-from .units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY
+from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
 
-# Operators that every build of TVM imports; only for others TVM has to be asked, which takes a second.
+# Operators with a rule, or that every build of TVM imports; for others TVM is asked, which takes a second.
 COMMON = {
-    *ELEMENTWISE, *PRODUCTS, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
+    *ELEMENTWISE, *PRODUCTS, *RECURRENT, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
 }  # fmt: skip
 
@@ -32,8 +32,11 @@ def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
 
 def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
     """The simplified graph of a model, from which the weights are taken."""
+    refusals.check_inputs(model, name)
     graph = graphs.from_model(model, name, shapes)
+    refusals.check(graph)
     simplify(graph)
+    refusals.check(graph)
     _check_operators(graph)
     return graph
 

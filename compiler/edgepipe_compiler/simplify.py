@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from . import batch_norms, spelling
+from . import batch_norms, branches, decompositions, spelling
 from . import graph as graphs
 from .errors import CompileError
 from .graph import Graph, Node
@@ -24,6 +24,9 @@ def simplify(graph: Graph) -> None:
     while changed:
         graphs.infer_shapes(graph)
         changed = _fold_constants(graph) | _remove_no_ops(graph)
+        changed |= branches.inline(graph, _fold_constants) | decompositions.apply(graph)
+    _remove_dead(graph)
+    branches.check(graph)
     _drop_empty_inputs(graph)
     batch_norms.fold(graph)
     _remove_dead(graph)
@@ -123,6 +126,7 @@ def _remove_no_ops(graph: Graph) -> bool:
     produced = {output for node in graph.nodes for output in node.outputs}
     renamed: dict[str, str] = {}
     kept: list[Node] = []
+    captured = branches.captured(graph)
 
     def now(value: str) -> str:
         while value in renamed:
@@ -131,7 +135,7 @@ def _remove_no_ops(graph: Graph) -> bool:
 
     for node in graph.nodes:
         node.inputs = [now(value) for value in node.inputs]
-        if not _is_no_op(graph, node):
+        if not _is_no_op(graph, node) or captured & {*node.inputs[:1], *node.outputs}:
             kept.append(node)
             continue
         source, result = node.inputs[0], node.outputs[0]

@@ -10,11 +10,9 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import library, lowering, stage, units
+from edgepipe_compiler import importer, library, lowering, stage, units
 from edgepipe_compiler.kernels import TargetDescription
 from edgepipe_compiler.objects import Objects
-from edgepipe_compiler.simplify import simplify
 from edgepipe_compiler.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
@@ -54,8 +52,7 @@ class Compiled:
         self.folder = folder
         self.target = host_target()
         self.objects = Objects(folder / "objects", self.target)
-        self.graph = graphs.from_model(model, "net")
-        simplify(self.graph)
+        self.graph = importer.from_model(model, "net")
         self.units = units.form(self.graph)
         with WeightsFile(folder / "weights.bin") as weights:
             self.network = lowering.lower(

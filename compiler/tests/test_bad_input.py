@@ -54,13 +54,6 @@ def operator_tvm_lacks() -> onnx.ModelProto:
     return net.model(net.op("Det", "determinant", x))
 
 
-def recurrent_operator() -> onnx.ModelProto:
-    net = models.Net()
-    x = net.input("x", 5, 1, 8)
-    weight, recurrence = net.weight("w", 1, 16, 8), net.weight("r", 1, 16, 4)
-    return net.model(net.op("LSTM", "lstm", x, weight, recurrence, hidden_size=4), check=False)
-
-
 def missing_value() -> onnx.ModelProto:
     net = models.Net()
     net.input("x", 1, 3, 8, 8)
@@ -134,7 +127,6 @@ MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
     (own_operator, "unsupported_operator", "sharpen"),
     (invented_operator, "unsupported_operator", "sharpen"),
     (operator_tvm_lacks, "unsupported_operator", "determinant"),
-    (recurrent_operator, "unsupported_operator", "lstm"),
     (missing_value, "invalid_onnx", "relu"),
     (wrong_channels, "invalid_onnx", "conv"),
     (circle, "invalid_onnx", "first"),

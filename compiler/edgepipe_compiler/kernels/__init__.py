@@ -21,6 +21,7 @@ from . import (
     depthwise,
     elementwise,
     fallback,
+    interpolation,
     moves,
     norms,
     overlap,
@@ -28,6 +29,7 @@ from . import (
     pooling,
     pools,
     products,
+    recurrent,
     reductions,
     reshape,
     resize,
@@ -124,6 +126,11 @@ def _rules(
             rules.append(lambda: typed.lower(graph, unit, target))
     if anchor.op in pools.KNOWN:
         rules.append(lambda: pools.lower(graph, unit, target))
+    if anchor.op in ("Resize", "Upsample"):
+        rules.append(lambda: picking.lower(graph, unit, target, native))
+        return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
+    if anchor.op in recurrent.GATES:
+        return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
     if anchor.op in ("Concat", "Split", "Transpose"):
