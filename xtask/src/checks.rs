@@ -128,8 +128,8 @@ fn skipped(part: &str) -> bool {
 }
 
 fn python(workspace: &Workspace, toolchain: &Toolchain, arguments: &[&str]) -> Command {
-    let mut command = Command::new(&toolchain.python);
-    command.args(arguments).current_dir(&workspace.root).env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut command = environment::python(&toolchain.python);
+    command.args(arguments).current_dir(&workspace.root);
     command
 }
 

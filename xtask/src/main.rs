@@ -10,6 +10,7 @@ mod checks;
 mod cross;
 mod emulated;
 mod harness;
+mod hint;
 mod kernels;
 mod openssh;
 mod python;
@@ -74,6 +75,9 @@ fn main() -> ExitCode {
                 return ExitCode::from(*code);
             }
             eprintln!("error: {error:#}");
+            if let Some(hint) = hint::of_error(&error) {
+                eprintln!("  {hint}");
+            }
             let code = if error.is::<Bug>() {
                 BUG
             } else if error.is::<Away>() {
