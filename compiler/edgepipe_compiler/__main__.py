@@ -49,6 +49,12 @@ def failure_of(error: Exception) -> CompileError:
             "failed to compile: the memory is used up; close other programs or compile fewer networks "
             "at a time",
         )
+    if isinstance(error, ImportError):
+        return CompileError(
+            "environment",
+            f"failed to load the compiler's modules: {error}; the private Python environment is damaged: "
+            "`cargo xtask setup` repairs it",
+        )
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         return CompileError(
