@@ -163,13 +163,12 @@ pub(crate) fn profile(workspace: &Workspace) -> Result<Vec<String>> {
 }
 
 fn profile_of(manifest: &str) -> Vec<String> {
-    const DEFAULTS: [&str; 8] = [
+    const DEFAULTS: [&str; 7] = [
         "opt-level=3",
         "debug-assertions=false",
         "overflow-checks=false",
         "panic=\"unwind\"",
         "lto=false",
-        "codegen-units=16",
         "package.runner.opt-level=3",
         "package.protocol.opt-level=3",
     ];
