@@ -57,11 +57,12 @@ impl Packages {
         )?;
         let faults = self.faults(workspace, environment)?;
         if !faults.is_empty() {
+            let faults = faults.join("; ");
+            let remove = format!("remove {} and try again", environment.display());
             bail!(
-                "failed to install the Python packages of {}: pip reported success, but {}; remove {} and try again",
+                "failed to install the Python packages of {}: pip reported success, but {faults}; {}",
                 self.lock,
-                faults.join("; "),
-                environment.display()
+                hint::of_text(&faults).unwrap_or(&remove)
             );
         }
         write_manifest(environment)?;
@@ -130,8 +131,10 @@ pub(crate) fn run_pip(mut pip: Command, what: &str, remedy: &str) -> Result<()> 
     if status.success() {
         return Ok(());
     }
-    let remedy = hint::of_text(&last.join("\n")).unwrap_or(remedy);
-    bail!("failed to {what}: pip's reason stands above. {remedy}")
+    match hint::of_text(&last.join("\n")) {
+        Some(hint) => bail!("failed to {what}: pip's reason stands above; {hint}"),
+        None => bail!("failed to {what}: pip's reason stands above. {remedy}"),
+    }
 }
 
 /// Lists every file of the environment with its length, after the interpreter it was made for.
