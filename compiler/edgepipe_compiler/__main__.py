@@ -51,7 +51,7 @@ def failure_of(error: Exception) -> CompileError:
         )
     if isinstance(error, ImportError):
         remedy = (
-            "the file system is mounted noexec: put the build folder on another one by CARGO_TARGET_DIR=FOLDER"
+            "the file system is mounted noexec: put the build folder elsewhere by CARGO_TARGET_DIR=FOLDER"
             if "failed to map segment" in str(error)
             else "the private Python environment is damaged: `cargo xtask setup` repairs it"
         )

@@ -79,8 +79,8 @@ impl Checks<'_> {
             CLIPPY => {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
-            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci"])),
-            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci"])),
+            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "xtask"])),
+            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "xtask"])),
         }
     }
 

@@ -1,8 +1,9 @@
 """Runs pip with those of its configured settings that say where packages come from, and no others.
 
-Arguments: the names of these settings, joined by commas, and then pip's own arguments. pip also reads configuration
-files; a `prefix`, `target` or `user` there would install somewhere else. So the files are read here, by pip itself, and
-the settings that are kept become environment variables, which the files must not replace.
+Arguments: the names of these settings, joined by commas, and then pip's own arguments. pip also reads
+configuration files; a `prefix`, `target` or `user` there would install somewhere else. So the files are read
+here, by pip itself, and the settings that are kept become environment variables, which the files must not
+replace.
 """
 
 import ast
@@ -13,7 +14,11 @@ import sys
 kept, verb = sys.argv[1].split(","), sys.argv[2]
 pip = [sys.executable, "-I", "-X", "utf8", "-m", "pip"]
 listed = subprocess.run(
-    [*pip, "config", "list"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, encoding="utf-8", check=False
+    [*pip, "config", "list"],
+    stdout=subprocess.PIPE,
+    stdin=subprocess.DEVNULL,
+    encoding="utf-8",
+    check=False,
 )
 if listed.returncode != 0:
     sys.exit("failed to read pip's configuration files: correct the file named above")

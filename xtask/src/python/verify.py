@@ -1,6 +1,7 @@
 """Whether the packages of a lock are really in this environment, whole, and can be imported.
 
-Arguments: the lock, then modules to import. Prints what is wrong, one fault a line; exit code 1 if there is any.
+Arguments: the lock, then modules to import. Prints what is wrong, one fault a line; exit code 1 if there is
+any.
 """
 
 import importlib
@@ -32,7 +33,9 @@ for name, versions in pins.items():
         faults.append(f"{name} is {found.version}, not {' or '.join(wanted)}")
     if home not in Path(found.locate_file("")).resolve().parents:
         faults.append(f"{name} comes from {found.locate_file('')}, outside the environment")
-    gone = [file for file in found.files or [] if file.suffix != ".pyc" and not file.locate().exists()]
+    gone = [
+        file for file in found.files or [] if file.suffix != ".pyc" and not file.locate().exists()
+    ]
     if gone or not found.files:
         faults.append(f"{name} is damaged: {gone[0] if gone else 'its list of files'} is missing")
 for name in [] if faults else modules:
