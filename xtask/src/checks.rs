@@ -68,7 +68,9 @@ impl Checks<'_> {
 
     fn pytest(&self, arguments: &[&str]) -> Command {
         let mut command = self.python(&["-m", "pytest"]);
-        command.args(arguments).env("PYTHONPATH", self.workspace.root.join("compiler"));
+        // compiler/ has pytest's settings, so names of tests are relative to it.
+        let compiler = self.workspace.root.join("compiler");
+        command.args(arguments).current_dir(&compiler).env("PYTHONPATH", &compiler);
         command
     }
 
@@ -108,7 +110,7 @@ impl Checks<'_> {
             // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
             let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
             tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
-            let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
+            let mut pytest = self.pytest(&[".", "../ci", "--quiet"]);
             name_programs(&built, &mut [&mut tests, &mut pytest]);
             self.name_browser(&mut tests);
             self.name_emulated(&mut [&mut tests, &mut pytest]);
@@ -132,7 +134,7 @@ impl Checks<'_> {
             self.steps.run(name, self.command(name)?)?;
         }
         let rust = RustTests::list(&self.build_tests()?)?;
-        let collect = ["compiler", "ci", "--collect-only", "--quiet"];
+        let collect = [".", "../ci", "--collect-only", "--quiet"];
         let output = self.pytest(&collect).stdin(Stdio::null()).output().context("failed to start pytest")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -185,7 +187,9 @@ impl Checks<'_> {
             tests.arg("--exact").args(&on_board);
             on_virtual_board(self.workspace, tests, &mut self.steps)?;
         }
-        eprintln!("ran {} tests", of_rust + of_python);
+        if self.steps.failed.is_empty() {
+            eprintln!("ran {} tests and {} other checks", of_rust + of_python, commands.len());
+        }
         Ok(())
     }
 
