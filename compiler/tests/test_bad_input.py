@@ -249,6 +249,7 @@ FAILURES = [
     (RuntimeError("std::bad_alloc"), "out_of_memory"),
     (OSError(errno.ENOSPC, "No space left on device", "/x/weights.bin"), "disk"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), "disk"),
+    (ModuleNotFoundError("No module named 'numpy'"), "environment"),
     (ZeroDivisionError("division by zero"), "internal"),
     (CompileError("bad_range", "failed to cut"), "bad_range"),
 ]

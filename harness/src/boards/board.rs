@@ -9,7 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::session::SessionError;
 use protocol::{Asked, Brought, Pending, Request};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A board with the means to start runners on it.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Board {
     fn told(&mut self, word: &str) -> Result<Option<Pending>, SessionError> {
         let (name, told) = match self {
             Self::Local(local) => {
-                let output = Command::new(&local.runner).arg(word).stdin(Stdio::null()).output();
+                let output = environment::command(&local.runner).arg(word).stdin(Stdio::null()).output();
                 let output =
                     output.map_err(|reason| SessionError::Start { path: local.runner.clone(), reason })?;
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();

@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -66,7 +66,7 @@ impl Keeper {
     /// # Errors
     /// Where it does not start.
     pub(super) fn local(runner: &Path, holder: &str) -> std::io::Result<Self> {
-        let mut child = Command::new(runner)
+        let mut child = environment::command(runner)
             .args(["keep", holder])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

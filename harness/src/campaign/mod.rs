@@ -267,6 +267,9 @@ impl Campaign {
     pub fn run(&mut self, store: &Store) -> Outcome<Ended> {
         let provenance =
             Provenance::collect(&self.paths.root, self.link.runner_version().unwrap_or("unknown"));
+        if let Some(reason) = &provenance.git_absent {
+            progress::say("note", &format!("no git revision is recorded with this run: {reason}"));
+        }
         let idle = self.idle_power()?;
         let begun_unix_ns = unix_ns();
         let start = RunStart {
@@ -301,7 +304,7 @@ impl Campaign {
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
         let resumed = Resumed {
             unix_ns: unix_ns(),
-            command: std::env::args().skip(1).collect(),
+            command: crate::provenance::arguments(),
             state: self.state.clone(),
         };
         let (recorder, continued) =

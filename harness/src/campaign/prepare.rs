@@ -230,10 +230,10 @@ impl Workshop {
         if failed.is_empty() {
             return Ok(());
         }
-        let users = failed.iter().any(|(_, error)| error.is_the_networks());
+        let ours = failed.iter().all(|(_, error)| error.is_a_bug());
         let lines: Vec<String> =
             failed.iter().map(|(job, error)| format!("{}: {error}", job.network)).collect();
-        Err(Failure::new(if users { Exit::Usage } else { Exit::Bug }, lines.join("\n")))
+        Err(Failure::new(if ours { Exit::Bug } else { Exit::Usage }, lines.join("\n")))
     }
 }
 

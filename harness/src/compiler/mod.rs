@@ -58,9 +58,13 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// Whether the network, rather than edgepipe or the machine, is to blame.
-    pub fn is_the_networks(&self) -> bool {
-        matches!(self, Self::Refused { kind, .. } if kind != "internal" && kind != "disk" && kind != "out_of_memory")
+    /// Whether edgepipe, rather than the network or the machine, is to blame.
+    pub fn is_a_bug(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => kind == "internal",
+            Self::Died { .. } => true,
+            Self::Interrupted(_) | Self::Other(_) => false,
+        }
     }
 }
 
@@ -185,13 +189,7 @@ impl Compiler {
         if let Some(versions) = fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Some(versions);
         }
-        let output = Command::new(&self.python)
-            .args(["-m", "edgepipe_compiler", "--versions"])
-            .env("PYTHONPATH", self.root.join("compiler"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let output = self.command().ok()?.arg("--versions").stdin(Stdio::null()).output().ok()?;
         let versions: CompilerVersions = serde_json::from_slice(&output.stdout).ok()?;
         // Where it cannot be kept it is asked for again next time.
         let _ = fs::create_dir_all(kept.parent()?)
@@ -258,6 +256,19 @@ impl Compiler {
         }
     }
 
+    /// The compiler, whose modules come from its own environment and the workspace alone. Before Python 3.11 the current
+    /// directory is searched first, so that is the workspace's as well.
+    fn command(&self) -> Result<Command, anyhow::Error> {
+        use anyhow::Context as _;
+        let absolute = |path: &Path| {
+            std::path::absolute(path).with_context(|| format!("failed to find {}", path.display()))
+        };
+        let modules = absolute(&self.root.join("compiler"))?;
+        let mut command = environment::python(absolute(&self.python)?);
+        command.args(["-m", "edgepipe_compiler"]).current_dir(&modules).env("PYTHONPATH", &modules);
+        Ok(command)
+    }
+
     /// A job's log, with its job file beside it. Two targets may differ in threads or caches alone, and compile side by
     /// side; so the name is that of the place in the cache.
     fn log(&self, job: &Job) -> PathBuf {
@@ -306,11 +317,10 @@ impl Compiler {
         fs::write(&path, serde_json::to_vec_pretty(&file)?)
             .with_context(|| format!("failed to write {}", path.display()))?;
         let errors = fs::File::create(log).with_context(|| format!("failed to create {}", log.display()))?;
-        Command::new(&self.python)
-            .args(["-m", "edgepipe_compiler"])
+        let path =
+            std::path::absolute(&path).with_context(|| format!("failed to find {}", path.display()))?;
+        self.command()?
             .arg(&path)
-            .env("PYTHONPATH", self.root.join("compiler"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             // Several processes share the machine; threads inside one would only get in each other's way.
             .env("OMP_NUM_THREADS", "1")
             .env("OPENBLAS_NUM_THREADS", "1")
