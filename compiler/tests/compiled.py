@@ -12,6 +12,7 @@ from tvm import relax
 
 from edgepipe_compiler import graph as graphs
 from edgepipe_compiler import library, lowering, stage, units
+from edgepipe_compiler.graph import Graph
 from edgepipe_compiler.kernels import TargetDescription
 from edgepipe_compiler.objects import Objects
 from edgepipe_compiler.simplify import simplify
@@ -48,14 +49,22 @@ def machine_of(path: Path) -> relax.VirtualMachine:
 
 
 class Compiled:
-    """A network lowered once; stages are built when first asked for."""
+    """A network lowered once, by default for this machine; stages are built when first asked for."""
 
-    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
+    def __init__(
+        self,
+        source: onnx.ModelProto | Graph,
+        folder: Path,
+        target: TargetDescription | None = None,
+    ) -> None:
         self.folder = folder
-        self.target = host_target()
+        self.target = target or host_target()
         self.objects = Objects(folder / "objects", self.target)
-        self.graph = graphs.from_model(model, "net")
-        simplify(self.graph)
+        if isinstance(source, Graph):
+            self.graph = source
+        else:
+            self.graph = graphs.from_model(source, "net")
+            simplify(self.graph)
         self.units = units.form(self.graph)
         with WeightsFile(folder / "weights.bin") as weights:
             self.network = lowering.lower(
