@@ -2,7 +2,7 @@
 
 use crate::python::Toolchain;
 use crate::workspace::Workspace;
-use crate::{board, browser, cargo, emulated, openssh, python};
+use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::Command;
@@ -86,6 +86,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
     }
     pytest.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     steps.run("pytest", pytest)?;
+    let mut suite = onnx_suite::command(workspace, &toolchain)?;
+    suite.args(onnx_suite::SAMPLE).current_dir(&workspace.root);
+    steps.run("ONNX's conformance tests, a sample", suite)?;
     if skipped("virtual-board") {
         eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
     } else {

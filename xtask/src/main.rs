@@ -11,6 +11,7 @@ mod cross;
 mod emulated;
 mod harness;
 mod kernels;
+mod onnx_suite;
 mod openssh;
 mod python;
 mod tidy;
@@ -56,6 +57,10 @@ Work on edgepipe
             (--via zig|cross: how it is linked; default: zig)
   emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
             Runtime (takes long; options are handed to pytest, for example `-k resnet18`)
+  onnx-suite
+            compile and run the tests of every operator that the onnx package ships, and compare with its expected
+            outputs (-k TEXT, --operator NAME, --sample N, --isa NAME|all, --folder DIR, --mutate N;
+            `onnx-suite --help`)
   kernels   judge inner loops by LLVM's model of a processor (--mcpu cortex-a57, --network NAME, --output FILE)
   test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench
   tidy      the rules of ARCHITECTURE.md alone
@@ -149,6 +154,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         "board" => board::run(&workspace, rest),
         "emulate" => emulated::run(&workspace, rest),
         "kernels" => kernels::run(&workspace, rest),
+        "onnx-suite" => onnx_suite::run(&workspace, rest),
         "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"

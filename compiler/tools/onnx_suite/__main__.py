@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from . import cases, execute, judge, mutate, report, variants
+from . import cases, execute, judge, mutate, older, operators, report, variants
 from .cases import Case
 from .pool import Limits, Pool
 
@@ -37,7 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.folder is not None and not options.folder.is_dir():
         print(f"error: {options.folder} is no folder; name one with ONNX files", file=sys.stderr)
         return 2
-    found = cases.folder(options.folder) if options.folder else cases.shipped()
+    found = cases.folder(options.folder) if options.folder else _shipped()
+    selecting = options.k or options.operator or options.variant or options.sample
+    if options.write_operators is not None and (selecting or options.folder):
+        print(
+            "error: --write-operators takes all cases; leave out what selects some", file=sys.stderr
+        )
+        return 2
+    if options.check_operators is not None and not options.check_operators.is_file():
+        print(f"error: failed to read {options.check_operators}; write it by --write-operators",
+              file=sys.stderr)  # fmt: skip
+        return 2
     selected = _select(found, options)
     if not selected:
         print("error: no case matches; leave out -k, --operator or --variant", file=sys.stderr)
@@ -45,14 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jobs = [(case, isa) for case in selected for isa in wanted]
     if options.mutate is not None:
         return _mutate(selected, options)
-    results = _run(jobs, options.jobs)
+    judged = _run(jobs, options.jobs)
+    results = [result for _, result in judged]
     print(report.summary(results))
     print(report.failures(results), end="")
     if options.json is not None:
         report.write_json(results, options.json)
     failed = sum(result.outcome == judge.FAILED for result in results)
     print(f"{len(results)} variants, {failed} failed")
-    return 1 if failed else 0
+    outdated = []
+    if options.write_operators is not None:
+        operators.write(judged, wanted, options.write_operators)
+    elif options.check_operators is not None:
+        outdated = operators.differences(judged, options.check_operators)
+        for line in outdated:
+            print(f"{options.check_operators} is not up to date: {line}")
+    return 1 if failed or outdated else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,9 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", metavar="DIR", type=Path,
                         help="with --mutate: write one file of each kind of failure there")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all results to FILE")
+    parser.add_argument("--write-operators", metavar="FILE", type=Path,
+                        help="write the table of operators, from all cases")  # fmt: skip
+    parser.add_argument("--check-operators", metavar="FILE", type=Path,
+                        help="fail if the table does not say what the results say")  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=int, default=2,
                         help="cases at the same time; default: 2")  # fmt: skip
     return parser
+
+
+def _shipped() -> list[Case]:
+    shipped = list(cases.shipped())
+    return [*shipped, *older.cases(shipped)]
 
 
 def _select(found: Iterable[Case], options: argparse.Namespace) -> list[Case]:
@@ -89,7 +116,7 @@ def _select(found: Iterable[Case], options: argparse.Namespace) -> list[Case]:
         for case in found
         if (options.k is None or options.k in case.name)
         and (options.operator is None or case.operator in options.operator)
-        for variant in (variants.of(case) if not options.folder else [case])
+        for variant in variants.of(case)
         if options.variant is None or variant.variant in options.variant
     ]
     return sample(selected, options.sample, options.seed) if options.sample else selected
@@ -116,20 +143,21 @@ def sample(found: Sequence[Case], count: int, seed: int) -> list[Case]:
     return [case for case, _ in zip(turns(), range(count), strict=False)]
 
 
-def _run(jobs: Sequence[tuple[Case, str]], workers: int) -> list[judge.Result]:
+def _run(jobs: Sequence[tuple[Case, str]], workers: int) -> list[tuple[Case, judge.Result]]:
     _warm_up()
     pool = Pool(
         lambda job, folder: execute.run(job[0], job[1], folder),
         lambda job: NETWORK_LIMITS if _is_large(job[0]) else OPERATOR_LIMITS,
         workers,
     )
-    results = []
+    judged = []
+    failed = 0
     for (case, isa), finding, seconds in pool.run(jobs):
-        results.append(judge.judge(case, isa, finding, seconds))
-        if len(results) % 100 == 0:
-            failed = sum(result.outcome == judge.FAILED for result in results)
-            print(f"{len(results)} of {len(jobs)}, {failed} failed", file=sys.stderr, flush=True)
-    return results
+        judged.append((case, judge.judge(case, isa, finding, seconds)))
+        failed += judged[-1][1].outcome == judge.FAILED
+        if len(judged) % 100 == 0:
+            print(f"{len(judged)} of {len(jobs)}, {failed} failed", file=sys.stderr, flush=True)
+    return judged
 
 
 def _mutate(selected: Sequence[Case], options: argparse.Namespace) -> int:
@@ -165,7 +193,7 @@ def _mutate(selected: Sequence[Case], options: argparse.Namespace) -> int:
 
 
 def _is_large(case: Case) -> bool:
-    return case.is_network or case.kind.startswith("file:")
+    return case.is_network or case.file is not None
 
 
 def _warm_up() -> None:

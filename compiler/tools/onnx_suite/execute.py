@@ -40,8 +40,8 @@ class Finding:
     kind: str = ""
     node: str | None = None
     step: str = ""
-    rules: list[str] = field(default_factory=list)
-    operators: list[str] = field(default_factory=list)
+    # Rule and operators of each unit.
+    units: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -59,30 +59,29 @@ def isas() -> list[str]:
 
 def run(case: Case, isa: str, folder: Path) -> Finding:
     """Compiles, runs and compares; ``folder`` is a scratch folder of the case."""
-    if case.kind.startswith("file:"):
+    if case.is_computed:
         try:
-            case = cases.from_file(case)
+            case = cases.with_outputs(case)
         except Exception as error:
             return _without_reference(case, folder, error)
     step = "import"
     try:
-        path = folder / "model.onnx"
-        path.write_bytes(case.model.SerializeToString())
-        if case.kind.startswith("file:"):
-            path = Path(case.kind.removeprefix("file:"))  # Beside its external data.
+        path = _path(case, folder)
         graph, formed, compiled = _imported(path)
         step = "lower"
         network = compiled(graph, folder, isa)
-        rules = [unit.rule for unit in network.network.units]
-        operators = list(dict.fromkeys(node.op for unit in formed for node in unit.nodes))
+        lowered = [
+            (made.rule, unit.operators)
+            for made, unit in zip(network.network.units, formed, strict=True)
+        ]
         for cuts, boundary in _cuts(len(formed)):
             step = f"stages cut at {list(cuts)} {boundary}" if cuts else "the whole network"
             given = network.run(cuts, boundary, case.inputs)
             wrong = _compare(case, given)
             if wrong is not None:
-                wrong.step, wrong.rules, wrong.operators = step, rules, operators
+                wrong.step, wrong.units = step, lowered
                 return wrong
-        return Finding(RIGHT, rules=rules, operators=operators)
+        return Finding(RIGHT, units=lowered)
     except Exception as error:
         return failed(error, step)
 
@@ -91,11 +90,20 @@ def _without_reference(case: Case, folder: Path, error: Exception) -> Finding:
     """Nothing else runs the file: the compiler has to refuse it."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     try:
-        graph, _, compiled = _imported(Path(case.kind.removeprefix("file:")))
+        graph, _, compiled = _imported(_path(case, folder))
         compiled(graph, folder, isas()[0])
     except Exception as own:
         return failed(own, "import")
     return Finding(NO_REFERENCE, f"the compiler accepts it, other implementations do not: {text}")
+
+
+def _path(case: Case, folder: Path) -> Path:
+    """The ONNX file: that of the case, beside its external data, or one written to ``folder``."""
+    if case.file is not None:
+        return case.file
+    path = folder / "model.onnx"
+    path.write_bytes(case.model.SerializeToString())
+    return path
 
 
 def _imported(path: Path) -> tuple[Any, Any, Any]:
@@ -121,6 +129,7 @@ def target(isa: str) -> TargetDescription:
 
 
 def failed(error: Exception, step: str) -> Finding:
+    """An error as the compiler reports it; what it would call a bug is a traceback here."""
     from edgepipe_compiler.__main__ import failure_of
 
     failure = failure_of(error)

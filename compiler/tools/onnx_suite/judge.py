@@ -45,9 +45,8 @@ def judge(case: Case, isa: str, finding: Finding, seconds: float) -> Result:
     """The result of a case."""
     outcome, reason = _outcome(case, finding)
     reason = " ".join(reason.split())
-    kind = case.kind.split(":")[0]
     return Result(
-        case.name, case.variant, case.operator, kind, isa, outcome, reason, finding, seconds
+        case.name, case.variant, case.operator, case.kind, isa, outcome, reason, finding, seconds
     )
 
 
@@ -66,7 +65,7 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
         return FAILED, f"{nameless}: {finding.message}"
     if scope:
         return OUT_OF_SCOPE, scope
-    if case.kind.startswith("file:"):
+    if case.file is not None:
         return REFUSED, finding.message
     if case.is_old:
         return OUT_OF_SCOPE, f"an operator set before {OLDEST_OPSET}"
@@ -86,7 +85,7 @@ def _nameless(case: Case, finding: Finding) -> str | None:
     named = finding.node or any(
         re.search(rf"\b{re.escape(operator)}\b", finding.message) for operator in operators
     )
-    if not named and not case.is_old and not case.kind.startswith("file:"):
+    if not named and not case.is_old and not case.file is not None:
         return "refused without a name"
     if "; " not in finding.message:
         return "refused without saying what to do"

@@ -20,7 +20,7 @@ def of(case: Case) -> Iterator[Case]:
     """``as-is``; ``parameters`` constant; all inputs ``but-first`` constant; ``embedded`` in a network."""
     yield case
     if (
-        case.is_network
+        case.kind in ("real", "older", "file")
         or case.is_old
         or not all(isinstance(x, np.ndarray) for x in case.inputs.values())
     ):
