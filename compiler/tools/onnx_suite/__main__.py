@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: no case matches; leave out -k, --operator or --variant", file=sys.stderr)
         return 2
     jobs = [(case, isa) for case in selected for isa in wanted]
+    # In the order of the cases, slow networks would be last, and one process would do them all.
+    random.Random(0).shuffle(jobs)
     if options.mutate is not None:
         return _mutate(selected, options)
-    judged = _run(jobs, options.jobs)
+    judged = _run(jobs, options)
     results = [result for _, result in judged]
     print(report.summary(results))
     print(report.failures(results), end="")
-    if options.json is not None:
-        report.write_json(results, options.json)
     failed = sum(result.outcome == judge.FAILED for result in results)
     print(f"{len(results)} variants, {failed} failed")
     outdated = []
@@ -143,18 +144,23 @@ def sample(found: Sequence[Case], count: int, seed: int) -> list[Case]:
     return [case for case, _ in zip(turns(), range(count), strict=False)]
 
 
-def _run(jobs: Sequence[tuple[Case, str]], workers: int) -> list[tuple[Case, judge.Result]]:
+def _run(
+    jobs: Sequence[tuple[Case, str]], options: argparse.Namespace
+) -> list[tuple[Case, judge.Result]]:
     _warm_up()
     pool = Pool(
         lambda job, folder: execute.run(job[0], job[1], folder),
         lambda job: NETWORK_LIMITS if _is_large(job[0]) else OPERATOR_LIMITS,
-        workers,
+        options.jobs,
     )
-    judged = []
+    judged: list[tuple[Case, judge.Result]] = []
     failed = 0
     for (case, isa), finding, seconds in pool.run(jobs):
         judged.append((case, judge.judge(case, isa, finding, seconds)))
         failed += judged[-1][1].outcome == judge.FAILED
+        is_last = len(judged) == len(jobs)
+        if options.json is not None and (is_last or len(judged) % 500 == 0):
+            report.write_json([result for _, result in judged], options.json)
         if len(judged) % 100 == 0:
             print(f"{len(judged)} of {len(jobs)}, {failed} failed", file=sys.stderr, flush=True)
     return judged
@@ -204,4 +210,10 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Ends the processes of cases, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)

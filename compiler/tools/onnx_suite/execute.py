@@ -112,7 +112,7 @@ def _imported(path: Path) -> tuple[Any, Any, Any]:
 
     graph = importer.from_file(path, "net")
     formed = units.form(graph)
-    manifest.network(graph, formed, {"onnx": str(path)})
+    manifest.network(graph, formed, {"onnx": str(path)}, {})
     return graph, formed, lambda graph, folder, isa: Compiled(graph, folder, target(isa))
 
 

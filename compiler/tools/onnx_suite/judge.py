@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from . import execute, lists
-from .cases import OLDEST_OPSET, Case
+from .cases import Case
 from .execute import Finding
 
 RIGHT, REFUSED, OUT_OF_SCOPE, FAILED = "right", "refused", "out of scope", "failed"
@@ -67,15 +67,13 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
         return OUT_OF_SCOPE, scope
     if case.file is not None:
         return REFUSED, finding.message
-    if case.is_old:
-        return OUT_OF_SCOPE, f"an operator set before {OLDEST_OPSET}"
     node = blamed(case, finding)
     if finding.kind not in lists.REFUSAL_KINDS:
         return FAILED, f"refused although valid ({finding.kind}): {finding.message}"
     if node is not None:
-        for refusal in lists.REFUSED.get(node.op_type, []):
-            if refusal.kind == finding.kind and refusal.when(case, node):
-                return REFUSED, refusal.reason
+        for reason, condition in lists.REFUSED.get(node.op_type, ()):
+            if condition(case, node):
+                return REFUSED, reason
     return FAILED, f"refused although not on the list ({finding.kind}): {finding.message}"
 
 
@@ -85,7 +83,7 @@ def _nameless(case: Case, finding: Finding) -> str | None:
     named = finding.node or any(
         re.search(rf"\b{re.escape(operator)}\b", finding.message) for operator in operators
     )
-    if not named and not case.is_old and not case.file is not None:
+    if not named and not case.file is not None:
         return "refused without a name"
     if "; " not in finding.message:
         return "refused without saying what to do"
@@ -97,11 +95,12 @@ def blamed(case: Case, finding: Finding) -> onnx.NodeProto | None:
     nodes = list(lists.nodes_of(case.model.graph))
     for node in nodes:
         names = (node.name, *node.output[:1])
-        if finding.node and any(_graph_name(name) == finding.node for name in names if name):
+        if finding.node and any(_plain(name) == _plain(finding.node) for name in names if name):
             return node
     said = [node for node in nodes if re.search(rf"\b{node.op_type}\b", finding.message)]
     return said[0] if said else (nodes[0] if len(nodes) == 1 else None)
 
 
-def _graph_name(name: str) -> str:
-    return name.strip("/").replace("/", ".").replace(" ", "_")
+def _plain(name: str) -> str:
+    """A name without what the compiler replaces in names."""
+    return re.sub(r"\W+", "", name)

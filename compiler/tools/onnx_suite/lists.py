@@ -7,7 +7,6 @@ right; a crash, a traceback, or a refusal that is not listed here fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import onnx
 from onnx import AttributeProto, TensorProto
@@ -74,6 +73,8 @@ def out_of_scope(case: Case) -> str | None:
         (_trains(case), "dropout in training mode has random results"),
         ("ImageDecoder" in operators, "compressed images"),
         ({d for d in domains if d.startswith("ai.onnx.")}, "operator sets other than ai.onnx"),
+        (any(getattr(x, "size", 1) == 0 for x in (*case.inputs.values(), *case.outputs.values())),
+         "tensors without elements"),
         (_is_data_dependent(case), "the shape of a result depends on values computed at run time"),
     ):  # fmt: skip
         if found:
@@ -120,17 +121,13 @@ class Computed:
 Condition = Callable[[Case, onnx.NodeProto], bool]
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why an operator is refused, and when; ``kind`` is the kind of the compiler's error."""
-
-    kind: str
-    reason: str
-    when: Condition = lambda case, node: True
+def always(case: Case, node: onnx.NodeProto) -> bool:
+    """Whatever the node is given."""
+    return True
 
 
 def computed(*places: int) -> Condition:
-    """When any of the inputs ``places`` is computed at run time."""
+    """If any of the inputs ``places`` is computed at run time."""
     return lambda case, node: any(
         Computed(case.model).at_run_time(node.input[place])
         for place in places
@@ -138,4 +135,28 @@ def computed(*places: int) -> Condition:
     )
 
 
-REFUSED: dict[str, list[Refusal]] = {}
+SHAPE = "the shape of its result is computed at run time"
+BRANCH = "which branch runs, or how often, is decided at run time"
+
+# Why each operator is refused, and when.
+REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
+    **dict.fromkeys(
+        ("Reshape", "Expand", "Tile", "Pad", "Squeeze", "Unsqueeze", "TopK", "OneHot", "Split",
+         "CenterCropPad", "AffineGrid", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+         "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Upsample"),
+        ((SHAPE, computed(1)),),
+    ),
+    **dict.fromkeys(
+        ("ConstantOfShape", "BlackmanWindow", "HammingWindow", "HannWindow"), ((SHAPE, computed(0)),)
+    ),
+    "Range": ((SHAPE, computed(0, 1, 2)),),
+    "MelWeightMatrix": ((SHAPE, computed(0, 1, 2, 3, 4)),),
+    "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
+    "Resize": ((SHAPE, computed(1, 2, 3)),),
+    "Col2Im": ((SHAPE, computed(1, 2)),),
+    "MaxUnpool": ((SHAPE, computed(2)),),
+    "DFT": ((SHAPE, computed(1, 2)),),
+    "STFT": ((SHAPE, computed(1, 3)),),
+    "If": ((BRANCH, computed(0)),),
+    "Loop": ((BRANCH, computed(0, 1)),),
+}  # fmt: skip

@@ -95,7 +95,7 @@ def run(mutant: Mutant, folder: Path) -> Finding:
     try:
         graph = importer.from_file(path, "net")
         formed = units.form(graph)
-        manifest.network(graph, formed, {"onnx": "model.onnx"})
+        manifest.network(graph, formed, {"onnx": "model.onnx"}, {})
         if mutant.is_lowered:
             step = "lower"
             target = execute.target(execute.isas()[0])

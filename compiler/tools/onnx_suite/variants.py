@@ -19,10 +19,8 @@ INVERSES = {**dict.fromkeys((*FLOATS, *SIGNED), "Neg"), TensorProto.BOOL: "Not"}
 def of(case: Case) -> Iterator[Case]:
     """``as-is``; ``parameters`` constant; all inputs ``but-first`` constant; ``embedded`` in a network."""
     yield case
-    if (
-        case.kind in ("real", "older", "file")
-        or case.is_old
-        or not all(isinstance(x, np.ndarray) for x in case.inputs.values())
+    if case.kind in ("real", "older", "file") or not all(
+        isinstance(x, np.ndarray) for x in case.inputs.values()
     ):
         return
     names = list(case.inputs)
