@@ -4,7 +4,7 @@ use crate::cargo::{Built, Programs};
 use crate::python::Toolchain;
 use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
-use crate::{board, browser, cargo, emulated, openssh, python};
+use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::{Command, Stdio};
@@ -27,6 +27,9 @@ const RUSTFMT: &str = "rustfmt";
 const CLIPPY: &str = "clippy";
 const RUFF: &str = "ruff check";
 const RUFF_FORMAT: &str = "ruff format";
+const SUITE: &str = "ONNX's conformance tests, a sample";
+/// Checks that are one command each.
+const COMMANDS: [&str; 5] = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT, SUITE];
 /// Parts of the names of tests that need code for aarch64 on an emulated board.
 const NEED_EMULATED: [&str; 2] = ["emulated", "of_another_processor"];
 /// Parts of the names of tests that need a browser.
@@ -82,6 +85,11 @@ impl Checks<'_> {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
             RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "xtask"])),
+            SUITE => {
+                let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
+                suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
+                Ok(suite)
+            }
             _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "xtask"])),
         }
     }
@@ -117,6 +125,7 @@ impl Checks<'_> {
             self.steps.run(RUST_TESTS, tests)?;
             self.steps.run(PYTEST, pytest)?;
         }
+        self.steps.run(SUITE, self.command(SUITE)?)?;
         if skipped("virtual-board") {
             eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
             return Ok(());
@@ -128,7 +137,7 @@ impl Checks<'_> {
 
     /// Runs what `wanted` is part of the name of, and builds only what that needs.
     fn some(&mut self, wanted: &str) -> Result<()> {
-        let commands = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT].into_iter().filter(|name| name.contains(wanted));
+        let commands = COMMANDS.into_iter().filter(|name| name.contains(wanted));
         let commands: Vec<&'static str> = commands.collect();
         for name in &commands {
             self.steps.run(name, self.command(name)?)?;
@@ -145,7 +154,7 @@ impl Checks<'_> {
         let (of_rust, of_python) = (chosen.rust_count(), chosen.python.len());
         if commands.is_empty() && of_rust + of_python == 0 {
             let names = rust.iter().flat_map(|tests| &tests.names).chain(&python).map(String::as_str);
-            let near = nearest(wanted, names.chain([RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT]));
+            let near = nearest(wanted, names.chain(COMMANDS));
             let near = if near.is_empty() {
                 String::new()
             } else {

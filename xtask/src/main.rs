@@ -12,6 +12,7 @@ mod emulated;
 mod harness;
 mod hint;
 mod kernels;
+mod onnx_suite;
 mod openssh;
 mod python;
 mod selection;
@@ -59,6 +60,10 @@ Work on edgepipe
             (--via zig|cross: how it is linked; default: zig)
   emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
             Runtime (takes long; options are handed to pytest, for example `-k resnet18`)
+  onnx-suite
+            compile and run the tests of every operator that the onnx package ships, and compare with its expected
+            outputs (-k TEXT, --operator NAME, --sample N, --isa NAME|all, --folder DIR, --mutate N;
+            `onnx-suite --help`)
   kernels   judge inner loops by LLVM's model of a processor (--mcpu cortex-a57, --network NAME, --output FILE)
   test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench; with a NAME those
             checks and tests whose names contain it
@@ -169,6 +174,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         "board" => board::run(&workspace, rest),
         "emulate" => emulated::run(&workspace, rest),
         "kernels" => kernels::run(&workspace, rest),
+        "onnx-suite" => onnx_suite::run(&workspace, rest),
         "test" => match rest {
             [] => checks::run(&workspace, None),
             [name] if !name.starts_with('-') && !name.is_empty() => checks::run(&workspace, Some(name)),
