@@ -146,7 +146,7 @@ impl Group {
 
     /// CPU time in a period over the period, in thousandths; `None` without a quota.
     fn milli_cpus(&self) -> Option<u64> {
-        let (quota, period) = match self.text("cpu.max") {
+        let (quota, period): (u64, u64) = match self.text("cpu.max") {
             Some(text) => {
                 let mut words = text.split_whitespace();
                 (
@@ -157,7 +157,7 @@ impl Group {
             // No quota is -1 here.
             None => (self.number("cpu.cfs_quota_us")?, self.number("cpu.cfs_period_us")?),
         };
-        (quota > 0 && period > 0).then(|| (quota as f64 * 1000.0 / period as f64).round() as u64)
+        (quota > 0 && period > 0).then(|| (quota.saturating_mul(1000).saturating_add(period / 2)) / period)
     }
 
     fn denied(&self, name: &str) -> Option<Denied> {

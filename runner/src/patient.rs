@@ -14,11 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A thread that reads files.
 struct Reader {
     paths: Sender<PathBuf>,
-    contents: Receiver<Result<Vec<u8>>>,
+    contents: Contents,
 }
 
+/// What a thread hands over.
+type Contents = Receiver<Result<Vec<u8>>>;
+
 /// Files that gave no answer, with the thread that still waits for it.
-static SILENT: Mutex<Option<HashMap<PathBuf, Receiver<Result<Vec<u8>>>>>> = Mutex::new(None);
+static SILENT: Mutex<Option<HashMap<PathBuf, Contents>>> = Mutex::new(None);
 
 thread_local! {
     // A reader of one's own: it inherits the CPUs that its thread may use.

@@ -176,7 +176,8 @@ pub(in crate::config) struct Sum {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Ina3221 {
-    /// Label of the rail that feeds everything measured, or `{ sum: [...] }` of several; left out: VDD_IN or POM_5V_IN.
+    /// Label of the rail that feeds everything measured, or `{ sum: [...] }` of several; left out: `VDD_IN` or
+    /// `POM_5V_IN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::config) total: Option<Total>,
     /// Names for channels whose driver gives no label.
