@@ -33,7 +33,7 @@ impl Rig {
     /// A runner of our own making, to see what the harness does with it. The board's state is kept by the real one.
     fn with_runner(script: &str) -> Self {
         let mut rig = Self::new();
-        let keep = format!("[ \"$1\" != keep ] || exec '{}' \"$@\"", rig.runner.display());
+        let keep = format!("[ \"$1\" != hold ] || exec '{}' \"$@\"", rig.runner.display());
         rig.runner = rig.folder.path().join("runner");
         fs::write(&rig.runner, format!("#!/bin/sh\n{keep}\n{script}\n")).unwrap();
         fs::set_permissions(&rig.runner, fs::Permissions::from_mode(0o755)).unwrap();
@@ -48,9 +48,11 @@ impl Rig {
         // Compiled networks are shared between the tests; they are found by content.
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
         let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
-        command.arg("--root").arg(root()).arg("--state").arg(state);
+        command.arg("--root").arg(root()).arg("--state").arg(&state);
         command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.database()).args(arguments);
+        // Not the machine's own: a bench of another checkout goes on beside these tests.
+        command.env("EDGEPIPE_LOCK", state.join("board.lock"));
         command.stdin(Stdio::null());
         command
     }

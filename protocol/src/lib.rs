@@ -14,19 +14,25 @@ mod power;
 mod request;
 mod state;
 
-pub use machine::{Clock, Cpu, MachineState, PowerMode, Temperature};
+pub use machine::{
+    Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
+    Temperature,
+};
 pub use measured::{
     Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
     Profiled, Span, Stream, Transferred, UnitSamples, WarmUp, Window,
 };
-pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
+pub use power::{
+    BOARD_INPUTS, Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors,
+    total_name,
+};
 pub use request::{
     Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
     Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights,
 };
 pub use state::{
     Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
-    Pending, Settings, Watched,
+    Pending, Settings, Throttled, Watched,
 };
 
 use serde::{Deserialize, Serialize};

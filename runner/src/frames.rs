@@ -24,8 +24,9 @@ impl FrameSet {
         let needed = bytes.saturating_mul(u64::from(rule.distinct));
         if let Some(available) = meters::memory_available_bytes().filter(|available| needed > *available) {
             return Err(Failure::request(format!(
-                "failed to make frames: {} of them take {needed} bytes, {available} are free; ask for fewer",
-                rule.distinct
+                "failed to make frames: {} of them take {needed} bytes, {available} are free; ask for fewer{}",
+                rule.distinct,
+                meters::memory_limit_words()
             )));
         }
         let frame = |number: u64| -> Result<Vec<Tensor>, Failure> {

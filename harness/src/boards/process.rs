@@ -33,8 +33,9 @@ impl Ending {
             Self::Lost(_) => return "is out of reach".to_owned(),
             Self::Signal(signal) => match signal.as_str() {
                 "9" | "KILL" => {
-                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process; \
-                                 a smaller network or frames.distinct needs less";
+                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process, \
+                                 `cargo xtask boards` the limit of a cgroup; a smaller network or frames.distinct \
+                                 needs less";
                     return format!("was killed (signal 9); {cause}");
                 }
                 "4" | "ILL" => {

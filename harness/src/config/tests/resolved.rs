@@ -208,3 +208,33 @@ fn a_mark_at_the_beginning_and_carriage_returns_do_no_harm() {
     scratch.write("experiments/sound.yaml", &format!("\u{feff}{}", EXPERIMENT.replace('\n', "\r\n")));
     assert_eq!(sound(&scratch, &Overrides::default()).experiment.trials, 3);
 }
+
+#[test]
+fn totals_may_be_sums_and_come_back_from_the_stored_configuration() {
+    let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (power, total) in [
+        ("ina3221: { total: VDD_IN }", &["VDD_IN"][..]),
+        ("ina3221: { total: POM_5V_IN }", &["POM_5V_IN"]),
+        ("ina3221: {}", &[]),
+        (
+            "ina3221: { total: { sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] } }",
+            &["GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"],
+        ),
+        ("ina3221: { total: { sum: [VDD_5V] } }", &["VDD_5V"]),
+        ("ina3221: { total: all, rails: { all: { address: 0x44, channel: 0 } } }", &["all"]),
+        ("rapl: { total: package-0 }", &["package-0"]),
+        (
+            "rapl: { total: { sum: [package-0, package-0/dram, package-1] } }",
+            &["package-0", "package-0/dram", "package-1"],
+        ),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("boards/bench.yaml", &format!("{BOARD}power: {{ {power} }}\n"));
+        let loaded =
+            scratch.load("bench", "sound", &Overrides::default()).unwrap_or_else(|faults| panic!("{faults}"));
+        let found = loaded.board.power.meter().unwrap().total.clone();
+        assert_eq!(found, strings(total), "{power}");
+        let stored = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+        assert_eq!(stored.board.power, loaded.board.power, "{power}");
+    }
+}
