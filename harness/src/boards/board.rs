@@ -5,6 +5,7 @@ use super::process::Process;
 use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
 use crate::config;
+use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::session::SessionError;
 use protocol::{Asked, Brought, Pending, Request};
@@ -152,5 +153,14 @@ impl Local {
 
     fn failed(&self, error: KeeperError) -> SessionError {
         RemoteError::of_keeper(&self.name, error).into()
+    }
+}
+
+impl RemoteError {
+    /// The failure with its exit code: OpenSSH's configuration is the user's, the rest is the board's.
+    pub fn into_failure(self) -> Failure {
+        let is_configuration = matches!(&self, Self::Ssh { error, .. } if error.is_configuration());
+        let exit = if is_configuration { Exit::Usage } else { Exit::Board };
+        Failure { exit, error: self.into() }
     }
 }

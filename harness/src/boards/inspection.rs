@@ -1,6 +1,6 @@
 //! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
 
-use super::{Board, BoardLock, Remote, words};
+use super::{Board, BoardLock, Remote, RemoteError, words};
 use crate::campaign::{Link, Paths};
 use crate::cli;
 use crate::config::{self, Connect, Kind};
@@ -40,7 +40,9 @@ pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
             (Ok(board), _) => match show(paths, &board) {
                 Ok(text) => text,
                 Err(failure) => {
-                    exit = Exit::Board;
+                    if exit != Exit::Board {
+                        exit = failure.exit;
+                    }
                     format!("{name}: {failure}\n")
                 }
             },
@@ -63,7 +65,8 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
         }
         Connect::Ssh { host, .. } => {
             let runner = paths.runner_for(board)?;
-            let mut remote = Remote::open(board, &runner, None, &interrupt).ending(Exit::Board)?;
+            let mut remote =
+                Remote::open(board, &runner, None, &interrupt).map_err(RemoteError::into_failure)?;
             let state = match remote.holder().ending(Exit::Board)? {
                 holder if holder == "free" => holder,
                 holder => format!("in use {holder}"),
@@ -113,7 +116,8 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
         Connect::Local => Board::local(&board, paths.runner.clone()),
         Connect::Ssh { .. } => {
             let runner = paths.runner_for(&board)?;
-            let remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
+            let remote = Remote::open(&board, &runner, None, &Interrupt::default())
+                .map_err(RemoteError::into_failure)?;
             Board::Remote(Box::new(remote))
         }
     };
@@ -144,7 +148,8 @@ fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
         ));
     }
     let runner = paths.runner_for(&board)?;
-    let mut remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
+    let mut remote =
+        Remote::open(&board, &runner, None, &Interrupt::default()).map_err(RemoteError::into_failure)?;
     let text = match remote.break_lock().ending(Exit::Board)? {
         holder if holder == "free" => format!("{name}: nobody had it\n"),
         holder => format!("{name}: was held {holder}; its lock is broken\n"),

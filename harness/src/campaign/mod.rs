@@ -28,7 +28,7 @@ pub use plan::{Planned, Plans};
 pub use start_line::{StartLine, Turn};
 
 use crate::boards::kit::Kit;
-use crate::boards::{self, Board, BoardLock, Remote};
+use crate::boards::{self, Board, BoardLock, Remote, RemoteError};
 use crate::compiler::{Cache, Compiler};
 use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
@@ -164,7 +164,7 @@ impl Campaign {
             Connect::Ssh { .. } => {
                 let runner = paths.runner_for(board)?;
                 let remote = Remote::open(board, &runner, Some(boards::holder(&board.name)), &interrupt);
-                (None, Board::Remote(Box::new(remote.ending(Exit::Board)?)))
+                (None, Board::Remote(Box::new(remote.map_err(RemoteError::into_failure)?)))
             }
         };
         let mut link = Link::new(reached, interrupt.clone());
