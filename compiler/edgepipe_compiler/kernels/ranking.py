@@ -112,6 +112,64 @@ def _better(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
     return tirx.Or(better, tirx.And(formulas.is_nan(more), tirx.Not(formulas.is_nan(less))))
 
 
+class _Heap:
+    """The best elements so far, the worst of them at its root; it lies where the results go. Of equal
+    ones the later one is the worse."""
+
+    def __init__(
+        self, w: Writer, outs: list[tirx.Buffer], place: tuple[Index, int, Index], largest: bool
+    ) -> None:
+        self.w, self.largest = w, largest
+        self.values, self.indices = outs
+        self.begin, self.inner, self.column = place
+        self.value = w.local("value", 1, self.values.dtype)
+        self.index = w.local("index", 1, "int64")
+        self.hole = w.local("hole", 1, "int32")
+
+    def at(self, step: Index) -> tuple[Index, ...]:
+        """Where the element ``step`` lies."""
+        return flat(self.values, (self.begin + step) * self.inner + self.column, 1)
+
+    def take(self, value: tirx.Expr, index: tirx.Expr) -> None:
+        """Takes an element in hand, to be put in its place by ``sift``."""
+        self.w.store(self.value, value, [0])
+        self.w.store(self.index, index, [0])
+
+    def worse(
+        self, first: tuple[tirx.Expr, tirx.Expr], second: tuple[tirx.Expr, tirx.Expr]
+    ) -> tirx.Expr:
+        """Compares values with their indices."""
+        equal = tirx.Not(_better(self.largest, first[0], second[0]))
+        return tirx.Or(
+            _better(self.largest, second[0], first[0]), tirx.And(equal, first[1] > second[1])
+        )
+
+    def pair(self, step: Index) -> tuple[tirx.Expr, tirx.Expr]:
+        """An element and its index."""
+        place = self.at(step)
+        return self.w.bind("v", self.values[place]), self.w.bind("i", self.indices[place])
+
+    def sift(self, start: Index, size: Index, depth: int) -> None:
+        """Puts the element in hand at ``start`` or below it."""
+        w = self.w
+        w.store(self.hole, tirx.const(start, "int32") if isinstance(start, int) else start, [0])
+        with w.loop("depth", depth):
+            hole = w.bind("at", self.hole[0])
+            left = w.bind("left", hole * 2 + 1)
+            with w.when(left < size):
+                right = w.bind("right", tirx.min(left + 1, size - 1))
+                is_right = self.worse(self.pair(right), self.pair(left))
+                child = w.bind("child", tirx.Select(is_right, right, left))
+                below = self.pair(child)
+                with w.when(self.worse(below, (self.value[0], self.index[0]))):
+                    w.store(self.values, below[0], self.at(hole))
+                    w.store(self.indices, below[1], self.at(hole))
+                    w.store(self.hole, child, [0])
+        place = self.at(self.hole[0])
+        w.store(self.values, self.value[0], place)
+        w.store(self.indices, self.index[0], place)
+
+
 def _best(
     w: Writer,
     element: Callable[[Index], tirx.Expr],
@@ -121,37 +179,32 @@ def _best(
     count: int,
     largest: bool,
 ) -> None:
-    """Keeps the best in order, as they come; of equal ones the first comes first."""
-    begin, inner, column = place
-    values, indices = outs
-    kind = values.dtype
+    """Fills a heap, lets better elements take the place of its root, and takes it apart, worst first."""
+    heap = _Heap(w, outs, place, largest)
+    depth = max(1, count.bit_length())
 
-    def at(step: Index) -> tuple[Index, ...]:
-        return flat(values, (begin + step) * inner + column, 1)
+    def number(step: Index) -> tirx.Expr:
+        return tirx.const(step, "int64") if isinstance(step, int) else step.astype("int64")
 
-    value, index = w.local("value", 1, kind), w.local("index", 1, "int64")
-    moved = w.local("moved", 1, "int32")
-    with w.loop("i", extent) as i:
-        here = tirx.const(i, "int32") if isinstance(i, int) else i
-        found = w.bind("found", element(i))
-        # Until the list is full, its last element is none.
-        full = here >= count
-        last = w.bind("last", tirx.if_then_else(full, values[at(count - 1)], found))
-        with w.when(tirx.Or(tirx.Not(full), _better(largest, found, last))):
-            w.store(value, found, [0])
-            w.store(index, here.astype("int64"), [0])
-            w.store(moved, tirx.const(0, "int32"), [0])
-            held = w.bind("held", tirx.min(here, count))
-            with w.loop("j", held) as j:
-                old = w.bind("old", values[at(j)])
-                # What is behind the place of a new one moves on by one.
-                with w.when(tirx.Or(moved[0] > 0, _better(largest, value[0], old))):
-                    w.store(moved, tirx.const(1, "int32"), [0])
-                    old_index = w.bind("old_index", indices[at(j)])
-                    w.store(values, value[0], at(j))
-                    w.store(indices, index[0], at(j))
-                    w.store(value, old, [0])
-                    w.store(index, old_index, [0])
-            with w.when(tirx.Not(full)):
-                w.store(values, value[0], at(held))
-                w.store(indices, index[0], at(held))
+    with w.loop("i", count) as i:
+        w.store(heap.values, element(i), heap.at(i))
+        w.store(heap.indices, number(i), heap.at(i))
+    if count > 1:
+        with w.loop("i", count // 2) as i:
+            start = w.bind("start", count // 2 - 1 - i)
+            heap.take(*heap.pair(start))
+            heap.sift(start, count, depth)
+    if extent > count:
+        with w.loop("i", extent - count, count) as i:
+            found = w.bind("found", element(i))
+            with w.when(_better(largest, found, heap.values[heap.at(0)])):
+                heap.take(found, number(i))
+                heap.sift(0, count, depth)
+    if count > 1:
+        with w.loop("i", count - 1) as i:
+            last = w.bind("last", count - 1 - i)
+            heap.take(*heap.pair(last))
+            value, index = heap.pair(0)
+            w.store(heap.values, value, heap.at(last))
+            w.store(heap.indices, index, heap.at(last))
+            heap.sift(0, last, depth)
