@@ -73,6 +73,8 @@ MODELS |= {
     "center_crop": _one("CenterCropPad", 1, 3, 10, 11, constants=(_whole(7, 4),), axes=[2, 3]),
     "center_pad": _one("CenterCropPad", 1, 3, 5, 6, constants=(_whole(8, 9),), axes=[-1, 2]),
     "center_crop_and_pad": _one("CenterCropPad", 2, 4, 5, constants=(_whole(3, 3, 8),), opset=18),
+    "pow_of_whole_exponents": _one("Pow", 2, 4, 3, constants=(_whole(1, 2, 3),), opset=13),
+    "pow_of_one_whole_exponent": _one("Pow", 2, 4, 3, constants=(np.array(3, np.int32),)),
     "col2im": _one("Col2Im", 1, 4, 9, constants=(_whole(4, 4), _whole(2, 2))),
     "col2im_strided": _one(
         "Col2Im", 2, 18, 6, constants=(_whole(7, 6), _whole(3, 2)), strides=[2, 3],

@@ -116,7 +116,7 @@ def _alias(
 
 def _argument(known: dict[object, Value | Weight | list[Value]], item: object) -> Value | Weight:
     if isinstance(item, tvm.ir.GenericConst):
-        return Weight(np.ascontiguousarray(item.value.numpy()))
+        return Weight(np.asarray(item.value.numpy(), order="C"))
     found = known[item]
     assert not isinstance(found, list), "a tuple is no argument"
     return found

@@ -15,6 +15,8 @@ IN_FLIGHT = 4
 
 def flat(buffer: tirx.Buffer, place: Index, lanes: int) -> tuple[Index, ...]:
     """The index of the element ``place``, counted through the whole buffer, and those after it."""
+    if not buffer.shape:
+        return ()
     return (*(0,) * (len(buffer.shape) - 1), at(place, lanes))
 
 
