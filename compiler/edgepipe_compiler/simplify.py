@@ -50,14 +50,14 @@ def _fold_constants(graph: Graph) -> bool:
 def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
     if any(output in graph.outputs for output in node.outputs):
         return None
-    if node.op == "Shape":
-        tensor = graph.tensors.get(node.inputs[0])
-        if tensor is None:
+    if node.op in ("Shape", "Size"):
+        if node.inputs[0] not in graph.tensors and node.inputs[0] not in graph.constants:
             return None
+        tensor = graph.tensor(node.inputs[0])
+        if node.op == "Size":
+            return [np.asarray(tensor.elements, np.int64)]
         start, end = node.attributes.get("start", 0), node.attributes.get("end")
         return [np.asarray(tensor.shape, np.int64)[start:end]]
-    if node.op == "Size" and node.inputs[0] in graph.tensors:
-        return [np.asarray(graph.tensors[node.inputs[0]].elements, np.int64)]
     random = node.op.startswith("Random") or node.op in ("Multinomial", "Bernoulli")
     has_body = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
     known = all(value in graph.constants for value in node.inputs if value)

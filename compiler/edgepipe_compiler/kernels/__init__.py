@@ -27,6 +27,7 @@ from . import (
     products,
     recurrent,
     reductions,
+    regions,
     reshape,
     resize,
     softmax,
@@ -113,6 +114,8 @@ def _rules(
     if anchor.op in ("Resize", "Upsample"):
         rules.append(lambda: picking.lower(graph, unit, target, native))
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
+    if anchor.op in regions.KNOWN:
+        return [lambda: regions.lower(graph, unit, target)]
     if anchor.op in recurrent.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
