@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from . import graph as graphs
-from . import refusals, zoo
+from . import onnx_file, refusals, zoo
 from .errors import CompileError
-from .graph import Graph
+from .graph import Graph, Shapes
 from .simplify import simplify
 from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
 
@@ -20,16 +22,18 @@ COMMON = {
 
 def from_zoo(name: str, title: str) -> Graph:
     """The simplified graph of the network ``name`` of the zoo, called ``title``."""
-    graph = graphs.from_model(zoo.build(name), title)
-    simplify(graph)
-    return graph
+    return from_model(zoo.build(name), title)
 
 
-def from_file(path: Path, name: str) -> Graph:
-    """The simplified graph of an ONNX file."""
-    model = graphs.load(path)
+def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of an ONNX file; ``shapes`` fixes inputs by name."""
+    return from_model(onnx_file.load(path), name, shapes)
+
+
+def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of a model, from which the weights are taken."""
     refusals.check_inputs(model, name)
-    graph = graphs.from_model(model, name)
+    graph = graphs.from_model(model, name, shapes)
     refusals.check(graph)
     simplify(graph)
     refusals.check(graph)

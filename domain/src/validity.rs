@@ -60,6 +60,8 @@ pub enum Code {
     StateChanged,
     /// A CPU whose clock was pinned ran below that.
     BelowPinned,
+    /// A CPU quota held the runner up.
+    Throttled,
 }
 
 /// Something about a trial that a reader must know.
@@ -238,6 +240,15 @@ pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Op
     })
 }
 
+/// Time within the window in which a CPU quota kept the runner waiting, summed over its CPUs. Any of it voids: what the
+/// quota takes from a pipeline says nothing about the processors.
+pub fn throttled(group: &str, milli_cpus: Option<u64>, waited: Nanoseconds) -> Reason {
+    let quota = milli_cpus.map_or_else(String::new, |milli| format!(" of {} CPUs", milli as f64 / 1000.0));
+    let text = format!("the CPU quota{quota} of the cgroup {group} throttled the trial for {waited}");
+    let remedy = "run edgepipe outside of the container or service that has this limit, or raise it";
+    Reason::new(Code::Throttled, Severity::Void, text, remedy)
+}
+
 /// Times a stage's thread moved to another CPU during the window.
 pub fn migrations(stage: usize, moves: u64) -> Option<Reason> {
     (moves > 0).then(|| {
@@ -353,6 +364,19 @@ mod tests {
         let text = "other processes used 3.0 % of the CPU time";
         check(other_load(Nanoseconds(30_000), time, &limits), Some((Code::OtherLoad, Severity::Warn, text)));
         check(other_load(Nanoseconds(0), Nanoseconds(0), &limits), None);
+    }
+
+    #[test]
+    fn a_quota_that_held_a_trial_up_voids_it() {
+        let voids = |text| Some((Code::Throttled, Severity::Void, text));
+        check(
+            Some(throttled("/x", Some(1300), Nanoseconds(70_000_000))),
+            voids("the CPU quota of 1.3 CPUs of the cgroup /x throttled the trial for 70.0 ms"),
+        );
+        check(
+            Some(throttled("above /", None, Nanoseconds(200_000))),
+            voids("the CPU quota of the cgroup above / throttled the trial for 200 µs"),
+        );
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Sensor {
         random: &mut SplitMix64,
     ) -> Energy {
         let trace = self.read(curve, length, random);
-        Energy::of_window(&trace, &[], Nanoseconds((length * 1e9) as u64), known)
+        Energy::of_window(std::slice::from_ref(&trace), &[], Nanoseconds((length * 1e9) as u64), known)
     }
 
     /// What the other trials of a run tell of the meter.
@@ -239,7 +239,9 @@ fn what_cannot_be_known_is_withheld() {
     let trace = TX2.read(&curve, 30.0, &mut random);
     let window = |seconds: f64| Nanoseconds((seconds * 1e9) as u64);
     let reason = |trace: &Trace, seconds| {
-        Energy::of_window(trace, &[], window(seconds), &BTreeMap::new()).absent_reason().cloned()
+        Energy::of_window(std::slice::from_ref(trace), &[], window(seconds), &BTreeMap::new())
+            .absent_reason()
+            .cloned()
     };
     assert_eq!(reason(&trace, 30.0), None);
     assert!(matches!(reason(&trace, 3.0), Some(Absence::WindowTooShort { .. })));
@@ -262,7 +264,8 @@ fn a_rail_that_vanishes_and_comes_back_is_withheld() {
     let trace = Trace::of_power("VDD_IN", &at, &milliwatts)
         .unwrap()
         .with_errors(20, Some("No such device".to_owned()));
-    let energy = Energy::of_window(&trace, &[], Nanoseconds(30_000_000_000), &BTreeMap::new());
+    let energy =
+        Energy::of_window(std::slice::from_ref(&trace), &[], Nanoseconds(30_000_000_000), &BTreeMap::new());
     let text = energy.absent_reason().unwrap().to_string();
     assert!(
         text.starts_with("VDD_IN gave no reading for 2.10 s, where 1.2") && text.ends_with("No such device"),
@@ -292,7 +295,12 @@ fn counters_are_exact_but_for_their_ends() {
             time += 0.05 * (1.0 + 0.1 * random.unit());
         }
         let trace = Trace::of_counter("package-0", &at_ns, &microjoules, Some(RANGE)).unwrap();
-        let energy = Energy::of_window(&trace, &[], Nanoseconds((length * 1e9) as u64), &BTreeMap::new());
+        let energy = Energy::of_window(
+            std::slice::from_ref(&trace),
+            &[],
+            Nanoseconds((length * 1e9) as u64),
+            &BTreeMap::new(),
+        );
         let (drawn, truth) = (energy.drawn().unwrap(), curve.energy(0.0, length));
         assert!((drawn.energy.0 / truth - 1.0).abs() < 0.01, "{drawn:?} of {truth}");
         covered += u32::from((drawn.energy.0 - truth).abs() <= drawn.uncertainty.0);
@@ -305,9 +313,15 @@ fn rails_besides_the_total_are_a_breakdown_and_nothing_is_added() {
     let mut random = SplitMix64::new(71);
     let curve = Curve::new(2.0, 20.0, load("steady", &mut random));
     let total = TX2.read(&curve, 20.0, &mut random);
-    let alone = Energy::of_window(&total, &[], Nanoseconds(20_000_000_000), &BTreeMap::new());
+    let alone =
+        Energy::of_window(std::slice::from_ref(&total), &[], Nanoseconds(20_000_000_000), &BTreeMap::new());
     let part = TX2.read(&Curve::new(2.0, 20.0, |time| 3000.0 + 300.0 * time.sin()), 20.0, &mut random);
-    let both = Energy::of_window(&total, &[part], Nanoseconds(20_000_000_000), &BTreeMap::new());
+    let both = Energy::of_window(
+        std::slice::from_ref(&total),
+        &[part],
+        Nanoseconds(20_000_000_000),
+        &BTreeMap::new(),
+    );
     assert_eq!(alone.drawn(), both.drawn());
     let Energy::Measured { breakdown, .. } = both else { panic!("{both:?}") };
     assert!((breakdown["VDD_IN"].mean_power().0 - 3000.0).abs() < 100.0, "{breakdown:?}");
@@ -320,10 +334,37 @@ fn an_even_load_borrows_the_refresh_of_others() {
     let even = Curve::new(6.0, 20.0, |_| 6000.0);
     let trace = TX2.read(&even, 20.0, &mut random);
     let window = Nanoseconds(20_000_000_000);
-    let alone = Energy::of_window(&trace, &[], window, &BTreeMap::new());
+    let alone = Energy::of_window(std::slice::from_ref(&trace), &[], window, &BTreeMap::new());
     assert!(matches!(alone.absent_reason(), Some(Absence::RefreshUnknown { .. })), "{alone:?}");
-    let energy = Energy::of_window(&trace, &[], window, &known);
+    let energy = Energy::of_window(std::slice::from_ref(&trace), &[], window, &known);
     let drawn = energy.drawn().unwrap();
     assert_eq!(drawn.refresh, known["VDD_IN"].refresh.map(|known| known.period()));
     assert!((drawn.mean_power().0 - 6000.0).abs() <= drawn.power_uncertainty().0, "{drawn:?}");
+}
+
+/// A board without a rail that feeds all of it: three rails, one of an engine that is off and never changes.
+#[test]
+fn a_total_may_be_a_sum_of_rails_and_its_uncertainty_covers_the_truth() {
+    const LENGTH: f64 = 20.0;
+    let window = Nanoseconds(20_000_000_000);
+    let mut random = SplitMix64::new(91);
+    let mut covered = 0;
+    for _ in 0..100 {
+        let curves = [
+            Curve::new(2.0, LENGTH, load("steady", &mut random)),
+            Curve::new(2.0, LENGTH, |time| 3000.0 + 600.0 * (3.0 * time).sin()),
+            Curve::new(2.0, LENGTH, |_| 190.0),
+        ];
+        let rails: Vec<Trace> = curves.iter().map(|curve| TX2.read(curve, LENGTH, &mut random)).collect();
+        let energy = Energy::of_window(&rails, &[], window, &BTreeMap::new());
+        let truth: f64 = curves.iter().map(|curve| curve.energy(0.0, LENGTH)).sum();
+        let drawn = energy.drawn().unwrap_or_else(|| panic!("{energy:?}"));
+        assert!((drawn.energy.0 / truth - 1.0).abs() < 0.02, "{drawn:?} of {truth}");
+        covered += u32::from((drawn.energy.0 - truth).abs() <= drawn.uncertainty.0);
+    }
+    assert!(covered >= 95, "{covered} of 100");
+    // One rail of the sum that was not read, and there is no sum.
+    let mut rails = vec![TX2.read(&Curve::new(2.0, LENGTH, |_| 900.0), LENGTH, &mut random)];
+    rails.push(Trace::of_factors("B", &[], &[], &[], None).unwrap());
+    assert!(Energy::of_window(&rails, &[], window, &BTreeMap::new()).drawn().is_none());
 }

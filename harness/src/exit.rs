@@ -63,4 +63,14 @@ impl Failure {
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit, error: anyhow::anyhow!("{message}") }
     }
+
+    /// The same after the board was closed. A board that is left in another state weighs more than what ended the
+    /// command, unless that is a bug.
+    #[must_use]
+    pub fn after_closing(self, closed: Outcome<()>) -> Self {
+        let Err(left_behind) = closed else { return self };
+        crate::progress::say("warning", &left_behind.to_string());
+        let exit = if self.exit == Exit::Bug { Exit::Bug } else { left_behind.exit };
+        Self { exit, ..self }
+    }
 }

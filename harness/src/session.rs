@@ -17,6 +17,8 @@ use crate::interrupt::Interrupt;
 const HELLO: Duration = Duration::from_secs(60);
 /// Longest line taken from a runner. A trial of 100,000 frames needs about 4 MB.
 const LONGEST_LINE: u64 = 256 << 20;
+/// Longest line taken from a runner's log; what is longer counts as several.
+const LONGEST_LOG_LINE: u64 = 64 << 10;
 /// Lines of the runner's log kept for messages.
 const LOG_LINES: usize = 12;
 
@@ -107,6 +109,17 @@ pub enum SessionError {
         /// How long it was waited.
         after: Duration,
     },
+    /// No zone of the board gives a temperature any more.
+    #[error(
+        "failed to begin the trial: no zone of the board gives a temperature any more, and trials begin below {limit} °C \
+         ({silent}); `cargo xtask boards` shows the zones"
+    )]
+    NoTemperature {
+        /// The zones that give none, and why.
+        silent: String,
+        /// Where trials begin.
+        limit: f64,
+    },
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -163,7 +176,15 @@ impl Session {
         if let Some(stderr) = process.take_stderr() {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut reader = BufReader::new(stderr);
+                loop {
+                    let mut line = Vec::new();
+                    let read =
+                        std::io::Read::take(&mut reader, LONGEST_LOG_LINE).read_until(b'\n', &mut line);
+                    if !matches!(read, Ok(count) if count > 0) {
+                        return;
+                    }
+                    let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
                     tracing::debug!(target: "runner", "{line}");
                     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                     if log.len() == LOG_LINES {

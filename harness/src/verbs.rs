@@ -70,15 +70,15 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     };
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
     let ended = match &before {
-        Some(run) => campaign.resume(&store, run)?,
-        None => campaign.run(&store)?,
+        Some(run) => campaign.resume(&store, run),
+        None => campaign.run(&store),
     };
-    let closed = campaign.close();
-    let report = build(&store, &ended.run, options.format)?;
-    print(&report.render(options.format, is_wide()))?;
-    // What was measured counts all the same.
-    closed?;
-    Ok(verdict(&ended, &report))
+    let (ended, closed) = campaign.close(ended)?;
+    let shown = build(&store, &ended.run, options.format).and_then(|report| {
+        print(&report.render(options.format, is_wide()))?;
+        Ok(verdict(&ended, &report))
+    });
+    after_closing(closed, shown)
 }
 
 fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
@@ -92,12 +92,23 @@ fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
     store.catch_up(&paths.runs).map_err(store_failure)?;
     let loaded = load(paths, &selection)?;
-    let ended = Campaign::open(loaded, paths.clone(), interrupt)?.run(&store)?;
+    let mut campaign = Campaign::open(loaded, paths.clone(), interrupt)?;
+    let ended = campaign.run(&store);
+    let (ended, closed) = campaign.close(ended)?;
     if ended.interrupted {
         eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
-        return Ok(Exit::Trial);
+        return after_closing(closed, Ok(Exit::Trial));
     }
-    gating::judge(&needed, &store, &ended.run, options)
+    after_closing(closed, gating::judge(&needed, &store, &ended.run, options))
+}
+
+/// How a command ends that held a board: a board whose state could not be restored decides the exit code.
+pub(crate) fn after_closing(closed: Outcome<()>, outcome: Outcome<Exit>) -> Outcome<Exit> {
+    match (closed, outcome) {
+        (closed, Err(failure)) => Err(failure.after_closing(closed)),
+        (Ok(()), outcome) => outcome,
+        (Err(left_behind), Ok(_)) => Err(left_behind),
+    }
 }
 
 fn verdict(ended: &Ended, report: &Report) -> Exit {
@@ -115,7 +126,8 @@ fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = load(&paths, &options.selection)?;
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let networks = campaign.plan(None, &crate::campaign::Before::default())?;
+    let networks = campaign.plan(None, &crate::campaign::Before::default());
+    let (networks, closed) = campaign.close(networks)?;
     let mut text = String::new();
     for network in &networks {
         let units = network.unit_names();
@@ -145,16 +157,16 @@ fn plan(paths: Paths, options: &cli::Plan) -> Outcome<Exit> {
             }
         }
     }
-    print(&text)?;
-    Ok(Exit::Fine)
+    after_closing(closed, print(&text).map(|()| Exit::Fine))
 }
 
 fn layers(paths: Paths, options: &cli::Layers) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = load(&paths, &options.selection)?;
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    print(&campaign.layers(options.top)?)?;
-    Ok(Exit::Fine)
+    let layers = campaign.layers(options.top);
+    let (text, closed) = campaign.close(layers)?;
+    after_closing(closed, print(&text).map(|()| Exit::Fine))
 }
 
 fn report(paths: &Paths, options: &cli::Report) -> Outcome<Exit> {

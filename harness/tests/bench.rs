@@ -33,7 +33,7 @@ impl Rig {
     /// A runner of our own making, to see what the harness does with it. The board's state is kept by the real one.
     fn with_runner(script: &str) -> Self {
         let mut rig = Self::new();
-        let keep = format!("[ \"$1\" != keep ] || exec '{}' \"$@\"", rig.runner.display());
+        let keep = format!("[ \"$1\" != hold ] || exec '{}' \"$@\"", rig.runner.display());
         rig.runner = rig.folder.path().join("runner");
         fs::write(&rig.runner, format!("#!/bin/sh\n{keep}\n{script}\n")).unwrap();
         fs::set_permissions(&rig.runner, fs::Permissions::from_mode(0o755)).unwrap();
@@ -48,9 +48,11 @@ impl Rig {
         // Compiled networks are shared between the tests; they are found by content.
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
         let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
-        command.arg("--root").arg(root()).arg("--state").arg(state);
+        command.arg("--root").arg(root()).arg("--state").arg(&state);
         command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.database()).args(arguments);
+        // Not the machine's own: a bench of another checkout goes on beside these tests.
+        command.env("EDGEPIPE_LOCK", state.join("board.lock"));
         command.stdin(Stdio::null());
         command
     }
@@ -190,6 +192,34 @@ fn two_benches_do_not_measure_at_once() {
         .unwrap();
     std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_network_that_differs_from_its_reference_is_not_measured() {
+    let rig = Rig::new();
+    rig.run(&["plan", "--experiment", "tiny"], 0);
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe/cache");
+    let entries = fs::read_dir(cache).unwrap().flatten().map(|entry| entry.path());
+    let files: Vec<PathBuf> = entries.map(|entry| entry.join("reference/output0.bin")).collect();
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        files.into_iter().filter_map(|file| fs::read(&file).ok().map(|bytes| (file, bytes))).collect();
+    for (file, bytes) in &kept {
+        // Half of every number: the sign and exponent of little-endian floats.
+        let wrong: Vec<u8> =
+            bytes.chunks(4).flat_map(|number| [number[0], number[1], number[3], number[2]]).collect();
+        fs::write(file, wrong).unwrap();
+    }
+    let logs: Vec<String> =
+        ["plan", "bench", "layers"].map(|verb| rig.run(&[verb, "--experiment", "tiny"], 4).1).into();
+    for (file, bytes) in &kept {
+        fs::write(file, bytes).unwrap();
+    }
+    for log in logs {
+        assert!(log.contains("error: failed to verify tiny on cpu0"), "{log}");
+        assert!(log.contains("ONNX Runtime") && log.contains("Nothing was measured"), "{log}");
+    }
+    rig.run(&["plan", "--experiment", "tiny"], 0);
 }
 
 #[test]

@@ -328,6 +328,33 @@ fn a_full_disk_and_a_damaged_upload_are_told() {
 
 #[test]
 #[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
+fn a_home_folder_that_allows_no_programs_is_named_with_what_to_set_instead() {
+    if farm::skipped() {
+        return;
+    }
+    let mut farm = Farm::unstarted();
+    let (home, other) = (farm.path("board/noexec"), farm.path("board/tmp"));
+    farm.users.push(User { name: "noexec".to_owned(), home: home.clone(), shell: "/bin/bash".into() });
+    fs::create_dir_all(&home).unwrap();
+    farm.prelude = format!("mount -t tmpfs -o noexec tmpfs {} &&", home.display());
+    farm.start();
+    farm.know();
+    farm.board("noexec", "host: 127.0.0.1, user: noexec");
+    let (said, _) = farm.run(&["boards", "noexec"], 3);
+    let expected = format!("is on {}, which is mounted noexec: set XDG_CACHE_HOME", home.display());
+    assert!(said.contains(&expected) && said.contains("Permission denied"), "{said}");
+    let (_, said) = farm.run(&["plan", "--board", "noexec", "--experiment", "tiny"], 3);
+    assert!(said.contains(&expected) && said.contains("Permission denied"), "{said}");
+    // As it says.
+    farm.power_off();
+    farm.environment = format!("XDG_CACHE_HOME={}", other.display());
+    farm.start();
+    let (said, _) = farm.run(&["boards", "noexec"], 0);
+    assert!(said.contains("free"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
 fn a_board_that_allows_few_sessions_gets_its_files_one_after_another() {
     if farm::skipped() {
         return;

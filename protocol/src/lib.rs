@@ -14,25 +14,31 @@ mod power;
 mod request;
 mod state;
 
-pub use machine::{Clock, Cpu, MachineState, PowerMode, Temperature};
+pub use machine::{
+    Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
+    Temperature,
+};
 pub use measured::{
     Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
     Profiled, Span, Stream, Transferred, UnitSamples, WarmUp, Window,
 };
-pub use power::{Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors};
+pub use power::{
+    BOARD_INPUTS, Idle, Idled, Meter, MeterKind, NamedRail, Power, PowerReadings, RailReadings, ReadErrors,
+    total_name,
+};
 pub use request::{
     Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
-    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
+    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights,
 };
 pub use state::{
     Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
-    Pending, Settings, Watched,
+    Pending, Settings, Throttled, Watched,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Harness and runner of unlike versions do not talk.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
 /// are tolerated here and nowhere else.
@@ -75,7 +81,7 @@ pub enum Event {
     Transferred(Transferred),
     /// Answer to [`Request::Peak`].
     Peaked(Peaked),
-    /// Answer to [`Request::Compare`].
+    /// Answer to [`Request::Compare`] and to [`Request::Verify`].
     Compared(Compared),
     /// Answer to [`Request::Idle`].
     Idled(Idled),

@@ -39,6 +39,85 @@ pub struct MachineState {
     /// Clock of the memory controller; Jetsons tell it to root only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emc: Option<Clock>,
+    /// The smallest quota of CPU time that holds for the runner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<CpuQuota>,
+    /// The smallest limit of memory that holds for the runner, if it is less than the board's memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<MemoryLimit>,
+    /// How the scheduler treats the runner, if not as any other program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<Scheduling>,
+    /// Thermal zones that are there and give no temperature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_zones: Vec<SilentZone>,
+}
+
+/// CPU time that a control group may use in a period, over the period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuQuota {
+    /// The control group that has it.
+    pub group: String,
+    /// Thousandths of a CPU.
+    pub milli_cpus: u64,
+}
+
+/// Memory that a control group may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryLimit {
+    /// The control group that has it.
+    pub group: String,
+    /// The limit.
+    pub bytes: u64,
+}
+
+/// How the scheduler treats a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheduling {
+    /// Its policy.
+    pub policy: Policy,
+    /// Its nice value, -20 to 19.
+    pub nice: i32,
+    /// The smallest weight of its control groups, if that is less than the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<GroupWeight>,
+}
+
+/// A scheduling policy, by its name in sched(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Policy {
+    /// The default.
+    Other,
+    /// `SCHED_BATCH`.
+    Batch,
+    /// `SCHED_IDLE`: any other program comes first.
+    Idle,
+    /// One of the real-time policies.
+    RealTime,
+}
+
+/// Share of CPU time of a control group on a busy machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupWeight {
+    /// The control group.
+    pub group: String,
+    /// Percent of the default weight.
+    pub percent: u64,
+}
+
+/// A thermal zone without a temperature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilentZone {
+    /// Its `type`, or its folder's name.
+    pub zone: String,
+    /// Why: completes "the zone …".
+    pub reason: String,
 }
 
 /// A power mode, as `nvpmodel` names it.

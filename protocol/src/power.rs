@@ -10,15 +10,28 @@ pub struct Meter {
     pub kind: MeterKind,
     /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
     pub root: String,
-    /// Name of the rail or zone that feeds everything measured. The meter is refused where it is missing.
-    pub total: String,
+    /// Names of the rails or zones that together feed everything measured, none of them a part of another. The meter is
+    /// refused if one is missing. Empty: the rail that is known to feed a whole board, one of [`BOARD_INPUTS`].
+    pub total: Vec<String>,
+}
+
+/// Labels of rails that feed a whole board: Jetson TX1, TX2, Xavier NX, Orin NX and Orin Nano; Jetson Nano.
+pub const BOARD_INPUTS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
+
+/// Between the names of a total that is a sum.
+const PLUS: &str = " + ";
+
+/// The name of a total: of its rail, or of all the rails of a sum.
+pub fn total_name(rails: &[String]) -> String {
+    rails.join(PLUS)
 }
 
 /// Kinds of power meters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MeterKind {
-    /// Texas Instruments INA3221 chips, whichever driver serves them.
+    /// Texas Instruments INA3221 chips and those with one channel (INA219, INA226, INA238 and alike), whichever driver
+    /// serves them.
     Ina3221 {
         /// Names for channels whose driver gives none, or others than it gives.
         rails: Vec<NamedRail>,
@@ -84,12 +97,26 @@ pub enum Power {
 pub struct PowerReadings {
     /// The kernel driver and its interface, such as `ina3221 by hwmon`.
     pub driver: String,
-    /// Name of the rail that feeds everything measured; one of `rails`.
+    /// Name of the total, by [`total_name`].
     pub total: String,
-    /// The rails, the total first.
+    /// The rails, those of the total first.
     pub rails: Vec<RailReadings>,
     /// CPU time that reading took.
     pub cpu_ns: u64,
+}
+
+impl PowerReadings {
+    /// The rails that the total is the sum of, and the others; `None` if one of them was not read.
+    pub fn split(&self) -> Option<(Vec<&RailReadings>, Vec<&RailReadings>)> {
+        let find = |name: &str| self.rails.iter().find(|rail| rail.name == name);
+        let totals = match find(&self.total) {
+            Some(rail) => vec![rail],
+            None => self.total.split(PLUS).map(find).collect::<Option<Vec<_>>>()?,
+        };
+        let is_other = |rail: &&RailReadings| !totals.iter().any(|total| total.name == rail.name);
+        let others = self.rails.iter().filter(is_other).collect();
+        Some((totals, others))
+    }
 }
 
 /// Readings of one rail. The series are equally long or, where the driver does not give the quantity, empty.

@@ -56,7 +56,10 @@ impl Settings {
             }
         };
         let mode = |of: &Self| of.power_mode.as_ref().map(|mode| format!("{} ({})", mode.id, mode.name));
-        compare("power mode".to_owned(), mode(self), mode(later));
+        // A program that does not tell it this time has changed nothing.
+        if self.power_mode.is_some() && later.power_mode.is_some() {
+            compare("power mode".to_owned(), mode(self), mode(later));
+        }
         for old in &self.cpus {
             let Some(new) = later.cpus.iter().find(|cpu| cpu.id == old.id) else { continue };
             let id = old.id;
@@ -212,6 +215,23 @@ pub struct Watched {
     pub lowest: Vec<LowestFrequency>,
     /// Settings that were not as at the first look, as they were seen.
     pub changes: Vec<Change>,
+    /// Control groups whose CPU quota held the runner up within the window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttled: Vec<Throttled>,
+}
+
+/// CPU time that a quota denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Throttled {
+    /// The control group that has the quota.
+    pub group: String,
+    /// The quota in thousandths of a CPU; absent if this system does not show it.
+    pub milli_cpus: Option<u64>,
+    /// Periods of the quota in which the group had to wait.
+    pub periods: u64,
+    /// Time it waited, summed over its CPUs.
+    pub throttled_ns: u64,
 }
 
 /// The lowest current frequency seen of a CPU.

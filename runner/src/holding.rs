@@ -7,7 +7,7 @@ use crate::lease::Lease;
 use crate::lock;
 use protocol::Pending;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,14 +17,17 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// A holder that was ended by a signal may need so long to restore.
 const ENDING: Duration = Duration::from_secs(150);
 
+/// Longest line that is read. What a board's file asks for takes a few hundred bytes.
+const LONGEST_LINE: u64 = 1 << 20;
+
 /// What ends the holder, or what it is to do.
 enum Heard {
     Line(Vec<u8>),
     End(&'static str),
 }
 
-/// Holds the board's lock and keeps its state until standard input ends or falls silent.
-pub(crate) fn hold(holder: &str, patience: Duration) -> ExitCode {
+/// Holds the board's lock and keeps its state until standard input ends or, with `patience`, falls silent.
+pub(crate) fn hold(holder: &str, patience: Option<Duration>) -> ExitCode {
     let _held = match lock::take(holder) {
         Ok(held) => held,
         Err(Ok(busy)) => {
@@ -32,16 +35,11 @@ pub(crate) fn hold(holder: &str, patience: Duration) -> ExitCode {
             return ExitCode::from(crate::BUSY);
         }
         Err(Err(error)) => {
-            eprintln!("{error}");
+            say(&error);
             return ExitCode::from(crate::SYSTEM);
         }
     };
     say("held");
-    keep(holder, Some(patience))
-}
-
-/// Keeps the board's state until standard input ends; the harness on the board itself has the lock.
-pub(crate) fn keep(holder: &str, patience: Option<Duration>) -> ExitCode {
     let mut keeper = Keeper::new(holder.to_owned());
     let why = listen(patience, |line| {
         let kept = keeper.answer(line);
@@ -73,7 +71,12 @@ fn listen(patience: Option<Duration>, mut take: impl FnMut(&[u8])) -> &'static s
         let mut input = std::io::stdin().lock();
         loop {
             let mut line = Vec::new();
-            match input.read_until(b'\n', &mut line) {
+            match input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                Ok(_) if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") => {
+                    complain("failed to read a request: its line is longer than 1 MiB; ending");
+                    drop(sender.send(Heard::End("a line that is too long")));
+                    return;
+                }
                 Ok(count) if count > 0 => {
                     lease.renew();
                     if !line.trim_ascii().is_empty() && sender.send(Heard::Line(line)).is_err() {

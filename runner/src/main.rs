@@ -1,15 +1,15 @@
 //! The board's side of the benchmark: loads stage libraries, runs them as the harness asks, and reports what it
 //! saw. Speaks the protocol on standard input and output; its log goes to standard error.
 //!
-//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock and state, `keep` the
-//! state alone, `holder` tells who has the lock, `break` ends the holder, `pending` tells what state is to be restored,
-//! `restore` does it.
+//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock and state, `holder` tells
+//! who has the lock, `break` ends the holder, `pending` tells what state is to be restored, `restore` does it.
 //!
 //! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 somebody else holds the lock, 69 TVM's runtime library cannot be loaded,
 //! 71 the system refused something every process may do.
 
 mod affinity;
 mod capture;
+mod cgroups;
 mod clock;
 mod compare;
 mod cpulist;
@@ -28,6 +28,7 @@ mod lock;
 mod meters;
 mod outlet;
 mod packet;
+mod patient;
 mod peak;
 mod placement;
 mod power;
@@ -68,11 +69,11 @@ fn main() -> ExitCode {
             Some(patience) => run(Some(patience)),
             None => usage(&words),
         },
+        ["hold", holder] => holding::hold(holder, None),
         ["hold", holder, "--lease", seconds] => match lease(seconds) {
-            Some(patience) => holding::hold(holder, patience),
+            Some(patience) => holding::hold(holder, Some(patience)),
             None => usage(&words),
         },
-        ["keep", holder] => holding::keep(holder, None),
         ["holder"] => holding::tell_holder(),
         ["break"] => holding::break_open(),
         ["pending"] => holding::tell_pending(),
@@ -91,8 +92,8 @@ fn lease(seconds: &str) -> Option<Duration> {
 
 fn usage(words: &[&str]) -> ExitCode {
     eprintln!(
-        "failed to read the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER --lease SECONDS | \
-         runner keep HOLDER | runner holder | runner break | runner pending | runner restore | runner --version",
+        "failed to read the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER [--lease SECONDS] | \
+         runner holder | runner break | runner pending | runner restore | runner --version",
         words.join(" ")
     );
     ExitCode::from(USAGE)

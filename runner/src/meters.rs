@@ -1,13 +1,27 @@
 //! What a measurement costs, from the kernel's accounting.
 
+use crate::cgroups::Groups;
 use crate::clock::{monotonic_ns, process_cpu_ns};
 use crate::engine::thread_cpu_ns;
 use protocol::HostLoad;
 use std::fs;
 
-/// Memory that could be had without swapping, in bytes.
+/// Memory that could be had without swapping and within the limits of the runner's control groups, in bytes.
 pub(crate) fn memory_available_bytes() -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+    let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemAvailable:"));
+    let within = Groups::of_process().memory_available_bytes();
+    free.into_iter().chain(within).min()
+}
+
+/// What is to be said of a limit of memory, after the figures that do not fit; nothing if there is none.
+pub(crate) fn memory_limit_words() -> String {
+    Groups::of_process().memory_limit().map_or_else(String::new, |limit| {
+        format!(
+            "; the cgroup {} may use {} MiB: raise its memory limit, or run outside of it",
+            limit.group,
+            limit.bytes >> 20
+        )
+    })
 }
 
 /// Resident memory of the runner, and the part of it that no file backs, in bytes.

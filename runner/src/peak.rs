@@ -4,7 +4,7 @@ use crate::affinity::bind;
 use crate::clock::monotonic_ns;
 use crate::engine::Multiplier;
 use crate::failure::Failure;
-use crate::meters::memory_available_bytes;
+use crate::meters::{memory_available_bytes, memory_limit_words};
 use protocol::{Peak, Peaked, Stream};
 
 /// Turns of the multiply-add loop timed at once, about a millisecond.
@@ -17,7 +17,8 @@ pub(crate) fn peak(request: &Peak) -> Result<Peaked, Failure> {
     let largest = request.streams.iter().copied().max().unwrap_or(0);
     if let Some(available) = memory_available_bytes().filter(|available| largest > *available) {
         return Err(Failure::request(format!(
-            "failed to time reading {largest} bytes: only {available} are free"
+            "failed to time reading {largest} bytes: only {available} are free{}",
+            memory_limit_words()
         )));
     }
     // A thread of its own, because its binding ends with it.

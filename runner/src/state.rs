@@ -1,12 +1,19 @@
 //! The board as the kernel shows it.
 
 use crate::affinity::allowed;
-use crate::cpulist;
+use crate::cgroups::Groups;
 use crate::keeping::{programs, settings};
 use crate::meters::kilobytes;
-use protocol::{Clock, Cpu, MachineState, Temperature};
+use crate::{cpulist, patient};
+use protocol::{Clock, Cpu, MachineState, Policy, Scheduling, SilentZone, Temperature};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Temperatures that a running board may have, in thousandths of a degree Celsius. Sensors of engines that are off show
+/// -256 °C, broken ones a number near 0.
+const PLAUSIBLE: std::ops::RangeInclusive<i64> = -50_000..=150_000;
+/// What is nearer to 0 than this is no temperature: a sensor that is off, or one that counts in whole degrees.
+const NEXT_TO_ZERO: u64 = 1000;
 
 /// State of this machine, with what sysfs tells taken from this tree.
 pub(crate) fn read(sysfs: &Path) -> MachineState {
@@ -16,7 +23,28 @@ pub(crate) fn read(sysfs: &Path) -> MachineState {
         eprintln!("{error}");
         None
     });
+    let groups = Groups::of_process();
+    state.cpu_quota = groups.cpu_quota();
+    state.memory_limit = groups.memory_limit().filter(|limit| limit.bytes < state.memory_bytes);
+    let status = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    state.scheduling = scheduling(&status).map(|known| Scheduling { weight: groups.weight(), ..known });
+    let usual = Scheduling { policy: Policy::Other, nice: 0, weight: None };
+    state.scheduling = state.scheduling.filter(|known| *known != usual);
     state
+}
+
+/// Policy and nice value from /proc/self/stat: fields 41 and 19, counted from 1; the second one is the program's name in
+/// brackets, which may hold blanks (proc(5)).
+fn scheduling(stat: &str) -> Option<Scheduling> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(16);
+    let nice = fields.next()?.parse().ok()?;
+    let policy = match fields.nth(21)?.parse::<u32>().ok()? {
+        0 => Policy::Other,
+        3 => Policy::Batch,
+        5 => Policy::Idle,
+        _ => Policy::RealTime,
+    };
+    Some(Scheduling { policy, nice, weight: None })
 }
 
 /// The same with the memory's clock from `jetson_clocks`, where sysfs tells it to root only.
@@ -61,6 +89,7 @@ impl Root {
         let cpuinfo = self.text("proc/cpuinfo").unwrap_or_default();
         let memory = self.text("proc/meminfo").unwrap_or_default();
         let load = self.text("proc/loadavg").unwrap_or_default();
+        let (temperatures, silent_zones) = self.temperatures();
         MachineState {
             arch: uname.machine().to_string_lossy().into_owned(),
             kernel: uname.release().to_string_lossy().into_owned(),
@@ -75,19 +104,20 @@ impl Root {
             memory_bytes: kilobytes(&memory, "MemTotal:").unwrap_or(0),
             memory_available_bytes: kilobytes(&memory, "MemAvailable:").unwrap_or(0),
             load_milli: load.split_whitespace().next().and_then(thousandths).unwrap_or(0),
-            temperatures: self.temperatures(),
+            temperatures,
             power_mode: None,
             gpu: self.gpu(),
             emc: self.emc(),
+            cpu_quota: None,
+            memory_limit: None,
+            scheduling: None,
+            silent_zones,
         }
     }
 
     /// Contents of a file without the white space around; `None` where it is absent or empty.
     fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        let bytes = fs::read(self.top.join(path)).ok()?;
-        // Strings of the device tree end with a NUL.
-        let text = String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned();
-        (!text.is_empty()).then_some(text)
+        patient::text(&self.top.join(path))
     }
 
     fn number<N: std::str::FromStr>(&self, path: impl AsRef<Path>) -> Option<N> {
@@ -176,13 +206,33 @@ impl Root {
         })
     }
 
-    fn temperatures(&self) -> Vec<Temperature> {
-        let zone = |(_, path): (u32, PathBuf)| {
-            let milli_celsius = self.number(path.join("temp"))?;
-            Some(Temperature { zone: self.text(path.join("type"))?, milli_celsius })
-        };
-        self.numbered("class/thermal", "thermal_zone").into_iter().filter_map(zone).collect()
+    /// Zones that give a temperature, and those that do not.
+    fn temperatures(&self) -> (Vec<Temperature>, Vec<SilentZone>) {
+        let (mut found, mut silent) = (Vec::new(), Vec::new());
+        for (number, path) in self.numbered("class/thermal", "thermal_zone") {
+            let zone = self.text(path.join("type")).unwrap_or_else(|| format!("thermal_zone{number}"));
+            match temperature(&path.join("temp")) {
+                Ok(milli_celsius) => found.push(Temperature { zone, milli_celsius }),
+                Err(reason) => silent.push(SilentZone { zone, reason }),
+            }
+        }
+        (found, silent)
     }
+}
+
+/// What a zone's file says, in thousandths of a degree Celsius, or why it is no temperature.
+fn temperature(path: &Path) -> Result<i64, String> {
+    let bytes = patient::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::TimedOut => "gives no answer within 1 s".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim();
+    let value: i64 = text.parse().map_err(|_| format!("gives {text:?}, which is no number"))?;
+    if PLAUSIBLE.contains(&value) && value.unsigned_abs() >= NEXT_TO_ZERO {
+        return Ok(value);
+    }
+    Err(format!("gives {:.1} °C, which no running board has", value as f64 / 1000.0))
 }
 
 /// The first of these fields in /proc/cpuinfo that has a value.
@@ -287,6 +337,8 @@ mod tests {
         assert_eq!((state.memory_bytes, state.memory_available_bytes), (8_192_000, 4_096_000));
         assert_eq!((state.load_milli, state.cpu_flags.len()), (1050, 2));
         assert_eq!(state.temperatures, [Temperature { zone: "BCPU-therm".into(), milli_celsius: 41_500 }]);
+        let [silent] = &state.silent_zones[..] else { panic!("{:?}", state.silent_zones) };
+        assert!(silent.zone == "unreadable" && silent.reason.contains("No such file"), "{silent:?}");
         let [a57, denver] = &state.cpus[..] else { panic!("{:?}", state.cpus) };
         assert_eq!((a57.online, a57.isolated, a57.midr), (true, false, Some(0x411f_d073)));
         assert_eq!(
@@ -296,6 +348,64 @@ mod tests {
         assert_eq!((a57.l1d_bytes, a57.l2_bytes, a57.core), (Some(32_768), None, Some(0)));
         assert_eq!((denver.online, denver.isolated, denver.midr), (false, true, Some(0x4e0f_0030)));
         assert_eq!((denver.governor.as_deref(), denver.capacity), (None, None));
+    }
+
+    #[test]
+    fn zones_that_give_no_temperature_are_named_with_the_reason() {
+        let root = tree(&[]);
+        let folder = root.path().join("sys/class/thermal");
+        let zones = [
+            ("hot", "150000\n", Ok(150_000)),
+            ("cold", "-50000\n", Ok(-50_000)),
+            ("warm", "41500\n", Ok(41_500)),
+            ("off", "-256000\n", Err("gives -256.0 °C, which no running board has")),
+            ("burning", "150001\n", Err("gives 150.0 °C, which no running board has")),
+            ("in whole degrees", "45\n", Err("gives 0.0 °C, which no running board has")),
+            ("dead", "0\n", Err("gives 0.0 °C, which no running board has")),
+            ("broken", "off\n", Err("gives \"off\", which is no number")),
+            ("empty", "", Err("gives \"\", which is no number")),
+        ];
+        for ((kind, text, _), number) in zones.iter().zip(0..) {
+            let zone = folder.join(format!("thermal_zone{number}"));
+            fs::create_dir_all(&zone).unwrap();
+            fs::write(zone.join("type"), kind).unwrap();
+            fs::write(zone.join("temp"), text).unwrap();
+        }
+        let hanging = folder.join("thermal_zone9");
+        fs::create_dir_all(&hanging).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(hanging.join("temp")).status().unwrap().success());
+        let state = root_at(root.path()).state(vec![]);
+        let found: Vec<_> =
+            state.temperatures.iter().map(|zone| (zone.zone.as_str(), Ok(zone.milli_celsius))).collect();
+        let silent: Vec<_> =
+            state.silent_zones.iter().map(|zone| (zone.zone.as_str(), Err(zone.reason.as_str()))).collect();
+        let expected = |is_silent: bool| {
+            zones.iter().filter(move |zone| zone.2.is_err() == is_silent).map(|zone| (zone.0, zone.2))
+        };
+        assert_eq!(found, expected(false).collect::<Vec<_>>());
+        let hanging = ("thermal_zone9", Err("gives no answer within 1 s"));
+        assert_eq!(silent, expected(true).chain([hanging]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn policy_and_nice_value_are_told() {
+        let stat = |name: &str, nice: i32, policy: u32| {
+            let zeros = |count: usize| vec!["0"; count].join(" ");
+            format!("7 ({name}) S {} {nice} {} {policy} {}", zeros(15), zeros(21), zeros(11))
+        };
+        for (name, nice, number, policy) in [
+            ("runner", 0, 0, Policy::Other),
+            ("a ) b", 19, 5, Policy::Idle),
+            ("runner", -5, 3, Policy::Batch),
+            ("runner", 0, 1, Policy::RealTime),
+        ] {
+            assert_eq!(
+                scheduling(&stat(name, nice, number)),
+                Some(Scheduling { policy, nice, weight: None })
+            );
+        }
+        assert_eq!(scheduling("7 (runner) S 0"), None);
+        assert!(scheduling(&fs::read_to_string("/proc/self/stat").unwrap()).is_some());
     }
 
     #[test]

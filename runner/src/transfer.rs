@@ -3,7 +3,7 @@
 use crate::affinity::bind;
 use crate::clock::monotonic_ns;
 use crate::failure::Failure;
-use crate::meters::memory_available_bytes;
+use crate::meters::{memory_available_bytes, memory_limit_words};
 use protocol::{Binding, HandOver, Transfer, Transferred};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -24,7 +24,8 @@ pub(crate) fn transfer(request: &Transfer) -> Result<Transferred, Failure> {
     }
     if let Some(available) = memory_available_bytes().filter(|available| largest > *available) {
         return Err(Failure::request(format!(
-            "failed to time hand-overs of {largest} bytes: only {available} are free"
+            "failed to time hand-overs of {largest} bytes: only {available} are free{}",
+            memory_limit_words()
         )));
     }
     let sizes =

@@ -1,5 +1,6 @@
 //! One measured execution of one schedule.
 
+use crate::cgroups::Groups;
 use crate::crew::Crew;
 use crate::engine::WeightsCache;
 use crate::failure::Failure;
@@ -51,21 +52,26 @@ pub(crate) fn measure(
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
     let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink).hindered(hindrance));
+    let groups = Groups::of_process();
+    let take = || (Reading::take(&cpus, &threads), groups.throttling());
     let (reports, readings) = crew.run(&flow, || {
-        let opening = flow.wait_opened().then(|| Reading::take(&cpus, &threads))?;
-        flow.wait_closed().then(|| (opening, Reading::take(&cpus, &threads)))
+        let opening = flow.wait_opened().then(take)?;
+        flow.wait_closed().then(|| (opening, take()))
     })?;
     let power = sampler.map(|sampler| match sampler.and_then(Sampler::finish) {
         Ok(readings) => Power::Read(readings),
         Err(message) => Power::Unreadable { message },
     });
-    let watched = watch.finish();
+    let mut watched = watch.finish();
     let Sink::Record(recorder) = flow.finish()? else {
         return Err(Failure::internal("failed to end the trial: its frames were not recorded"));
     };
-    let (opening, closing) =
+    let ((opening, throttled_before), (closing, throttled)) =
         readings.ok_or_else(|| Failure::internal("failed to end the trial: it ended before its window"))?;
     let (host, cpu_ns) = closing.since(&opening);
+    if let Some(watched) = &mut watched {
+        watched.throttled = throttled.since(&throttled_before);
+    }
     let recorder = recorder.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (warm_up, window, timeline) = recorder.into_parts();
     let (resident_bytes, anonymous_bytes) = resident_bytes();

@@ -70,7 +70,8 @@ struct Watcher {
 impl Watcher {
     /// Takes the first look.
     fn new(sysfs: PathBuf, cpus: Vec<u32>) -> Self {
-        let seen = Watched { looks: 0, cpu_ns: 0, lowest: Vec::new(), changes: Vec::new() };
+        let seen =
+            Watched { looks: 0, cpu_ns: 0, lowest: Vec::new(), changes: Vec::new(), throttled: Vec::new() };
         let last = look(&sysfs, &cpus);
         let mut watcher = Self { sysfs, cpus, last, watched: seen };
         watcher.frequencies();

@@ -82,7 +82,7 @@ impl Player {
         Meter {
             kind: MeterKind::Ina3221 { rails },
             root: self.root.path().display().to_string(),
-            total: "VDD_IN".to_owned(),
+            total: vec!["VDD_IN".to_owned()],
         }
     }
 }
@@ -146,7 +146,7 @@ fn measured_energy(measured: &Measured) -> Energy {
     );
     let power = (!rail.milliwatts.is_empty()).then_some(rail.milliwatts.as_slice());
     let trace = Trace::of_factors(&rail.name, &at_ns, &rail.millivolts, &rail.milliamperes, power).unwrap();
-    Energy::of_window(&trace, &[], Nanoseconds(length), &BTreeMap::new())
+    Energy::of_window(std::slice::from_ref(&trace), &[], Nanoseconds(length), &BTreeMap::new())
 }
 
 fn agrees(layout: Layout) {
@@ -195,7 +195,7 @@ fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
         other => panic!("idle power was not read: {other:?}"),
     }
     let mut wrong = player.meter(Layout::Iio);
-    wrong.total = "VIN".to_owned();
+    wrong.total = vec!["VIN".to_owned()];
     let (fault, message) = runner.fails(&idle(wrong));
     assert_eq!(fault, protocol::Fault::Meter);
     assert!(message.contains("there are VDD_IN; correct `total`"), "{message}");
@@ -297,7 +297,7 @@ fn a_trial_goes_on_without_its_meter_and_says_why() {
     let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
     let kind = MeterKind::Ina3221 { rails: Vec::new() };
     let root = root.path().display().to_string();
-    trial.power = Some(Meter { kind, root, total: "VDD_IN".to_owned() });
+    trial.power = Some(Meter { kind, root, total: vec!["VDD_IN".to_owned()] });
     match Runner::start().measure(&trial).power {
         Some(Power::Unreadable { message }) => {
             assert!(message.starts_with("failed to find an INA3221 below"), "{message}");

@@ -32,17 +32,21 @@ impl Board {
         self.folder.path().join("home/.local/state/edgepipe/board-state.json")
     }
 
+    fn lock(&self) -> PathBuf {
+        self.folder.path().join("lock")
+    }
+
     fn runner(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
         let path = format!("{}:/usr/bin:/bin", self.jetson.bin().display());
         command.args(arguments).env_clear().env("PATH", path).env("USER", "nvidia");
-        command.env("HOME", self.folder.path().join("home"));
+        command.env("HOME", self.folder.path().join("home")).env("EDGEPIPE_LOCK", self.lock());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command
     }
 
     fn keep(&self, by: &str) -> Keeper {
-        Keeper::start(&mut self.runner(&["keep", by]))
+        Keeper::start(&mut self.runner(&["hold", by]))
     }
 
     fn asked(&self) -> Asked {
@@ -81,7 +85,9 @@ impl Keeper {
     fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, stdin, stdout }
+        let mut keeper = Self { child, stdin, stdout };
+        assert_eq!(keeper.line(), "held");
+        keeper
     }
 
     fn line(&mut self) -> String {
@@ -166,6 +172,26 @@ fn what_is_as_asked_is_not_touched() {
     assert!(!board.pending().exists());
     keeper.end();
     assert!(!board.jetson.read("calls").contains("-m"), "{}", board.jetson.read("calls"));
+}
+
+#[test]
+fn a_board_has_one_session_and_a_line_without_end_ends_it() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("process 7 (bench) of anna");
+    keeper.brought(board.maxn());
+    let second = board.runner(&["hold", "bert"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(3));
+    assert_eq!(String::from_utf8_lossy(&second.stdout), "by process 7 (bench) of anna\n");
+    // Far more than is read; the pipe is closed before all of it is taken.
+    let stdin = keeper.stdin.as_mut().unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    let taken = (0..64).take_while(|_| stdin.write_all(&chunk).is_ok()).count();
+    assert!(taken < 8, "{taken} MiB were taken");
+    assert!(keeper.child.wait().unwrap().success());
+    board.wait_for(&before);
+    let free = board.runner(&["holder"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&free.stdout), "free\n");
 }
 
 #[test]
@@ -357,6 +383,28 @@ fn a_board_that_is_no_jetson_says_what_to_leave_out() {
     assert_eq!(board.jetson.cpu(0, "scaling_governor"), "schedutil");
 }
 
+#[test]
+fn a_power_mode_that_nobody_set_matters_only_to_who_asks_for_one() {
+    let board = Board::new();
+    for said in ["", "NVPM WARN: fan mode is not set!\n", "NV Fan Mode:quiet\n"] {
+        board.jetson.program("nvpmodel", &format!("#!/bin/sh\nprintf '%s' '{said}'\n"));
+        let mut keeper = board.keep("anna");
+        let message = keeper.refused(Asked { nvpmodel: Some(0), ..board.asked() });
+        assert!(
+            message.contains("does not tell the power mode") && message.contains("leave `nvpmodel` out"),
+            "{message}"
+        );
+        let brought = keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        assert_eq!(
+            (brought.set.power_mode, board.jetson.cpu(0, "scaling_governor").as_str()),
+            (None, "performance")
+        );
+        keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        keeper.end();
+        assert_eq!(board.jetson.cpu(0, "scaling_governor"), "schedutil");
+    }
+}
+
 /// A keeper as a user who is not root.
 fn as_nobody(board: &Board) -> Keeper {
     std::os::unix::fs::chown(board.folder.path().join("home"), Some(65_534), Some(65_534)).unwrap();
@@ -371,8 +419,9 @@ fn as_nobody(board: &Board) -> Keeper {
     }
     let mut command = Command::new(program);
     let path = format!("{}:/usr/bin:/bin", board.jetson.bin().display());
-    command.args(["keep", "anna"]).env_clear().env("PATH", path).env("USER", "nvidia");
+    command.args(["hold", "anna"]).env_clear().env("PATH", path).env("USER", "nvidia");
     command.env("HOME", board.folder.path().join("home")).current_dir("/");
+    command.env("EDGEPIPE_LOCK", board.folder.path().join("home/lock"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).uid(65_534).gid(65_534);
     Keeper::start(&mut command)
 }
@@ -409,4 +458,23 @@ fn a_user_who_may_not_is_told_the_line_that_sudoers_lacks() {
     assert_eq!(board.jetson.state(), before);
     assert!(!board.pending().exists(), "nothing was changed");
     keeper.end();
+}
+
+#[test]
+fn a_sudo_that_runs_commands_and_lists_none_is_enough() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    // The command itself may be run; what it would write is lost here, which reading back finds.
+    for listing in ["echo 'sudo: a password is required' >&2; exit 1", "exit 0"] {
+        let board = Board::new();
+        board
+            .jetson
+            .program("sudo", &format!("#!/bin/sh\n[ \"$2\" != -l ] || {{ {listing}; }}\ncat >/dev/null\n"));
+        let mut keeper = as_nobody(&board);
+        let message = keeper.refused(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        assert!(message.contains("performance was asked for, found schedutil"), "{message}");
+        keeper.end();
+    }
 }

@@ -29,7 +29,8 @@ pub enum Energy {
         meter: String,
         /// Energy of the window.
         drawn: Drawn,
-        /// Energy of the window on other rails. They are parts of the total, or of each other, and are never added.
+        /// Energy of the window on single rails: those that the total is the sum of, and others, which are parts of the
+        /// total or of each other and are never added.
         breakdown: BTreeMap<String, Drawn>,
     },
     /// There is no figure.
@@ -63,6 +64,20 @@ impl Drawn {
         Milliwatts(self.energy.0 * 1e9 / self.window.as_f64())
     }
 
+    /// The sum over rails that feed different things. What each may be off is added as it is: rounding has the same sign
+    /// on rails of one meter. `None` of no rails.
+    fn sum(parts: &[Self]) -> Option<Self> {
+        let add = |one: Option<Milliwatts>, other: Option<Milliwatts>| Some(Milliwatts(one?.0 + other?.0));
+        parts.iter().copied().reduce(|sum, part| Self {
+            energy: Millijoules(sum.energy.0 + part.energy.0),
+            uncertainty: Millijoules(sum.uncertainty.0 + part.uncertainty.0),
+            window: sum.window,
+            refresh: sum.refresh.max(part.refresh),
+            step: add(sum.step, part.step),
+            readings: sum.readings.min(part.readings),
+        })
+    }
+
     /// Uncertainty of [`Drawn::mean_power`].
     pub fn power_uncertainty(&self) -> Milliwatts {
         Milliwatts(self.uncertainty.0 * 1e9 / self.window.as_f64())
@@ -70,11 +85,11 @@ impl Drawn {
 }
 
 impl Energy {
-    /// Energy of a window that begins at the zero of the traces' time. `known` is what other measurements told of the
-    /// meter, by rail: an even load hardly changes what a meter shows, and says little about the meter. All rails
-    /// refresh as the total does.
+    /// Energy of a window that begins at the zero of the traces' time. The total is the sum of `totals`, which is one rail
+    /// on most boards. `known` is what other measurements told of the meter, by rail: an even load hardly changes what a
+    /// meter shows, and says little about the meter. All rails refresh as the total does.
     pub fn of_window(
-        total: &Trace,
+        totals: &[Trace],
         others: &[Trace],
         window: Nanoseconds,
         known: &BTreeMap<String, Character>,
@@ -83,23 +98,34 @@ impl Energy {
             let own = trace.character();
             known.get(trace.rail()).map_or(own, |known| own.and(*known))
         };
-        let refresh = character(total).refresh;
-        let drawn = |trace: &Trace| {
+        let of_totals = totals.iter().map(character).reduce(Character::of_both).unwrap_or_default();
+        let drawn = |trace: &Trace, character: Character| {
             if trace.is_counter() {
                 counter::drawn(trace, window)
             } else {
-                average::drawn(trace, window, Character { refresh, ..character(trace) })
+                average::drawn(trace, window, Character { refresh: of_totals.refresh, ..character })
             }
         };
-        match drawn(total) {
-            Ok(of_total) => Self::Measured {
-                meter: total.rail().to_owned(),
-                drawn: of_total,
-                breakdown: others
-                    .iter()
-                    .filter_map(|trace| Some((trace.rail().to_owned(), drawn(trace).ok()?)))
-                    .collect(),
-            },
+        let names: Vec<&str> = totals.iter().map(Trace::rail).collect();
+        // A rail of a sum that never changed, such as that of an engine that is off, has the steps of its neighbours.
+        let parts: Result<Vec<Drawn>, Absence> =
+            totals.iter().map(|trace| drawn(trace, character(trace).or(of_totals))).collect();
+        match parts.map(|parts| (Drawn::sum(&parts), parts)) {
+            Ok((Some(sum), parts)) => {
+                let of_sum = names.iter().zip(parts).filter(|_| names.len() > 1);
+                let of_others = others.iter().filter_map(|trace| {
+                    Some((trace.rail().to_owned(), drawn(trace, character(trace)).ok()?))
+                });
+                Self::Measured {
+                    meter: names.join(" + "),
+                    drawn: sum,
+                    breakdown: of_sum
+                        .map(|(name, part)| ((*name).to_owned(), part))
+                        .chain(of_others)
+                        .collect(),
+                }
+            }
+            Ok((None, _)) => Self::Absent { reason: Absence::NoMeter },
             Err(reason) => Self::Absent { reason },
         }
     }

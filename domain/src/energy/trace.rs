@@ -39,6 +39,34 @@ pub(super) struct Step {
 }
 
 impl Character {
+    /// What is known of two rails of a meter: the better known refresh, and the greater steps, which are safe for both.
+    #[must_use]
+    pub(super) fn of_both(self, other: Self) -> Self {
+        let most = |one: Option<f64>, other: Option<f64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            refresh: Refresh::better(self.refresh, other.refresh),
+            step: Step {
+                milliwatts: most(self.step.milliwatts, other.step.milliwatts),
+                millivolts: most(self.step.millivolts, other.step.millivolts),
+                milliamperes: most(self.step.milliamperes, other.step.milliamperes),
+            },
+        }
+    }
+
+    /// The same, with the other's steps for those that are not known.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        let step = Step {
+            milliwatts: self.step.milliwatts.or(other.step.milliwatts),
+            millivolts: self.step.millivolts.or(other.step.millivolts),
+            milliamperes: self.step.milliamperes.or(other.step.milliamperes),
+        };
+        Self { step, ..self }
+    }
+
     /// What both tell together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

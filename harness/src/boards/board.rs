@@ -1,15 +1,15 @@
 //! A board with the means to start runners on it.
 
-use super::keeper::{Keeper, KeeperError};
+use super::keeper::{Keeper, KeeperError, TakeError};
 use super::process::Process;
 use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
-use crate::config;
+use crate::config::{self, Connect};
 use crate::interrupt::Interrupt;
 use crate::session::SessionError;
 use protocol::{Asked, Brought, Pending, Request};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A board with the means to start runners on it.
 #[derive(Debug)]
@@ -30,8 +30,43 @@ pub struct Local {
 }
 
 impl Board {
+    /// Reaches a board to look at it. Nobody else is kept from it.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    pub fn look_at(board: &config::Board, runner: PathBuf) -> Result<Self, RemoteError> {
+        match board.connect {
+            Connect::Local => Ok(Self::local(board, runner)),
+            Connect::Ssh { .. } => {
+                let remote = Remote::open(board, &runner, None, &Interrupt::default())?;
+                Ok(Self::Remote(Box::new(remote)))
+            }
+        }
+    }
+
+    /// Reaches a board and takes it for us alone.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or somebody else has it.
+    pub fn take(board: &config::Board, runner: PathBuf, interrupt: &Interrupt) -> Result<Self, SessionError> {
+        if let Connect::Ssh { .. } = board.connect {
+            let remote = Remote::open(board, &runner, Some(holder(&board.name)), interrupt)?;
+            return Ok(Self::Remote(Box::new(remote)));
+        }
+        let keeper = Keeper::local(&runner, &holder(&board.name)).map_err(|error| match error {
+            TakeError::Start(reason) => SessionError::Start { path: runner.clone(), reason },
+            TakeError::Busy(holder) => RemoteError::Busy { board: board.name.clone(), holder }.into(),
+            TakeError::Failed(message) => RemoteError::State { board: board.name.clone(), message }.into(),
+        })?;
+        let mut taken = Self::local(board, runner);
+        if let Self::Local(local) = &mut taken {
+            local.keeper = Some(keeper);
+        }
+        Ok(taken)
+    }
+
     /// This machine, untouched so far.
-    pub fn local(board: &config::Board, runner: PathBuf) -> Self {
+    fn local(board: &config::Board, runner: PathBuf) -> Self {
         let (name, asked) = (board.name.clone(), board.state.asked());
         Self::Local(Box::new(Local { name, runner, asked, keeper: None }))
     }
@@ -70,6 +105,22 @@ impl Board {
         }
     }
 
+    /// Who has it: `free`, or `by` somebody.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub fn holder(&mut self) -> Result<String, SessionError> {
+        self.say("holder")
+    }
+
+    /// Ends whoever has it. Tells who it was: `free`, or `by` somebody.
+    ///
+    /// # Errors
+    /// If the holder cannot be ended.
+    pub fn break_lock(&mut self) -> Result<String, SessionError> {
+        self.say("break")
+    }
+
     /// What is to be restored on it, if anything.
     ///
     /// # Errors
@@ -87,31 +138,36 @@ impl Board {
     }
 
     fn told(&mut self, word: &str) -> Result<Option<Pending>, SessionError> {
-        let (name, told) = match self {
+        let text = self.say(word)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            let message = format!("failed to read {text:?}: {error}");
+            RemoteError::State { board: self.name().to_owned(), message }.into()
+        })
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Local(local) => &local.name,
+            Self::Remote(remote) => remote.name(),
+        }
+    }
+
+    /// What the runner there says to a word.
+    fn say(&mut self, word: &str) -> Result<String, SessionError> {
+        let told = match self {
             Self::Local(local) => {
-                let output = Command::new(&local.runner).arg(word).stdin(Stdio::null()).output();
+                let output = environment::command(&local.runner).arg(word).stdin(Stdio::null()).output();
                 let output =
                     output.map_err(|reason| SessionError::Start { path: local.runner.clone(), reason })?;
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-                let told = if output.status.success() {
-                    Ok(text(&output.stdout))
-                } else {
-                    Err(text(&output.stderr))
-                };
-                (local.name.as_str(), told)
+                if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
             }
-            Self::Remote(remote) => {
-                let told = remote.tell(word)?;
-                (remote.name(), told)
-            }
+            Self::Remote(remote) => remote.tell(word)?,
         };
-        let told = told.and_then(|text| match text.as_str() {
-            "" => Ok(None),
-            text => serde_json::from_str(text)
-                .map(Some)
-                .map_err(|error| format!("failed to read {text:?}: {error}")),
-        });
-        told.map_err(|message| RemoteError::State { board: name.to_owned(), message }.into())
+        told.map_err(|message| RemoteError::State { board: self.name().to_owned(), message }.into())
     }
 
     /// Starts a runner.
@@ -132,7 +188,7 @@ impl Board {
     /// Where the board is out of reach, or has no room.
     pub fn place(&mut self, request: &mut Request) -> Result<(), SessionError> {
         match self {
-            Self::Local(_) => Ok(()),
+            Self::Local(local) => local.check_held(),
             Self::Remote(remote) => Ok(remote.place(request)?),
         }
     }
@@ -140,14 +196,21 @@ impl Board {
 
 impl Local {
     fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
-        if self.keeper.is_none() {
-            let failed = |reason| SessionError::Start { path: self.runner.clone(), reason };
-            self.keeper = Some(Keeper::local(&self.runner, &holder(&self.name)).map_err(failed)?);
-        }
-        let Some(keeper) = &mut self.keeper else { return Err(SessionError::Interrupted) };
+        let Some(keeper) = &mut self.keeper else { return Err(self.failed(KeeperError::Gone)) };
         let brought = keeper.bring(&self.asked, interrupt).map_err(|error| self.failed(error))?;
         tell_leftover(&self.name, &brought);
         Ok(brought)
+    }
+
+    /// Whoever breaks the lock ends its holder.
+    fn check_held(&mut self) -> Result<(), SessionError> {
+        if self.keeper.as_mut().is_none_or(|keeper| !keeper.has_ended()) {
+            return Ok(());
+        }
+        let output = Command::new(&self.runner).arg("holder").stdin(Stdio::null()).output();
+        let by = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        let by = by.ok().filter(|by| by.starts_with("by ")).map_or_else(String::new, |by| format!(" {by}"));
+        Err(RemoteError::Broken { board: self.name.clone(), by }.into())
     }
 
     fn failed(&self, error: KeeperError) -> SessionError {

@@ -224,6 +224,45 @@ impl<'a> Upload<'a> {
     }
 }
 
+/// What the kernel says of a program that it may not execute.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// What to do about a runner that the board's kernel does not execute; nothing if it ended otherwise.
+pub(super) fn remedy_of_start(
+    connection: &Connection,
+    folder: &str,
+    ending: &Ending,
+    interrupt: &Interrupt,
+) -> String {
+    if *ending != Ending::Code(NOT_EXECUTABLE) {
+        return String::new();
+    }
+    let what = "look at the file system of the board's cache";
+    let mount = connection.run(what, &mount_of(folder), SILENCE, interrupt).map(|output| output.stdout);
+    let mount = mount.unwrap_or_default();
+    let (point, options) = mount.trim().split_once(' ').unwrap_or_default();
+    if options.split(',').any(|option| option == "noexec") {
+        format!(
+            "; {folder} is on {point}, which is mounted noexec: set XDG_CACHE_HOME for this user on the board (in \
+             /etc/environment or ~/.bashrc) to a folder on another file system, or remount it with `sudo mount -o \
+             remount,exec {point}`"
+        )
+    } else {
+        format!(
+            "; {folder} is on {point}, which allows programs: is it a security module (`dmesg` there) that does not?"
+        )
+    }
+}
+
+/// Prints mount point and options of the file system that a folder is on.
+fn mount_of(folder: &str) -> String {
+    format!(
+        "d={}; p=; o=; while read -r x m t f x; do case $d/ in \"${{m%/}}\"/*) [ ${{#m}} -lt ${{#p}} ] || {{ p=$m; o=$f; }};; \
+         esac; done </proc/self/mounts; printf '%s %s\\n' \"$p\" \"$o\"",
+        quoted(folder)
+    )
+}
+
 /// Removes the oldest content beyond the limit, and what broken uploads left. To be called by the one who has the
 /// board: others' files must not go while they are in use.
 ///
@@ -293,6 +332,15 @@ mod tests {
             run(home.path(), &format!("PATH={}:$PATH; {check}", folder.display()));
         }
         run(home.path(), &check);
+    }
+
+    #[test]
+    fn the_mount_of_a_folder_is_the_deepest_one() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        for (folder, point) in [("/proc/self", "/proc"), ("/", "/"), ("/processes", "/")] {
+            run(home.path(), &format!("[ \"$({} | cut -d' ' -f1)\" = {point} ]", mount_of(folder)));
+        }
+        run(home.path(), &format!("{} | cut -d' ' -f2 | grep -q rw", mount_of("/proc/self")));
     }
 
     #[test]

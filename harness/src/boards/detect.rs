@@ -1,5 +1,6 @@
 //! The processors of a board that does not list them.
 
+use super::words;
 use protocol::{Cpu, MachineState};
 use std::collections::BTreeSet;
 use thiserror::Error;
@@ -24,14 +25,33 @@ pub struct Found {
 pub enum DetectError {
     /// A pipeline needs two.
     #[error(
-        "failed to find two processors: this process may run on one CPU only (CPU {0}). A pipeline needs at \
-         least two: give the process more CPUs (see `taskset -pc $$` and the cgroup's cpuset), or choose another \
-         board"
+        "failed to find two processors: this process may run on one CPU only (CPU {cpu}). A pipeline needs at least two: \
+         {}, or choose another board",
+        remedy(offline)
     )]
-    SingleCpu(u32),
+    SingleCpu {
+        /// The CPU.
+        cpu: u32,
+        /// CPUs that are there and offline.
+        offline: Vec<u32>,
+    },
     /// None at all.
     #[error("failed to find any CPU that is online and allowed")]
     NoCpu,
+}
+
+/// How more CPUs can be had.
+fn remedy(offline: &[u32]) -> String {
+    if offline.is_empty() {
+        return "give the process more CPUs (see `taskset -pc $$` and the cgroup's cpuset)".to_owned();
+    }
+    let verb = if offline.len() == 1 { "is" } else { "are" };
+    format!(
+        "{} {verb} offline: choose a power mode that has more CPUs, or write 1 to \
+         /sys/devices/system/cpu/cpu{}/online as root",
+        words::named(offline),
+        offline[0]
+    )
 }
 
 /// Clusters of unlike cores where the machine has them; else two equal halves.
@@ -44,7 +64,10 @@ pub fn detect(machine: &MachineState) -> Result<Vec<Found>, DetectError> {
     cpus.sort_by_key(|cpu| (cpu.package, cpu.core, cpu.id));
     match cpus.as_slice() {
         [] => return Err(DetectError::NoCpu),
-        [one] => return Err(DetectError::SingleCpu(one.id)),
+        [one] => {
+            let offline = machine.cpus.iter().filter(|cpu| !cpu.online).map(|cpu| cpu.id).collect();
+            return Err(DetectError::SingleCpu { cpu: one.id, offline });
+        }
         _ => {}
     }
     let clusters = clusters(&cpus);
@@ -138,6 +161,10 @@ mod tests {
             power_mode: None,
             gpu: None,
             emc: None,
+            cpu_quota: None,
+            memory_limit: None,
+            scheduling: None,
+            silent_zones: Vec::new(),
         }
     }
 
@@ -177,7 +204,17 @@ mod tests {
 
     #[test]
     fn a_single_cpu_is_refused() {
-        assert_eq!(detect(&machine(vec![cpu(3, 0, None, None)])), Err(DetectError::SingleCpu(3)));
+        let message = detect(&machine(vec![cpu(3, 0, None, None)])).unwrap_err().to_string();
+        assert!(message.contains("one CPU only (CPU 3)") && message.contains("taskset"), "{message}");
+        let offline = |id| Cpu { online: false, ..cpu(id, 0, None, None) };
+        let message = detect(&machine(vec![cpu(0, 0, None, None), offline(1)])).unwrap_err().to_string();
+        assert!(
+            message.contains("CPU 1 is offline: choose a power mode") && !message.contains("taskset"),
+            "{message}"
+        );
+        let message =
+            detect(&machine(vec![cpu(0, 0, None, None), offline(1), offline(2)])).unwrap_err().to_string();
+        assert!(message.contains("CPUs 1-2 are offline"), "{message}");
         assert_eq!(detect(&machine(Vec::new())), Err(DetectError::NoCpu));
     }
 }

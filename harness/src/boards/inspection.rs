@@ -1,10 +1,10 @@
 //! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
 
-use super::{Board, BoardLock, Remote, words};
+use super::{Board, words};
 use crate::campaign::{Link, Paths};
 use crate::cli;
 use crate::config::{self, Connect, Kind};
-use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::exit::{Ending as _, Exit, Outcome};
 use crate::interrupt::Interrupt;
 use crate::{processors, verbs};
 use protocol::{Event, Meter, PowerReadings, Request};
@@ -52,26 +52,16 @@ pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
 }
 
 fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
-    let interrupt = Interrupt::default();
-    let (place, state, reached) = match &board.connect {
-        Connect::Local => {
-            let state = match BoardLock::local(&board.name) {
-                Ok(_) => "free".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            ("this machine".to_owned(), state, Board::local(board, paths.runner.clone()))
-        }
-        Connect::Ssh { host, .. } => {
-            let runner = paths.runner_for(board)?;
-            let mut remote = Remote::open(board, &runner, None, &interrupt).ending(Exit::Board)?;
-            let state = match remote.holder().ending(Exit::Board)? {
-                holder if holder == "free" => holder,
-                holder => format!("in use {holder}"),
-            };
-            (format!("over SSH at {host}"), state, Board::Remote(Box::new(remote)))
-        }
+    let mut reached = Board::look_at(board, paths.runner_for(board)?).ending(Exit::Board)?;
+    let place = match &board.connect {
+        Connect::Local => "this machine".to_owned(),
+        Connect::Ssh { host, .. } => format!("over SSH at {host}"),
     };
-    let mut link = Link::new(reached, interrupt);
+    let state = match reached.holder().ending(Exit::Board)? {
+        holder if holder == "free" => holder,
+        holder => format!("in use {holder}"),
+    };
+    let mut link = Link::new(reached, Interrupt::default());
     let machine = link.whole_state().ending(Exit::Board)?;
     let pending = link.pending().ending(Exit::Board)?;
     let power = match board.power.meter() {
@@ -109,14 +99,7 @@ fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
 
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
-    let mut reached = match board.connect {
-        Connect::Local => Board::local(&board, paths.runner.clone()),
-        Connect::Ssh { .. } => {
-            let runner = paths.runner_for(&board)?;
-            let remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
-            Board::Remote(Box::new(remote))
-        }
-    };
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).ending(Exit::Board)?;
     let text = match reached.restore_leftover().ending(Exit::Board)? {
         Some(pending) => {
             format!(
@@ -133,19 +116,8 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
-    if board.connect == Connect::Local {
-        let error =
-            BoardLock::local(name).err().map_or_else(|| "it is free".to_owned(), |error| error.to_string());
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "failed to break the lock of {name}: locks of this machine go with their process; {error}"
-            ),
-        ));
-    }
-    let runner = paths.runner_for(&board)?;
-    let mut remote = Remote::open(&board, &runner, None, &Interrupt::default()).ending(Exit::Board)?;
-    let text = match remote.break_lock().ending(Exit::Board)? {
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).ending(Exit::Board)?;
+    let text = match reached.break_lock().ending(Exit::Board)? {
         holder if holder == "free" => format!("{name}: nobody had it\n"),
         holder => format!("{name}: was held {holder}; its lock is broken\n"),
     };

@@ -9,13 +9,29 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Longest time to bring a board to its state or to restore it: a few programs, each with a minute of its own.
 const PATIENCE: Duration = Duration::from_secs(400);
+
+/// Longest time until the program says whether it has the lock.
+const TAKING: Duration = Duration::from_secs(60);
+/// Longest line that is read from the program. The settings of a board of 4096 CPUs take less than 1 MB.
+const LONGEST_LINE: u64 = 8 << 20;
+
+/// Why this machine cannot be taken.
+#[derive(Debug)]
+pub(super) enum TakeError {
+    /// The program does not start.
+    Start(std::io::Error),
+    /// Somebody else has it: `by` whom.
+    Busy(String),
+    /// The program says why, in a sentence of its own.
+    Failed(String),
+}
 
 /// Why a board's state is not what it should be.
 #[derive(Debug, Error)]
@@ -50,10 +66,15 @@ impl Keeper {
         if let Ok(flags) = fcntl_getfl(&stdout) {
             let _ = fcntl_setfl(&stdout, flags - OFlags::NONBLOCK);
         }
-        let (sender, answers) = std::sync::mpsc::channel();
+        let (sender, answers) = std::sync::mpsc::sync_channel(16);
         std::thread::spawn(move || {
-            for line in BufReader::new(File::from(stdout)).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
+            let mut reader = BufReader::new(File::from(stdout));
+            loop {
+                let mut line = Vec::new();
+                let read = std::io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line);
+                let is_end = !matches!(read, Ok(count) if count > 0);
+                let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+                if is_end || sender.send(line).is_err() {
                     return;
                 }
             }
@@ -61,24 +82,38 @@ impl Keeper {
         Self { stdin: Some(File::from(stdin)), answers, child: None }
     }
 
-    /// Starts one on this machine. It outlives this harness, and restores then.
+    /// Takes this machine's lock and starts a keeper here. It outlives this harness, and restores then.
     ///
     /// # Errors
-    /// Where it does not start.
-    pub(super) fn local(runner: &Path, holder: &str) -> std::io::Result<Self> {
-        let mut child = Command::new(runner)
-            .args(["keep", holder])
+    /// If it does not start, or somebody else has the machine.
+    pub(super) fn local(runner: &Path, holder: &str) -> Result<Self, TakeError> {
+        let mut child = environment::command(runner)
+            .args(["hold", holder])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is the harness' to handle; the end of stdin ends the keeper.
             .process_group(0)
-            .spawn()?;
-        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+            .spawn()
+            .map_err(TakeError::Start)?;
+        let closed = || TakeError::Start(std::io::ErrorKind::BrokenPipe.into());
         let (stdin, stdout) =
             (child.stdin.take().ok_or_else(closed)?, child.stdout.take().ok_or_else(closed)?);
         let mut keeper = Self::new(stdin.into(), stdout.into());
         keeper.child = Some(child);
-        Ok(keeper)
+        match keeper.answers.recv_timeout(TAKING).as_deref() {
+            Ok("held") => Ok(keeper),
+            Ok(busy) if busy.starts_with("by ") => Err(TakeError::Busy(busy.to_owned())),
+            Ok(said) => Err(TakeError::Failed(said.to_owned())),
+            Err(_) => Err(TakeError::Failed(format!(
+                "failed to take this machine: the runner {} says nothing; `cargo xtask build` builds it again",
+                runner.display()
+            ))),
+        }
+    }
+
+    /// Whether the program on this machine has ended, and with it the lock is gone.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     /// Brings the board to this, or back to it.

@@ -3,10 +3,10 @@
 mod board;
 mod deploy;
 mod detect;
+mod holder;
 pub mod inspection;
 mod keeper;
 pub mod kit;
-mod lock;
 pub mod process;
 mod remote;
 pub mod ssh;
@@ -14,7 +14,7 @@ pub(crate) mod words;
 
 pub use board::Board;
 pub use detect::{DetectError, Found, detect};
-pub use lock::{BoardLock, LockError, holder};
+pub use holder::holder;
 pub use remote::{Remote, RemoteError, SILENCE};
 
 /// Says what another session had left to be restored on a board, which has been done.

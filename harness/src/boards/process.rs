@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,9 @@ impl Ending {
             Self::Lost(_) => return "is out of reach".to_owned(),
             Self::Signal(signal) => match signal.as_str() {
                 "9" | "KILL" => {
-                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process; \
-                                 a smaller network or frames.distinct needs less";
+                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process, \
+                                 `cargo xtask boards` the limit of a cgroup; a smaller network or frames.distinct \
+                                 needs less";
                     return format!("was killed (signal 9); {cause}");
                 }
                 "4" | "ILL" => {
@@ -127,7 +128,7 @@ impl Process {
     /// # Errors
     /// Where it does not start.
     pub fn local(program: &Path) -> std::io::Result<Self> {
-        let mut child = Command::new(program)
+        let mut child = environment::command(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

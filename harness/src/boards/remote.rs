@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const RECONNECT: Duration = Duration::from_secs(60);
 /// Links that may be lost over one thing before it is given up.
 const LOST_LINKS: u32 = 3;
+/// So much of what a program says at its end is read, in bytes.
+const WORDS: u64 = 64 << 10;
 /// A lock of ours may outlive the link that is lost by a lease and the time to restore the board's state.
 const OWN_LOCK: Duration = Duration::from_secs(90);
 
@@ -289,21 +292,22 @@ impl Remote {
                     }
                     self.pause()?;
                 }
-                _ => {
-                    let mut words = String::new();
-                    let ending = opened.end.wait(PROMPT).map_or_else(
-                        || "hangs".to_owned(),
-                        |end| {
-                            // Its last words are a help where there are some.
-                            let mut stderr = File::from(opened.stderr);
-                            let _ = std::io::Read::read_to_string(&mut stderr, &mut words);
-                            end.describe()
-                        },
-                    );
+                said => {
+                    let mut words = said.to_owned();
+                    let ending = opened.end.wait(PROMPT);
+                    if ending.is_some() {
+                        // Its last words are a help where there are some.
+                        let stderr = File::from(opened.stderr);
+                        let _ = std::io::Read::take(stderr, WORDS).read_to_string(&mut words);
+                    }
+                    let (how, remedy) = match &ending {
+                        Some(ending) => (ending.describe(), self.remedy(connection, ending)),
+                        None => ("hangs".to_owned(), String::new()),
+                    };
                     let error = connection.lost().unwrap_or_else(|| SshError::Failed {
                         what: "take the board".to_owned(),
                         host: connection.host().to_owned(),
-                        reason: format!("the runner {ending}: {}", words.trim()),
+                        reason: format!("the runner {how}: {}{remedy}", words.trim()),
                     });
                     return Err(self.ssh(error));
                 }
@@ -485,24 +489,6 @@ impl Remote {
         Ok(())
     }
 
-    /// Who has the board: `free`, or `by` somebody.
-    ///
-    /// # Errors
-    /// Where the board is out of reach.
-    pub fn holder(&mut self) -> Result<String, RemoteError> {
-        let connection = self.ensure()?;
-        self.ask(&connection, "holder", PROMPT).map_err(|error| self.ssh(error))
-    }
-
-    /// Ends whoever has the board. Tells who it was.
-    ///
-    /// # Errors
-    /// Where the board is out of reach, or the holder cannot be ended.
-    pub fn break_lock(&mut self) -> Result<String, RemoteError> {
-        let connection = self.ensure()?;
-        self.ask(&connection, "break", RESTORING).map_err(|error| self.ssh(error))
-    }
-
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -515,14 +501,19 @@ impl Remote {
     pub fn tell(&mut self, word: &str) -> Result<Result<String, String>, RemoteError> {
         let connection = self.ensure()?;
         let script = format!("exec {} {word}", quoted(&self.board_runner));
-        let what = "ask for what is to be restored";
-        let output = connection.run(what, &script, RESTORING, &self.interrupt);
+        let what = format!("run the runner's {word}");
+        let output = connection.run(&what, &script, RESTORING, &self.interrupt);
         let output = output.map_err(|error| self.ssh(error))?;
         Ok(match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
             ending if output.stderr.trim().is_empty() => Err(format!("the runner {}", ending.describe())),
-            _ => Err(output.stderr.trim().to_owned()),
+            ending => Err(format!("{}{}", output.stderr.trim(), self.remedy(&connection, &ending))),
         })
+    }
+
+    fn remedy(&self, connection: &Connection, ending: &Ending) -> String {
+        let folder = self.cache.as_ref().map_or("", |cache| &cache.folder);
+        deploy::remedy_of_start(connection, folder, ending, &self.interrupt)
     }
 
     fn ask(&self, connection: &Connection, word: &str, patience: Duration) -> Result<String, SshError> {
@@ -580,6 +571,12 @@ fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut Str
         Request::Profile(profile) => vec![&mut profile.stage],
         Request::Compare(compare) => {
             compare.reference.stages.iter_mut().chain(&mut compare.candidate.stages).collect()
+        }
+        Request::Verify(verify) => {
+            for path in verify.inputs.iter_mut().chain(&mut verify.outputs) {
+                visit("weights", path);
+            }
+            verify.schedule.stages.iter_mut().collect()
         }
         Request::Capture(capture) => capture.schedule.stages.iter_mut().collect(),
         Request::Trial(trial) => trial.schedule.stages.iter_mut().collect(),

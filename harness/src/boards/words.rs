@@ -1,7 +1,8 @@
 //! A board's state in words.
 
 use protocol::{
-    Asked, Clock, ClockLimits, MachineState, Pending, PowerMode, PowerReadings, RailReadings, Settings,
+    Asked, Clock, ClockLimits, MachineState, Pending, Policy, PowerMode, PowerReadings, RailReadings,
+    Scheduling, Settings,
 };
 use std::fmt::Write as _;
 
@@ -21,13 +22,62 @@ fn cpus(numbers: &[u32]) -> String {
 }
 
 /// The same with the word before it: `CPU 0`, `CPUs 3-5`.
-fn named(numbers: &[u32]) -> String {
+pub(super) fn named(numbers: &[u32]) -> String {
     format!("{} {}", if numbers.len() == 1 { "CPU" } else { "CPUs" }, cpus(numbers))
 }
 
 /// A power mode: `0 (MAXN)`.
 pub(crate) fn mode(mode: &PowerMode) -> String {
     format!("{} ({})", mode.id, mode.name)
+}
+
+/// CPU time of a quota: `1.3 CPUs`.
+pub(crate) fn cpus_of_quota(milli_cpus: u64) -> String {
+    format!("{} CPUs", milli_cpus as f64 / 1000.0)
+}
+
+/// What makes the scheduler prefer other programs to the runner, if anything does.
+pub(crate) fn lowered(scheduling: &Scheduling) -> Option<String> {
+    let Scheduling { policy, nice, weight } = scheduling;
+    let mut parts = Vec::new();
+    match policy {
+        Policy::Idle => parts.push("the policy SCHED_IDLE".to_owned()),
+        Policy::Batch => parts.push("the policy SCHED_BATCH".to_owned()),
+        Policy::Other | Policy::RealTime => {}
+    }
+    if *nice > 0 {
+        parts.push(format!("nice {nice}"));
+    }
+    parts.extend(
+        weight
+            .as_ref()
+            .map(|weight| format!("{} % of the usual weight (cgroup {})", weight.percent, weight.group)),
+    );
+    (!parts.is_empty()).then(|| parts.join(" and "))
+}
+
+/// Policy and nice value, if they are not the usual ones: what must be alike for figures to be compared.
+pub(crate) fn priority(machine: &MachineState) -> Option<String> {
+    let known = machine.scheduling.as_ref()?;
+    let policy = match known.policy {
+        Policy::Other => "SCHED_OTHER",
+        Policy::Batch => "SCHED_BATCH",
+        Policy::Idle => "SCHED_IDLE",
+        Policy::RealTime => "real-time",
+    };
+    (known.policy != Policy::Other || known.nice != 0).then(|| format!("{policy}, nice {}", known.nice))
+}
+
+/// The CPU quota as a property of a machine; the group's name is another one in each container.
+pub(crate) fn quota(machine: &MachineState) -> Option<String> {
+    machine.cpu_quota.as_ref().map(|quota| cpus_of_quota(quota.milli_cpus))
+}
+
+/// Thermal zones without a temperature, each with the reason; empty if there are none.
+pub(crate) fn silent_zones(machine: &MachineState) -> String {
+    let zones: Vec<String> =
+        machine.silent_zones.iter().map(|silent| format!("{} {}", silent.zone, silent.reason)).collect();
+    zones.join(", ")
 }
 
 fn megahertz(hz: u64) -> String {
@@ -132,6 +182,18 @@ pub(super) fn state(
     if !zones.is_empty() {
         let _ = writeln!(text, "  temperatures, in °C: {}", zones.join(", "));
     }
+    if !machine.silent_zones.is_empty() {
+        let _ = writeln!(text, "  zones without a temperature: {}", silent_zones(machine));
+    }
+    if let Some(quota) = &machine.cpu_quota {
+        let _ = writeln!(text, "  CPU quota of {} (cgroup {})", cpus_of_quota(quota.milli_cpus), quota.group);
+    }
+    if let Some(limit) = &machine.memory_limit {
+        let _ = writeln!(text, "  memory limit of {} MiB (cgroup {})", limit.bytes >> 20, limit.group);
+    }
+    if let Some(lowered) = machine.scheduling.as_ref().and_then(lowered) {
+        let _ = writeln!(text, "  the runner has {lowered}: other programs get the CPUs before it");
+    }
     match power {
         Ok(Some(readings)) => {
             let rails: Vec<String> = readings.rails.iter().map(rail).collect();
@@ -215,6 +277,14 @@ mod tests {
         machine.emc = Some(clock(1_600_000_000, 1_600_000_000));
         let zone = |zone: &str, milli_celsius| Temperature { zone: zone.to_owned(), milli_celsius };
         machine.temperatures = vec![zone("BCPU-therm", 41_500), zone("PMIC-Die", 100_000)];
+        machine.silent_zones = vec![protocol::SilentZone {
+            zone: "GPU-therm".to_owned(),
+            reason: "gives no answer within 1 s".to_owned(),
+        }];
+        let group = || "/machine/box".to_owned();
+        machine.cpu_quota = Some(protocol::CpuQuota { group: group(), milli_cpus: 1300 });
+        machine.memory_limit = Some(protocol::MemoryLimit { group: group(), bytes: 512 << 20 });
+        machine.scheduling = Some(Scheduling { policy: Policy::Idle, nice: 19, weight: None });
         machine
     }
 

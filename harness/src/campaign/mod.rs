@@ -3,6 +3,7 @@
 mod before;
 mod dealer;
 mod layers;
+mod limits;
 mod link;
 mod measuring;
 mod order;
@@ -27,8 +28,8 @@ pub use part::{Part, Seat};
 pub use plan::{Planned, Plans};
 pub use start_line::{StartLine, Turn};
 
+use crate::boards::Board;
 use crate::boards::kit::Kit;
-use crate::boards::{self, Board, BoardLock, Remote};
 use crate::compiler::{Cache, Compiler};
 use crate::config::{self, Connect, Loaded};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
@@ -71,7 +72,8 @@ impl Paths {
     /// # Errors
     /// Where none was.
     pub fn runner_for(&self, board: &config::Board) -> Outcome<PathBuf> {
-        let Some(target) = &board.target else { return Ok(self.runner.clone()) };
+        let target = board.target.as_ref().filter(|_| board.connect != Connect::Local);
+        let Some(target) = target else { return Ok(self.runner.clone()) };
         let (triple, runner) = (target.triple.text(), Kit::of(&self.state, target).runner());
         if runner.is_file() {
             return Ok(runner);
@@ -118,8 +120,6 @@ pub struct Campaign {
     part: Option<Part>,
     /// What the plan is made from.
     observed: Observed,
-    // Of this machine; that of another one is held by a program there.
-    _lock: Option<BoardLock>,
 }
 
 /// A network with its schedules.
@@ -149,40 +149,25 @@ impl PlannedNetwork {
     }
 }
 
-impl Campaign {
-    /// Takes the board, starts the runner and finds the processors.
-    ///
-    /// # Errors
-    /// Where the board is busy or lacks what the configuration asks for.
-    pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+/// What is found and made ready on a board that was taken.
+struct SetUp {
+    workshop: Workshop,
+    processors: Vec<Processor>,
+    machine: protocol::MachineState,
+    state: Option<StateRecord>,
+}
+
+impl SetUp {
+    fn new(link: &mut Link, loaded: &Loaded, paths: &Paths, interrupt: &Interrupt) -> Outcome<Self> {
         let board = &loaded.board;
-        let (lock, reached) = match board.connect {
-            Connect::Local => {
-                let lock = BoardLock::local(&board.name).ending(Exit::Board)?;
-                (Some(lock), Board::local(board, paths.runner.clone()))
-            }
-            Connect::Ssh { .. } => {
-                let runner = paths.runner_for(board)?;
-                let remote = Remote::open(board, &runner, Some(boards::holder(&board.name)), &interrupt);
-                (None, Board::Remote(Box::new(remote.ending(Exit::Board)?)))
-            }
-        };
-        let mut link = Link::new(reached, interrupt.clone());
         // First of all: a power mode decides which CPUs there are.
         let brought = link.bring().map_err(session_failure)?;
         let machine = link.state().map_err(session_failure)?;
         let state = StateRecord::new(board.state.asked(), brought);
-        if let (Some(limit), None) = (board.state.max_temperature_c, state::hottest(&machine)) {
-            return Err(Failure::new(
-                Exit::Board,
-                format!(
-                    "failed to find a temperature of the board {}, which its file wants below {limit} °C before each \
-                     trial: it has no thermal zones; leave `max_temperature_c` out",
-                    board.name
-                ),
-            ));
-        }
         let processors = processors::resolve(board, &machine)?;
+        for note in limits::check(board, &machine, &processors)? {
+            progress::say("warning", &note);
+        }
         if let Some(note) = processors::left_out(board) {
             progress::say("note", &note);
         }
@@ -214,20 +199,34 @@ impl Campaign {
         }
         let peer = asked.then(|| OnnxRuntime::find(&paths.python)).transpose()?;
         let workshop = Workshop { cache, compiler, interrupt: interrupt.clone(), peer };
+        Ok(Self { workshop, processors, machine, state })
+    }
+}
+
+/// Closes a link after a failure; a board that could not be restored then decides the exit code.
+fn closing<T>(mut link: Link, outcome: Outcome<T>) -> Outcome<(T, Link)> {
+    match outcome {
+        Ok(value) => Ok((value, link)),
+        Err(failure) => {
+            let closed = link.close().ending(Exit::Board);
+            Err(failure.after_closing(closed))
+        }
+    }
+}
+
+impl Campaign {
+    /// Takes the board, starts the runner and finds the processors.
+    ///
+    /// # Errors
+    /// Where the board is busy or lacks what the configuration asks for.
+    pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+        let runner = paths.runner_for(&loaded.board)?;
+        let reached = Board::take(&loaded.board, runner, &interrupt).map_err(session_failure)?;
+        let mut link = Link::new(reached, interrupt.clone());
+        let set_up = SetUp::new(&mut link, &loaded, &paths, &interrupt);
+        let (SetUp { workshop, processors, machine, state }, link) = closing(link, set_up)?;
         let (part, observed) = (None, Observed::default());
-        Ok(Self {
-            loaded,
-            paths,
-            interrupt,
-            link,
-            workshop,
-            processors,
-            machine,
-            state,
-            part,
-            observed,
-            _lock: lock,
-        })
+        Ok(Self { loaded, paths, interrupt, link, workshop, processors, machine, state, part, observed })
     }
 
     /// Makes it a part of a campaign on several boards.
@@ -247,12 +246,17 @@ impl Campaign {
         &self.machine
     }
 
-    /// Lets go of the board, in the state in which it was found.
+    /// Restores the board's state and lets go of it. Returns the outcome of the work, and whether the state could be
+    /// restored: what was measured counts either way.
     ///
     /// # Errors
-    /// Where that cannot be restored.
-    pub fn close(mut self) -> Outcome<()> {
-        self.link.close().ending(Exit::Board)
+    /// With the failure of the work; its exit code is [`Exit::Board`] if the board could not be restored either.
+    pub fn close<T>(mut self, outcome: Outcome<T>) -> Outcome<(T, Outcome<()>)> {
+        let closed = self.link.close().ending(Exit::Board);
+        match outcome {
+            Ok(value) => Ok((value, closed)),
+            Err(failure) => Err(failure.after_closing(closed)),
+        }
     }
 
     /// The processors in use.
@@ -267,6 +271,9 @@ impl Campaign {
     pub fn run(&mut self, store: &Store) -> Outcome<Ended> {
         let provenance =
             Provenance::collect(&self.paths.root, self.link.runner_version().unwrap_or("unknown"));
+        if let Some(reason) = &provenance.git_absent {
+            progress::say("note", &format!("no git revision is recorded with this run: {reason}"));
+        }
         let idle = self.idle_power()?;
         let begun_unix_ns = unix_ns();
         let start = RunStart {
@@ -301,7 +308,7 @@ impl Campaign {
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
         let resumed = Resumed {
             unix_ns: unix_ns(),
-            command: std::env::args().skip(1).collect(),
+            command: crate::provenance::arguments(),
             state: self.state.clone(),
         };
         let (recorder, continued) =
@@ -438,8 +445,8 @@ impl Campaign {
     }
 
     fn ready(&self, prepared: &Prepared, planned: &[Planned]) -> Outcome<Vec<Ready>> {
-        let (peer, slow_down) = (self.workshop.peer.as_ref(), self.loaded.experiment.slow_down.as_ref());
-        trials::ready(prepared, planned, &self.processors, peer, slow_down)
+        let peer = self.workshop.peer.as_ref();
+        trials::ready(&self.loaded.experiment, prepared, planned, &self.processors, peer)
     }
 
     fn first_single(&self, prepared: &Prepared) -> Outcome<Ready> {

@@ -27,6 +27,11 @@ impl Campaign {
         match answer {
             Ok(Event::Idled(idled)) => Ok(Some(idled)),
             Ok(other) => Err(session_failure(self.link.unexpected(&during, &other))),
+            // No rail was named, and none is known: energy is absent with the reason, and the rest is measured.
+            Err(error) if error.fault() == Some(Fault::Meter) && meter.total.is_empty() => {
+                progress::say("warning", &format!("energy is not measured: {error}"));
+                Ok(None)
+            }
             Err(error) if error.fault() == Some(Fault::Meter) => {
                 Err(Failure { exit: Exit::Board, error: error.into() })
             }

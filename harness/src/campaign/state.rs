@@ -1,6 +1,7 @@
 //! The board before each trial: in the state its file asks for, and cool enough.
 
 use super::Campaign;
+use crate::boards::words;
 use crate::progress::Progress;
 use crate::session::SessionError;
 use crate::store::Cooling;
@@ -65,7 +66,9 @@ impl Campaign {
         let begun = Instant::now();
         let mut first: Option<Temperature> = None;
         loop {
-            let Some(zone) = hottest(state).cloned() else { return Ok(None) };
+            let Some(zone) = hottest(state).cloned() else {
+                return Err(SessionError::NoTemperature { silent: words::silent_zones(state), limit });
+            };
             if celsius(zone.milli_celsius) < limit {
                 return Ok(first.map(|first| Cooling {
                     waited_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),

@@ -124,6 +124,10 @@ mod tests {
             power_mode: None,
             gpu: None,
             emc: None,
+            cpu_quota: None,
+            memory_limit: None,
+            scheduling: None,
+            silent_zones: Vec::new(),
         }
     }
 

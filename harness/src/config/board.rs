@@ -5,7 +5,7 @@ use std::path::Path;
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
 use super::ordered::Ordered;
-use super::power::Power;
+use super::power::{self, Power};
 use super::raw;
 pub use super::raw::Triple;
 use super::schema::SCHEMAS;
@@ -185,6 +185,7 @@ pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Boar
             Processors::Listed(resolved)
         }
     };
+    power::check(&raw.power, tree, faults);
     Board {
         name: raw.name.0,
         connect: match raw.connect {

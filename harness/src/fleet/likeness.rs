@@ -1,5 +1,6 @@
 //! Whether boards are equal, so that their trials may stand in one figure.
 
+use crate::boards::words;
 use crate::campaign::Campaign;
 use crate::config::{Board, State};
 use crate::processors::Processor;
@@ -48,6 +49,8 @@ fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> A
         ("L1 caches in KiB", caches(|cpu| cpu.l1d_bytes)),
         ("L2 caches in KiB", caches(|cpu| cpu.l2_bytes)),
         ("kernel", machine.kernel.clone()),
+        ("CPU quota", words::quota(machine).unwrap_or_else(|| "none".to_owned())),
+        ("priority", words::priority(machine).unwrap_or_else(|| "usual".to_owned())),
         ("processors in use", processors.join("; ")),
         ("power meter", board.power.meter().map_or_else(|| "none".to_owned(), meter)),
         ("state asked for", state(&board.state)),
@@ -64,7 +67,9 @@ fn meter(meter: &Meter) -> String {
             format!("ina3221 with {}", named.collect::<Vec<_>>().join(", "))
         }
     };
-    format!("{kind}, total {}, below {}", meter.total, meter.root)
+    let total =
+        if meter.total.is_empty() { "as known".to_owned() } else { protocol::total_name(&meter.total) };
+    format!("{kind}, total {total}, below {}", meter.root)
 }
 
 fn state(state: &State) -> String {
@@ -105,7 +110,14 @@ mod tests {
         (later.load_milli, later.memory_available_bytes) = (9, 9);
         later.cpus[0].current_khz = Some(1);
         assert_eq!(ours, aspects(&Board { name: "b".to_owned(), ..board() }, &later, &[]));
-        let changes: [fn(&mut MachineState); 5] = [
+        let changes: [fn(&mut MachineState); 7] = [
+            |machine| {
+                machine.cpu_quota = Some(protocol::CpuQuota { group: "/x".to_owned(), milli_cpus: 1300 });
+            },
+            |machine| {
+                let policy = protocol::Policy::Idle;
+                machine.scheduling = Some(protocol::Scheduling { policy, nice: 0, weight: None });
+            },
             |machine| machine.kernel = "4.9.140".to_owned(),
             |machine| machine.model = None,
             |machine| machine.cpu_model = Some("another".to_owned()),

@@ -67,8 +67,11 @@ impl Several {
         let dealer = match record.mode {
             Mode::Repeat => None,
             Mode::Spread => {
-                check_alike(&opened)?;
-                Some(Arc::new(dealer(&record, &jobs, interrupt, store)?))
+                let dealt = check_alike(&opened).and_then(|()| dealer(&record, &jobs, interrupt, store));
+                match dealt {
+                    Ok(dealer) => Some(Arc::new(dealer)),
+                    Err(failure) => return Err(close_all(opened, failure)),
+                }
             }
         };
         let is_here = opened.iter().flatten().any(|one| one.loaded().board.connect == Connect::Local);
@@ -114,6 +117,14 @@ impl Several {
         fates.extend(measured);
         conclude(&record, &fates, interrupt, store, format)
     }
+}
+
+/// Lets go of all boards after a failure.
+fn close_all(opened: Vec<Outcome<Campaign>>, failure: Failure) -> Failure {
+    opened.into_iter().flatten().fold(failure, |failure, campaign| {
+        let closed = campaign.close(Ok(())).and_then(|((), closed)| closed);
+        failure.after_closing(closed)
+    })
 }
 
 /// A board that goes on with no more rounds when this is dropped.
@@ -162,11 +173,13 @@ fn joined<T>(thread: thread::Result<Outcome<T>>) -> Outcome<T> {
 
 fn measure(mut campaign: Campaign, job: &Job, paths: &Paths) -> Outcome<Ended> {
     // A connection is one thread's.
-    let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
-    match &job.before {
+    let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure);
+    let ended = store.and_then(|store| match &job.before {
         Some(run) => campaign.resume(&store, &run.start.id),
         None => campaign.run(&store),
-    }
+    });
+    let (ended, closed) = campaign.close(ended)?;
+    closed.map(|()| ended)
 }
 
 /// Whether all boards that can be had are equal.

@@ -66,6 +66,8 @@ impl Identity {
         };
         let written = |value: serde_yaml::Value| serde_json::to_string(&value).ok();
         set("power_mode", machine.power_mode.as_ref().map(words::mode));
+        set("cpu_quota", words::quota(machine));
+        set("priority", words::priority(machine));
         for key in ["frames", "queue_depth"] {
             set(key, setting("experiment", key).and_then(written));
         }
@@ -78,6 +80,7 @@ impl Identity {
             "arch",
             "board",
             "cpu",
+            "cpu_quota",
             "frames",
             "frequencies",
             "governor",
@@ -85,6 +88,7 @@ impl Identity {
             "llvm",
             "model",
             "power_mode",
+            "priority",
             "processors",
             "queue_depth",
             "tvm",

@@ -1,8 +1,13 @@
 //! What makes runs unlike each other, and what merely changed from one to the next.
 
 use super::rows::Condition;
+use crate::boards::words;
 use crate::store::{NetworkRecord, StoredRun};
 use std::collections::BTreeSet;
+
+/// Names of conditions that most machines do not have.
+const CPU_QUOTA: &str = "CPU quota";
+const PRIORITY: &str = "priority";
 
 /// What must be equal for two runs to be compared.
 pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condition> {
@@ -24,6 +29,8 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition("CPU", machine.cpu_model.clone()),
         condition("architecture", Some(machine.arch.clone())),
         condition("processors", Some(processors.join(", "))),
+        condition(CPU_QUOTA, words::quota(machine)),
+        condition(PRIORITY, words::priority(machine)),
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
@@ -63,5 +70,6 @@ pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
 }
 
 fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
-    format!("{name} {} → {}", before.unwrap_or("unknown"), now.unwrap_or("unknown"))
+    let absent = if [CPU_QUOTA, PRIORITY].contains(&name) { "none" } else { "unknown" };
+    format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))
 }

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// What the meter said beside a trial, on the clock of its window.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Readings {
-    total: Trace,
+    /// Those of the rails that the total is the sum of.
+    totals: Vec<Trace>,
     others: Vec<Trace>,
     window: Nanoseconds,
 }
@@ -35,21 +36,19 @@ impl Readings {
     }
 
     fn new(readings: &PowerReadings, opened_ns: u64, window: Nanoseconds) -> Result<Self, Absence> {
-        let (total, others): (Vec<_>, Vec<_>) =
-            readings.rails.iter().partition(|rail| rail.name == readings.total);
-        let Some(total) = total.first() else {
+        let Some((totals, others)) = readings.split() else {
             let fault = "there are none of it".to_owned();
             return Err(Absence::Damaged { meter: readings.total.clone(), fault });
         };
         Ok(Self {
-            total: trace(total, opened_ns)?,
+            totals: totals.into_iter().map(|rail| trace(rail, opened_ns)).collect::<Result<_, _>>()?,
             others: others.into_iter().filter_map(|rail| trace(rail, opened_ns).ok()).collect(),
             window,
         })
     }
 
     fn energy(&self, known: &MeterKnown) -> Energy {
-        Energy::of_window(&self.total, &self.others, self.window, &known.0)
+        Energy::of_window(&self.totals, &self.others, self.window, &known.0)
     }
 }
 
@@ -82,7 +81,7 @@ fn trace(rail: &RailReadings, opened_ns: u64) -> Result<Trace, Absence> {
 
 impl MeterKnown {
     pub(super) fn learn(&mut self, readings: &Readings) {
-        for trace in std::iter::once(&readings.total).chain(&readings.others) {
+        for trace in readings.totals.iter().chain(&readings.others) {
             let known = self.0.entry(trace.rail().to_owned()).or_default();
             *known = known.and(trace.character());
         }
@@ -121,7 +120,9 @@ impl MeterKnown {
                 step_mw: drawn.and_then(|drawn| drawn.step).map(|step| step.0),
             }
         });
-        let refresh = self.0.get(&idle.readings.total).and_then(|known| known.refresh);
+        let totals = idle.readings.split().map(|(totals, _)| totals).unwrap_or_default();
+        let of_rail = |rail: &&RailReadings| self.0.get(&rail.name)?.refresh;
+        let refresh = totals.iter().filter_map(of_rail).max_by_key(domain::energy::Refresh::period);
         Some(PowerSection {
             driver: idle.readings.driver.clone(),
             total: idle.readings.total.clone(),

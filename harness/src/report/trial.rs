@@ -1,6 +1,7 @@
 //! What one trial says.
 
 use super::energy::Readings;
+use crate::boards::words;
 use crate::store::StateRecord;
 use domain::{
     Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, disturbance, throughput, validity,
@@ -116,6 +117,10 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
         let khz = frequency(&measured.before, *cpu).zip(frequency(&measured.after, *cpu));
         reasons.extend(khz.and_then(|(before, after)| validity::frequency(*cpu, before, after, limits)));
     }
+    let throttled = measured.watched.iter().flat_map(|watched| &watched.throttled);
+    reasons.extend(throttled.map(|throttled| {
+        validity::throttled(&throttled.group, throttled.milli_cpus, Nanoseconds(throttled.throttled_ns))
+    }));
     reasons.extend(state_changes(measured, cpus, state));
     reasons.extend(below_pinned(measured, state, limits));
     for (stage, occupancy) in measured.stages.iter().enumerate() {
@@ -160,6 +165,10 @@ fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>)
         add(Changed { setting: setting.clone(), from: from.clone(), to: to.clone() }, when);
     }
     before.changes_to(&after).into_iter().for_each(|changed| add(changed, ", after the window".to_owned()));
+    let (from, to) = (words::quota(&measured.before), words::quota(&measured.after));
+    if from != to {
+        add(Changed { setting: "CPU quota".to_owned(), from, to }, ", after the window".to_owned());
+    }
     let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let reason = |(Changed { setting, from, to }, when): (Changed, String)| {
         validity::state_changed(&setting, &told(from), &told(to), &when)

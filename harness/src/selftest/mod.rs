@@ -14,6 +14,7 @@ use domain::Samples;
 use domain::gate::{Better, Case, Evidence, Ruled, Ruling, Spread, judge};
 use kept::{Asked, Kept, Sitting};
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// `cargo xtask selftest`.
 ///
@@ -44,28 +45,33 @@ pub(crate) fn run(paths: Paths, options: &cli::Selftest) -> Outcome<Exit> {
     let name = if slow_down > 0.0 { format!("ab-{slow_down}") } else { "aa".to_owned() };
     let name = if common.apart { format!("{name}-apart") } else { name };
     let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let asked = Asked { slow_down, apart: common.apart, machine: campaign.machine(), configuration };
-    let revision = Provenance::collect(&root, "").revision();
-    let revision = revision.map(|revision| revision.commit + if revision.dirty { "*" } else { "" });
-    let begun = Date::from_unix_ns(unix_ns()).to_string();
-    let sitting = Sitting { begun, revision, comparisons: 0 };
-    let mut kept = Kept::begin(&folder.join(format!("{name}.json")), asked, common.append, sitting)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-    let slow_down_per_mille = (10.0 * slow_down).round() as u32;
-    let pairing = Pairing {
-        comparisons: common.comparisons,
-        before: kept.pairs.len(),
-        slow_down_per_mille,
-        apart: common.apart,
+    let measure = |campaign: &mut Campaign| -> Outcome<Kept> {
+        let asked = Asked { slow_down, apart: common.apart, machine: campaign.machine(), configuration };
+        let revision = Provenance::collect(&root, "").revision();
+        let revision = revision.map(|revision| revision.commit + if revision.dirty { "*" } else { "" });
+        let begun = Date::from_unix_ns(unix_ns()).to_string();
+        let sitting = Sitting { begun, revision, comparisons: 0 };
+        let mut kept = Kept::begin(&folder.join(format!("{name}.json")), asked, common.append, sitting)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+        let slow_down_per_mille = (10.0 * slow_down).round() as u32;
+        let pairing = Pairing {
+            comparisons: common.comparisons,
+            before: kept.pairs.len(),
+            slow_down_per_mille,
+            apart: common.apart,
+        };
+        let progress = Progress::begin("compare", common.comparisons as usize);
+        campaign.pairs(pairing, |what, pair| {
+            let said = format!("{} in {:.1} s", kept.pairs.len() + 1, pair.seconds);
+            kept.add(what, pair)?;
+            progress.step(&said);
+            Ok(())
+        })?;
+        progress.end(&format!("{} comparisons", kept.pairs.len()));
+        Ok(kept)
     };
-    let progress = Progress::begin("compare", common.comparisons as usize);
-    campaign.pairs(pairing, |what, pair| {
-        let said = format!("{} in {:.1} s", kept.pairs.len() + 1, pair.seconds);
-        kept.add(what, pair)?;
-        progress.step(&said);
-        Ok(())
-    })?;
-    progress.end(&format!("{} comparisons", kept.pairs.len()));
+    let measured = measure(&mut campaign);
+    let (kept, closed) = campaign.close(measured)?;
     let threshold =
         thresholds.of(Measured::Throughput, experiment.networks[0].name(), "single", "").unwrap_or(0.0);
     let spread = Spread { deviation: thresholds.between_runs, freedom: f64::INFINITY };
@@ -87,9 +93,14 @@ pub(crate) fn run(paths: Paths, options: &cli::Selftest) -> Outcome<Exit> {
         })
         .collect();
     let text = table(&kept, threshold, &experiment, &ruled);
-    crate::verbs::print(&text)?;
-    let table_path = common.write.clone().unwrap_or_else(|| folder.join(format!("{name}.md")));
-    std::fs::write(&table_path, text).map_err(|error| {
+    crate::verbs::after_closing(closed, write(&kept, common, &text, &folder.join(format!("{name}.md"))))
+}
+
+/// Prints the table and writes it to a file.
+fn write(kept: &Kept, common: &cli::Comparisons, text: &str, otherwise: &Path) -> Outcome<Exit> {
+    crate::verbs::print(text)?;
+    let table_path = common.write.as_deref().unwrap_or(otherwise);
+    std::fs::write(table_path, text).map_err(|error| {
         Failure::new(Exit::Usage, format!("failed to write {}: {error}", table_path.display()))
     })?;
     eprintln!("table in {}, every trial in {}", table_path.display(), kept.path().display());

@@ -1,6 +1,6 @@
 //! A machine's state in two parts: what stays, stored once, and what is read anew each time.
 
-use protocol::MachineState;
+use protocol::{MachineState, SilentZone};
 use serde::{Deserialize, Serialize};
 
 /// What changes from minute to minute, of a [`MachineState`].
@@ -19,6 +19,9 @@ pub(super) struct Readings {
     gpu_hz: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     emc_hz: Option<u64>,
+    /// They come and go with what is switched on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    silent_zones: Vec<SilentZone>,
 }
 
 /// Takes the readings out of a state; zeros and `None` stay in their places.
@@ -35,6 +38,7 @@ pub(super) fn split(state: &MachineState) -> (MachineState, Readings) {
             .collect(),
         gpu_hz: fixed.gpu.as_mut().and_then(|gpu| gpu.current_hz.take()),
         emc_hz: fixed.emc.as_mut().and_then(|emc| emc.current_hz.take()),
+        silent_zones: std::mem::take(&mut fixed.silent_zones),
     };
     if readings.current_khz.iter().all(Option::is_none) {
         readings.current_khz.clear();
@@ -52,6 +56,7 @@ pub(super) fn join(mut state: MachineState, readings: Readings) -> Option<Machin
     }
     state.memory_available_bytes = readings.memory_available_bytes;
     state.load_milli = readings.load_milli;
+    state.silent_zones = readings.silent_zones;
     for (cpu, khz) in state.cpus.iter_mut().zip(readings.current_khz) {
         cpu.current_khz = khz;
     }
@@ -75,7 +80,8 @@ mod tests {
     fn a_state_comes_back_from_its_parts() {
         let clock = |current_hz| protocol::Clock { min_hz: 1, max_hz: 9, current_hz, governor: None };
         let (gpu, emc) = (Some(clock(Some(5))), Some(clock(None)));
-        let jetson = MachineState { gpu, emc, ..fixture::machine() };
+        let silent_zones = vec![SilentZone { zone: "CV-therm".to_owned(), reason: "is off".to_owned() }];
+        let jetson = MachineState { gpu, emc, silent_zones, ..fixture::machine() };
         for state in [fixture::machine(), fixture::machine_without_frequencies(), jetson] {
             let (fixed, readings) = split(&state);
             assert_eq!(join(fixed, readings).unwrap(), state);

@@ -36,7 +36,7 @@ pub use merge::{Import, Merged, Standing};
 pub use record::{
     CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, ProcessorRecord,
     ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord,
-    TrialRecord, Versions,
+    TrialRecord, Versions, is_within,
 };
 pub use recorder::{CaughtUp, Continued, RunRecorder};
 pub use run_id::RunId;

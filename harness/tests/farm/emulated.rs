@@ -52,8 +52,9 @@ pub(super) fn start(farm: &Farm, system: &System, config: &str) -> Child {
     let ours = format!("{}:x:0:0::{}:{}", user.name, user.home.display(), user.shell.display());
     let passwd = passwd.replace(&ours, &format!("{}:x:0:0::/home:/bin/sh", user.name));
     fs::write(farm.path("passwd"), passwd).unwrap();
-    let config =
-        config.replace(&format!("TMPDIR={root}/board/tmp"), "TMPDIR=/tmp QEMU_CPU=cortex-a57 PATH=/bin");
+    let config = config
+        .replace(&format!("{root}/board/tmp"), "/tmp")
+        .replace("TMPDIR=/tmp", "TMPDIR=/tmp QEMU_CPU=cortex-a57 PATH=/bin");
     fs::write(farm.path("sshd_config"), config + "ChrootDirectory /run/board\n").unwrap();
     // sshd wants folders above the board's root that nobody else may write to.
     let script = format!(

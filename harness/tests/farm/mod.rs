@@ -251,7 +251,7 @@ impl Farm {
              AuthorizedKeysFile {root}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\n\
              MaxStartups 100\nMaxAuthTries 20\nLogLevel ERROR\nPrintMotd no\nSubsystem sftp internal-sftp\n\
-             SetEnv TMPDIR={root}/board/tmp {}\n",
+             SetEnv TMPDIR={root}/board/tmp EDGEPIPE_LOCK={root}/board/tmp/edgepipe.lock {}\n",
             self.port, self.environment
         );
         if let Some(system) = self.emulated.clone() {
@@ -326,13 +326,14 @@ impl Farm {
     pub(crate) fn harness(&self, arguments: &[&str]) -> Command {
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(self.path("workspace")).arg("--state").arg(state);
+        command.arg("--root").arg(self.path("workspace")).arg("--state").arg(&state);
         command.arg("--python").arg(std::env::var_os("EDGEPIPE_PYTHON").unwrap_or_default());
         command.arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.path("results.db")).args(arguments);
         command
             .env("HOME", self.path("home"))
             .env("USER", "anna")
+            .env("EDGEPIPE_LOCK", state.join("board.lock"))
             .env_remove("SSH_AUTH_SOCK")
             .env_remove("SSH_ASKPASS");
         command.stdin(Stdio::null());

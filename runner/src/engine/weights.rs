@@ -2,6 +2,7 @@
 
 use super::tensor::{Tensor, TensorSpec, cpu};
 use crate::failure::Failure;
+use crate::meters::{memory_available_bytes, memory_limit_words};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -48,6 +49,10 @@ impl WeightsFile {
         if bytes == 0 {
             // An empty file cannot be mapped, and a network without weights needs none.
             return Ok(Self { path: path.to_path_buf(), start: NonNull::dangling(), bytes, identity });
+        }
+        if let Some(available) = memory_available_bytes().filter(|available| bytes as u64 > *available) {
+            let limit = memory_limit_words();
+            return Err(fail(format!("they take {bytes} bytes of memory, {available} are free{limit}")));
         }
         // Filled at once, so that no stage waits for the disk later.
         let flags = MapFlags::SHARED | MapFlags::POPULATE;

@@ -1,7 +1,7 @@
 //! Changing a board's state, and changing it back.
 
 use super::pending::Folder;
-use super::programs::{self, CHANGING, Privileged};
+use super::programs::{self, CHANGING, Privileged, Trial};
 use super::{governor, settings};
 use protocol::{Asked, CpuGovernor, CpuSettings, Pending, Settings};
 use std::fs;
@@ -88,6 +88,7 @@ impl<'a> Plan<'a> {
                 program: nvpmodel.clone(),
                 arguments: vec!["-m".to_owned(), mode.to_string()],
                 any_arguments: true,
+                trial: Trial::with("-q"),
             });
         }
         if let Some(jetson_clocks) = &self.clocks {
@@ -95,6 +96,7 @@ impl<'a> Plan<'a> {
                 program: jetson_clocks.clone(),
                 arguments: vec!["--show".to_owned()],
                 any_arguments: true,
+                trial: Trial::with("--show"),
             });
         }
         let unwritable = self.governors.iter().filter(|path| !programs::is_writable(path));
@@ -113,7 +115,8 @@ impl<'a> Plan<'a> {
 
     /// Does it, and reads back. Gives the settings the board has now.
     pub(super) fn apply(&self, folder: &Folder, pending: &mut Pending) -> Result<Settings, String> {
-        let sysfs = Path::new(&self.asked.sysfs);
+        let asked = self.asked;
+        let sysfs = Path::new(&asked.sysfs);
         if let Some((nvpmodel, mode)) = &self.mode {
             set_mode(nvpmodel, *mode)?;
         }
@@ -125,7 +128,7 @@ impl<'a> Plan<'a> {
             change(jetson_clocks, &[])?;
         }
         if let Some(wanted) = &self.asked.governor {
-            let now = settings::read(sysfs)?;
+            let now = settings::read(asked)?;
             let others = settings::clocked(&now)
                 .filter_map(|cpu| Some((cpu.id, cpu.governor.clone()?)))
                 .filter(|(_, governor)| governor != wanted);
@@ -142,7 +145,7 @@ impl<'a> Plan<'a> {
         }
         let deadline = Instant::now() + SETTLING;
         loop {
-            let now = settings::read(sysfs)?;
+            let now = settings::read(asked)?;
             let mismatches = settings::mismatches(self.asked, &now);
             if mismatches.is_empty() {
                 return Ok(now);
@@ -206,7 +209,7 @@ pub(super) fn restore(pending: &Pending, folder: &Folder) -> Result<Vec<String>,
     let is_same_boot = pending.boot.is_some() && pending.boot == boot();
     let jetson_clocks =
         programs::find("jetson_clocks").filter(|_| is_same_boot && asked.jetson_clocks == Some(true));
-    let now = settings::read(sysfs)?;
+    let now = settings::read(asked)?;
     let wanted = asked.nvpmodel.and(found.power_mode.as_ref());
     let mode = wanted.filter(|wanted| now.power_mode.as_ref() != Some(*wanted));
     let mut failures = Vec::new();
@@ -234,7 +237,7 @@ pub(super) fn restore(pending: &Pending, folder: &Folder) -> Result<Vec<String>,
     }
     let deadline = Instant::now() + SETTLING;
     loop {
-        let now = settings::read(sysfs)?;
+        let now = settings::read(asked)?;
         let missing = not_restored(pending, &now, is_same_boot);
         let differences = if is_same_boot { settings::differences(found, &now) } else { Vec::new() };
         if missing.is_empty() && differences.is_empty() {

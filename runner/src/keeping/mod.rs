@@ -81,7 +81,7 @@ impl Keeper {
             Some(_) => None,
             None => leftover(&folder)?,
         };
-        let before = settings::read(sysfs).map_err(failed)?;
+        let before = settings::read(asked).map_err(failed)?;
         let found = self.changed.as_ref().map_or_else(|| before.clone(), |pending| pending.found.clone());
         let turn = match &self.set {
             _ if self.changed.is_none() => act::Turn::First,

@@ -2,6 +2,7 @@
 
 use super::programs::{self, ASKING};
 use crate::cpulist;
+use crate::patient::text;
 use protocol::{Asked, Changed, ClockLimits, CpuSettings, PowerMode, Settings};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,12 @@ pub(crate) fn power_mode() -> Result<Option<PowerMode>, String> {
     // Some versions answer to root only.
     match programs::run_as_root(&nvpmodel, &["-q"], ASKING).map(|ended| parse_mode(&ended.stdout)) {
         Ok(Some(mode)) => Ok(Some(mode)),
-        _ => Err(format!("{} -q does not tell the power mode: it {}", nvpmodel.display(), ended.told())),
+        _ => Err(format!(
+            "{0} -q does not tell the power mode: it {1}; set one by hand (`sudo {0} -m 0`), or leave `nvpmodel` out of \
+             the board's file",
+            nvpmodel.display(),
+            ended.told()
+        )),
     }
 }
 
@@ -33,11 +39,6 @@ fn parse_mode(text: &str) -> Option<PowerMode> {
     let mut lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("NV Power Mode:"));
     let name = lines.next()?.strip_prefix("NV Power Mode:")?.trim().to_owned();
     Some(PowerMode { id: lines.next()?.parse().ok()?, name })
-}
-
-fn text(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?.trim().to_owned();
-    (!text.is_empty()).then_some(text)
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -101,12 +102,16 @@ pub(crate) fn gpu(sysfs: &Path) -> Option<ClockLimits> {
     Some(ClockLimits { min_hz, max_hz })
 }
 
-/// All settings.
+/// All settings. The power mode of a board may stay unknown if nobody asks for one.
 ///
 /// # Errors
-/// As [`power_mode`].
-pub(crate) fn read(sysfs: &Path) -> Result<Settings, String> {
-    Ok(read_with(sysfs, power_mode()?))
+/// As [`power_mode`], if a power mode is asked for.
+pub(crate) fn read(asked: &Asked) -> Result<Settings, String> {
+    let mode = match (power_mode(), asked.nvpmodel) {
+        (Err(error), Some(_)) => return Err(error),
+        (mode, _) => mode.unwrap_or(None),
+    };
+    Ok(read_with(Path::new(&asked.sysfs), mode))
 }
 
 /// All settings, where the power mode is known.

@@ -5,9 +5,13 @@
 //! and `in_currentC_input` in mA, C from 0. Later kernels have `ina3221`, a hwmon driver: `inN_label`, `inN_input` in
 //! mV, `currN_input` in mA, N from 1, and no power. Numbers of devices vary from boot to boot, so chips are found by
 //! driver and I2C address, and rails by label. Inputs 4 and above of hwmon are sums, not channels.
+//!
+//! Chips with one channel are served by hwmon drivers too (`ina2xx`, `ina238`): `in1_input` in mV is the supply,
+//! `curr1_input` in mA, `power1_input` in µW. They hardly ever have a label, and are named in the board's file.
 
 use super::Found;
 use super::rail::{Files, Rail};
+use crate::patient::text;
 use protocol::NamedRail;
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,20 +24,26 @@ const NOT_CONNECTED: &str = "NC";
 
 /// All rails that have a name, from the board's file or else from the driver.
 pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
-    let iio = chips_by_iio(root);
-    let (driver, chips) =
-        if iio.is_empty() { ("ina3221 by hwmon", chips_by_hwmon(root)) } else { ("ina3221x by iio", iio) };
+    let mut chips = chips_by_iio(root);
+    for chip in chips_by_hwmon(root) {
+        if chip.address.is_none() || !chips.iter().any(|known| known.address == chip.address) {
+            chips.push(chip);
+        }
+    }
+    let drivers: BTreeSet<&str> = chips.iter().map(|chip| chip.driver.as_str()).collect();
+    let driver = drivers.into_iter().collect::<Vec<_>>().join(", ");
     if chips.is_empty() {
         return Err(format!(
-            "failed to find an INA3221 below {}: neither {} nor a hwmon named ina3221 is there; load the driver, or \
-             set `power: none` in the board's file",
+            "failed to find an INA3221 below {}: neither {} nor a hwmon named ina3221 (or {}) is there; load the driver, \
+             or set `power: none` in the board's file",
             root.display(),
-            IIO_DRIVER
+            IIO_DRIVER,
+            SINGLE.join(", ")
         ));
     }
     let mut rails = Vec::new();
     for chip in &chips {
-        for channel in 0..CHANNELS {
+        for channel in 0..chip.channels() {
             let Some((label, files)) = chip.channel(channel) else { continue };
             let given = named
                 .iter()
@@ -57,27 +67,46 @@ pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
                 known.join(", ")
             ));
         }
+        let chip = chips.iter().find(|chip| chip.address == Some(rail.address));
+        if let Some(chip) = chip.filter(|chip| rail.channel >= chip.channels()) {
+            return Err(format!(
+                "failed to find channel {} of the chip at address {:#04x}, which is to be the rail {}: {} has channel 0 \
+                 only; correct `rails` in the board's file",
+                rail.channel, rail.address, rail.name, chip.driver
+            ));
+        }
     }
-    Ok(Found { driver, rails })
+    Ok(Found::new(&driver, rails))
 }
 
 const IIO_DRIVER: &str = "bus/i2c/drivers/ina3221x";
 const HWMON_DRIVER: &str = "bus/i2c/drivers/ina3221";
+/// Chips with one channel, as hwmon names them.
+const SINGLE: [&str; 10] =
+    ["ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina234", "ina237", "ina238", "ina260"];
 
 /// A chip's folder of files.
 struct Chip {
     folder: PathBuf,
     address: Option<u32>,
     interface: Interface,
+    /// The driver and its interface, for people.
+    driver: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Interface {
     Iio,
     Hwmon,
+    /// Of a chip with one channel.
+    HwmonSingle,
 }
 
 impl Chip {
+    fn channels(&self) -> u32 {
+        if self.interface == Interface::HwmonSingle { 1 } else { CHANNELS }
+    }
+
     /// Label and files of a channel; `None` where the chip does not show it or it leads nowhere.
     fn channel(&self, channel: u32) -> Option<(Option<String>, Files)> {
         let file = |name: String| {
@@ -92,26 +121,35 @@ impl Chip {
                 let milliwatts = file(format!("in_power{channel}_input"))?;
                 (label, Files::Power { milliwatts, factors })
             }
-            Interface::Hwmon => {
+            Interface::Hwmon | Interface::HwmonSingle => {
                 let number = channel + 1;
-                let millivolts = file(format!("in{number}_input"))?;
-                let milliamperes = file(format!("curr{number}_input"))?;
-                (self.text(&format!("in{number}_label")), Files::Factors { millivolts, milliamperes })
+                let factors = file(format!("in{number}_input")).zip(file(format!("curr{number}_input")));
+                let label = self.text(&format!("in{number}_label"));
+                let files = match factors {
+                    // The power registers of these chips have coarser steps than current and voltage.
+                    Some((millivolts, milliamperes)) => Files::Factors { millivolts, milliamperes },
+                    None if self.interface == Interface::Hwmon => return None,
+                    None => Files::MicroPower { microwatts: file("power1_input".to_owned())? },
+                };
+                // The device tree's name for the whole chip (Linux 5.17).
+                let of_chip =
+                    || (self.interface == Interface::HwmonSingle).then(|| self.text("label")).flatten();
+                (label.or_else(of_chip), files)
             }
         };
         (label.as_deref() != Some(NOT_CONNECTED)).then_some((label, files))
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        let text = fs::read_to_string(self.folder.join(name)).ok()?;
-        let text = text.trim_matches(['\0', '\n', ' ']);
-        (!text.is_empty()).then(|| text.to_owned())
+        text(&self.folder.join(name))
     }
 
     fn source(&self, channel: u32) -> PathBuf {
+        let current = format!("curr{}_input", channel + 1);
         self.folder.join(match self.interface {
             Interface::Iio => format!("in_power{channel}_input"),
-            Interface::Hwmon => format!("curr{}_input", channel + 1),
+            Interface::HwmonSingle if !self.folder.join(&current).exists() => "power1_input".to_owned(),
+            Interface::Hwmon | Interface::HwmonSingle => current,
         })
     }
 }
@@ -120,7 +158,8 @@ fn chips_by_iio(root: &Path) -> Vec<Chip> {
     let mut chips = Vec::new();
     for device in folders(&root.join(IIO_DRIVER)) {
         for folder in folders(&device).into_iter().filter(|folder| name_begins(folder, "iio:device")) {
-            chips.push(Chip { folder, address: address(&device), interface: Interface::Iio });
+            let driver = "ina3221x by iio".to_owned();
+            chips.push(Chip { folder, address: address(&device), interface: Interface::Iio, driver });
         }
     }
     chips.sort_by_key(|chip| chip.address);
@@ -144,10 +183,15 @@ fn chips_by_hwmon(root: &Path) -> Vec<Chip> {
     let mut known = BTreeSet::new();
     let mut chips = Vec::new();
     for (folder, address) in candidates {
-        let chip = Chip { folder, address, interface: Interface::Hwmon };
-        let identity = fs::canonicalize(&chip.folder).unwrap_or_else(|_| chip.folder.clone());
-        if chip.text("name").as_deref() == Some("ina3221") && known.insert(identity) {
-            chips.push(chip);
+        let name = text(&folder.join("name")).unwrap_or_default();
+        let interface = match name.as_str() {
+            "ina3221" => Interface::Hwmon,
+            name if SINGLE.contains(&name) => Interface::HwmonSingle,
+            _ => continue,
+        };
+        let identity = fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
+        if known.insert(identity) {
+            chips.push(Chip { folder, address, interface, driver: format!("{name} by hwmon") });
         }
     }
     chips.sort_by_key(|chip| chip.address);

@@ -61,5 +61,5 @@ pub(super) fn find(root: &Path) -> Result<Found, String> {
             class.display()
         ));
     }
-    Ok(Found { driver: "powercap", rails })
+    Ok(Found::new("powercap", rails))
 }

@@ -21,6 +21,8 @@ pub(super) struct Rail {
 pub(super) enum Files {
     /// The driver multiplies; what it multiplied is read as well where it can be.
     Power { milliwatts: PathBuf, factors: Option<(PathBuf, PathBuf)> },
+    /// Power in µW alone.
+    MicroPower { microwatts: PathBuf },
     /// Voltage and current.
     Factors { millivolts: PathBuf, milliamperes: PathBuf },
     /// A counter of energy.
@@ -99,6 +101,10 @@ impl Files {
                     values.millivolts = Some(number(millivolts)?);
                     values.milliamperes = Some(number(milliamperes)?);
                 }
+            }
+            Self::MicroPower { microwatts } => {
+                let microwatts = number(microwatts)?;
+                values.milliwatts = Some((microwatts + 500 * microwatts.signum()) / 1000);
             }
             Self::Factors { millivolts, milliamperes } => {
                 // The current first: it is what changes most, and what conversions are told apart by.

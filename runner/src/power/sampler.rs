@@ -6,18 +6,23 @@ use super::{Found, find};
 use crate::affinity::keep_off;
 use crate::clock::{monotonic_ns, thread_cpu_ns};
 use protocol::{Meter, PowerReadings};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The other rails are read once in so many readings of the total.
 const OTHERS_EVERY: u64 = 4;
+
+/// Longest time for the last reading of all rails.
+const LAST_READING: Duration = Duration::from_secs(10);
 
 /// A meter being read. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     stop: Arc<AtomicBool>,
+    /// The rail being read.
+    rail: Arc<Mutex<String>>,
     thread: Option<JoinHandle<PowerReadings>>,
 }
 
@@ -28,17 +33,17 @@ impl Sampler {
     /// Where the meter is not there or lacks the rail called the total. The message finishes "failed to …".
     pub(crate) fn start(meter: &Meter, busy: &[u32]) -> Result<Self, String> {
         let found = find(meter)?;
-        let total = meter.total.clone();
         let stop = Arc::new(AtomicBool::new(false));
-        let (flag, busy) = (Arc::clone(&stop), busy.to_vec());
+        let rail = Arc::new(Mutex::new(String::new()));
+        let (flag, shown, busy) = (Arc::clone(&stop), Arc::clone(&rail), busy.to_vec());
         let thread = std::thread::Builder::new()
             .name("power".to_owned())
             .spawn(move || {
                 keep_off(&busy);
-                sample(found, total, &flag)
+                sample(found, &flag, &shown)
             })
             .map_err(|error| format!("failed to start the thread that reads the power meter: {error}"))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, rail, thread: Some(thread) })
     }
 
     /// Reads everything a last time and gives all readings.
@@ -50,6 +55,19 @@ impl Sampler {
         let thread = self.thread.take()?;
         self.stop.store(true, Ordering::Release);
         thread.thread().unpark();
+        let deadline = Instant::now() + LAST_READING;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                // It ends with the process, or when the driver answers.
+                let rail = self.rail.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Some(Err(format!(
+                    "failed to read the power meter: its rail {rail} gives no answer within {} s; set `power: none` in \
+                     the board's file, or mend the sensor's driver (`dmesg` there)",
+                    LAST_READING.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Some(thread.join().map_err(|_| "failed to read the power meter: its thread panicked".to_owned()))
     }
 }
@@ -60,8 +78,9 @@ impl Drop for Sampler {
     }
 }
 
-fn sample(found: Found, total: String, stop: &AtomicBool) -> PowerReadings {
-    let Found { driver, mut rails } = found;
+fn sample(found: Found, stop: &AtomicBool, shown: &Mutex<String>) -> PowerReadings {
+    let total = found.total();
+    let Found { driver, mut rails, totals } = found;
     let mut pace = Pace::new(rails.first().is_some_and(Rail::is_counter));
     let mut count = 0u64;
     let mut next_ns = monotonic_ns();
@@ -71,9 +90,10 @@ fn sample(found: Found, total: String, stop: &AtomicBool) -> PowerReadings {
         let others = last || count.is_multiple_of(OTHERS_EVERY);
         for (place, rail) in rails.iter_mut().enumerate() {
             let at_ns = monotonic_ns();
+            rail.name().clone_into(&mut shown.lock().unwrap_or_else(PoisonError::into_inner));
             if place == 0 {
                 pace.observe(at_ns, rail.read());
-            } else if others {
+            } else if others || place < totals {
                 rail.read();
             }
         }
@@ -96,5 +116,5 @@ fn sample(found: Found, total: String, stop: &AtomicBool) -> PowerReadings {
         }
     }
     let rails = rails.into_iter().map(Rail::into_readings).collect();
-    PowerReadings { driver: driver.to_owned(), total, rails, cpu_ns: thread_cpu_ns() }
+    PowerReadings { driver, total, rails, cpu_ns: thread_cpu_ns() }
 }

@@ -42,7 +42,11 @@ fn hwmon(root: &Path, number: u32, address: &str, labels: [&str; 3]) {
 }
 
 fn meter(root: &TempDir, kind: MeterKind, total: &str) -> Meter {
-    Meter { kind, root: root.path().display().to_string(), total: total.to_owned() }
+    Meter {
+        kind,
+        root: root.path().display().to_string(),
+        total: total.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+    }
 }
 
 fn ina3221(root: &TempDir, total: &str, named: &[(&str, u32, u32)]) -> Meter {
@@ -88,10 +92,10 @@ fn rails_of_hwmon_are_found_and_may_be_negative() {
     write(root.path(), "class/hwmon/hwmon0/name", "nvme\n");
     hwmon(root.path(), 3, "1-0040", ["VDD_GPU_SOC", "NC", "VDD_CPU_CV"]);
     hwmon(root.path(), 1, "1-0041", ["VIN_SYS_5V0", "NC", "VDDQ"]);
-    let meter = ina3221(&root, "VIN_SYS_5V0", &[]);
+    let meter = ina3221(&root, "VDDQ VIN_SYS_5V0", &[]);
     let found = find(&meter).unwrap();
-    assert_eq!(found.driver, "ina3221 by hwmon");
-    assert_eq!(names(&meter), ["VIN_SYS_5V0", "VDD_GPU_SOC", "VDD_CPU_CV", "VDDQ"]);
+    assert_eq!((found.driver.as_str(), found.total().as_str()), ("ina3221 by hwmon", "VDDQ + VIN_SYS_5V0"));
+    assert_eq!(names(&meter), ["VDDQ", "VIN_SYS_5V0", "VDD_GPU_SOC", "VDD_CPU_CV"]);
     let mut total = found.rails.into_iter().next().unwrap();
     assert_eq!(total.read(), Some(-4));
     let readings = total.into_readings();
@@ -194,4 +198,93 @@ fn a_sampler_reads_until_it_is_ended() {
     assert!(counts[0].1 >= 3 && counts[1].1 >= 2 && counts[1].1 < counts[0].1, "{counts:?}");
     assert!(readings.rails[0].begun_ns.is_sorted());
     assert!(readings.cpu_ns > 0);
+}
+
+#[test]
+fn the_total_is_a_rail_that_is_known_to_feed_a_whole_board_or_what_the_file_says() {
+    for (rails, found) in [
+        (["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"], Ok("VDD_IN")),
+        (["POM_5V_CPU", "POM_5V_IN", "POM_5V_GPU"], Ok("POM_5V_IN")),
+        (
+            ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"],
+            Err("[VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0] }` in the board's"),
+        ),
+        (["VIN", "A", "B"], Err("[VIN, A, B] }` with those rails that feed the board")),
+        (["NC", "NC", ""], Err("there are none with a name")),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        hwmon(root.path(), 0, "1-0040", rails);
+        match (find(&ina3221(&root, "", &[])), found) {
+            (Ok(meter), Ok(total)) => assert_eq!(meter.total(), total),
+            (Err(message), Err(said)) => assert!(message.contains(said), "{message}"),
+            (meter, found) => panic!("{:?} instead of {found:?}", meter.map(|meter| meter.total())),
+        }
+    }
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0040", ["GPU", "CPU", "SOC"]);
+    hwmon(root.path(), 1, "1-0041", ["CV", "VDDRQ", "SYS5V"]);
+    let message = refused(&ina3221(&root, "", &[]));
+    assert!(
+        message.ends_with("write `total: { sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] }` in the board's file"),
+        "{message}"
+    );
+    let sum = find(&ina3221(&root, "GPU CPU SOC CV VDDRQ SYS5V", &[])).unwrap();
+    assert_eq!((sum.total().as_str(), sum.totals), ("GPU + CPU + SOC + CV + VDDRQ + SYS5V", 6));
+    let message = refused(&ina3221(&root, "GPU VDD", &[]));
+    assert!(message.contains("failed to find the INA3221 rail VDD below"), "{message}");
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0041", ["VIN_SYS_5V0", "NC", "VDDQ"]);
+    assert!(refused(&ina3221(&root, "VIN_SYS_5V0", &[])).contains("known to"));
+}
+
+#[test]
+fn chips_with_one_channel_are_read_beside_those_with_three() {
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0040", ["VDD_GPU", "VDD_CPU", "NC"]);
+    let mut single = |number: u32, address: &str, name: &str, files: &[(&str, &str)]| {
+        let device = root.path().join("devices/i2c-2").join(address);
+        fs::create_dir_all(&device).unwrap();
+        let folder = format!("class/hwmon/hwmon{number}");
+        for (file, text) in files.iter().chain(&[("name", name)]) {
+            write(root.path(), &format!("{folder}/{file}"), &format!("{text}\n"));
+        }
+        std::os::unix::fs::symlink(&device, root.path().join(&folder).join("device")).unwrap();
+    };
+    // The first input is the shunt's voltage.
+    let files =
+        [("in0_input", "3"), ("in1_input", "19000"), ("curr1_input", "250"), ("power1_input", "4750000")];
+    single(1, "2-0044", "ina238", &files);
+    single(2, "2-0045", "ina226", &[("power1_input", "1234567"), ("label", "fan")]);
+    single(3, "2-0046", "tmp102", &files);
+    let meter = ina3221(&root, "board", &[("board", 0x44, 0)]);
+    assert_eq!(names(&meter), ["board", "VDD_GPU", "VDD_CPU", "fan"]);
+    let found = find(&meter).unwrap();
+    assert_eq!(found.driver, "ina226 by hwmon, ina238 by hwmon, ina3221 by hwmon");
+    let mut rails = found.rails;
+    assert_eq!((rails[0].read(), rails[3].read()), (Some(250), Some(1235)));
+    let readings: Vec<_> = rails.into_iter().map(Rail::into_readings).collect();
+    assert_eq!((&readings[0].millivolts[..], &readings[0].milliwatts[..]), (&[19_000][..], &[][..]));
+    assert!(readings[3].source.ends_with("hwmon2/power1_input"), "{}", readings[3].source);
+    let message = refused(&ina3221(&root, "board", &[("board", 0x44, 1)]));
+    assert!(message.contains("ina238 by hwmon has channel 0 only"), "{message}");
+}
+
+#[test]
+fn all_rails_of_a_sum_are_read_as_often_and_one_that_hangs_ends_the_reading() {
+    let root = tempfile::tempdir().unwrap();
+    hwmon(root.path(), 0, "1-0040", ["A", "B", "C"]);
+    let sampler = Sampler::start(&ina3221(&root, "B A", &[]), &[]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let readings = sampler.finish().unwrap();
+    let count = |name: &str| readings.rails.iter().find(|rail| rail.name == name).unwrap().begun_ns.len();
+    assert!(count("A") >= 3 && count("A") == count("B") && count("C") < count("A"));
+    let (totals, others) = readings.split().unwrap();
+    assert_eq!((totals.len(), others.len(), readings.total.as_str()), (2, 1, "B + A"));
+    let hanging = root.path().join("class/hwmon/hwmon0/curr2_input");
+    let sampler = Sampler::start(&ina3221(&root, "B A", &[]), &[]).unwrap();
+    fs::remove_file(&hanging).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&hanging).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(100));
+    let message = sampler.finish().unwrap_err();
+    assert!(message.contains("its rail B gives no answer"), "{message}");
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Longest silence of a login shell before the script begins.
 const SHELL: Duration = Duration::from_secs(20);
+/// Most that a script may say, in bytes. The longest, about the files of a network, says less than 1 MB.
+const MOST_SAID: usize = 16 << 20;
 /// Pause between two looks at whether the user interrupts, in ns.
 const PAUSE_NS: i64 = 50_000_000;
 /// The same at how much was sent, where that is waited for.
@@ -137,6 +139,10 @@ impl<'a> Job<'a> {
             heard = true;
         }
         let before = std::mem::replace(&mut self.sent, self.sending.sent.load(Relaxed));
+        if self.streams.iter().any(|stream| stream.text.len() > MOST_SAID) {
+            let reason = format!("it prints without end; more than {} MiB so far", MOST_SAID >> 20);
+            return Err(self.connection.failed(&self.what, reason));
+        }
         if heard || self.sent != before {
             self.has_begun = self.has_begun || contains(&self.streams[0].text, MARK);
             self.deadline = Instant::now() + self.patience();

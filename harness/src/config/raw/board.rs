@@ -153,12 +153,33 @@ pub(in crate::config) enum Power {
     Rapl(Rapl),
 }
 
-/// INA3221 sensors, found by name; rails by label.
+/// What feeds everything measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::config) enum Total {
+    /// One rail.
+    Rail(Text),
+    /// Several rails together.
+    Sum(Sum),
+}
+
+/// Rails that together feed everything measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Sum {
+    /// Their names; none of them is fed by another.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub(in crate::config) sum: Vec<Text>,
+}
+
+/// INA3221 sensors and those with one channel (INA219, INA226, INA238 and alike), found by name; rails by label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Ina3221 {
-    /// Label of the rail that feeds everything measured.
-    pub(in crate::config) total: Text,
+    /// Label of the rail that feeds everything measured, or `{ sum: [...] }` of several; left out: `VDD_IN` or
+    /// `POM_5V_IN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) total: Option<Total>,
     /// Names for channels whose driver gives no label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::config) rails: Option<Ordered<Channel>>,
@@ -183,8 +204,8 @@ pub(in crate::config) struct Channel {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Rapl {
-    /// Name of the zone that covers everything measured, such as `package-0` or `psys`.
-    pub(in crate::config) total: Text,
+    /// Name of the zone that covers everything measured, such as `package-0` or `psys`, or `{ sum: [...] }` of several.
+    pub(in crate::config) total: Total,
     /// Where sysfs is; left out: `/sys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::config) root: Option<Text>,

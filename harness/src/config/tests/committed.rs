@@ -115,7 +115,7 @@ fn the_jetson_of_the_example_is_understood() {
     let a57 = ProcessorUnit::Cpus { cpus: vec![0, 3, 4, 5], threads: 4, mcpu: Some("cortex-a57".to_owned()) };
     assert_eq!(processors[2].unit, a57);
     let Power::Meter(meter) = &board.power else { panic!("{:?}", board.power) };
-    assert_eq!((meter.root.as_str(), meter.total.as_str()), ("/sys", "VDD_IN"));
+    assert_eq!((meter.root.as_str(), &meter.total[..]), ("/sys", &["VDD_IN".to_owned()][..]));
     assert_eq!(board.state.nvpmodel, Some(0));
 }
 

@@ -97,14 +97,18 @@ fn an_own_network_is_found_beside_its_file() {
     let scratch = Scratch::new();
     // printf hello | sha256sum
     let sum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-    let text = format!("network: mine\nonnx: models/mine.onnx\nsha256: {sum}\n");
+    let text = format!(
+        "network: mine\nonnx: models/mine.onnx\nshapes: {{ x: [1, 3, 8, 8], \"y:0\": [] }}\nsha256: {sum}\n"
+    );
     scratch.write("networks/mine.yaml", &text).write("networks/models/mine.onnx", "hello");
     let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
-    let NetworkSource::Onnx { name, path, sha256, url } = &loaded.experiment.networks[0] else {
+    let NetworkSource::Onnx { name, path, shapes, sha256, url } = &loaded.experiment.networks[0] else {
         panic!("{:?}", loaded.experiment.networks)
     };
     assert_eq!((name.as_str(), sha256.as_deref(), url), ("mine", Some(sum), &None));
+    assert_eq!(shapes["x"], [1, 3, 8, 8]);
+    assert!(shapes["y:0"].is_empty() && shapes.len() == 2);
     assert_eq!(*path, scratch.path().join("configs/networks/models/mine.onnx"));
     round_trip(loaded);
 }
@@ -203,4 +207,34 @@ fn a_mark_at_the_beginning_and_carriage_returns_do_no_harm() {
     let scratch = Scratch::new();
     scratch.write("experiments/sound.yaml", &format!("\u{feff}{}", EXPERIMENT.replace('\n', "\r\n")));
     assert_eq!(sound(&scratch, &Overrides::default()).experiment.trials, 3);
+}
+
+#[test]
+fn totals_may_be_sums_and_come_back_from_the_stored_configuration() {
+    let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    for (power, total) in [
+        ("ina3221: { total: VDD_IN }", &["VDD_IN"][..]),
+        ("ina3221: { total: POM_5V_IN }", &["POM_5V_IN"]),
+        ("ina3221: {}", &[]),
+        (
+            "ina3221: { total: { sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] } }",
+            &["GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"],
+        ),
+        ("ina3221: { total: { sum: [VDD_5V] } }", &["VDD_5V"]),
+        ("ina3221: { total: all, rails: { all: { address: 0x44, channel: 0 } } }", &["all"]),
+        ("rapl: { total: package-0 }", &["package-0"]),
+        (
+            "rapl: { total: { sum: [package-0, package-0/dram, package-1] } }",
+            &["package-0", "package-0/dram", "package-1"],
+        ),
+    ] {
+        let scratch = Scratch::new();
+        scratch.write("boards/bench.yaml", &format!("{BOARD}power: {{ {power} }}\n"));
+        let loaded =
+            scratch.load("bench", "sound", &Overrides::default()).unwrap_or_else(|faults| panic!("{faults}"));
+        let found = loaded.board.power.meter().unwrap().total.clone();
+        assert_eq!(found, strings(total), "{power}");
+        let stored = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+        assert_eq!(stored.board.power, loaded.board.power, "{power}");
+    }
 }

@@ -124,6 +124,40 @@ fn a_trial_that_is_void_does_not_count() {
 }
 
 #[test]
+fn a_trial_that_a_cpu_quota_held_up_does_not_count() {
+    let mut scenario = Scenario::small();
+    let watched = protocol::Watched {
+        looks: 2,
+        cpu_ns: 1,
+        lowest: vec![],
+        changes: vec![],
+        throttled: vec![protocol::Throttled {
+            group: "/x".to_owned(),
+            milli_cpus: Some(1300),
+            periods: 1,
+            throttled_ns: 1_000_000,
+        }],
+    };
+    scenario.measured(2, 0).watched = Some(watched);
+    let quota = protocol::CpuQuota { group: "/x".to_owned(), milli_cpus: 1300 };
+    scenario.measured(3, 0).after.cpu_quota = Some(quota);
+    let report = scenario.report();
+    for (kind, code, said) in [
+        (
+            "pipeline",
+            "throttled",
+            "the CPU quota of 1.3 CPUs of the cgroup /x throttled the trial for 1.00 ms",
+        ),
+        ("replicate", "state_changed", "the CPU quota was 1.3 CPUs instead of unknown, after the window"),
+    ] {
+        let row = row(&report, "resnet18", kind);
+        assert_eq!((row.trials_void, row.verdict), (1, Verdict::Void), "{kind}");
+        let reason = row.reasons.iter().find(|reason| reason.code == code).unwrap();
+        assert!(reason.text.contains(said), "{}", reason.text);
+    }
+}
+
+#[test]
 fn where_all_trials_are_void_the_row_is() {
     let mut scenario = Scenario::small();
     scenario.measured(3, 0).host.steal_ns = Some(400_000_000);

@@ -85,6 +85,10 @@ pub(crate) fn machine() -> MachineState {
         power_mode: None,
         gpu: None,
         emc: None,
+        cpu_quota: None,
+        memory_limit: None,
+        scheduling: None,
+        silent_zones: Vec::new(),
     }
 }
 

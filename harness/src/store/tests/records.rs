@@ -80,7 +80,19 @@ fn the_state_of_a_board_comes_back_as_it_was() {
     let mut measured = fixture::planned("resnet18")[0].measured(5, 3);
     let change = Change { at_ns: 7, setting: "CPU 1".into(), from: Some("online".into()), to: None };
     let lowest = LowestFrequency { cpu: 1, khz: 1_200_000, at_ns: 9 };
-    measured.watched = Some(Watched { looks: 3, cpu_ns: 77, lowest: vec![lowest], changes: vec![change] });
+    let throttled = protocol::Throttled {
+        group: "/x".to_owned(),
+        milli_cpus: Some(1300),
+        periods: 2,
+        throttled_ns: 70_000_000,
+    };
+    measured.watched = Some(Watched {
+        looks: 3,
+        cpu_ns: 77,
+        lowest: vec![lowest],
+        changes: vec![change],
+        throttled: vec![throttled],
+    });
     let mut trial = fixture::trial(0, 0, 0, Outcome::Measured(Box::new(measured)));
     trial.cooling = Some(Cooling {
         waited_ns: 5_000_000_000,

@@ -1,0 +1,19 @@
+//! This process in words, for whoever finds a board taken.
+
+/// Who holds a board: process, command, user, host, the board's name here and since when.
+pub fn holder(board: &str) -> String {
+    let command = crate::provenance::arguments();
+    let verbs = ["bench", "plan", "layers", "check", "selftest"];
+    let verb = command.iter().find(|word| verbs.contains(&word.as_str()));
+    let verb = verb.map_or("edgepipe", String::as_str);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let since = crate::store::Date::from_unix_ns(crate::store::unix_ns()).to_minutes();
+    format!("process {} ({verb}) of {} on {host} as {board}, since {since}", std::process::id(), user())
+}
+
+/// The user's name; services and containers have none in their environment.
+fn user() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
+    let number = || format!("user number {}", rustix::process::geteuid().as_raw());
+    variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(number)
+}
