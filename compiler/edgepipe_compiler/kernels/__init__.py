@@ -33,6 +33,7 @@ from . import (
     ranking,
     recurrent,
     reductions,
+    regions,
     reshape,
     resize,
     softmax,
@@ -133,6 +134,8 @@ def _rules(
     if anchor.op in ("Resize", "Upsample"):
         rules.append(lambda: picking.lower(graph, unit, target, native))
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
+    if anchor.op in regions.KNOWN:
+        return [lambda: regions.lower(graph, unit, target)]
     if anchor.op in recurrent.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
