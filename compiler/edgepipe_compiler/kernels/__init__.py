@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from .. import operands
 from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
@@ -70,8 +69,6 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
-    for node in unit.nodes:
-        operands.check(graph, node)
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
