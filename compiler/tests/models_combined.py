@@ -320,6 +320,19 @@ def detections() -> onnx.ModelProto:
     return net.build(best, sums, words, net.op("ReduceLogSumExp", marked, axes=[1]))
 
 
+def bounds_from_the_data() -> onnx.ModelProto:
+    """A convolution and what no rule knows behind it; scalars without axes; half of an operator's outputs."""
+    net = Net()
+    x = net.input(1, 5, 7, 9)
+    y = net.op("Pow", net.conv(x, 18, 5, 3, 3, **SAME), net.constant(5, np.int64))
+    low = net.op("ReduceMin", y, keepdims=0)
+    low = net.op("Mul", low, net.constant(0.5, np.float32))
+    y = net.op("Clip", net.conv(y, 18, 18, 1, 1), low)
+    flat = net.op("Flatten", net.op("Add", net.op("Cosh", net.op("Tanh", y)), y))
+    best, _ = net.node("TopK", flat, net.constant([7]), outputs=2)
+    return net.build(y, net.op("Div", best, net.op("ReduceL2", best, axes=[1])))
+
+
 MODELS: dict[str, Model] = {
     "excitation_sigmoid": _excited(17, 1, 33, lambda net, x: net.op("Sigmoid", x)),
     "excitation_hard_sigmoid_opset_11": _excited(
@@ -331,6 +344,7 @@ MODELS: dict[str, Model] = {
     **{
         function.__name__: function
         for function in (
+            bounds_from_the_data,
             channels_last_inside,
             classifier_opset_11,
             conv_norm_relu,

@@ -27,7 +27,13 @@ def rounded_up_pools() -> onnx.ModelProto:
     return net.build(net.op("Flatten", x))
 
 
-NAMES = ("spectrogram", "segmentation_with_unpooling", "masked", "detections")
+NAMES = (
+    "spectrogram",
+    "segmentation_with_unpooling",
+    "masked",
+    "detections",
+    "bounds_from_the_data",
+)
 MODELS = {name: models_combined.MODELS[name] for name in NAMES} | {"rounded up": rounded_up_pools}
 
 
