@@ -213,7 +213,9 @@ def _remove_dead(graph: Graph) -> None:
         if any(output in alive for output in node.outputs):
             alive.update(value for value in node.inputs if value)
             node.outputs = [output if output in alive else "" for output in node.outputs]
-            while node.outputs and not node.outputs[-1]:
+            # ONNX wants both outputs of TopK, read or not.
+            fewest = 2 if node.op == "TopK" else 1
+            while len(node.outputs) > fewest and not node.outputs[-1]:
                 node.outputs.pop()
             kept.append(node)
     graph.nodes = kept[::-1]
