@@ -30,6 +30,7 @@ from . import (
     pools,
     products,
     recurrent,
+    recurrent_layer,
     reductions,
     regions,
     reshape,
@@ -132,7 +133,7 @@ def _rules(
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
     if anchor.op in regions.KNOWN:
         return [lambda: regions.lower(graph, unit, target)]
-    if anchor.op in recurrent.GATES:
+    if anchor.op in recurrent_layer.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
