@@ -31,6 +31,7 @@ from . import (
     products,
     ranking,
     recurrent,
+    recurrent_layer,
     reductions,
     regions,
     reshape,
@@ -133,7 +134,7 @@ def _rules(
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
     if anchor.op in regions.KNOWN:
         return [lambda: regions.lower(graph, unit, target)]
-    if anchor.op in recurrent.GATES:
+    if anchor.op in recurrent_layer.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
