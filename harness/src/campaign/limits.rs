@@ -81,7 +81,7 @@ pub(super) fn check(
         && let Some(text) = words::lowered(scheduling)
     {
         notes.push(format!(
-            "the runner has {text}: other programs on this board get the CPUs before it; start it without"
+            "the runner has {text}: other programs on this board get the CPUs before it; start edgepipe without that"
         ));
     }
     if let Some(limit) = board.state.max_temperature_c {
