@@ -43,11 +43,16 @@ fn path() -> PathBuf {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         return path.into();
     }
-    let is_for_all = |folder: &str| {
-        std::fs::metadata(folder)
-            .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o002 != 0)
-    };
-    Path::new(if is_for_all(FOLDER) { FOLDER } else { "/tmp" }).join(NAME)
+    Path::new(if is_for_all(Path::new(FOLDER)) { FOLDER } else { "/tmp" }).join(NAME)
+}
+
+/// Whether any user may create files in a folder: by its mode, and not on a file system that is mounted read-only, as
+/// that of a container may be.
+fn is_for_all(folder: &Path) -> bool {
+    let is_open = std::fs::metadata(folder)
+        .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o002 != 0);
+    let read_only = rustix::fs::StatVfsMountFlags::RDONLY;
+    is_open && rustix::fs::statvfs(folder).is_ok_and(|system| !system.f_flag.contains(read_only))
 }
 
 /// A lock file that was opened; another user's file may be readable only.
@@ -312,6 +317,16 @@ mod tests {
         assert_eq!(holder_at(&path), Ok(Holder::Nobody));
         take_at(&path, "second", None).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_folder_that_some_users_may_not_write_to_holds_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, expected) in [(0o1777, true), (0o755, false), (0o777, true)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_for_all(folder.path()), expected, "{mode:o}");
+        }
+        assert!(!is_for_all(&folder.path().join("missing")));
     }
 
     #[test]

@@ -125,7 +125,7 @@ mod tests {
 
     fn processors(machine: &MachineState, threads: &[u32]) -> Vec<Processor> {
         let make = |(number, threads): (u32, &u32)| Processor {
-            name: domain::ProcessorName::new(&format!("cpu{number}")),
+            name: domain::ProcessorName::new(format!("cpu{number}")),
             cpus: vec![number],
             threads: *threads,
             target: Target::detect(machine, &[number], *threads, None),
