@@ -49,6 +49,15 @@ def failure_of(error: Exception) -> CompileError:
             "failed to compile: the memory is used up; close other programs or compile fewer networks "
             "at a time",
         )
+    if isinstance(error, ImportError):
+        remedy = (
+            "the file system is mounted noexec: put the build folder elsewhere by CARGO_TARGET_DIR=FOLDER"
+            if "failed to map segment" in str(error)
+            else "the private Python environment is damaged: `cargo xtask setup` repairs it"
+        )
+        return CompileError(
+            "environment", f"failed to load the compiler's modules: {error}; {remedy}"
+        )
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         return CompileError(

@@ -15,8 +15,8 @@ from .stage import StageRange
 
 
 class Artifacts:
-    """``network.json``, ``weights.bin``, ``stages/<first>-<end>-<boundary>/`` and the object files of the
-    kernels below ``root``. Everything appears whole under its name or not at all."""
+    """``network.json``, ``weights.bin``, ``reference/``, ``stages/<first>-<end>-<boundary>/`` and the object
+    files of the kernels below ``root``. Everything appears whole under its name or not at all."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -25,6 +25,7 @@ class Artifacts:
         self.stages = root / "stages"
         self.objects = root / "objects"
         self.model = root / "model.onnx"
+        self.reference = root / "reference"
 
     def prepare(self) -> None:
         """Makes the folder."""

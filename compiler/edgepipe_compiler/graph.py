@@ -6,18 +6,21 @@ names in the ONNX file, and any piece of it can be turned back into an ONNX mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import helper, inliner, numpy_helper, shape_inference
+from onnx import helper, numpy_helper, shape_inference
 
+from . import onnx_file, shapes
 from .errors import CompileError
 
+# Operators whose result has the shape of their first input, and for which ONNX infers none or fails.
+SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
 SMALL = 4096
 
@@ -63,7 +66,7 @@ class Graph:
     nodes: list[Node]
     constants: dict[str, np.ndarray]
     tensors: dict[str, Tensor]
-    aliases: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def consumers(self) -> dict[str, list[Node]]:
         """Nodes that read each value."""
@@ -84,76 +87,39 @@ class Graph:
 
 def dtype_name(element_type: int) -> str:
     """Name of an ONNX element type as numpy spells it."""
-    return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
-
-
-def load(path: Path) -> onnx.ModelProto:
-    """Reads an ONNX file, external data included."""
     try:
-        head = path.open("rb").read(2)
-    except OSError as error:
-        raise CompileError(
-            "not_onnx", f"failed to read the network {path}: {error.strerror}"
-        ) from error
-    try:
-        model = onnx.load(str(path))
-    except DecodeError as error:
-        # A model begins with field 1, its IR version, a small number.
-        begins_well = len(head) == 2 and head[0] == 0x08 and 1 <= head[1] <= 32
-        if begins_well:
-            raise CompileError(
-                "truncated_onnx",
-                f"failed to read the network {path}: it begins as an ONNX file but is cut off or "
-                f"damaged ({error}); copy it again and compare its sha256",
-            ) from error
-        raise CompileError(
-            "not_onnx", f"failed to read the network {path}: it is no ONNX file ({error})"
-        ) from error
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise CompileError(
-            "truncated_onnx", f"failed to read the data of the network {path}: {error}"
-        ) from error
-    if not model.HasField("graph") or not model.graph.output:
-        kind = "truncated_onnx" if head[:1] == b"\x08" else "not_onnx"
-        raise CompileError(
-            kind, f"failed to read the network {path}: it holds no whole graph; copy it again"
-        )
-    if not model.opset_import:
-        # The operator set follows the graph in the file.
-        raise CompileError(
-            "truncated_onnx",
-            f"failed to read the network {path}: its end is missing; copy it again",
-        )
-    return model
-
-
-def from_model(model: onnx.ModelProto, name: str) -> Graph:
-    """Builds the graph. The weights are moved out of ``model``, so that they are in memory once."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    constants = _take_constants(model, name)
-    opset = next(
-        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
-    )
-    if opset < 7:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
+    except (KeyError, TypeError, ValueError) as error:
         raise CompileError(
             "invalid_onnx",
-            f"failed to read the network {name}: opset {opset} is older than 7; convert it with "
-            "onnx.version_converter",
-        )
+            f"failed to read the network: ONNX has no element type {element_type}; export it again",
+        ) from error
+
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
+    """Builds the graph. ``shapes`` fixes inputs by name. The weights are moved out of ``model``, so that they
+    are in memory once."""
+    model = onnx_file.prepare(model, name)
+    constants = _take_constants(model, name)
+    notes: list[str] = []
     inputs = [item for item in model.graph.input if item.name not in constants]
-    tensors = {item.name: _static_tensor(item, name) for item in inputs}
-    _check(model, constants, name)
-    nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
+    tensors = _input_tensors(inputs, shapes or {}, name, notes)
+    onnx_file.check(model, constants, name)
+    with onnx_file.asking_onnx(name, "read"):
+        nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
     _make_names_unique(nodes)
     graph = Graph(
         name=name,
-        opset=opset,
+        opset=onnx_file.opset_of(model),
         inputs=[item.name for item in inputs],
         outputs=[item.name for item in model.graph.output],
         nodes=nodes,
         constants=constants,
         tensors=tensors,
+        notes=notes,
     )
     _count_parameters(graph)
     return graph
@@ -176,46 +142,79 @@ def _take_constants(model: onnx.ModelProto, name: str) -> dict[str, np.ndarray]:
     return constants
 
 
-def _check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -> None:
-    """ONNX's own check, of a copy in which the weights are inputs and outputs may lack a shape."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    given = {item.name for item in bare.graph.input}
-    for value, array in constants.items():
-        if value not in given:
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            bare.graph.input.append(helper.make_tensor_value_info(value, kind, array.shape))
-    for item in bare.graph.output:
-        if item.type.HasField("tensor_type") and not item.type.tensor_type.HasField("shape"):
-            item.type.tensor_type.shape.SetInParent()
-    try:
-        onnx.checker.check_model(bare)
-    except onnx.checker.ValidationError as error:
-        text = str(error).strip()
-        unknown = "No Op registered for" in text
-        kind = "unsupported_operator" if unknown else "invalid_onnx"
-        raise CompileError(
-            kind, f"failed to check the network {name}: {text}", _node_in(model, text)
-        ) from error
-
-
-def _node_in(model: onnx.ModelProto, text: str) -> str | None:
-    return next((node.name for node in model.graph.node if node.name and node.name in text), None)
-
-
-def _static_tensor(item: onnx.ValueInfoProto, name: str) -> Tensor:
-    kind = item.type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-    shown = [dim.dim_param or str(dim.dim_value or "?") for dim in kind.shape.dim]
-    if not kind.HasField("shape") or any(dim is None or dim <= 0 for dim in dims):
+def _input_tensors(
+    items: list[onnx.ValueInfoProto], shapes: Shapes, name: str, notes: list[str]
+) -> dict[str, Tensor]:
+    """Tensors of the inputs. ``shapes`` fixes extents that are open in the file; an open batch is 1."""
+    failed = f"failed to read the network {name}: "
+    names = [item.name for item in items]
+    for wanted in shapes:
+        if wanted not in names:
+            known = ", ".join(repr(item) for item in names)
+            raise CompileError(
+                "unknown_input",
+                f"{failed}`shapes` names {wanted!r}; its inputs are {known}",
+                wanted,
+            )
+    tensors: dict[str, Tensor] = {}
+    advice: dict[str, list[int]] = {}
+    open_inputs: list[str] = []
+    for item in items:
+        kind = item.type.tensor_type
+        known = kind.HasField("shape")
+        dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+        shown = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in kind.shape.dim)
+        fixed = shapes.get(item.name)
+        if fixed is not None:
+            fits = len(fixed) == len(dims) and all(
+                dim in (None, extent) for dim, extent in zip(dims, fixed, strict=True)
+            )
+            if known and not fits:
+                raise CompileError(
+                    "unknown_input",
+                    f"{failed}`shapes` gives its input {item.name!r} the shape {list(fixed)}, but the file "
+                    f"has [{shown}]",
+                    item.name,
+                )
+            dims = list(fixed)
+        elif known and dims and dims[0] is None and None not in dims[1:]:
+            dims[0] = 1
+            notes.append(
+                f"the input {item.name!r} has the open shape [{shown}] in the file; {dims} is used. Another "
+                f"batch: `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
+            )
+        elif not known or None in dims:
+            # Three channels, and the usual size of a picture.
+            usual = [1, 3, 224, 224]
+            advice[item.name] = [
+                dim or (usual[place] if len(dims) == 4 else 1) for place, dim in enumerate(dims)
+            ] or usual
+            open_inputs.append(
+                f"its input {item.name!r} has "
+                + (f"the open shape [{shown}]" if known else "no shape")
+            )
+            continue
+        extents = tuple(int(dim) for dim in dims if dim is not None)
+        tensors[item.name] = Tensor(extents, dtype_name(kind.elem_type))
+    if open_inputs:
+        line = ", ".join(f"{_yaml(item)}: {dims}" for item, dims in advice.items())
         raise CompileError(
             "dynamic_shape",
-            f"failed to read the network {name}: its input {item.name!r} has the shape "
-            f"[{', '.join(shown)}], but every extent must be a fixed number; fix it, for example with "
-            "onnx.tools.update_model_dims or the exporter's option",
-            item.name,
+            f"{failed}{', '.join(open_inputs)}; fix every extent by a line in the network's YAML file, such "
+            f"as `shapes: {{ {line} }}`",
+            next(iter(advice)),
         )
-    return Tensor(tuple(int(dim) for dim in dims if dim is not None), dtype_name(kind.elem_type))
+    return tensors
+
+
+def _yaml(name: str) -> str:
+    """A name as a key of YAML."""
+    return name if re.fullmatch(r"[A-Za-z_][\w./-]*", name) else json.dumps(name)
+
+
+def has_body(node: Node) -> bool:
+    """Whether an attribute of the node is a graph."""
+    return any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
 
 
 def _node(proto: onnx.NodeProto, index: int) -> Node:
@@ -254,23 +253,45 @@ def _count_parameters(graph: Graph) -> None:
 
 
 def infer_shapes(graph: Graph) -> None:
-    """Fills ``graph.tensors``; what stays unknown is left out."""
-    model = submodel(graph, graph.nodes, graph.inputs, [], large_constants=False)
+    """Fills ``graph.tensors``; what stays unknown is left out. Strict inference refuses to go on behind a
+    value of unknown type, so nodes that depend on one wait."""
+    waiting: set[str] = set()
+    nodes, known = [], list(graph.inputs)
+    for node in graph.nodes:
+        if node.op in SAME_SHAPE and node.inputs[0] in graph.tensors:
+            graph.tensors[node.outputs[0]] = graph.tensors[node.inputs[0]]
+        if node.op in SAME_SHAPE and node.outputs[0] in graph.tensors:
+            known.append(node.outputs[0])
+        elif node.op in SAME_SHAPE or has_body(node) or waiting.intersection(node.inputs):
+            waiting.update(node.outputs)
+        else:
+            nodes.append(node)
+    waiting.discard("")
+    model = submodel(graph, nodes, known, [], large_constants=False)
+    tensors = _inferred(graph, model)
+    before = {name: graph.tensors[name].shape for name in known}
+    while shapes.correct_pools(model, before | {name: t.shape for name, t in tensors.items()}):
+        tensors = _inferred(graph, model)
+    graph.tensors.update(tensors)
+
+
+def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
-        text = str(error).strip()
-        raise CompileError(
-            "invalid_onnx",
-            f"failed to infer the shapes of the network {graph.name}: {text}",
-            next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
-        ) from error
+        with onnx_file.asking_onnx(graph.name, "infer the shapes of"):
+            inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except CompileError as error:
+        text = str(error.__cause__)
+        named = (node.name for node in graph.nodes if f"name: {node.name})" in text)
+        error.node = next(named, None)
+        raise
+    tensors = {}
     for item in inferred.graph.value_info:
         kind = item.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
         if kind.HasField("shape") and kind.elem_type and all(dim is not None for dim in dims):
             shape = tuple(int(dim) for dim in dims if dim is not None)
-            graph.tensors[item.name] = Tensor(shape, dtype_name(kind.elem_type))
+            tensors[item.name] = Tensor(shape, dtype_name(kind.elem_type))
+    return tensors
 
 
 def submodel(
@@ -289,17 +310,17 @@ def submodel(
         if array is None:
             continue
         if large_constants or array.size <= SMALL:
-            initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), value))
+            initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), value))
         else:
             extra.append(value)
     protos = []
     for node in nodes:
         domain, _, op = node.op.rpartition(".")
-        protos.append(
-            helper.make_node(
-                op, node.inputs, node.outputs, name=node.name, domain=domain, **node.attributes
-            )
+        proto = helper.make_node(op, node.inputs, node.outputs, name=node.name, domain=domain)
+        proto.attribute.extend(
+            _attribute(graph, node, name, value) for name, value in node.attributes.items()
         )
+        protos.append(proto)
     built = helper.make_graph(
         protos,
         "part",
@@ -310,6 +331,14 @@ def submodel(
     model = helper.make_model(built, opset_imports=[helper.make_opsetid("", graph.opset)])
     model.ir_version = 8
     return model
+
+
+def _attribute(graph: Graph, node: Node, name: str, value: object) -> onnx.AttributeProto:
+    """An attribute; the element type of an empty list is the one that the operator declares."""
+    if isinstance(value, list | tuple) and not value:
+        schema = onnx.defs.get_schema(node.op, graph.opset)
+        return helper.make_attribute(name, value, attr_type=schema.attributes[name].type.value)
+    return helper.make_attribute(name, value)
 
 
 def _info(graph: Graph, value: str) -> onnx.ValueInfoProto:

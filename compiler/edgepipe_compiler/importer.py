@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import graph as graphs
-from . import zoo
-from .errors import CompileError
-from .graph import Graph
-from .simplify import simplify
-from .units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY
+import onnx
 
-# Operators that every build of TVM imports; only for others TVM has to be asked, which takes a second.
+from . import graph as graphs
+from . import onnx_file, refusals, zoo
+from .errors import CompileError
+from .graph import Graph, Shapes
+from .simplify import simplify
+from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
+
+# Operators with a rule, or that every build of TVM imports; for others TVM is asked, which takes a second.
 COMMON = {
-    *ELEMENTWISE, *PRODUCTS, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
+    *ELEMENTWISE, *PRODUCTS, *RECURRENT, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
 }  # fmt: skip
 
 
 def from_zoo(name: str, title: str) -> Graph:
     """The simplified graph of the network ``name`` of the zoo, called ``title``."""
-    graph = graphs.from_model(zoo.build(name), title)
-    simplify(graph)
-    return graph
+    return from_model(zoo.build(name), title)
 
 
-def from_file(path: Path, name: str) -> Graph:
-    """The simplified graph of an ONNX file."""
-    graph = graphs.from_model(graphs.load(path), name)
-    _check_operators(graph)
+def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of an ONNX file; ``shapes`` fixes inputs by name."""
+    return from_model(onnx_file.load(path), name, shapes)
+
+
+def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of a model, from which the weights are taken."""
+    refusals.check_inputs(model, name)
+    graph = graphs.from_model(model, name, shapes)
+    refusals.check(graph)
     simplify(graph)
+    refusals.check(graph)
     _check_operators(graph)
     return graph
 

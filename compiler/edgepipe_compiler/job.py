@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import events, importer, lowering, stage, units, zoo
+import onnx
+
+from . import events, importer, lowering, onnx_file, reference, stage, units, zoo
 from .artifacts import Artifacts, sha256, text_of, write_atomically
 from .errors import CompileError
 from .graph import Graph
@@ -26,12 +28,12 @@ class Job:
     """What a job file asks for. ``stages`` are first unit, one past the last (None: all), boundary."""
 
     name: str
-    source: dict[str, str]
+    source: dict[str, Any]
     target: TargetDescription
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
-    model: bool = False  # Whether a network of the zoo is wanted as an ONNX file, too.
+    model: bool = False  # Whether the network is wanted as an ONNX file, too.
 
 
 def read(path: Path) -> Job:
@@ -46,7 +48,7 @@ def read(path: Path) -> Job:
         if set(target) != wanted or target["isa"] not in LANES:
             raise ValueError(f"the target {target}; it has {', '.join(sorted(wanted))}")
         name = network.pop("name")
-        if set(network) not in ({"zoo"}, {"onnx"}):
+        if set(network) not in ({"zoo"}, {"onnx"}, {"onnx", "shapes"}):
             raise ValueError(f"the network {network}; it has a name and either zoo or onnx")
         stages = [
             (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
@@ -63,37 +65,37 @@ def run(job: Job) -> None:
     """Does what the job asks for; what is there already stays as it is."""
     artifacts = Artifacts(job.out)
     source = _source(job)
-    if job.model and "zoo" in job.source and not artifacts.model.is_file():
-        artifacts.prepare()
-        artifacts.write_model(zoo.build(job.source["zoo"]).SerializeToString())
     known = artifacts.known_network(job.name, source, SCHEMA)
     if known is not None and not _missing(job, artifacts, source, len(known["units"])):
+        if job.model and not artifacts.model.is_file():
+            _import(job, artifacts)
         return
     artifacts.prepare()
     events.progress("import", 0, 1)
-    graph = _import(job)
+    graph, held_against = _import(job, artifacts)
     network_units = units.form(graph)
     events.progress("import", 1, 1)
     # Described before lowering, which drops the constants as it goes.
     from . import manifest
 
-    described = manifest.network(graph, network_units, source)
+    described = manifest.network(graph, network_units, source, held_against)
     missing = _missing(job, artifacts, source, len(network_units))
     if missing:
         _compile(job, artifacts, graph, network_units, source, missing)
     artifacts.write_network(described)
 
 
-def _source(job: Job) -> dict[str, str]:
+def _source(job: Job) -> dict[str, Any]:
     """Where the network comes from; of a file, its content too, so that a changed file counts as new."""
     if "zoo" in job.source:
         return job.source
     path = Path(job.source["onnx"])
-    return {"onnx": str(path), "sha256": sha256(path) if path.is_file() else ""}
+    content = sha256(path) if path.is_file() else ""
+    return {"onnx": str(path), "sha256": content, "shapes": job.source.get("shapes", {})}
 
 
 def _missing(
-    job: Job, artifacts: Artifacts, source: dict[str, str], count: int
+    job: Job, artifacts: Artifacts, source: dict[str, Any], count: int
 ) -> list[StageRange]:
     """Stages asked for that are not there."""
     wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
@@ -101,10 +103,26 @@ def _missing(
     return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, same)]
 
 
-def _import(job: Job) -> Graph:
+def _import(job: Job, artifacts: Artifacts) -> tuple[Graph, dict[str, Any]]:
+    """The graph, and its independent reference. Leaves the ONNX file, shapes fixed, if the job wants it."""
+    shapes = job.source.get("shapes")
     if "zoo" in job.source:
-        return importer.from_zoo(job.source["zoo"], job.name)
-    return importer.from_file(Path(job.source["onnx"]), job.name)
+        model = zoo.build(job.source["zoo"])
+    else:
+        model = onnx_file.load(Path(job.source["onnx"]))
+    # The reference is computed from what is compiled: old operator sets converted, functions inlined.
+    model = onnx_file.prepare(model, job.name)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph = importer.from_model(model, job.name, shapes)
+    del model
+    reference.fix_inputs(whole, graph)
+    artifacts.write_model(onnx_file.content_of(whole, job.name))
+    del whole
+    held_against = reference.make(graph, artifacts.model, artifacts.reference)
+    if not job.model:
+        artifacts.model.unlink()
+    return graph, held_against
 
 
 def _compile(
@@ -112,7 +130,7 @@ def _compile(
     artifacts: Artifacts,
     graph: Graph,
     network_units: list[Unit],
-    source: dict[str, str],
+    source: dict[str, Any],
     missing: list[StageRange],
 ) -> None:
     from . import library, manifest

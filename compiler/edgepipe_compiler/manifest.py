@@ -21,7 +21,9 @@ from .versions import versions
 SCHEMA = 1
 
 
-def network(graph: Graph, units: Sequence[Unit], source: dict[str, str]) -> dict[str, Any]:
+def network(
+    graph: Graph, units: Sequence[Unit], source: dict[str, Any], reference: dict[str, Any]
+) -> dict[str, Any]:
     """Describes a network; the same for every target."""
     described = [
         {
@@ -38,6 +40,8 @@ def network(graph: Graph, units: Sequence[Unit], source: dict[str, str]) -> dict
         "name": graph.name,
         "source": source,
         "opset": graph.opset,
+        "notes": graph.notes,
+        "reference": reference,
         "parameters": sum(unit["parameters"] for unit in described),
         "macs": sum(unit["macs"] for unit in described),
         "units": described,
@@ -52,7 +56,7 @@ def stage(
     built: Stage,
     network: LoweredNetwork,
     units: Sequence[Unit],
-    source: dict[str, str],
+    source: dict[str, Any],
     library: str,
     library_sha256: str,
 ) -> dict[str, Any]:

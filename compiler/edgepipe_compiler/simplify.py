@@ -6,23 +6,29 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from . import batch_norms, branches, decompositions, spelling
 from . import graph as graphs
-from . import spelling
 from .errors import CompileError
 from .graph import Graph, Node
 
-# Folding stops here: a constant of that size (in elements) is cheaper computed than stored.
-LARGEST_FOLDED = 1 << 24
+# Folding stops here: a constant of more elements would not fit the memory of a usual host.
+LARGEST_FOLDED = 1 << 28
+# Operators whose results have as many elements as the values ask for.
+BY_VALUE = {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Range", "Loop", "Scan", "If"}
 
 
 def simplify(graph: Graph) -> None:
     """Simplifies ``graph`` in place; afterwards every value has a static shape."""
-    for _ in range(8):
+    _constant_outputs(graph)
+    changed = True
+    while changed:
         graphs.infer_shapes(graph)
-        if not (_fold_constants(graph) | _remove_no_ops(graph)):
-            break
+        changed = _fold_constants(graph) | _remove_no_ops(graph)
+        changed |= branches.inline(graph, _fold_constants) | decompositions.apply(graph)
+    _remove_dead(graph)
+    branches.check(graph)
     _drop_empty_inputs(graph)
-    _fold_batch_norms(graph)
+    batch_norms.fold(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
     spelling.unify(graph)
@@ -30,46 +36,88 @@ def simplify(graph: Graph) -> None:
     _check_static(graph)
 
 
+def _constant_outputs(graph: Graph) -> None:
+    """A weight that is an output of the network, too, is copied to it."""
+    for output in graph.outputs:
+        if output in graph.constants:
+            source = f"{output}.constant"
+            graph.constants[source] = graph.constants.pop(output)
+            for node in graph.nodes:
+                node.inputs = [source if value == output else value for value in node.inputs]
+            graph.nodes.append(Node(output, "Identity", [source], [output], {}))
+
+
 def _fold_constants(graph: Graph) -> bool:
     kept: list[Node] = []
+    changed = False
     for node in graph.nodes:
         arrays = _evaluate(graph, node)
         if arrays is None:
             kept.append(node)
             continue
+        changed = True
         graph.constants.update(zip(node.outputs, arrays, strict=False))
-    changed = len(kept) != len(graph.nodes)
     graph.nodes = kept
+    _constant_outputs(graph)
     return changed
 
 
 def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
-    if any(output in graph.outputs for output in node.outputs):
-        return None
-    if node.op == "Shape":
-        tensor = graph.tensors.get(node.inputs[0])
-        if tensor is None:
+    """Values of a node whose inputs are constants, or whose shape alone is asked for; else None."""
+    if node.op in ("Shape", "Size"):
+        source = node.inputs[0]
+        if source not in graph.constants and source not in graph.tensors:
             return None
+        shape = graph.tensor(source).shape
+        if node.op == "Size":
+            return [np.asarray(int(np.prod(shape, dtype=np.int64)), np.int64)]
         start, end = node.attributes.get("start", 0), node.attributes.get("end")
-        return [np.asarray(tensor.shape, np.int64)[start:end]]
-    random = node.op.startswith("Random") or node.op in ("Multinomial", "Bernoulli")
+        return [np.asarray(shape, np.int64)[start:end]]
     has_body = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
     known = all(value in graph.constants for value in node.inputs if value)
-    if not known or random or has_body or "." in node.op:
+    is_copy = node.op == "Identity" and node.outputs[0] in graph.outputs
+    if not known or has_body or is_copy or "." in node.op or _is_random(graph, node):
         return None
-    outputs = [output for output in node.outputs if output in graph.tensors]
-    if any(graph.tensors[output].elements > LARGEST_FOLDED for output in outputs):
-        return None
+    elements = [graph.tensors[name].elements for name in node.outputs if name in graph.tensors]
+    if max(elements, default=0) > LARGEST_FOLDED:
+        raise CompileError(
+            "unsupported_operator",
+            f"failed to evaluate the constant operator {node.op}: its result has {max(elements):,} "
+            "elements; export the network with smaller constants",
+            node.name,
+        )
     single = Graph("constant", graph.opset, [], [], [node], graph.constants, graph.tensors)
     model = graphs.submodel(single, [node], [], [])
     for output in node.outputs:
-        model.graph.output.append(onnx.ValueInfoProto(name=output))
+        if output:
+            model.graph.output.append(onnx.ValueInfoProto(name=output))
+    results = iter(_run(model, node))
+    return [np.asarray(next(results)) if output else np.zeros(()) for output in node.outputs]
+
+
+def _is_random(graph: Graph, node: Node) -> bool:
+    if node.op == "Dropout":
+        return not _passes_on(graph, node)
+    return node.op.startswith("Random") or node.op in ("Multinomial", "Bernoulli")
+
+
+def _run(model: onnx.ModelProto, node: Node) -> list[np.ndarray]:
+    """Values of a model without inputs: from ONNX's own evaluator, else from ONNX Runtime."""
     try:
-        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, {})]
+        with np.errstate(all="ignore"):
+            return ReferenceEvaluator(model).run(None, {})
     except Exception as error:  # The evaluator raises whatever its operators raise.
+        reason = error
+    try:
+        from . import reference
+
+        return reference.session(model.SerializeToString()).run(None, {})
+    except Exception as error:
+        first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise CompileError(
             "unsupported_operator",
-            f"failed to evaluate the constant operator {node.op}: {error}",
+            f"failed to evaluate the constant operator {node.op}: {first}; replace it in the network by "
+            "its value",
             node.name,
         ) from error
 
@@ -78,6 +126,7 @@ def _remove_no_ops(graph: Graph) -> bool:
     produced = {output for node in graph.nodes for output in node.outputs}
     renamed: dict[str, str] = {}
     kept: list[Node] = []
+    captured = branches.captured(graph)
 
     def now(value: str) -> str:
         while value in renamed:
@@ -86,10 +135,13 @@ def _remove_no_ops(graph: Graph) -> bool:
 
     for node in graph.nodes:
         node.inputs = [now(value) for value in node.inputs]
-        if not _is_no_op(graph, node):
+        if not _is_no_op(graph, node) or captured & {*node.inputs[:1], *node.outputs}:
             kept.append(node)
             continue
         source, result = node.inputs[0], node.outputs[0]
+        if len(node.outputs) > 1 and node.outputs[1]:
+            # A dropout that does nothing keeps every element.
+            kept.extend(_mask(graph, node))
         if result not in graph.outputs:
             renamed[result] = source
         elif source in produced and source not in graph.outputs:
@@ -99,36 +151,49 @@ def _remove_no_ops(graph: Graph) -> bool:
                 other.inputs = [result if value == source else value for value in other.inputs]
                 other.outputs = [result if value == source else value for value in other.outputs]
         else:
-            kept.append(_copy(graph, node))
-    changed = len(kept) != len(graph.nodes)
+            # An output that is an input, a constant, or the same as another output is copied.
+            kept.append(Node(node.name, "Identity", [source], [result], {}))
+    changed = [node.op for node in kept] != [node.op for node in graph.nodes]
     graph.nodes = kept
     return changed
 
 
-def _copy(graph: Graph, node: Node) -> Node:
-    """An output that is an input, or two outputs that are the same, take an operator of their own."""
-    tensor = graph.tensors.get(node.inputs[0])
-    if tensor is None or np.dtype(tensor.dtype).kind not in "fiu":
-        return node
-    one = f"{node.outputs[0]}.one"
-    graph.constants[one] = np.ones((), tensor.dtype)
-    return Node(node.name, "Mul", [node.inputs[0], one], node.outputs[:1], {})
+def _mask(graph: Graph, node: Node) -> list[Node]:
+    source, mask = graph.tensors.get(node.inputs[0]), node.outputs[1]
+    if source is None:
+        return []
+    kind = bool if graph.opset >= 12 else np.dtype(source.dtype)
+    if mask not in graph.outputs:
+        graph.constants[mask] = np.ones(source.shape, kind)
+        return []
+    graph.constants[f"{mask}.kept"] = np.ones(source.shape, kind)
+    return [Node(f"{node.name}.mask", "Identity", [f"{mask}.kept"], [mask], {})]
+
+
+def _passes_on(graph: Graph, node: Node) -> bool:
+    """Whether a dropout does nothing, as always outside training."""
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        return True
+    training, ratio = (graph.constants.get(value) for value in (node.inputs[2], node.inputs[1]))
+    if not node.inputs[1]:
+        ratio = np.float32(0.5)
+    return training is not None and (not training.any() or (ratio is not None and not ratio.any()))
 
 
 def _is_no_op(graph: Graph, node: Node) -> bool:
     if node.op == "Identity":
         return True
     if node.op == "Dropout":
-        # In inference a dropout passes its input on; its mask is never read then.
-        training = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
-        return training is None or not bool(training)
+        return _passes_on(graph, node)
     same = graph.tensors.get(node.inputs[0]) if node.inputs else None
     after = graph.tensors.get(node.outputs[0]) if node.outputs else None
+    if same is None or same != after:
+        return False
     if node.op == "Pad" and len(node.inputs) > 1 and node.inputs[1] in graph.constants:
         return not graph.constants[node.inputs[1]].any()
-    return node.op in ("Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand") and (
-        same is not None and same == after
-    )
+    return node.op in (
+        "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand",
+    )  # fmt: skip
 
 
 def _drop_empty_inputs(graph: Graph) -> None:
@@ -137,58 +202,6 @@ def _drop_empty_inputs(graph: Graph) -> None:
         if node.op == "Resize":
             empty = {name for name in node.inputs if name and 0 in graph.tensor(name).shape}
             node.inputs = ["" if name in empty else name for name in node.inputs]
-
-
-def _fold_batch_norms(graph: Graph) -> None:
-    """Folds a batch norm into the convolution before it; one that stands alone becomes scale and shift."""
-    producers = {output: node for node in graph.nodes for output in node.outputs}
-    readers = graph.consumers()
-    kept: list[Node] = []
-    for node in graph.nodes:
-        if node.op != "BatchNormalization" or any(
-            value not in graph.constants for value in node.inputs[1:5]
-        ):
-            kept.append(node)
-            continue
-        gamma, beta, mean, var = (graph.constants[value] for value in node.inputs[1:5])
-        scale = (gamma / np.sqrt(var + node.attributes.get("epsilon", 1e-5))).astype(np.float32)
-        shift = (beta - mean * scale).astype(np.float32)
-        conv = producers.get(node.inputs[0])
-        alone = len(readers.get(node.inputs[0], [])) == 1 and node.inputs[0] not in graph.outputs
-        if (
-            conv is not None
-            and conv.op == "Conv"
-            and alone
-            and all(value in graph.constants for value in conv.inputs[1:] if value)
-        ):
-            _fold_into(graph, conv, node, scale, shift)
-            producers[node.outputs[0]] = conv
-        else:
-            kept.extend(_scale_and_shift(graph, node, scale, shift))
-    graph.nodes = kept
-
-
-def _fold_into(graph: Graph, conv: Node, norm: Node, scale: np.ndarray, shift: np.ndarray) -> None:
-    weight = graph.constants[conv.inputs[1]]
-    bias = graph.constants[conv.inputs[2]] if len(conv.inputs) > 2 and conv.inputs[2] else 0.0
-    names = [f"{norm.outputs[0]}.folded_weight", f"{norm.outputs[0]}.folded_bias"]
-    graph.constants[names[0]] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    graph.constants[names[1]] = (bias * scale + shift).astype(np.float32)
-    conv.inputs = [conv.inputs[0], *names]
-    conv.outputs = [norm.outputs[0]]
-    conv.parameters += norm.parameters
-
-
-def _scale_and_shift(graph: Graph, node: Node, scale: np.ndarray, shift: np.ndarray) -> list[Node]:
-    rank = len(graph.tensors[node.inputs[0]].shape)
-    names = [f"{node.outputs[0]}.scale", f"{node.outputs[0]}.shift", f"{node.outputs[0]}.scaled"]
-    shape = (1, -1, *[1] * (rank - 2))
-    graph.constants[names[0]] = scale.reshape(shape)
-    graph.constants[names[1]] = shift.reshape(shape)
-    return [
-        Node(node.name, "Mul", [node.inputs[0], names[0]], [names[2]], {}, node.parameters),
-        Node(f"{node.name}.shift", "Add", [names[2], names[1]], [node.outputs[0]], {}),
-    ]
 
 
 def _remove_dead(graph: Graph) -> None:
@@ -205,6 +218,15 @@ def _remove_dead(graph: Graph) -> None:
     graph.constants = {name: array for name, array in graph.constants.items() if name in alive}
 
 
+def _has_computed_shape(graph: Graph, node: Node) -> bool:
+    """Whether an input that gives extents or places is computed."""
+    return any(
+        value in graph.tensors and np.dtype(graph.tensors[value].dtype).kind in "iu"
+        for value in node.inputs[1:]
+        if value not in graph.constants
+    )
+
+
 def _check_static(graph: Graph) -> None:
     for node in graph.nodes:
         _check_channels(graph, node)
@@ -212,8 +234,12 @@ def _check_static(graph: Graph) -> None:
             if output and output not in graph.tensors:
                 raise CompileError(
                     "dynamic_shape",
-                    f"failed to find a fixed shape for {output!r}, the output of {node.op}: it depends "
-                    "on the data; export the network with fixed shapes",
+                    f"failed to find a fixed shape for {output!r}, the output of {node.op}: "
+                    + (
+                        "it depends on the values of a frame; end the network before this operator"
+                        if node.op in BY_VALUE or _has_computed_shape(graph, node)
+                        else "ONNX infers none for these inputs; replace the operator"
+                    ),
                     node.name,
                 )
     made = {output for node in graph.nodes for output in node.outputs}

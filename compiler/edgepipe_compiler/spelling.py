@@ -39,9 +39,9 @@ def _constant(graph: Graph, name: str, values: object) -> str:
     return name
 
 
-def _value(graph: Graph, name: str, shape: tuple[int, ...]) -> str:
+def _value(graph: Graph, name: str, shape: tuple[int, ...], dtype: str = "float32") -> str:
     """A new value."""
-    graph.tensors[name] = Tensor(shape, "float32")
+    graph.tensors[name] = Tensor(shape, dtype)
     return name
 
 
@@ -51,6 +51,8 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     left, right, *rest = node.inputs
     bias = rest[0] if rest else ""
     columns = graph.tensor(node.outputs[0]).shape[1]
+    dtype = graph.tensor(node.outputs[0]).dtype
+    kind = np.dtype(dtype).type
     fixed = right in graph.constants
     array = graph.constants.get(bias)
     row = not bias or (array is not None and array.shape[-1:] in ((columns,), (1,), ()))
@@ -61,7 +63,7 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
 
     def turned(value: str) -> str:
         shape = graph.tensor(value).shape
-        result = _value(graph, f"{node.outputs[0]}.{len(made)}", shape[::-1])
+        result = _value(graph, f"{node.outputs[0]}.{len(made)}", shape[::-1], dtype)
         made.append(
             Node(f"{node.name}.turned{len(made)}", "Transpose", [value], [result], {"perm": [1, 0]})
         )
@@ -80,11 +82,11 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
         attributes["beta"], bias = attribute("beta", 1.0), ""
     steps = [(op, inputs, attributes if fixed else {})]
     if scale != 1.0:
-        steps.append(("Mul", [_constant(graph, f"{end}.alpha", np.float32(scale))], {}))
+        steps.append(("Mul", [_constant(graph, f"{end}.alpha", kind(scale))], {}))
     if bias:
         if attribute("beta", 1.0) != 1.0:
-            beta = _constant(graph, f"{end}.beta", np.float32(attribute("beta", 1.0)))
-            scaled = _value(graph, f"{end}.bias", tuple(graph.tensor(bias).shape))
+            beta = _constant(graph, f"{end}.beta", kind(attribute("beta", 1.0)))
+            scaled = _value(graph, f"{end}.bias", tuple(graph.tensor(bias).shape), dtype)
             made.append(Node(f"{node.name}.beta", "Mul", [bias, beta], [scaled], {}))
             bias = scaled
         steps.append(("Add", [bias], {}))
@@ -92,7 +94,7 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     for place, (kind, others, extra) in enumerate(steps):
         last = place == len(steps) - 1
         shape = tuple(graph.tensor(end).shape)
-        result = end if last else _value(graph, f"{end}.sum{place}", shape)
+        result = end if last else _value(graph, f"{end}.sum{place}", shape, dtype)
         name = node.name if place == 0 else f"{node.name}.{kind.lower()}"
         parameters = node.parameters if place == 0 else 0
         made.append(Node(name, kind, [*before, *others], [result], extra, parameters))
@@ -193,9 +195,9 @@ def _one_dimension(graph: Graph, node: Node) -> list[Node] | None:
 
 def _moved(graph: Graph, node: Node, before: tuple[int, ...], order: list[int]) -> list[Node]:
     """Reshape, transposition, reshape."""
-    end = node.outputs[0]
-    apart = _value(graph, f"{end}.apart", before)
-    turned = _value(graph, f"{end}.turned", tuple(before[axis] for axis in order))
+    end, dtype = node.outputs[0], graph.tensor(node.inputs[0]).dtype
+    apart = _value(graph, f"{end}.apart", before, dtype)
+    turned = _value(graph, f"{end}.turned", tuple(before[axis] for axis in order), dtype)
     return [
         _reshape(graph, f"{node.name}.apart", node.inputs[0], apart, before),
         Node(node.name, "Transpose", [apart], [turned], {"perm": order}),
@@ -215,7 +217,10 @@ def _depth_to_space(graph: Graph, node: Node) -> list[Node] | None:
 def _space_to_depth(graph: Graph, node: Node) -> list[Node] | None:
     n, c, h, w = graph.tensor(node.inputs[0]).shape
     size = node.attributes["blocksize"]
-    return _moved(graph, node, (n, c, h // size, size, w // size, size), [0, 3, 5, 1, 2, 4])
+    apart = (n, c, h // size, size, w // size, size)
+    if node.attributes.get("mode", b"DCR") in (b"DCR", "DCR"):
+        return _moved(graph, node, apart, [0, 3, 5, 1, 2, 4])
+    return _moved(graph, node, apart, [0, 1, 3, 5, 2, 4])
 
 
 def _shuffles(graph: Graph) -> None:

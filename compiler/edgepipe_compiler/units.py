@@ -23,6 +23,7 @@ SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
 # Operators between a value that several of them read and where they come together again.
 LONGEST = 12
 PRODUCTS = {"Gemm", "MatMul"}
+RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 @dataclass
@@ -82,6 +83,9 @@ def macs(graph: Graph, unit: Unit) -> int:
             first = graph.tensor(node.inputs[0]).shape
             inner = first[0] if node.attributes.get("transA") else first[-1]
             total += graph.tensor(node.outputs[0]).elements * inner
+        elif node.op in RECURRENT:
+            steps = int(np.prod(graph.tensor(node.inputs[0]).shape[:2]))
+            total += steps * sum(graph.tensor(name).elements for name in node.inputs[1:3])
     return total
 
 

@@ -63,7 +63,7 @@ class WeightsFile:
 
     def add(self, array: np.ndarray) -> Slot:
         """Stores ``array`` unless an equal one is stored, and says where."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         content = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
         key = (hashlib.sha256(content).digest(), tuple(array.shape), array.dtype.name)
         slot = self._slots.get(key)

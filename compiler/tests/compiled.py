@@ -10,11 +10,10 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import library, lowering, stage, units
+from edgepipe_compiler import importer, library, lowering, stage, units
+from edgepipe_compiler.graph import Graph
 from edgepipe_compiler.kernels import TargetDescription
 from edgepipe_compiler.objects import Objects
-from edgepipe_compiler.simplify import simplify
 from edgepipe_compiler.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
@@ -48,14 +47,21 @@ def machine_of(path: Path) -> relax.VirtualMachine:
 
 
 class Compiled:
-    """A network lowered once; stages are built when first asked for."""
+    """A network lowered once, by default for this machine; stages are built when first asked for."""
 
-    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
+    def __init__(
+        self,
+        source: onnx.ModelProto | Graph,
+        folder: Path,
+        target: TargetDescription | None = None,
+    ) -> None:
         self.folder = folder
-        self.target = host_target()
+        self.target = target or host_target()
         self.objects = Objects(folder / "objects", self.target)
-        self.graph = graphs.from_model(model, "net")
-        simplify(self.graph)
+        if isinstance(source, Graph):
+            self.graph = source
+        else:
+            self.graph = importer.from_model(source, "net")
         self.units = units.form(self.graph)
         with WeightsFile(folder / "weights.bin") as weights:
             self.network = lowering.lower(

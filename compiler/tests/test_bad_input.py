@@ -20,9 +20,9 @@ from edgepipe_compiler.errors import CompileError
 from jobs import Stage, compiler, job
 
 
-def dynamic_batch() -> onnx.ModelProto:
+def dynamic_image() -> onnx.ModelProto:
     net = models.Net()
-    return net.model(net.conv(net.input("image", "N", 3, 8, 8), "conv", 3, 4))
+    return net.model(net.conv(net.input("image", "N", 3, "h", "w"), "conv", 3, 4))
 
 
 def no_shape() -> onnx.ModelProto:
@@ -54,13 +54,6 @@ def operator_tvm_lacks() -> onnx.ModelProto:
     return net.model(net.op("Det", "determinant", x))
 
 
-def recurrent_operator() -> onnx.ModelProto:
-    net = models.Net()
-    x = net.input("x", 5, 1, 8)
-    weight, recurrence = net.weight("w", 1, 16, 8), net.weight("r", 1, 16, 4)
-    return net.model(net.op("LSTM", "lstm", x, weight, recurrence, hidden_size=4), check=False)
-
-
 def missing_value() -> onnx.ModelProto:
     net = models.Net()
     net.input("x", 1, 3, 8, 8)
@@ -72,9 +65,47 @@ def wrong_channels() -> onnx.ModelProto:
     return net.model(net.conv(net.input("x", 1, 4, 8, 8), "conv", 3, 4), check=False)
 
 
-def old_opset() -> onnx.ModelProto:
-    net = models.Net(opset=6)
+def circle() -> onnx.ModelProto:
+    net = models.Net()
+    net.op("Add", "first", net.input("x", 1, 3), "second")
+    return net.model(net.op("Relu", "second", "first"), check=False)
+
+
+def two_nodes_of_one_name() -> onnx.ModelProto:
+    net = models.Net()
+    x = net.op("Relu", "relu", net.input("x", 1, 3))
+    model = net.model(net.op("Neg", "neg", x))
+    model.graph.node[1].name = model.graph.node[0].name
+    return model
+
+
+def two_values_of_one_name() -> onnx.ModelProto:
+    net = models.Net()
+    x = net.op("Relu", "relu", net.input("x", 1, 3))
+    model = net.model(net.op("Neg", "neg", x))
+    model.graph.node[0].output[0] = model.graph.node[1].output[0]
+    return model
+
+
+def newer_opset() -> onnx.ModelProto:
+    net = models.Net(opset=999)
     return net.model(net.op("Relu", "relu", net.input("x", 1, 3)), check=False)
+
+
+def statistics_of_other_channels() -> onnx.ModelProto:
+    net = models.Net()
+    x = net.input("x", 1, 4, 3, 3)
+    parameters = [net.weight(name, 2) for name in "sbmv"]
+    return net.model(net.op("BatchNormalization", "norm", x, *parameters), check=False)
+
+
+def sequence_input() -> onnx.ModelProto:
+    net = models.Net()
+    x = net.op("Relu", "relu", net.input("x", 1, 3))
+    model = net.model(x)
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1]))
+    model.graph.input.append(helper.make_value_info("frames", kind))
+    return model
 
 
 def input_as_output() -> onnx.ModelProto:
@@ -90,16 +121,20 @@ def no_operator() -> onnx.ModelProto:
 
 # The model, the kind of its error, the node or input to blame.
 MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
-    (dynamic_batch, "dynamic_shape", "image"),
+    (dynamic_image, "dynamic_shape", "image"),
     (no_shape, "dynamic_shape", "image"),
     (data_dependent, "dynamic_shape", "where"),
     (own_operator, "unsupported_operator", "sharpen"),
     (invented_operator, "unsupported_operator", "sharpen"),
     (operator_tvm_lacks, "unsupported_operator", "determinant"),
-    (recurrent_operator, "unsupported_operator", "lstm"),
     (missing_value, "invalid_onnx", "relu"),
     (wrong_channels, "invalid_onnx", "conv"),
-    (old_opset, "invalid_onnx", None),
+    (circle, "invalid_onnx", "first"),
+    (two_nodes_of_one_name, "invalid_onnx", "relu"),
+    (two_values_of_one_name, "invalid_onnx", "neg"),
+    (newer_opset, "invalid_onnx", None),
+    (statistics_of_other_channels, "invalid_onnx", "norm"),
+    (sequence_input, "unsupported_operator", "frames"),
     (input_as_output, "invalid_onnx", "x"),
     (no_operator, "invalid_onnx", "x"),
 ]
@@ -214,6 +249,7 @@ FAILURES = [
     (RuntimeError("std::bad_alloc"), "out_of_memory"),
     (OSError(errno.ENOSPC, "No space left on device", "/x/weights.bin"), "disk"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), "disk"),
+    (ModuleNotFoundError("No module named 'numpy'"), "environment"),
     (ZeroDivisionError("division by zero"), "internal"),
     (CompileError("bad_range", "failed to cut"), "bad_range"),
 ]

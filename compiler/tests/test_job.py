@@ -50,6 +50,7 @@ def test_folder_holds_nothing_unfinished(built: tuple) -> None:
         "weights.bin",
         "stages",
         "objects",
+        "reference",
     }
     assert {path.name for path in (out / "stages").iterdir()} == {
         "0-8-plain",
@@ -65,7 +66,7 @@ def test_network_manifest(built: tuple) -> None:
     network = read(built[1] / "network.json")
     assert network["schema"] == 1 and network["name"] == "mine" and network["opset"] == 17
     digest = hashlib.sha256(built[0].read_bytes()).hexdigest()
-    assert network["source"] == {"onnx": str(built[0]), "sha256": digest}
+    assert network["source"] == {"onnx": str(built[0]), "sha256": digest, "shapes": {}}
     assert len(network["boundaries"]) == len(network["units"]) + 1
     assert network["boundaries"][0]["tensors"] == [
         {"value": "x", "shape": [1, 3, 12, 12], "dtype": "float32", "bytes": 1728}

@@ -145,14 +145,14 @@ def test_simplified_graph_computes_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", MACS)
 def test_multiply_adds(name: str) -> None:
     graph = graph_of(name)
-    described = manifest.network(graph, units.form(graph), {})
+    described = manifest.network(graph, units.form(graph), {}, {})
     assert described["macs"] == MACS[name]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters(name: str) -> None:
     graph = graph_of(name)
-    described = manifest.network(graph, units.form(graph), {})
+    described = manifest.network(graph, units.form(graph), {}, {})
     assert described["parameters"] == PARAMETERS[name]
 
 

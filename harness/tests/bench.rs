@@ -196,6 +196,34 @@ fn two_benches_do_not_measure_at_once() {
 
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_network_that_differs_from_its_reference_is_not_measured() {
+    let rig = Rig::new();
+    rig.run(&["plan", "--experiment", "tiny"], 0);
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe/cache");
+    let entries = fs::read_dir(cache).unwrap().flatten().map(|entry| entry.path());
+    let files: Vec<PathBuf> = entries.map(|entry| entry.join("reference/output0.bin")).collect();
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        files.into_iter().filter_map(|file| fs::read(&file).ok().map(|bytes| (file, bytes))).collect();
+    for (file, bytes) in &kept {
+        // Half of every number: the sign and exponent of little-endian floats.
+        let wrong: Vec<u8> =
+            bytes.chunks(4).flat_map(|number| [number[0], number[1], number[3], number[2]]).collect();
+        fs::write(file, wrong).unwrap();
+    }
+    let logs: Vec<String> =
+        ["plan", "bench", "layers"].map(|verb| rig.run(&[verb, "--experiment", "tiny"], 4).1).into();
+    for (file, bytes) in &kept {
+        fs::write(file, bytes).unwrap();
+    }
+    for log in logs {
+        assert!(log.contains("error: failed to verify tiny on cpu0"), "{log}");
+        assert!(log.contains("ONNX Runtime") && log.contains("Nothing was measured"), "{log}");
+    }
+    rig.run(&["plan", "--experiment", "tiny"], 0);
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn bad_runners_end_in_a_clear_error() {
     let hello = r#"printf '{"hello":{"protocol":VERSION,"runner":"0","pid":1}}\n'"#;
     let hello = hello.replace("VERSION", &protocol::VERSION.to_string());

@@ -28,7 +28,7 @@ pub use power::{
 };
 pub use request::{
     Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
-    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, WarmUpRule, Weights,
+    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights,
 };
 pub use state::{
     Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
@@ -81,7 +81,7 @@ pub enum Event {
     Transferred(Transferred),
     /// Answer to [`Request::Peak`].
     Peaked(Peaked),
-    /// Answer to [`Request::Compare`].
+    /// Answer to [`Request::Compare`] and to [`Request::Verify`].
     Compared(Compared),
     /// Answer to [`Request::Idle`].
     Idled(Idled),

@@ -109,7 +109,7 @@ pub struct OutputDifference {
     pub name: String,
     /// Elements compared.
     pub elements: u64,
-    /// Elements that are not finite in either of the two.
+    /// Elements that are not finite in one of the two, or not the same infinity in both.
     pub non_finite: u64,
     /// Greatest absolute difference of finite elements.
     pub max_abs: f64,

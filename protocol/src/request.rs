@@ -26,6 +26,8 @@ pub enum Request {
     Peak(Peak),
     /// Run two schedules on the same frames and compare what comes out.
     Compare(Compare),
+    /// Run a schedule on a frame from files and compare what comes out with files.
+    Verify(Verify),
     /// Run one schedule and write what goes in and what comes out to files.
     Capture(Capture),
     /// Measure one schedule.
@@ -109,6 +111,21 @@ pub struct Compare {
     pub candidate: Schedule,
     /// Frames to run; all distinct ones once.
     pub frames: Frames,
+}
+
+/// Run a schedule on one frame from files and compare its outputs with those that another program computed from the same
+/// frame. Files hold the elements in the board's byte order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// Number of this request.
+    pub id: u64,
+    /// Its outputs are judged.
+    pub schedule: Schedule,
+    /// Paths on the board, one for each of the schedule's inputs.
+    pub inputs: Vec<String>,
+    /// Paths on the board, one for each of the schedule's outputs: what is right.
+    pub outputs: Vec<String>,
 }
 
 /// Run a schedule, unmeasured, and keep what goes in and what comes out, for comparison elsewhere. Files are named
@@ -196,7 +213,8 @@ pub struct Measure {
     pub max_frames: u32,
 }
 
-/// Seeded input frames: uniform in [−1, 1), a different stream for every frame and input.
+/// Seeded input frames, a different stream for every frame and input: floats uniform in [−1, 1), integers uniform in
+/// 0..`integers_below`, booleans fair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Frames {
@@ -204,6 +222,8 @@ pub struct Frames {
     pub seed: u64,
     /// Distinct frames kept in memory; at least 1.
     pub distinct: u32,
+    /// Integers may be indices, which must not point beyond their table; 1 to 256.
+    pub integers_below: u32,
 }
 
 /// How a schedule uses its stages.

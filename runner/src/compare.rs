@@ -4,9 +4,9 @@ use crate::crew::Crew;
 use crate::engine::{Dtype, Tensor, TensorSpec, WeightsCache, WeightsFile};
 use crate::failure::Failure;
 use crate::flow::{Flow, Sink};
-use crate::frames::FrameSet;
+use crate::frames::{FrameSet, read};
 use crate::wiring::Wiring;
-use protocol::{Compare, Compared, Kind, OutputDifference};
+use protocol::{Compare, Compared, Kind, OutputDifference, Verify};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs both schedules over all distinct frames and compares. Pipelines run as pipelines, several frames under
@@ -30,6 +30,28 @@ pub(crate) fn compare(request: &Compare, cache: &mut WeightsCache) -> Result<Com
     }
     let frames = u32::try_from(frames.distinct()).unwrap_or(u32::MAX);
     Ok(Compared { id: request.id, frames, outputs: outputs.into_iter().map(Difference::finish).collect() })
+}
+
+/// Runs a schedule on a frame from files, and compares what comes out with files: what is right was computed elsewhere.
+/// Every replica runs the frame.
+pub(crate) fn verify(request: &Verify, cache: &mut WeightsCache) -> Result<Compared, Failure> {
+    let wiring = Arc::new(Wiring::new(&request.schedule)?);
+    let inputs = wiring.input_specs();
+    if (inputs.len(), wiring.outputs.len()) != (request.inputs.len(), request.outputs.len()) {
+        return Err(Failure::request("failed to verify: each input and each output needs a file"));
+    }
+    let frames = Arc::new(FrameSet::read(&request.inputs, &inputs)?);
+    let specs = wiring.outputs.iter().map(|index| &wiring.values[*index]);
+    let right: Vec<Tensor> =
+        specs.clone().zip(&request.outputs).map(|(spec, path)| read(spec, path)).collect::<Result<_, _>>()?;
+    let mut outputs: Vec<_> = specs.map(Difference::new).collect();
+    let weights = cache.map(wiring.weights())?;
+    for judged in run(&wiring, &weights, &frames)? {
+        for ((difference, right), judged) in outputs.iter_mut().zip(&right).zip(&judged) {
+            difference.add(right, judged);
+        }
+    }
+    Ok(Compared { id: request.id, frames: 1, outputs: outputs.into_iter().map(Difference::finish).collect() })
 }
 
 fn check_alike(reference: &Wiring, candidate: &Wiring) -> Result<(), Failure> {
@@ -104,7 +126,7 @@ impl Difference {
             if right.is_finite() && judged.is_finite() {
                 found.max_abs = found.max_abs.max((right - judged).abs());
                 found.max_reference = found.max_reference.max(right.abs());
-            } else {
+            } else if right.to_bits() != judged.to_bits() && !(right.is_nan() && judged.is_nan()) {
                 found.non_finite += 1;
             }
         }

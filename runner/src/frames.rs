@@ -12,10 +12,13 @@ pub(crate) struct FrameSet {
 
 impl FrameSet {
     /// Makes the frames a request asks for. Frame `f` has the seed `seed + f`; every input of a frame its own
-    /// stream: floats uniform in [−1, 1), integers uniform in 0..8, booleans fair.
+    /// stream.
     pub(crate) fn new(rule: &protocol::Frames, inputs: &[&TensorSpec]) -> Result<Self, Failure> {
         if rule.distinct == 0 {
             return Err(Failure::request("failed to make frames: distinct must be at least 1"));
+        }
+        if !(1..=256).contains(&rule.integers_below) {
+            return Err(Failure::request("failed to make frames: integers_below must be from 1 to 256"));
         }
         let bytes: u64 = inputs.iter().map(|spec| spec.bytes() as u64).sum();
         let needed = bytes.saturating_mul(u64::from(rule.distinct));
@@ -29,11 +32,17 @@ impl FrameSet {
         let frame = |number: u64| -> Result<Vec<Tensor>, Failure> {
             let make = |(stream, spec): (u64, &&TensorSpec)| {
                 let mut random = Random::new(rule.seed.wrapping_add(number), stream);
-                Tensor::filled(spec, |bytes| fill(bytes, spec.dtype, &mut random))
+                Tensor::filled(spec, |bytes| fill(bytes, spec.dtype, rule.integers_below, &mut random))
             };
             (0..).zip(inputs).map(make).collect()
         };
         Ok(Self { frames: (0..u64::from(rule.distinct)).map(frame).collect::<Result<_, _>>()? })
+    }
+
+    /// One frame from files, one for each input, which hold its elements and nothing else.
+    pub(crate) fn read(paths: &[String], inputs: &[&TensorSpec]) -> Result<Self, Failure> {
+        let frame = inputs.iter().zip(paths).map(|(spec, path)| read(spec, path));
+        Ok(Self { frames: vec![frame.collect::<Result<_, _>>()?] })
     }
 
     /// Number of distinct frames.
@@ -49,7 +58,22 @@ impl FrameSet {
     }
 }
 
-fn fill(bytes: &mut [u8], dtype: Dtype, random: &mut Random) {
+/// A tensor from a file with its elements.
+pub(crate) fn read(spec: &TensorSpec, path: &str) -> Result<Tensor, Failure> {
+    let content = std::fs::read(path)
+        .map_err(|error| Failure::request(format!("failed to read {path} for {}: {error}", spec.name)))?;
+    if content.len() != spec.bytes() {
+        return Err(Failure::request(format!(
+            "failed to read {path} for {}: it has {} bytes, {} are expected",
+            spec.name,
+            content.len(),
+            spec.bytes()
+        )));
+    }
+    Tensor::filled(spec, |bytes| bytes.copy_from_slice(&content))
+}
+
+fn fill(bytes: &mut [u8], dtype: Dtype, integers_below: u32, random: &mut Random) {
     for element in bytes.chunks_exact_mut(dtype.size()) {
         let bits = random.next();
         match dtype {
@@ -57,7 +81,7 @@ fn fill(bytes: &mut [u8], dtype: Dtype, random: &mut Random) {
             Dtype::Float64 => element.copy_from_slice(&unit_f64(bits).to_ne_bytes()),
             // The lowest byte of a small integer in the machine's order; the others stay 0.
             Dtype::Signed(_) | Dtype::Unsigned(_) | Dtype::Bool => {
-                let range = if dtype == Dtype::Bool { 2 } else { 8 };
+                let range = if dtype == Dtype::Bool { 2 } else { u64::from(integers_below) };
                 let small = (bits >> 32) % range;
                 let last = element.len() - 1;
                 let place = if cfg!(target_endian = "little") { 0 } else { last };
@@ -131,7 +155,8 @@ mod tests {
     #[test]
     fn floats_fill_their_interval_evenly() {
         let spec = spec("float32", 40_000);
-        let set = FrameSet::new(&protocol::Frames { seed: 1, distinct: 1 }, &[&spec]).unwrap();
+        let set =
+            FrameSet::new(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec]).unwrap();
         let values = floats(&set.frame(0)[0]);
         assert!(values.iter().all(|value| (-1.0..1.0).contains(value)));
         let mean = values.iter().sum::<f32>() / 40_000.0;
@@ -142,7 +167,10 @@ mod tests {
     #[test]
     fn same_seed_same_frames_else_different_ones() {
         let spec = spec("float32", 8);
-        let make = |seed| FrameSet::new(&protocol::Frames { seed, distinct: 3 }, &[&spec, &spec]).unwrap();
+        let make = |seed| {
+            FrameSet::new(&protocol::Frames { seed, distinct: 3, integers_below: 8 }, &[&spec, &spec])
+                .unwrap()
+        };
         let (set, again, other) = (make(7), make(7), make(8));
         assert_eq!(set.frame(0)[0].bytes(), again.frame(0)[0].bytes());
         assert_ne!(set.frame(0)[0].bytes(), set.frame(0)[1].bytes());
@@ -155,7 +183,8 @@ mod tests {
     #[test]
     fn integers_are_small() {
         let spec = spec("int64", 1000);
-        let set = FrameSet::new(&protocol::Frames { seed: 1, distinct: 1 }, &[&spec]).unwrap();
+        let set =
+            FrameSet::new(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec]).unwrap();
         let tensor = &set.frame(0)[0];
         let mut seen = [0; 8];
         for bytes in tensor.bytes().chunks_exact(8) {
@@ -168,7 +197,8 @@ mod tests {
     fn none_and_too_many_are_refused() {
         let spec = spec("float32", 1 << 40);
         for distinct in [0, 3] {
-            let failure = FrameSet::new(&protocol::Frames { seed: 1, distinct }, &[&spec]).unwrap_err();
+            let failure = FrameSet::new(&protocol::Frames { seed: 1, distinct, integers_below: 8 }, &[&spec])
+                .unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
     }

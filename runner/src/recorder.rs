@@ -165,7 +165,7 @@ mod tests {
         Trial {
             id: 1,
             schedule: Schedule { kind, values: vec![], inputs: vec![], outputs: vec![], stages: vec![stage] },
-            frames: Frames { seed: 0, distinct: 1 },
+            frames: Frames { seed: 0, distinct: 1, integers_below: 8 },
             queue_depth: 1,
             isolate: None,
             warm_up: WarmUpRule { min_frames: warm_up.0, min_ns: warm_up.1, max_ns: warm_up.2 },

@@ -46,6 +46,7 @@ fn answer(request: &Request, cache: &mut WeightsCache, outlet: &mut Outlet) -> E
         Request::Idle(request) => (request.id, idle::idle(request).map(Event::Idled)),
         Request::Peak(request) => (request.id, peak::peak(request).map(Event::Peaked)),
         Request::Compare(request) => (request.id, compare::compare(request, cache).map(Event::Compared)),
+        Request::Verify(request) => (request.id, compare::verify(request, cache).map(Event::Compared)),
         Request::Capture(request) => (request.id, capture::capture(request, cache).map(Event::Captured)),
         Request::Trial(request) => {
             let announce = |phase| outlet.send(&Event::Phase { id: request.id, phase });

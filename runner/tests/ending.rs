@@ -143,3 +143,14 @@ fn a_missing_runtime_is_named() {
     std::fs::write(folder.path().join("lib/libtvm_runtime.so"), "garbage").unwrap();
     run("no proper library");
 }
+
+#[test]
+fn no_variable_of_the_linker_brings_another_library() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libtvm_ffi.so", "libtvm_runtime.so"] {
+        std::fs::write(folder.path().join(name), "garbage").unwrap();
+    }
+    let output =
+        Command::new(program()).arg("--version").env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -2,8 +2,9 @@
 
 mod rig;
 
-use protocol::Kind;
+use protocol::{Capture, Event, Fault, Frames, Kind, Request, Verify};
 use rig::{Runner, stages, two_cpus};
+use std::fs;
 
 #[test]
 fn a_network_gives_what_was_computed_by_other_means() {
@@ -22,6 +23,51 @@ fn a_network_gives_what_was_computed_by_other_means() {
     let other = runner.compare(expected, net, 8, 1);
     assert!(other.outputs[0].max_abs > 0.1 * other.outputs[0].max_reference, "{other:?}");
     assert!(!other.outputs[0].identical);
+}
+
+#[test]
+fn outputs_are_held_against_files() {
+    let cpu = [rig::cpus()[0]];
+    let (first, second) = two_cpus();
+    let single = stages().schedule(Kind::Single, &[("net", &cpu)]);
+    let replicas = stages().schedule(Kind::Replicate, &[("net", &[first]), ("net", &[second])]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(format!("0-{name}.bin")).to_str().unwrap().to_owned();
+    let mut runner = Runner::start();
+    let frames = Frames { seed: 7, distinct: 1, integers_below: 8 };
+    let folder_path = folder.path().to_str().unwrap().to_owned();
+    runner.ask(&Request::Capture(Capture { id: 1, schedule: single.clone(), frames, folder: folder_path }));
+    let places = |what: &str, count: usize| (0..count).map(|place| file(&format!("{what}{place}"))).collect();
+    let request = |schedule: &protocol::Schedule| Verify {
+        id: 2,
+        schedule: schedule.clone(),
+        inputs: places("input", schedule.inputs.len()),
+        outputs: places("output", schedule.outputs.len()),
+    };
+    let mut verify = |request: Verify| match runner.ask(&Request::Verify(request)) {
+        Event::Compared(compared) => Ok(compared),
+        Event::Failed { fault, message, .. } => Err((fault, message)),
+        other => panic!("{other:?}"),
+    };
+    for (schedule, times) in [(&single, 1), (&replicas, 2)] {
+        let compared = verify(request(schedule)).unwrap();
+        assert!(compared.outputs.iter().all(|output| output.identical && output.max_reference > 1.0));
+        assert_eq!(compared.outputs[1].elements, 128 * times);
+    }
+    // One element that is off, then one that is no number.
+    let right = fs::read(file("output1")).unwrap();
+    for (value, non_finite) in [(1e3_f32, 0), (f32::NAN, 1)] {
+        let mut wrong = right.clone();
+        wrong[4..8].copy_from_slice(&value.to_ne_bytes());
+        fs::write(file("output1"), &wrong).unwrap();
+        let output = verify(request(&single)).unwrap().outputs[1].clone();
+        assert!(!output.identical && output.non_finite == non_finite, "{output:?}");
+        assert_eq!(output.max_abs > 900.0, non_finite == 0, "{output:?}");
+    }
+    fs::write(file("output1"), &right[4..]).unwrap();
+    let (fault, message) = verify(request(&single)).unwrap_err();
+    assert_eq!(fault, Fault::Request);
+    assert!(message.contains("508 bytes, 512 are expected"), "{message}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Building harness and runner.
 
+use crate::Bug;
 use crate::python::{self, Toolchain};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What was built.
 #[derive(Debug)]
@@ -15,13 +16,6 @@ pub(crate) struct Built {
     pub(crate) harness: PathBuf,
     /// The board's side for this machine, with TVM's libraries in `lib/` beside it.
     pub(crate) runner: PathBuf,
-}
-
-impl Built {
-    /// Where cargo puts it, whether it is there or not.
-    fn at(folder: &Path) -> Self {
-        Self { harness: folder.join("harness"), runner: folder.join("runner") }
-    }
 }
 
 /// PATH with the shim in front. Always the same, because the build scripts run again when it changes.
@@ -60,33 +54,140 @@ pub(crate) fn openssl_features() -> &'static [&'static str] {
 
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
-    let folder = workspace.target.join("release");
-    let built = Built::at(&folder);
-    build_packages(workspace, &["harness", "runner"], built.harness.exists() && built.runner.exists())?;
-    lay_libraries(toolchain, &folder)?;
+    let programs = build_packages(workspace, &["harness", "runner"])?;
+    let built = Built { harness: programs.path("harness")?, runner: programs.path("runner")? };
+    lay_libraries(toolchain, built.runner.parent().unwrap_or(&workspace.target))?;
     Ok(built)
 }
 
 /// Builds the harness alone, which takes no toolchain; the runner of this machine is not needed where others are measured.
 pub(crate) fn build_harness(workspace: &Workspace) -> Result<Built> {
-    let built = Built::at(&workspace.target.join("release"));
-    build_packages(workspace, &["harness"], built.harness.exists())?;
-    Ok(built)
+    let harness = build_packages(workspace, &["harness"])?.path("harness")?;
+    Ok(Built { runner: harness.with_file_name("runner"), harness })
 }
 
-fn build_packages(workspace: &Workspace, packages: &[&str], are_there: bool) -> Result<()> {
+fn build_packages(workspace: &Workspace, packages: &[&str]) -> Result<Programs> {
     // The first build takes minutes and shows them; later ones take a moment and are not worth a line.
-    let status = command(workspace)?
+    let are_there = packages.iter().all(|package| workspace.target.join("release").join(package).exists());
+    let mut cargo = command(workspace)?;
+    cargo
         .args(["build", "--release", "--locked"])
+        .args(profile(workspace)?)
         .args(packages.iter().flat_map(|package| ["--package", package]))
         .args(openssl_features())
-        .args(if are_there { &["--quiet"] } else { &[][..] })
-        .status()
-        .context("failed to start cargo")?;
-    if !status.success() {
-        bail!("failed to build {}: cargo's reason stands above", packages.join(" and "));
+        .args(if are_there { &["--quiet"] } else { &[][..] });
+    Programs::build(cargo, &packages.join(" and "))
+}
+
+/// Programs that cargo built, and where it put them, as it says itself: that depends on `build.target`, `CARGO_BUILD_TARGET`
+/// and other settings.
+#[derive(Debug)]
+pub(crate) struct Programs(Vec<Program>);
+
+/// A program that cargo built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Name of the target: of a binary, a library or a file of tests.
+    pub(crate) name: String,
+    /// What kind of target: `bin`, `lib`, `test`.
+    pub(crate) kind: String,
+    /// Whether it was built to run its tests.
+    pub(crate) is_test: bool,
+    /// Where its package lies.
+    pub(crate) folder: PathBuf,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+impl Programs {
+    /// Runs cargo with a command that builds. Its messages for people go to standard error as usual.
+    pub(crate) fn build(mut cargo: Command, what: &str) -> Result<Self> {
+        let output = cargo
+            .arg("--message-format=json-render-diagnostics")
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
+        if !output.status.success() {
+            bail!("failed to build {what}: the reason stands above");
+        }
+        Ok(Self::read(&String::from_utf8_lossy(&output.stdout)))
     }
-    Ok(())
+
+    fn read(messages: &str) -> Self {
+        Self(messages.lines().filter_map(Program::read).collect())
+    }
+
+    /// The binary of this name.
+    pub(crate) fn path(&self, name: &str) -> Result<PathBuf> {
+        let is_it = |program: &&Program| program.name == name && program.kind == "bin" && !program.is_test;
+        let found = self.0.iter().find(is_it);
+        found.map(|program| program.path.clone()).context(Bug(format!("cargo built no program {name}")))
+    }
+
+    /// Those that run tests.
+    pub(crate) fn tests(&self) -> impl Iterator<Item = &Program> {
+        self.0.iter().filter(|program| program.is_test)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Program> {
+        self.0.iter()
+    }
+}
+
+impl Program {
+    fn read(message: &str) -> Option<Self> {
+        let message: serde_json::Value = serde_json::from_str(message).ok()?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        if message["reason"] != "compiler-artifact" {
+            return None;
+        }
+        let target = &message["target"];
+        Some(Self {
+            name: text(&target["name"])?,
+            kind: text(&target["kind"][0])?,
+            is_test: message["profile"]["test"] == true,
+            folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+            path: PathBuf::from(message["executable"].as_str()?),
+        })
+    }
+}
+
+/// The release profile as arguments of cargo, which stand above `CARGO_PROFILE_*` and cargo's configuration files: what is
+/// measured is built alike for everybody. Read from Cargo.toml, with cargo's defaults where that says nothing.
+pub(crate) fn profile(workspace: &Workspace) -> Result<Vec<String>> {
+    let path = workspace.root.join("Cargo.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    Ok(profile_of(&text).into_iter().flat_map(|setting| ["--config".to_owned(), setting]).collect())
+}
+
+fn profile_of(manifest: &str) -> Vec<String> {
+    const DEFAULTS: [&str; 7] = [
+        "opt-level=3",
+        "debug-assertions=false",
+        "overflow-checks=false",
+        "panic=\"unwind\"",
+        "lto=false",
+        "package.runner.opt-level=3",
+        "package.protocol.opt-level=3",
+    ];
+    let mut section = "";
+    let mut settings: Vec<String> =
+        DEFAULTS.iter().map(|setting| format!("profile.release.{setting}")).collect();
+    for line in manifest.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, value)) = line.split_once('=')
+            && !line.starts_with('#')
+            && (section == "profile.release" || section.starts_with("profile.release."))
+        {
+            let key = format!("{section}.{}=", key.trim());
+            settings.retain(|setting| !setting.starts_with(&key));
+            settings.push(key + value.trim());
+        }
+    }
+    settings
 }
 
 /// Copies TVM's libraries to `folder/lib`, where the runner's rpath points.
@@ -115,4 +216,51 @@ pub(crate) fn lay(libraries: &[PathBuf], folder: &Path) -> Result<()> {
             .with_context(|| format!("failed to copy {} to {}", library.display(), copy.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Programs, profile_of};
+    use std::path::Path;
+
+    #[test]
+    fn programs_are_found_where_cargo_says() {
+        let artifact = |name: &str, kind: &str, test: bool, executable: &str| {
+            format!(
+                "{{\"reason\":\"compiler-artifact\",\"manifest_path\":\"/w/{name}/Cargo.toml\",\"target\":{{\"kind\":[\"{kind}\"],\
+                 \"name\":\"{name}\"}},\"profile\":{{\"test\":{test}}},\"executable\":{executable}}}\n"
+            )
+        };
+        let messages = [
+            artifact("runner", "lib", false, "null"),
+            artifact("runner", "bin", true, "\"/t/debug/deps/runner-1\""),
+            artifact("runner", "bin", false, "\"/t/x86_64-unknown-linux-gnu/a \\\"b\\\"/runner\""),
+            artifact("ssh", "test", true, "\"/t/debug/deps/ssh-1\""),
+            "{\"reason\":\"build-finished\",\"success\":true}\nnoise\n".to_owned(),
+        ]
+        .concat();
+        let programs = Programs::read(&messages);
+        assert_eq!(programs.path("runner").unwrap(), Path::new("/t/x86_64-unknown-linux-gnu/a \"b\"/runner"));
+        assert!(programs.path("harness").is_err());
+        let tests: Vec<&str> = programs.tests().map(|program| program.name.as_str()).collect();
+        assert_eq!((tests, programs.all().count()), (vec!["runner", "ssh"], 3));
+    }
+
+    #[test]
+    fn the_profile_is_that_of_the_manifest_whatever_else_is_set() {
+        let text = "[profile.release]\n# a\nstrip = \"symbols\"\nlto = true\n[profile.release.package.\"*\"]\nopt-level = 1\n\
+                    [profile.dev]\nopt-level = 2\n";
+        let settings = profile_of(text);
+        for wanted in [
+            "profile.release.opt-level=3",
+            "profile.release.strip=\"symbols\"",
+            "profile.release.lto=true",
+            "profile.release.package.\"*\".opt-level=1",
+            "profile.release.package.runner.opt-level=3",
+        ] {
+            assert!(settings.iter().any(|setting| setting == wanted), "{wanted}: {settings:?}");
+        }
+        let clash = |word: &str| settings.iter().any(|setting| setting.contains(word));
+        assert!(!clash("lto=false") && !clash("opt-level=2"), "{settings:?}");
+    }
 }

@@ -1,98 +1,238 @@
 //! `cargo xtask test`: every check there is, each as its own step; the first failure does not hide the others.
 
+use crate::cargo::{Built, Programs};
 use crate::python::Toolchain;
+use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
-use crate::{board, browser, cargo, emulated, openssh, python};
+use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Names of the tests that need the virtual board begin so.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
+/// The steps that run tests.
+const RUST_TESTS: &str = "cargo test, the whole bench included";
+const PYTEST: &str = "pytest";
 /// Code for aarch64 on emulated processors, or why it could not be run.
 const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
 /// The step of the virtual board's tests.
 const VIRTUAL_BOARD: &str = "a whole bench on the virtual board, and its energy";
 
-/// Runs all checks, prints a line a step and a summary, and returns the exit code.
-pub(crate) fn run(workspace: &Workspace) -> Result<u8> {
+/// Checks that are one command.
+const RUSTFMT: &str = "rustfmt";
+const CLIPPY: &str = "clippy";
+const RUFF: &str = "ruff check";
+const RUFF_FORMAT: &str = "ruff format";
+const SUITE: &str = "ONNX's conformance tests, a sample";
+/// Checks that are one command each.
+const COMMANDS: [&str; 5] = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT, SUITE];
+/// Parts of the names of tests that need code for aarch64 on an emulated board.
+const NEED_EMULATED: [&str; 2] = ["emulated", "of_another_processor"];
+/// Parts of the names of tests that need a browser.
+const NEED_BROWSER: [&str; 1] = ["browser"];
+
+/// Runs all checks, or those whose names contain `wanted`; prints a line a step and a summary, and returns the exit code.
+pub(crate) fn run(workspace: &Workspace, wanted: Option<&str>) -> Result<u8> {
     let toolchain = python::ensure_with_checks(workspace)?;
-    let mut steps = Steps { failed: Vec::new(), passed: 0 };
-    openssh::ensure(workspace);
-    let rust = |arguments: &[&str]| -> Result<Command> {
-        let mut command = cargo::command(workspace)?;
+    let mut checks = Checks { workspace, toolchain, steps: Steps { failed: Vec::new(), passed: 0 } };
+    match wanted {
+        None => checks.all()?,
+        Some(wanted) => checks.some(wanted)?,
+    }
+    Ok(checks.steps.summary())
+}
+
+/// The checks, with what they need.
+struct Checks<'a> {
+    workspace: &'a Workspace,
+    toolchain: Toolchain,
+    steps: Steps,
+}
+
+impl Checks<'_> {
+    fn rust(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = cargo::command(self.workspace)?;
         let (verb, rest) = arguments.split_at(1.min(arguments.len()));
         let builds = verb.first().is_some_and(|verb| *verb != "fmt");
         command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
-        command.env("EDGEPIPE_PYTHON", &toolchain.python);
+        command.env("EDGEPIPE_PYTHON", &self.toolchain.python);
         Ok(command)
-    };
-    steps.run("rustfmt", rust(&["fmt", "--all", "--check"])?)?;
-    steps.run(
-        "clippy",
-        rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?,
-    )?;
-    steps.run("ruff check", python(workspace, &toolchain, &["-m", "ruff", "check", "compiler", "ci"]))?;
-    steps.run(
-        "ruff format",
-        python(workspace, &toolchain, &["-m", "ruff", "format", "--check", "compiler", "ci"]),
-    )?;
-    let built = cargo::build(workspace, &toolchain)?;
-    cargo::lay_libraries(&toolchain, &workspace.target.join("debug"))?;
-    // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
-    let mut tests = rust(&[
-        "test",
-        "--locked",
-        "--workspace",
-        "--no-fail-fast",
-        "--",
-        "--include-ignored",
-        "--skip",
-        VIRTUAL_BOARD_TESTS,
-    ])?;
-    tests.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
-    if browser::is_skipped() {
-        eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
-    } else {
-        // Where it cannot be put in place, the test itself fails and says so; the other checks go on.
-        match browser::ensure(workspace) {
+    }
+
+    fn python(&self, arguments: &[&str]) -> Command {
+        let mut command = environment::python(&self.toolchain.python);
+        command.args(arguments).current_dir(&self.workspace.root);
+        command
+    }
+
+    fn pytest(&self, arguments: &[&str]) -> Command {
+        let mut command = self.python(&["-m", "pytest"]);
+        // compiler/ has pytest's settings, so names of tests are relative to it.
+        let compiler = self.workspace.root.join("compiler");
+        command.args(arguments).current_dir(&compiler).env("PYTHONPATH", &compiler);
+        command
+    }
+
+    /// A check that is one command, by its name.
+    fn command(&self, name: &str) -> Result<Command> {
+        match name {
+            RUSTFMT => self.rust(&["fmt", "--all", "--check"]),
+            CLIPPY => {
+                self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+            }
+            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "xtask"])),
+            SUITE => {
+                let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
+                suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
+                Ok(suite)
+            }
+            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "xtask"])),
+        }
+    }
+
+    /// Builds all tests of Rust, and lays TVM's libraries where they look for them.
+    fn build_tests(&self) -> Result<Programs> {
+        let cargo = self.rust(&["test", "--locked", "--workspace", "--no-run", "--quiet"])?;
+        let programs = Programs::build(cargo, "the tests")?;
+        for program in programs.all() {
+            // A program of tests lies one folder below the binaries.
+            let folder = program.path.ancestors().nth(if program.is_test { 2 } else { 1 });
+            cargo::lay_libraries(&self.toolchain, folder.unwrap_or(&self.workspace.target))?;
+        }
+        Ok(programs)
+    }
+
+    fn all(&mut self) -> Result<()> {
+        openssh::ensure(self.workspace);
+        for name in [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT] {
+            self.steps.run(name, self.command(name)?)?;
+        }
+        let built = cargo::build(self.workspace, &self.toolchain)?;
+        if let Err(error) = self.build_tests() {
+            self.steps.fail(RUST_TESTS, &format!("{error:#}"));
+        } else {
+            // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
+            let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
+            tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
+            let mut pytest = self.pytest(&[".", "../ci", "--quiet"]);
+            name_programs(&built, &mut [&mut tests, &mut pytest]);
+            self.name_browser(&mut tests);
+            self.name_emulated(&mut [&mut tests, &mut pytest]);
+            self.steps.run(RUST_TESTS, tests)?;
+            self.steps.run(PYTEST, pytest)?;
+        }
+        self.steps.run(SUITE, self.command(SUITE)?)?;
+        if skipped("virtual-board") {
+            eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
+            return Ok(());
+        }
+        let tests =
+            self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
+        on_virtual_board(self.workspace, tests, &mut self.steps)
+    }
+
+    /// Runs what `wanted` is part of the name of, and builds only what that needs.
+    fn some(&mut self, wanted: &str) -> Result<()> {
+        let commands = COMMANDS.into_iter().filter(|name| name.contains(wanted));
+        let commands: Vec<&'static str> = commands.collect();
+        for name in &commands {
+            self.steps.run(name, self.command(name)?)?;
+        }
+        let rust = RustTests::list(&self.build_tests()?)?;
+        let collect = [".", "../ci", "--collect-only", "--quiet"];
+        let output = self.pytest(&collect).stdin(Stdio::null()).output().context("failed to start pytest")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("failed to list the tests of Python: {}", text.trim());
+        }
+        let python = collected(&text);
+        let mut chosen = Selection::of(wanted, &rust, &python);
+        let (of_rust, of_python) = (chosen.rust_count(), chosen.python.len());
+        if commands.is_empty() && of_rust + of_python == 0 {
+            let names = rust.iter().flat_map(|tests| &tests.names).chain(&python).map(String::as_str);
+            let near = nearest(wanted, names.chain(COMMANDS));
+            let near = if near.is_empty() {
+                String::new()
+            } else {
+                format!("; did you mean one of these?\n  {}", near.join("\n  "))
+            };
+            bail!(
+                "failed to find a check or a test whose name contains \"{wanted}\": there are {} tests of Rust and {} of \
+                 Python, whose names `cargo test --workspace -- --list` and `pytest --collect-only` print{near}",
+                rust.iter().map(|tests| tests.names.len()).sum::<usize>(),
+                python.len()
+            );
+        }
+        eprintln!("{of_rust} tests of Rust and {of_python} of Python match \"{wanted}\"");
+        let on_board = chosen.take(VIRTUAL_BOARD_TESTS);
+        let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast"])?;
+        tests.args(chosen.arguments());
+        let mut pytest = self.pytest(&["--quiet"]);
+        pytest.args(&chosen.python);
+        if chosen.rust.iter().any(|tests| tests.program.kind == "test") || chosen.has(&["ci/tests"]) {
+            openssh::ensure(self.workspace);
+            let built = cargo::build(self.workspace, &self.toolchain)?;
+            name_programs(&built, &mut [&mut tests, &mut pytest]);
+        }
+        if chosen.has(&NEED_BROWSER) {
+            self.name_browser(&mut tests);
+        }
+        if chosen.has(&NEED_EMULATED) {
+            self.name_emulated(&mut [&mut tests, &mut pytest]);
+        }
+        if chosen.rust_count() > 0 {
+            self.steps.run(RUST_TESTS, tests)?;
+        }
+        if !chosen.python.is_empty() {
+            self.steps.run(PYTEST, pytest)?;
+        }
+        if !on_board.is_empty() {
+            let mut tests =
+                self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
+            tests.arg("--exact").args(&on_board);
+            on_virtual_board(self.workspace, tests, &mut self.steps)?;
+        }
+        if self.steps.failed.is_empty() {
+            eprintln!("ran {} tests and {} other checks", of_rust + of_python, commands.len());
+        }
+        Ok(())
+    }
+
+    /// Where the browser cannot be put in place, its test itself fails and says so; the other checks go on.
+    fn name_browser(&self, tests: &mut Command) {
+        if browser::is_skipped() {
+            eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
+            return;
+        }
+        match browser::ensure(self.workspace) {
             Ok(folder) => drop(tests.env("EDGEPIPE_BROWSER", folder)),
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
-    let emulated = if skipped("aarch64") {
-        eprintln!("== {EMULATED_BOARDS}: SKIPPED by EDGEPIPE_SKIP");
-        None
-    } else {
-        match emulated::board(workspace, &toolchain) {
-            Ok(board) => Some(board),
+
+    fn name_emulated(&mut self, commands: &mut [&mut Command]) {
+        if skipped("aarch64") {
+            eprintln!("== {EMULATED_BOARDS}: SKIPPED by EDGEPIPE_SKIP");
+            return;
+        }
+        match emulated::board(self.workspace, &self.toolchain) {
+            Ok(board) => commands.iter_mut().for_each(|command| board.name_to(command)),
             Err(error) => {
-                steps.fail(EMULATED_BOARDS, &format!("{error:#}; EDGEPIPE_SKIP=aarch64 leaves it out"));
-                None
+                let why = format!("{error:#}; EDGEPIPE_SKIP=aarch64 leaves it out");
+                self.steps.fail(EMULATED_BOARDS, &why);
             }
         }
-    };
-    if let Some(board) = &emulated {
-        board.name_to(&mut tests);
     }
-    steps.run("cargo test, the whole bench included", tests)?;
-    let mut pytest = python(workspace, &toolchain, &["-m", "pytest", "compiler", "ci", "--quiet"]);
-    pytest.env("PYTHONPATH", workspace.root.join("compiler"));
-    if let Some(board) = &emulated {
-        board.name_to(&mut pytest);
+}
+
+fn name_programs(built: &Built, commands: &mut [&mut Command]) {
+    for command in commands {
+        command.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
     }
-    pytest.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
-    steps.run("pytest", pytest)?;
-    if skipped("virtual-board") {
-        eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
-    } else {
-        let tests = rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
-        on_virtual_board(workspace, tests, &mut steps)?;
-    }
-    Ok(steps.summary())
 }
 
 /// Boots the virtual board, runs its tests, and halts it, unless it was up before. Ctrl-C ends the tests, which are in
@@ -125,12 +265,6 @@ fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps
 /// Whether `EDGEPIPE_SKIP` names a part of the checks.
 fn skipped(part: &str) -> bool {
     std::env::var("EDGEPIPE_SKIP").is_ok_and(|list| list.split(',').any(|word| word.trim() == part))
-}
-
-fn python(workspace: &Workspace, toolchain: &Toolchain, arguments: &[&str]) -> Command {
-    let mut command = Command::new(&toolchain.python);
-    command.args(arguments).current_dir(&workspace.root).env("PYTHONDONTWRITEBYTECODE", "1");
-    command
 }
 
 /// What passed and what failed so far.

@@ -62,12 +62,11 @@ fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
 pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     let toolchain = python::ensure_with_checks(workspace)?;
     let board = make(workspace, &toolchain)?;
-    let mut pytest = Command::new(&toolchain.python);
+    let mut pytest = environment::python(&toolchain.python);
     pytest
         .args(["-m", "pytest", "compiler/tests/test_emulated.py", "-v", "--durations=20"])
         .args(rest)
         .current_dir(&workspace.root)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONPATH", workspace.root.join("compiler"))
         .env("EDGEPIPE_EMULATED_ALL", "1");
     board.name_to(&mut pytest);

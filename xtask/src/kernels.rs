@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Judges, prints the table or writes it to a file.
 pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
@@ -26,14 +26,13 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     }
     let toolchain = python::ensure(workspace)?;
     let mca = mca(workspace)?;
-    let mut judge = Command::new(&toolchain.python);
+    let mut judge = environment::python(&toolchain.python);
     judge
         .arg("compiler/tools/judge_kernels.py")
         .arg("--mca")
         .arg(mca)
         .args(handed)
         .current_dir(&workspace.root)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONPATH", workspace.root.join("compiler"))
         .stderr(Stdio::inherit());
     let result = judge.output().context("failed to start the private Python")?;

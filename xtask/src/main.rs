@@ -10,13 +10,17 @@ mod checks;
 mod cross;
 mod emulated;
 mod harness;
+mod hint;
 mod kernels;
+mod onnx_suite;
 mod openssh;
 mod python;
+mod selection;
 mod tidy;
 mod workspace;
 
 use anyhow::Result;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use workspace::Workspace;
 
@@ -56,8 +60,13 @@ Work on edgepipe
             (--via zig|cross: how it is linked; default: zig)
   emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
             Runtime (takes long; options are handed to pytest, for example `-k resnet18`)
+  onnx-suite
+            compile and run the tests of every operator that the onnx package ships, and compare with its expected
+            outputs (-k TEXT, --operator NAME, --sample N, --isa NAME|all, --folder DIR, --mutate N;
+            `onnx-suite --help`)
   kernels   judge inner loops by LLVM's model of a processor (--mcpu cortex-a57, --network NAME, --output FILE)
-  test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench
+  test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench; with a NAME those
+            checks and tests whose names contain it
   tidy      the rules of ARCHITECTURE.md alone
 
 `cargo xtask VERB --help` tells the options of the measuring verbs.
@@ -66,14 +75,16 @@ wrong state, 4 a trial failed, a schedule has no trial left that counts, or inte
 ";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match run(&arguments) {
+    match arguments().and_then(|arguments| run(&arguments)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if let Some(Refused(code)) = error.downcast_ref() {
                 return ExitCode::from(*code);
             }
             eprintln!("error: {error:#}");
+            if let Some(hint) = hint::of_error(&error) {
+                eprintln!("  {hint}");
+            }
             let code = if error.is::<Bug>() {
                 BUG
             } else if error.is::<Away>() {
@@ -129,6 +140,20 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// The command line. Names of boards, networks and tests are UTF-8, and paths that are not would not reach JSON files.
+fn arguments() -> Result<Vec<String>> {
+    let text = |(number, word): (usize, OsString)| {
+        word.into_string().map_err(|word| {
+            anyhow::anyhow!(
+                "failed to read the command line: argument {number}, \"{}\", is not UTF-8; name files and folders in \
+                 UTF-8, or use a link with such a name",
+                word.display()
+            )
+        })
+    };
+    (1..).zip(std::env::args_os().skip(1)).map(text).collect()
+}
+
 fn run(arguments: &[String]) -> Result<u8> {
     let Some((verb, rest)) = arguments.split_first() else {
         eprint!("{HELP}");
@@ -149,7 +174,16 @@ fn run(arguments: &[String]) -> Result<u8> {
         "board" => board::run(&workspace, rest),
         "emulate" => emulated::run(&workspace, rest),
         "kernels" => kernels::run(&workspace, rest),
-        "test" => no_options(verb, rest).and_then(|()| checks::run(&workspace)),
+        "onnx-suite" => onnx_suite::run(&workspace, rest),
+        "test" => match rest {
+            [] => checks::run(&workspace, None),
+            [name] if !name.starts_with('-') && !name.is_empty() => checks::run(&workspace, Some(name)),
+            _ => anyhow::bail!(
+                "failed to read the command line: `cargo xtask test` takes one NAME, a part of the name of checks or tests \
+                 to run, or nothing; found \"{}\"",
+                rest.join(" ")
+            ),
+        },
         "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
         | "results" | "boards" => harness::start(&workspace, verb, rest),

@@ -1,8 +1,13 @@
 //! The private Python environment: found interpreter, pinned and hash-checked packages, and the
 //! `tvm-ffi-config` shim that the `tvm-ffi` crate's build script asks for the place of its library.
 
+pub(crate) mod packages;
+
+use crate::hint;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
+use packages::{Change, Packages};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +19,13 @@ pub(crate) const PYTHON_VARIABLE: &str = "EDGEPIPE_HOST_PYTHON";
 const CANDIDATES: [&str; 6] =
     ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.14"];
 const OLDEST: (u32, u32) = (3, 10);
+/// Prints version and path of an interpreter, and fails where it cannot make environments. The path is printed as bytes:
+/// it need not be in the locale's encoding.
+const PROBE: &str = "\
+import os, sys
+print('%d.%d' % sys.version_info[:2], flush=True)
+os.write(1, os.fsencode(sys.executable or '') + b'\\n')
+import venv, ensurepip";
 
 /// What the other verbs need of the toolchain.
 #[derive(Debug)]
@@ -29,17 +41,18 @@ pub(crate) fn shims(workspace: &Workspace) -> PathBuf {
     workspace.toolchain().join("bin")
 }
 
-/// A set of packages that is installed as a whole.
-struct Packages {
-    /// Path of the lock below the workspace.
-    lock: &'static str,
-    /// Name of the stamp that says it is installed.
-    stamp: &'static str,
-}
-
-const COMPILER: Packages = Packages { lock: "ci/requirements.txt", stamp: "compiler.stamp" };
-const CROSS: Packages = Packages { lock: "ci/requirements-cross.txt", stamp: "cross.stamp" };
-const CHECKS: Packages = Packages { lock: "ci/requirements-check.txt", stamp: "checks.stamp" };
+const COMPILER: Packages = Packages {
+    lock: "ci/requirements.txt",
+    stamp: "compiler.stamp",
+    modules: &["tvm", "tvm_ffi", "onnx", "numpy", "ml_dtypes", "onnxruntime"],
+};
+const CROSS: Packages =
+    Packages { lock: "ci/requirements-cross.txt", stamp: "cross.stamp", modules: &["ziglang"] };
+const CHECKS: Packages = Packages {
+    lock: "ci/requirements-check.txt",
+    stamp: "checks.stamp",
+    modules: &["pytest", "ruff", "check_jsonschema"],
+};
 
 /// Puts the toolchain in place. Cheap when it is already there; an interrupted installation is begun again.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Toolchain> {
@@ -61,17 +74,17 @@ fn install(workspace: &Workspace, besides: &[Packages]) -> Result<Toolchain> {
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let environment = folder.join("python");
     let lock = lock_folder(&folder)?;
-    if !is_current(workspace, &environment, &COMPILER)? {
+    if !is_usable(workspace, &environment)? {
         check_c_compiler()?;
         let host = find_interpreter()?;
         let begun = Instant::now();
         create_environment(&host, &environment)?;
-        install_packages(workspace, &environment, &COMPILER)?;
+        COMPILER.install(workspace, &environment)?;
         eprintln!("toolchain installed in {:.0} s", begun.elapsed().as_secs_f64());
     }
     for packages in besides {
-        if !is_current(workspace, &environment, packages)? {
-            install_packages(workspace, &environment, packages)?;
+        if !packages.are_stamped(workspace, &environment)? {
+            packages.install(workspace, &environment)?;
         }
     }
     let toolchain = describe(&environment)?;
@@ -91,16 +104,31 @@ fn lock_folder(folder: &Path) -> Result<fs::File> {
     Ok(file)
 }
 
-/// A stamp holds the lock file it was made from, so that any change of the pins installs anew.
-fn is_current(workspace: &Workspace, environment: &Path, packages: &Packages) -> Result<bool> {
-    let wanted = read_lock(workspace, packages)?;
-    Ok(environment.join("bin/python").exists()
-        && fs::read_to_string(environment.join(packages.stamp)).is_ok_and(|stamp| stamp == wanted))
-}
-
-fn read_lock(workspace: &Workspace, packages: &Packages) -> Result<String> {
-    let path = workspace.root.join(packages.lock);
-    fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+/// Whether the environment has the pinned packages of the compiler and nothing in it was damaged since. A stamp holds
+/// the lock file it was made from, so that any change of the pins installs anew.
+fn is_usable(workspace: &Workspace, environment: &Path) -> Result<bool> {
+    if !COMPILER.are_stamped(workspace, environment)? {
+        return Ok(false);
+    }
+    let reason = match packages::change(environment) {
+        Change::None => return Ok(true),
+        Change::Damaged(file) => format!("{file} is missing or changed"),
+        Change::Unsure => {
+            let mut faults = Vec::new();
+            for packages in [&COMPILER, &CROSS, &CHECKS] {
+                if packages.are_stamped(workspace, environment)? {
+                    faults.extend(packages.faults(workspace, environment)?);
+                }
+            }
+            if faults.is_empty() {
+                packages::accept(environment)?;
+                return Ok(true);
+            }
+            faults.join("; ")
+        }
+    };
+    eprintln!("note: the private Python environment is damaged and is installed again: {reason}");
+    Ok(false)
 }
 
 fn check_c_compiler() -> Result<()> {
@@ -116,31 +144,32 @@ fn check_c_compiler() -> Result<()> {
     )
 }
 
-/// An interpreter of at least [`OLDEST`] that can make environments.
+/// An interpreter of at least [`OLDEST`] that can make environments: the program itself, where what is on PATH is a
+/// version manager's script.
 fn find_interpreter() -> Result<PathBuf> {
-    let chosen = std::env::var(PYTHON_VARIABLE).ok();
-    let candidates: Vec<&str> = chosen.as_deref().map_or_else(|| CANDIDATES.to_vec(), |one| vec![one]);
+    let chosen = std::env::var_os(PYTHON_VARIABLE);
+    let candidates: Vec<OsString> =
+        chosen.clone().map_or_else(|| CANDIDATES.map(OsString::from).to_vec(), |one| vec![one]);
     let mut seen = Vec::new();
     for candidate in candidates {
-        let probe = "import sys; print('%d.%d' % sys.version_info[:2]); import venv, ensurepip";
-        let Ok(output) = Command::new(candidate).args(["-c", probe]).output() else {
+        let name = candidate.display();
+        let Ok(output) = environment::host_python(&candidate).args(["-I", "-c", PROBE]).output() else {
             if chosen.is_some() {
-                seen.push(format!("{candidate}, named by {PYTHON_VARIABLE}, cannot be started"));
+                seen.push(format!("{name}, named by {PYTHON_VARIABLE}, cannot be started"));
             }
             continue;
         };
-        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines();
+        let version = lines.next().unwrap_or("").trim();
         let parsed = version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        match parsed {
-            Some(found) if found < OLDEST => {
-                seen.push(format!("{candidate} is Python {version}, too old"));
-            }
-            Some(_) if output.status.success() => return Ok(PathBuf::from(candidate)),
-            Some(_) => seen.push(format!(
-                "{candidate} (Python {version}) lacks the venv module: install it by `sudo apt install \
-                 python{version}-venv`"
+        match (parsed, lines.next().filter(|program| Path::new(program).is_absolute())) {
+            (Some(found), _) if found < OLDEST => seen.push(format!("{name} is Python {version}, too old")),
+            (Some(_), Some(program)) if output.status.success() => return Ok(PathBuf::from(program)),
+            (Some(_), _) => seen.push(format!(
+                "{name} (Python {version}) lacks the venv module: install it by `sudo apt install python{version}-venv`"
             )),
-            None => seen.push(format!("{candidate} did not tell its version")),
+            (None, _) => seen.push(format!("{name} did not tell its version{}", last_line(&output.stderr))),
         }
     }
     let found = if seen.is_empty() { "none on PATH".to_owned() } else { seen.join("; ") };
@@ -152,78 +181,35 @@ fn find_interpreter() -> Result<PathBuf> {
     )
 }
 
+/// The last thing a program said, in brackets; what was not passed on may be why it failed.
+fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let Some(line) = text.lines().last() else { return String::new() };
+    let dropped = ["LD_LIBRARY_PATH", "PYTHONHOME"].into_iter().find(|name| std::env::var_os(name).is_some());
+    match dropped {
+        Some(name) => format!(" ({line}; edgepipe does not pass {name} on to it)"),
+        None => format!(" ({line})"),
+    }
+}
+
 fn create_environment(host: &Path, environment: &Path) -> Result<()> {
     if environment.exists() {
         fs::remove_dir_all(environment)
             .with_context(|| format!("failed to remove the unfinished {}", environment.display()))?;
     }
     eprintln!("creating a private Python environment from {}", host.display());
-    let output = Command::new(host)
-        .args(["-m", "venv"])
+    let output = environment::python(host)
+        .args(["-I", "-m", "venv"])
         .arg(environment)
         .output()
         .with_context(|| format!("failed to start {}", host.display()))?;
     if !output.status.success() {
-        bail!(
-            "failed to create the Python environment {}: {}{}",
-            environment.display(),
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let hint = hint::of_text(&said).map(|hint| format!("; {hint}")).unwrap_or_default();
+        bail!("failed to create the Python environment {}: {}{hint}", environment.display(), said.trim());
     }
     Ok(())
-}
-
-fn install_packages(workspace: &Workspace, environment: &Path, packages: &Packages) -> Result<()> {
-    let lock = read_lock(workspace, packages)?;
-    let pins = pins_of(&lock);
-    eprintln!("installing {} (pinned and hash-checked in {})", pins.join(", "), packages.lock);
-    let status = Command::new(environment.join("bin/python"))
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "--only-binary=:all:",
-        ])
-        .args(["--no-input", "--progress-bar", "on", "--quiet", "--requirement"])
-        .arg(workspace.root.join(packages.lock))
-        .current_dir(&workspace.root)
-        .stdout(Stdio::from(std::io::stderr()))
-        .status()
-        .context("failed to start pip")?;
-    if !status.success() {
-        bail!(
-            "failed to install the Python packages of {} (pip's reason stands above). Needed: {}. Without a \
-             network, put their wheels into a folder (`pip download --require-hashes -r {} -d FOLDER` on a \
-             machine that has one) and set PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1",
-            packages.lock,
-            pins.join(", "),
-            packages.lock
-        );
-    }
-    let stamp = environment.join(packages.stamp);
-    fs::write(&stamp, lock).with_context(|| format!("failed to write {}", stamp.display()))
-}
-
-/// The pinned packages; one that has a pin for each range of Python versions, by its name alone.
-fn pins_of(lock: &str) -> Vec<&str> {
-    let name = |pin: &str| pin.split('=').next().map(str::len);
-    let mut pins: Vec<&str> = Vec::new();
-    for pin in lock.lines().filter(|line| line.contains("==")).map(pin_of) {
-        match pins.last_mut() {
-            Some(last) if last.get(..name(last).unwrap_or(0)) == pin.get(..name(pin).unwrap_or(0)) => {
-                *last = &last[..name(last).unwrap_or(last.len())];
-            }
-            _ => pins.push(pin),
-        }
-    }
-    pins
-}
-
-fn pin_of(line: &str) -> &str {
-    line.split([' ', ';', '\\']).next().unwrap_or(line)
 }
 
 fn describe(environment: &Path) -> Result<Toolchain> {
@@ -268,27 +254,4 @@ fn write_shim(bin: &Path, toolchain: &Toolchain, cross: &Path) -> Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o755))?;
     drop(file);
     fs::rename(&fresh, &shim).with_context(|| format!("failed to write {}", shim.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{pin_of, pins_of};
-
-    #[test]
-    fn a_package_pinned_by_python_version_is_named_once() {
-        let lock = "a==1 \\\n  --hash=x\nnumpy==2.2.6 ; python_full_version < '3.11' \\\nnumpy==2.4.6 ; python_full_version >= '3.11' \\\nb==2\n";
-        assert_eq!(pins_of(lock), ["a==1", "numpy", "b==2"]);
-    }
-
-    #[test]
-    fn pins_are_read_without_markers_and_continuations() {
-        let table = [
-            ("onnx==1.23.2 \\", "onnx==1.23.2"),
-            ("numpy==2.2.6 ; python_full_version < '3.11' \\", "numpy==2.2.6"),
-            ("six==1.0", "six==1.0"),
-        ];
-        for (line, pin) in table {
-            assert_eq!(pin_of(line), pin);
-        }
-    }
 }

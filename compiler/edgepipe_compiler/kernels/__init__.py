@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from .. import operands
+from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
 from . import (
@@ -19,16 +21,25 @@ from . import (
     depthwise,
     elementwise,
     fallback,
+    indexed,
+    interpolation,
     moves,
     norms,
+    overlap,
     picking,
     pooling,
+    pools,
     products,
+    ranking,
+    recurrent,
     reductions,
+    regions,
     reshape,
     resize,
     softmax,
+    thin,
     transposed,
+    typed,
 )
 from .conversion import convert
 from .epilogue import Unsupported
@@ -59,12 +70,14 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
+    for node in unit.nodes:
+        operands.check(graph, node)
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
         except Unsupported:
             continue
-        except MemoryError:
+        except (CompileError, MemoryError):
             raise
         except Exception:  # A fault in a rule costs speed, not the job.
             print(
@@ -86,11 +99,15 @@ def _rules(
     if len(unit.outputs) == 1:
         if anchor.op == "Conv":
             rules = [
+                lambda: thin.lower(graph, unit, target),
                 lambda: depthwise.lower(graph, unit, target),
                 lambda: convolution.lower(graph, unit, target, native),
             ]
         elif anchor.op == "ConvTranspose":
-            rules = [lambda: transposed.lower(graph, unit, target)]
+            rules = [
+                lambda: overlap.lower(graph, unit, target, native),
+                lambda: transposed.lower(graph, unit, target),
+            ]
         elif anchor.op in ("MaxPool", "AveragePool") or pooling.is_global(graph, anchor):
             rules = [lambda: pooling.lower(graph, unit, target)]
         elif anchor.op in PRODUCTS:
@@ -108,8 +125,25 @@ def _rules(
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
+        if anchor.op in typed.KNOWN:
+            rules.append(lambda: typed.lower(graph, unit, target))
+    elif anchor.op == "LayerNormalization":
+        rules = [lambda: norms.lower(graph, unit, target)]
+    if anchor.op in pools.KNOWN:
+        rules.append(lambda: pools.lower(graph, unit, target))
+    if anchor.op in ("Resize", "Upsample"):
+        rules.append(lambda: picking.lower(graph, unit, target, native))
+        return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
+    if anchor.op in regions.KNOWN:
+        return [lambda: regions.lower(graph, unit, target)]
+    if anchor.op in recurrent.GATES:
+        return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
+    if anchor.op in indexed.KNOWN:
+        rules.append(lambda: indexed.lower(graph, unit, target))
+    if anchor.op in ranking.KNOWN:
+        rules.append(lambda: ranking.lower(graph, unit, target))
     if anchor.op in ("Concat", "Split", "Transpose"):
         rules.append(lambda: moves.lower(graph, unit, target))
     return rules

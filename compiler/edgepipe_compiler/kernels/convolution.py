@@ -16,8 +16,8 @@ from tvm import tirx
 
 from ..graph import Graph, Node
 from ..units import Unit
-from . import epilogue, tiling, windows
-from .epilogue import Operands, Unsupported
+from . import epilogue, padding, tiling, windows
+from .epilogue import Operands, TooLong, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed, stored_shape
 from .target import TargetDescription
@@ -27,6 +27,8 @@ from .writer import Index, Writer, ramp
 
 # Multiply-adds written out in a whole function.
 LARGEST = 6000
+# The length of a window from which on lanes without a channel count.
+WIDE = 16
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,64 @@ class Sum:
     per_block: bool
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers a unit whose anchor is a convolution."""
+def lower(
+    graph: Graph,
+    unit: Unit,
+    target: TargetDescription,
+    native: dict[str, str],
+    long: bool = False,
+) -> Kernel:
+    """Lowers a unit whose anchor is a convolution. The direct form writes each kind of border and each
+    column of the window out; where that is too much code, the input is padded by a pass of its own and
+    the longer side of the window becomes a loop. ``long`` asks for that form."""
+    if long:
+        return _lower(graph, unit, target, native, long=True)
+    try:
+        wasted = _is_plain(graph, unit.nodes[0], target, native, long=True)
+        if not (wasted and max(graph.tensor(unit.nodes[0].inputs[1]).shape[2:], default=0) >= WIDE):
+            return _lower(graph, unit, target, native, long=False)
+    except TooLong:
+        pass
+    return _lower(graph, unit, target, native, long=True)
+
+
+def _is_plain(
+    graph: Graph, conv: Node, target: TargetDescription, native: dict[str, str], long: bool
+) -> bool:
+    """Whether the image is read in plain layout: one of a few channels. A long window costs more in lanes
+    without a channel than it gains from the packed layout."""
+    if native.get(conv.inputs[0], PLAIN) != PLAIN or conv.attributes.get("group", 1) != 1:
+        return False
+    channels, lanes = graph.tensor(conv.inputs[0]).shape[1], target.lanes
+    return -channels % lanes > lanes // 4 and channels > lanes if long else channels < lanes
+
+
+def _lower(
+    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str], long: bool
+) -> Kernel:
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     window = windows.resolve(conv, source, result, weight.shape[2:])
     groups, lanes = conv.attributes.get("group", 1), target.lanes
-    plain_input = (
-        native.get(conv.inputs[0], PLAIN) == PLAIN and groups == 1 and source.shape[1] < lanes
-    )
+    plain_input = _is_plain(graph, conv, target, native, long=False)
+    plain_input |= long and _is_plain(graph, conv, target, native, long=True)
     layout = PLAIN if plain_input else packed(lanes)
+    stored = stored_shape(source.shape, layout)
+    given = Value(conv.inputs[0], layout, stored, "float32")
+    before: list[Call] = []
+    height, width = result.shape[2:]
+    image = source.shape[2:]
+    turned = long and window.kernel[1] > window.kernel[0]
+    if long:
+        before, given = padding.pad(given, window.begin, window.end, 0.0, unit.name, target)
+        image = given.shape[2:4]
+        window = windows.unpadded(window)
+    if turned:
+        window, weight = windows.turned(window), weight.swapaxes(2, 3)
+        (height, width), image = (width, height), image[::-1]
     added, array = sum_and_weight(weight, groups, lanes, plain_input)
 
-    height, width = result.shape[2:]
     flat = window.is_point and not plain_input
     rows, columns = (1, height * width) if flat else (height, width)
     blocks = array.shape[0]
@@ -70,8 +116,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     groups = array.shape[0]
 
     operands = Operands(graph, packed(lanes), target)
-    stored = stored_shape(source.shape, layout)
-    data = operands.add(Value(conv.inputs[0], layout, stored, "float32"), stored, "float32")
+    data = operands.add(given, given.shape, "float32")
     kernel = operands.add(Weight(array), array.shape, "float32")
     shift = None
     if bias is not None:
@@ -82,8 +127,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     shape = stored_shape(result.shape, packed(lanes))
     out = tirx.decl_buffer(shape, "float32", "out")
 
-    column_taps = windows.taps(window, 1, source.shape[3], width)
-    row_taps = windows.taps(window, 0, source.shape[2], height)
+    column_taps = windows.taps(window, 1, image[1], width)
+    row_taps = windows.taps(window, 0, image[0], height)
     if flat:
         column_taps, row_taps = [(0, 1)] * columns, [(0, 1)]
     body = Body(
@@ -94,23 +139,24 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         plain_input,
         flat,
         (height, width),
-        source.shape[2],
+        image[0],
         data,
         kernel,
         shift,
         out,
         after,
+        turned=turned,
     )
     row_runs = make_row_runs(row_taps, tile, kh)
     column_runs = windows.runs(column_taps, tile.columns)
     if body.size(row_runs, column_runs) > LARGEST:
-        raise Unsupported("window with too many kinds of borders")
+        raise TooLong("window with too many kinds of borders")
     w = Writer()
     body.write(w, row_runs, column_runs, array.nbytes, source.bytes)
     function = w.function([*operands.placeholders, out])
     value = Value(unit.outputs[0], packed(lanes), shape, "float32")
     rule = "first_convolution" if plain_input else "convolution"
-    return Kernel([Call(function, operands.arguments, [value], rule)], rule)
+    return Kernel([*before, Call(function, operands.arguments, [value], rule)], rule)
 
 
 def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -195,7 +241,8 @@ def make_row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | Non
 class Body:
     """Writes the loops. Of the image there are ``extents`` (rows, columns) to make. Results go to every
     ``step``-th row and column of it from ``offset`` on: those of a transposed convolution come in several
-    turns, each with its own part of ``kernel``, from the group ``begin`` on."""
+    turns, each with its own part of ``kernel``, from the group ``begin`` on. ``turned`` means that rows
+    and columns are exchanged in all of these, but neither in ``data`` nor in ``out``."""
 
     target: TargetDescription
     window: Window
@@ -213,6 +260,7 @@ class Body:
     step: tuple[int, int] = (1, 1)
     offset: tuple[Index, Index] = (0, 0)
     begin: Index = 0
+    turned: bool = False
 
     def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
         """Multiply-adds written out."""
@@ -373,6 +421,8 @@ class Body:
             stored = (0, x + c) if self.flat else place
             if self.flat:
                 place = (tirx.floordiv(x + c, width), tirx.floormod(x + c, width))
+            elif self.turned:
+                stored = place = place[::-1]
             value = self.after(held[whole], (n, block, *place, whole))
             w.store(self.out, value, [n, block, *stored, whole])
 
@@ -414,6 +464,8 @@ class Body:
                         place = x * sw + (column - left)
                         if self.flat:
                             row, place = 0, x + column
+                        if self.turned:
+                            row, place = place, row
                         source = self.sum.first(group) + rc
                         index = (
                             (n, rv, row, place) if self.plain_input else (n, source, row, place, rv)

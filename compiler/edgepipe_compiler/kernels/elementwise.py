@@ -6,7 +6,7 @@ Axes that no operand tells apart are merged to one, so that vectors run through 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from tvm import tirx
@@ -36,7 +36,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         raise Unsupported("shapes or types that differ along the chain")
     layout = _layout(graph, unit, target, native)
     shape = stored_shape(result.shape, layout)
-    operands = _Merged(graph, layout, shape, target)
+    operands = Merged(graph, layout, shape, target)
     first = unit.nodes[0].inputs[0]
     read = operands.read(first, result)
     w = Writer()
@@ -80,8 +80,11 @@ def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[st
     return PLAIN
 
 
-class _Merged(Operands):
-    """Operands that are read at a row and a place in it (``at``), both counted over merged axes."""
+class Merged(Operands):
+    """Operands that are read at a row and a place in it (``at``), both counted over merged axes. They are
+    of the types ``kinds``."""
+
+    kinds: Collection[str] = ("float32",)
 
     def __init__(
         self, graph: Graph, layout: str, shape: tuple[int, ...], target: TargetDescription
@@ -90,6 +93,10 @@ class _Merged(Operands):
         self._shape = shape
         self._shapes: list[tuple[int, ...]] = []
         self._axes: list[list[int]] = []
+
+    def _check(self, kind: str) -> None:
+        if kind not in self.kinds:
+            raise Unsupported(f"operand of type {kind}")
 
     def merged(self) -> list[list[int]]:
         """Axes of the result in groups: within one, each operand has all of them or is broadcast."""
@@ -116,10 +123,9 @@ class _Merged(Operands):
         self._row, self._place, self._count = row, place, count
 
     def _constant(self, array: np.ndarray, result: Tensor) -> Callable[[Index], tirx.Expr]:
-        if array.dtype != np.float32:
-            raise Unsupported(f"constant of type {array.dtype}")
+        self._check(array.dtype.name)
         if array.size == 1:
-            scalar = tirx.const(float(array.reshape(-1)[0]), "float32")
+            scalar = tirx.const(array.reshape(-1)[0].item(), array.dtype.name)
             return lambda _: spread(scalar, self._count)
         shape = (1,) * (len(result.shape) - array.ndim) + array.shape
         lanes = lanes_of(self.layout)
@@ -130,26 +136,26 @@ class _Merged(Operands):
 
     def _value(self, name: str, result: Tensor) -> Callable[[Index], tirx.Expr]:
         tensor = self.graph.tensor(name)
-        if tensor.dtype != "float32":
-            raise Unsupported(f"operand of type {tensor.dtype}")
+        self._check(tensor.dtype)
         full = (1,) * (len(result.shape) - len(tensor.shape)) + tuple(tensor.shape)
         lanes = lanes_of(self.layout)
         if lanes and full[1] != result.shape[1]:
             # One element serves all channels.
-            plain = Value(name, PLAIN, tuple(tensor.shape), "float32")
+            plain = Value(name, PLAIN, tuple(tensor.shape), tensor.dtype)
             return self._reader(plain, tuple(tensor.shape), (*full, 1))
         if lanes and len(tensor.shape) != 4:
             raise Unsupported("operand that cannot be packed")
         stored = stored_shape(tensor.shape, self.layout)
         return self._reader(
-            Value(name, self.layout, stored, "float32"), stored, stored if lanes else full
+            Value(name, self.layout, stored, tensor.dtype), stored, stored if lanes else full
         )
 
     def _reader(
         self, argument: Value | Weight, stored: tuple[int, ...], full: tuple[int, ...]
     ) -> Callable[[Index], tirx.Expr]:
         """``stored`` is the shape of the argument, ``full`` the same with as many axes as the result."""
-        placeholder = self.add(argument, stored, "float32")
+        kind = argument.dtype if isinstance(argument, Value) else argument.array.dtype.name
+        placeholder = self.add(argument, stored, kind)
         self._shapes.append(full)
 
         def read(_: Index) -> tirx.Expr:

@@ -6,12 +6,14 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from tvm import tirx
 
 from ..graph import Graph, Node, Tensor
-from .exponential import Keep, Lets, erf, exp, log, quotient
+from .exponential import LOWEST, Keep, Lets, erf, exp, log, quotient
+from .extremes import extreme
 from .kernel import Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape
 from .target import TargetDescription
@@ -22,7 +24,7 @@ SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 # Operators whose expression reads their operand several times.
 TWICE = {
     "LeakyRelu", "PRelu", "Abs", "HardSwish", "Elu", "Selu", "Celu", "ThresholdedRelu", "Log",
-    "Softplus", "Softsign", "Mish", "Swish", "Erf", "Gelu", "Pow",
+    "Softplus", "Softsign", "Mish", "Swish", "Erf", "Gelu", "Pow", "Exp", "Min", "Max",
 }  # fmt: skip
 # Operators whose expression is long, and how many of them go along with a tile of a convolution: they are
 # written out for each of its results.
@@ -30,10 +32,18 @@ LONG = {
     "Log", "Softplus", "Mish", "Erf", "Gelu", "Exp", "Sigmoid", "Tanh", "Elu", "Selu", "Celu", "Swish",
 }  # fmt: skip
 MOST_LONG = 1
+# Beyond this, but not much, the exponential is computed of a lesser number.
+GREAT = 88.0
+# The least number with a leading one.
+SMALLEST = 2.0**-126
 
 
 class Unsupported(Exception):
     """The rule does not know this; the next one may."""
+
+
+class TooLong(Unsupported):
+    """The function would be too long, because each kind of border has code of its own."""
 
 
 class Operands:
@@ -203,9 +213,10 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Sqrt":
             return tirx.sqrt(first)
         case "Exp":
-            return exp(first, lets)
+            return _exponential(first, lets)
         case "Relu":
-            return tirx.max(first, number(0.0))
+            # In this order a maximum that is one instruction lets NaN pass.
+            return tirx.max(number(0.0), first)
         case "LeakyRelu":
             return tirx.max(first, number(0.0)) + tirx.min(first, number(0.0)) * number(
                 attribute("alpha", 0.01)
@@ -214,8 +225,8 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
             return tirx.max(first, number(0.0)) + tirx.min(first, number(0.0)) * inputs[1]
         case "Clip":
             low, high = clip_bounds(graph, node)
-            clipped = first if low is None else tirx.max(first, number(low))
-            return clipped if high is None else tirx.min(clipped, number(high))
+            clipped = first if low is None else tirx.max(number(low), first)
+            return clipped if high is None else tirx.min(number(high), clipped)
         case "Sigmoid":
             return quotient(number(1.0), number(1.0) + exp(number(0.0) - first, lets), lets)
         case "Tanh":
@@ -239,7 +250,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "ThresholdedRelu":
             return tirx.Select(first > number(attribute("alpha", 1.0)), first, number(0.0) * first)
         case "Log":
-            return tirx.Select(first > number(0.0), log(first, lets), tirx.log(first))
+            return logarithm(first, lets)
         case "Softplus":
             return _softplus(first, lets)
         case "Softsign":
@@ -265,8 +276,8 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Pow":
             return _power(graph, node, first)
         case "Min" | "Max" | "Sum" | "Mean":
-            combine = {"Min": tirx.min, "Max": tirx.max}.get(node.op, operator.add)
-            result = functools.reduce(combine, inputs)
+            extremes = {"Min": partial(extreme, False), "Max": partial(extreme, True)}
+            result = functools.reduce(extremes.get(node.op, operator.add), inputs)
             return result * number(1.0 / len(inputs)) if node.op == "Mean" else result
     raise Unsupported(f"operator {node.op}")
 
@@ -281,6 +292,33 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
                 raise Unsupported("bounds of a Clip that are not constant")
             bounds[place] = float(array)
     return bounds[0], bounds[1]
+
+
+def _like(x: tirx.Expr, value: float) -> tirx.Expr:
+    """A number in as many lanes as ``x`` has."""
+    lanes = int(str(x.ty).partition("x")[2] or 1)
+    number = tirx.const(value, "float32")
+    return number if lanes == 1 else tirx.Broadcast(number, lanes)
+
+
+def _exponential(x: tirx.Expr, lets: Lets) -> tirx.Expr:
+    """e^x with infinity and 0 where it is beyond the numbers; near the greatest, e^(x - 1) is scaled."""
+    zero, one = _like(x, 0.0), _like(x, 1.0)
+    large = lets.bind("large", tirx.Select(x > _like(x, GREAT), one, zero))
+    scale = one + large * _like(x, math.e - 1.0)
+    return tirx.Select(x < _like(x, LOWEST), zero, exp(x - large, lets) * scale)
+
+
+def logarithm(x: tirx.Expr, lets: Lets) -> tirx.Expr:
+    """The logarithm of any number."""
+    zero, infinity = _like(x, 0.0), _like(x, math.inf)
+    # What has no leading one is scaled by 2^23.
+    tiny = lets.bind("tiny", tirx.Select(x < _like(x, SMALLEST), _like(x, 1.0), zero))
+    scaled = lets.bind("scaled", x + x * tiny * _like(x, 2.0**23 - 1.0))
+    of_number = log(scaled, lets) - tiny * _like(x, 23 * math.log(2.0))
+    of_number = tirx.Select(x < infinity, of_number, x)
+    beyond = tirx.Select(x >= zero, _like(x, -math.inf), _like(x, math.nan))
+    return tirx.Select(x > zero, of_number, beyond)
 
 
 def _softplus(x: tirx.Expr, lets: Lets) -> tirx.Expr:

@@ -12,10 +12,12 @@ from tvm import tirx
 from ..graph import Graph
 from ..units import Unit
 from .epilogue import Unsupported
-from .kernel import Call, Kernel, Value
+from .formulas import TYPES
+from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN
+from .rows import flat
 from .target import TargetDescription
-from .writer import Index, Writer, ramp
+from .writer import Index, Writer, spans
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,10 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if len(unit.nodes) != 1:
         raise Unsupported("more than a move")
     (node,) = unit.nodes
-    known = [name for name in node.inputs[:1] if name not in graph.constants]
+    read = node.inputs[:1]
     if node.op == "Concat":
-        known = [name for name in node.inputs if name not in graph.constants]
-        moves = _concat(graph, node.inputs, node.outputs[0], node.attributes["axis"])
-        if len(known) != len(node.inputs):
-            raise Unsupported("concatenation of constants")
+        read = [name for name in node.inputs if graph.tensor(name).elements]
+        moves = _concat(graph, read, node.outputs[0], node.attributes["axis"])
     elif node.op == "Split":
         moves = _split(graph, node.inputs[0], node.outputs, node.attributes.get("axis", 0))
     elif node.op == "Transpose":
@@ -53,20 +53,27 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     else:
         raise Unsupported("not a move")
     buffers: dict[str, tirx.Buffer] = {}
-    values: dict[str, Value] = {}
-    for name in [*known, *node.outputs]:
+    values: dict[str, Value | Weight] = {}
+    for name in [*read, *node.outputs]:
         tensor = graph.tensor(name)
-        if tensor.dtype != "float32" or not tensor.shape:
-            raise Unsupported("move of something else than float32 tensors")
-        buffers[name] = tirx.decl_buffer(tensor.shape, "float32", f"p{len(buffers)}")
-        values[name] = Value(name, PLAIN, tensor.shape, "float32")
+        if tensor.dtype not in TYPES:
+            raise Unsupported(f"move of {tensor.dtype}")
+        buffers[name] = tirx.decl_buffer(tensor.shape, tensor.dtype, f"p{len(buffers)}")
+        constant = graph.constants.get(name)
+        made = Value(name, PLAIN, tensor.shape, tensor.dtype)
+        values[name] = made if constant is None else Weight(constant)
     w = Writer()
     for move in moves:
         _write(w, move, buffers[move.source], buffers[move.result], target)
     function = w.function(list(buffers.values()))
-    arguments = [values[name] for name in dict.fromkeys(known)]
-    results = [values[name] for name in node.outputs]
+    arguments = [values[name] for name in dict.fromkeys(read)]
+    results = [Value(name, PLAIN, *_kind(graph, name)) for name in node.outputs]
     return Kernel([Call(function, arguments, results, node.op.lower())], "move")
+
+
+def _kind(graph: Graph, name: str) -> tuple[tuple[int, ...], str]:
+    tensor = graph.tensor(name)
+    return tuple(tensor.shape), tensor.dtype
 
 
 def _concat(graph: Graph, parts: Sequence[str], result: str, axis: int) -> list[Move]:
@@ -118,8 +125,9 @@ def _write(
     w: Writer, move: Move, source: tirx.Buffer, result: tirx.Buffer, target: TargetDescription
 ) -> None:
     """Copies every run, in vectors as far as they go."""
-    lanes, total = target.lanes, math.prod(move.extents)
-    before = [(0,) * (len(buffer.shape) - 1) for buffer in (source, result)]
+    total = math.prod(move.extents)
+    # Truth values have no vectors.
+    lanes = 1 if source.dtype == "bool" else target.lanes
     with w.loop("run", total, parallel=target.threads > 1) as run:
         begin_source: Index = move.source_begin
         begin_result: Index = move.result_begin
@@ -129,14 +137,6 @@ def _write(
             begin_source = left % extent * source_stride + begin_source
             begin_result = left % extent * result_stride + begin_result
             left = left // extent
-        whole = move.length // lanes
-        if whole:
-            with w.loop("v", whole) as v:
-                place = ramp(begin_source + v * lanes, lanes)
-                to = ramp(begin_result + v * lanes, lanes)
-                w.store(result, source[(*before[0], place)], [*before[1], to])
-        if move.length % lanes:
-            with w.loop("e", move.length % lanes) as e:
-                element = whole * lanes + e
-                value = source[(*before[0], begin_source + element)]
-                w.store(result, value, [*before[1], begin_result + element])
+        for place, count in spans(w, move.length, lanes):
+            value = source[flat(source, begin_source + place, count)]
+            w.store(result, value, flat(result, begin_result + place, count))

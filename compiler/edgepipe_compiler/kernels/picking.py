@@ -16,6 +16,7 @@ from ..graph import Graph, Node
 from ..units import Unit
 from . import channels, coordinates
 from .epilogue import Unsupported
+from .formulas import TYPES
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, lanes_of, stored_shape
 from .rows import flat
@@ -47,8 +48,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     name, tensor = node.inputs[0], graph.tensor(node.inputs[0])
     layout = native.get(name, PLAIN)
     lanes = lanes_of(layout)
-    if tensor.dtype != "float32" or not tensor.shape:
-        raise Unsupported("selection of something else than float32")
+    if tensor.dtype not in TYPES:
+        raise Unsupported(f"selection of {tensor.dtype}")
     if node.op == "Split":
         return channels.split(graph, node, target, layout)
     shape, maps, filling = _maps(graph, node)
@@ -58,6 +59,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         return channels.select(graph, node, target, maps[1], layout, filling)
     packed = lanes and same[0] and same[1] and len(result.shape) == 4
     resizes = node.op in ("Resize", "Upsample") and len(shape) == 4 and same[0] and same[1]
+    resizes = resizes and tensor.dtype == "float32"
     if resizes and not packed:
         packed, lanes, layout = True, target.lanes, f"NCHW{target.lanes}c"
     if packed:
@@ -67,10 +69,10 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         shape = stored
     else:
         layout, stored, made = PLAIN, tuple(tensor.shape), tuple(result.shape)
-    writer = _Picking(target, tuple(shape), maps, filling, stored, made)
+    writer = Picking(target, tuple(shape), maps, filling, stored, made, tensor.dtype)
     function, tables = writer.write()
-    wanted = Value(name, layout, stored, "float32")
-    value = Value(node.outputs[0], layout, made, "float32")
+    wanted = Value(name, layout, stored, tensor.dtype)
+    value = Value(node.outputs[0], layout, made, tensor.dtype)
     arguments = [wanted, *map(Weight, tables)]
     return Kernel([Call(function, arguments, [value], node.op.lower())], "picking")
 
@@ -181,7 +183,7 @@ def runs(chosen: np.ndarray) -> list[Run]:
     return found
 
 
-class _Picking:
+class Picking:
     """Writes the function."""
 
     def __init__(
@@ -192,10 +194,14 @@ class _Picking:
         filling: float,
         stored: tuple[int, ...],
         made: tuple[int, ...],
+        kind: str = "float32",
     ) -> None:
-        self.target, self.filling, self.maps = target, filling, maps
-        self.source = tirx.decl_buffer(stored, "float32", "source")
-        self.out = tirx.decl_buffer(made, "float32", "out")
+        self.target, self.maps = target, maps
+        self.filling = tirx.const(filling if kind.startswith("float") else int(filling), kind)
+        # Truth values have no vectors.
+        self.lanes = 1 if kind == "bool" else target.lanes
+        self.source = tirx.decl_buffer(stored, kind, "source")
+        self.out = tirx.decl_buffer(made, kind, "out")
         self.strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         sizes = [chosen.size for chosen in maps]
         self.inner = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
@@ -257,10 +263,10 @@ class _Picking:
                     self._axis(w, axis + 1, place, begin + i * inner)
 
     def _copy(self, w: Writer, source: Index, out: Index, length: int) -> None:
-        for place, lanes in spans(w, length, self.target.lanes):
+        for place, lanes in spans(w, length, self.lanes):
             value = self.source[flat(self.source, source + place, lanes)]
             w.store(self.out, value, flat(self.out, out + place, lanes))
 
     def _fill(self, w: Writer, out: Index, length: int) -> None:
-        for place, lanes in spans(w, length, self.target.lanes):
+        for place, lanes in spans(w, length, self.lanes):
             w.store(self.out, spread(self.filling, lanes), flat(self.out, out + place, lanes))

@@ -11,8 +11,10 @@ from . import epilogue, windows
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN, packed, stored_shape
+from .padding import sliding_calls
 from .sliding import Sliding
 from .target import TargetDescription
+from .windows import Window
 from .writer import Index, Writer, ramp
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -30,30 +32,38 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         return _global(graph, unit, target)
     layout, lanes = packed(target.lanes), target.lanes
     window = windows.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
-    operands = Operands(graph, layout, target)
     stored = stored_shape(source.shape, layout)
-    data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
-    largest, factor = pool.op == "MaxPool", None
-    if not largest:
-        array = _reciprocals(pool, source, result, window)
-        factor = operands.add(Weight(array), array.shape, "float32")
-    after = epilogue.apply(operands, rest, pool.outputs[0], result)
-    first = tirx.Broadcast(tirx.const(LOWEST if largest else 0.0, "float32"), lanes)
-
-    def combine(held: tirx.Expr, value: tirx.Expr, _: tirx.Expr | None) -> tirx.Expr:
-        return tirx.max(held, value) if largest else held + value
-
-    def finish(total: tirx.Expr, index: tuple[Index, ...]) -> tirx.Expr:
-        if factor is not None:
-            total = total * tirx.Broadcast(factor[index[2], index[3]], lanes)
-        return after(total, index)
-
+    given = Value(pool.inputs[0], layout, stored, "float32")
+    largest = pool.op == "MaxPool"
+    lowest = tirx.Broadcast(tirx.const(LOWEST if largest else 0.0, "float32"), lanes)
     shape = stored_shape(result.shape, layout)
-    out = tirx.decl_buffer(shape, "float32", "out")
-    sliding = Sliding(target, window, data, None, out, lambda *_: first, combine, finish)
-    function = sliding.write(operands.placeholders)
-    value = Value(unit.outputs[0], layout, shape, "float32")
-    return Kernel([Call(function, operands.arguments, [value], "pooling")], "pooling")
+
+    def write(sliding: type[Sliding], used: Window, image: Value) -> Call:
+        operands = Operands(graph, layout, target)
+        data = operands.add(image, image.shape, "float32")
+        factor = None
+        if not largest:
+            array = _reciprocals(pool, source, result, window)
+            factor = operands.add(Weight(array), array.shape, "float32")
+        after = epilogue.apply(operands, rest, pool.outputs[0], result)
+
+        def combine(held: tirx.Expr, value: tirx.Expr, _: tirx.Expr | None) -> tirx.Expr:
+            return tirx.max(held, value) if largest else held + value
+
+        def finish(total: tirx.Expr, index: tuple[Index, ...]) -> tirx.Expr:
+            if factor is not None:
+                total = total * tirx.Broadcast(factor[index[2], index[3]], lanes)
+            return after(total, index)
+
+        out = tirx.decl_buffer(shape, "float32", "out")
+        made = sliding(target, used, data, None, out, lambda *_: lowest, combine, finish)
+        function = made.write(operands.placeholders)
+        value = Value(unit.outputs[0], layout, shape, "float32")
+        return Call(function, operands.arguments, [value], "pooling")
+
+    filling = LOWEST if largest else 0.0
+    calls = sliding_calls(write, window, result, given, filling, unit.name, target)
+    return Kernel(calls, "pooling")
 
 
 def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:

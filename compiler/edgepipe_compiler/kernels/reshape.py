@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from tvm import te, tirx
 
-from ..graph import Graph
+from ..graph import Graph, Tensor
 from ..units import Unit
 from . import emit
 from .conversion import transposing
 from .epilogue import Unsupported
 from .kernel import Call, Kernel, Value
 from .layout import PLAIN, lanes_of, stored_shape
+from .rows import flat
 from .target import TargetDescription
+from .writer import Writer, spans
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
@@ -28,6 +30,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     if lanes and source.dtype == "float32" and source.shape[2] * source.shape[3] >= lanes:
         function = transposing(shape, tuple(result.shape), source.shape, False, target)
         return Kernel([Call(function, [wanted], [value], "reshape")], "reshape")
+    if not lanes:
+        return Kernel([_copy(source, result, wanted, value, target)], "reshape")
     data = te.placeholder(shape, source.dtype, name="source")
 
     def element(*index: tirx.Var) -> tirx.Expr:
@@ -38,14 +42,24 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
         for extent in reversed(source.shape):
             old.insert(0, tirx.indexmod(place, extent))
             place = tirx.indexdiv(place, extent)
-        if lanes:
-            n, c, y, x = old
-            old = [n, c // lanes, y, x, c % lanes]
-        return data[tuple(old)]
+        n, c, y, x = old
+        return data[n, c // lanes, y, x, c % lanes]
 
-    if not source.shape or not result.shape:
-        raise Unsupported("scalars")
     out = te.compute(result.shape, element, name="finished")
     s = emit.schedule([data], [out])
     emit.spatial(s, target, "finished")
     return Kernel([Call(s.mod["main"], [wanted], [value], "reshape")], "reshape")
+
+
+def _copy(
+    source: Tensor, result: Tensor, wanted: Value, value: Value, target: TargetDescription
+) -> Call:
+    """The same elements in the same order."""
+    data = tirx.decl_buffer(source.shape, source.dtype, "source")
+    out = tirx.decl_buffer(result.shape, result.dtype, "out")
+    w = Writer()
+    # Truth values have no vectors.
+    lanes = 1 if source.dtype == "bool" else target.lanes
+    for place, count in spans(w, source.elements, lanes, parallel=target.threads > 1):
+        w.store(out, data[flat(data, place, count)], flat(out, place, count))
+    return Call(w.function([data, out]), [wanted], [value], "reshape")

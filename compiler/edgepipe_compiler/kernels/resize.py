@@ -27,8 +27,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     if len(source.shape) != 4 or source.dtype != "float32" or source.shape[:2] != result.shape[:2]:
         raise Unsupported("resizing of something else than rows and columns of float32 images")
     resized = coordinates.resolve(graph, node)
-    if resized.nearest:
-        raise Unsupported("nearest neighbours")
+    if not resized.bilinear or not resized.copies(0) or not resized.copies(1):
+        raise Unsupported("resizing that is not linear, or of channels")
     lanes, layout = target.lanes, packed(target.lanes)
     if native.get(node.inputs[0], PLAIN) == PLAIN and 4 * source.shape[1] <= lanes:
         lanes, layout = 1, PLAIN

@@ -14,7 +14,10 @@ IN_FLIGHT = 4
 
 
 def flat(buffer: tirx.Buffer, place: Index, lanes: int) -> tuple[Index, ...]:
-    """The index of the element ``place``, counted through the whole buffer, and those after it."""
+    """The index of the element ``place``, counted through the whole buffer, and those after it. A buffer
+    without axes has one element."""
+    if not buffer.shape:
+        return ()
     return (*(0,) * (len(buffer.shape) - 1), at(place, lanes))
 
 

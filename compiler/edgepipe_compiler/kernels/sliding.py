@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from . import tiling, windows
-from .epilogue import Unsupported
+from .epilogue import TooLong
 from .target import TargetDescription
 from .windows import Run, Taps, Window
 from .writer import Index, Writer, ramp
@@ -48,7 +48,7 @@ class Sliding:
         written = kh * kw * sum(run.size for run in columns)
         fixed = written * len(row_runs) <= LARGEST
         if written > HUGE * (1 if fixed else kh):
-            raise Unsupported("window with too many kinds of borders")
+            raise TooLong("window with too many kinds of borders")
         w = Writer()
         if self.target.threads > 1:
             together = rows if batch * blocks >= 4 * self.target.threads else 1
@@ -153,3 +153,46 @@ class Sliding:
             for result, rw in seen[column]:
                 held = results[result]
                 w.store(held, self.combine(held[whole], value, weights.get(rw)), [whole])
+
+
+@dataclass
+class LongSliding(Sliding):
+    """The same for long windows over an image that is padded already: loops run over the window, and the
+    tile lies along the axis with more results."""
+
+    def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
+        """The whole function."""
+        batch, blocks, rows, width = (int(extent) for extent in self.out.shape[:4])
+        tall = rows > width
+        along, across = (rows, width) if tall else (width, rows)
+        w = Writer()
+        parallel = self.target.threads > 1
+        with w.loop("task", batch * blocks * across, parallel=parallel) as task:
+            n, c = task // across // blocks, task // across % blocks
+            fixed = task % across
+            for run in windows.runs([(0, 1)] * along, 3 * self.target.registers // 4):
+                with w.loop("tile", run.count) as tile:
+                    first = tile * run.size + run.start
+                    places = [first + place for place in range(run.size)]
+                    results = [(place, fixed) if tall else (fixed, place) for place in places]
+                    self._long_tile(w, n, c, results)
+        return w.function([*arguments, self.out])
+
+    def _long_tile(self, w: Writer, n: Index, c: Index, results: list[tuple[Index, Index]]) -> None:
+        lanes = self.target.lanes
+        whole = ramp(0, lanes)
+        held = [w.local(f"result{place}", lanes) for place in range(len(results))]
+        for place, sum_ in enumerate(held):
+            w.store(sum_, self.begin(w, n, c, place), [whole])
+        (kh, kw), (sh, sw) = self.window.kernel, self.window.stride
+        dh, dw = self.window.dilation
+        with w.loop("rh", kh) as rh, w.loop("rw", kw) as rw:
+            weight = None
+            if self.kernel is not None:
+                weight = w.bind("weight", self.kernel[c, rh * kw + rw, whole])
+            for sum_, (y, x) in zip(held, results, strict=True):
+                value = self.data[n, c, y * sh + rh * dh, x * sw + rw * dw, whole]
+                w.store(sum_, self.combine(sum_[whole], value, weight), [whole])
+        for sum_, (y, x) in zip(held, results, strict=True):
+            index = (n, c, y, x, whole)
+            w.store(self.out, self.finish(sum_[whole], index), index)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
 
 from ..graph import Graph, Node, Tensor
 from ..units import Unit
-from . import convolution, epilogue, tiling, windows
+from . import convolution, epilogue, padding, tiling, windows
 from .convolution import Body
-from .epilogue import Operands, Unsupported
+from .epilogue import Operands, TooLong, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import packed, stored_shape
 from .target import TargetDescription
@@ -37,7 +37,15 @@ class Phase:
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor is a transposed convolution."""
+    """Lowers a unit whose anchor is a transposed convolution. Where the code for each kind of border is
+    too much, the input is padded by a pass of its own."""
+    try:
+        return _lower(graph, unit, target, long=False)
+    except TooLong:
+        return _lower(graph, unit, target, long=True)
+
+
+def _lower(graph: Graph, unit: Unit, target: TargetDescription, long: bool) -> Kernel:
     node, *rest = unit.nodes
     weight, bias = convolution.weights_of(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
@@ -53,7 +61,25 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     operands = Operands(graph, packed(lanes), target)
     stored = stored_shape(source.shape, packed(lanes))
     wanted = Value(node.inputs[0], packed(lanes), stored, "float32")
-    data = operands.add(wanted, stored, "float32")
+    before: list[Call] = []
+    extents = source.shape[2:]
+    if long:
+        pads = [
+            _border(phases[axis], strides[axis], source.shape[2 + axis], result.shape[2 + axis])
+            for axis in (0, 1)
+        ]
+        begin, end = zip(*pads, strict=True)
+        before, wanted = padding.pad(wanted, begin, end, 0.0, unit.name, target)
+        extents = wanted.shape[2:4]
+        phases = [
+            [replace(phase, begin=phase.begin - begin[axis]) for phase in phases[axis]]
+            for axis in (0, 1)
+        ]
+    turned = long and weight.shape[3] > weight.shape[2]
+    if turned:
+        weight, phases = weight.swapaxes(2, 3), phases[::-1]
+        extents, strides = extents[::-1], strides[::-1]
+    data = operands.add(wanted, wanted.shape, "float32")
     shift = None
     if bias is not None:
         # The last tile of a turn may be filled with blocks that are not stored.
@@ -63,19 +89,44 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     epilogue.check_short(rest)
     after = epilogue.apply(operands, rest, node.outputs[0], result)
     shape = stored_shape(result.shape, packed(lanes))
+    image = shape[2:4][::-1] if turned else shape[2:4]
     out = tirx.decl_buffer(shape, "float32", "out")
     w = Writer()
     written = 0
-    for vertical in _alike(phases[0], strides[0], shape[2]):
-        for horizontal in _alike(phases[1], strides[1], shape[3]):
-            made = _Turn(target, weight, groups, (vertical, horizontal), strides)
-            written += made.write(w, operands, data, shift, out, after, source)
+    for vertical in _alike(phases[0], strides[0], image[0]):
+        for horizontal in _alike(phases[1], strides[1], image[1]):
+            made = _Turn(target, weight, groups, (vertical, horizontal), strides, turned)
+            written += made.write(w, operands, data, shift, out, after, extents, source.bytes)
     if written > convolution.LARGEST:
-        raise Unsupported("window with too many kinds of borders")
+        raise TooLong("window with too many kinds of borders")
     function = w.function([*operands.placeholders, out])
     value = Value(unit.outputs[0], packed(lanes), shape, "float32")
     call = Call(function, operands.arguments, [value], "transposed_convolution")
-    return Kernel([call], "transposed_convolution")
+    return Kernel([*before, call], "transposed_convolution")
+
+
+def geometry(
+    node: Node, source: Tensor, result: Tensor, kernel: tuple[int, int]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Results cut off at the beginning, strides and dilations along rows and columns."""
+    strides = tuple(node.attributes.get("strides", (1, 1)))
+    dilations = tuple(node.attributes.get("dilations", (1, 1)))
+    begin = tuple(
+        _pad(axis, node, source, result, (kernel[axis] - 1) * dilations[axis] + 1, strides[axis])
+        for axis in (0, 1)
+    )
+    return begin, strides, dilations
+
+
+def _border(phases: list[Phase], stride: int, extent: int, results: int) -> tuple[int, int]:
+    """How far the windows of all phases reach beyond an axis of ``extent``, at either end."""
+    low = high = 0
+    for phase in phases:
+        count = -(-(results - phase.offset) // stride)
+        if phase.positions and count > 0:
+            last = count - 1 - phase.begin + (len(phase.positions) - 1) * phase.dilation
+            low, high = max(low, phase.begin), max(high, last - extent + 1)
+    return low, high
 
 
 def _as_convolution(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -143,6 +194,7 @@ class _Turn:
     groups: int
     phases: tuple[list[Phase], list[Phase]]
     strides: tuple[int, ...]
+    turned: bool
 
     def write(
         self,
@@ -152,9 +204,10 @@ class _Turn:
         shift: tirx.Buffer | None,
         out: tirx.Buffer,
         after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr],
-        source: Tensor,
+        extents: tuple[int, int],
+        source_bytes: int,
     ) -> int:
-        """Writes its loops; gives the number of multiply-adds written out."""
+        """Writes its loops over an image of ``extents``; gives the number of multiply-adds written out."""
         down, across = self.phases
         made = [self._weight(vertical, horizontal) for vertical in down for horizontal in across]
         kh, kw = made[0].shape[2:]
@@ -166,7 +219,10 @@ class _Turn:
             (0, 0),
         )
         height, width = (
-            -(-(int(out.shape[2 + axis]) - phases[0].offset) // self.strides[axis])
+            -(
+                -(int(out.shape[3 - axis if self.turned else 2 + axis]) - phases[0].offset)
+                // self.strides[axis]
+            )
             for axis, phases in enumerate(self.phases)
         )
         added, array = convolution.sum_and_weight(made[0], self.groups, self.target.lanes, False)
@@ -186,18 +242,18 @@ class _Turn:
         ]
         stacked = np.concatenate(ordered)
         kernel = operands.add(Weight(stacked), stacked.shape, "float32")
-        row_taps = windows.taps(window, 0, source.shape[2], height)
-        column_taps = windows.taps(window, 1, source.shape[3], width)
+        row_taps = windows.taps(window, 0, extents[0], height)
+        column_taps = windows.taps(window, 1, extents[1], width)
         row_runs = convolution.make_row_runs(row_taps, tile, kh)
         column_runs = windows.runs(column_taps, tile.columns)
         with w.loop("down", len(down)) as i, w.loop("across", len(across)) as j:
             body = Body(
-                self.target, window, tile, added, False, False, (height, width), source.shape[2],
+                self.target, window, tile, added, False, False, (height, width), extents[0],
                 data, kernel, shift, out, after, (self.strides[0], self.strides[1]),
                 (down[0].offset + i, across[0].offset + j),
-                (i * len(across) + j) * ordered[0].shape[0],
+                (i * len(across) + j) * ordered[0].shape[0], self.turned,
             )  # fmt: skip
-            body.write(w, row_runs, column_runs, ordered[0].nbytes, source.bytes)
+            body.write(w, row_runs, column_runs, ordered[0].nbytes, source_bytes)
         return body.size(row_runs, column_runs)
 
     def _weight(self, vertical: Phase, horizontal: Phase) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..graph import Node, Tensor
 from .epilogue import Unsupported
@@ -55,6 +55,27 @@ def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...])
         (dilation[0], dilation[1]),
         (begin[0], begin[1]),
         (end[0], end[1]),
+    )
+
+
+def unpadded(window: Window) -> Window:
+    """The same window over an image that holds its padding already."""
+    return replace(window, begin=(0, 0), end=(0, 0))
+
+
+def is_tall(window: Window, result: Tensor) -> bool:
+    """A high window over an image so narrow that a row of results does not keep a processor busy."""
+    return window.kernel[0] >= 8 and result.shape[3] < 4 <= result.shape[2]
+
+
+def turned(window: Window) -> Window:
+    """Height and width exchanged."""
+    return Window(
+        window.kernel[::-1],
+        window.stride[::-1],
+        window.dilation[::-1],
+        window.begin[::-1],
+        window.end[::-1],
     )
 
 

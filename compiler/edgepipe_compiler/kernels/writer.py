@@ -60,11 +60,11 @@ class Writer:
         self._add(tirx.Bind(variable, value))
         return variable
 
-    def local(self, name: str, elements: int) -> tirx.Buffer:
-        """Local float32 storage. Up to 1 KiB lies on the stack, so the code generator can keep it in
+    def local(self, name: str, elements: int, kind: str = "float32") -> tirx.Buffer:
+        """Local storage. Up to 1 KiB lies on the stack, so the code generator can keep it in
         registers where every index is a constant; more would come from the heap."""
-        assert 4 * elements <= 1024, "larger storage leaves the stack"
-        buffer = tirx.decl_buffer((elements,), "float32", name)
+        assert 8 * elements <= 1024 or (4 * elements <= 1024 and kind == "float32"), "too large"
+        buffer = tirx.decl_buffer((elements,), kind, name)
         self._add(tirx.AllocBuffer(buffer))
         return buffer
 

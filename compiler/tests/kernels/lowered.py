@@ -100,7 +100,8 @@ class Lowered:
                 arguments.append(memory[value.name, value.layout])
             library[f"f{place}"](*arguments)
             for fenced in around:
-                assert (fenced[:FENCE] == FILLING).all() and (fenced[-FENCE:] == FILLING).all()
+                filling = np.array(FILLING).astype(fenced.dtype)
+                assert (fenced[:FENCE] == filling).all() and (fenced[-FENCE:] == filling).all()
         return [memory[name, PLAIN].numpy() for name in self.graph.outputs]
 
 
@@ -108,7 +109,7 @@ def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
     """Memory with a fence before and behind, and the part between, which is the value's; on a boundary of 64
     bytes as TVM asks for."""
     size = int(np.prod(value.shape))
-    room = np.full(size + 2 * FENCE + 64, FILLING, value.dtype)
+    room = np.full(size + 2 * FENCE + 64, np.array(FILLING).astype(value.dtype))
     begin = -(room.ctypes.data // room.itemsize + FENCE) % (64 // room.itemsize)
     fenced = room[begin : begin + size + 2 * FENCE]
     return fenced, fenced[FENCE : FENCE + size].reshape(value.shape)

@@ -103,7 +103,96 @@ def divided(net: Net) -> str:
     return net.conv(net.op("Div", x, below), 6, 18, 3, 3)
 
 
+def transposed(
+    made: int, *shape: int, kernel: tuple[int, ...], group: int = 1, **attributes: object
+) -> Callable[[Net], str]:
+    return lambda net: net.op(
+        "ConvTranspose",
+        net.input(*shape),
+        net.weight(shape[1], made // group, *kernel),
+        net.vector(made),
+        group=group,
+        **attributes,
+    )
+
+
+LINE, TRANSPOSED = "reshape", "transposed_convolution"
+# Windows too long for code of their own at every border.
+LONG: dict[str, Case] = {
+    "long window, one channel": (
+        [LINE, "first_convolution", LINE],
+        conv(33, 1, 1, 1200, kernel=(400,), strides=[160], pads=[200, 199]),
+    ),
+    "long window": (
+        [LINE, CONV, LINE],
+        conv(20, 2, 16, 200, kernel=(64,), strides=[3], pads=[32, 31]),
+    ),
+    "long window, dilated, odd channels": (
+        [LINE, "first_convolution", LINE],
+        conv(20, 1, 17, 150, kernel=(40,), dilations=[3], pads=[60, 57]),
+    ),
+    "long window, groups": (
+        [LINE, CONV, LINE],
+        conv(32, 1, 32, 200, kernel=(90,), group=4, pads=[45, 45]),
+    ),
+    "long window, depthwise": (
+        [LINE, DEPTHWISE, LINE],
+        conv(20, 1, 20, 300, kernel=(100,), group=20, pads=[50, 50]),
+    ),
+    "long window, two results a channel": (
+        [LINE, DEPTHWISE, LINE],
+        conv(42, 1, 21, 120, kernel=(40,), group=21, strides=[2]),
+    ),
+    "long row, high image": (
+        [CONV],
+        conv(24, 1, 16, 3, 128, kernel=(2, 64), pads=[1, 32, 0, 31]),
+    ),
+    "long column": ([CONV], conv(24, 1, 16, 128, 1, kernel=(100, 1), pads=[50, 0, 49, 0])),
+    "long column, depthwise": (
+        [DEPTHWISE],
+        conv(18, 1, 18, 200, 2, kernel=(100, 1), pads=[50, 0, 49, 0], group=18),
+    ),
+    "few results": ([LINE, "thin_convolution", LINE], conv(2, 1, 19, 90, kernel=(31,))),
+    "few results of an image": (
+        ["thin_convolution"],
+        conv(1, 2, 9, 9, 21, kernel=(3, 5), strides=[2, 1], dilations=[1, 2], pads=[1, 4, 2, 3]),
+    ),
+    "few results, a column": (
+        ["thin_convolution"],
+        conv(2, 1, 2, 70, 1, kernel=(9, 1), pads=[4, 0, 4, 0], group=2),
+    ),
+    "long transposed": (
+        [LINE, TRANSPOSED, LINE],
+        transposed(32, 2, 32, 100, kernel=(101,), strides=[2], pads=[50, 49]),
+    ),
+    "long transposed to one channel": (
+        [LINE, TRANSPOSED, LINE],
+        transposed(1, 1, 65, 9, kernel=(129,), strides=[32], pads=[7, 3], output_padding=[2]),
+    ),
+    "long transposed, dilated": (
+        [LINE, TRANSPOSED, LINE],
+        transposed(6, 2, 6, 20, kernel=(30,), strides=[3], dilations=[2], pads=[5, 40]),
+    ),
+    "long transposed rows": (
+        [TRANSPOSED],
+        transposed(5, 1, 17, 4, 20, kernel=(3, 40), strides=[2, 1], pads=[1, 9, 0, 20]),
+    ),
+    "long transposed column": (
+        [TRANSPOSED],
+        transposed(2, 1, 17, 20, 1, kernel=(40, 1), strides=[3, 1], pads=[9, 0, 20, 0]),
+    ),
+    "long max pool": (
+        [POOL],
+        one("MaxPool", 1, 20, 2, 700, kernel_shape=[1, 300]),
+    ),
+    "long average pool": (
+        [LINE, POOL, LINE],
+        one("AveragePool", 1, 20, 300, kernel_shape=[100], pads=[50, 49], strides=[3]),
+    ),
+}
+
 CASES: dict[str, Case] = {
+    **LONG,
     "first 3x3": (["first_convolution"], conv(34, 1, 3, 21, 19, kernel=(3, 3), pads=[1] * 4)),
     "first 3x3/2": (["first_convolution"], conv(32, 2, 3, 24, 25, kernel=(3, 3), strides=[2, 2])),
     "first 7x7/2": (

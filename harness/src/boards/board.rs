@@ -5,11 +5,12 @@ use super::process::Process;
 use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
 use crate::config::{self, Connect};
+use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::session::SessionError;
 use protocol::{Asked, Brought, Pending, Request};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A board with the means to start runners on it.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl Board {
     fn say(&mut self, word: &str) -> Result<String, SessionError> {
         let told = match self {
             Self::Local(local) => {
-                let output = Command::new(&local.runner).arg(word).stdin(Stdio::null()).output();
+                let output = environment::command(&local.runner).arg(word).stdin(Stdio::null()).output();
                 let output =
                     output.map_err(|reason| SessionError::Start { path: local.runner.clone(), reason })?;
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -209,7 +210,7 @@ impl Local {
         if self.keeper.as_mut().is_none_or(|keeper| !keeper.has_ended()) {
             return Ok(());
         }
-        let output = Command::new(&self.runner).arg("holder").stdin(Stdio::null()).output();
+        let output = environment::command(&self.runner).arg("holder").stdin(Stdio::null()).output();
         let by = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         let by = by.ok().filter(|by| by.starts_with("by ")).map_or_else(String::new, |by| format!(" {by}"));
         Err(RemoteError::Broken { board: self.name.clone(), by }.into())
@@ -217,5 +218,14 @@ impl Local {
 
     fn failed(&self, error: KeeperError) -> SessionError {
         RemoteError::of_keeper(&self.name, error).into()
+    }
+}
+
+impl RemoteError {
+    /// The failure with its exit code: OpenSSH's configuration is the user's, the rest is the board's.
+    pub fn into_failure(self) -> Failure {
+        let is_configuration = matches!(&self, Self::Ssh { error, .. } if error.is_configuration());
+        let exit = if is_configuration { Exit::Usage } else { Exit::Board };
+        Failure { exit, error: self.into() }
     }
 }

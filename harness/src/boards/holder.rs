@@ -2,7 +2,7 @@
 
 /// Who holds a board: process, command, user, host, the board's name here and since when.
 pub fn holder(board: &str) -> String {
-    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = crate::provenance::arguments();
     let verbs = ["bench", "plan", "layers", "check", "selftest"];
     let verb = command.iter().find(|word| verbs.contains(&word.as_str()));
     let verb = verb.map_or("edgepipe", String::as_str);

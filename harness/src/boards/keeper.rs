@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -87,7 +87,7 @@ impl Keeper {
     /// # Errors
     /// If it does not start, or somebody else has the machine.
     pub(super) fn local(runner: &Path, holder: &str) -> Result<Self, TakeError> {
-        let mut child = Command::new(runner)
+        let mut child = environment::command(runner)
             .args(["hold", holder])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

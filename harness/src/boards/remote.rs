@@ -572,6 +572,12 @@ fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut Str
         Request::Compare(compare) => {
             compare.reference.stages.iter_mut().chain(&mut compare.candidate.stages).collect()
         }
+        Request::Verify(verify) => {
+            for path in verify.inputs.iter_mut().chain(&mut verify.outputs) {
+                visit("weights", path);
+            }
+            verify.schedule.stages.iter_mut().collect()
+        }
         Request::Capture(capture) => capture.schedule.stages.iter_mut().collect(),
         Request::Trial(trial) => trial.schedule.stages.iter_mut().collect(),
     };

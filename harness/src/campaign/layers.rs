@@ -41,6 +41,7 @@ impl Campaign {
         let mut found = Vec::new();
         let mut peaks = Vec::new();
         for network in &prepared {
+            self.verify(network, std::slice::from_ref(processor), &progress)?;
             progress.doing(&format!("{} on {}", network.name, processor.name));
             let weights = network.network.parameters() * PARAMETER_BYTES;
             let roof = self.roof(processor, weights.max(LEAST_STREAM))?;

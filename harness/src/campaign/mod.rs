@@ -271,6 +271,9 @@ impl Campaign {
     pub fn run(&mut self, store: &Store) -> Outcome<Ended> {
         let provenance =
             Provenance::collect(&self.paths.root, self.link.runner_version().unwrap_or("unknown"));
+        if let Some(reason) = &provenance.git_absent {
+            progress::say("note", &format!("no git revision is recorded with this run: {reason}"));
+        }
         let idle = self.idle_power()?;
         let begun_unix_ns = unix_ns();
         let start = RunStart {
@@ -305,7 +308,7 @@ impl Campaign {
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
         let resumed = Resumed {
             unix_ns: unix_ns(),
-            command: std::env::args().skip(1).collect(),
+            command: crate::provenance::arguments(),
             state: self.state.clone(),
         };
         let (recorder, continued) =
@@ -442,8 +445,8 @@ impl Campaign {
     }
 
     fn ready(&self, prepared: &Prepared, planned: &[Planned]) -> Outcome<Vec<Ready>> {
-        let (peer, slow_down) = (self.workshop.peer.as_ref(), self.loaded.experiment.slow_down.as_ref());
-        trials::ready(prepared, planned, &self.processors, peer, slow_down)
+        let peer = self.workshop.peer.as_ref();
+        trials::ready(&self.loaded.experiment, prepared, planned, &self.processors, peer)
     }
 
     fn first_single(&self, prepared: &Prepared) -> Outcome<Ready> {
@@ -475,11 +478,9 @@ pub fn store_failure(error: StoreError) -> Failure {
 }
 
 fn session_failure(error: SessionError) -> Failure {
-    let exit = match &error {
-        SessionError::Start { .. }
-        | SessionError::Version { .. }
-        | SessionError::Lost { .. }
-        | SessionError::Board(_) => Exit::Board,
+    let exit = match error {
+        SessionError::Board(error) => return error.into_failure(),
+        SessionError::Start { .. } | SessionError::Version { .. } | SessionError::Lost { .. } => Exit::Board,
         _ => Exit::Trial,
     };
     Failure { exit, error: error.into() }

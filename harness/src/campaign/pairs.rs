@@ -72,11 +72,11 @@ impl Campaign {
         let Some((network, planned)) = found else {
             return Err(Failure::new(Exit::Usage, "failed to find a schedule to compare with itself"));
         };
-        let mut ready =
-            trials::ready(&network.prepared, std::slice::from_ref(planned), &self.processors, None, None)?;
+        let mut ready = self.ready(&network.prepared, std::slice::from_ref(planned))?;
         let Some(same) = ready.pop() else {
             return Err(Failure::new(Exit::Bug, "a schedule was not made ready"));
         };
+        let same = Ready { slow_down_per_mille: Vec::new(), ..same };
         let slow_down_per_mille = vec![pairing.slow_down_per_mille];
         let other = Ready { slow_down_per_mille, ..same.clone() };
         let name = network.prepared.name.clone();

@@ -8,8 +8,10 @@ use crate::compiler::BoundaryLayout;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::processors::Processor;
 use crate::progress::Progress;
-use crate::store::{NetworkRecord, ProfileRecord, RunRecorder, ScheduleRecord, StoreError, TransferRecord};
-use protocol::Profiled;
+use crate::store::{
+    NetworkRecord, ProfileRecord, RunRecorder, ScheduleRecord, StoreError, TransferRecord, is_within,
+};
+use protocol::{OutputDifference, Profiled};
 
 impl Campaign {
     /// Compiles, profiles and plans, and records it where there is a recorder. What `before` has is not done again.
@@ -33,6 +35,8 @@ impl Campaign {
         let mut networks = Vec::new();
         let mut place = 0;
         for network in prepared {
+            let processors = self.processors.clone();
+            self.verify(&network, &processors, &progress)?;
             let raw = self.profiles(&mut recorder, before, &network, &progress)?;
             let company = self.company(&mut recorder, before, &network, &raw)?;
             let costs = plan::CostsByCompany {
@@ -60,6 +64,39 @@ impl Campaign {
             record_schedules(&mut recorder, before, network)?;
         }
         Ok(networks)
+    }
+
+    /// Holds the outputs of a network on each processor against what an independent engine made of the same frame, so that a
+    /// wrong lowering is never measured.
+    ///
+    /// # Errors
+    /// Where they differ by more than the experiment's tolerance; as [`prepare::verify`].
+    pub(super) fn verify(
+        &mut self,
+        network: &Prepared,
+        processors: &[Processor],
+        progress: &Progress,
+    ) -> Outcome<()> {
+        let tolerance = self.loaded.experiment.tolerance;
+        for note in &network.manifest.notes {
+            progress.warn(&format!("{}: {note}", network.name));
+        }
+        for processor in processors {
+            progress.doing(&format!("{} on {}: outputs", network.name, processor.name));
+            let compared = prepare::verify(&mut self.link, network, processor).map_err(profile_failure)?;
+            if let Some(output) = compared.outputs.iter().find(|output| !is_within(output, tolerance)) {
+                let (name, on, engine) = (&network.name, &processor.name, &network.manifest.reference.engine);
+                return Err(Failure::new(
+                    Exit::Trial,
+                    format!(
+                        "failed to verify {name} on {on}: {}. Nothing was measured. Leave {name} out of the experiment, and \
+                     report it with its ONNX file",
+                        difference(output, engine, tolerance)
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn profiles(
@@ -202,6 +239,21 @@ impl Campaign {
         }
         Ok(links)
     }
+}
+
+/// How an output differs from that of an independent engine.
+fn difference(output: &OutputDifference, engine: &str, tolerance: f64) -> String {
+    let OutputDifference { name, elements, non_finite, max_abs, max_reference, .. } = output;
+    if *non_finite > 0 {
+        return format!(
+            "its output {name:?} and that of {engine} for the same frame differ in which of the {elements} elements are \
+             infinite or not a number: {non_finite} do"
+        );
+    }
+    format!(
+        "its output {name:?} differs from that of {engine} for the same frame by {max_abs:.3e}, where values reach \
+         {max_reference:.3e} and `tolerance` allows {tolerance} of that"
+    )
 }
 
 fn record_schedules(

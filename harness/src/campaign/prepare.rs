@@ -5,8 +5,8 @@ use super::peers::OnnxRuntime;
 use super::plan::{self, Planned};
 use super::wire::{self, Deployed};
 use crate::compiler::{
-    BoundaryLayout, Cache, CompileError, Compiler, Entry, Job, JobProgress, NetworkManifest, Source, Spent,
-    Target,
+    BoundaryLayout, Cache, CompileError, Compiler, Entry, Job, JobProgress, NetworkManifest, ReferenceTensor,
+    Source, Spent, Target,
 };
 use crate::config::{self, Experiment, NetworkSource};
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::session::SessionError;
 use anyhow::Context as _;
 use domain::{Costs, Kind, Nanoseconds, Network, Profile, Schedule, Transfer};
-use protocol::{Event, Profiled, Request, Transferred};
+use protocol::{Compared, Event, Profiled, Request, Transferred};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -57,13 +57,8 @@ impl Prepared {
     /// # Errors
     /// Where nothing was compiled, which is a bug.
     pub(super) fn model(&self) -> anyhow::Result<PathBuf> {
-        match &self.source {
-            Source::Onnx(path) => Ok(path.clone()),
-            Source::Zoo(_) => {
-                let (_, entry) = self.entries.first().context("nothing was compiled for this network")?;
-                Ok(entry.model())
-            }
-        }
+        let (_, entry) = self.entries.first().context("nothing was compiled for this network")?;
+        Ok(entry.model())
     }
 
     /// The compiled stages of a schedule, in stage order.
@@ -235,10 +230,10 @@ impl Workshop {
         if failed.is_empty() {
             return Ok(());
         }
-        let users = failed.iter().any(|(_, error)| error.is_the_networks());
+        let ours = failed.iter().all(|(_, error)| error.is_a_bug());
         let lines: Vec<String> =
             failed.iter().map(|(job, error)| format!("{}: {error}", job.network)).collect();
-        Err(Failure::new(if users { Exit::Usage } else { Exit::Bug }, lines.join("\n")))
+        Err(Failure::new(if ours { Exit::Bug } else { Exit::Usage }, lines.join("\n")))
     }
 }
 
@@ -249,7 +244,47 @@ fn in_words(spent: Spent) -> String {
 fn source_of(network: &NetworkSource) -> Source {
     match network {
         NetworkSource::Zoo { name } => Source::Zoo(name.clone()),
-        NetworkSource::Onnx { path, .. } => Source::Onnx(path.clone()),
+        NetworkSource::Onnx { path, shapes, .. } => {
+            Source::Onnx { path: path.clone(), shapes: shapes.clone() }
+        }
+    }
+}
+
+/// Runs the whole network on a processor, on the frame of its independent reference.
+///
+/// # Errors
+/// As [`Link::request`].
+pub(super) fn verify(
+    link: &mut Link,
+    prepared: &Prepared,
+    processor: &Processor,
+) -> Result<Compared, ProfileFailure> {
+    let alone = std::slice::from_ref(processor);
+    let artifact = ProfileFailure::Artifact;
+    let whole = Schedule::single(&prepared.network, processor.name.clone());
+    let deployed = prepared.deployed(&whole, alone).map_err(artifact)?;
+    let schedule = wire::schedule(&whole, &prepared.manifest, &deployed, alone).map_err(artifact)?;
+    let entry =
+        prepared.entry(&processor.target).context("the network was not compiled").map_err(artifact)?;
+    let reference = &prepared.manifest.reference;
+    let files = |tensors: &[ReferenceTensor]| {
+        let paths = tensors.iter().map(|tensor| wire::text(&entry.reference().join(&tensor.file)));
+        paths.collect::<anyhow::Result<Vec<_>>>().map_err(artifact)
+    };
+    let (inputs, outputs) = (files(&reference.inputs)?, files(&reference.outputs)?);
+    let during =
+        format!("hold the outputs of {} on {} against {}", prepared.name, processor.name, reference.engine);
+    let event = link.request(&during, LOADING + Duration::from_secs(60), |id| {
+        Request::Verify(protocol::Verify {
+            id,
+            schedule: schedule.clone(),
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
+        })
+    })?;
+    match event {
+        Event::Compared(compared) => Ok(compared),
+        other => Err(link.unexpected(&during, &other).into()),
     }
 }
 
@@ -278,7 +313,7 @@ pub(super) fn profile(
             values: values.clone(),
             stage: stage.clone(),
             calls: calls.clone(),
-            frames: frames(experiment),
+            frames: frames(experiment, &prepared.manifest),
             warm_up_frames: rule.warm_up_frames,
             min_frames: rule.min_frames,
             min_ns: nanoseconds(rule.min),
@@ -329,7 +364,7 @@ pub(super) fn company(
         Request::Trial(protocol::Trial {
             id,
             schedule: schedule.clone(),
-            frames: frames(experiment),
+            frames: frames(experiment, &prepared.manifest),
             queue_depth: experiment.queue_depth,
             isolate: None,
             warm_up: protocol::WarmUpRule {
@@ -441,8 +476,12 @@ pub(super) fn costs(profiles: &[Profile], links: Vec<Vec<domain::Link>>) -> Outc
 }
 
 /// Input frames as the runner is told.
-pub(super) fn frames(experiment: &Experiment) -> protocol::Frames {
-    protocol::Frames { seed: experiment.frames.seed, distinct: experiment.frames.distinct }
+pub(super) fn frames(experiment: &Experiment, network: &NetworkManifest) -> protocol::Frames {
+    protocol::Frames {
+        seed: experiment.frames.seed,
+        distinct: experiment.frames.distinct,
+        integers_below: network.reference.integers_below,
+    }
 }
 
 /// A duration on the wire.

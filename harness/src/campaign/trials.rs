@@ -24,6 +24,8 @@ pub(super) struct Ready {
     pub(super) planned: Planned,
     /// What the runner is told.
     pub(super) wire: protocol::Schedule,
+    /// What it is fed.
+    pub(super) frames: protocol::Frames,
     /// How much slower each stage is made on purpose; empty: none is.
     pub(super) slow_down_per_mille: Vec<u32>,
 }
@@ -33,24 +35,27 @@ pub(super) struct Ready {
 /// # Errors
 /// Where a compiled stage is missing, which is a bug.
 pub(super) fn ready(
+    experiment: &Experiment,
     prepared: &Prepared,
     planned: &[Planned],
     processors: &[Processor],
     peer: Option<&OnnxRuntime>,
-    slow_down: Option<&SlowDown>,
 ) -> Outcome<Vec<Ready>> {
+    let frames = frames(experiment, &prepared.manifest);
+    let slow_down = experiment.slow_down.as_ref();
     let ready = planned.iter().map(|planned| {
         if let Some(asked) = planned.schedule.as_peer() {
             let runtime = peer.context("no peer was looked for")?;
             let wire = wire::peer(asked, &prepared.manifest, &runtime.library, &prepared.model()?)?;
             let slow_down_per_mille = Vec::new();
-            return Ok(Ready { planned: planned.clone(), wire, slow_down_per_mille });
+            return Ok(Ready { planned: planned.clone(), wire, frames: frames.clone(), slow_down_per_mille });
         }
         let deployed = prepared.deployed(&planned.schedule, processors)?;
         let wire = wire::schedule(&planned.schedule, &prepared.manifest, &deployed, processors)?;
         Ok::<_, anyhow::Error>(Ready {
             planned: planned.clone(),
             wire,
+            frames: frames.clone(),
             slow_down_per_mille: slow_down.map_or_else(Vec::new, |slow_down| slowed(planned, slow_down)),
         })
     });
@@ -83,7 +88,7 @@ pub(super) fn compare(
             candidate: candidate.wire.clone(),
             frames: protocol::Frames {
                 distinct: experiment.frames.distinct.min(COMPARED),
-                ..frames(experiment)
+                ..reference.frames.clone()
             },
         })
     })?;
@@ -114,7 +119,7 @@ pub(super) fn measure(
         Request::Trial(protocol::Trial {
             id,
             schedule: ready.wire.clone(),
-            frames: frames(experiment),
+            frames: ready.frames.clone(),
             queue_depth: experiment.queue_depth,
             isolate: isolate.map(|rule| protocol::Isolate {
                 min_frames: rule.min_frames,

@@ -28,13 +28,22 @@ impl Deployed {
         let manifest = entry
             .stage(first, end, boundary)
             .with_context(|| format!("failed to find the compiled stage {}", folder.display()))?;
-        let text = |path: std::path::PathBuf| {
-            path.to_str()
-                .map(str::to_owned)
-                .with_context(|| format!("the path {} is no UTF-8", path.display()))
-        };
-        Ok(Self { library: text(folder.join(&manifest.library))?, weights: text(entry.weights())?, manifest })
+        Ok(Self {
+            library: text(&folder.join(&manifest.library))?,
+            weights: text(&entry.weights())?,
+            manifest,
+        })
     }
+}
+
+/// A path as the runner is told.
+///
+/// # Errors
+/// Where it is not UTF-8.
+pub(super) fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the path {} is not UTF-8; move the checkout", path.display()))
 }
 
 /// The layout at the cuts of a schedule: packed where all its processors keep tensors alike.
@@ -103,9 +112,6 @@ pub(super) fn peer(
     let inputs: Vec<u32> = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
     let outputs: Vec<u32> =
         boundary(network, network.units.len())?.iter().map(|value| values.place(value)).collect();
-    let text = |path: &Path| {
-        path.to_str().map(str::to_owned).with_context(|| format!("the path {} is no UTF-8", path.display()))
-    };
     let program = Program::OnnxRuntime(OnnxModel { runtime: text(runtime)?, model: text(model)? });
     let names = peer.stage_names();
     let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {

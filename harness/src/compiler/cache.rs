@@ -1,10 +1,12 @@
 //! Compiled artifacts by content: one folder a network and target, found by the hash of all that goes in.
 
+use super::external;
 use super::manifest::{NetworkManifest, SCHEMA, StageManifest};
 use super::target::Target;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
@@ -16,7 +18,12 @@ pub enum Source {
     /// Built from its published architecture.
     Zoo(String),
     /// A file.
-    Onnx(PathBuf),
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// Shapes of inputs that the file leaves open.
+        shapes: BTreeMap<String, Vec<u64>>,
+    },
 }
 
 impl Source {
@@ -24,7 +31,8 @@ impl Source {
     pub fn describe(&self) -> serde_json::Value {
         match self {
             Self::Zoo(name) => serde_json::json!({ "zoo": name }),
-            Self::Onnx(path) => serde_json::json!({ "onnx": path }),
+            Self::Onnx { path, shapes } if shapes.is_empty() => serde_json::json!({ "onnx": path }),
+            Self::Onnx { path, shapes } => serde_json::json!({ "onnx": path, "shapes": shapes }),
         }
     }
 }
@@ -100,7 +108,7 @@ impl Cache {
                 let hash = Sha256::new().chain_update(&self.compiler).chain_update(name);
                 Ok(hexadecimal(&hash.finalize()))
             }
-            Source::Onnx(path) => hash_file(path),
+            Source::Onnx { path, shapes } => onnx_identity(path, shapes),
         }
     }
 
@@ -112,7 +120,7 @@ impl Cache {
         let mut hash = Sha256::new();
         let source = match source {
             Source::Zoo(name) => format!("zoo:{name}"),
-            Source::Onnx(path) => format!("onnx:{}", hash_file(path)?),
+            Source::Onnx { path, shapes } => format!("onnx:{}", onnx_identity(path, shapes)?),
         };
         for part in [&self.compiler, name, &source, &serde_json::to_string(target)?] {
             hash.update((part.len() as u64).to_le_bytes());
@@ -128,6 +136,11 @@ impl Entry {
     pub fn network(&self) -> Option<NetworkManifest> {
         read_manifest::<NetworkManifest>(&self.folder.join("network.json"))
             .filter(|manifest| manifest.schema == SCHEMA)
+    }
+
+    /// Folder of the files that [`super::Reference`] names.
+    pub fn reference(&self) -> PathBuf {
+        self.folder.join("reference")
     }
 
     /// The network as an ONNX file; there where a job asked for it.
@@ -178,6 +191,21 @@ fn collect_sources(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// sha256 of an ONNX file; with data outside of it, or shapes that it leaves open, of the sums and shapes together.
+fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<String> {
+    let (file, external) = (hash_file(path)?, external::files(path)?);
+    if external.is_empty() && shapes.is_empty() {
+        return Ok(file);
+    }
+    let mut hash = Sha256::new().chain_update(&file);
+    for location in external {
+        let data = path.with_file_name(&location);
+        hash.update(format!("\n{location:?} {}", hash_file(&data)?));
+    }
+    hash.update(format!("\n{shapes:?}"));
+    Ok(hexadecimal(&hash.finalize()))
 }
 
 /// sha256 of a file in hexadecimal.
@@ -248,7 +276,8 @@ mod tests {
         );
         let onnx = one.path().join("net.onnx");
         fs::write(&onnx, "a").unwrap();
-        let from_file = key(one.path(), "net", &Source::Onnx(onnx.clone()), &target());
+        let from_file =
+            key(one.path(), "net", &Source::Onnx { path: onnx.clone(), shapes: BTreeMap::new() }, &target());
         fs::write(&onnx, "b").unwrap();
         let keys = [
             first,
@@ -256,7 +285,7 @@ mod tests {
             key(one.path(), "net", &zoo, &Target { threads: 2, ..target() }),
             key(one.path(), "other", &Source::Zoo("other".to_owned()), &target()),
             from_file,
-            key(one.path(), "net", &Source::Onnx(onnx), &target()),
+            key(one.path(), "net", &Source::Onnx { path: onnx, shapes: BTreeMap::new() }, &target()),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len(), "{keys:?}");

@@ -15,6 +15,10 @@ pub struct NetworkManifest {
     pub name: String,
     /// Version of ONNX's operator set.
     pub opset: u32,
+    /// What was taken for granted in reading the network, such as a batch of one.
+    pub notes: Vec<String>,
+    /// What another engine makes of it.
+    pub reference: Reference,
     /// Learnable parameters.
     pub parameters: u64,
     /// Multiply-adds of one frame in convolutions and fully connected layers.
@@ -23,6 +27,29 @@ pub struct NetworkManifest {
     pub units: Vec<UnitManifest>,
     /// One more than units: the first is the network's inputs, the last its outputs.
     pub boundaries: Vec<BoundaryManifest>,
+}
+
+/// A frame and the outputs that an independent engine computed from it, as files in the folder of the network's
+/// artifacts for references.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reference {
+    /// The engine with its version.
+    pub engine: String,
+    /// Made-up integers below this are valid inputs of the network: larger ones would point beyond a table.
+    pub integers_below: u32,
+    /// In the network's order.
+    pub inputs: Vec<ReferenceTensor>,
+    /// In the network's order.
+    pub outputs: Vec<ReferenceTensor>,
+}
+
+/// A tensor of a reference.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReferenceTensor {
+    /// Name of the value.
+    pub value: String,
+    /// Its file: the elements in order, little-endian.
+    pub file: String,
 }
 
 /// A unit.

@@ -1,11 +1,12 @@
 //! The compiler driver: what is not in the cache is compiled by the Python side, several networks at a time.
 
 mod cache;
+mod external;
 mod manifest;
 mod target;
 
 pub use cache::{BoundaryLayout, Cache, Entry, Source, hash_file};
-pub use manifest::{NetworkManifest, StageManifest, ValueManifest};
+pub use manifest::{NetworkManifest, Reference, ReferenceTensor, StageManifest, ValueManifest};
 pub use target::Target;
 
 use crate::binary::Binary;
@@ -57,9 +58,13 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    /// Whether the network, rather than edgepipe or the machine, is to blame.
-    pub fn is_the_networks(&self) -> bool {
-        matches!(self, Self::Refused { kind, .. } if kind != "internal" && kind != "disk" && kind != "out_of_memory")
+    /// Whether edgepipe, rather than the network or the machine, is to blame.
+    pub fn is_a_bug(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => kind == "internal",
+            Self::Died { .. } => true,
+            Self::Interrupted(_) | Self::Other(_) => false,
+        }
     }
 }
 
@@ -76,19 +81,15 @@ pub struct Job {
     pub entry: Entry,
     /// First unit, one past the last (absent: all), layout at the boundary.
     pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
-    /// Whether the network itself is wanted as an ONNX file; of a network that is one, it is there already.
+    /// Whether the network itself is wanted as an ONNX file for other engines: shapes fixed, weights inside.
     pub model: bool,
 }
 
 impl Job {
-    fn wants_model(&self) -> bool {
-        self.model && matches!(self.source, Source::Zoo(_))
-    }
-
     /// Whether everything is in the cache already.
     pub fn is_cached(&self) -> bool {
         let Some(network) = self.entry.network() else { return false };
-        if self.wants_model() && !self.entry.model().is_file() {
+        if self.model && !self.entry.model().is_file() {
             return false;
         }
         self.stages.iter().all(|(first, end, boundary)| {
@@ -188,13 +189,7 @@ impl Compiler {
         if let Some(versions) = fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Some(versions);
         }
-        let output = Command::new(&self.python)
-            .args(["-m", "edgepipe_compiler", "--versions"])
-            .env("PYTHONPATH", self.root.join("compiler"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let output = self.command().ok()?.arg("--versions").stdin(Stdio::null()).output().ok()?;
         let versions: CompilerVersions = serde_json::from_slice(&output.stdout).ok()?;
         // Where it cannot be kept it is asked for again next time.
         let _ = fs::create_dir_all(kept.parent()?)
@@ -261,6 +256,19 @@ impl Compiler {
         }
     }
 
+    /// The compiler, whose modules come from its own environment and the workspace alone. Before Python 3.11 the current
+    /// directory is searched first, so that is the workspace's as well.
+    fn command(&self) -> Result<Command, anyhow::Error> {
+        use anyhow::Context as _;
+        let absolute = |path: &Path| {
+            std::path::absolute(path).with_context(|| format!("failed to find {}", path.display()))
+        };
+        let modules = absolute(&self.root.join("compiler"))?;
+        let mut command = environment::python(absolute(&self.python)?);
+        command.args(["-m", "edgepipe_compiler"]).current_dir(&modules).env("PYTHONPATH", &modules);
+        Ok(command)
+    }
+
     /// A job's log, with its job file beside it. Two targets may differ in threads or caches alone, and compile side by
     /// side; so the name is that of the place in the cache.
     fn log(&self, job: &Job) -> PathBuf {
@@ -290,7 +298,9 @@ impl Compiler {
         }
         let network = match &job.source {
             Source::Zoo(zoo) => serde_json::json!({ "name": job.network, "zoo": zoo }),
-            Source::Onnx(path) => serde_json::json!({ "name": job.network, "onnx": path }),
+            Source::Onnx { path, shapes } => {
+                serde_json::json!({ "name": job.network, "onnx": path, "shapes": shapes })
+            }
         };
         let stages = job.stages.iter().map(|(first, end, boundary)| {
             serde_json::json!({ "first_unit": first, "end_unit": end, "boundary": boundary.word() })
@@ -301,17 +311,16 @@ impl Compiler {
             target: JobTarget { target: &job.target, linker: self.kit.as_ref().map(|kit| [kit.linker()]) },
             stages: stages.collect(),
             out: &job.entry.folder,
-            model: job.wants_model(),
+            model: job.model,
         };
         let path = log.with_extension("json");
         fs::write(&path, serde_json::to_vec_pretty(&file)?)
             .with_context(|| format!("failed to write {}", path.display()))?;
         let errors = fs::File::create(log).with_context(|| format!("failed to create {}", log.display()))?;
-        Command::new(&self.python)
-            .args(["-m", "edgepipe_compiler"])
+        let path =
+            std::path::absolute(&path).with_context(|| format!("failed to find {}", path.display()))?;
+        self.command()?
             .arg(&path)
-            .env("PYTHONPATH", self.root.join("compiler"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             // Several processes share the machine; threads inside one would only get in each other's way.
             .env("OMP_NUM_THREADS", "1")
             .env("OPENBLAS_NUM_THREADS", "1")

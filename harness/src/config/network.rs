@@ -1,5 +1,6 @@
 //! Where networks come from.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
+use super::ordered::Ordered;
 use super::raw;
 use super::schema::SCHEMAS;
 use super::{check, typed};
@@ -29,6 +31,8 @@ pub enum NetworkSource {
         name: String,
         /// The file; absolute where the configuration's root is.
         path: PathBuf,
+        /// Shapes of inputs that the file leaves open.
+        shapes: BTreeMap<String, Vec<u64>>,
         /// Its sum, checked when the configuration was read.
         sha256: Option<String>,
         /// Where it can be had.
@@ -85,6 +89,12 @@ pub(super) fn resolve(network: raw::Network, path: PathBuf) -> NetworkSource {
     NetworkSource::Onnx {
         name: network.name.0,
         path,
+        shapes: network
+            .shapes
+            .0
+            .into_iter()
+            .map(|(input, shape)| (input, shape.into_iter().map(|extent| extent.0).collect()))
+            .collect(),
         sha256: network.sha256.map(|sum| sum.0),
         url: network.url.map(|url| url.0),
     }
@@ -132,8 +142,16 @@ impl NetworkSource {
     pub(super) fn to_raw(&self) -> Option<raw::Network> {
         match self {
             Self::Zoo { .. } => None,
-            Self::Onnx { name, path, sha256, url } => Some(raw::Network {
+            Self::Onnx { name, path, shapes, sha256, url } => Some(raw::Network {
                 name: raw::Name(name.clone()),
+                shapes: Ordered(
+                    shapes
+                        .iter()
+                        .map(|(input, shape)| {
+                            (input.clone(), shape.iter().copied().map(raw::Extent).collect())
+                        })
+                        .collect(),
+                ),
                 onnx: raw::Text(path.to_string_lossy().into_owned()),
                 sha256: sha256.clone().map(raw::Sha256),
                 url: url.clone().map(raw::Url),

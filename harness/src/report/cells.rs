@@ -126,7 +126,11 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
         .as_deref()
         .map_or_else(|| "governor unknown".to_owned(), |governor| format!("governor {governor}"));
     let revision = run.revision.as_deref().map_or_else(
-        || "no git revision".to_owned(),
+        || {
+            run.revision_absent
+                .as_deref()
+                .map_or_else(|| "no git revision".to_owned(), |why| format!("no git revision ({why})"))
+        },
         |commit| {
             let changed = if run.dirty == Some(true) { " with changes" } else { "" };
             format!("revision {}{changed}", commit.get(..12).unwrap_or(commit))

@@ -24,6 +24,7 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         runner: start.versions.runner.clone(),
         tvm: start.versions.tvm.clone(),
         revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
+        revision_absent: start.provenance.get("git_absent").and_then(|why| why.as_str()).map(str::to_owned),
         dirty: start.revision.as_ref().map(|revision| revision.dirty),
         precision_asked: asked.precision,
         precision_reached: None,

@@ -70,6 +70,8 @@ pub struct RunSection {
     pub tvm: Option<String>,
     /// Revision of the checkout.
     pub revision: Option<String>,
+    /// Why there is no revision, where that is known.
+    pub revision_absent: Option<String>,
     /// Whether files differed from that revision.
     pub dirty: Option<bool>,
     /// How narrow intervals were asked to be: half their width as a share. Absent where nothing was asked.

@@ -4,7 +4,9 @@
 use super::run_id::RunId;
 use crate::fleet::Mode;
 use domain::{Network, Prediction, Schedule};
-use protocol::{Asked, Brought, Compared, Fault, Idled, MachineState, Measured, Profiled, Transferred};
+use protocol::{
+    Asked, Brought, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, Transferred,
+};
 use serde::{Deserialize, Serialize};
 
 /// A line of a journal.
@@ -240,11 +242,13 @@ pub struct ComparisonRecord {
 impl ComparisonRecord {
     /// Whether every output lies within the tolerance and is finite throughout.
     pub fn within_tolerance(&self) -> bool {
-        self.compared.outputs.iter().all(|output| {
-            output.identical
-                || (output.non_finite == 0 && output.max_abs <= self.tolerance * output.max_reference)
-        })
+        self.compared.outputs.iter().all(|output| is_within(output, self.tolerance))
     }
+}
+
+/// Whether an output is as near to its reference as `tolerance`, a share of the greatest value, asks for.
+pub fn is_within(output: &OutputDifference, tolerance: f64) -> bool {
+    output.identical || (output.non_finite == 0 && output.max_abs <= tolerance * output.max_reference)
 }
 
 /// A measured execution of a schedule, or one that failed.

@@ -49,10 +49,17 @@ impl Runtime {
 /// `TVM_THREAD_POOL_SPIN_COUNT`: workers look so often for the next kernel before they sleep. TVM's own 300,000
 /// looks keep the CPUs of a waiting stage busy for tens of milliseconds, which costs power and hides that it
 /// waits; these last about 2 ms, far longer than the gaps between the kernels of a frame.
+///
+/// Every other `TVM_*` variable of the board's user is removed: `TVM_EXCLUDE_WORKER0` and the like change what is measured.
 fn set_environment() {
     #[expect(unsafe_code, reason = "the environment is shared by all threads")]
     // SAFETY: called from `main` before it starts a thread.
     unsafe {
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"TVM_") {
+                std::env::remove_var(name);
+            }
+        }
         std::env::set_var("TVM_BIND_THREADS", "0");
         std::env::set_var("TVM_NUM_THREADS", "1");
         std::env::set_var("TVM_THREAD_POOL_SPIN_COUNT", "10000");

@@ -111,7 +111,7 @@ impl Runner {
         seed: u64,
         distinct: u32,
     ) -> Compared {
-        let frames = Frames { seed, distinct };
+        let frames = Frames { seed, distinct, integers_below: 8 };
         match self.ask(&Request::Compare(Compare { id: 1, reference, candidate, frames })) {
             Event::Compared(compared) => compared,
             other => panic!("the comparison failed: {other:?}"),
@@ -255,7 +255,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
     Trial {
         id: 42,
         schedule,
-        frames: Frames { seed: 1, distinct: 4 },
+        frames: Frames { seed: 1, distinct: 4, integers_below: 8 },
         queue_depth: 2,
         isolate: None,
         warm_up: WarmUpRule { min_frames: 20, min_ns: 20 * MS, max_ns: 500 * MS },

@@ -1,12 +1,11 @@
 //! TVM's libraries for another architecture, out of the wheels that ci/requirements.txt pins by hash.
 
 use super::Target;
-use crate::python::Toolchain;
+use crate::python::{Toolchain, packages};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 /// The packages that carry them.
 const PACKAGES: [&str; 2] = ["apache-tvm==", "apache-tvm-ffi=="];
@@ -44,26 +43,19 @@ pub(crate) fn ensure(workspace: &Workspace, toolchain: &Toolchain, target: &Targ
     fs::write(&requirements, &pins).with_context(|| format!("failed to write {}", requirements.display()))?;
     eprintln!("fetching TVM's libraries for {} (hash-checked)", target.architecture());
     let wheels = fresh.join("wheels");
-    let mut pip = Command::new(&toolchain.python);
-    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-input"])
-        .args(["--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement"])
-        .arg(&requirements)
-        .arg("--dest")
-        .arg(&wheels);
+    let mut pip = packages::pip(&toolchain.python, "download");
+    pip.args(["--no-deps", "--requirement"]).arg(&requirements).arg("--dest").arg(&wheels);
     for platform in MANYLINUX {
         pip.arg("--platform").arg(format!("{platform}_{}", target.architecture()));
     }
-    let status = pip.stdout(Stdio::from(std::io::stderr())).status().context("failed to start pip")?;
-    if !status.success() {
-        bail!(
-            "failed to download TVM's libraries for {}: pip's reason stands above. Without a network, put the \
-             wheels into a folder and set PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1",
-            target.triple
-        );
-    }
+    packages::run_pip(
+        pip,
+        &format!("download TVM's libraries for {}", target.triple),
+        "Without a network, put the wheels into a folder and set PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1",
+    )?;
     let names = [RUNTIME[0], RUNTIME[1], LINK_ONLY];
-    let output = Command::new(&toolchain.python)
-        .args(["-c", UNPACK])
+    let output = environment::python(&toolchain.python)
+        .args(["-I", "-c", UNPACK])
         .arg(&wheels)
         .arg(&fresh)
         .args(names)

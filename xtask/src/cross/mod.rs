@@ -6,6 +6,7 @@
 pub(crate) mod debian;
 pub(crate) mod emulation;
 mod expected;
+mod flags;
 mod libraries;
 mod rust_std;
 mod zig;
@@ -120,12 +121,25 @@ fn build_with_zig(workspace: &Workspace, target: &Target, linker: &Path, shown: 
     // A folder of its own for each compiler: cargo would build everything again at every change between them.
     let build = workspace.cross().join(format!("build-{}", std.name()));
     let mut cargo = cargo::command(workspace)?;
+    own_settings(&mut cargo, workspace, target);
     if let Some(compiler) = std.compiler() {
-        cargo.env("RUSTC", compiler).env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
+        cargo.env("RUSTC", compiler);
     }
     let variable = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
     cargo.env(variable, linker).env("CARGO_TARGET_DIR", &build);
-    run_cargo(cargo, target, &build, shown)
+    run_cargo(cargo, workspace, target, &build, shown)
+}
+
+/// Keeps the user's own settings out of the build, and names them.
+fn own_settings(cargo: &mut Command, workspace: &Workspace, target: &Target) {
+    let found = flags::take_out(cargo, workspace, &target.triple);
+    if !found.is_empty() {
+        eprintln!(
+            "note: not used for the runner of {}, which edgepipe builds with settings of its own: {}",
+            target.name(),
+            found.join(", ")
+        );
+    }
 }
 
 /// Refuses where cross cannot work, with the command that would have been run.
@@ -154,6 +168,9 @@ fn cross_libraries(workspace: &Workspace, target: &Target) -> PathBuf {
 fn build_with_cross(workspace: &Workspace, target: &Target, shown: Shown) -> Result<PathBuf> {
     let build = cross_folder(workspace);
     let mut cross = cargo::command(workspace)?;
+    own_settings(&mut cross, workspace, target);
+    // The container has a compiler of its own.
+    cross.env_remove("RUSTC");
     let environment: Vec<_> =
         cross.get_envs().map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned))).collect();
     cross = Command::new("cross");
@@ -165,7 +182,7 @@ fn build_with_cross(workspace: &Workspace, target: &Target, shown: Shown) -> Res
         };
     }
     cross.env("CARGO_TARGET_DIR", &build).env("EDGEPIPE_TVM_LIBRARIES", cross_libraries(workspace, target));
-    run_cargo(cross, target, &build, shown)
+    run_cargo(cross, workspace, target, &build, shown)
 }
 
 /// What cross lacks on this machine, and what to do about it. cross itself would say less, and only after it changed
@@ -197,7 +214,13 @@ fn arguments(target: &Target) -> [&str; 7] {
 }
 
 /// Runs cargo, or what takes its arguments, and returns the runner it made.
-fn run_cargo(mut cargo: Command, target: &Target, build: &Path, shown: Shown) -> Result<PathBuf> {
+fn run_cargo(
+    mut cargo: Command,
+    workspace: &Workspace,
+    target: &Target,
+    build: &Path,
+    shown: Shown,
+) -> Result<PathBuf> {
     let runner = build.join(&target.triple).join("release/runner");
     let first = !runner.exists();
     if first {
@@ -205,6 +228,7 @@ fn run_cargo(mut cargo: Command, target: &Target, build: &Path, shown: Shown) ->
     }
     let status = cargo
         .args(arguments(target))
+        .args(cargo::profile(workspace)?)
         .args(if first && shown == Shown::All { &[][..] } else { &["--quiet"] })
         .status()
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;

@@ -14,6 +14,7 @@ pub(super) use experiment::*;
 pub(super) use group::*;
 pub(super) use thresholds::*;
 
+use super::ordered::Ordered;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,11 @@ pub(super) enum Nothing {
     None,
 }
 
+/// An extent of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct Extent(#[schemars(range(min = 1, max = 1_000_000_000))] pub(super) u64);
+
 /// A network from an ONNX file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +117,10 @@ pub(super) struct Network {
     pub(super) name: Name,
     /// The .onnx file, relative to the folder of this file or absolute.
     pub(super) onnx: Text,
+    /// Shapes of inputs whose extents are open in the file, by the names of the inputs. The first extent, the batch, is 1
+    /// where nothing else is said.
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    pub(super) shapes: Ordered<Vec<Extent>>,
     /// SHA-256 of the .onnx file; checked where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sha256: Option<Sha256>,

@@ -97,14 +97,18 @@ fn an_own_network_is_found_beside_its_file() {
     let scratch = Scratch::new();
     // printf hello | sha256sum
     let sum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-    let text = format!("network: mine\nonnx: models/mine.onnx\nsha256: {sum}\n");
+    let text = format!(
+        "network: mine\nonnx: models/mine.onnx\nshapes: {{ x: [1, 3, 8, 8], \"y:0\": [] }}\nsha256: {sum}\n"
+    );
     scratch.write("networks/mine.yaml", &text).write("networks/models/mine.onnx", "hello");
     let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
-    let NetworkSource::Onnx { name, path, sha256, url } = &loaded.experiment.networks[0] else {
+    let NetworkSource::Onnx { name, path, shapes, sha256, url } = &loaded.experiment.networks[0] else {
         panic!("{:?}", loaded.experiment.networks)
     };
     assert_eq!((name.as_str(), sha256.as_deref(), url), ("mine", Some(sum), &None));
+    assert_eq!(shapes["x"], [1, 3, 8, 8]);
+    assert!(shapes["y:0"].is_empty() && shapes.len() == 2);
     assert_eq!(*path, scratch.path().join("configs/networks/models/mine.onnx"));
     round_trip(loaded);
 }

@@ -124,7 +124,12 @@ pub(super) fn provenance(report: &Report) -> Markup {
                 report.analysis_version
             ),
         ),
-        ("Revision", revision.unwrap_or_else(|| "no git repository".to_owned())),
+        (
+            "Revision",
+            revision
+                .or_else(|| run.revision_absent.as_ref().map(|why| format!("none: {why}")))
+                .unwrap_or_else(|| "none recorded".to_owned()),
+        ),
         (
             "Trials planned",
             format!("{} of each schedule, in an order seeded by {}", run.trials_planned, run.seed),

@@ -123,6 +123,7 @@ fn troubled() -> Report {
     scenario.status = Status::Interrupted;
     scenario.start.machine = fixture::machine_without_frequencies();
     scenario.start.revision = None;
+    scenario.start.provenance = serde_json::json!({ "git_absent": "git is not there" });
     scenario.start.versions.tvm = None;
     // The pipeline of the first network gives other outputs.
     scenario.records.push(Record::Comparison(fixture::comparison(2, 0, 0.5)));

@@ -1,0 +1,18 @@
+"""The greater or the lesser of two numbers, as ONNX has it for NaN."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+
+def extreme(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
+    """The greater or the lesser one; NaN if either is."""
+    kind = str(first.ty)
+    if kind == "bool":
+        return tirx.Or(first, second) if largest else tirx.And(first, second)
+    if kind.startswith("float"):
+        better, other = (tirx.GT, tirx.GE) if largest else (tirx.LT, tirx.LE)
+        # Where neither comparison holds, the sum is NaN.
+        beyond = tirx.Select(other(second, first), second, first + second)
+        return tirx.Select(better(first, second), first, beyond)
+    return tirx.max(first, second) if largest else tirx.min(first, second)

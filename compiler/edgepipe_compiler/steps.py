@@ -1,0 +1,78 @@
+"""Nodes in place of one, written for the network's opset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import helper
+
+from .graph import Graph, Node
+
+
+class Steps:
+    """Nodes under construction; the last one makes the first output of the node they replace."""
+
+    def __init__(self, graph: Graph, node: Node) -> None:
+        self.graph = graph
+        self._node = node
+        self._nodes: list[Node] = []
+        self._constants = 0
+
+    def constant(self, values: np.ndarray) -> str:
+        """A constant of the graph."""
+        name = f"{self._node.outputs[0]}.constant{self._constants}"
+        self._constants += 1
+        self.graph.constants[name] = values
+        return name
+
+    def op(self, op: str, *inputs: str, **attributes: object) -> str:
+        """An operator of one output, whose name it gives."""
+        number = len(self._nodes)
+        made = f"{self._node.outputs[0]}.step{number}"
+        name = f"{self._node.name}.{op.lower()}{number}" if number else self._node.name
+        parameters = 0 if number else self._node.parameters
+        self._nodes.append(Node(name, op, list(inputs), [made], dict(attributes), parameters))
+        return made
+
+    def _numbers(self, values: Sequence[int]) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """The same elements in another shape."""
+        return self.op("Reshape", x, self._numbers(shape))
+
+    def cast(self, x: str, dtype: str) -> str:
+        """The same values in another type."""
+        return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def reduce(self, op: str, x: str, axes: Sequence[int], keep: bool = True) -> str:
+        """A reduction, whose axes became an input in opset 18; those of ReduceSum in 13."""
+        if self.graph.opset < (13 if op == "ReduceSum" else 18):
+            return self.op(op, x, axes=list(axes), keepdims=int(keep))
+        return self.op(op, x, self._numbers(axes), keepdims=int(keep))
+
+    def slice(self, x: str, begin: Sequence[int], end: Sequence[int]) -> str:
+        """A range of each axis; ``x`` itself if that is all of it."""
+        tensor = self.graph.tensors.get(x)
+        if not any(begin) and tensor is not None and tuple(tensor.shape) == tuple(end):
+            return x
+        axes = range(len(begin))
+        if self.graph.opset < 10:
+            return self.op("Slice", x, starts=list(begin), ends=list(end), axes=list(axes))
+        return self.op("Slice", x, self._numbers(begin), self._numbers(end), self._numbers(axes))
+
+    def pad(self, x: str, low: Sequence[int], high: Sequence[int]) -> str:
+        """Zeros around ``x``; ``x`` itself if there are none."""
+        if not any(low) and not any(high):
+            return x
+        if self.graph.opset < 11:
+            return self.op("Pad", x, pads=[*low, *high])
+        return self.op("Pad", x, self._numbers([*low, *high]))
+
+    def end(self) -> list[Node]:
+        """All nodes."""
+        if not self._nodes:
+            self.op("Identity", self._node.inputs[0])
+        self._nodes[-1].outputs = self._node.outputs[:1]
+        return self._nodes

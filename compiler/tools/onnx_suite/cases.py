@@ -1,0 +1,228 @@
+"""The cases: models with inputs and expected outputs, from the ``onnx`` package or from a folder.
+
+The package ships a test of every operator (``node``) and a few small or weightless networks. Random inputs
+of its node tests are seeded here, so that every process sees the same numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
+from onnx.reference import ReferenceEvaluator
+
+SEED = 2026
+# Operators are tested in all versions that are in force since this operator set; few files are older.
+OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with one set of inputs and the outputs another implementation computed."""
+
+    name: str
+    operator: str
+    kind: str
+    model: onnx.ModelProto
+    inputs: dict[str, object]
+    outputs: dict[str, object]
+    rtol: float
+    atol: float
+    variant: str = "as-is"
+    # The file of a model that is read when the case is run.
+    file: Path | None = None
+    # Whether ``outputs`` are to be computed by another implementation when the case is run.
+    is_computed: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name and variant."""
+        return f"{self.name}[{self.variant}]"
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a whole network, which may take longer and more memory than an operator."""
+        return self.kind == "real"
+
+
+def shipped() -> Iterator[Case]:
+    """All cases of the ``onnx`` package."""
+    yield from _node_cases()
+    yield from _untested_operators()
+    for kind in ("simple", "pytorch-operator", "pytorch-converted", "real"):
+        yield from _stored_cases(kind)
+
+
+def folder(path: Path) -> Iterator[Case]:
+    """The ONNX files below ``path``, on seeded inputs, with the outputs of ONNX Runtime."""
+    for file in sorted(path.rglob("*.onnx")):
+        name = str(file.relative_to(path).with_suffix(""))
+        yield Case(
+            name, name, "file", onnx.ModelProto(), {}, {}, 1e-3, 1e-5, file=file, is_computed=True
+        )
+
+
+def with_outputs(case: Case) -> Case:
+    """A case with the outputs of ONNX Runtime; if it cannot run the model, of ONNX's reference evaluator; if
+    neither can, those of the same operator in another version. Inputs of a file are seeded. Raises whatever
+    they raise for a model that is not valid."""
+    model, inputs = case.model, case.inputs
+    if case.file is not None:
+        model = onnx.load(case.file)
+        random = np.random.default_rng(SEED)
+        constants = {item.name for item in model.graph.initializer}
+        inputs = {
+            item.name: _seeded(item, random)
+            for item in model.graph.input
+            if item.name not in constants
+        }
+    try:
+        outputs = _run_by_runtime(str(case.file or "") or model.SerializeToString(), inputs)
+    except Exception:
+        try:
+            outputs = ReferenceEvaluator(model).run(None, inputs)
+        except Exception:
+            if case.outputs:
+                return case
+            raise
+    names = [item.name for item in model.graph.output]
+    return replace(case, model=model, inputs=inputs, outputs=dict(zip(names, outputs, strict=True)))
+
+
+def _run_by_runtime(model: str | bytes, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def _seeded(item: onnx.ValueInfoProto, random: np.random.Generator) -> np.ndarray:
+    kind = item.type.tensor_type
+    shape = [max(1, dim.dim_value) for dim in kind.shape.dim]
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    if dtype.kind in "iub":
+        return random.integers(0, 2, shape).astype(dtype)
+    return random.standard_normal(shape).astype(dtype)
+
+
+def _node_cases() -> Iterator[Case]:
+    from onnx.backend.test.case.node import collect_testcases
+
+    np.random.seed(SEED)  # The tests draw from numpy's global generator.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = collect_testcases(None)
+    for test in found:
+        inputs, outputs = test.data_sets[0]
+        yield _case(test, test.model, list(inputs), list(outputs))
+
+
+def _untested_operators() -> Iterator[Case]:
+    """Operators of the standard for which the package has no test."""
+    random = np.random.default_rng(SEED)
+    image = random.standard_normal((2, 3, 8, 6)).astype(np.float32)
+    rois = np.array([[0, 0, 0, 3, 4], [1, 1, 2, 5, 7]], np.float32)
+    for operator, inputs, shape, attributes in (
+        ("GlobalLpPool", {"x": image}, (2, 3, 1, 1), {"p": 2}),
+        ("GlobalLpPool", {"x": image}, (2, 3, 1, 1), {"p": 1}),
+        ("MaxRoiPool", {"x": image, "rois": rois}, (2, 3, 2, 2), {"pooled_shape": (2, 2)}),
+    ):
+        info = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            [helper.make_node(operator, list(inputs), ["y"], **attributes)],
+            "test",
+            [info(name, onnx.TensorProto.FLOAT, array.shape) for name, array in inputs.items()],
+            [info("y", onnx.TensorProto.FLOAT, shape)],
+        )
+        opset = helper.make_opsetid("", 17)  # ONNX Runtime has no newer version of them.
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        name = f"{operator.lower()}_{attributes.get('p', '2x2')}"
+        yield Case(name, operator, "node", model, inputs, {}, 1e-3, 1e-7, is_computed=True)
+
+
+def _stored_cases(kind: str) -> Iterator[Case]:
+    from onnx.backend.test.loader import load_model_tests
+
+    for test in sorted(load_model_tests(kind=kind), key=lambda test: test.name):
+        if test.model_dir is None:
+            yield _light_case(test)
+            continue
+        model = onnx.load(f"{test.model_dir}/model.onnx")
+        data = Path(test.model_dir) / "test_data_set_0"
+        inputs = [_read(data / f"input_{place}.pb", item)
+                  for place, item in enumerate(model.graph.input)
+                  if (data / f"input_{place}.pb").exists()]  # fmt: skip
+        outputs = [_read(data / f"output_{place}.pb", item)
+                   for place, item in enumerate(model.graph.output)]  # fmt: skip
+        yield _case(test, model, inputs, outputs)
+
+
+def _light_case(test: TestCase) -> Case:
+    """A published network whose weights are computed by operators."""
+    from onnx.backend.test.runner import Runner
+
+    path = Path(onnx.__file__).parent.parent / test.url
+    model = onnx.load(path)
+    constants = {item.name for item in model.graph.initializer}
+    inputs = [
+        Runner.generate_dummy_data(item, seed=0, name=test.model_name, random=False)
+        for item in model.graph.input
+        if item.name not in constants
+    ]
+    outputs = [
+        _read(path.with_name(f"{path.stem}_output_{place}.pb"), item)
+        for place, item in enumerate(model.graph.output)
+    ]
+    return _case(test, model, inputs, outputs)
+
+
+def _read(path: Path, item: onnx.ValueInfoProto) -> object:
+    kind = item.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return kind
+    return numpy_helper.to_array(onnx.load_tensor(str(path)))
+
+
+def _case(test: TestCase, model: onnx.ModelProto, inputs: list, outputs: list) -> Case:
+    constants = {item.name for item in model.graph.initializer}
+    names = [item.name for item in model.graph.input if item.name not in constants]
+    if len(names) > len(inputs):
+        names = names[: len(inputs)]
+    return Case(
+        name=test.name.removeprefix("test_"),
+        operator=_operator(test.name, test.kind, model),
+        kind=test.kind,
+        model=model,
+        inputs=dict(zip(names, map(_array, inputs), strict=False)),
+        outputs=dict(
+            zip((item.name for item in model.graph.output), map(_array, outputs), strict=False)
+        ),
+        rtol=test.rtol,
+        atol=test.atol,
+    )
+
+
+def _array(value: object) -> object:
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _operator(name: str, kind: str, model: onnx.ModelProto) -> str:
+    """The operator a node test is about; of networks the most frequent one."""
+    operators = [node.op_type for node in model.graph.node]
+    if kind == "node" and "_expanded" in name:
+        # The body of an operator that is a function; its values begin with the operator's name.
+        outputs = [output for node in model.graph.node for output in node.output]
+        functions = [output.split("_test_")[0] for output in outputs if "_test_" in output]
+        operators = functions[:1] or operators
+    return max(dict.fromkeys(operators), key=operators.count, default="")

@@ -1,0 +1,162 @@
+"""What the compiler need not compute: cases that are out of scope, and operators it refuses.
+
+A case on either list is still compiled. It has to be refused with a message that says what to do, or be
+right; a crash, a traceback, or a refusal that is not listed here fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import onnx
+from onnx import AttributeProto, TensorProto
+
+from .cases import Case
+
+# Kinds of errors that are refusals, as docs/faults.md explains them to users.
+REFUSAL_KINDS = {"unsupported_operator", "dynamic_shape"}
+
+NARROW = {"BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
+          "FLOAT8E8M0", "FLOAT4E2M1", "INT4", "UINT4", "INT2", "UINT2"}  # fmt: skip
+COMPLEX = {"COMPLEX64", "COMPLEX128"}
+RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+          "RandomUniformLike"}  # fmt: skip
+SEQUENCES = {"SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+             "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"}  # fmt: skip
+DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of subgraphs included."""
+    for node in graph.node:
+        yield node
+        for item in node.attribute:
+            if item.type == AttributeProto.GRAPH:
+                yield from nodes_of(item.g)
+
+
+def types_of(case: Case) -> set[str]:
+    """Element types that occur in a model, and ``sequence_type`` and the like."""
+    model = case.model
+    found = set()
+    for item in (*model.graph.input, *model.graph.output):
+        kind = item.type.WhichOneof("value")
+        found.add(TensorProto.DataType.Name(item.type.tensor_type.elem_type)
+                  if kind == "tensor_type" else kind)  # fmt: skip
+    found.update(TensorProto.DataType.Name(item.data_type) for item in model.graph.initializer)
+    for node in nodes_of(model.graph):
+        for item in node.attribute:
+            if item.type == AttributeProto.TENSOR:
+                found.add(TensorProto.DataType.Name(item.t.data_type))
+            elif item.name in ("to", "dtype", "output_dtype") and item.type == AttributeProto.INT:
+                found.add(TensorProto.DataType.Name(item.i))
+            elif item.type in (AttributeProto.STRING, AttributeProto.STRINGS) and (
+                node.op_type == "Constant"
+            ):
+                found.add("STRING")
+    return found
+
+
+def out_of_scope(case: Case) -> str | None:
+    """Why a case is no network for images or signals, or has no one right result."""
+    types = types_of(case)
+    operators = {node.op_type for node in nodes_of(case.model.graph)}
+    domains = {node.domain for node in nodes_of(case.model.graph)} - {"", "ai.onnx"}
+    for found, reason in (
+        (types & {"sequence_type", "optional_type", "map_type"} or operators & SEQUENCES,
+         "sequences, optional values and maps"),
+        (types & {"STRING"}, "strings"),
+        (types & NARROW, "element types narrower than numpy's"),
+        (types & COMPLEX, "complex numbers"),
+        (operators & RANDOM, "random results"),
+        (domains & {"ai.onnx.preview.training"}, "training"),
+        (_trains(case), "dropout in training mode has random results"),
+        ("ImageDecoder" in operators, "compressed images"),
+        ({d for d in domains if d.startswith("ai.onnx.")}, "operator sets other than ai.onnx"),
+        (any(getattr(x, "size", 1) == 0 for x in (*case.inputs.values(), *case.outputs.values())),
+         "tensors without elements"),
+        (_is_data_dependent(case), "the shape of a result depends on values computed at run time"),
+    ):  # fmt: skip
+        if found:
+            return reason
+    return None
+
+
+def _trains(case: Case) -> bool:
+    constants = {item.name: item for item in case.model.graph.initializer}
+    for node in case.model.graph.node:
+        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+            given = case.inputs.get(node.input[2])
+            if given is None and node.input[2] in constants:
+                given = onnx.numpy_helper.to_array(constants[node.input[2]])
+            if given is not None and bool(given):
+                return True
+    return False
+
+
+def _is_data_dependent(case: Case) -> bool:
+    computed = Computed(case.model)
+    return any(
+        node.op_type in DATA_DEPENDENT and any(map(computed.at_run_time, node.input))
+        for node in case.model.graph.node
+    )
+
+
+class Computed:
+    """Which values of a model depend on its inputs."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        constants = {item.name for item in model.graph.initializer}
+        self._values = {item.name for item in model.graph.input} - constants
+        for node in model.graph.node:
+            # A shape is static although the tensor is not.
+            if node.op_type not in ("Shape", "Size") and self._values & set(node.input):
+                self._values.update(node.output)
+
+    def at_run_time(self, value: str) -> bool:
+        """Whether ``value`` is computed from inputs."""
+        return value in self._values
+
+
+Condition = Callable[[Case, onnx.NodeProto], bool]
+
+
+def always(case: Case, node: onnx.NodeProto) -> bool:
+    """Whatever the node is given."""
+    return True
+
+
+def computed(*places: int) -> Condition:
+    """If any of the inputs ``places`` is computed at run time."""
+    return lambda case, node: any(
+        Computed(case.model).at_run_time(node.input[place])
+        for place in places
+        if place < len(node.input)
+    )
+
+
+SHAPE = "the shape of its result is computed at run time"
+BRANCH = "which branch runs, or how often, is decided at run time"
+
+# Why each operator is refused, and when.
+REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
+    **dict.fromkeys(
+        ("Reshape", "Expand", "Tile", "Pad", "Squeeze", "Unsqueeze", "TopK", "OneHot", "Split",
+         "CenterCropPad", "AffineGrid", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+         "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Upsample"),
+        ((SHAPE, computed(1)),),
+    ),
+    **dict.fromkeys(
+        ("ConstantOfShape", "BlackmanWindow", "HammingWindow", "HannWindow"), ((SHAPE, computed(0)),)
+    ),
+    "Range": ((SHAPE, computed(0, 1, 2)),),
+    "MelWeightMatrix": ((SHAPE, computed(0, 1, 2, 3, 4)),),
+    "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
+    "Resize": ((SHAPE, computed(1, 2, 3)),),
+    "Col2Im": ((SHAPE, computed(1, 2)),),
+    "MaxUnpool": ((SHAPE, computed(2)),),
+    "DFT": ((SHAPE, computed(1, 2)),),
+    "STFT": ((SHAPE, computed(1, 3)),),
+    "If": ((BRANCH, computed(0)),),
+    "Loop": ((BRANCH, computed(0, 1)),),
+}  # fmt: skip
