@@ -29,6 +29,11 @@ pub struct Provenance {
     pub command: Vec<String>,
 }
 
+/// The arguments of this process. Bytes that are not UTF-8, as a path may have, are replaced.
+pub fn command_line() -> Vec<String> {
+    std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
 impl Provenance {
     /// Collects what this process can know.
     pub fn collect(root: &Path, runner: &str) -> Self {
@@ -43,7 +48,7 @@ impl Provenance {
             git_dirty: status.map(|lines| !lines.is_empty()),
             host: uname.nodename().to_string_lossy().into_owned(),
             host_kernel: uname.release().to_string_lossy().into_owned(),
-            command: std::env::args().skip(1).collect(),
+            command: command_line(),
         }
     }
 

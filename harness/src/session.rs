@@ -333,3 +333,6 @@ impl Drop for Session {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,7 @@ impl BoardLock {
 
 /// This process in words, as the user of a board: for whoever finds it taken, under whatever name.
 pub fn holder(board: &str) -> String {
-    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = crate::provenance::command_line();
     let verb = command.iter().find(|word| ["bench", "plan", "boards"].contains(&word.as_str()));
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());

@@ -35,7 +35,7 @@ use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
 use crate::progress::{self, Progress};
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 use crate::session::SessionError;
 use crate::store::unix_ns;
 use crate::store::{
@@ -66,6 +66,21 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Refuses paths that no request can name: requests to compiler and runner are JSON, and JSON is UTF-8.
+    fn check(&self) -> Outcome<()> {
+        let named = [&self.root, &self.state, &self.python, &self.runner];
+        match named.into_iter().find(|path| path.to_str().is_none()) {
+            None => Ok(()),
+            Some(path) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to use {}: its path is not UTF-8; rename its directory, or move the checkout",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
     /// The runner that was built for a board, else this machine's own where it is of the same kind.
     ///
     /// # Errors
@@ -155,6 +170,7 @@ impl Campaign {
     /// # Errors
     /// Where the board is busy or lacks what the configuration asks for.
     pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+        paths.check()?;
         let board = &loaded.board;
         let (lock, reached) = match board.connect {
             Connect::Local => {
@@ -299,11 +315,8 @@ impl Campaign {
     /// # Errors
     /// As [`Campaign::run`], and where the run was made on other processors.
     pub fn resume(&mut self, store: &Store, run: &RunId) -> Outcome<Ended> {
-        let resumed = Resumed {
-            unix_ns: unix_ns(),
-            command: std::env::args().skip(1).collect(),
-            state: self.state.clone(),
-        };
+        let resumed =
+            Resumed { unix_ns: unix_ns(), command: provenance::command_line(), state: self.state.clone() };
         let (recorder, continued) =
             RunRecorder::resume(store, &self.paths.runs, run, resumed).map_err(store_failure)?;
         if continued.cut_off_bytes > 0 {
