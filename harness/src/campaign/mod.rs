@@ -36,7 +36,7 @@ use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
 use crate::progress::{self, Progress};
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 use crate::session::SessionError;
 use crate::store::unix_ns;
 use crate::store::{
@@ -67,6 +67,21 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Refuses paths that no request can name: requests to compiler and runner are JSON, and JSON is UTF-8.
+    fn check(&self) -> Outcome<()> {
+        let named = [&self.root, &self.state, &self.python, &self.runner];
+        match named.into_iter().find(|path| path.to_str().is_none()) {
+            None => Ok(()),
+            Some(path) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to use {}: its path is not UTF-8; rename its directory, or move the checkout",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
     /// The runner that was built for a board, else this machine's own where it is of the same kind.
     ///
     /// # Errors
@@ -220,6 +235,7 @@ impl Campaign {
     /// # Errors
     /// Where the board is busy or lacks what the configuration asks for.
     pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+        paths.check()?;
         let runner = paths.runner_for(&loaded.board)?;
         let reached = Board::take(&loaded.board, runner, &interrupt).map_err(session_failure)?;
         let mut link = Link::new(reached, interrupt.clone());
