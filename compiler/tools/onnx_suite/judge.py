@@ -67,6 +67,9 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
         return OUT_OF_SCOPE, scope
     if case.file is not None:
         return REFUSED, finding.message
+    for name, reason in lists.REFUSED_TYPES.items():
+        if name in lists.types_of(case) and name.lower() in finding.message.lower():
+            return REFUSED, reason
     node = blamed(case, finding)
     if finding.kind not in lists.REFUSAL_KINDS:
         return FAILED, f"refused although valid ({finding.kind}): {finding.message}"
