@@ -57,6 +57,8 @@ def check(graph: Graph) -> None:
             )
         elif node.op == "Loop":
             reason = "its number of iterations is not constant; export the network with the loop unrolled"
+        elif node.op == "Scan" and graph.opset < 9:
+            reason = "opset 8 has another form of it; convert the network to opset 9 or later"
         elif node.op == "Scan":
             reason = (
                 "its number of iterations is unknown; export the network with the loop unrolled"

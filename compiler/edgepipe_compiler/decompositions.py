@@ -194,6 +194,28 @@ def _resize(graph: Graph, node: Node) -> list[Node] | None:
     return steps.end() if x != node.inputs[0] else None
 
 
+def _cast_like(graph: Graph, node: Node) -> list[Node] | None:
+    """Only the type of the second input counts, so that a constant stays one."""
+    steps = Steps(graph, node)
+    steps.cast(node.inputs[0], graph.tensor(node.inputs[1]).dtype)
+    return steps.end()
+
+
+def _power(graph: Graph, node: Node) -> list[Node] | None:
+    """A base and an exponent of the same floating-point type; the result has the type of the base."""
+    base, exponent = (graph.tensor(name).dtype for name in node.inputs)
+    if base == exponent and base.startswith("float"):
+        return None
+    steps = Steps(graph, node)
+    if base.startswith("float"):
+        steps.op("Pow", node.inputs[0], steps.cast(node.inputs[1], base))
+    else:
+        # Whole numbers are exact in float64 up to 2 to the 53rd.
+        wide = [steps.cast(name, "float64") for name in node.inputs]
+        steps.cast(steps.op("Pow", *wide), base)
+    return steps.end()
+
+
 def _window(graph: Graph, node: Node) -> list[Node] | None:
     """Pads in numbers instead of ``auto_pad``."""
     automatic = _text(node.attributes.get("auto_pad", "NOTSET"))
@@ -264,6 +286,8 @@ KNOWN: dict[str, Callable[[Graph, Node], list[Node] | None]] = {
     "AffineGrid": _affine_grid,
     "ReverseSequence": _reverse_sequence,
     "Einsum": einsum.decompose,
+    "CastLike": _cast_like,
+    "Pow": _power,
     "Resize": _resize,
     "Upsample": _resize,
     "ConvTranspose": _transposed,

@@ -72,7 +72,7 @@ OPERATORS: dict[str, str] = {
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), LOSS),
     "ImageDecoder": "there is no kernel for it; decode the picture outside of the network",
     **dict.fromkeys(
-        ("DeformConv", "MaxRoiPool", "Det", "TensorScatter", "CausalConvWithState"), MISSING
+        ("DeformConv", "Det", "TensorScatter"), MISSING
     ),
 }  # fmt: skip
 # What to do about operators of a domain outside the standard.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from onnx import helper
 
 from .graph import Graph, Node
 
@@ -40,6 +41,10 @@ class Steps:
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         """The same elements in another shape."""
         return self.op("Reshape", x, self._numbers(shape))
+
+    def cast(self, x: str, dtype: str) -> str:
+        """The same values in another type."""
+        return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def reduce(self, op: str, x: str, axes: Sequence[int], keep: bool = True) -> str:
         """A reduction, whose axes became an input in opset 18; those of ReduceSum in 13."""

@@ -73,6 +73,8 @@ MODELS |= {
     "center_crop": _one("CenterCropPad", 1, 3, 10, 11, constants=(_whole(7, 4),), axes=[2, 3]),
     "center_pad": _one("CenterCropPad", 1, 3, 5, 6, constants=(_whole(8, 9),), axes=[-1, 2]),
     "center_crop_and_pad": _one("CenterCropPad", 2, 4, 5, constants=(_whole(3, 3, 8),), opset=18),
+    "pow_of_whole_exponents": _one("Pow", 2, 4, 3, constants=(_whole(1, 2, 3),), opset=13),
+    "pow_of_one_whole_exponent": _one("Pow", 2, 4, 3, constants=(np.array(3, np.int32),)),
     "col2im": _one("Col2Im", 1, 4, 9, constants=(_whole(4, 4), _whole(2, 2))),
     "col2im_strided": _one(
         "Col2Im", 2, 18, 6, constants=(_whole(7, 6), _whole(3, 2)), strides=[2, 3],
@@ -200,4 +202,68 @@ REFERENCE |= {
     f"affine_grid_{len(size)}d_{corners}": _affine(*size, corners=corners)
     for size in ((2, 3, 4, 5), (1, 2, 3, 4, 2))
     for corners in (0, 1)
+}
+
+
+def _regions(opset: int, **attributes: object) -> Model:
+    """Regions that reach beyond the image, one of less than a cell."""
+
+    def build() -> onnx.ModelProto:
+        net = Net(opset)
+        boxes = [[1, 1, 6, 7], [0, 0, 9, 11], [-2, 3, 4, 20], [2.5, 1.2, 3.1, 8.8]]
+        return net.build(
+            net.op(
+                "RoiAlign",
+                net.op("Relu", net.input(2, 3, 12, 10)),
+                net.constant(boxes, np.float32),
+                net.constant(_whole(0, 1, 1, 0)),
+                **attributes,
+            )
+        )
+
+    return build
+
+
+for _ratio in (0, 2):
+    for _mode in ("avg", "max"):
+        for _place in ("half_pixel", "output_half_pixel"):
+            MODELS[f"regions_{_mode}_{_place}_{_ratio}"] = _regions(
+                16, mode=_mode, coordinate_transformation_mode=_place, sampling_ratio=_ratio,
+                output_height=3, output_width=4, spatial_scale=0.5,
+            )  # fmt: skip
+MODELS["regions_opset_10"] = _regions(10, output_height=2, output_width=2)
+
+
+def attention() -> onnx.ModelProto:
+    """The operator of opset 23: causal, two heads for each of the keys."""
+    net = Net(23)
+    query = net.input(1, 4, 5, 8, name="q")
+    key, value = net.input(1, 2, 5, 8, name="k"), net.input(1, 2, 5, 6, name="v")
+    return net.build(net.op("Attention", query, key, value, is_causal=1))
+
+
+def rms_normalization() -> onnx.ModelProto:
+    net = Net(23)
+    x = net.op("Relu", net.input(2, 5, 16))
+    return net.build(net.op("RMSNormalization", x, net.vector(16, 0.5, 1.5), axis=-1))
+
+
+def rotary_embedding() -> onnx.ModelProto:
+    net = Net(23)
+    x = net.input(1, 2, 3, 8)
+    cosines, sines = net.weight(1, 3, 4), net.weight(1, 3, 4)
+    return net.build(net.op("RotaryEmbedding", x, cosines, sines))
+
+
+def cast_like_a_value() -> onnx.ModelProto:
+    """What PyTorch's exporter writes for a number in an expression."""
+    net = Net(18)
+    x = net.op("Relu", net.input(1, 3, 4, 4))
+    number = net.op("CastLike", net.constant(3, np.int64), x)
+    return net.build(net.op("Div", x, number))
+
+
+MODELS |= {
+    function.__name__: function
+    for function in (attention, rms_normalization, rotary_embedding, cast_like_a_value)
 }

@@ -21,6 +21,7 @@ from . import (
     depthwise,
     elementwise,
     fallback,
+    indexed,
     interpolation,
     moves,
     norms,
@@ -29,8 +30,10 @@ from . import (
     pooling,
     pools,
     products,
+    ranking,
     recurrent,
     reductions,
+    regions,
     reshape,
     resize,
     softmax,
@@ -124,15 +127,23 @@ def _rules(
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
         if anchor.op in typed.KNOWN:
             rules.append(lambda: typed.lower(graph, unit, target))
+    elif anchor.op == "LayerNormalization":
+        rules = [lambda: norms.lower(graph, unit, target)]
     if anchor.op in pools.KNOWN:
         rules.append(lambda: pools.lower(graph, unit, target))
     if anchor.op in ("Resize", "Upsample"):
         rules.append(lambda: picking.lower(graph, unit, target, native))
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
+    if anchor.op in regions.KNOWN:
+        return [lambda: regions.lower(graph, unit, target)]
     if anchor.op in recurrent.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
+    if anchor.op in indexed.KNOWN:
+        rules.append(lambda: indexed.lower(graph, unit, target))
+    if anchor.op in ranking.KNOWN:
+        rules.append(lambda: ranking.lower(graph, unit, target))
     if anchor.op in ("Concat", "Split", "Transpose"):
         rules.append(lambda: moves.lower(graph, unit, target))
     return rules

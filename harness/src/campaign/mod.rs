@@ -478,11 +478,9 @@ pub fn store_failure(error: StoreError) -> Failure {
 }
 
 fn session_failure(error: SessionError) -> Failure {
-    let exit = match &error {
-        SessionError::Start { .. }
-        | SessionError::Version { .. }
-        | SessionError::Lost { .. }
-        | SessionError::Board(_) => Exit::Board,
+    let exit = match error {
+        SessionError::Board(error) => return error.into_failure(),
+        SessionError::Start { .. } | SessionError::Version { .. } | SessionError::Lost { .. } => Exit::Board,
         _ => Exit::Trial,
     };
     Failure { exit, error: error.into() }
