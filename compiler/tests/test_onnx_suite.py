@@ -286,6 +286,20 @@ def test_mutants_repeat() -> None:
     assert len({mutant.content for mutant in first}) > 100
 
 
+@pytest.mark.parametrize("file", sorted(CORPUS.glob("*.onnx")), ids=lambda file: file.stem)
+def test_damaged_file_is_accepted_or_refused(file: Path) -> None:
+    """Files that once ended in a traceback, or in a message that did not say what to do."""
+    mutant = mutate.Mutant(file.stem, file.read_bytes(), (), True)
+    ((_, finding, _),) = Pool(mutate.run, lambda job: job.limits, 1).run([mutant])
+    assert not mutate.is_failure(finding), finding
+
+
+def test_mutants_are_accepted_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert suite.main(["--kind", "node", "--mutate", "150", "--seed", "11"]) == 0, (
+        capsys.readouterr()
+    )
+
+
 def test_folder_is_compared_with_another_implementation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,7 @@ def _run(
         judged.append((case, judge.judge(case, isa, finding, seconds)))
         failed += judged[-1][1].outcome == judge.FAILED
         is_last = len(judged) == len(jobs)
-        if options.json is not None and (is_last or len(judged) % 500 == 0):
+        if options.json is not None and (is_last or len(judged) % 100 == 0):
             report.write_json([result for _, result in judged], options.json)
         if len(judged) % 100 == 0:
             print(f"{len(judged)} of {len(jobs)}, {failed} failed", file=sys.stderr, flush=True)

@@ -88,7 +88,7 @@ def _nameless(case: Case, finding: Finding) -> str | None:
     )
     if not named and not case.file is not None:
         return "refused without a name"
-    if "; " not in finding.message:
+    if not execute.has_remedy(finding.message):
         return "refused without saying what to do"
     return None
 

@@ -140,6 +140,13 @@ def in_each_frame(case: Case, node: onnx.NodeProto) -> bool:
     return any(map(Computed(case.model).at_run_time, node.input))
 
 
+def is_before(opset: int) -> Condition:
+    """If the model's operator set is older than ``opset``."""
+    return lambda case, node: all(
+        item.version < opset for item in case.model.opset_import if item.domain == node.domain
+    )
+
+
 SHAPE = "the shape of its result is computed at run time"
 BRANCH = "which branch runs, or how often, is decided at run time"
 
@@ -173,6 +180,7 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
         ("DeformConv", "Det", "TensorScatter", "CausalConvWithState"), ((NO_KERNEL, in_each_frame),)
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
+    "Scan": (("its form of operator set 8", is_before(9)),),
     "TfIdfVectorizer": (("text", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
