@@ -226,9 +226,7 @@ def test_every_version_of_every_operator_has_cases(shipped: list[Case]) -> None:
             if not node.domain and opset:
                 schema = onnx.defs.get_schema(node.op_type, opset, "")
                 tested.setdefault(node.op_type, set()).add(schema.since_version)
-    exempt = (
-        lists.RANDOM | lists.SEQUENCES | {"Optional", "OptionalGetElement", "OptionalHasElement"}
-    )
+    exempt = lists.RANDOM | lists.SEQUENCES
     schemas = onnx.defs.get_all_schemas()
     names = {schema.name for schema in schemas if not schema.domain and not schema.deprecated}
     missing = {

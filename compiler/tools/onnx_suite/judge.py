@@ -94,11 +94,16 @@ def _nameless(case: Case, finding: Finding) -> str | None:
 
 
 def blamed(case: Case, finding: Finding) -> onnx.NodeProto | None:
-    """The node a refusal speaks of; if its name is not found, one whose operator the message names."""
+    """The node a refusal speaks of: by its name, as a part of it, or by the operator the message names."""
     nodes = list(lists.nodes_of(case.model.graph))
     for node in nodes:
-        names = (node.name, *node.output[:1])
-        if finding.node and any(_plain(name) == _plain(finding.node) for name in names if name):
+        names = [_plain(name) for name in (node.name, *node.output) if name]
+        if finding.node and _plain(finding.node) in names:
+            return node
+    for node in nodes:
+        # The compiler names what it makes of a node after it.
+        names = [name for name in (node.name, *node.output) if name]
+        if any((finding.node or "").startswith(f"{name}.") for name in names):
             return node
     said = [node for node in nodes if re.search(rf"\b{node.op_type}\b", finding.message)]
     return said[0] if said else (nodes[0] if len(nodes) == 1 else None)

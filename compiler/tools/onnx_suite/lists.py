@@ -22,7 +22,8 @@ COMPLEX = {"COMPLEX64", "COMPLEX128"}
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
           "RandomUniformLike"}  # fmt: skip
 SEQUENCES = {"SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
-             "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"}  # fmt: skip
+             "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional",
+             "OptionalGetElement", "OptionalHasElement"}  # fmt: skip
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
 
@@ -177,7 +178,7 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), ((LOSS, in_each_frame),)),
     **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRA, in_each_frame),)),
     **dict.fromkeys(
-        ("DeformConv", "Det", "TensorScatter", "CausalConvWithState"), ((NO_KERNEL, in_each_frame),)
+        ("BitCast", "DeformConv", "Det", "TensorScatter"), ((NO_KERNEL, in_each_frame),)
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
     "Scan": (("its form of operator set 8", is_before(9)),),
