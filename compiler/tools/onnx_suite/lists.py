@@ -155,6 +155,7 @@ QUANTIZED = "quantized networks"
 SPECTRA = "no kernel for spectra"
 LOSS = "part of training"
 NO_KERNEL = "no kernel"
+AXIS = "its axis is computed at run time"
 WEIGHTS = "its weights or lengths are computed at run time"
 # Element types without kernels, whatever the operator.
 REFUSED_TYPES = {"FLOAT16": "half precision"}
@@ -182,6 +183,7 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
     "Scan": (("its form of operator set 8", is_before(9)),),
+    **dict.fromkeys(("CumSum", "CumProd"), ((AXIS, computed(1)),)),
     "TfIdfVectorizer": (("text", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
