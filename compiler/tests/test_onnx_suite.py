@@ -226,9 +226,7 @@ def test_every_version_of_every_operator_has_cases(shipped: list[Case]) -> None:
             if not node.domain and opset:
                 schema = onnx.defs.get_schema(node.op_type, opset, "")
                 tested.setdefault(node.op_type, set()).add(schema.since_version)
-    exempt = (
-        lists.RANDOM | lists.SEQUENCES | {"Optional", "OptionalGetElement", "OptionalHasElement"}
-    )
+    exempt = lists.RANDOM | lists.SEQUENCES
     schemas = onnx.defs.get_all_schemas()
     names = {schema.name for schema in schemas if not schema.domain and not schema.deprecated}
     missing = {
@@ -284,6 +282,20 @@ def test_mutants_repeat() -> None:
     first, again = (list(mutate.mutants(models, 200, 5)) for _ in range(2))
     assert first == again
     assert len({mutant.content for mutant in first}) > 100
+
+
+@pytest.mark.parametrize("file", sorted(CORPUS.glob("*.onnx")), ids=lambda file: file.stem)
+def test_damaged_file_is_accepted_or_refused(file: Path) -> None:
+    """Files that once ended in a traceback, or in a message that did not say what to do."""
+    mutant = mutate.Mutant(file.stem, file.read_bytes(), (), True)
+    ((_, finding, _),) = Pool(mutate.run, lambda job: job.limits, 1).run([mutant])
+    assert not mutate.is_failure(finding), finding
+
+
+def test_mutants_are_accepted_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert suite.main(["--kind", "node", "--mutate", "150", "--seed", "11"]) == 0, (
+        capsys.readouterr()
+    )
 
 
 def test_folder_is_compared_with_another_implementation(

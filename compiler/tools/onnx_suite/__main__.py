@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {options.folder} is no folder; name one with ONNX files", file=sys.stderr)
         return 2
     found = cases.folder(options.folder) if options.folder else _shipped()
-    selecting = options.k or options.operator or options.variant or options.sample
+    selecting = options.k or options.operator or options.variant or options.sample or options.kind
     if options.write_operators is not None and (selecting or options.folder):
         print(
             "error: --write-operators takes all cases; leave out what selects some", file=sys.stderr
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     selected = _select(found, options)
     if not selected:
-        print("error: no case matches; leave out -k, --operator or --variant", file=sys.stderr)
+        print(
+            "error: no case matches; leave out -k, --operator, --kind or --variant", file=sys.stderr
+        )
         return 2
     jobs = [(case, isa) for case in selected for isa in wanted]
     # In the order of the cases, slow networks would be last, and one process would do them all.
@@ -84,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="only cases of this operator")  # fmt: skip
     parser.add_argument("--variant", metavar="NAME", action="append",
                         help="only this variant: as-is, parameters, but-first, embedded")  # fmt: skip
+    parser.add_argument("--kind", metavar="NAME", action="append",
+                        help="only this kind: node, older (operator sets), simple, real (networks), "
+                        "pytorch-operator, pytorch-converted")  # fmt: skip
     parser.add_argument("--isa", metavar="NAME", action="append",
                         help="instruction set: avx512, avx2, generic, neon, or all; "
                         "default: the best of this machine")  # fmt: skip
@@ -117,6 +122,7 @@ def _select(found: Iterable[Case], options: argparse.Namespace) -> list[Case]:
         for case in found
         if (options.k is None or options.k in case.name)
         and (options.operator is None or case.operator in options.operator)
+        and (options.kind is None or case.kind in options.kind)
         for variant in variants.of(case)
         if options.variant is None or variant.variant in options.variant
     ]
@@ -159,7 +165,7 @@ def _run(
         judged.append((case, judge.judge(case, isa, finding, seconds)))
         failed += judged[-1][1].outcome == judge.FAILED
         is_last = len(judged) == len(jobs)
-        if options.json is not None and (is_last or len(judged) % 500 == 0):
+        if options.json is not None and (is_last or len(judged) % 100 == 0):
             report.write_json([result for _, result in judged], options.json)
         if len(judged) % 100 == 0:
             print(f"{len(judged)} of {len(jobs)}, {failed} failed", file=sys.stderr, flush=True)
@@ -210,8 +216,8 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    # Ends the processes of cases, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, Pool.interrupt)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

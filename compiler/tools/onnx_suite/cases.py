@@ -74,7 +74,7 @@ def with_outputs(case: Case) -> Case:
     they raise for a model that is not valid."""
     model, inputs = case.model, case.inputs
     if case.file is not None:
-        model = onnx.load(case.file)
+        model = _load(case.file)
         random = np.random.default_rng(SEED)
         constants = {item.name for item in model.graph.initializer}
         inputs = {
@@ -83,7 +83,7 @@ def with_outputs(case: Case) -> Case:
             if item.name not in constants
         }
     try:
-        outputs = _run_by_runtime(str(case.file or "") or model.SerializeToString(), inputs)
+        outputs = _run_by_runtime(model, case.file, inputs)
     except Exception:
         try:
             outputs = ReferenceEvaluator(model).run(None, inputs)
@@ -95,13 +95,29 @@ def with_outputs(case: Case) -> Case:
     return replace(case, model=model, inputs=inputs, outputs=dict(zip(names, outputs, strict=True)))
 
 
-def _run_by_runtime(model: str | bytes, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _load(file: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(file)
+    except onnx.checker.ValidationError:
+        # It refuses data behind a symbolic link, as model hubs keep them.
+        from edgepipe_compiler import onnx_file
+
+        return onnx_file.load(file)
+
+
+def _run_by_runtime(
+    model: onnx.ModelProto, file: Path | None, inputs: dict[str, np.ndarray]
+) -> list[np.ndarray]:
     import onnxruntime
+
+    # A file of more than 2 GiB cannot be serialized.
+    is_small = file is None or model.ByteSize() < 1 << 30
+    source = model.SerializeToString() if is_small else str(file)
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     return session.run(None, inputs)
 
 

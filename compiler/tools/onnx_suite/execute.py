@@ -204,6 +204,11 @@ def compare(wanted: np.ndarray, given: np.ndarray, rtol: float, atol: float) -> 
     )
 
 
+def has_remedy(message: str) -> bool:
+    """Whether a refusal goes on, after what failed, with what to do."""
+    return re.search(r"; |\. [A-Z][a-z]+ ", message) is not None
+
+
 def printed_traceback(text: str) -> str | None:
     """The last line of a traceback in what the compiler printed."""
     if "Traceback (most recent call last)" not in text:

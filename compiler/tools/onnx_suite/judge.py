@@ -67,6 +67,9 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
         return OUT_OF_SCOPE, scope
     if case.file is not None:
         return REFUSED, finding.message
+    for name, reason in lists.REFUSED_TYPES.items():
+        if name in lists.types_of(case) and name.lower() in finding.message.lower():
+            return REFUSED, reason
     node = blamed(case, finding)
     if finding.kind not in lists.REFUSAL_KINDS:
         return FAILED, f"refused although valid ({finding.kind}): {finding.message}"
@@ -85,17 +88,22 @@ def _nameless(case: Case, finding: Finding) -> str | None:
     )
     if not named and not case.file is not None:
         return "refused without a name"
-    if "; " not in finding.message:
+    if not execute.has_remedy(finding.message):
         return "refused without saying what to do"
     return None
 
 
 def blamed(case: Case, finding: Finding) -> onnx.NodeProto | None:
-    """The node a refusal speaks of; if its name is not found, one whose operator the message names."""
+    """The node a refusal speaks of: by its name, as a part of it, or by the operator the message names."""
     nodes = list(lists.nodes_of(case.model.graph))
     for node in nodes:
-        names = (node.name, *node.output[:1])
-        if finding.node and any(_plain(name) == _plain(finding.node) for name in names if name):
+        names = [_plain(name) for name in (node.name, *node.output) if name]
+        if finding.node and _plain(finding.node) in names:
+            return node
+    for node in nodes:
+        # The compiler names what it makes of a node after it.
+        names = [name for name in (node.name, *node.output) if name]
+        if any((finding.node or "").startswith(f"{name}.") for name in names):
             return node
     said = [node for node in nodes if re.search(rf"\b{node.op_type}\b", finding.message)]
     return said[0] if said else (nodes[0] if len(nodes) == 1 else None)

@@ -22,7 +22,8 @@ COMPLEX = {"COMPLEX64", "COMPLEX128"}
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
           "RandomUniformLike"}  # fmt: skip
 SEQUENCES = {"SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
-             "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"}  # fmt: skip
+             "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional",
+             "OptionalGetElement", "OptionalHasElement"}  # fmt: skip
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
 
@@ -135,8 +136,29 @@ def computed(*places: int) -> Condition:
     )
 
 
+def in_each_frame(case: Case, node: onnx.NodeProto) -> bool:
+    """If anything the node reads is computed at run time; constants are computed by the compiler."""
+    return any(map(Computed(case.model).at_run_time, node.input))
+
+
+def is_before(opset: int) -> Condition:
+    """If the model's operator set is older than ``opset``."""
+    return lambda case, node: all(
+        item.version < opset for item in case.model.opset_import if item.domain == node.domain
+    )
+
+
 SHAPE = "the shape of its result is computed at run time"
 BRANCH = "which branch runs, or how often, is decided at run time"
+
+QUANTIZED = "quantized networks"
+SPECTRA = "no kernel for spectra"
+LOSS = "part of training"
+NO_KERNEL = "no kernel"
+AXIS = "its axis is computed at run time"
+WEIGHTS = "its weights or lengths are computed at run time"
+# Element types without kernels, whatever the operator.
+REFUSED_TYPES = {"FLOAT16": "half precision"}
 
 # Why each operator is refused, and when.
 REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
@@ -149,14 +171,25 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     **dict.fromkeys(
         ("ConstantOfShape", "BlackmanWindow", "HammingWindow", "HannWindow"), ((SHAPE, computed(0)),)
     ),
+    **dict.fromkeys(
+        ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QuantizeLinear",
+         "DequantizeLinear", "DynamicQuantizeLinear"),
+        ((QUANTIZED, in_each_frame),),
+    ),
+    **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), ((LOSS, in_each_frame),)),
+    **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRA, in_each_frame),)),
+    **dict.fromkeys(
+        ("BitCast", "DeformConv", "Det", "TensorScatter"), ((NO_KERNEL, in_each_frame),)
+    ),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
+    "Scan": (("its form of operator set 8", is_before(9)),),
+    **dict.fromkeys(("CumSum", "CumProd"), ((AXIS, computed(1)),)),
+    "TfIdfVectorizer": (("text", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
-    "MelWeightMatrix": ((SHAPE, computed(0, 1, 2, 3, 4)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
     "Resize": ((SHAPE, computed(1, 2, 3)),),
     "Col2Im": ((SHAPE, computed(1, 2)),),
     "MaxUnpool": ((SHAPE, computed(2)),),
-    "DFT": ((SHAPE, computed(1, 2)),),
-    "STFT": ((SHAPE, computed(1, 3)),),
     "If": ((BRANCH, computed(0)),),
     "Loop": ((BRANCH, computed(0, 1)),),
 }  # fmt: skip

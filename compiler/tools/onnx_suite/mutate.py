@@ -109,7 +109,7 @@ def run(mutant: Mutant, folder: Path) -> Finding:
 def is_failure(finding: Finding) -> bool:
     """Whether the compiler did anything but accept the file or refuse it by a message with a remedy."""
     if finding.finding == execute.REFUSED:
-        return "; " not in finding.message
+        return not execute.has_remedy(finding.message)
     return finding.finding != execute.RIGHT
 
 

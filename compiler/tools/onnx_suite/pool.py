@@ -50,6 +50,14 @@ class _Running(Generic[Job]):
 class Pool(Generic[Job]):
     """Forks a process for each job: ``work`` makes a finding of a job in a scratch folder."""
 
+    # An exception raised by a signal handler is lost if the signal comes in a hook of fork().
+    is_interrupted = False
+
+    @classmethod
+    def interrupt(cls, *_: object) -> None:
+        """Ends ``run`` with KeyboardInterrupt; a signal handler."""
+        cls.is_interrupted = True
+
     def __init__(
         self,
         work: Callable[[Job, Path], Finding],
@@ -66,6 +74,8 @@ class Pool(Generic[Job]):
             (Path(root) / "objects").mkdir()
             try:
                 while True:
+                    if self.is_interrupted:
+                        raise KeyboardInterrupt
                     while len(running) < self._workers:
                         job = next(waiting, None)
                         if job is None:
@@ -107,8 +117,9 @@ class Pool(Generic[Job]):
             os.dup2(log, 1)
             os.dup2(log, 2)
             sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1) for fd in (1, 2))
-            # SIGINT is for the parent, which ends its children.
+            # Signals are for the parent, which ends its children.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
             memory = _virtual_memory() + limits.memory_bytes
