@@ -7,7 +7,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from . import graph as graphs
-from . import spelling
+from . import operands, spelling
 from .errors import CompileError
 from .graph import Graph, Node
 
@@ -22,6 +22,8 @@ def simplify(graph: Graph) -> None:
         if not (_fold_constants(graph) | _remove_no_ops(graph)):
             break
     _drop_empty_inputs(graph)
+    for node in graph.nodes:
+        operands.check(graph, node)
     _fold_batch_norms(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
