@@ -28,11 +28,11 @@ def simplify(graph: Graph) -> None:
     _remove_dead(graph)
     branches.check(graph)
     _drop_empty_inputs(graph)
+    for node in graph.nodes:
+        operands.check(graph, node)
     batch_norms.fold(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
-    for node in graph.nodes:
-        operands.check(graph, node)
     spelling.unify(graph)
     graphs.infer_shapes(graph)
     _check_static(graph)

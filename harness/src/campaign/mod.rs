@@ -36,7 +36,7 @@ use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::processors::{self, Processor};
 use crate::progress::{self, Progress};
-use crate::provenance::{self, Provenance};
+use crate::provenance::Provenance;
 use crate::session::SessionError;
 use crate::store::unix_ns;
 use crate::store::{
