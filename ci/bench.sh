@@ -3,9 +3,12 @@
 #
 #   ci/bench.sh BOARD EXPERIMENT
 #
-# Writes target/bench/summary.md for people and target/bench/junit.xml for machines. Environment:
+# Writes target/bench/summary.md for people, target/bench/comment.md with as much of it as a comment may have, and
+# target/bench/junit.xml for machines. Environment:
 #   SAVE_BASELINE=yes   make this run the baseline (on the main branch) instead of judging it
 #   BASELINE_RUNS=3     how often the baseline is measured; from three on, checks know how much runs differ by themselves
+#   COMMENT_BYTES=64000 longest comment: GitHub takes 65,536 characters, GitLab 1,000,000
+#   REPORT=PLACE        where readers of a comment that is shortened find the whole summary
 #   EDGEPIPE=COMMAND    instead of `cargo xtask`
 #
 # Exit codes are those of `cargo xtask`: 0 fine, 1 regression, 2 usage or configuration, 3 board, 4 a trial failed or
@@ -19,6 +22,12 @@ baseline="main-$board-$experiment"
 out=target/bench
 rm -rf "$out"
 mkdir -p "$out"
+
+# However this ends: the comment is made of the summary, if there is one.
+report=${REPORT:-"\`$out/summary.md\` among the files of this job"}
+trap 'if [ -f "$out/summary.md" ]; then
+  "$(dirname "$0")/shorten.sh" "$out/summary.md" "${COMMENT_BYTES:-64000}" "$report" >"$out/comment.md"
+fi' EXIT
 
 # Prints the name of the run and leaves its report in $out/report.md.
 measure() {

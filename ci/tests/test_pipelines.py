@@ -70,7 +70,7 @@ def test_scripts_within_the_pipelines_are_clean(script, tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("file", ["ci/bench.sh", ".ci/run"])
+@pytest.mark.parametrize("file", ["ci/bench.sh", "ci/shorten.sh", ".ci/run"])
 def test_scripts_are_clean(file):
     checked = shellcheck(ROOT / file)
     assert checked.returncode == 0, checked.stdout
@@ -99,6 +99,60 @@ def bench_commands():
     commands = steps["Measure and compare"]["run"]
     assert read(GITLAB)["bench"]["script"] == [commands]
     return commands, steps["Summary"]["run"]
+
+
+def shortened(text, limit, folder):
+    file = folder / "summary.md"
+    file.write_text(text, newline="")
+    command = [ROOT / "ci/shorten.sh", file, str(limit), "the artifact `bench` (`summary.md`)"]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    # Cut within a character, this would fail.
+    return ran.stdout.decode()
+
+
+def summary(rows):
+    table = "| schedule | frames/s |\n|---|--:|\n"
+    table += "".join(f"| `cpu{row}` › größer | {row}.5 ± 0.1 |\n" for row in range(rows))
+    return (
+        f"### zoo on local\n\n✅ passed\n\n<details><summary>All figures</summary>\n\n{table}\n"
+        f"<details open>\n\n```\nlog of ä line\n```\n\n</details>\n\n{table}\n</details>\n"
+    )
+
+
+def test_a_summary_with_room_is_left_as_it_is(tmp_path):
+    text = summary(20)
+    size = len(text.encode())
+    assert shortened(text, size, tmp_path) == text
+    assert shortened(text, size - 1, tmp_path) != text
+    assert shortened("", 100, tmp_path) == ""
+
+
+@pytest.mark.parametrize("limit", [*range(250, 1200, 7), 64_000, 1_000_000])
+def test_a_shortened_summary_is_whole_markdown_and_says_what_is_missing(limit, tmp_path):
+    text = summary(40) if limit < 64_000 else summary(30_000)
+    short = shortened(text, limit, tmp_path)
+    assert len(short.encode()) <= limit
+    assert short.count("<details") == short.count("</details>")
+    assert short.count("```") % 2 == 0
+    kept, _, note = short.rpartition("**Shortened:** ")
+    assert "the whole report is in the artifact `bench` (`summary.md`)." in note
+    lines, rows = (int(word) for word in re.findall(r"(\d+) (?:line|row)", note))
+    # Whole lines from the begin, then nothing but what closes.
+    originals = text.splitlines()
+    own = kept.splitlines()[: len(originals) - lines]
+    assert own == originals[: len(own)]
+    assert set(kept.splitlines()[len(own) :]) <= {"", "</details>", "```"}
+    assert rows == sum(line.startswith("|") for line in originals[len(own) :])
+    # As much as there is room for.
+    longest = max(len(line.encode()) for line in originals)
+    assert len(short.encode()) > limit - longest - 60
+
+
+def test_a_line_without_end_is_left_out_as_a_whole(tmp_path):
+    text = "### title\n" + "ä" * 5000 + "\n| row |\n"
+    short = shortened(text, 400, tmp_path)
+    assert short.startswith("### title\n\n**Shortened:** 2 lines left out here, 1 row of tables")
 
 
 class Host:
@@ -178,6 +232,7 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     # An element without children is false by itself, so they are counted.
     assert (code == 1) == (len(list(suites.iter("failure"))) > 0)
     text = (written / "summary.md").read_text()
+    assert (written / "comment.md").read_text() == text
     assert "### tiny on local" in text
     assert "| schedule |" in text
 
@@ -192,4 +247,5 @@ def test_the_exit_code_of_a_bench_that_cannot_begin_is_kept(tmp_path):
     for changed in ({"EXPERIMENT": "none"}, {"BOARD": "none"}):
         ran = host.run(measure, SAVE_BASELINE="no", **changed)
         assert ran.returncode == 2, ran.stderr
-        assert "ended with exit code 2" in (host.checkout / "target/bench/summary.md").read_text()
+        for name in ("summary.md", "comment.md"):
+            assert "ended with exit code 2" in (host.checkout / "target/bench" / name).read_text()

@@ -87,7 +87,13 @@ class Graph:
 
 def dtype_name(element_type: int) -> str:
     """Name of an ONNX element type as numpy spells it."""
-    return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
+    except (KeyError, TypeError, ValueError) as error:
+        raise CompileError(
+            "invalid_onnx",
+            f"failed to read the network: ONNX has no element type {element_type}; export it again",
+        ) from error
 
 
 Shapes = Mapping[str, Sequence[int]]
@@ -102,7 +108,8 @@ def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) 
     inputs = [item for item in model.graph.input if item.name not in constants]
     tensors = _input_tensors(inputs, shapes or {}, name, notes)
     onnx_file.check(model, constants, name)
-    nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
+    with onnx_file.asking_onnx(name, "read"):
+        nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
     make_names_unique(nodes)
     graph = Graph(
         name=name,
@@ -193,7 +200,7 @@ def _input_tensors(
         line = ", ".join(f"{_yaml(item)}: {dims}" for item, dims in advice.items())
         raise CompileError(
             "dynamic_shape",
-            f"{failed}{'; '.join(open_inputs)}. Fix every extent by a line in the network's YAML file, such "
+            f"{failed}{', '.join(open_inputs)}; fix every extent by a line in the network's YAML file, such "
             f"as `shapes: {{ {line} }}`",
             next(iter(advice)),
         )
@@ -280,14 +287,13 @@ def infer_shapes(graph: Graph) -> None:
 
 def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
-        text = str(error).strip()
-        raise CompileError(
-            "invalid_onnx",
-            f"failed to infer the shapes of the network {graph.name}: {text}",
-            next((node.name for node in graph.nodes if f"name: {node.name}" in text), None),
-        ) from error
+        with onnx_file.asking_onnx(graph.name, "infer the shapes of"):
+            inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except CompileError as error:
+        text = str(error.__cause__)
+        named = (node.name for node in graph.nodes if f"name: {node.name})" in text)
+        error.node = next(named, None)
+        raise
     tensors = {}
     for item in inferred.graph.value_info:
         kind = item.type.tensor_type

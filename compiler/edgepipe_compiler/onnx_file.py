@@ -6,6 +6,7 @@ here too: unsorted nodes, weights in linked files, old operator sets. What ONNX 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,22 @@ from .errors import CompileError
 
 # Operator sets before this one are converted to it.
 OLDEST_OPSET = 7
+
+
+@contextlib.contextmanager
+def asking_onnx(name: str, what: str) -> Iterator[None]:
+    """For calls of ONNX's own library, which raises exceptions of all kinds at files that are damaged or made
+    by hand: names that are not UTF-8, attributes of the wrong type, values that nobody makes."""
+    try:
+        yield
+    except (CompileError, MemoryError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+        text = " ".join(lines)[:400].rstrip(" .") or type(error).__name__
+        raise CompileError(
+            "invalid_onnx", f"failed to {what} the network {name}: {text}; export it again"
+        ) from error
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -42,7 +59,8 @@ def load(path: Path) -> onnx.ModelProto:
                 f"damaged ({error}); copy it again and compare its sha256",
             ) from error
         raise CompileError(
-            "not_onnx", f"failed to read the network {path}: it is not an ONNX file ({error})"
+            "not_onnx",
+            f"failed to read the network {path}: it is not an ONNX file ({error}); name an .onnx file",
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         kind = "truncated_onnx" if head[:1] == b"\x08" else "not_onnx"
@@ -122,7 +140,9 @@ def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
             values = file.read(length)
     except ValueError as error:
         raise CompileError(
-            "invalid_onnx", f"{failed}: its place in {data} is invalid ({error})", tensor.name
+            "invalid_onnx",
+            f"{failed}: its place in {data} is invalid ({error}); save the network again",
+            tensor.name,
         ) from error
     except OSError as error:
         raise CompileError(
@@ -156,16 +176,29 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
 
 def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The model without functions and sparse weights, its nodes sorted, its operator set new enough."""
-    for node in model.graph.node:
-        if not node.op_type:
-            raise _invalid(name, "one of its nodes has no operator", node.name)
-    _refuse_duplicates(model, name)
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    _densify(model.graph, name)
-    model = _upgrade(model, name)
-    _sort(model.graph, name)
+    with asking_onnx(name, "read"):
+        _check_text(model)
+        for node in model.graph.node:
+            if not node.op_type:
+                raise _invalid(name, "one of its nodes has no operator; export it again", node.name)
+        _refuse_duplicates(model, name)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        _densify(model.graph, name)
+        model = _upgrade(model, name)
+        _sort(model.graph, name)
     return model
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Names must be UTF-8: ONNX's library puts them into messages that it cannot decode otherwise."""
+    graph = model.graph
+    for node in graph.node:
+        values = [node.name, node.op_type, node.domain, *node.input, *node.output]
+        for text in (*values, *(item.name for item in node.attribute)):
+            text.encode("utf-8")
+    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        item.name.encode("utf-8")
 
 
 def _invalid(name: str, reason: str, node: str | None = None) -> CompileError:
@@ -220,6 +253,14 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     opset = opset_of(model)
+    foreign = next((node for node in model.graph.node if node.domain not in ("", "ai.onnx")), None)
+    if opset < 1 and foreign is not None:
+        raise CompileError(
+            "unsupported_operator",
+            f"failed to read the network {name}: its operator {foreign.op_type} belongs to the domain "
+            f"{foreign.domain}, not to the ONNX standard; export the network without it",
+            foreign.name or (foreign.output[0] if foreign.output else None),
+        )
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
         raise _invalid(
@@ -236,7 +277,7 @@ def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         _name_axes(model)
         return version_converter.convert_version(model, OLDEST_OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except Exception as error:  # The converter has exceptions of several kinds.
         text = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise _invalid(
             name,
@@ -310,7 +351,11 @@ def _sort(graph: onnx.GraphProto, name: str) -> None:
                     if state[before] == 1:
                         node = graph.node[before]
                         title = node.name or node.output[0]
-                        raise _invalid(name, f"its node {title!r} depends on its own output", title)
+                        raise _invalid(
+                            name,
+                            f"its node {title!r} depends on its own output; export it again",
+                            title,
+                        )
                     if state[before] == 0:
                         stack.append(before)
             else:
@@ -341,14 +386,20 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
             node.op_type = "Sum"
             del node.attribute[:]
     try:
-        onnx.checker.check_model(bare)
-    except onnx.checker.ValidationError as error:
-        text = str(error).strip()
-        unknown = "No Op registered for" in text
-        kind = "unsupported_operator" if unknown else "invalid_onnx"
+        with asking_onnx(name, "check"):
+            onnx.checker.check_model(bare)
+    except CompileError as refusal:
+        text = str(refusal.__cause__).strip()
+        node = _node_in(model, text)
+        if "No Op registered for" not in text:
+            refusal.node = node
+            raise
         raise CompileError(
-            kind, f"failed to check the network {name}: {text}", _node_in(model, text)
-        ) from error
+            "unsupported_operator",
+            f"failed to check the network {name}: {text.splitlines()[0]}; replace it by operators of the "
+            "ONNX standard",
+            node,
+        ) from refusal
 
 
 def _node_in(model: onnx.ModelProto, text: str) -> str | None:

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from .errors import CompileError
-from .graph import Graph, Node, has_body
+from .graph import Graph, Node, dtype_name, has_body
 
 # Element types without kernels, as numpy names them, and the export to use instead.
 TYPES = {
@@ -97,7 +97,8 @@ def check_inputs(model: onnx.ModelProto, name: str) -> None:
             raise _type(name, f"its input {item.name!r} is of type {what}", remedy, item.name)
         element = item.type.tensor_type.elem_type
         if element and element not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-            dtype = TensorProto.DataType.Name(element).lower()
+            known = element in TensorProto.DataType.values()
+            dtype = TensorProto.DataType.Name(element).lower() if known else dtype_name(element)
             dtype = {"string": "str"}.get(dtype, dtype)
             remedy = _remedy(dtype)
             if remedy:

@@ -242,8 +242,8 @@ def test_every_version_of_every_operator_has_cases(shipped: list[Case]) -> None:
     assert len({case.title for case in shipped}) == len(shipped)
 
 
-EVALUATED = ("add_bcast", "reshape_one_dim", "slice_neg", "resize_upsample_sizes_nearest", "where_example", "if",
-             "clip_example", "reduce_sum_keepdims_random", "gather_1", "constant_pad", "loop11")  # fmt: skip
+EVALUATED = ("add_bcast", "reshape_one_dim", "slice_neg", "resize_upsample_sizes_nearest", "where_example",
+             "clip_example", "reduce_sum_keepdims_random", "constant_pad", "loop11", "if")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EVALUATED)

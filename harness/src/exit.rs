@@ -37,7 +37,18 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:#}", self.error)
+        let mut told = String::new();
+        for cause in self.error.chain() {
+            let cause = cause.to_string();
+            // Many errors have their cause in their own sentence.
+            if told.is_empty() {
+                told = cause;
+            } else if !told.contains(&cause) {
+                told += ": ";
+                told += &cause;
+            }
+        }
+        out.write_str(&told)
     }
 }
 
@@ -72,5 +83,23 @@ impl Failure {
         crate::progress::say("warning", &left_behind.to_string());
         let exit = if self.exit == Exit::Bug { Exit::Bug } else { left_behind.exit };
         Self { exit, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = std::io::Error::other("disk I/O error");
+        let error = anyhow::Error::new(io)
+            .context("failed to open a.db: disk I/O error; free it")
+            .context("failed to start");
+        let failure = Failure { exit: Exit::Usage, error };
+        assert_eq!(failure.to_string(), "failed to start: failed to open a.db: disk I/O error; free it");
+        let error = Err::<(), _>(std::io::Error::other("gone")).context("failed to read").unwrap_err();
+        assert_eq!(Failure { exit: Exit::Usage, error }.to_string(), "failed to read: gone");
     }
 }

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::config::Thresholds;
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
 use crate::gate::{self, Baseline, CheckReport, Format, Identity, Verdict};
+use crate::progress;
 use crate::report;
 use crate::store::{Access, RunFilter, RunId, Status, Store, StoredRun};
 use std::path::PathBuf;
@@ -26,14 +27,8 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
     for run in &runs {
         warn_of_a_part(run);
     }
-    for row in baseline.rows.iter().filter(|row| row.trials.len() < FEW) {
-        eprintln!(
-            "warning: {} on {} has {} valid trial{}; little is found with so few, measure again",
-            row.network,
-            row.schedule,
-            row.trials.len(),
-            if row.trials.len() == 1 { "" } else { "s" }
-        );
+    if let Some(warning) = few_trials(&baseline) {
+        eprintln!("warning: {warning}");
     }
     let path = baseline.write(&paths.root)?;
     let trials: usize = baseline.rows.iter().map(|row| row.trials.len()).sum();
@@ -55,6 +50,25 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
 
 /// Valid trials of a schedule below which a baseline is told to be poor.
 const FEW: usize = 4;
+
+/// What to say of schedules with few trials; one sentence for all of them.
+fn few_trials(baseline: &Baseline) -> Option<String> {
+    let rows = &baseline.rows;
+    let few: Vec<String> = rows
+        .iter()
+        .filter(|row| row.trials.len() < FEW)
+        .map(|row| format!("{} on {} ({})", row.network, row.schedule, row.trials.len()))
+        .collect();
+    (!few.is_empty()).then(|| {
+        format!(
+            "{} of {} schedules have fewer than {FEW} valid trials: {}; a check finds little with so few, measure again \
+             with more trials",
+            few.len(),
+            rows.len(),
+            progress::several(&few)
+        )
+    })
+}
 
 fn warn_of_a_part(run: &StoredRun) {
     if run.status != Status::Complete {

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod gate;
 mod gating;
 pub mod history;
+mod input_file;
 pub mod interrupt;
 pub mod processors;
 pub mod progress;

@@ -2,7 +2,7 @@
 
 use clap::Parser as _;
 use harness::cli::Cli;
-use harness::exit::{Exit, Failure};
+use harness::exit::Exit;
 use std::process::ExitCode;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -36,9 +36,9 @@ fn main() -> ExitCode {
     log(std::env::var("EDGEPIPE_LOG").ok().as_deref());
     match harness::verbs::run(&cli) {
         Ok(exit) => exit.into(),
-        Err(Failure { exit, error }) => {
-            eprintln!("error: {error:#}");
-            exit.into()
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit.into()
         }
     }
 }

@@ -62,6 +62,18 @@ fn style(template: &str) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
+/// Most items of a warning that are named.
+const MOST_NAMED: usize = 3;
+
+/// The first few of several items, and how many there are besides: `a, b, c and 130 more`.
+pub fn several(items: &[String]) -> String {
+    let named = items.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(MOST_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// Says something at once, a line of its own: `kind` is a word such as `warning`.
 pub fn say(kind: &str, text: &str) {
     VOICE.with_borrow(|voice| match voice {

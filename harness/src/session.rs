@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 /// Time a runner has to say hello: an emulated one starts in a second, and sixteen of them share two cores.
 const HELLO: Duration = Duration::from_secs(60);
 /// Longest line taken from a runner. A trial of 100,000 frames needs about 4 MB.
-const LONGEST_LINE: u64 = 256 << 20;
+pub(crate) const LONGEST_LINE: u64 = 256 << 20;
 /// Longest line taken from a runner's log; what is longer counts as several.
 const LONGEST_LOG_LINE: u64 = 64 << 10;
 /// Lines of the runner's log kept for messages.

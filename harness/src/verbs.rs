@@ -58,12 +58,7 @@ fn bench(paths: Paths, options: &cli::Bench) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     // A database that cannot be written is found before an hour of measuring, not after it.
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
-    for caught_up in store.catch_up(&paths.runs).map_err(store_failure)? {
-        eprintln!(
-            "note: took {} records of the run {} over from its journal",
-            caught_up.imported, caught_up.run
-        );
-    }
+    take_over(&store, &paths)?;
     let (loaded, before) = match fleet::asked(&store, &paths, options)? {
         fleet::Asked::Several(several) => return several.bench(&paths, &interrupt, &store, options.format),
         fleet::Asked::One { loaded, before } => (*loaded, before),
@@ -90,7 +85,7 @@ fn check(paths: &Paths, options: &cli::Check) -> Outcome<Exit> {
     };
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let store = Store::open(&paths.database, Access::ReadWrite).map_err(store_failure)?;
-    store.catch_up(&paths.runs).map_err(store_failure)?;
+    take_over(&store, paths)?;
     let loaded = load(paths, &selection)?;
     let mut campaign = Campaign::open(loaded, paths.clone(), interrupt)?;
     let ended = campaign.run(&store);
@@ -109,6 +104,14 @@ pub(crate) fn after_closing(closed: Outcome<()>, outcome: Outcome<Exit>) -> Outc
         (Ok(()), outcome) => outcome,
         (Err(left_behind), Ok(_)) => Err(left_behind),
     }
+}
+
+/// Brings in what the journals have and the database does not, and says what was found.
+fn take_over(store: &Store, paths: &Paths) -> Outcome<()> {
+    for message in store.catch_up(&paths.runs).map_err(store_failure)?.messages() {
+        eprintln!("{message}");
+    }
+    Ok(())
 }
 
 fn verdict(ended: &Ended, report: &Report) -> Exit {

@@ -206,6 +206,98 @@ fn openssh_s_configuration_and_jump_hosts_are_heeded() {
 
 #[test]
 #[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
+fn openssh_s_configuration_is_evaluated_as_a_whole() {
+    if farm::skipped() {
+        return;
+    }
+    let farm = Farm::new();
+    let config = farm.path("home/.ssh/config");
+    let port = farm.port;
+    farm.board("alias", "host: bench-board");
+    // Settings of a Match block once went to the block before it: another user, another key.
+    let block =
+        "Match host elsewhere\n  User nobody\n  IdentityFile /dev/null\n  ProxyJump nowhere.invalid\n";
+    let good = format!("Host bench-*\n  HostName 127.0.0.1\n  User tester\n  Port {port}\n{block}");
+    fs::write(&config, &good).unwrap();
+    farm.run(&["boards", "alias"], 0);
+    fs::write(&config, format!("Match exec \"test %h = bench-board\"\n  User tester\n{good}")).unwrap();
+    farm.run(&["boards", "alias"], 0);
+    let wrong = [
+        (format!("Match final\n  HostKeyAlias another\n{good}"), 3, "is not known"),
+        (format!("No such option\n{good}"), 2, "line 1: Bad configuration option: no"),
+        (
+            format!("IdentityFile ${{EDGEPIPE_NO_SUCH}}/key\n{good}"),
+            2,
+            "the environment variable EDGEPIPE_NO_SUCH",
+        ),
+        (format!("RevokedHostKeys /no/such/file\n{good}"), 3, "the file /no/such/file of RevokedHostKeys"),
+        (
+            format!("UserKnownHostsFile /dev/null\n{good}"),
+            3,
+            "UserKnownHostsFile /dev/null: name a file there",
+        ),
+        (format!("ProxyCommand echo out of order >&2; false\n{good}"), 3, "it said: out of order"),
+        (
+            format!("StrictHostKeyChecking yes\nUserKnownHostsFile ~/other\n{good}"),
+            3,
+            "log in once by `ssh -o StrictHostKeyChecking=ask",
+        ),
+    ];
+    for (text, code, expected) in wrong {
+        fs::write(&config, &text).unwrap();
+        let (said, _) = farm.run(&["boards", "alias"], code);
+        assert!(said.contains(expected), "{text}: {said}");
+    }
+    // Revoked by a file of keys.
+    fs::write(&config, format!("RevokedHostKeys {}\n{good}", farm.path("host_ed25519.pub").display()))
+        .unwrap();
+    let (said, _) = farm.run(&["boards", "alias"], 3);
+    assert!(said.contains("is revoked by"), "{said}");
+    // A command instead of a socket, and the lock goes with it.
+    let through = format!(
+        "ProxyCommand ssh -W %h:%p -i {0} -o UserKnownHostsFile={1} -p {port} tester@127.0.0.1\n",
+        farm.path("home/.ssh/id_ed25519").display(),
+        farm.path("home/.ssh/known_hosts").display()
+    );
+    fs::write(&config, format!("Host bench-*\n  {through}{good}")).unwrap();
+    farm.run(&["boards", "alias"], 0);
+    farm.wait_for_none(&["ssh", "-W"]);
+}
+
+#[test]
+#[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
+fn a_host_without_openssh_s_client_reads_the_files_itself() {
+    if farm::skipped() {
+        return;
+    }
+    let farm = Farm::new();
+    let config = farm.path("home/.ssh/config");
+    farm.board("alias", "host: bench-board");
+    let good = format!(
+        "Host bench-*\n  HostName 127.0.0.1\n  User tester\n  Port {}\nMatch host elsewhere\n  User nobody\n",
+        farm.port
+    );
+    let run = |text: &str, code: i32| {
+        fs::write(&config, text).unwrap();
+        farm.finish(farm.harness(&["boards", "alias"]).env("PATH", farm.path("no-programs")), code).0
+    };
+    // The shell that prepares the harness finds its own programs.
+    fs::create_dir(farm.path("no-programs")).unwrap();
+    for name in ["unshare", "mount"] {
+        let output = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
+        let found = String::from_utf8(output.stdout).unwrap();
+        std::os::unix::fs::symlink(found.trim(), farm.path("no-programs").join(name)).unwrap();
+    }
+    run(&good, 0);
+    let said = run(&format!("Match exec true\n  User nobody\n{good}"), 2);
+    assert!(
+        said.contains(".ssh/config: line 1: Match exec can be evaluated by OpenSSH's client only"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
 fn who_does_not_answer_is_not_waited_for() {
     if farm::skipped() {
         return;

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from .. import operands
 from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
@@ -21,6 +20,7 @@ from . import (
     depthwise,
     elementwise,
     fallback,
+    indexed,
     interpolation,
     moves,
     norms,
@@ -29,6 +29,7 @@ from . import (
     pooling,
     pools,
     products,
+    ranking,
     recurrent,
     recurrent_layer,
     reductions,
@@ -69,8 +70,6 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
-    for node in unit.nodes:
-        operands.check(graph, node)
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
@@ -126,6 +125,8 @@ def _rules(
             rules = [lambda: elementwise.lower(graph, unit, target, native)]
         if anchor.op in typed.KNOWN:
             rules.append(lambda: typed.lower(graph, unit, target))
+    elif anchor.op == "LayerNormalization":
+        rules = [lambda: norms.lower(graph, unit, target)]
     if anchor.op in pools.KNOWN:
         rules.append(lambda: pools.lower(graph, unit, target))
     if anchor.op in ("Resize", "Upsample"):
@@ -137,6 +138,10 @@ def _rules(
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))
+    if anchor.op in indexed.KNOWN:
+        rules.append(lambda: indexed.lower(graph, unit, target))
+    if anchor.op in ranking.KNOWN:
+        rules.append(lambda: ranking.lower(graph, unit, target))
     if anchor.op in ("Concat", "Split", "Transpose"):
         rules.append(lambda: moves.lower(graph, unit, target))
     return rules

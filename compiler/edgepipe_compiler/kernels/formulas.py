@@ -61,7 +61,7 @@ def expression(graph: Graph, node: Node, inputs: list[tirx.Expr | None]) -> tirx
     if op in ("Cast", "CastLike", "Identity"):
         return cast(first, graph.tensor(node.outputs[0]).dtype)
     if op in ("IsNaN", "IsInf") and kind in FLOATS:
-        return _is_nan(first) if op == "IsNaN" else _is_infinite(first, node)
+        return is_nan(first) if op == "IsNaN" else _is_infinite(first, node)
     if kind == "float16" and op not in ("Where", "Equal", *COMPARISONS):
         # As ONNX Runtime does: in float32, and rounded once.
         wide = [
@@ -193,7 +193,7 @@ def cast(value: tirx.Expr, kind: str) -> tirx.Expr:
         zero = _number(0, before)
         if before not in FLOATS:
             return tirx.NE(value, zero)
-        return tirx.Or(tirx.Or(value > zero, value < zero), _is_nan(value))
+        return tirx.Or(tirx.Or(value > zero, value < zero), is_nan(value))
     if before == "bool":
         return tirx.Select(value, _number(1, kind), _number(0, kind))
     if before == "float16" and kind != "float32":
@@ -203,7 +203,7 @@ def cast(value: tirx.Expr, kind: str) -> tirx.Expr:
     return value.astype(kind)
 
 
-def _is_nan(value: tirx.Expr) -> tirx.Expr:
+def is_nan(value: tirx.Expr) -> tirx.Expr:
     """Told by the bits: a comparison is left out where the code generator may take it that there is no
     NaN."""
     bits, exponent, size = BITS[str(value.ty)]
@@ -302,4 +302,4 @@ def _sign(value: tirx.Expr) -> tirx.Expr:
     if kind.startswith("u"):
         return above
     made = tirx.Select(tirx.LT(value, zero), _number(-1, kind), above)
-    return tirx.Select(_is_nan(value), value, made) if kind in FLOATS else made
+    return tirx.Select(is_nan(value), value, made) if kind in FLOATS else made

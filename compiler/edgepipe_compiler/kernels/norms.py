@@ -26,8 +26,8 @@ KNOWN = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "L
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     """Lowers a unit of one normalization."""
-    if len(unit.nodes) != 1 or len([name for name in unit.nodes[0].outputs if name]) != 1:
-        raise Unsupported("operators behind a normalization, or its statistics")
+    if len(unit.nodes) != 1:
+        raise Unsupported("operators behind a normalization")
     (node,) = unit.nodes
     tensor = graph.tensor(node.inputs[0])
     if tensor.dtype != "float32":
@@ -37,7 +37,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     factors = [_constant(graph, name) for name in node.inputs[1:3]]
     if node.op == "InstanceNormalization" and len(tensor.shape) == 4:
         return _instances(graph, node, target, factors)
-    return _rows(graph, node, target, factors)
+    return _rows(graph, node, target, factors, unit.name)
 
 
 def _constant(graph: Graph, name: str) -> np.ndarray:
@@ -47,7 +47,9 @@ def _constant(graph: Graph, name: str) -> np.ndarray:
     return np.zeros(0, np.float32) if array is None else array.reshape(-1)
 
 
-def _rows(graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray]) -> Kernel:
+def _rows(
+    graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray], unit: str
+) -> Kernel:
     """Rows that lie together have a mean and a variance each; scale and shift belong to the elements
     of a row or to its channels."""
     shape = graph.tensor(node.inputs[0]).shape
@@ -71,6 +73,15 @@ def _rows(graph: Graph, node: Node, target: TargetDescription, factors: list[np.
     source = tirx.decl_buffer(shape, "float32", "source")
     scale, shift = (tirx.decl_buffer(factor.shape, "float32", "factor") for factor in factors)
     out = tirx.decl_buffer(shape, "float32", "out")
+    # A layer normalization gives its means and the inverses of its deviations, if they are read.
+    statistics = [
+        Value(name, PLAIN, tuple(graph.tensor(name).shape), "float32") if name else None
+        for name in node.outputs[1:]
+    ]
+    extra = [
+        None if value is None else tirx.decl_buffer(value.shape, "float32", "statistic")
+        for value in statistics
+    ]
     w, lanes, length = Writer(), target.lanes, channels * pixels
     epsilon = node.attributes.get("epsilon", 1e-5)
     with w.loop("row", rows, parallel=target.threads > 1) as row:
@@ -78,6 +89,9 @@ def _rows(graph: Graph, node: Node, target: TargetDescription, factors: list[np.
         mean, factor = _moments(
             w, length, lanes, epsilon, lambda p, n: source[flat(source, first + p, n)]
         )
+        for buffer, number in zip(extra, (mean, factor), strict=False):
+            if buffer is not None:
+                w.store(buffer, number, flat(buffer, row, 1))
         channel = 0 if repeat == 1 else row % repeat * channels
         if pixels == 1:
             for place, count in spans(w, length, lanes):
@@ -94,10 +108,12 @@ def _rows(graph: Graph, node: Node, target: TargetDescription, factors: list[np.
                     value = source[flat(source, begin, count)]
                     value = value * spread(slope, count) + spread(offset, count)
                     w.store(out, value, flat(out, begin, count))
-    function = w.function([source, scale, shift, out])
+    buffers = [buffer for buffer in extra if buffer is not None]
+    function = w.function([source, scale, shift, out, *buffers])
     arguments = [Value(node.inputs[0], PLAIN, tuple(shape), "float32"), *map(Weight, factors)]
-    value = Value(node.outputs[0], PLAIN, tuple(shape), "float32")
-    return Kernel([Call(function, arguments, [value], "norm")], "norm")
+    value = Value(node.outputs[0] or f"{unit}/normalized", PLAIN, tuple(shape), "float32")
+    results = [value, *(item for item in statistics if item is not None)]
+    return Kernel([Call(function, arguments, results, "norm")], "norm")
 
 
 def _moments(

@@ -68,19 +68,21 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     pixels = math.prod(axis.extent for axis in axes)
     results = math.prod(axis.results for axis in axes)
     w = Writer()
-    with w.loop("task", shape[0] * shape[1], parallel=target.threads > 1) as task:
-        with w.loop("result", results) as result:
-            places, rest = [], result
-            for axis in reversed(axes):
-                places.insert(0, w.bind("place", rest % axis.results))
-                rest = rest // axis.results
-            plane = w.bind("plane", task * pixels)
-            window = _Window(w, node, axes, places, data, plane, inner)
-            value, index = window.reduce()
-            for place, name in enumerate(node.outputs):
-                if name:
-                    stored = cast(value, kind) if place == 0 else index.astype("int64")
-                    w.store(outs[name], stored, flat(outs[name], task * results + result, 1))
+    with (
+        w.loop("task", shape[0] * shape[1], parallel=target.threads > 1) as task,
+        w.loop("result", results) as result,
+    ):
+        places, rest = [], result
+        for axis in reversed(axes):
+            places.insert(0, w.bind("place", rest % axis.results))
+            rest = rest // axis.results
+        plane = w.bind("plane", task * pixels)
+        window = _Window(w, node, axes, places, data, plane, inner)
+        value, index = window.reduce()
+        for place, name in enumerate(node.outputs):
+            if name:
+                stored = cast(value, kind) if place == 0 else index.astype("int64")
+                w.store(outs[name], stored, flat(outs[name], task * results + result, 1))
     function = w.function([data, *outs.values()])
     wanted = Value(node.inputs[0], PLAIN, shape, kind)
     return Kernel([Call(function, [wanted], made, "pooling")], "pooling")

@@ -94,10 +94,14 @@ class _Pass:
         begin, end = (group[0], group[-1] + 1) if group else (len(shape), len(shape))
         outer, inner = math.prod(shape[:begin]), math.prod(shape[end:])
         length = math.prod(shape[begin:end])
-        neutral, combine = COMBINED[self.op]
+        neutral, operation = COMBINED[self.op]
         source = tirx.decl_buffer(shape, "float32", "source")
         out = tirx.decl_buffer(value.shape, "float32", "out")
         w = Writer()
+
+        def combine(first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
+            # Each is read several times, and what lanes are combined to is a tree of these.
+            return operation(w.bind("a", first), w.bind("b", second))
 
         def element(place: Index, lanes: int) -> tirx.Expr:
             value = source[flat(source, place, lanes)]

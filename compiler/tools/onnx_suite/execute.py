@@ -15,6 +15,7 @@ from . import cases
 from .cases import Case
 
 if TYPE_CHECKING:
+    from compiled import Compiled
     from edgepipe_compiler.kernels import TargetDescription
 
 # Findings of a run. Whether a refusal is acceptable is for ``judge`` to say.
@@ -27,6 +28,8 @@ NO_REFERENCE = "no reference"
 
 # Below this share of the largest expected value, float32 results differ by rounding alone.
 RELATIVE_TO_LARGEST = 1e-5
+# The layout of values that no kernel packs.
+PLAIN = "plain"
 # Networks of at most this many units are cut at every place at once.
 SMALL = 6
 
@@ -74,7 +77,7 @@ def run(case: Case, isa: str, folder: Path) -> Finding:
             (made.rule, unit.operators)
             for made, unit in zip(network.network.units, formed, strict=True)
         ]
-        for cuts, boundary in _cuts(len(formed)):
+        for cuts, boundary in _cuts(network):
             step = f"stages cut at {list(cuts)} {boundary}" if cuts else "the whole network"
             given = network.run(cuts, boundary, case.inputs)
             wrong = _compare(case, given)
@@ -150,15 +153,18 @@ def _last_lines(error: Exception) -> str:
     return f"{type(error).__name__}: {text} ({place})"
 
 
-def _cuts(units: int) -> list[tuple[tuple[int, ...], str]]:
+def _cuts(network: Compiled) -> list[tuple[tuple[int, ...], str]]:
+    """Places of the cuts, with the layout in which values cross them."""
+    units = len(network.units)
     whole: list[tuple[tuple[int, ...], str]] = [((), "plain")]
     if units == 1:
         return whole
-    if units <= SMALL:
-        everywhere = tuple(range(1, units))
-        return [*whole, (everywhere, "plain"), (everywhere, "packed")]
+    everywhere = tuple(range(1, units))
     some = tuple(sorted({units // 4 or 1, units // 2, 3 * units // 4}))
-    return [*whole, ((units // 2,), "plain"), (some, "packed")]
+    plain, packed = (everywhere, everywhere) if units <= SMALL else ((units // 2,), some)
+    if all(value.layout == PLAIN for value in network.network.made.values()):
+        return [*whole, (some if units > SMALL else plain, "plain")]
+    return [*whole, (plain, "plain"), (packed, "packed")]
 
 
 def _compare(case: Case, given: dict[str, np.ndarray]) -> Finding | None:

@@ -116,7 +116,7 @@ def is_failure(finding: Finding) -> bool:
 def signature(finding: Finding) -> str:
     """Failures of the same kind have the same signature: numbers and quoted names are left out."""
     if finding.finding == execute.REFUSED:
-        return f"no remedy: {finding.message.split(':')[0]}"
+        return "no remedy: " + re.sub(r"'[^']*'|/\S+", "…", finding.message.split(":")[0])
     lines = [line for line in finding.message.splitlines() if line.strip()] or [""]
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", " ".join(lines[:2]))
     text = re.sub(r"node name: \S+\)", "node name: …)", text)

@@ -34,7 +34,8 @@ def of(case: Case) -> Iterator[Case]:
         yield frozen
     if names[1:] and names[1:] not in seen:
         yield _freeze(case, names[1:], "but-first")
-    embedded = _embed(frozen)
+    # The body of a function has operators before and after each one already.
+    embedded = _embed(frozen) if "_expanded" not in case.name else None
     if embedded is not None:
         yield embedded
 

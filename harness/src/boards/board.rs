@@ -5,6 +5,7 @@ use super::process::Process;
 use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
 use crate::config::{self, Connect};
+use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::session::SessionError;
 use protocol::{Asked, Brought, Pending, Request};
@@ -98,8 +99,10 @@ impl Board {
         match self {
             // Where it fails, it tries once more at its end, and so does the next session.
             Self::Local(local) => match local.keeper.take() {
-                Some(mut keeper) => keeper.restore().map_err(|error| local.failed(error)),
-                None => Ok(Vec::new()),
+                Some(mut keeper) if !local.asked.is_nothing() => {
+                    keeper.restore().map_err(|error| local.failed(error))
+                }
+                _ => Ok(Vec::new()),
             },
             Self::Remote(remote) => Ok(remote.restore()?),
         }
@@ -207,7 +210,7 @@ impl Local {
         if self.keeper.as_mut().is_none_or(|keeper| !keeper.has_ended()) {
             return Ok(());
         }
-        let output = Command::new(&self.runner).arg("holder").stdin(Stdio::null()).output();
+        let output = environment::command(&self.runner).arg("holder").stdin(Stdio::null()).output();
         let by = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         let by = by.ok().filter(|by| by.starts_with("by ")).map_or_else(String::new, |by| format!(" {by}"));
         Err(RemoteError::Broken { board: self.name.clone(), by }.into())
@@ -215,5 +218,14 @@ impl Local {
 
     fn failed(&self, error: KeeperError) -> SessionError {
         RemoteError::of_keeper(&self.name, error).into()
+    }
+}
+
+impl RemoteError {
+    /// The failure with its exit code: OpenSSH's configuration is the user's, the rest is the board's.
+    pub fn into_failure(self) -> Failure {
+        let is_configuration = matches!(&self, Self::Ssh { error, .. } if error.is_configuration());
+        let exit = if is_configuration { Exit::Usage } else { Exit::Board };
+        Failure { exit, error: self.into() }
     }
 }

@@ -1,6 +1,6 @@
 //! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
 
-use super::{Board, words};
+use super::{Board, RemoteError, words};
 use crate::campaign::{Link, Paths};
 use crate::cli;
 use crate::config::{self, Connect, Kind};
@@ -40,7 +40,9 @@ pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
             (Ok(board), _) => match show(paths, &board) {
                 Ok(text) => text,
                 Err(failure) => {
-                    exit = Exit::Board;
+                    if exit != Exit::Board {
+                        exit = failure.exit;
+                    }
                     format!("{name}: {failure}\n")
                 }
             },
@@ -52,7 +54,7 @@ pub fn boards(paths: &Paths, options: &cli::Boards) -> Outcome<Exit> {
 }
 
 fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
-    let mut reached = Board::look_at(board, paths.runner_for(board)?).ending(Exit::Board)?;
+    let mut reached = Board::look_at(board, paths.runner_for(board)?).map_err(RemoteError::into_failure)?;
     let place = match &board.connect {
         Connect::Local => "this machine".to_owned(),
         Connect::Ssh { host, .. } => format!("over SSH at {host}"),
@@ -99,7 +101,7 @@ fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
 
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
-    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).ending(Exit::Board)?;
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).map_err(RemoteError::into_failure)?;
     let text = match reached.restore_leftover().ending(Exit::Board)? {
         Some(pending) => {
             format!(
@@ -116,7 +118,7 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
-    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).ending(Exit::Board)?;
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?).map_err(RemoteError::into_failure)?;
     let text = match reached.break_lock().ending(Exit::Board)? {
         holder if holder == "free" => format!("{name}: nobody had it\n"),
         holder => format!("{name}: was held {holder}; its lock is broken\n"),

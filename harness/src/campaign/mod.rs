@@ -274,6 +274,14 @@ impl Campaign {
         if let Some(reason) = &provenance.git_absent {
             progress::say("note", &format!("no git revision is recorded with this run: {reason}"));
         }
+        let compiler = self.workshop.compiler.versions(&self.workshop.cache);
+        if compiler.is_none() {
+            progress::say(
+                "note",
+                "the compiler's versions are not recorded with this run, because it does not start; `cargo xtask setup` \
+                 checks the private Python environment",
+            );
+        }
         let idle = self.idle_power()?;
         let begun_unix_ns = unix_ns();
         let start = RunStart {
@@ -288,7 +296,7 @@ impl Campaign {
             configuration: self.loaded.to_yaml().ending(Exit::Bug)?,
             seed: self.loaded.experiment.seed,
             rounds: self.loaded.experiment.trials,
-            versions: provenance.versions(self.workshop.compiler.versions(&self.workshop.cache)),
+            versions: provenance.versions(compiler),
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
             campaign: self.part.as_ref().map(|part| part.record.clone()),
@@ -478,11 +486,9 @@ pub fn store_failure(error: StoreError) -> Failure {
 }
 
 fn session_failure(error: SessionError) -> Failure {
-    let exit = match &error {
-        SessionError::Start { .. }
-        | SessionError::Version { .. }
-        | SessionError::Lost { .. }
-        | SessionError::Board(_) => Exit::Board,
+    let exit = match error {
+        SessionError::Board(error) => return error.into_failure(),
+        SessionError::Start { .. } | SessionError::Version { .. } | SessionError::Lost { .. } => Exit::Board,
         _ => Exit::Trial,
     };
     Failure { exit, error: error.into() }

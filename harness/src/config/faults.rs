@@ -41,28 +41,44 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong, one line each; in the order of the files, and of the lines in them.
+/// Most faults that are kept; a generated file may have one in each line.
+const MOST_KEPT: usize = 1000;
+/// Most faults that are printed.
+const MOST_SHOWN: usize = 30;
+/// Longest message in characters. It may quote a value, and a value may be as long as a file.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// Everything that is wrong, one line each; in the order of the files, and of the lines in them. Of very many only the
+/// first are kept, and the others are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    kept: Vec<Fault>,
+    more: usize,
+}
 
 impl Faults {
-    /// All of them.
+    /// Those that are kept.
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
-        self.0.iter()
+        self.kept.iter()
     }
 
-    /// How many.
+    /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len() + self.more
     }
 
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
     pub(super) fn add(&mut self, at: &Spot, message: impl Into<String>) {
-        self.0.push(Fault { at: at.clone(), message: message.into() });
+        if self.kept.len() == MOST_KEPT {
+            self.more += 1;
+        } else {
+            let (at, message) = (at.clone(), shortened(message.into()));
+            self.kept.push(Fault { at, message });
+        }
     }
 
     /// The value, where nothing is wrong. A value is absent only where a fault says why.
@@ -79,14 +95,14 @@ impl Faults {
     /// Orders by line within each file; files stay in the order in which they were read.
     fn sort(&mut self) {
         let mut sources: Vec<Arc<str>> = Vec::new();
-        for fault in &self.0 {
+        for fault in &self.kept {
             if !sources.contains(&fault.at.source) {
                 sources.push(Arc::clone(&fault.at.source));
             }
         }
         let file = |fault: &Fault| sources.iter().position(|source| *source == fault.at.source);
-        self.0.sort_by_key(|fault| (file(fault), fault.at.place));
-        self.0.dedup();
+        self.kept.sort_by_key(|fault| (file(fault), fault.at.place));
+        self.kept.dedup();
     }
 }
 
@@ -101,12 +117,26 @@ impl<'a> IntoIterator for &'a Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.kept.iter().take(MOST_SHOWN).enumerate() {
             let newline = if index == 0 { "" } else { "\n" };
             write!(out, "{newline}{fault}")?;
         }
-        Ok(())
+        match self.len().saturating_sub(MOST_SHOWN) {
+            0 => Ok(()),
+            more => write!(out, "\nand {more} more faults; correct these first"),
+        }
     }
+}
+
+/// A message whose middle is left out if it is very long.
+fn shortened(message: String) -> String {
+    let count = message.chars().count();
+    if count <= LONGEST_MESSAGE {
+        return message;
+    }
+    let begin: String = message.chars().take(LONGEST_MESSAGE / 2).collect();
+    let end: String = message.chars().skip(count - LONGEST_MESSAGE / 4).collect();
+    format!("{begin} … {end}")
 }
 
 impl std::error::Error for Faults {}
@@ -129,9 +159,17 @@ fn nearest<'a>(asked: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<
         .map(|(_, name)| name)
 }
 
-/// `a, b and c`, for messages.
+/// Most names that are listed in a message.
+const MOST_LISTED: usize = 40;
+
+/// `a, b and c`, for messages; of very many only the first.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    let more = format!("{} more", names.len().saturating_sub(MOST_LISTED));
+    if names.len() > MOST_LISTED + 1 {
+        names.truncate(MOST_LISTED);
+        return format!("{} {last} {more}", names.join(", "));
+    }
     match names.as_slice() {
         [] => "nothing".to_owned(),
         [one] => (*one).to_owned(),

@@ -1,16 +1,17 @@
 //! Finds and reads the files of `configs/`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::faults::{Faults, Spot, did_you_mean, listed};
 use super::schema::is_name;
 use super::tree::{self, Node};
+use crate::input_file;
 
 /// Largest file read. Configuration is written by hand.
-const LARGEST: u64 = 1 << 20;
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
     }
     let path = format!("{}/{name}.yaml", kind.folder());
     let source: Arc<str> = Arc::from(path.as_str());
-    let text = match read_text(&root.join(&path)) {
+    let text = match input_file::read_text(&root.join(&path), LARGEST) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let groups = if kind == Kind::Board { names(root, Kind::Group) } else { Vec::new() };
@@ -135,21 +136,4 @@ pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked:
     let other = format!("{folder}/{name}.yml");
     let ending = if root.join(&other).exists() { format!("; {other} must end in .yaml") } else { nearest };
     faults.add(asked, format!("unknown {word} {name:?}; {there}{ending}"));
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::other("it is a folder; expected a file"));
-    }
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other("larger than 1 MiB; expected a configuration"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = sound.split(|byte| *byte == b'\n').count();
-        io::Error::other(format!("not UTF-8 text, in line {line}"))
-    })
 }

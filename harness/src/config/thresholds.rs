@@ -1,12 +1,12 @@
 //! By how much a measure may become worse, as the program uses it.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::faults::{Faults, Spot};
 use super::schema::SCHEMAS;
-use super::{check, raw, tree, typed};
+use super::{check, files, raw, tree, typed};
+use crate::input_file;
 
 /// What the gate looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +87,7 @@ impl Thresholds {
 
 fn read(path: &Path, faults: &mut Faults) -> Option<Thresholds> {
     let source: Arc<str> = Arc::from(path.to_string_lossy());
-    let text = match fs::read_to_string(path) {
+    let text = match input_file::read_text(path, files::LARGEST) {
         Ok(text) => text,
         Err(error) => {
             faults.add(&Spot::whole(source), error.to_string());
@@ -162,7 +162,7 @@ mod tests {
     fn read_text(text: &str) -> Result<Thresholds, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("thresholds.yaml");
-        fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
         Thresholds::read(&path).map_err(|faults| faults.to_string())
     }
 

@@ -11,6 +11,8 @@ use super::faults::{Faults, Spot};
 
 /// Deepest nesting taken; configuration needs five.
 const DEEPEST: usize = 32;
+/// Most values and keys taken. The largest experiment has a few hundred.
+const MOST_VALUES: usize = 10_000;
 
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +111,7 @@ pub(super) fn parse(source: &Arc<str>, text: &str, faults: &mut Faults) -> Optio
     if has_tabs(source, text, faults) {
         return None;
     }
-    let mut builder = Builder { source, faults, open: Vec::new(), root: None, documents: 0 };
+    let mut builder = Builder { source, faults, open: Vec::new(), root: None, documents: 0, values: 0 };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         match event {
@@ -164,6 +166,8 @@ struct Builder<'a> {
     open: Vec<Open>,
     root: Option<Node>,
     documents: usize,
+    /// Values and keys so far.
+    values: usize,
 }
 
 impl Builder<'_> {
@@ -208,6 +212,12 @@ impl Builder<'_> {
                 }
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+        }
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            let at = self.spot(mark);
+            self.faults.add(&at, format!("more than {MOST_VALUES} values; is this a configuration?"));
+            return false;
         }
         if self.open.len() > DEEPEST {
             let at = self.spot(mark);

@@ -2,6 +2,8 @@
 
 use super::identity::Identity;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::input_file;
+use crate::progress;
 use crate::report::{self, ScheduleFigures};
 use crate::store::{Date, Store, StoredRun};
 use schemars::JsonSchema;
@@ -12,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// Version of the file. It rises when a field changes its meaning or goes.
 const SCHEMA: u32 = 1;
+
+/// Largest file. A baseline of a hundred schedules with a thousand trials each has 15 MB.
+const LARGEST: u64 = 256 << 20;
 
 /// Figures that anything measured can have: frames a second, ms, J.
 const FIGURES: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
@@ -117,6 +122,7 @@ impl Baseline {
         };
         let identity = Identity::of(first);
         let mut rows: Vec<BaselineRow> = Vec::new();
+        let mut void = Vec::new();
         for (place, run) in runs.iter().enumerate() {
             let id = &run.start.id;
             if runs[..place].iter().any(|other| other.start.id == *id) {
@@ -142,12 +148,15 @@ impl Baseline {
                 if figures.void.is_none() {
                     add(&mut rows, place, &figures);
                 } else {
-                    eprintln!(
-                        "warning: {} on {} is void in the run {id} and stays out of the baseline",
-                        figures.network, figures.label
-                    );
+                    void.push(format!("{} on {} in the run {id}", figures.network, figures.label));
                 }
             }
+        }
+        if !void.is_empty() {
+            eprintln!(
+                "warning: void and left out of the baseline: {}; the report of the run says why",
+                progress::several(&void)
+            );
         }
         if rows.is_empty() {
             return Err(usage(format!("failed to make the baseline {name}: no schedule has a valid trial")));
@@ -195,7 +204,7 @@ impl Baseline {
     pub fn read(root: &Path, name: &str) -> Outcome<Self> {
         let path = Self::path(root, name)?;
         let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        let text = fs::read_to_string(&path).map_err(|error| {
+        let text = input_file::read_text(&path, LARGEST).map_err(|error| {
             let known = names(root);
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             usage(format!(

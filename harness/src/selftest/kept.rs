@@ -2,12 +2,15 @@
 
 use crate::campaign::Pair;
 use crate::exit::{Ending as _, Exit, Failure, Outcome};
+use crate::input_file;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Version of the file.
 const SCHEMA: u32 = 1;
+/// Largest file.
+const LARGEST: u64 = 256 << 20;
 
 /// What was asked for. Only comparisons of the same belong into one table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +76,7 @@ impl Kept {
                 format!("failed to append to {shown}: {why}; without --append it is begun anew"),
             )
         };
-        let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = input_file::read_text(path, LARGEST).map_err(|error| failed(error.to_string()))?;
         let mut kept: Self = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         if kept.schema != SCHEMA {
             return Err(failed(format!("it is of version {}, not {SCHEMA}", kept.schema)));

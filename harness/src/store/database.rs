@@ -53,6 +53,7 @@ impl Store {
             std::fs::create_dir_all(folder)
                 .map_err(|source| StoreError::Folder { path: folder.to_path_buf(), source })?;
         }
+        check_kind(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let connection = connect(path, flags, patience)?;
         // Before anything is changed.
@@ -64,9 +65,9 @@ impl Store {
 
     /// One of an earlier version is read from a copy that is brought to the latest one.
     fn open_to_read(path: &Path, patience: Duration) -> Result<Self, StoreError> {
-        let (found, connection) = connect_to_read(path, patience)?;
+        let (found, connection, folder) = connect_to_read(path, patience)?;
         if found == schema::latest() {
-            return Ok(Self { connection, path: path.to_path_buf(), folder: None });
+            return Ok(Self { connection, path: path.to_path_buf(), folder });
         }
         drop(connection);
         let folder =
@@ -79,7 +80,8 @@ impl Store {
     /// the original.
     pub(super) fn copy(original: &Path, copy: &Path) -> Result<Self, StoreError> {
         let error = |source| StoreError::new(original, "read results", source);
-        let (found, connection) = connect_to_read(original, PATIENCE)?;
+        // Kept until the copy is made: it may hold what is copied.
+        let (found, connection, _folder) = connect_to_read(original, PATIENCE)?;
         if found == 0 {
             return Err(StoreError::Empty { path: original.to_path_buf() });
         }
@@ -108,24 +110,70 @@ impl Store {
     }
 }
 
-/// A connection that only reads, and the version of what is there.
-fn connect_to_read(path: &Path, patience: Duration) -> Result<(u32, Connection), StoreError> {
+/// A connection that only reads, the version of what is there, and the folder of the copy that is read in its stead, if
+/// one was needed.
+fn connect_to_read(
+    path: &Path,
+    patience: Duration,
+) -> Result<(u32, Connection, Option<TempDir>), StoreError> {
     if !path.exists() {
         return Err(StoreError::Missing { path: path.to_path_buf() });
     }
+    check_kind(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let opened = connect(path, flags, patience)
         .and_then(|connection| Ok((schema::version(&connection, path)?, connection)));
     match opened {
+        Ok((version, connection)) => Ok((version, connection, None)),
         // On read-only media there is no place for the files in which readers of a write-ahead log meet; but nobody
         // writes there either.
         Err(StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }) => {
+            let log = beside(path, "-wal");
+            if std::fs::metadata(&log).is_ok_and(|log| log.is_file() && log.len() > 0) {
+                return connect_to_copy(path, &log, patience);
+            }
             let uri = immutable(path);
-            let connection = connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI, patience)?;
-            Ok((schema::version(&connection, path)?, connection))
+            let connection = connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI, patience)
+                .map_err(|error| error.about(path))?;
+            Ok((schema::version(&connection, path)?, connection, None))
         }
-        other => other,
+        Err(error) => Err(error),
     }
+}
+
+/// A connection to a copy of a database with its write-ahead log, which a crash left behind: without the log the last
+/// results would be missing.
+fn connect_to_copy(
+    path: &Path,
+    log: &Path,
+    patience: Duration,
+) -> Result<(u32, Connection, Option<TempDir>), StoreError> {
+    let failed = |source| StoreError::Folder { path: std::env::temp_dir(), source };
+    let folder = TempDir::new().map_err(failed)?;
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(path, &copy).map_err(failed)?;
+    std::fs::copy(log, beside(&copy, "-wal")).map_err(failed)?;
+    let connection =
+        connect(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE, patience).map_err(|error| error.about(path))?;
+    Ok((schema::version(&connection, path)?, connection, Some(folder)))
+}
+
+/// The file of the same name with this ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Refuses what is there and no file: `SQLite` would only say that it cannot open it, or wait at a FIFO.
+fn check_kind(path: &Path) -> Result<(), StoreError> {
+    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    let what = match found.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        _ => "a FIFO, socket or device",
+    };
+    Err(StoreError::NotAFile { path: path.to_path_buf(), what })
 }
 
 fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> Result<Connection, StoreError> {

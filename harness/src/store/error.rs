@@ -1,7 +1,8 @@
 //! What can go wrong with the database, and what to do about it.
 
-use super::holder;
+use super::database::beside;
 use super::journal::{JournalError, by};
+use super::{file_system, holder};
 use rusqlite::ErrorCode;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,22 @@ pub enum StoreError {
         /// Who, where that is known.
         holder: String,
     },
+    /// It is not a file.
+    #[error("failed to open {}: it is {what}; name a file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// The file system does not do what a database needs.
+    #[error("failed to use {}: {detail}; {}", path.display(), file_system::remedy(path))]
+    FileSystem {
+        /// The database.
+        path: PathBuf,
+        /// `SQLite`'s words.
+        detail: String,
+    },
     /// It may not be written.
     #[error("failed to write to {}: the file or its folder is read-only; mend the permissions", path.display())]
     ReadOnly {
@@ -202,19 +219,31 @@ impl StoreError {
         };
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                let beside = |suffix: &str| {
-                    let mut name = path.clone().into_os_string();
-                    name.push(suffix);
-                    PathBuf::from(name)
-                };
-                let holder = holder::of(&[&path, &beside("-wal"), &beside("-shm")]);
+                let holder = holder::of(&[&path, &beside(&path, "-wal"), &beside(&path, "-shm")]);
                 Self::Locked { path, holder }
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { path, detail },
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::NoLargeFileSupport,
+            ) => Self::FileSystem { path, detail },
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { path },
             Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::CannotOpen { path, detail },
             _ => Self::Sqlite { path, doing, source },
+        }
+    }
+
+    /// The same of the file that the user named, if another one was read in its stead.
+    pub(super) fn about(self, user: &Path) -> Self {
+        let path = user.to_path_buf();
+        match self {
+            Self::CannotOpen { detail, .. } => Self::CannotOpen { path, detail },
+            Self::Corrupt { detail, .. } => Self::Corrupt { path, detail },
+            Self::FileSystem { detail, .. } => Self::FileSystem { path, detail },
+            Self::Sqlite { doing, source, .. } => Self::Sqlite { path, doing, source },
+            other => other,
         }
     }
 

@@ -4,13 +4,22 @@
 use super::holder;
 use super::record::Record;
 use super::run_id::RunId;
+use crate::input_file;
+use crate::session::LONGEST_LINE;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// File name within the folder of a run.
-const NAME: &str = "journal.jsonl";
+pub(super) const NAME: &str = "journal.jsonl";
+/// Longest record: what a runner sends in a line, with what the harness adds.
+const LONGEST_RECORD: u64 = LONGEST_LINE + (16 << 20);
+/// Others look whether a journal is in use, and hold it for a moment.
+const MOMENT: Duration = Duration::from_millis(200);
+/// Some editors put it at the begin of a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Path of a run's journal, in a folder of its own below `runs`.
 pub fn path_of(runs: &Path, id: &RunId) -> PathBuf {
@@ -85,12 +94,20 @@ impl Journal {
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            Err(JournalError::InUse { path: path.to_path_buf(), holder: holder::of(&[path]) })
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(JournalError::InUse { path: path.to_path_buf(), holder: holder::of(&[path]) });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(JournalError::Lock { path: path.to_path_buf(), source });
+            }
         }
-        Err(TryLockError::Error(source)) => Err(JournalError::Read { path: path.to_path_buf(), source }),
     }
 }
 
@@ -99,6 +116,10 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
+    /// Number of the last line that was read, counted from where reading began.
+    pub(super) number: usize,
+    /// Its text, with the end of the line.
+    pub(super) text: Vec<u8>,
     /// End of the last whole record.
     pub(super) at: u64,
     /// Bytes after it that are no whole line, known once the iteration has ended.
@@ -110,29 +131,76 @@ impl Lines {
     /// Reads from an offset at which a record begins.
     pub(super) fn open(path: &Path, from: u64) -> Result<Self, JournalError> {
         let read_error = |source| JournalError::Read { path: path.to_path_buf(), source };
-        let mut file = File::open(path).map_err(read_error)?;
+        let mut file = input_file::open(path).map_err(read_error)?;
         file.seek(SeekFrom::Start(from)).map_err(read_error)?;
         let reader = BufReader::new(file);
-        Ok(Self { path: path.to_path_buf(), reader, at: from, cut_off: 0, damaged: false })
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader,
+            number: 0,
+            text: Vec::new(),
+            at: from,
+            cut_off: 0,
+            damaged: false,
+        })
+    }
+
+    /// The file that is read.
+    pub(super) fn file(&self) -> &File {
+        self.reader.get_ref()
     }
 
     fn read(&mut self) -> Result<Option<(Range<u64>, Record)>, JournalError> {
-        let mut line = Vec::new();
-        let read = self.reader.read_until(b'\n', &mut line);
+        let mut line = std::mem::take(&mut self.text);
+        line.clear();
+        let read = self.reader.by_ref().take(LONGEST_RECORD).read_until(b'\n', &mut line);
         read.map_err(|source| JournalError::Read { path: self.path.clone(), source })?;
+        let damaged = |reason: String, newer| JournalError::Damaged {
+            path: self.path.clone(),
+            line: self.number + 1,
+            reason,
+            newer,
+        };
         if line.last() != Some(&b'\n') {
+            if line.len() as u64 == LONGEST_RECORD {
+                return Err(damaged(format!("it is longer than {} MiB", LONGEST_RECORD >> 20), false));
+            }
+            // A power cut may leave zeros where the file system had not written the data yet.
+            if line.contains(&0) {
+                return Err(damaged("it has NUL bytes".to_owned(), false));
+            }
             self.cut_off = line.len() as u64;
             return Ok(None);
         }
-        let record = serde_json::from_slice(&line).map_err(|source| JournalError::Damaged {
-            path: self.path.clone(),
-            offset: self.at,
-            source,
-        })?;
+        let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| self.at == 0).unwrap_or(&line);
+        let record = serde_json::from_slice(text)
+            .map_err(|error| damaged(fault(text, &error), is_newer(text, &error)))?;
+        self.number += 1;
         let begin = self.at;
         self.at += line.len() as u64;
+        self.text = line;
         Ok(Some((begin..self.at, record)))
     }
+}
+
+/// What is wrong with a line, without the parser's own count of lines.
+fn fault(line: &[u8], error: &serde_json::Error) -> String {
+    if line.contains(&0) {
+        return "it has NUL bytes".to_owned();
+    }
+    if std::str::from_utf8(line).is_err() {
+        return "it is not UTF-8 text".to_owned();
+    }
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    format!("{what}, in column {}", error.column())
+}
+
+/// Whether a line is a sound one with something that this version does not know.
+fn is_newer(line: &[u8], error: &serde_json::Error) -> bool {
+    let unknown = ["unknown variant", "unknown field"];
+    unknown.iter().any(|unknown| error.to_string().starts_with(unknown))
+        && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
 }
 
 impl Iterator for Lines {
@@ -151,15 +219,6 @@ impl Iterator for Lines {
 /// Whether a process is writing this journal.
 pub(super) fn is_in_use(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// The run a journal is of, from its first line.
-pub(super) fn run_of(path: &Path) -> Result<Option<RunId>, JournalError> {
-    let Some(first) = Lines::open(path, 0)?.next() else { return Ok(None) };
-    match first? {
-        (_, Record::Run(run)) => Ok(Some(run.id)),
-        _ => Err(JournalError::NoRun { path: path.to_path_buf() }),
-    }
 }
 
 /// Journals below `runs`, in the order of their runs' names; none where there is no such folder.
@@ -209,7 +268,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// It cannot be read.
-    #[error("failed to read the journal {}: {source}", path.display())]
+    #[error("failed to read the journal {}: {source}; mend its permissions, or move it away", path.display())]
     Read {
         /// The journal.
         path: PathBuf,
@@ -224,25 +283,33 @@ pub enum JournalError {
         /// Who writes it, where that is known.
         holder: String,
     },
+    /// Its file system cannot lock files.
+    #[error(
+        "failed to lock the journal {}: {source}; its file system has no locks, as some network shares: put the results on \
+         a local disk by --database FILE",
+        path.display()
+    )]
+    Lock {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A line is none of ours.
     #[error(
-        "failed to understand the journal {} at byte {offset}: {source}; records before it are good, remove the rest \
-         or move the journal away",
+        "failed to read line {line} of the journal {}: {reason}; what the database has of the run stays there: begin a new \
+         run for the rest",
         path.display()
     )]
     Damaged {
         /// The journal.
         path: PathBuf,
-        /// Where the line begins.
-        offset: u64,
+        /// Number of the line, from 1.
+        line: usize,
         /// What is wrong with it.
-        source: serde_json::Error,
-    },
-    /// Its first line says nothing of a run.
-    #[error("failed to understand the journal {}: its first line is not that of a run; move it away", path.display())]
-    NoRun {
-        /// The journal.
-        path: PathBuf,
+        reason: String,
+        /// Whether it looks like one of a later version.
+        newer: bool,
     },
 }
 

@@ -11,6 +11,7 @@ mod catalog;
 mod database;
 mod date;
 mod error;
+mod file_system;
 mod holder;
 mod insertion;
 mod journal;
@@ -23,6 +24,7 @@ mod run_id;
 mod schema;
 mod selection;
 mod tables;
+mod takeover;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trials;
@@ -38,5 +40,6 @@ pub use record::{
     ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord,
     TrialRecord, Versions, is_within,
 };
-pub use recorder::{CaughtUp, Continued, RunRecorder};
+pub use recorder::{Continued, RunRecorder};
 pub use run_id::RunId;
+pub use takeover::{CaughtUp, Damaged, TakeOver};

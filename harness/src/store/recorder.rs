@@ -13,7 +13,7 @@ use super::run_id::RunId;
 use rusqlite::{Transaction, TransactionBehavior, params};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Keeps what a run yields.
 ///
@@ -38,17 +38,6 @@ pub struct Continued {
     pub imported: usize,
     /// Bytes taken off the journal's end: a record that was being written when the run was killed.
     pub cut_off_bytes: u64,
-}
-
-/// A journal of which something was brought into the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaughtUp {
-    /// The journal.
-    pub journal: PathBuf,
-    /// Its run.
-    pub run: RunId,
-    /// Records brought in.
-    pub imported: usize,
 }
 
 impl<'s> RunRecorder<'s> {
@@ -261,37 +250,6 @@ impl<'s> RunRecorder<'s> {
 }
 
 impl Store {
-    /// Brings in what journals below `runs` have and the database does not: those of runs that were killed, or whose
-    /// database was full, locked, read-only or moved away. Runs that are still going on bring in their own.
-    ///
-    /// A journal that is damaged is passed over with a warning; what comes before the damage is brought in.
-    pub fn catch_up(&self, runs: &Path) -> Result<Vec<CaughtUp>, StoreError> {
-        let mut caught_up = Vec::new();
-        for path in journal::all(runs)? {
-            match self.catch_up_with(&path) {
-                Ok(None) => {}
-                Ok(Some(one)) => caught_up.push(one),
-                Err(StoreError::Journal(error)) => tracing::warn!("{error}"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(caught_up)
-    }
-
-    fn catch_up_with(&self, path: &Path) -> Result<Option<CaughtUp>, StoreError> {
-        if journal::is_in_use(path) {
-            return Ok(None);
-        }
-        let Some(run) = journal::run_of(path)? else { return Ok(None) };
-        let stored = self.rows(run.as_str(), |connection| catalog::find(connection, run.as_str()))?;
-        // All runs' journals are looked at each time; most are in, and their size says so.
-        if stored.is_some_and(|stored| Ok(stored.journal_bytes) == journal::length(path).map_err(|_| ())) {
-            return Ok(None);
-        }
-        let imported = self.import(path, &run)?;
-        Ok((imported > 0).then(|| CaughtUp { journal: path.to_path_buf(), run, imported }))
-    }
-
     /// Brings in the records of a journal that come after those already here. Says how many there were.
     fn import(&self, path: &Path, run: &RunId) -> Result<usize, StoreError> {
         let stored = self.rows(run.as_str(), |connection| catalog::find(connection, run.as_str()))?;

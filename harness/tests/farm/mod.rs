@@ -153,6 +153,8 @@ impl Farm {
         keygen(&root.join("host_ed25519"), "ed25519", "");
         keygen(&root.join("host_rsa"), "rsa", "");
         fs::copy(root.join("home/.ssh/id_ed25519.pub"), root.join("authorized_keys")).unwrap();
+        let passwd = format!("root:x:0:0::{}:/bin/sh\n", root.join("home").display());
+        fs::write(root.join("harness-passwd"), passwd).unwrap();
         let users = vec![User {
             name: "tester".to_owned(),
             home: root.join("board/home"),
@@ -325,13 +327,18 @@ impl Farm {
     /// The harness with the home folder of ours, before it is started.
     pub(crate) fn harness(&self, arguments: &[&str]) -> Command {
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
-        let mut command = Command::new(&self.program);
-        command.arg("--root").arg(self.path("workspace")).arg("--state").arg(&state);
+        // OpenSSH's client finds the user's files by the password database, whatever HOME says.
+        let home = self.path("home");
+        let passwd = self.path("harness-passwd");
+        let script = format!("mount --bind {} /etc/passwd && exec \"$@\"", passwd.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "/bin/sh", "-c", &script, "harness"]);
+        command.arg(&self.program).arg("--root").arg(self.path("workspace")).arg("--state").arg(&state);
         command.arg("--python").arg(std::env::var_os("EDGEPIPE_PYTHON").unwrap_or_default());
         command.arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.path("results.db")).args(arguments);
         command
-            .env("HOME", self.path("home"))
+            .env("HOME", &home)
             .env("USER", "anna")
             .env("EDGEPIPE_LOCK", state.join("board.lock"))
             .env_remove("SSH_AUTH_SOCK")

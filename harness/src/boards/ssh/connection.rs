@@ -3,6 +3,7 @@
 use super::error::SshError;
 use super::job::{Job, Output, Said};
 use super::login::{self, shut};
+use super::proxy::Proxy;
 use super::pump::{self, Ends, Opened, Purpose, Sending, Wish, pipe, unblock};
 use super::script::{self, MARK};
 use super::settings::Hop;
@@ -30,8 +31,9 @@ pub struct Connection {
     wake: OwnedFd,
     socket: OwnedFd,
     end: Arc<End>,
-    // Carries this one; dropped after it.
+    // These carry this one; dropped after it.
     _through: Option<Box<Connection>>,
+    _proxy: Option<Proxy>,
 }
 
 impl Connection {
@@ -42,8 +44,8 @@ impl Connection {
     pub fn open(route: &[Hop]) -> Result<Self, SshError> {
         let mut through: Option<Box<Self>> = None;
         for hop in route {
-            let socket = login::connect(hop, through.as_deref())?;
-            through = Some(Box::new(Self::log_in(hop, socket, through)?));
+            let (socket, proxy) = login::connect(hop, through.as_deref())?;
+            through = Some(Box::new(Self::log_in(hop, socket, through, proxy)?));
         }
         through.map(|last| *last).ok_or_else(|| SshError::Connect {
             host: "the board".to_owned(),
@@ -51,14 +53,24 @@ impl Connection {
         })
     }
 
-    fn log_in(hop: &Hop, socket: OwnedFd, through: Option<Box<Self>>) -> Result<Self, SshError> {
+    fn log_in(
+        hop: &Hop,
+        socket: OwnedFd,
+        through: Option<Box<Self>>,
+        mut proxy: Option<Proxy>,
+    ) -> Result<Self, SshError> {
         let host = hop.text();
         let failed = |error: Errno| SshError::Connect { host: host.clone(), reason: error.to_string() };
         let handle = rustix::io::fcntl_dupfd_cloexec(&socket, 3).map_err(failed)?;
         let polled = rustix::io::fcntl_dupfd_cloexec(&socket, 3).map_err(failed)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let woken = rustix::io::fcntl_dupfd_cloexec(&wake, 3).map_err(failed)?;
-        let session = login::log_in(hop, socket)?;
+        let session = login::log_in(hop, socket).map_err(|error| match (error, &mut proxy) {
+            (SshError::Handshake { host, reason }, Some(proxy)) => {
+                SshError::Handshake { host, reason: proxy.epitaph().unwrap_or(reason) }
+            }
+            (error, _) => error,
+        })?;
         let (sender, wishes) = channel();
         let end = Arc::new(End::default());
         let (name, ended) = (host.clone(), Arc::clone(&end));
@@ -68,7 +80,7 @@ impl Connection {
             ended.set(Ending::Lost(reason));
         });
         pump.map_err(|error| SshError::Connect { host: host.clone(), reason: error.to_string() })?;
-        Ok(Self { host, wishes: Some(sender), wake, socket: handle, end, _through: through })
+        Ok(Self { host, wishes: Some(sender), wake, socket: handle, end, _through: through, _proxy: proxy })
     }
 
     /// The host, for messages.

@@ -9,7 +9,7 @@ use thiserror::Error;
 pub enum HostKeyError {
     /// Its key is in no file of known hosts.
     #[error(
-        "failed to trust {host}: its key {fingerprint} ({kind}) is not known. Compare it with what \
+        "failed to trust {host}: its key {fingerprint} ({kind}) is not known. {before} it with what \
          `ssh-keygen -lf /etc/ssh/ssh_host_{short}_key.pub` prints on the board, then log in once by `{login}` and \
          accept it"
     )]
@@ -22,6 +22,8 @@ pub enum HostKeyError {
         kind: String,
         /// Its type as file names have it.
         short: &'static str,
+        /// How the advice begins: with what must be done first, if a login would not make the key known.
+        before: &'static str,
         /// Command line of OpenSSH.
         login: String,
     },
@@ -47,6 +49,20 @@ pub enum HostKeyError {
         line: usize,
         /// Command line of OpenSSH.
         login: String,
+    },
+    /// The file of revoked keys cannot be used.
+    #[error(
+        "failed to trust {host}: the file {} of RevokedHostKeys cannot be used: {reason}. Correct OpenSSH's \
+         configuration, or that file",
+        file.display()
+    )]
+    Revocations {
+        /// Host and port.
+        host: String,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The key is marked as revoked.
     #[error(
@@ -74,6 +90,14 @@ pub enum SshError {
     Config {
         /// The file.
         file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// OpenSSH's configuration cannot be followed.
+    #[error("failed to read OpenSSH's configuration for {host}: {reason}")]
+    Evaluation {
+        /// Host as the board's file names it.
+        host: String,
         /// Why.
         reason: String,
     },
@@ -180,6 +204,11 @@ pub enum SshError {
 }
 
 impl SshError {
+    /// Whether OpenSSH's configuration is at fault, and not the board.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config { .. } | Self::Evaluation { .. })
+    }
+
     /// Whether trying again later may help: the board may be booting, or a cable may be out.
     pub fn may_pass(&self) -> bool {
         matches!(

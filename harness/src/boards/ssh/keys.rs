@@ -1,5 +1,6 @@
 //! Private keys: whether one is protected, and asking for its passphrase.
 
+use crate::input_file;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -10,6 +11,8 @@ use std::process::Command;
 
 /// First bytes of what OpenSSH's private keys hold.
 const MAGIC: &[u8] = b"openssh-key-v1\0";
+/// Largest file of a public key.
+const LARGEST_PUBLIC: u64 = 64 << 10;
 
 /// Whether a private key needs a passphrase. libssh2 itself only says that the file is no key.
 pub(super) fn is_protected(text: &str) -> bool {
@@ -21,6 +24,49 @@ pub(super) fn is_protected(text: &str) -> bool {
     let Some(rest) = bytes.strip_prefix(MAGIC) else { return false };
     // The name of the cipher follows, with its length in front.
     rest.get(..4).zip(rest.get(4..8)).is_some_and(|(length, name)| length != [0, 0, 0, 4] || name != b"none")
+}
+
+/// Whether this is the text of a public key.
+pub(super) fn is_public(text: &str) -> bool {
+    public(text).is_some()
+}
+
+/// The public part of a key: that of the file itself, else that of the file beside it whose name ends in `.pub`.
+pub(super) fn public_part(file: &Path, text: &str) -> Option<Vec<u8>> {
+    let beside = || {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".pub");
+        public(&input_file::read_text(Path::new(&name), LARGEST_PUBLIC).ok()?)
+    };
+    public(text).or_else(|| public_part_of_private(text)).or_else(beside)
+}
+
+/// `ssh-ed25519 BASE64 comment`.
+fn public(text: &str) -> Option<Vec<u8>> {
+    let mut words = text.split_ascii_whitespace();
+    let kind = words.next()?;
+    let key = STANDARD.decode(words.next()?).ok()?;
+    let (name, _) = string(&key)?;
+    (name == kind.as_bytes()).then_some(key)
+}
+
+/// OpenSSH's format holds the public part in the clear, also if a passphrase protects the rest.
+fn public_part_of_private(text: &str) -> Option<Vec<u8>> {
+    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+    let bytes = STANDARD.decode(body.trim()).ok()?;
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    // Cipher, key derivation and its options.
+    for _ in 0..3 {
+        (_, rest) = string(rest)?;
+    }
+    // Number of keys.
+    string(rest.get(4..)?).map(|(key, _)| key.to_vec())
+}
+
+/// A string with its length in front, and what follows it.
+fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
 /// Asks for the passphrase of a key: by the program that `SSH_ASKPASS` names, else on the terminal. `None` where

@@ -3,10 +3,16 @@
 
 use super::error::{HostKeyError, SshError};
 use super::settings::Hop;
+use crate::input_file;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ssh2::{CheckResult, KnownHostFileKind, MethodType, Session};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Largest file of keys.
+const LARGEST: u64 = 64 << 20;
+/// First bytes of a binary list of revoked keys.
+const REVOCATION_LIST: &[u8] = b"SSHKRL\n\0";
 
 /// A line about the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +37,8 @@ impl Known {
     pub(super) fn read(hop: &Hop, session: &Session) -> Self {
         let mut lines = Vec::new();
         for file in &hop.known_hosts {
-            let Ok(text) = std::fs::read_to_string(file) else { continue };
-            for (index, text) in text.lines().enumerate() {
+            let Ok(text) = input_file::read(file, LARGEST) else { continue };
+            for (index, text) in String::from_utf8_lossy(&text).lines().enumerate() {
                 let Some((names, is_revoked, kind, key)) = fields(text) else { continue };
                 if is_about(names, hop, session) {
                     let (kind, key) = (kind.to_owned(), key.to_owned());
@@ -75,6 +81,9 @@ impl Known {
             .host_key_hash(ssh2::HashType::Sha256)
             .map_or_else(String::new, |hash| format!("SHA256:{}", STANDARD_NO_PAD.encode(hash)));
         let shown = STANDARD.encode(key);
+        if let Some(file) = &hop.revoked_keys {
+            check_revocations(file, &shown, &host, &fingerprint)?;
+        }
         let find = |revoked: bool| {
             let known = self.lines.iter().filter(move |line| line.is_revoked == revoked);
             known.map(|line| (line, line.key == shown)).collect::<Vec<_>>()
@@ -87,9 +96,9 @@ impl Known {
         if valid.iter().any(|(_, same)| *same) {
             return Ok(());
         }
-        let login = hop.login();
-        Err(SshError::HostKey(Box::new(match valid.first() {
-            Some((line, _)) => HostKeyError::Changed {
+        let login = hop.first_login();
+        if let Some((line, _)) = valid.first() {
+            return Err(SshError::HostKey(Box::new(HostKeyError::Changed {
                 host,
                 name: hop.known_as.clone(),
                 fingerprint,
@@ -97,10 +106,49 @@ impl Known {
                 file: line.file.clone(),
                 line: line.number,
                 login,
-            },
-            None => HostKeyError::Unknown { host, fingerprint, short: short(&kind), kind, login },
+            })));
+        }
+        let before = if hop.keeps_host_keys {
+            "Compare"
+        } else {
+            "OpenSSH keeps no keys of this host, because its configuration says UserKnownHostsFile /dev/null: name a file \
+             there, such as ~/.ssh/known_hosts. Then compare"
+        };
+        let short = short(&kind);
+        Err(SshError::HostKey(Box::new(HostKeyError::Unknown {
+            host,
+            fingerprint,
+            short,
+            kind,
+            before,
+            login,
         })))
     }
+}
+
+/// Checks a key against the file of `RevokedHostKeys`. As with OpenSSH, no host is trusted without that file.
+fn check_revocations(file: &Path, shown: &str, host: &str, fingerprint: &str) -> Result<(), SshError> {
+    let unusable = |reason: String| {
+        SshError::HostKey(Box::new(HostKeyError::Revocations {
+            host: host.to_owned(),
+            file: file.to_path_buf(),
+            reason,
+        }))
+    };
+    let text = input_file::read(file, LARGEST).map_err(|error| unusable(error.to_string()))?;
+    if text.starts_with(REVOCATION_LIST) {
+        return Err(unusable("it is a binary list, and edgepipe reads lists of public keys only".to_owned()));
+    }
+    let text = String::from_utf8_lossy(&text);
+    let found = text.lines().position(|line| line.split_ascii_whitespace().any(|word| word == shown));
+    found.map_or(Ok(()), |index| {
+        Err(SshError::HostKey(Box::new(HostKeyError::Revoked {
+            host: host.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            file: file.to_path_buf(),
+            line: index + 1,
+        })))
+    })
 }
 
 /// Names, whether revoked, type and key of a line. `@cert-authority` is left out: libssh2 knows no certificates.
@@ -133,7 +181,7 @@ fn is_about(names: &str, hop: &Hop, session: &Session) -> bool {
 }
 
 /// `*` stands for any text, `?` for any character.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut at, mut from) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -4,11 +4,13 @@ use super::connection::Connection;
 use super::error::SshError;
 use super::keys;
 use super::known_hosts::Known;
-use super::settings::Hop;
+use super::proxy::Proxy;
+use super::settings::{Agent, Family, Hop};
+use crate::input_file;
 use rustix::net::sockopt;
 use ssh2::{ErrorCode, Session};
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use std::time::Duration;
 const TIMEOUT: ErrorCode = ErrorCode::Session(-9);
 /// The same where it waited for the socket (`LIBSSH2_ERROR_SOCKET_TIMEOUT`).
 const SOCKET_TIMEOUT: ErrorCode = ErrorCode::Session(-30);
+/// Largest file of a private key.
+const LARGEST_KEY: u64 = 1 << 20;
 /// A peer that acknowledges nothing for so long is gone.
 const ACKNOWLEDGE: Duration = Duration::from_secs(20);
 
@@ -30,14 +34,15 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Connects to a host, directly or through the one before it.
+/// Connects to a host: directly, through the one before it, or by its `ProxyCommand`.
 ///
 /// # Errors
 /// Where nobody answers in time.
-pub(super) fn connect(hop: &Hop, through: Option<&Connection>) -> Result<OwnedFd, SshError> {
-    match through {
-        Some(jump) => jump.forward(&hop.host, hop.port),
-        None => connect_directly(hop).map(OwnedFd::from),
+pub(super) fn connect(hop: &Hop, through: Option<&Connection>) -> Result<(OwnedFd, Option<Proxy>), SshError> {
+    match (through, &hop.proxy_command) {
+        (Some(jump), _) => Ok((jump.forward(&hop.host, hop.port)?, None)),
+        (None, Some(command)) => Proxy::start(hop, command).map(|(socket, proxy)| (socket, Some(proxy))),
+        (None, None) => Ok((connect_directly(hop)?.into(), None)),
     }
 }
 
@@ -46,8 +51,13 @@ fn connect_directly(hop: &Hop) -> Result<TcpStream, SshError> {
     let addresses = (hop.host.as_str(), hop.port).to_socket_addrs().map_err(|error| {
         failed(format!("{error}; is the name right, in the board's file or in ~/.ssh/config?"))
     })?;
+    let is_wanted = |address: &SocketAddr| match hop.family {
+        Family::Any => true,
+        Family::Inet => address.is_ipv4(),
+        Family::Inet6 => address.is_ipv6(),
+    };
     let mut last = None;
-    for address in addresses {
+    for address in addresses.filter(is_wanted) {
         match TcpStream::connect_timeout(&address, hop.timeout) {
             Ok(stream) => {
                 keep_alive(&stream).map_err(|error| failed(error.to_string()))?;
@@ -117,22 +127,37 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
         Err(error) => return Err(lost(hop, &error)),
     };
     let mut tried = Vec::new();
-    if !(hop.identities_are_named && hop.identities_only) {
-        match with_agent(hop, session) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(note) => tried.push(note),
-        }
+    let texts: Vec<_> = hop.identities.iter().map(|file| input_file::read_text(file, LARGEST_KEY)).collect();
+    let named: Vec<Vec<u8>> = hop
+        .identities
+        .iter()
+        .zip(&texts)
+        .filter_map(|(file, text)| keys::public_part(file, text.as_deref().unwrap_or_default()))
+        .collect();
+    match with_agent(hop, session, &named) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(note) => tried.push(note),
     }
     let mut found = false;
-    for file in &hop.identities {
-        let Ok(text) = std::fs::read_to_string(file) else {
-            if hop.identities_are_named {
-                tried.push(format!("{}: cannot be read", file.display()));
+    for (file, text) in hop.identities.iter().zip(texts) {
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => {
+                if hop.identities_are_named {
+                    tried.push(format!("{}: cannot be read ({error})", file.display()));
+                }
+                continue;
             }
-            continue;
         };
         found = true;
+        if keys::is_public(&text) {
+            tried.push(format!(
+                "{}: it is a public key, whose private one is not with the agent",
+                file.display()
+            ));
+            continue;
+        }
         match with_file(hop, session, file, &text) {
             Ok(()) => return Ok(()),
             Err(note) => tried.push(format!("{}: {note}", file.display())),
@@ -144,7 +169,7 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
     let remedy = if methods.split(',').any(|method| method == "publickey") {
         let key = hop.identities.first().map_or_else(String::new, |file| format!("-i {} ", file.display()));
         if found || hop.identities_are_named {
-            format!("Put your public key on the board: `ssh-copy-id {key}{}`", &hop.login()["ssh ".len()..])
+            format!("Put your public key on the board: `ssh-copy-id {key}{}`", hop.login_arguments())
         } else {
             "Make a key by `ssh-keygen -t ed25519` and put it on the board by ssh-copy-id".to_owned()
         }
@@ -154,15 +179,24 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
     Err(SshError::Refused { host: hop.text(), user: hop.user.clone(), tried, methods, remedy })
 }
 
-fn with_agent(hop: &Hop, session: &Session) -> Result<bool, String> {
-    if std::env::var_os("SSH_AUTH_SOCK").is_none() {
-        return Ok(false);
+/// Tries the agent's keys, those with these public parts first.
+fn with_agent(hop: &Hop, session: &Session, named: &[Vec<u8>]) -> Result<bool, String> {
+    match &hop.agent {
+        Agent::None => return Ok(false),
+        Agent::Environment if std::env::var_os("SSH_AUTH_SOCK").is_none() => return Ok(false),
+        Agent::Environment | Agent::At(_) => {}
     }
     let broken = |error: ssh2::Error| format!("the agent: {}", error.message());
     let mut agent = session.agent().map_err(broken)?;
+    if let Agent::At(path) = &hop.agent {
+        agent.set_identity_path(path).map_err(broken)?;
+    }
     agent.connect().map_err(broken)?;
     agent.list_identities().map_err(broken)?;
-    let identities = agent.identities().map_err(broken)?;
+    let is_named = |key: &ssh2::PublicKey| named.iter().any(|named| named == key.blob());
+    let mut identities = agent.identities().map_err(broken)?;
+    identities.retain(|key| !hop.identities_only || is_named(key));
+    identities.sort_by_key(|key| !is_named(key));
     let count = identities.len();
     for identity in identities {
         if agent.userauth(&hop.user, &identity).is_ok() {

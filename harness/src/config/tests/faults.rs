@@ -281,11 +281,14 @@ fn files_that_cannot_be_read() {
     let path = scratch.path().join("configs/experiments/sound.yaml");
     std::fs::write(&path, b"experiment: sound\nnetworks: [\xff\xfe]\n").expect("files can be written");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: not UTF-8 text, in line 2");
+    assert_eq!(
+        faults,
+        "failed to read configs/experiments/sound.yaml: it is not UTF-8 text, in line 2; save it as UTF-8"
+    );
     std::fs::remove_file(&path).expect("files can be removed");
     std::fs::create_dir(&path).expect("folders can be made");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a folder; expected a file");
+    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a directory; expected a file");
 }
 
 #[test]
@@ -394,4 +397,38 @@ fn a_group_stands_for_its_boards() {
     scratch.write("groups/bench.yaml", "group: bench\nboards: [other]\n");
     let faults = load_several(scratch.path(), &names[..1], None, "sound", &Overrides::default()).unwrap_err();
     assert!(faults.to_string().contains("is both a board and a group"), "{faults}");
+}
+
+#[test]
+fn very_many_faults_are_a_few_lines() {
+    let scratch = Scratch::new();
+    let doubled = "trials: 3\n".repeat(100_000);
+    let unknown = (0..5000).map(|number| format!("a{number}: 1\n")).collect::<Vec<_>>().concat();
+    let tabs = "\ta: b\n".repeat(150_000);
+    let huge = format!("experiment: sound\n{}: 1\n", "k".repeat(900_000));
+    for text in [&doubled, &unknown, &tabs, &huge, &format!("experiment: [{}]", "&a *a,".repeat(50_000))] {
+        scratch.write("experiments/sound.yaml", text);
+        let begun = std::time::Instant::now();
+        let faults = scratch.faults("bench", "sound", &Overrides::default());
+        assert!(faults.len() < 20_000 && faults.lines().count() <= 31, "{} bytes", faults.len());
+        assert!(begun.elapsed().as_secs() < 20, "{:?} in a debug build", begun.elapsed());
+    }
+    scratch.write("experiments/sound.yaml", &"trials: 3\n".repeat(4000));
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert!(faults.ends_with("and 3971 more faults; correct these first"), "{faults}");
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("configs/experiments/sound.yaml");
+    std::fs::remove_file(&file).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert!(faults.contains("it is a FIFO, socket or device; expected a regular file"), "{faults}");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    let faults = scratch.faults("bench", "sound", &Overrides::default());
+    assert!(faults.contains("expected a regular file"), "{faults}");
 }

@@ -1,7 +1,7 @@
 //! Databases that are not there, not ours, not whole, not free or not writable.
 
 use super::fixture::{self, Place};
-use crate::store::{Access, RunRecorder, Status, Store, StoreError};
+use crate::store::{Access, RunRecorder, Status, Store, StoreError, TakeOver};
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::Duration;
@@ -135,9 +135,17 @@ fn a_folder_that_cannot_be_is_named() {
     let error = error_of(Path::new("/proc/self/results.db"), Access::ReadWrite);
     assert!(matches!(error, StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }), "{error}");
     assert!(error.to_string().contains("/proc/self/results.db"), "{error}");
-    // A folder in the file's place.
-    let error = error_of(place.database().parent().unwrap().parent().unwrap(), Access::ReadWrite);
-    assert!(matches!(error, StoreError::CannotOpen { .. }), "{error}");
+    // Something else in the file's place.
+    let folder = place.database().parent().unwrap().parent().unwrap().to_path_buf();
+    let fifo = folder.join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for (path, what) in [(&folder, "it is a directory; name a file"), (&fifo, "it is a FIFO")] {
+        for access in [Access::ReadWrite, Access::ReadOnly] {
+            let error = error_of(path, access).to_string();
+            assert!(error.contains(what) && error.contains(&path.display().to_string()), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -186,12 +194,12 @@ fn a_full_database_leaves_the_results_in_the_journal() {
     assert!(had < 24);
 
     limit(1 << 20);
-    let caught_up = store.catch_up(&place.runs()).unwrap();
+    let caught_up = store.catch_up(&place.runs()).unwrap().runs;
     assert_eq!(caught_up.len(), 1);
     assert_eq!(caught_up[0].run, start.id);
     let after = store.run(start.id.as_str()).unwrap();
     assert_eq!((after.status, store.trials(&after).unwrap().len()), (Status::Complete, 24));
-    assert_eq!(store.catch_up(&place.runs()).unwrap(), []);
+    assert_eq!(store.catch_up(&place.runs()).unwrap(), TakeOver::default());
 }
 
 #[test]
@@ -230,4 +238,47 @@ fn a_copy_without_its_neighbours_can_be_read() {
     let store = copy.try_open(Access::ReadOnly).unwrap();
     let run = store.run(fixture::run_start().id.as_str()).unwrap();
     assert_eq!(store.trials(&run).unwrap().len(), 12);
+}
+
+#[test]
+fn a_file_system_that_fails_is_told_in_one_sentence() {
+    let path = Path::new("/net/results.db");
+    // Locking, shared memory and plain reading, as NFS and SMB refuse them.
+    for code in [
+        rusqlite::ffi::SQLITE_IOERR_LOCK,
+        rusqlite::ffi::SQLITE_IOERR_SHMMAP,
+        rusqlite::ffi::SQLITE_IOERR_READ,
+        rusqlite::ffi::SQLITE_PROTOCOL,
+    ] {
+        let source = rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(code),
+            Some("disk I/O error".to_owned()),
+        );
+        let error = StoreError::new(path, "open results", source);
+        assert!(matches!(error, StoreError::FileSystem { .. }), "{error}");
+        let failure = crate::campaign::store_failure(error);
+        let text = failure.to_string();
+        assert_eq!(text.matches("disk I/O error").count(), 1, "{text}");
+        assert!(text.contains("/net/results.db") && text.contains("--database FILE"), "{text}");
+        assert_eq!(failure.exit, crate::exit::Exit::Usage);
+    }
+}
+
+#[test]
+fn what_a_crash_left_in_the_write_ahead_log_is_read_from_read_only_media_too() {
+    let place = Place::new();
+    let store = place.open();
+    record(&store, &place);
+    // A copy while the log has not been brought into the file yet, as a crash leaves it.
+    let copy = Place::new();
+    std::fs::create_dir_all(copy.database().parent().unwrap()).unwrap();
+    std::fs::copy(place.database(), copy.database()).unwrap();
+    let log = |place: &Place| place.database().with_file_name("results.db-wal");
+    assert!(std::fs::copy(log(&place), log(&copy)).unwrap() > 0);
+    // Nobody may write beside it.
+    std::fs::create_dir(copy.database().with_file_name("results.db-shm")).unwrap();
+    let read = copy.try_open(Access::ReadOnly).unwrap();
+    let run = read.run(fixture::run_start().id.as_str()).unwrap();
+    assert_eq!(read.trials(&run).unwrap().len(), 12);
+    assert_eq!(read.path(), copy.database());
 }

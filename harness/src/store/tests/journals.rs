@@ -2,7 +2,8 @@
 
 use super::fixture::{self, Place};
 use crate::store::{
-    Access, Continued, JournalError, Record, Resumed, RunRecorder, Status, Store, StoreError, journal_path,
+    Access, Continued, JournalError, Record, Resumed, RunRecorder, Status, Store, StoreError, TakeOver,
+    journal_path,
 };
 use std::io::Write as _;
 
@@ -42,7 +43,7 @@ fn a_killed_run_goes_on_wherever_its_last_line_was_cut() {
 
         let store = place.open();
         // A catch-up leaves the half line where it is, for the resumption to tell of.
-        assert_eq!(store.catch_up(&place.runs()).unwrap(), []);
+        assert_eq!(store.catch_up(&place.runs()).unwrap(), TakeOver::default());
         let (mut recorder, continued) = RunRecorder::resume(&store, &place.runs(), &id, resumed()).unwrap();
         assert_eq!(continued, Continued { imported: 0, cut_off_bytes: cut as u64 });
         assert!(std::fs::read(&journal).unwrap().starts_with(&whole));
@@ -66,7 +67,7 @@ fn a_lost_database_is_made_anew_from_journals() {
     };
     std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
     let store = place.open();
-    let caught_up = store.catch_up(&place.runs()).unwrap();
+    let caught_up = store.catch_up(&place.runs()).unwrap().runs;
     assert_eq!(caught_up.len(), 1);
     assert_eq!(caught_up[0].imported, records.len() + 1);
     let run = store.run(fixture::run_start().id.as_str()).unwrap();
@@ -102,35 +103,9 @@ fn a_run_has_one_writer() {
     assert!(matches!(error, StoreError::Journal(JournalError::Create { .. })), "{error}");
     // The others leave it to its writer.
     std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
-    assert_eq!(place.open().catch_up(&place.runs()).unwrap(), []);
+    assert_eq!(place.open().catch_up(&place.runs()).unwrap(), TakeOver::default());
     drop(recorder);
-    assert_eq!(place.open().catch_up(&place.runs()).unwrap().len(), 1);
-}
-
-#[test]
-fn damage_within_a_journal_is_named_and_what_comes_before_it_is_kept() {
-    let place = Place::new();
-    let records = fixture::records("resnet18", 1);
-    killed(&place, &records);
-    let id = fixture::run_start().id;
-    let journal = journal_path(&place.runs(), &id);
-    let text = std::fs::read_to_string(&journal).unwrap();
-    let mut lines: Vec<&str> = text.lines().collect();
-    // The trial before the last.
-    let damaged = lines.len() - 2;
-    lines[damaged] = "{\"trial\":{}}";
-    std::fs::write(&journal, lines.join("\n") + "\n").unwrap();
-    std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
-    let store = place.open();
-    let offset = lines[..damaged].iter().map(|line| line.len() + 1).sum::<usize>();
-    let error = RunRecorder::resume(&store, &place.runs(), &id, resumed()).unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, StoreError::Journal(JournalError::Damaged { .. })), "{text}");
-    assert!(text.contains(&format!("at byte {offset}")), "{text}");
-    assert!(text.contains(&journal.display().to_string()), "{text}");
-    // Other runs come in all the same, and of this one what can be read.
-    store.catch_up(&place.runs()).unwrap();
-    assert_eq!(trials(&store), 2);
+    assert_eq!(place.open().catch_up(&place.runs()).unwrap().runs.len(), 1);
 }
 
 #[test]
@@ -145,12 +120,13 @@ fn what_is_no_journal_is_passed_over() {
     std::fs::create_dir(place.runs().join("empty")).unwrap();
     std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
     let store = place.open();
-    assert_eq!(store.catch_up(&place.runs()).unwrap().len(), 1);
+    let found = store.catch_up(&place.runs()).unwrap();
+    assert_eq!((found.runs.len(), found.damaged.len()), (1, 2));
     assert_eq!(trials(&store), 4);
     drop(store);
     // Without any journal there is nothing to do.
     let store = Store::open(&place.database(), Access::ReadWrite).unwrap();
-    assert_eq!(store.catch_up(&place.runs().join("nowhere")).unwrap(), []);
+    assert_eq!(store.catch_up(&place.runs().join("nowhere")).unwrap(), TakeOver::default());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Real files in temporary folders.
 
+mod damage;
 mod document;
 mod files;
 pub(crate) mod fixture;

@@ -180,7 +180,7 @@ fn a_record_must_name_what_the_run_has() {
     std::fs::remove_file(place.database()).unwrap();
     drop(store);
     let fresh = place.open();
-    assert_eq!(fresh.catch_up(&place.runs()).unwrap()[0].imported, 2);
+    assert_eq!(fresh.catch_up(&place.runs()).unwrap().runs[0].imported, 2);
 }
 
 #[test]
