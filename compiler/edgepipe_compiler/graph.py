@@ -177,7 +177,7 @@ def _input_tensors(
                     item.name,
                 )
             dims = list(fixed)
-        elif known and dims and dims[0] is None and None not in dims[1:]:
+        elif dims and dims[0] is None and None not in dims[1:] and not _is_empty(item):
             dims[0] = 1
             notes.append(
                 f"the input {item.name!r} has the open shape [{shown}] in the file; {dims} is used. Another "
@@ -205,6 +205,12 @@ def _input_tensors(
             next(iter(advice)),
         )
     return tensors
+
+
+def _is_empty(item: onnx.ValueInfoProto) -> bool:
+    """Whether the first extent is 0: a tensor without elements, and no open batch."""
+    first = item.type.tensor_type.shape.dim[0]
+    return bool(first.HasField("dim_value") and first.dim_value == 0)
 
 
 def _yaml(name: str) -> str:

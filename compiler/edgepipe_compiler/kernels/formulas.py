@@ -127,13 +127,17 @@ def _of_integers(node: Node, inputs: list[tirx.Expr | None], kind: str) -> tirx.
         case "BitwiseNot":
             return tirx.bitwise_not(first)
         case "BitShift":
-            # A shift by more bits than there are is undefined in the processor.
+            # A shift by more bits than there are is undefined in the processor. ONNX shifts all of them out, and
+            # to the right the sign stays; a negative count is one of too many.
             wide = others[0].astype("int64")
             inside = tirx.And(wide >= 0, wide < np.dtype(kind).itemsize * 8)
             by = tirx.Select(inside, others[0], _number(0, kind))
             left = node.attributes["direction"] in (b"LEFT", "LEFT")
             shifted = tirx.shift_left(first, by) if left else tirx.shift_right(first, by)
-            return tirx.Select(inside, shifted, _number(0, kind))
+            gone = _number(0, kind)
+            if not left and kind.startswith("int"):
+                gone = tirx.Select(first < gone, _number(-1, kind), gone)
+            return tirx.Select(inside, shifted, gone)
         case "Relu":
             return tirx.max(first, _number(0, kind))
     raise Unsupported(f"{node.op} of {kind}")
