@@ -7,6 +7,7 @@ outside keep their names; everything defined in a body is renamed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,19 @@ def inline(graph: Graph, fold: Fold) -> bool:
     changed = False
     for node in graph.nodes:
         made = None
+        if node.op in OPERATORS:
+            # All new names begin with that of the operator.
+            named = replace(node, name=graphs.unused(graph, node.name))
         if node.op == "If":
-            made = _taken(graph, node)
+            made = _taken(graph, named)
         elif node.op == "Loop":
-            made = _unrolled(graph, node, fold)
+            made = _unrolled(graph, named, fold)
         elif node.op == "Scan":
-            made = _scanned(graph, node)
+            made = _scanned(graph, named)
         changed |= made is not None
         kept.extend([node] if made is None else made)
     graph.nodes = kept
+    graphs.make_names_unique(kept)
     return changed
 
 

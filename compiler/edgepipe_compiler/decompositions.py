@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from . import einsum, functions
-from .graph import Graph, Node
+from .graph import Graph, Node, make_names_unique
 from .steps import Steps
 
 # Keeps a division by a norm of 0 from giving NaN: the results are 0, as those of ONNX Runtime.
@@ -27,6 +27,7 @@ def apply(graph: Graph) -> bool:
         changed |= made is not None
         nodes.extend([node] if made is None else made)
     graph.nodes = nodes
+    make_names_unique(nodes)
     return changed
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-from .graph import Graph, Node, _node
+from .graph import Graph, Node, _node, unused
 
 # Operators without a rule and without a decomposition of our own.
 EXPANDED = {
@@ -22,7 +22,7 @@ def expanded(graph: Graph, node: Node) -> list[Node] | None:
     body = _body(graph, node)
     if body is None:
         return None
-    prefix = f"{node.outputs[0] or node.name}."
+    prefix = f"{unused(graph, node.outputs[0] or node.name)}."
     names = {"": ""}
     for place, formal in enumerate(body.input):
         names[formal] = node.inputs[place] if place < len(node.inputs) else ""

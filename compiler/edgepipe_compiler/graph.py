@@ -110,7 +110,7 @@ def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) 
     onnx_file.check(model, constants, name)
     with onnx_file.asking_onnx(name, "read"):
         nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
-    _make_names_unique(nodes)
+    make_names_unique(nodes)
     graph = Graph(
         name=name,
         opset=onnx_file.opset_of(model),
@@ -229,7 +229,17 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
     )
 
 
-def _make_names_unique(nodes: list[Node]) -> None:
+def unused(graph: Graph, base: str) -> str:
+    """``base``, or more of it, such that no value's name begins with it and a dot."""
+    known = {*graph.inputs, *graph.constants, *graph.tensors}
+    known.update(value for node in graph.nodes for value in node.outputs)
+    while any(value.startswith(f"{base}.") for value in known):
+        base += "_"
+    return base
+
+
+def make_names_unique(nodes: list[Node]) -> None:
+    """Numbers the later ones of nodes that have the same name: units and cuts go by names."""
     seen: set[str] = set()
     for node in nodes:
         base, count = node.name, 1

@@ -11,7 +11,6 @@ from onnx import TensorProto
 
 from .errors import CompileError
 from .graph import Graph, Node, dtype_name, has_body
-from .units import RECURRENT
 
 # Element types without kernels, as numpy names them, and the export to use instead.
 TYPES = {
@@ -133,14 +132,6 @@ def _check_node(graph: Graph, node: Node, constant: set[str]) -> None:
         )
     if node.op in OPERATORS:
         raise _operator(node, OPERATORS[node.op])
-    if node.op in RECURRENT:
-        weights = [name for name in (*node.inputs[1:5], *node.inputs[7:]) if name]
-        if any(name not in constant for name in weights):
-            raise _operator(
-                node,
-                "its weights or the lengths of its sequences are computed in each frame; export the "
-                "network with constant ones",
-            )
     if node.op == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:
         training = node.inputs[2]
         ratio = graph.constants.get(node.inputs[1]) if node.inputs[1] else 0.5

@@ -15,10 +15,9 @@ def correct_pools(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
 
     A window that begins in the padding at the end does not count (ONNX since opset 22, ONNX Runtime and
     PyTorch always), but ONNX's inference counts it up to opset 21. Rounding up becomes padding at the end
-    that gives the right number of windows. ``shapes`` are those inferred so far. True if a shape was
-    wrong: then infer again, for what follows is wrong as well.
+    that gives the right number of windows. ``shapes`` are those inferred so far. True if one was wrong:
+    then infer again, for the shapes that follow are wrong as well.
     """
-    changed = False
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in POOLS:
             continue
@@ -51,8 +50,8 @@ def correct_pools(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
         kept = [item for item in node.attribute if item.name not in ("ceil_mode", "pads")]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("pads", pads)])
-        changed = True
-    return changed
+        return True
+    return False
 
 
 def windows(extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from . import batch_norms, branches, decompositions, spelling
+from . import batch_norms, branches, decompositions, operands, spelling
 from . import graph as graphs
 from .errors import CompileError
 from .graph import Graph, Node
@@ -28,6 +28,8 @@ def simplify(graph: Graph) -> None:
     _remove_dead(graph)
     branches.check(graph)
     _drop_empty_inputs(graph)
+    for node in graph.nodes:
+        operands.check(graph, node)
     batch_norms.fold(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
@@ -211,7 +213,9 @@ def _remove_dead(graph: Graph) -> None:
         if any(output in alive for output in node.outputs):
             alive.update(value for value in node.inputs if value)
             node.outputs = [output if output in alive else "" for output in node.outputs]
-            while node.outputs and not node.outputs[-1]:
+            # ONNX wants both outputs of TopK, read or not.
+            fewest = 2 if node.op == "TopK" else 1
+            while len(node.outputs) > fewest and not node.outputs[-1]:
                 node.outputs.pop()
             kept.append(node)
     graph.nodes = kept[::-1]
@@ -229,7 +233,6 @@ def _has_computed_shape(graph: Graph, node: Node) -> bool:
 
 def _check_static(graph: Graph) -> None:
     for node in graph.nodes:
-        _check_channels(graph, node)
         for output in node.outputs:
             if output and output not in graph.tensors:
                 raise CompileError(
@@ -251,18 +254,3 @@ def _check_static(graph: Graph) -> None:
                 f"failed to read the network {graph.name}: its output {output!r} {what}; remove it",
                 output,
             )
-
-
-def _check_channels(graph: Graph, node: Node) -> None:
-    """What ONNX's shape inference lets pass: a convolution whose weights do not fit its input."""
-    if node.op != "Conv" or node.inputs[0] not in graph.tensors:
-        return
-    source, weight = graph.tensor(node.inputs[0]).shape, graph.tensor(node.inputs[1]).shape
-    groups = node.attributes.get("group", 1)
-    if source[1] != weight[1] * groups or weight[0] % groups:
-        raise CompileError(
-            "invalid_onnx",
-            f"failed to read the network {graph.name}: its Conv has weights of shape "
-            f"{list(weight)} in {groups} groups for an input of shape {list(source)}",
-            node.name,
-        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import helper
 
-from .graph import Graph, Node
+from .graph import Graph, Node, unused
 
 
 class Steps:
@@ -18,10 +18,11 @@ class Steps:
         self._node = node
         self._nodes: list[Node] = []
         self._constants = 0
+        self._base = unused(graph, node.outputs[0])
 
     def constant(self, values: np.ndarray) -> str:
         """A constant of the graph."""
-        name = f"{self._node.outputs[0]}.constant{self._constants}"
+        name = f"{self._base}.constant{self._constants}"
         self._constants += 1
         self.graph.constants[name] = values
         return name
@@ -29,7 +30,7 @@ class Steps:
     def op(self, op: str, *inputs: str, **attributes: object) -> str:
         """An operator of one output, whose name it gives."""
         number = len(self._nodes)
-        made = f"{self._node.outputs[0]}.step{number}"
+        made = f"{self._base}.step{number}"
         name = f"{self._node.name}.{op.lower()}{number}" if number else self._node.name
         parameters = 0 if number else self._node.parameters
         self._nodes.append(Node(name, op, list(inputs), [made], dict(attributes), parameters))

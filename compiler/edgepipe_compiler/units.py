@@ -114,8 +114,9 @@ def _extend(
         if not follower:
             return
         for node in follower:
-            same = graph.tensor(node.outputs[0]).shape == graph.tensor(value).shape
-            if not same or not _fits(node, available, inside):
+            if not _fits(node, available, inside):
+                return
+            if graph.tensor(node.outputs[0]).shape != graph.tensor(value).shape:
                 return
             inside.update(node.outputs)
         group.extend(follower)

@@ -206,3 +206,20 @@ MODELS["scan"] = lambda: _scan()
 MODELS["scan_backwards"] = lambda: _scan(
     scan_input_axes=[1], scan_output_axes=[1], scan_input_directions=[1], scan_output_directions=[1]
 )
+
+
+@_model
+def if_among_names_like_its_own() -> onnx.ModelProto:
+    """Values and nodes of the network have the names that those of the branch would get."""
+    net = Net()
+    x = net.input(1, 4, 3, 3)
+    branch = _body(
+        [helper.make_node("Exp", [x], ["y"], "act"), helper.make_node("Neg", ["y"], ["z"], "out0")],
+        [], [("z", FLOAT)],
+    )  # fmt: skip
+    net._nodes.append(helper.make_node("Abs", [x], ["choice.y"], "choice.act"))
+    yes = net.constant(np.array(True))
+    net._nodes.append(
+        helper.make_node("If", [yes], ["made"], "choice", then_branch=branch, else_branch=branch)
+    )
+    return net.build(net.op("Add", "choice.y", "made"))

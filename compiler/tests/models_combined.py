@@ -13,6 +13,7 @@ import onnx
 from operator_net import Model, Net
 
 SAME = {"pads": [1, 1, 1, 1]}
+FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 
 def conv_norm_relu() -> onnx.ModelProto:
@@ -268,6 +269,70 @@ def channels_last_inside() -> onnx.ModelProto:
     return net.build(net.op("Add", x, net.vector(17)))
 
 
+def spectrogram() -> onnx.ModelProto:
+    """Energies of long windows, their logarithms, and back to samples."""
+    net = Net()
+    x = net.input(1, 1, 1600)
+    parts = [net.conv(x, 17, 1, 400, bias=False, strides=[80], pads=[200, 199]) for _ in "ri"]
+    squares = [net.op("Pow", part, net.constant(2, np.int64)) for part in parts]
+    energy = net.op("Add", net.op("Add", *squares), net.constant(0.01, np.float32))
+    y = net.op("Relu", net.conv(net.op("Log", energy), 16, 17, 3, pads=[1, 1]))
+    back = net.op("ConvTranspose", y, net.weight(16, 1, 160), strides=[80], pads=[40, 40])
+    return net.build(back, net.op("AveragePool", y, kernel_shape=[3], pads=[1, 1]))
+
+
+def segmentation_with_unpooling() -> onnx.ModelProto:
+    """The places of maxima skip the middle, as in SegNet."""
+    net = Net(opset=13)
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    x = net.conv(net.input(1, 3, 12, 16), 8, 3, 3, 3, **SAME)
+    pooled, places = net.node("MaxPool", x, outputs=2, **window)
+    x = net.op("MaxUnpool", net.conv(pooled, 8, 8, 3, 3, **SAME), places, **window)
+    return net.build(net.conv(x, 2, 8, 3, 3, **SAME))
+
+
+def masked() -> onnx.ModelProto:
+    """Truth values between stages, and arithmetic of integers."""
+    net = Net()
+    x = net.conv(net.input(1, 3, 9, 11), 18, 3, 3, 3, **SAME)
+    large = net.op("Greater", x, net.constant(0.1, np.float32))
+    small = net.op("Not", net.op("Less", x, net.constant(-0.4, np.float32)))
+    kept = net.op("And", large, small)
+    chosen = net.op("Where", kept, net.op("Sin", x), net.vector(11))
+    level = net.op("Cast", net.op("Mul", x, net.constant(8.0, np.float32)), to=INT64)
+    level = net.op("Mod", level, net.constant(5, np.int64))
+    level = net.op("Cast", level, to=FLOAT)
+    return net.build(net.op("Add", chosen, level), net.op("Cast", kept, to=FLOAT))
+
+
+def detections() -> onnx.ModelProto:
+    """The best of all places, their boxes, and classes as words of a table."""
+    net = Net()
+    x = net.input(1, 5, 6, 7)
+    scores = net.op("Reshape", net.conv(x, 4, 5, 1, 1), net.constant([1, 4, 42]))
+    boxes = net.op("Reshape", net.conv(x, 4, 5, 1, 1), net.constant([1, 4, 42]))
+    best, places = net.node("TopK", scores, net.constant([6]), outputs=2, axis=2)
+    picked = net.op("GatherElements", boxes, places, axis=2)
+    classes = net.op("ArgMax", scores, axis=1, keepdims=0)
+    words = net.op("Gather", net.weight(4, 8), classes)
+    sums = net.op("CumSum", picked, net.constant(2, np.int64))
+    marked = net.op("ScatterElements", boxes, places, best, axis=2)
+    return net.build(best, sums, words, net.op("ReduceLogSumExp", marked, axes=[1]))
+
+
+def bounds_from_the_data() -> onnx.ModelProto:
+    """A convolution and what no rule knows behind it; scalars without axes; half of an operator's outputs."""
+    net = Net()
+    x = net.input(1, 5, 7, 9)
+    y = net.op("Pow", net.conv(x, 18, 5, 3, 3, **SAME), net.constant(5, np.int64))
+    low = net.op("ReduceMin", y, keepdims=0)
+    low = net.op("Mul", low, net.constant(0.5, np.float32))
+    y = net.op("Clip", net.conv(y, 18, 18, 1, 1), low)
+    flat = net.op("Flatten", net.op("Add", net.op("Cosh", net.op("Tanh", y)), y))
+    best, _ = net.node("TopK", flat, net.constant([7]), outputs=2)
+    return net.build(y, net.op("Div", best, net.op("ReduceL2", best, axes=[1])))
+
+
 MODELS: dict[str, Model] = {
     "excitation_sigmoid": _excited(17, 1, 33, lambda net, x: net.op("Sigmoid", x)),
     "excitation_hard_sigmoid_opset_11": _excited(
@@ -279,10 +344,12 @@ MODELS: dict[str, Model] = {
     **{
         function.__name__: function
         for function in (
+            bounds_from_the_data,
             channels_last_inside,
             classifier_opset_11,
             conv_norm_relu,
             dense_block,
+            detections,
             dilated_branches,
             encoder_decoder,
             excitation_by_products,
@@ -292,13 +359,16 @@ MODELS: dict[str, Model] = {
             norm_after_depthwise_and_transposed,
             norm_read_twice,
             norm_relu_conv,
+            masked,
             pad_then_conv,
             pyramid_of_outputs,
             residual_of_two_convolutions,
             residual_onto_itself,
+            segmentation_with_unpooling,
             shared_weight,
             shuffle_unit,
             silu_gelu_mish,
+            spectrogram,
             two_inputs_two_outputs,
             weight_from_constant_nodes,
         )

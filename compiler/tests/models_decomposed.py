@@ -267,3 +267,15 @@ MODELS |= {
     function.__name__: function
     for function in (attention, rms_normalization, rotary_embedding, cast_like_a_value)
 }
+
+
+def names_like_those_of_steps() -> onnx.ModelProto:
+    """The network has values with the names that steps of a decomposition would get."""
+    net = Net(13)
+    x = net.input(2, 7)
+    net._nodes.append(onnx.helper.make_node("Exp", [x], ["norm.step0"], "norm.reducesum1"))
+    net._nodes.append(onnx.helper.make_node("LpNormalization", [x], ["norm"], "norm", axis=1))
+    return net.build(net.op("Add", "norm", "norm.step0"))
+
+
+MODELS["names_like_those_of_steps"] = names_like_those_of_steps

@@ -24,10 +24,11 @@ def _layer(
     lengths: list[int] | None = None,
     initial: str = "",
     peepholes: bool = False,
+    computed: bool = False,
     **attributes: object,
 ) -> Model:
     """One layer. ``outputs`` are the places of those that the network gives; ``initial`` is "constant" or
-    "input"."""
+    "input"; ``computed``: weights are computed in each frame."""
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -37,6 +38,8 @@ def _layer(
         random = np.random.default_rng(11)
 
         def weight(*shape: int) -> str:
+            if computed:
+                return net.op("Tanh", net.input(*shape, name=f"weight{len(net._inputs)}"))
             scale = 1.5 / np.sqrt(shape[-1])
             return net.constant((random.standard_normal(shape) * scale).astype(np.float32))
 
@@ -89,6 +92,9 @@ for _op in GATES:
             _op, lengths=[3, 5, 1], batch=3, direction="bidirectional", outputs=every,
             initial="constant",
         ),
+        f"{name}_of_computed_weights": _layer(
+            _op, computed=True, direction="bidirectional", outputs=every, batch=2
+        ),
         f"{name}_full_lengths": _layer(_op, lengths=[5, 5], batch=2, outputs=every),
     }  # fmt: skip
 MODELS |= {
@@ -96,6 +102,7 @@ MODELS |= {
     "lstm_peepholes_bidirectional": _layer(
         "LSTM", peepholes=True, direction="bidirectional", outputs=(0, 2), clip=0.7
     ),
+    "lstm_behind_an_operator": _layer("LSTM", outputs=(1,), computed=True, lengths=[4]),
     "lstm_cell_only": _layer("LSTM", outputs=(2,)),
     "lstm_coupled": _layer("LSTM", input_forget=1, outputs=(0, 1, 2)),
     "lstm_coupled_peepholes": _layer("LSTM", input_forget=1, peepholes=True, outputs=(0, 2)),
@@ -104,6 +111,8 @@ MODELS |= {
         "GRU", linear_before_reset=1, direction="bidirectional", outputs=(0, 1), clip=0.5,
         lengths=[2, 5], batch=2, initial="input",
     ),
+    "lstm_computed_peepholes": _layer("LSTM", peepholes=True, computed=True, hidden=16),
+    "gru_computed_late_reset": _layer("GRU", linear_before_reset=1, computed=True, hidden=16),
     "gru_late_reset_without_bias": _layer("GRU", linear_before_reset=1, bias=False),
     "lstm_relu_softsign_affine": _layer(
         "LSTM", activations=["HardSigmoid", "Softsign", "Affine"], activation_alpha=[0.3, 0.5],

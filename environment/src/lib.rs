@@ -74,7 +74,12 @@ pub fn python(program: impl AsRef<OsStr>) -> Command {
     with_python_settings(command(program))
 }
 
-/// The same for pip: also gets what decides where packages come from.
+/// A program that downloads: also gets proxies and certificates.
+pub fn download(program: impl AsRef<OsStr>) -> Command {
+    limited(program, |name| is_base(name) || is_network(name))
+}
+
+/// The same as [`python`] for pip: also gets what decides where packages come from.
 pub fn pip(program: impl AsRef<OsStr>) -> Command {
     let keep = |name: &str| is_base(name) || is_network(name) || PIP_SOURCES.contains(&name);
     with_python_settings(limited(program, keep))

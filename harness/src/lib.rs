@@ -13,6 +13,8 @@ mod gating;
 pub mod history;
 mod input_file;
 pub mod interrupt;
+#[cfg(test)]
+mod mutation;
 pub mod processors;
 pub mod progress;
 pub mod provenance;

@@ -354,3 +354,6 @@ impl Drop for Session {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

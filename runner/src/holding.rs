@@ -28,7 +28,10 @@ enum Heard {
 
 /// Holds the board's lock and keeps its state until standard input ends or, with `patience`, falls silent.
 pub(crate) fn hold(holder: &str, patience: Option<Duration>) -> ExitCode {
-    let _held = match lock::take(holder) {
+    // Without a lease, the harness is the parent of this process.
+    let harness = patience.is_none().then(rustix::process::getppid).flatten();
+    let harness = harness.map(|harness| harness.as_raw_nonzero().get());
+    let _held = match lock::take(holder, harness) {
         Ok(held) => held,
         Err(Ok(busy)) => {
             say(&describe(&busy));

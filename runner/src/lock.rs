@@ -1,5 +1,6 @@
 //! One user of a machine at a time: a lock on a file that the kernel releases when its holder dies. The file is in one
-//! place for all users, whatever `TMPDIR` says. Its first line names the holder, the second the process id.
+//! place for all users, whatever `TMPDIR` says. Its first line names the holder, the second the process id, and the third,
+//! if the harness is on this machine too, the harness' process id.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
@@ -17,6 +18,8 @@ const FOLDER: &str = "/run/lock";
 const GONE: Duration = Duration::from_secs(2);
 /// Tries to open a file that others create or remove at the same time, and to lock one that others only look at.
 const TRIES: u32 = 5;
+/// A holder whose harness was killed restores the board within this time, and is waited for.
+const ENDING: Duration = Duration::from_secs(150);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -40,11 +43,16 @@ fn path() -> PathBuf {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         return path.into();
     }
-    let is_for_all = |folder: &str| {
-        std::fs::metadata(folder)
-            .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o002 != 0)
-    };
-    Path::new(if is_for_all(FOLDER) { FOLDER } else { "/tmp" }).join(NAME)
+    Path::new(if is_for_all(Path::new(FOLDER)) { FOLDER } else { "/tmp" }).join(NAME)
+}
+
+/// Whether any user may create files in a folder: by its mode, and not on a file system that is mounted read-only, as
+/// that of a container may be.
+fn is_for_all(folder: &Path) -> bool {
+    let is_open = std::fs::metadata(folder)
+        .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o002 != 0);
+    let read_only = rustix::fs::StatVfsMountFlags::RDONLY;
+    is_open && rustix::fs::statvfs(folder).is_ok_and(|system| !system.f_flag.contains(read_only))
 }
 
 /// A lock file that was opened; another user's file may be readable only.
@@ -145,23 +153,40 @@ fn user_name(uid: u32) -> String {
     name.map_or_else(|| format!("user number {uid}"), |name| format!("user {name}"))
 }
 
-fn read(file: &mut File) -> Holder {
+fn content(file: &mut File) -> String {
     let mut text = String::new();
     // An unreadable holder is unknown; the board is busy all the same.
-    let _ = std::io::Read::take(&mut *file, 4096).read_to_string(&mut text);
+    let _ = file.rewind().and_then(|()| std::io::Read::take(&mut *file, 4096).read_to_string(&mut text));
+    text
+}
+
+/// Whether the harness of the holder was on this machine and has ended, so that the holder is about to.
+fn is_ending(text: &str) -> bool {
+    let harness = text.lines().nth(2).and_then(|line| line.strip_prefix("harness ")?.parse::<u32>().ok());
+    harness.is_some_and(|harness| !Path::new(&format!("/proc/{harness}")).exists())
+}
+
+fn read(file: &mut File) -> Holder {
+    let text = content(file);
     let mut lines = text.lines();
     let first = lines.next().filter(|line| !line.trim().is_empty()).unwrap_or("another process").to_owned();
     let pid = lines.next().and_then(|line| line.strip_prefix("pid ")).and_then(|pid| pid.parse().ok());
     Holder::Somebody { text: first, pid }
 }
 
-/// Locks the file, or says who has it.
-fn lock(path: &Path, opened: &mut Opened) -> Result<(), Result<Holder, String>> {
+/// Locks the file, or says who has it. A holder that is about to end is waited for so long.
+fn lock(path: &Path, opened: &mut Opened, patience: Duration) -> Result<(), Result<Holder, String>> {
+    let deadline = Instant::now() + patience;
     for attempt in 1.. {
         match opened.file.try_lock() {
             Ok(()) => break,
             // Somebody who only asks for the holder has it for a moment.
             Err(TryLockError::WouldBlock) if attempt < TRIES => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock)
+                if Instant::now() < deadline && is_ending(&content(&mut opened.file)) =>
+            {
+                std::thread::sleep(PAUSE);
+            }
             Err(TryLockError::WouldBlock) => return Err(Ok(read(&mut opened.file))),
             Err(TryLockError::Error(error)) => {
                 return Err(Err(format!("failed to lock {}: {error}", path.display())));
@@ -178,18 +203,18 @@ fn is_current(path: &Path, file: &File) -> bool {
     named.ok().zip(ours.ok()).is_some_and(|(named, ours)| named == ours)
 }
 
-/// Takes the lock for `holder`.
+/// Takes the lock for `holder`. `harness` is the process id of a harness on this machine.
 ///
 /// # Errors
 /// With the one who has it, or why the file cannot be used.
-pub(crate) fn take(holder: &str) -> Result<Held, Result<Holder, String>> {
-    take_at(&path(), holder)
+pub(crate) fn take(holder: &str, harness: Option<i32>) -> Result<Held, Result<Holder, String>> {
+    take_at(&path(), holder, harness)
 }
 
-fn take_at(path: &Path, holder: &str) -> Result<Held, Result<Holder, String>> {
+fn take_at(path: &Path, holder: &str, harness: Option<i32>) -> Result<Held, Result<Holder, String>> {
     for _ in 0..TRIES {
         let mut opened = open(path).map_err(Err)?;
-        lock(path, &mut opened)?;
+        lock(path, &mut opened, ENDING)?;
         if let Some(error) = &opened.unwritable {
             return Err(Err(refusal(path, &error.to_string())));
         }
@@ -197,7 +222,8 @@ fn take_at(path: &Path, holder: &str) -> Result<Held, Result<Holder, String>> {
             continue;
         }
         let line: String = holder.chars().filter(|letter| !letter.is_control()).take(400).collect();
-        let text = format!("{line}\npid {}\n", std::process::id());
+        let harness = harness.map_or_else(String::new, |harness| format!("harness {harness}\n"));
+        let text = format!("{line}\npid {}\n{harness}", std::process::id());
         let mut file = opened.file;
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
@@ -217,7 +243,7 @@ pub(crate) fn holder() -> Result<Holder, String> {
 
 fn holder_at(path: &Path) -> Result<Holder, String> {
     let mut opened = open(path)?;
-    match lock(path, &mut opened) {
+    match lock(path, &mut opened, Duration::ZERO) {
         Ok(()) => Ok(Holder::Nobody),
         Err(Ok(holder)) => Ok(holder),
         Err(Err(error)) => Err(error),
@@ -264,7 +290,7 @@ mod tests {
     use super::*;
 
     fn busy(path: &Path) -> String {
-        match take_at(path, "second") {
+        match take_at(path, "second", None) {
             Err(Ok(Holder::Somebody { text, pid })) => {
                 assert_eq!(pid, i32::try_from(std::process::id()).ok());
                 text
@@ -274,7 +300,7 @@ mod tests {
     }
 
     fn refused(path: &Path) -> String {
-        match take_at(path, "anna") {
+        match take_at(path, "anna", None) {
             Err(Err(message)) => message,
             other => panic!("{other:?}"),
         }
@@ -284,13 +310,41 @@ mod tests {
     fn a_second_user_is_refused_and_told_who_is_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let first = take_at(&path, "process 7 (bench) of anna\nsince noon").unwrap();
+        let first = take_at(&path, "process 7 (bench) of anna\nsince noon", None).unwrap();
         assert_eq!(busy(&path), "process 7 (bench) of annasince noon");
         assert!(matches!(holder_at(&path), Ok(Holder::Somebody { .. })));
         drop(first);
         assert_eq!(holder_at(&path), Ok(Holder::Nobody));
-        take_at(&path, "second").unwrap();
+        take_at(&path, "second", None).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_folder_that_some_users_may_not_write_to_holds_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, expected) in [(0o1777, true), (0o755, false), (0o777, true)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_for_all(folder.path()), expected, "{mode:o}");
+        }
+        assert!(!is_for_all(&folder.path().join("missing")));
+    }
+
+    #[test]
+    fn a_holder_whose_harness_is_gone_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let alive = i32::try_from(std::process::id()).ok();
+        let held = take_at(&path, "anna", alive).unwrap();
+        assert_eq!(busy(&path), "anna", "a harness that lives is not waited for");
+        drop(held);
+        // No process has this number.
+        let held = take_at(&path, "bert", Some(i32::MAX)).unwrap();
+        let releasing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(held);
+        });
+        take_at(&path, "carl", None).unwrap();
+        releasing.join().unwrap();
     }
 
     #[test]
@@ -298,7 +352,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        let held = take_at(&path, "anna");
+        let held = take_at(&path, "anna", None);
         rustix::process::umask(before);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o666);
         drop(held.unwrap());
@@ -312,7 +366,7 @@ mod tests {
         assert!(is_current(&path, &opened.file));
         std::fs::remove_file(&path).unwrap();
         assert!(!is_current(&path, &opened.file));
-        let _held = take_at(&path, "anna").unwrap();
+        let _held = take_at(&path, "anna", None).unwrap();
         assert!(is_current(&path, &open(&path).unwrap().file));
     }
 

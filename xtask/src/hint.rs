@@ -7,6 +7,10 @@ const READ_ONLY: &str = "the file system is read-only: make it writable, or put 
                          CARGO_TARGET_DIR=FOLDER";
 const DENIED: &str = "check the owner and the mode of the file and of the folders above it; if they are right, the \
                       file system may be mounted noexec: put the build folder on another one by CARGO_TARGET_DIR=FOLDER";
+const LIBRARY: &str = "install the missing library where the dynamic linker looks by itself: edgepipe does not pass \
+                       LD_LIBRARY_PATH on";
+const OLD: &str =
+    "this system's C library is too old for the pinned packages: use a newer system, glibc 2.28 or later";
 const QUOTA: &str = "the disk quota is used up: make room, or put the build folder on another disk by \
                      CARGO_TARGET_DIR=FOLDER";
 
@@ -28,6 +32,8 @@ pub(crate) fn of_text(text: &str) -> Option<&'static str> {
         ("Read-only file system", READ_ONLY),
         ("Permission denied", DENIED),
         ("failed to map segment from shared object", DENIED),
+        ("cannot open shared object file", LIBRARY),
+        ("version `GLIBC", OLD),
         ("Disk quota exceeded", QUOTA),
     ];
     table.into_iter().find(|(words, _)| text.contains(words)).map(|(_, hint)| hint)
@@ -35,7 +41,7 @@ pub(crate) fn of_text(text: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DENIED, FULL, QUOTA, READ_ONLY, of_error, of_text};
+    use super::{DENIED, FULL, LIBRARY, OLD, QUOTA, READ_ONLY, of_error, of_text};
     use anyhow::Context as _;
 
     #[test]
@@ -50,6 +56,10 @@ mod tests {
             assert_eq!(of_error(&error), hint, "{text}");
             assert_eq!(of_text(&format!("ERROR: Could not install packages: {text}: '/a'")), hint, "{text}");
         }
+        let missing =
+            "ImportError: libstdc++.so.6: cannot open shared object file: No such file or directory";
+        assert_eq!(of_text(missing), Some(LIBRARY));
+        assert_eq!(of_text("/lib/libm.so.6: version `GLIBC_2.29' not found"), Some(OLD));
         assert_eq!(of_error(&anyhow::anyhow!("Permission denied")), None);
     }
 }

@@ -55,7 +55,7 @@ Measure
   board     a virtual Jetson TX2, which bench boots where needed (up virtual-tx2, down, status, power; `board --help`)
 
 Work on edgepipe
-  setup     put the private toolchain under target/ in place (every verb does it by itself)
+  setup     put the private toolchain under target/ in place, and check it (every verb puts it in place by itself)
   build     build harness and runner; with --board NAME the runner for that board too
             (--via zig|cross: how it is linked; default: zig)
   emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
@@ -166,7 +166,7 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(0)
         }
         "setup" => no_options(verb, rest).and_then(|()| {
-            let toolchain = python::ensure(&workspace)?;
+            let toolchain = python::ensure_checked(&workspace)?;
             eprintln!("toolchain ready: {}", toolchain.python.display());
             Ok(0)
         }),

@@ -56,25 +56,39 @@ const CHECKS: Packages = Packages {
 
 /// Puts the toolchain in place. Cheap when it is already there; an interrupted installation is begun again.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, &[])
+    install(workspace, &[], Check::Files)
+}
+
+/// The same for a user who suspects the environment: its packages are imported as well.
+pub(crate) fn ensure_checked(workspace: &Workspace) -> Result<Toolchain> {
+    install(workspace, &[], Check::Imports)
 }
 
 /// The same, with the packages of the checks (pytest, ruff) besides.
 pub(crate) fn ensure_with_checks(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, &[CHECKS])
+    install(workspace, &[CHECKS], Check::Files)
 }
 
 /// The same, with what building for other machines takes (zig).
 pub(crate) fn ensure_with_cross(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, &[CROSS])
+    install(workspace, &[CROSS], Check::Files)
 }
 
-fn install(workspace: &Workspace, besides: &[Packages]) -> Result<Toolchain> {
+/// How closely an environment that is there is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Files and their lengths.
+    Files,
+    /// Files, versions and imports.
+    Imports,
+}
+
+fn install(workspace: &Workspace, besides: &[Packages], check: Check) -> Result<Toolchain> {
     let folder = workspace.toolchain();
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let environment = folder.join("python");
     let lock = lock_folder(&folder)?;
-    if !is_usable(workspace, &environment)? {
+    if !is_usable(workspace, &environment, check)? {
         check_c_compiler()?;
         let host = find_interpreter()?;
         let begun = Instant::now();
@@ -106,14 +120,14 @@ fn lock_folder(folder: &Path) -> Result<fs::File> {
 
 /// Whether the environment has the pinned packages of the compiler and nothing in it was damaged since. A stamp holds
 /// the lock file it was made from, so that any change of the pins installs anew.
-fn is_usable(workspace: &Workspace, environment: &Path) -> Result<bool> {
+fn is_usable(workspace: &Workspace, environment: &Path, check: Check) -> Result<bool> {
     if !COMPILER.are_stamped(workspace, environment)? {
         return Ok(false);
     }
     let reason = match packages::change(environment) {
-        Change::None => return Ok(true),
+        Change::None if check == Check::Files => return Ok(true),
         Change::Damaged(file) => format!("{file} is missing or changed"),
-        Change::Unsure => {
+        Change::None | Change::Unsure => {
             let mut faults = Vec::new();
             for packages in [&COMPILER, &CROSS, &CHECKS] {
                 if packages.are_stamped(workspace, environment)? {

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from .. import operands
 from ..errors import CompileError
 from ..graph import Graph
 from ..units import PRODUCTS, SHAPE_ONLY, Unit, between
@@ -32,6 +31,7 @@ from . import (
     products,
     ranking,
     recurrent,
+    recurrent_layer,
     reductions,
     regions,
     reshape,
@@ -70,8 +70,6 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
     follow it, so that what is computed never depends on where the network is cut."""
-    for node in unit.nodes:
-        operands.check(graph, node)
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
@@ -136,7 +134,7 @@ def _rules(
         return [*rules, lambda: interpolation.lower(graph, unit, target, native)]
     if anchor.op in regions.KNOWN:
         return [lambda: regions.lower(graph, unit, target)]
-    if anchor.op in recurrent.GATES:
+    if anchor.op in recurrent_layer.GATES:
         return [lambda: recurrent.lower(graph, unit, target)]
     if anchor.op in picking.KNOWN:
         rules.append(lambda: picking.lower(graph, unit, target, native))

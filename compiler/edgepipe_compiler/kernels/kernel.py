@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
@@ -42,13 +42,3 @@ class Kernel:
 
     calls: list[Call]
     rule: str
-    wants: list[Value] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        made: set[Value] = set()
-        for call in self.calls:
-            for argument in call.arguments:
-                new = isinstance(argument, Value) and argument not in made
-                if new and argument not in self.wants:
-                    self.wants.append(argument)
-            made.update(call.results)

@@ -8,6 +8,7 @@ makes, for every input pixel, what it adds to each of the results it reaches; th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from tvm import tirx
@@ -24,8 +25,10 @@ from .writer import Index, Writer, spans, spread
 
 # The length of a window from which on its elements fill vectors.
 LONG = 16
-# How much cheaper the product has to be: the sums are not counted.
-WORTHWHILE = 1.4
+# What it takes to add a vector of the product up, in multiply-adds.
+SUM = 8
+# How much cheaper the product has to be.
+WORTHWHILE = 1.3
 # Vectors of a window that are written out.
 MOST_BLOCKS = 16
 
@@ -50,7 +53,8 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     rows = 1 if upright else kh
     blocks = -(-length // lanes)
     read = inside if groups == 1 else groups * -(-inside // groups // lanes) * lanes
-    product = read * each * rows * blocks * lanes * math.prod(source.shape[2:])
+    columns_made = each * rows * blocks * lanes * math.prod(source.shape[2:])
+    product = (read + SUM * groups) * columns_made
     direct = -(-each * groups // lanes) * lanes * -(-inside // groups // lanes) * lanes
     for axis, size in enumerate((kh, kw)):
         direct *= result.shape[2 + axis] * -(-size // strides[axis])
@@ -98,6 +102,11 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     return Kernel([*kernel.calls, call], "transposed_convolution")
 
 
+def _each(w: Writer, low: int, high: int) -> Iterator[Index]:
+    with w.loop("x", high - low, low) as x:
+        yield x
+
+
 class _Sums:
     """Adds up what reaches each row of ``width`` results. ``along`` and ``down`` are begin, stride and
     dilation along a row and from row to row."""
@@ -133,16 +142,41 @@ class _Sums:
                 to = w.bind("to", first + row * self.width)
                 row_begin = (task * self.kernel_rows + rh) * self.blocks
                 for low, high, whole in self._ranges():
-                    with w.loop("x", high - low, low) as x:
+                    for_each = self._apart(w, low, high) if whole else _each(w, low, high)
+                    for x in for_each:
                         left = w.bind("left", x * self.along[1] - self.along[0])
-                        for b in range(self.blocks) if whole else ():
-                            place = ((row_begin + b) * self.source_rows + y) * self.source_width + x
-                            self._vector(w, place * self.lanes, to + left + b * self.lanes)
-                        if not whole:
-                            with w.loop("b", self.blocks) as b:
-                                place = (row_begin + b) * self.source_rows + y
-                                place = place * self.source_width + x
-                                self._block(w, place * self.lanes, to, left, b)
+                        self._pixel(w, row_begin, y, x, to, left, whole)
+
+    def _apart(self, w: Writer, low: int, high: int) -> Iterator[Index]:
+        """The columns from ``low`` to ``high`` in an order in which those follow each other that add to other
+        results: a processor waits for what it has just stored if it reads it at another offset."""
+        period = min(-(-self.lanes // self.along[1]), high - low)
+        with w.loop("turn", period) as turn:
+            count = (high - low + period - 1 - turn) // period
+            with w.loop("x", count) as x:
+                yield low + turn + x * period
+
+    def _pixel(
+        self,
+        w: Writer,
+        row_begin: Index,
+        y: Index,
+        x: Index,
+        to: Index,
+        left: Index,
+        whole: bool,
+    ) -> None:
+        """Adds what one input pixel makes."""
+
+        def place(b: Index) -> Index:
+            return ((row_begin + b) * self.source_rows + y) * self.source_width + x
+
+        if whole:
+            for b in range(self.blocks):
+                self._vector(w, place(b) * self.lanes, to + left + b * self.lanes)
+        else:
+            with w.loop("b", self.blocks) as b:
+                self._block(w, place(b) * self.lanes, to, left, b)
 
     def _ranges(self) -> list[tuple[int, int, bool]]:
         """Input columns, and whether all vectors that they add lie within a row of results."""

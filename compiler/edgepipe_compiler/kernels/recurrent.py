@@ -9,7 +9,6 @@ gates are those of the ONNX standard: i, o, f, c of an LSTM and z, r, h of a GRU
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
@@ -20,67 +19,13 @@ from . import epilogue
 from .epilogue import Operands, Unsupported
 from .kernel import Call, Kernel, Value, Weight
 from .layout import PLAIN
+from .recurrent_layer import PLAIN_ACTIVATIONS, Activation, Layer, resolve
 from .rows import flat
 from .target import TargetDescription
 from .writer import Index, Writer, at, ramp, spans, spread
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-# alpha and beta of the activations that have them, where a network names none.
-PARAMETERS = {
-    "affine": (1.0, 0.0), "leakyrelu": (0.01, None), "thresholdedrelu": (1.0, None),
-    "scaledtanh": (1.0, 1.0), "hardsigmoid": (0.2, 0.5), "elu": (1.0, None),
-}  # fmt: skip
-PLAIN_ACTIVATIONS = {
-    name.lower(): name
-    for name in (
-        "Relu", "Tanh", "Sigmoid", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Elu", "Softsign",
-        "Softplus",
-    )
-}  # fmt: skip
 # Sums in flight, to hide the latency of a multiply-add.
 IN_FLIGHT = 8
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A function by its lower-case name, with its parameters."""
-
-    name: str
-    alpha: float | None
-    beta: float | None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A recurrent operator: extents, attributes, and constants as the standard lays them out."""
-
-    op: str
-    steps: int
-    batch: int
-    inputs: int
-    hidden: int
-    backwards: tuple[bool, ...]
-    batch_first: bool
-    activations: list[list[Activation]]
-    clip: float | None
-    coupled: bool
-    late_reset: bool
-    weight: np.ndarray
-    recurrence: np.ndarray
-    bias: np.ndarray
-    peepholes: np.ndarray | None
-    lengths: np.ndarray | None
-
-    @property
-    def gates(self) -> int:
-        """Gates of a cell."""
-        return GATES[self.op]
-
-    @property
-    def directions(self) -> int:
-        """1, or 2 if it reads the sequence in both directions."""
-        return len(self.backwards)
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
@@ -88,95 +33,115 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a recurrent layer")
     (node,) = unit.nodes
-    layer = _layer(graph, node)
-    lanes = target.lanes
-    blocks = -(-layer.hidden // lanes)
-    shape = (layer.steps * layer.batch, layer.directions, blocks, layer.gates, lanes)
+    layer = resolve(graph, node)
+    parameters = _Parameters(graph, unit, layer, target)
+    blocks = -(-layer.hidden // target.lanes)
+    shape = (layer.steps * layer.batch, layer.directions, blocks, layer.gates, target.lanes)
     projected = Value(f"{unit.name}/projected", PLAIN, shape, "float32")
     source = Value(node.inputs[0], PLAIN, tuple(graph.tensor(node.inputs[0]).shape), "float32")
-    weight = _panels(layer.weight, layer.gates, lanes)
-    bias = _lanes(_input_bias(layer), lanes)
-    function = _projection(layer, target, source.shape, weight.shape, bias.shape, shape)
-    calls = [Call(function, [source, Weight(weight), Weight(bias)], [projected], "projection")]
-    calls.append(_Recurrence(graph, unit, layer, target, projected).call())
-    return Kernel(calls, "recurrent")
+    weight = parameters.panels(layer.weight, 0, layer.gates)
+    bias = parameters.sums(layer.bias, _input_bias(layer))
+    function = _projection(layer, target, source.shape, shape)
+    projection = Call(function, [source, weight, bias], [projected], "projection")
+    recurrence = _Recurrence(graph, unit, layer, target, projected, parameters).call()
+    return Kernel([*parameters.calls, projection, recurrence], "recurrent")
 
 
-def _layer(graph: Graph, node: Node) -> Layer:
-    attribute = node.attributes.get
-    source = graph.tensor(node.inputs[0])
-    inputs = [*node.inputs, *[""] * (8 - len(node.inputs))]
-    constants = [graph.constants.get(name) for name in inputs]
-    weight, recurrence, bias = constants[1:4]
-    if source.dtype != "float32" or weight is None or recurrence is None:
-        raise Unsupported("a recurrent layer of computed weights, or not of float32")
-    if (inputs[3] and bias is None) or (inputs[7] and constants[7] is None):
-        raise Unsupported("a recurrent layer of computed bias")
-    batch_first = bool(attribute("layout", 0))
-    steps, batch, size = source.shape
-    if batch_first:
-        steps, batch = batch, steps
-    gates = GATES[node.op]
-    directions, hidden = weight.shape[0], weight.shape[1] // gates
-    direction = _text(attribute("direction", "forward"))
-    backwards = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[direction]
-    if len(backwards) != directions:
-        raise Unsupported(f"weights of {directions} directions in a {direction} layer")
-    lengths = constants[4]
-    if lengths is not None and (lengths == steps).all():
-        lengths = None
-    elif lengths is not None:
-        lengths = lengths.clip(0, steps)
-    elif inputs[4]:
-        raise Unsupported("computed lengths of sequences")
-    return Layer(
-        node.op, steps, batch, size, hidden, backwards, batch_first,
-        _activations(node, directions),
-        attribute("clip"),
-        bool(attribute("input_forget", 0)),
-        bool(attribute("linear_before_reset", 0)),
-        weight, recurrence,
-        np.zeros((directions, 2 * gates * hidden), np.float32) if bias is None else bias,
-        constants[7], lengths,
-    )  # fmt: skip
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _activations(node: Node, directions: int) -> list[list[Activation]]:
-    """The functions of each direction. Parameters are listed for those functions that have them."""
-    names = node.attributes.get("activations") or [*DEFAULTS[node.op]] * directions
-    alphas = iter(node.attributes.get("activation_alpha", ()))
-    betas = iter(node.attributes.get("activation_beta", ()))
-    found = []
-    for name in names:
-        lower = _text(name).lower()
-        alpha, beta = PARAMETERS.get(lower, (None, None))
-        if lower not in PARAMETERS and lower not in PLAIN_ACTIVATIONS:
-            raise Unsupported(f"the activation {_text(name)}")
-        found.append(
-            Activation(
-                lower,
-                None if alpha is None else next(alphas, alpha),
-                None if beta is None else next(betas, beta),
-            )
-        )
-    each = len(DEFAULTS[node.op])
-    if len(found) != each * directions:
-        raise Unsupported(f"{len(found)} activations for {directions} directions")
-    return [found[each * place : each * (place + 1)] for place in range(directions)]
-
-
-def _input_bias(layer: Layer) -> np.ndarray:
-    """What is added to the input's product: (directions, gates, hidden). The recurrent bias of a GRU's last
-    gate goes elsewhere if the reset comes after the product."""
-    both = layer.bias.reshape(layer.directions, 2, layer.gates, layer.hidden)
-    added = both[:, 1].copy()
+def _input_bias(layer: Layer) -> list[list[int]]:
+    """For each gate, which parts of the bias are added to the input's product. The recurrent bias of a GRU's
+    last gate goes elsewhere if the reset comes after the product."""
+    parts = [[gate, layer.gates + gate] for gate in range(layer.gates)]
     if layer.op == "GRU" and layer.late_reset:
-        added[:, 2] = 0
-    return both[:, 0] + added
+        parts[2] = [2]
+    return parts
+
+
+class _Parameters:
+    """Weights and biases, padded to whole vectors: at compile time if they are constants, else by a function
+    of its own."""
+
+    def __init__(self, graph: Graph, unit: Unit, layer: Layer, target: TargetDescription) -> None:
+        self.calls: list[Call] = []
+        self._graph, self._unit, self._layer, self._target = graph, unit, layer, target
+        self._blocks = -(-layer.hidden // target.lanes)
+
+    def panels(self, name: str, first: int, gates: int) -> Value | Weight:
+        """Gates from ``first`` on of (directions, gates * hidden, inputs) as (directions, blocks, inputs,
+        gates, lanes)."""
+        hidden = self._layer.hidden
+        array = self._graph.constants.get(name)
+        if array is not None:
+            rows = array[:, first * hidden : (first + gates) * hidden]
+            return Weight(_panels(rows, gates, self._target.lanes))
+        inputs = self._graph.tensor(name).shape[2]
+        shape = (self._layer.directions, self._blocks, inputs, gates, self._target.lanes)
+        w, source, out = self._begin(name, shape)
+        with w.loop("d", shape[0]) as d, w.loop("j", shape[1]) as j, w.loop("k", inputs) as k:
+            for gate in range(gates):
+                begin = (first + gate) * hidden
+                self._lanes(
+                    w,
+                    j,
+                    lambda h, b=begin: source[d, b + h, k],
+                    lambda v, g=gate: (d, j, k, g, v),
+                    out,
+                )
+        return self._made(w, name, source, out)
+
+    def sums(self, name: str, parts: list[list[int]]) -> Value | Weight:
+        """Sums of parts of (directions, parts * hidden) as (directions, sums, blocks, lanes)."""
+        layer, lanes = self._layer, self._target.lanes
+        array = self._graph.constants.get(name)
+        if array is not None or not name:
+            rows = np.zeros((layer.directions, 2 * layer.gates, layer.hidden), np.float32)
+            if array is not None:
+                rows = array.reshape(layer.directions, -1, layer.hidden)
+            added = [rows[:, part].sum(axis=1) for part in parts]
+            return Weight(_lanes(np.stack(added, axis=1), lanes))
+        shape = (layer.directions, len(parts), self._blocks, lanes)
+        w, source, out = self._begin(name, shape)
+        with w.loop("d", shape[0]) as d, w.loop("j", self._blocks) as j:
+            for number, part in enumerate(parts):
+
+                def element(h: Index, part: list[int] = part) -> tirx.Expr:
+                    first, *rest = (source[d, place * layer.hidden + h] for place in part)
+                    return first + rest[0] if rest else first
+
+                self._lanes(w, j, element, lambda v, number=number: (d, number, j, v), out)
+        return self._made(w, name, source, out)
+
+    def _begin(self, name: str, shape: tuple[int, ...]) -> tuple[Writer, tirx.Buffer, tirx.Buffer]:
+        source = tirx.decl_buffer(tuple(self._graph.tensor(name).shape), "float32", "source")
+        return Writer(), source, tirx.decl_buffer(shape, "float32", "out")
+
+    def _lanes(
+        self,
+        w: Writer,
+        block: Index,
+        element: Callable[[Index], tirx.Expr],
+        place: Callable[[Index], tuple[Index, ...]],
+        out: tirx.Buffer,
+    ) -> None:
+        lanes, hidden = self._target.lanes, self._layer.hidden
+        with w.loop("v", lanes) as v:
+            h = block * lanes + v
+            zero = tirx.const(0.0, "float32")
+            value = element(h) if hidden % lanes == 0 else None
+            if value is None:
+                value = tirx.if_then_else(h < hidden, element(h), zero)
+            w.store(out, value, place(v))
+
+    def _made(self, w: Writer, name: str, source: tirx.Buffer, out: tirx.Buffer) -> Value:
+        shape = tuple(int(extent) for extent in out.shape)
+        number = len(self.calls)
+        value = Value(f"{self._unit.name}/parameters{number}", PLAIN, shape, "float32")
+        given = Value(name, PLAIN, tuple(self._graph.tensor(name).shape), "float32")
+        self.calls.append(Call(w.function([source, out]), [given], [value], "parameters"))
+        return value
+
+
+def _shape(argument: Value | Weight) -> tuple[int, ...]:
+    return argument.shape if isinstance(argument, Value) else tuple(argument.array.shape)
 
 
 def _panels(array: np.ndarray, gates: int, lanes: int) -> np.ndarray:
@@ -203,17 +168,16 @@ def _projection(
     layer: Layer,
     target: TargetDescription,
     source: tuple[int, ...],
-    weight: tuple[int, ...],
-    bias: tuple[int, ...],
     result: tuple[int, ...],
 ) -> tirx.PrimFunc:
     """All steps times the input weights, plus bias: several rows at a time."""
-    x = tirx.decl_buffer(source, "float32", "x")
-    weights = tirx.decl_buffer(weight, "float32", "weights")
-    start = tirx.decl_buffer(bias, "float32", "start")
-    out = tirx.decl_buffer(result, "float32", "out")
     lanes, gates = target.lanes, layer.gates
-    rows, _, blocks, *_ = result
+    rows, directions, blocks, *_ = result
+    x = tirx.decl_buffer(source, "float32", "x")
+    weight = (directions, blocks, layer.inputs, gates, lanes)
+    weights = tirx.decl_buffer(weight, "float32", "weights")
+    start = tirx.decl_buffer((directions, gates, blocks, lanes), "float32", "start")
+    out = tirx.decl_buffer(result, "float32", "out")
     tile = max(1, min(rows, (target.registers - gates - 2) // gates))
     whole = ramp(0, lanes)
     w = Writer()
@@ -248,7 +212,13 @@ class _Recurrence:
     """Writes the function that walks through the steps."""
 
     def __init__(
-        self, graph: Graph, unit: Unit, layer: Layer, target: TargetDescription, projected: Value
+        self,
+        graph: Graph,
+        unit: Unit,
+        layer: Layer,
+        target: TargetDescription,
+        projected: Value,
+        parameters: _Parameters,
     ) -> None:
         (self.node,) = unit.nodes
         self.graph, self.layer, self.target = graph, layer, target
@@ -259,13 +229,19 @@ class _Recurrence:
         self.arguments: list[Value | Weight] = []
         self.buffers: list[tirx.Buffer] = []
         self.projected = self._argument(projected, projected.shape, "projected")
-        self._weights()
+        self._weights(parameters)
         inputs = [*self.node.inputs, *[""] * (8 - len(self.node.inputs))]
         self.first = [self._initial(name) for name in inputs[5:7]]
         self.lengths = None
-        if layer.lengths is not None:
-            lengths = Weight(layer.lengths.astype(np.int32))
-            self.lengths = self._argument(lengths, (layer.batch,), "lengths", "int32")
+        if layer.lengths:
+            array = graph.constants.get(layer.lengths)
+            shape = (layer.batch,)
+            lengths = (
+                Value(layer.lengths, PLAIN, shape, "int32")
+                if array is None
+                else Weight(array.astype(np.int32))
+            )
+            self.lengths = self._argument(lengths, shape, "lengths", "int32")
         self.results: list[Value] = []
         self.outs: list[tirx.Buffer | None] = []
         for name in [*self.node.outputs, "", ""][:3]:
@@ -276,29 +252,24 @@ class _Recurrence:
         sums = (padded[0], self.blocks, self.gates_kept, self.lanes)
         self.sums = self._scratch(unit, "gates", sums)
 
-    def _weights(self) -> None:
-        layer, lanes = self.layer, self.lanes
-        split = layer.op == "GRU" and not layer.late_reset
-        gates = [layer.recurrence]
-        if split:
-            # The last gate of a GRU needs the reset gate first.
-            gates = [
-                layer.recurrence[:, : 2 * layer.hidden],
-                layer.recurrence[:, 2 * layer.hidden :],
-            ]
+    def _weights(self, parameters: _Parameters) -> None:
+        layer = self.layer
+        late = layer.op == "GRU" and layer.late_reset
+        # The last gate of a GRU needs the reset gate first, unless the reset comes late.
+        split = layer.op == "GRU" and not late
+        groups = [(0, 2), (2, 1)] if split else [(0, layer.gates)]
         self.panels = []
-        for rows in gates:
-            panel = _panels(rows, rows.shape[1] // layer.hidden, lanes)
-            self.panels.append(self._argument(Weight(panel), panel.shape, "panel"))
-        self.gates_kept = layer.gates + (layer.op == "GRU" and layer.late_reset)
+        for first, gates in groups:
+            panel = parameters.panels(layer.recurrence, first, gates)
+            self.panels.append(self._argument(panel, _shape(panel), "panel"))
+        self.gates_kept = layer.gates + late
         self.late_bias = self.peepholes = None
-        if layer.op == "GRU" and layer.late_reset:
-            bias = layer.bias.reshape(layer.directions, 2, 3, layer.hidden)[:, 1, 2]
-            packed = _lanes(bias, lanes)
-            self.late_bias = self._argument(Weight(packed), packed.shape, "late")
-        if layer.peepholes is not None and layer.op == "LSTM":
-            packed = _lanes(layer.peepholes.reshape(layer.directions, 3, layer.hidden), lanes)
-            self.peepholes = self._argument(Weight(packed), packed.shape, "peepholes")
+        if late:
+            bias = parameters.sums(layer.bias, [[5]])
+            self.late_bias = self._argument(bias, _shape(bias), "late")
+        if layer.peepholes:
+            weights = parameters.sums(layer.peepholes, [[0], [1], [2]])
+            self.peepholes = self._argument(weights, _shape(weights), "peepholes")
 
     def _argument(
         self, argument: Value | Weight, shape: tuple[int, ...], name: str, dtype: str = "float32"
@@ -353,7 +324,9 @@ class _Recurrence:
             if first is not None:
                 begin = b * layer.directions + d if layer.batch_first else d * layer.batch + b
                 self._copy_in(first, begin * layer.hidden, state)
-        length = None if self.lengths is None else w.bind("length", self.lengths[b])
+        length = None
+        if self.lengths is not None:
+            length = w.bind("length", tirx.max(0, tirx.min(self.lengths[b], layer.steps)))
         with w.loop("t", layer.steps) as t:
             if length is None:
                 self._step(b, layer.steps - 1 - t if layer.backwards[d] else t)
@@ -484,7 +457,7 @@ class _Recurrence:
                 if gate < 2:
                     return start(j, gate)
                 assert self.late_bias is not None, "made for a late reset"
-                return self.late_bias[self.d, j, self.whole]
+                return self.late_bias[self.d, 0, j, self.whole]
 
             self._products(self.state, self.panels[0], 0, late)
         else:

@@ -48,9 +48,10 @@ class Lowered:
         for unit in units.form(self.graph):
             kernel = kernels.lower(self.graph, unit, target, native)
             self.rules.append(kernel.rule)
-            for value in kernel.wants:
-                self._provide(value)
             for call in kernel.calls:
+                for argument in call.arguments:
+                    if isinstance(argument, Value):
+                        self._provide(argument)
                 self._append(call)
                 native.update((value.name, value.layout) for value in call.results)
         for name in self.graph.outputs:

@@ -394,6 +394,16 @@ REFUSED = {
              constants=(1, 2)),
         "takes [4], one element a channel",
     ),
+    "statistics too long": (
+        case("BatchNormalization", numbers("float32", 1, 4, 5, 5),
+             *(numbers("float32", n) for n in (4, 4, 4, 5)), constants=(1, 2, 3, 4), opset=13),
+        "takes [4], one element a channel",
+    ),
+    "kernel_shape of other weights": (
+        case("Conv", numbers("float32", 1, 3, 8, 8), numbers("float32", 4, 3, 3, 3), constants=(1,),
+             kernel_shape=[5, 5]),
+        "kernel_shape [5, 5]",
+    ),
     "scale of a layer": (
         case("LayerNormalization", numbers("float32", 2, 8), numbers("float32", 7), constants=(1,)),
         "[7] does not broadcast to [8]",

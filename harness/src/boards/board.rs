@@ -99,8 +99,10 @@ impl Board {
         match self {
             // Where it fails, it tries once more at its end, and so does the next session.
             Self::Local(local) => match local.keeper.take() {
-                Some(mut keeper) => keeper.restore().map_err(|error| local.failed(error)),
-                None => Ok(Vec::new()),
+                Some(mut keeper) if !local.asked.is_nothing() => {
+                    keeper.restore().map_err(|error| local.failed(error))
+                }
+                _ => Ok(Vec::new()),
             },
             Self::Remote(remote) => Ok(remote.restore()?),
         }

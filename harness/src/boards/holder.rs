@@ -14,6 +14,13 @@ pub fn holder(board: &str) -> String {
 /// The user's name; services and containers have none in their environment.
 fn user() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
-    let number = || format!("user number {}", rustix::process::geteuid().as_raw());
-    variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(number)
+    let number = rustix::process::geteuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(number)).then(|| name.to_owned())
+    });
+    let variables = variable("USER").or_else(|| variable("LOGNAME"));
+    variables.or(named).unwrap_or_else(|| format!("user number {number}"))
 }

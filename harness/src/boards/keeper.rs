@@ -17,8 +17,8 @@ use thiserror::Error;
 /// Longest time to bring a board to its state or to restore it: a few programs, each with a minute of its own.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// Longest time until the program says whether it has the lock.
-const TAKING: Duration = Duration::from_secs(60);
+/// Longest time until the program says whether it has the lock: it waits for one whose harness was killed to restore.
+const TAKING: Duration = Duration::from_secs(200);
 /// Longest line that is read from the program. The settings of a board of 4096 CPUs take less than 1 MB.
 const LONGEST_LINE: u64 = 8 << 20;
 

@@ -81,7 +81,7 @@ pub(super) fn check(
         && let Some(text) = words::lowered(scheduling)
     {
         notes.push(format!(
-            "the runner has {text}: other programs on this board get the CPUs before it; start it without"
+            "the runner has {text}: other programs on this board get the CPUs before it; start edgepipe without that"
         ));
     }
     if let Some(limit) = board.state.max_temperature_c {
@@ -125,7 +125,7 @@ mod tests {
 
     fn processors(machine: &MachineState, threads: &[u32]) -> Vec<Processor> {
         let make = |(number, threads): (u32, &u32)| Processor {
-            name: domain::ProcessorName::new(&format!("cpu{number}")),
+            name: domain::ProcessorName::new(format!("cpu{number}")),
             cpus: vec![number],
             threads: *threads,
             target: Target::detect(machine, &[number], *threads, None),

@@ -67,6 +67,21 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Refuses paths that no request can name: requests to compiler and runner are JSON, and JSON is UTF-8.
+    fn check(&self) -> Outcome<()> {
+        let named = [&self.root, &self.state, &self.python, &self.runner];
+        match named.into_iter().find(|path| path.to_str().is_none()) {
+            None => Ok(()),
+            Some(path) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to use {}: its path is not UTF-8; rename its directory, or move the checkout",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
     /// The runner that was built for a board, else this machine's own where it is of the same kind.
     ///
     /// # Errors
@@ -220,6 +235,7 @@ impl Campaign {
     /// # Errors
     /// Where the board is busy or lacks what the configuration asks for.
     pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Self> {
+        paths.check()?;
         let runner = paths.runner_for(&loaded.board)?;
         let reached = Board::take(&loaded.board, runner, &interrupt).map_err(session_failure)?;
         let mut link = Link::new(reached, interrupt.clone());
@@ -274,6 +290,14 @@ impl Campaign {
         if let Some(reason) = &provenance.git_absent {
             progress::say("note", &format!("no git revision is recorded with this run: {reason}"));
         }
+        let compiler = self.workshop.compiler.versions(&self.workshop.cache);
+        if compiler.is_none() {
+            progress::say(
+                "note",
+                "the compiler's versions are not recorded with this run, because it does not start; `cargo xtask setup` \
+                 checks the private Python environment",
+            );
+        }
         let idle = self.idle_power()?;
         let begun_unix_ns = unix_ns();
         let start = RunStart {
@@ -288,7 +312,7 @@ impl Campaign {
             configuration: self.loaded.to_yaml().ending(Exit::Bug)?,
             seed: self.loaded.experiment.seed,
             rounds: self.loaded.experiment.trials,
-            versions: provenance.versions(self.workshop.compiler.versions(&self.workshop.cache)),
+            versions: provenance.versions(compiler),
             revision: provenance.revision(),
             provenance: serde_json::to_value(&provenance).ending(Exit::Bug)?,
             campaign: self.part.as_ref().map(|part| part.record.clone()),

@@ -61,7 +61,7 @@ pub(super) fn check(power: &raw::Power, tree: &Node, faults: &mut Faults) {
         add(format!(
             "{alone} is not known to feed the whole board, as {inputs} are; expected all rails that together do, such as \
              {{ sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] }} on an AGX Xavier or {{ sum: [VDD_GPU_SOC, VDD_CPU_CV, \
-             VIN_SYS_5V0] }} on an AGX Orin; `cargo xtask boards` shows this board's"
+             VIN_SYS_5V0] }} on an AGX Orin; with `total` left out, `cargo xtask boards` shows this board's"
         ));
     }
     for (place, name) in all.iter().enumerate() {

@@ -77,7 +77,8 @@ pub(super) fn meter(report: &Report) -> Vec<String> {
         (None, Some(reason)) => format!("idle power is unknown: {reason}"),
         (None, None) => "idle power is unknown".to_owned(),
     };
-    let mut sentences = vec![format!("energy: rail {} ({}{refresh}); {idle}", power.total, power.driver)];
+    let rail = if power.rails.iter().any(|rail| rail.name == power.total) { "rail" } else { "rails" };
+    let mut sentences = vec![format!("energy: {rail} {} ({}{refresh}); {idle}", power.total, power.driver)];
     for row in &report.rows {
         if let (Some(gain), Some(single)) =
             (&row.energy_gain_over_best_single_interval, &row.best_single_by_energy)

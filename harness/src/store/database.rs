@@ -85,8 +85,13 @@ impl Store {
         if found == 0 {
             return Err(StoreError::Empty { path: original.to_path_buf() });
         }
+        // SQL is UTF-8.
+        let Some(name) = copy.to_str() else {
+            let source = std::io::Error::other("its path is not UTF-8; name another one by TMPDIR");
+            return Err(StoreError::Folder { path: std::env::temp_dir(), source });
+        };
         // Takes along what is still in the write-ahead log, as of one moment.
-        connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map_err(error)?;
+        connection.execute("VACUUM INTO ?1", [name]).map_err(error)?;
         drop(connection);
         let connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_WRITE, PATIENCE)?;
         let verdict: String =

@@ -45,7 +45,11 @@ impl Keeper {
             Ok(Keep::Restore {}) => match self.restore() {
                 Ok(differences) => Kept::Restored { differences },
                 Err(message) => {
-                    Kept::Failed { message: format!("failed to restore the board's state: {message}") }
+                    let remedy =
+                        "the next session tries it again, and `cargo xtask boards --restore BOARD` does now";
+                    Kept::Failed {
+                        message: format!("failed to restore the board's state: {message}; {remedy}"),
+                    }
                 }
             },
             Err(error) => {

@@ -54,14 +54,6 @@ fn find(meter: &Meter) -> Result<Found, String> {
         MeterKind::Rapl => ("powercap zone", powercap::find(root)?),
     };
     let names: Vec<&str> = found.rails.iter().map(Rail::name).collect();
-    if let Some(twice) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
-        return Err(format!(
-            "failed to tell the {kind}s apart below {}: two are named {}; name them by address and channel under \
-             `rails` in the board's file",
-            root.display(),
-            twice.1
-        ));
-    }
     let totals = match &meter.total[..] {
         [] => {
             let input = BOARD_INPUTS.iter().find(|input| names.contains(input));
@@ -81,6 +73,15 @@ fn find(meter: &Meter) -> Result<Found, String> {
         };
         let rail = found.rails.remove(at);
         found.rails.insert(place, rail);
+    }
+    let names: Vec<&str> = found.rails.iter().map(Rail::name).collect();
+    if let Some(twice) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+        return Err(format!(
+            "failed to tell the {kind}s apart below {}: two are named {}; name them by address and channel under \
+             `rails` in the board's file",
+            root.display(),
+            twice.1
+        ));
     }
     found.totals = totals.len();
     Ok(found)

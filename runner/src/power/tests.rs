@@ -241,7 +241,7 @@ fn the_total_is_a_rail_that_is_known_to_feed_a_whole_board_or_what_the_file_says
 fn chips_with_one_channel_are_read_beside_those_with_three() {
     let root = tempfile::tempdir().unwrap();
     hwmon(root.path(), 0, "1-0040", ["VDD_GPU", "VDD_CPU", "NC"]);
-    let mut single = |number: u32, address: &str, name: &str, files: &[(&str, &str)]| {
+    let single = |number: u32, address: &str, name: &str, files: &[(&str, &str)]| {
         let device = root.path().join("devices/i2c-2").join(address);
         fs::create_dir_all(&device).unwrap();
         let folder = format!("class/hwmon/hwmon{number}");

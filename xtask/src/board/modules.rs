@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Debian's kernel for the board: its image, its own modules, and what other modules are built against.
 pub(super) const KERNEL_PACKAGES: [&str; 6] = [
@@ -116,7 +115,7 @@ impl Kernel {
         ));
         fs::write(&makefile, format!("include {}/Makefile\n", shared.display()))
             .with_context(|| format!("failed to write {}", makefile.display()))?;
-        let mut make = Command::new("make");
+        let mut make = environment::command("make");
         make.arg("-C")
             .arg(&headers)
             .arg(format!("M={}", folder.display()))
@@ -124,10 +123,7 @@ impl Kernel {
             .args(["KCFLAGS=-g0 -Werror", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"])
             .env("PATH", before_path(&compiler.join("usr/bin"))?)
             .env("LD_LIBRARY_PATH", libraries(&compiler))
-            .env("LC_ALL", "C")
-            // Those of a make that started us, through cargo, are not this one's.
-            .env_remove("MAKEFLAGS")
-            .env_remove("MFLAGS");
+            .env("LC_ALL", "C");
         let output = make
             .output()
             .context("failed to start make, which builds kernel modules: install the package make")?;
@@ -165,7 +161,7 @@ fn driver(workspace: &Workspace) -> Result<PathBuf> {
         },
     )?;
     let archive = root.join("usr/src/linux-source-6.1.tar.xz");
-    let output = Command::new("tar")
+    let output = environment::command("tar")
         .args(["--extract", "--xz", "--to-stdout", "--occurrence=1", "--file"])
         .arg(&archive)
         .arg(DRIVER)

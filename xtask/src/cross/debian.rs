@@ -115,14 +115,14 @@ fn remove(folder: &Path) -> Result<()> {
 /// Unpacks `members` of a package, or all of it, without owners and without running any of its scripts.
 fn extract(package: &Path, folder: &Path, members: &[&str]) -> Result<()> {
     let fail = || format!("failed to unpack {} to {}", package.display(), folder.display());
-    let mut content = Command::new("dpkg-deb")
+    let mut content = environment::command("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(fail)?;
     let stream = content.stdout.take().with_context(fail)?;
-    let output = Command::new("tar")
+    let output = environment::command("tar")
         .env("LC_ALL", "C")
         .args(["--extract", "--no-same-owner", "--wildcards", "--directory"])
         .arg(folder)
@@ -197,7 +197,7 @@ impl Apt {
     }
 
     fn run(&self, program: &str, arguments: &[&str], what: &str) -> Result<Output> {
-        let output = Command::new(program)
+        let output = environment::download(program)
             .args(arguments)
             .current_dir(self.folder.join("packages"))
             .env("APT_CONFIG", self.folder.join("apt.conf"))

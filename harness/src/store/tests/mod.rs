@@ -7,6 +7,7 @@ pub(crate) mod fixture;
 mod journals;
 mod merge;
 mod migrations;
+mod mutated;
 mod power;
 mod processes;
 mod records;
