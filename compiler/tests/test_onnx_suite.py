@@ -310,7 +310,14 @@ def test_folder_is_compared_with_another_implementation(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["-k", "no such case"], ["--isa", "sse1"], ["--folder", "/nowhere"], ["--nonsense"]],
+    [
+        ["-k", "no such case"],
+        ["--isa", "sse1"],
+        ["--jobs", "0"],
+        ["--json", "/nowhere/file"],
+        ["--folder", "/nowhere"],
+        ["--nonsense"],
+    ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:

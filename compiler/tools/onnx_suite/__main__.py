@@ -39,6 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {options.folder} is no folder; name one with ONNX files", file=sys.stderr)
         return 2
     found = cases.folder(options.folder) if options.folder else _shipped()
+    for path in (options.json, options.write_operators, options.keep):
+        if path is not None and not path.absolute().parent.is_dir():
+            print(
+                f"error: there is no folder {path.absolute().parent}; make it first",
+                file=sys.stderr,
+            )
+            return 2
     selecting = options.k or options.operator or options.variant or options.sample or options.kind
     if options.write_operators is not None and (selecting or options.folder):
         print(
@@ -76,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed or outdated else 0
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "cargo xtask onnx-suite",
@@ -92,12 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--isa", metavar="NAME", action="append",
                         help="instruction set: avx512, avx2, generic, neon, or all; "
                         "default: the best of this machine")  # fmt: skip
-    parser.add_argument("--sample", metavar="N", type=int,
+    parser.add_argument("--sample", metavar="N", type=_positive,
                         help="only N variants, spread over operators")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sample; default: 0")
     parser.add_argument("--folder", metavar="DIR", type=Path,
                         help="run the ONNX files below DIR and compare with ONNX Runtime")  # fmt: skip
-    parser.add_argument("--mutate", metavar="N", type=int,
+    parser.add_argument("--mutate", metavar="N", type=_positive,
                         help="damage the models in N ways; each has to be accepted or refused")  # fmt: skip
     parser.add_argument("--keep", metavar="DIR", type=Path,
                         help="with --mutate: write one file of each kind of failure there")  # fmt: skip
@@ -106,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="write the table of operators, from all cases")  # fmt: skip
     parser.add_argument("--check-operators", metavar="FILE", type=Path,
                         help="fail if the table does not say what the results say")  # fmt: skip
-    parser.add_argument("--jobs", metavar="N", type=int, default=2,
+    parser.add_argument("--jobs", metavar="N", type=_positive, default=2,
                         help="cases at the same time; default: 2")  # fmt: skip
     return parser
 
@@ -220,6 +233,9 @@ if __name__ == "__main__":
         signal.signal(number, Pool.interrupt)
     try:
         sys.exit(main())
+    except OSError as error:
+        print(f"error: failed to use {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -24,7 +24,7 @@ REFUSED = "refused"
 WRONG_VALUE, WRONG_SHAPE, WRONG_DTYPE = "wrong value", "wrong shape", "wrong dtype"
 TRACEBACK, BROKEN_RULE = "traceback", "traceback printed"
 CRASH, TIME, MEMORY = "crash", "time limit", "memory limit"
-NO_REFERENCE = "no reference"
+NO_REFERENCE, OTHER_INPUT = "no reference", "other input"
 
 # Below this share of the largest expected value, float32 results differ by rounding alone.
 RELATIVE_TO_LARGEST = 1e-5
@@ -71,6 +71,11 @@ def run(case: Case, isa: str, folder: Path) -> Finding:
     try:
         path = _path(case, folder)
         graph, formed, compiled = _imported(path)
+        for name in graph.inputs:
+            fixed, given = graph.tensor(name).shape, np.shape(case.inputs[name])
+            if fixed != given:
+                said = f"the compiler takes input {name!r} as {list(fixed)}, not as {list(given)}"
+                return Finding(OTHER_INPUT, said)
         step = "lower"
         network = compiled(graph, folder, isa)
         lowered = [

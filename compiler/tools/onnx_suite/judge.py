@@ -54,6 +54,8 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
     if finding.finding == execute.RIGHT:
         return RIGHT, ""
     scope = lists.out_of_scope(case)
+    if scope and finding.finding == execute.OTHER_INPUT:
+        return OUT_OF_SCOPE, scope
     if finding.finding != execute.REFUSED:
         said = f"{finding.finding}: {finding.message}"
         if scope and finding.finding not in (execute.CRASH, execute.TIME, execute.MEMORY,

@@ -67,7 +67,7 @@ def out_of_scope(case: Case) -> str | None:
         (types & {"sequence_type", "optional_type", "map_type"} or operators & SEQUENCES,
          "sequences, optional values and maps"),
         (types & {"STRING"}, "strings"),
-        (types & NARROW, "element types narrower than numpy's"),
+        (types & NARROW, "element types that numpy lacks"),
         (types & COMPLEX, "complex numbers"),
         (operators & RANDOM, "random results"),
         (domains & {"ai.onnx.preview.training"}, "training"),

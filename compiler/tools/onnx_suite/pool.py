@@ -130,7 +130,11 @@ class Pool(Generic[Job]):
                 finding = Finding(execute.MEMORY, "the process ran out of memory")
             except BaseException as error:
                 finding = Finding(execute.TRACEBACK, f"{type(error).__name__}: {error}")
-            os.write(pipe, json.dumps(finding.as_dict()).encode() + b"\n")
+            try:
+                line = json.dumps(finding.as_dict())
+            except TypeError as error:  # The harness, too, is told of errors in JSON.
+                line = json.dumps(Finding(execute.TRACEBACK, f"{error}: {finding}").as_dict())
+            os.write(pipe, line.encode() + b"\n")
         finally:
             os._exit(0)
 
