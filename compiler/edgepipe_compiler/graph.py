@@ -23,6 +23,7 @@ from .errors import CompileError
 SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
 SMALL = 4096
+UNKNOWN_TYPE = "expected to have type but instead is null"
 
 
 @dataclass(frozen=True)
@@ -296,10 +297,15 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
         with onnx_file.asking_onnx(graph.name, "infer the shapes of"):
             inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except CompileError as error:
-        text = str(error.__cause__)
-        named = (node.name for node in graph.nodes if f"name: {node.name})" in text)
-        error.node = next(named, None)
-        raise
+        lines = [line for line in str(error.__cause__).splitlines() if "(op_type:" in line]
+        if lines and all(UNKNOWN_TYPE in line for line in lines):
+            # Behind an operator that ONNX infers nothing for: what stays unknown is found later, with its name.
+            inferred = shape_inference.infer_shapes(model, data_prop=True)
+        else:
+            text = str(error.__cause__)
+            named = (node.name for node in graph.nodes if f"name: {node.name})" in text)
+            error.node = next(named, None)
+            raise
     tensors = {}
     for item in inferred.graph.value_info:
         kind = item.type.tensor_type

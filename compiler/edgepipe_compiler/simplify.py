@@ -33,6 +33,7 @@ def simplify(graph: Graph) -> None:
     batch_norms.fold(graph)
     _remove_dead(graph)
     graphs.infer_shapes(graph)
+    _check_static(graph)
     spelling.unify(graph)
     graphs.infer_shapes(graph)
     _check_static(graph)

@@ -52,7 +52,7 @@ pub(crate) fn save(paths: &Paths, options: &cli::Save) -> Outcome<Exit> {
 const FEW: usize = 4;
 
 /// What to say of schedules with few trials; one sentence for all of them.
-fn few_trials(baseline: &Baseline) -> Option<String> {
+pub(crate) fn few_trials(baseline: &Baseline) -> Option<String> {
     let rows = &baseline.rows;
     let few: Vec<String> = rows
         .iter()

@@ -177,3 +177,16 @@ impl Drop for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_items_a_few_are_named() {
+        let items: Vec<String> = (0..133).map(|number| format!("s{number}")).collect();
+        assert_eq!(several(&items), "s0, s1, s2 and 130 more");
+        assert_eq!(several(&items[..3]), "s0, s1, s2");
+        assert_eq!(several(&items[..4]), "s0, s1, s2 and 1 more");
+    }
+}

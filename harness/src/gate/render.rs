@@ -1,6 +1,7 @@
 //! What a check says, as text.
 
 use super::check::{CheckReport, CheckedRow, Verdict};
+use crate::progress;
 use clap::ValueEnum;
 use domain::gate::Ruling;
 use std::fmt::Write as _;
@@ -26,6 +27,9 @@ const SECTIONS: [(Ruling, &str); 5] = [
     (Ruling::CannotTell, "Cannot tell"),
     (Ruling::Alike, "Alike"),
 ];
+
+/// Most schedules with the same reason that have a line each.
+const MOST_APART: usize = 4;
 
 impl CheckReport {
     /// The report as text that ends with a line end.
@@ -81,6 +85,30 @@ impl CheckReport {
         self.rows.iter().filter(move |row| row.ruling == ruling)
     }
 
+    /// Schedules that could not be compared, with the reason; many with the same reason are one entry.
+    fn missed(&self) -> Vec<(String, &str)> {
+        let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+        for missed in &self.not_compared {
+            let schedule = format!("{} {}", missed.network, missed.schedule);
+            match groups.iter_mut().find(|(reason, _)| *reason == missed.reason) {
+                Some((_, schedules)) => schedules.push(schedule),
+                None => groups.push((&missed.reason, vec![schedule])),
+            }
+        }
+        let mut entries = Vec::new();
+        for (reason, schedules) in groups {
+            if schedules.len() > MOST_APART {
+                entries.push((
+                    format!("{} schedules ({})", schedules.len(), progress::several(&schedules)),
+                    reason,
+                ));
+            } else {
+                entries.extend(schedules.into_iter().map(|schedule| (schedule, reason)));
+            }
+        }
+        entries
+    }
+
     fn terminal(&self) -> String {
         let mut out = format!("{}\nrun {}; {}\n", self.sentence(), self.run, self.method());
         let names: Vec<String> = self.rows.iter().map(name).collect();
@@ -98,8 +126,8 @@ impl CheckReport {
         }
         if !self.not_compared.is_empty() {
             out += "\nNot compared\n";
-            for missed in &self.not_compared {
-                let _ = writeln!(out, "  {} {}: {}", missed.network, missed.schedule, missed.reason);
+            for (schedules, reason) in self.missed() {
+                let _ = writeln!(out, "  {schedules}: {reason}");
             }
         }
         for difference in &self.differences {
@@ -144,14 +172,8 @@ impl CheckReport {
             }
             out += if folded { "\n</details>\n\n" } else { "\n" };
         }
-        for missed in &self.not_compared {
-            let _ = writeln!(
-                out,
-                "- not compared: {} {}: {}",
-                escaped(&missed.network),
-                escaped(&missed.schedule),
-                escaped(&missed.reason)
-            );
+        for (schedules, reason) in self.missed() {
+            let _ = writeln!(out, "- not compared: {}: {}", escaped(&schedules), escaped(reason));
         }
         for difference in &self.differences {
             let _ = writeln!(out, "- unlike, as allowed: {}", escaped(&difference.to_string()));

@@ -308,3 +308,44 @@ fn schemas_of_the_gate_are_current() {
 fn the_committed_thresholds_are_sound() {
     Thresholds::read(&root().join("ci/thresholds.yaml")).unwrap();
 }
+
+#[test]
+fn many_schedules_with_the_same_reason_are_one_line() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let same = run(&store, &place, 1, None);
+    let mut report = checked(&store, std::slice::from_ref(&before), &same, STRICT);
+    let missed = |number: usize, reason: &str| super::check::NotCompared {
+        network: "alexnet".to_owned(),
+        schedule: format!("s{number}"),
+        reason: reason.to_owned(),
+        gap: true,
+    };
+    report.not_compared = (0..133).map(|number| missed(number, "void in the run: noise")).collect();
+    report.not_compared.push(missed(200, "new"));
+    for format in [Format::Terminal, Format::Markdown] {
+        let text = report.render(format);
+        let line = "133 schedules (alexnet s0, alexnet s1, alexnet s2 and 130 more): void in the run: noise";
+        assert!(text.contains(line) && text.contains("alexnet s200: new"), "{text}");
+        assert_eq!(text.matches("noise").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn few_trials_of_many_schedules_are_one_sentence() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let mut baseline = Baseline::of(&store, "main", std::slice::from_ref(&before)).unwrap();
+    assert_eq!(crate::gating::few_trials(&baseline), None);
+    for row in &mut baseline.rows {
+        row.trials.truncate(1);
+    }
+    let warning = crate::gating::few_trials(&baseline).unwrap();
+    assert!(
+        warning.starts_with("4 of 4 schedules have fewer than 4 valid trials: resnet18 on "),
+        "{warning}"
+    );
+    assert!(warning.contains(" (1) and 1 more; a check finds little"), "{warning}");
+}

@@ -159,6 +159,9 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             100.0 * report.confidence
         ),
     ];
+    if let Some(reason) = &run.ended_because {
+        lines.push(format!("this run is {}: {reason}", run.status));
+    }
     if let Some(state) = &machine.state {
         lines.push(format!(
             "state asked for: {}; set: {}; found before: {}",

@@ -12,6 +12,7 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
     RunSection {
         id: start.id.to_string(),
         status: run.status.to_string(),
+        ended_because: run.ended_because.clone(),
         experiment: start.experiment.clone(),
         board: start.board.clone(),
         boards: Vec::new(),

@@ -19,6 +19,7 @@ pub(super) fn run(runs: &[StoredRun]) -> Option<StoredRun> {
     // Who ended in good order waited for the last round.
     if let Some(complete) = runs.iter().find(|run| run.status == crate::store::Status::Complete) {
         whole.status = complete.status;
+        whole.ended_because.clone_from(&complete.ended_because);
     }
     Some(whole)
 }

@@ -46,6 +46,8 @@ pub struct RunSection {
     pub id: String,
     /// `running` (or killed), `complete`, `interrupted` or `failed`.
     pub status: String,
+    /// Why it ended before it was complete, where that is known.
+    pub ended_because: Option<String>,
     /// The experiment.
     pub experiment: String,
     /// The board.

@@ -116,7 +116,7 @@ pub enum StoreError {
     },
     /// It is damaged, or no database.
     #[error(
-        "failed to read {}: {detail}; move it and the files beside it that begin with its name away, and a new one is \
+        "failed to read {}: {detail}; name another file, or move it and the files beside it that begin with its name away, and a new one is \
          made, with the runs that still have a journal",
         path.display()
     )]

@@ -9,12 +9,12 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most of its messages that is shown.
 const MOST_WORDS: u64 = 2000;
 /// How long a program that closed the connection may take to end.
-const ENDING: Duration = Duration::from_millis(500);
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The running program. It is ended when this is dropped.
 #[derive(Debug)]
@@ -64,9 +64,18 @@ impl Proxy {
 
     /// What became of the program, if it has ended: that explains why nobody answers at its other end.
     pub(super) fn epitaph(&mut self) -> Option<String> {
+        // Its connection is closed before it has ended.
+        let deadline = Instant::now() + ENDING;
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                _ => return None,
+            }
+        };
+        // Its messages end with it, unless a program that it started goes on.
         let said = self.said.get_mut().unwrap_or_else(PoisonError::into_inner);
         let said = said.recv_timeout(ENDING).unwrap_or_default();
-        let status = self.child.try_wait().ok().flatten()?;
         let said = if said.is_empty() { "it said nothing".to_owned() } else { format!("it said: {said}") };
         Some(format!("the ProxyCommand `{}` ended ({status}); {said}", self.command))
     }

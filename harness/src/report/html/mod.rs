@@ -109,6 +109,7 @@ fn header(report: &Report) -> Markup {
                 ", " (processors(report)) "."
                 @if report.run.status != "complete" {
                     " " strong.void { "This run is " (report.run.status) ", not complete." }
+                    @if let Some(reason) = &report.run.ended_because { " " (reason) }
                 }
             }
             (tiles(report))

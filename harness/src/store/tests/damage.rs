@@ -160,6 +160,9 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
         } else {
             assert_eq!(run.status, Status::Failed, "{what}");
             assert!(run.ended_because.unwrap().contains(expected), "{what}");
+            let report = crate::report::Report::build(&store, &shelf.id).unwrap();
+            let text = report.render(crate::cli::Format::Markdown, true);
+            assert!(text.contains("this run is failed: its journal cannot be used from line"), "{text}");
             assert!(message.contains(&format!("--resume {}", shelf.id)), "{what}: {message}");
         }
 

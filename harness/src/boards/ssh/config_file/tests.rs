@@ -150,7 +150,7 @@ fn lines() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(crate::mutation::cases(150))]
 
     #[test]
     #[ignore = "needs OpenSSH's client; run by cargo xtask test"]
