@@ -62,7 +62,11 @@ pub(super) fn take_out(cargo: &mut Command, workspace: &Workspace, triple: &str)
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     for file in files(&workspace.root, home.as_deref()) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
-        found.extend(keys(&text).into_iter().map(|key| format!("{key} in {}", file.display())));
+        found.extend(
+            keys(&text)
+                .into_iter()
+                .map(|key| format!("{} in {}", key.trim_matches(['[', '.']), file.display())),
+        );
     }
     found.sort();
     found

@@ -8,6 +8,7 @@ pub(crate) mod emulation;
 mod expected;
 mod flags;
 mod libraries;
+mod rpath;
 mod rust_std;
 mod zig;
 
@@ -238,7 +239,8 @@ fn run_cargo(
     Ok(runner)
 }
 
-/// Puts a copy of `from` in the place of `to`, at once, where they differ.
+/// Puts a copy of the runner `from` in the place of `to`, at once, where they differ. The copy finds its libraries by
+/// `DT_RPATH`.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let newer =
         |path: &Path| fs::metadata(path).ok().and_then(|data| Some((data.len(), data.modified().ok()?)));
@@ -249,9 +251,14 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     let fresh = to.with_extension("new");
+    let failed = || format!("failed to copy {} to {}", from.display(), to.display());
+    let mut content = fs::read(from).with_context(failed)?;
+    rpath::prefer_own(&mut content).with_context(failed)?;
+    // A copy first, for the mode.
     fs::copy(from, &fresh)
-        .and_then(|_| fs::rename(&fresh, to))
-        .with_context(|| format!("failed to copy {} to {}", from.display(), to.display()))
+        .and_then(|_| fs::write(&fresh, content))
+        .and_then(|()| fs::rename(&fresh, to))
+        .with_context(failed)
 }
 
 /// Writes a program text to `path`, at once, where it is another one.
