@@ -10,7 +10,7 @@ from .graph import Graph, Node, _node, unused
 
 # Operators without a rule and without a decomposition of our own.
 EXPANDED = {
-    "Attention", "LinearAttention", "CausalConvWithState", "RotaryEmbedding", "RMSNormalization",
+    "Attention", "CausalConvWithState", "RotaryEmbedding", "RMSNormalization",
     "SwiGLU", "HannWindow", "HammingWindow", "BlackmanWindow",
 }  # fmt: skip
 

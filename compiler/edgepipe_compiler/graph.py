@@ -299,7 +299,7 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
     except CompileError as error:
         lines = [line for line in str(error.__cause__).splitlines() if "(op_type:" in line]
         if lines and all(UNKNOWN_TYPE in line for line in lines):
-            # Behind an operator that ONNX infers nothing for: what stays unknown is found later, with its name.
+            # Behind an operator that ONNX infers nothing for; what stays unknown is named later.
             inferred = shape_inference.infer_shapes(model, data_prop=True)
         else:
             text = str(error.__cause__)

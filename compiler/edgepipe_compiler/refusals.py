@@ -71,7 +71,7 @@ OPERATORS: dict[str, str] = {
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), LOSS),
     "ImageDecoder": "there is no kernel for it; decode the picture outside of the network",
     **dict.fromkeys(
-        ("DeformConv", "Det", "TensorScatter"), MISSING
+        ("DeformConv", "Det", "TensorScatter", "LinearAttention", "CumProd", "BitCast"), MISSING
     ),
 }  # fmt: skip
 # What to do about operators of a domain outside the standard.

@@ -127,8 +127,8 @@ def _of_integers(node: Node, inputs: list[tirx.Expr | None], kind: str) -> tirx.
         case "BitwiseNot":
             return tirx.bitwise_not(first)
         case "BitShift":
-            # A shift by more bits than there are is undefined in the processor. ONNX shifts all of them out, and
-            # to the right the sign stays; a negative count is one of too many.
+            # A shift by more bits than there are is undefined in the processor. ONNX shifts all of them
+            # out, and to the right the sign stays; a negative count is one of too many.
             wide = others[0].astype("int64")
             inside = tirx.And(wide >= 0, wide < np.dtype(kind).itemsize * 8)
             by = tirx.Select(inside, others[0], _number(0, kind))
