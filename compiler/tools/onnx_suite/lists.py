@@ -179,11 +179,12 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), ((LOSS, in_each_frame),)),
     **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRA, in_each_frame),)),
     **dict.fromkeys(
-        ("BitCast", "DeformConv", "Det", "TensorScatter"), ((NO_KERNEL, in_each_frame),)
+        ("BitCast", "CumProd", "DeformConv", "Det", "LinearAttention", "TensorScatter"),
+        ((NO_KERNEL, in_each_frame),)
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
     "Scan": (("its form of operator set 8", is_before(9)),),
-    **dict.fromkeys(("CumSum", "CumProd"), ((AXIS, computed(1)),)),
+    "CumSum": ((AXIS, computed(1)),),
     "TfIdfVectorizer": (("text", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
