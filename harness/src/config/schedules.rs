@@ -38,10 +38,20 @@ pub(super) struct Resolved {
 /// Checks what a schema cannot say. `tree` is the experiment that `raw` was read from.
 pub(super) fn resolve(raw: Vec<raw::Schedule>, tree: &Node, faults: &mut Faults) -> Resolved {
     let (mut mentions, mut cuts) = (Vec::new(), Vec::new());
-    let mut schedules = Vec::new();
+    let mut schedules: Vec<ScheduleSpec> = Vec::new();
     for (index, schedule) in raw.into_iter().enumerate() {
-        let (mentions, cuts, here) = (&mut mentions, &mut cuts, format!("schedules/{index}"));
-        schedules.push(Reader { tree, index, here, mentions, cuts, faults }.schedule(schedule));
+        let here = format!("schedules/{index}");
+        let at = tree.spot(&here);
+        let (mentions, cuts) = (&mut mentions, &mut cuts);
+        let schedule = Reader { tree, index, here, mentions, cuts, faults }.schedule(schedule);
+        let written = raw::Schedule::from(&schedule);
+        if schedules.iter().any(|earlier| raw::Schedule::from(earlier) == written) {
+            faults.add(
+                &at,
+                "duplicate schedule: with its defaults it equals an earlier entry; remove one".to_owned(),
+            );
+        }
+        schedules.push(schedule);
     }
     Resolved { schedules, mentions, cuts }
 }

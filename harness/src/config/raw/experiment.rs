@@ -125,7 +125,7 @@ pub(in crate::config) enum Own {
     Replicate(Replicate),
 }
 
-/// The whole network in another inference engine, which is given the ONNX file as it is.
+/// The whole network in another inference engine, from its ONNX file with fixed shapes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "it is the key in the file")]

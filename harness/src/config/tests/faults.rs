@@ -30,6 +30,11 @@ fn experiments() {
         ("a key of another group", "seed: 7", "max_seconds: 7"),
         ("duplicate key", "trials: 3", "trials: 3\ntrials: 4"),
         ("a tab", "  - single", "\t- single"),
+        (
+            "schedules that differ in a default alone",
+            "  - single",
+            "  - { peer: onnxruntime }\n  - { peer: onnxruntime, threads: 1 }\n  - single",
+        ),
         ("no YAML", "networks: [resnet18]", "networks: [resnet18"),
         ("an anchor and an alias", "trials: 3", "trials: &t 3\nseed: *t"),
         ("a tag", "trials: 3", "trials: !!int 3"),
