@@ -222,7 +222,8 @@ mod tests {
         let tensor = |name: &str| json!({ "value": name, "shape": [1, 4], "dtype": "float32", "bytes": 16 });
         let unit = |name: &str| json!({ "name": name, "operators": ["relu"], "macs": 0, "parameters": 0 });
         serde_json::from_value(json!({
-            "schema": 1, "name": "net", "opset": 17, "parameters": 0, "macs": 0,
+            "schema": 1, "name": "net", "opset": 17, "parameters": 0, "macs": 0, "notes": [],
+            "reference": { "engine": "ONNX Runtime", "integers_below": 8, "inputs": [], "outputs": [] },
             "units": [unit("a"), unit("b"), unit("c")],
             "boundaries": [
                 { "tensors": [tensor("x")] },
