@@ -109,10 +109,23 @@ class Computed:
     def __init__(self, model: onnx.ModelProto) -> None:
         constants = {item.name for item in model.graph.initializer}
         self._values = {item.name for item in model.graph.input} - constants
-        for node in model.graph.node:
+        self._follow(model.graph)
+
+    def _follow(self, graph: onnx.GraphProto) -> bool:
+        """Adds what is computed in ``graph``, and says whether anything is."""
+        found = False
+        for node in graph.node:
+            bodies = [item.g for item in node.attribute if item.type == AttributeProto.GRAPH]
+            for body in bodies:
+                self._values.update(item.name for item in body.input)
+            inside = [self._follow(body) for body in bodies]
             # A shape is static although the tensor is not.
-            if node.op_type not in ("Shape", "Size") and self._values & set(node.input):
+            if any(inside) or (
+                node.op_type not in ("Shape", "Size") and self._values & set(node.input)
+            ):
                 self._values.update(node.output)
+                found = True
+        return found
 
     def at_run_time(self, value: str) -> bool:
         """Whether ``value`` is computed from inputs."""
