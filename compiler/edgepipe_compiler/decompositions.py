@@ -279,10 +279,21 @@ def _transposed(graph: Graph, node: Node) -> list[Node] | None:
     return [made]
 
 
+def _concat(graph: Graph, node: Node) -> list[Node] | None:
+    """ONNX infers no shape for a negative axis before operator set 11; ONNX Runtime takes it."""
+    axis = node.attributes.get("axis", 1)
+    if axis >= 0:
+        return None
+    axis += len(graph.tensor(node.inputs[0]).shape)
+    attributes = {**node.attributes, "axis": axis}
+    return [Node(node.name, "Concat", node.inputs, node.outputs, attributes, node.parameters)]
+
+
 KNOWN: dict[str, Callable[[Graph, Node], list[Node] | None]] = {
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance_normalization,
     "CenterCropPad": _center_crop_pad,
+    "Concat": _concat,
     "Col2Im": _column_to_image,
     "AffineGrid": _affine_grid,
     "ReverseSequence": _reverse_sequence,

@@ -7,6 +7,7 @@ names in the ONNX file, and any piece of it can be turned back into an ONNX mode
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from .errors import CompileError
 SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
 # Initializers up to this many elements take part in shape inference (shapes, axes, scales).
 SMALL = 4096
+# 64 GiB of float32.
+MOST_ELEMENTS = 1 << 34
 UNKNOWN_TYPE = "expected to have type but instead is null"
 
 
@@ -36,7 +39,7 @@ class Tensor:
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
@@ -131,7 +134,7 @@ def _take_constants(model: onnx.ModelProto, name: str) -> dict[str, np.ndarray]:
     for item in model.graph.initializer:
         try:
             constants[item.name] = numpy_helper.to_array(item)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise CompileError(
                 "truncated_onnx",
                 f"failed to read the weight {item.name!r} of the network {name}: {error}; copy the "
@@ -313,6 +316,13 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
         if kind.HasField("shape") and kind.elem_type and all(dim is not None for dim in dims):
             shape = tuple(int(dim) for dim in dims if dim is not None)
             tensors[item.name] = Tensor(shape, dtype_name(kind.elem_type))
+            if tensors[item.name].elements > MOST_ELEMENTS:
+                raise CompileError(
+                    "unsupported_operator",
+                    f"failed to read the network {graph.name}: its value {item.name!r} of shape "
+                    f"{list(shape)} fits no memory; correct the shapes",
+                    item.name,
+                )
     return tensors
 
 

@@ -32,11 +32,22 @@ def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
 
 def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
     """The simplified graph of a model, from which the weights are taken."""
-    refusals.check_inputs(model, name)
-    graph = graphs.from_model(model, name, shapes)
-    refusals.check(graph)
-    simplify(graph)
-    refusals.check(graph)
+    try:
+        model = onnx_file.prepare(model, name)
+        refusals.check_inputs(model, name)
+        graph = graphs.from_model(model, name, shapes)
+        refusals.check(graph)
+        simplify(graph)
+        refusals.check(graph)
+    except (CompileError, MemoryError):
+        raise
+    except Exception as error:  # ONNX's check lets many wrong attributes pass.
+        text = " ".join(str(error).split())[:200]
+        raise CompileError(
+            "invalid_onnx",
+            f"failed to read the network {name}: {type(error).__name__}: {text}; export it again. If ONNX "
+            "Runtime takes the file, this is a bug: report it with the file",
+        ) from error
     _check_operators(graph)
     return graph
 

@@ -177,7 +177,7 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
 def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The model without functions and sparse weights, its nodes sorted, its operator set new enough."""
     with asking_onnx(name, "read"):
-        _check_text(model)
+        _check_text(model, name)
         for node in model.graph.node:
             if not node.op_type:
                 raise _invalid(name, "one of its nodes has no operator; export it again", node.name)
@@ -190,15 +190,19 @@ def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     return model
 
 
-def _check_text(model: onnx.ModelProto) -> None:
+def _check_text(model: onnx.ModelProto, name: str) -> None:
     """Names must be UTF-8: ONNX's library puts them into messages that it cannot decode otherwise."""
     graph = model.graph
+    names: list[str | bytes] = []
     for node in graph.node:
         values = [node.name, node.op_type, node.domain, *node.input, *node.output]
-        for text in (*values, *(item.name for item in node.attribute)):
-            text.encode("utf-8")
+        names += [*values, *(item.name for item in node.attribute)]
     for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        item.name.encode("utf-8")
+        names.append(item.name)
+    # The protocol buffers give what they cannot decode as bytes.
+    wrong = next((item for item in names if isinstance(item, bytes)), None)
+    if wrong is not None:
+        raise _invalid(name, f"its name {wrong!r} is not UTF-8; export it again")
 
 
 def _invalid(name: str, reason: str, node: str | None = None) -> CompileError:

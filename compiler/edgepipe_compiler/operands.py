@@ -106,6 +106,13 @@ def _broadcast(graph: Graph, node: Node) -> None:
     result = _shape(graph, node.inputs[0] if node.op == "PRelu" else node.outputs[0])
     if result is not None:
         _fits(graph, node, range(len(node.inputs)), result)
+    if node.op == "Pow":
+        return
+    values = node.inputs[1:] if node.op == "Where" else node.inputs
+    known = [name for name in values if name in graph.constants or name in graph.tensors]
+    types = sorted({graph.tensor(name).dtype for name in known})
+    if len(types) > 1:
+        _refuse(node, f"its operands are of different types, {' and '.join(types)}", "them")
 
 
 def _convolution(graph: Graph, node: Node) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
@@ -161,6 +162,16 @@ def is_before(opset: int) -> Condition:
     )
 
 
+def has_many_axes(case: Case, node: onnx.NodeProto) -> bool:
+    """If a Col2Im makes volumes."""
+    return bool(
+        np.size(case.inputs.get(node.input[1], ())) > 2
+        or any(
+            item.name == node.input[1] and item.dims[0] > 2 for item in case.model.graph.initializer
+        )
+    )
+
+
 SHAPE = "the shape of its result is computed at run time"
 BRANCH = "which branch runs, or how often, is decided at run time"
 
@@ -198,12 +209,14 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
     "Scan": (("its form of operator set 8", is_before(9)),),
     "CumSum": ((AXIS, computed(1)),),
+    "LayerNormalization": (("statistics beside a scale that is computed at run time", computed(1)),),
+    "ReverseSequence": (("its lengths are computed at run time", computed(1)),),
     "TfIdfVectorizer": (("text", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
     "Resize": ((SHAPE, computed(1, 2, 3)),),
-    "Col2Im": ((SHAPE, computed(1, 2)),),
-    "MaxUnpool": ((SHAPE, computed(2)),),
+    "Col2Im": ((SHAPE, computed(1, 2)), ("more than two image axes", has_many_axes)),
+    "MaxUnpool": (("an output shape of its own", lambda case, node: len(node.input) > 2),),
     "If": ((BRANCH, computed(0)),),
     "Loop": ((BRANCH, computed(0, 1)),),
 }  # fmt: skip
