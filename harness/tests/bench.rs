@@ -47,6 +47,7 @@ impl Rig {
     fn command(&self, arguments: &[&str]) -> Command {
         // Compiled networks are shared between the tests; they are found by content.
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
+        fs::create_dir_all(&state).unwrap();
         let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
         command.arg("--root").arg(root()).arg("--state").arg(&state);
         command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);

@@ -327,6 +327,7 @@ impl Farm {
     /// The harness with the home folder of ours, before it is started.
     pub(crate) fn harness(&self, arguments: &[&str]) -> Command {
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
+        fs::create_dir_all(&state).expect("a folder for the harness");
         // OpenSSH's client finds the user's files by the password database, whatever HOME says.
         let home = self.path("home");
         let passwd = self.path("harness-passwd");
