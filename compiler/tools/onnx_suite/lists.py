@@ -98,6 +98,9 @@ def _trains(case: Case) -> bool:
 
 def _is_data_dependent(case: Case) -> bool:
     computed = Computed(case.model)
+    # Its body computes the shape of the grid from this input.
+    if case.operator == "AffineGrid" and computed.at_run_time("size"):
+        return True
     return any(
         node.op_type in DATA_DEPENDENT and any(map(computed.at_run_time, node.input))
         for node in case.model.graph.node
