@@ -263,14 +263,14 @@ fn a_runner_that_runs_out_of_memory_is_named_as_such() {
     let runner = farm.programs(&["runner", "--lease"]).into_iter().find(|pid| !holders.contains(pid));
     let (data, resident) = (kib(runner.unwrap(), "VmData:"), kib(runner.unwrap(), "VmHWM:"));
     bench.end();
-    // The first is refused by the system, the second killed by the kernel. 4096 frames take 48 MiB.
+    // The first is refused by the system, the second by the runner, which knows its group's limit. 4096 frames take 48 MiB.
     let more = 24 << 10;
     let limit = Limit::new((resident + more) << 10);
     let mut table =
         vec![(format!("ulimit -d {}", data + more), "the system gives the runner no more memory")];
     match &limit {
         Some(limit) => {
-            table.push((limit.enter(), "was killed (signal 9); where nobody did that, the board ran out"));
+            table.push((limit.enter(), "raise its memory limit"));
         }
         None => eprintln!("left out: no control group with a memory limit can be made here"),
     }

@@ -24,7 +24,7 @@ impl FrameSet {
         let needed = bytes.saturating_mul(u64::from(rule.distinct));
         if let Some(available) = meters::memory_available_bytes().filter(|available| needed > *available) {
             return Err(Failure::request(format!(
-                "failed to make frames: {} of them take {needed} bytes, {available} are free; ask for fewer{}",
+                "failed to make frames: {} of them take {needed} bytes, {available} are free; ask for fewer (frames.distinct){}",
                 rule.distinct,
                 meters::memory_limit_words()
             )));
