@@ -289,11 +289,22 @@ def _concat(graph: Graph, node: Node) -> list[Node] | None:
     return [Node(node.name, "Concat", node.inputs, node.outputs, attributes, node.parameters)]
 
 
+def _slice(graph: Graph, node: Node) -> list[Node] | None:
+    """The same for the axes of a slice, which were an attribute before operator set 10."""
+    axes = node.attributes.get("axes", ())
+    if all(axis >= 0 for axis in axes):
+        return None
+    rank = len(graph.tensor(node.inputs[0]).shape)
+    attributes = {**node.attributes, "axes": [axis % rank for axis in axes]}
+    return [Node(node.name, "Slice", node.inputs, node.outputs, attributes, node.parameters)]
+
+
 KNOWN: dict[str, Callable[[Graph, Node], list[Node] | None]] = {
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance_normalization,
     "CenterCropPad": _center_crop_pad,
     "Concat": _concat,
+    "Slice": _slice,
     "Col2Im": _column_to_image,
     "AffineGrid": _affine_grid,
     "ReverseSequence": _reverse_sequence,
