@@ -130,7 +130,7 @@ class Runner:
         self, stage: dict[str, Any], folder: Path, cpus: list[int]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One seeded frame and what the stage makes of it, by name."""
-        frames = {"seed": 7, "distinct": 1}
+        frames = {"seed": 7, "distinct": 1, "integers_below": 8}
         self.ask("capture", schedule=schedule(stage, cpus), frames=frames, folder=str(folder))
 
         def read(side: str) -> dict[str, np.ndarray]:

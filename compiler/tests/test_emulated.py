@@ -84,7 +84,7 @@ def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> N
     measured = runner.ask(
         "trial",
         schedule=emulated.schedule(stage, runner.cpus()[:1]),
-        frames={"seed": 1, "distinct": 2},
+        frames={"seed": 1, "distinct": 2, "integers_below": 8},
         queue_depth=2,
         isolate=None,
         warm_up={"min_frames": 2, "min_ns": 0, "max_ns": 20_000_000_000},
