@@ -26,7 +26,7 @@ def check(graph: Graph, node: Node) -> None:
         _broadcast(graph, node)
     elif node.op in ("Conv", "ConvTranspose"):
         _convolution(graph, node)
-    elif node.op in ("BatchNormalization", "InstanceNormalization"):
+    elif node.op == "InstanceNormalization":
         source = _shape(graph, node.inputs[0])
         if source is not None and len(source) >= 2:
             _expect(graph, node, range(1, len(node.inputs)), (source[1],), "one element a channel")
