@@ -11,8 +11,11 @@ def extreme(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
     if kind == "bool":
         return tirx.Or(first, second) if largest else tirx.And(first, second)
     if kind.startswith("float"):
-        better, other = (tirx.GT, tirx.GE) if largest else (tirx.LT, tirx.LE)
-        # Where neither comparison holds, the sum is NaN.
-        beyond = tirx.Select(other(second, first), second, first + second)
-        return tirx.Select(better(first, second), first, beyond)
+        better = tirx.GT if largest else tirx.LT
+        # NaN is neither better nor equal, and a sum with it is NaN. "Not better" must not be asked as "at
+        # most": TVM takes that for the opposite of "better", as for integers, and drops the third case.
+        equal = tirx.Select(tirx.EQ(first, second), second, first + second)
+        return tirx.Select(
+            better(first, second), first, tirx.Select(better(second, first), second, equal)
+        )
     return tirx.max(first, second) if largest else tirx.min(first, second)
