@@ -182,6 +182,7 @@ class Host:
             "BOARD": "local",
             "EXPERIMENT": "tiny",
             "BASELINE_RUNS": "1",
+            "REPORT": "the artifacts of this job",
             "GITHUB_STEP_SUMMARY": str(folder / "summary"),
         }
 

@@ -7,6 +7,7 @@ use crate::workspace::Workspace;
 use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -38,7 +39,8 @@ const NEED_BROWSER: [&str; 1] = ["browser"];
 /// Runs all checks, or those whose names contain `wanted`; prints a line a step and a summary, and returns the exit code.
 pub(crate) fn run(workspace: &Workspace, wanted: Option<&str>) -> Result<u8> {
     let toolchain = python::ensure_with_checks(workspace)?;
-    let mut checks = Checks { workspace, toolchain, steps: Steps { failed: Vec::new(), passed: 0 } };
+    let program = std::env::current_exe().context("failed to find the path of xtask itself")?;
+    let mut checks = Checks { workspace, toolchain, program, steps: Steps { failed: Vec::new(), passed: 0 } };
     match wanted {
         None => checks.all()?,
         Some(wanted) => checks.some(wanted)?,
@@ -50,6 +52,8 @@ pub(crate) fn run(workspace: &Workspace, wanted: Option<&str>) -> Result<u8> {
 struct Checks<'a> {
     workspace: &'a Workspace,
     toolchain: Toolchain,
+    /// This program. Building the tests may replace it, and the kernel then calls its path deleted.
+    program: PathBuf,
     steps: Steps,
 }
 
@@ -132,7 +136,7 @@ impl Checks<'_> {
         }
         let tests =
             self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
-        on_virtual_board(self.workspace, tests, &mut self.steps)
+        on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)
     }
 
     /// Runs what `wanted` is part of the name of, and builds only what that needs.
@@ -202,7 +206,7 @@ impl Checks<'_> {
             let mut tests =
                 self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
             tests.arg("--exact").args(&on_board);
-            on_virtual_board(self.workspace, tests, &mut self.steps)?;
+            on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)?;
         }
         if self.steps.failed.is_empty() {
             eprintln!("tests that ran: {}, other checks: {}", of_rust + of_python, commands.len());
@@ -245,7 +249,12 @@ fn name_programs(built: &Built, commands: &mut [&mut Command]) {
 
 /// Boots the virtual board, runs its tests, and halts it, unless it was up before. Ctrl-C ends the tests, which are in
 /// the same process group, and this goes on to halt the board: its QEMU is in no group of ours.
-fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps) -> Result<()> {
+fn on_virtual_board(
+    workspace: &Workspace,
+    program: &Path,
+    mut tests: Command,
+    steps: &mut Steps,
+) -> Result<()> {
     let name = board::BOARD;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -257,7 +266,6 @@ fn on_virtual_board(workspace: &Workspace, mut tests: Command, steps: &mut Steps
         steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board leaves it out"));
         return Ok(());
     }
-    let program = std::env::current_exe().context("failed to find the path of xtask itself")?;
     tests.args(["--include-ignored", "--nocapture", "--test-threads=1"]);
     tests.env("EDGEPIPE_VIRTUAL_BOARD", name).env("EDGEPIPE_XTASK", program);
     let ran = if interrupted.load(Relaxed) { Ok(()) } else { steps.run(VIRTUAL_BOARD, tests) };
