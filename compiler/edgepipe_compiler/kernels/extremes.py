@@ -11,11 +11,16 @@ def extreme(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
     if kind == "bool":
         return tirx.Or(first, second) if largest else tirx.And(first, second)
     if kind.startswith("float"):
-        better = tirx.GT if largest else tirx.LT
-        # NaN is neither better nor equal, and a sum with it is NaN. "Not better" must not be asked as "at
-        # most": TVM takes that for the opposite of "better", as for integers, and drops the third case.
-        equal = tirx.Select(tirx.EQ(first, second), second, first + second)
-        return tirx.Select(
-            better(first, second), first, tirx.Select(better(second, first), second, equal)
-        )
+        better, other = (tirx.GT, tirx.GE) if largest else (tirx.LT, tirx.LE)
+        # Where neither comparison holds, the sum is right: NaN, or an infinity twice. The second one goes by
+        # the difference, or TVM takes it for the opposite of the first, as for integers, and drops the sum.
+        difference = second - first
+        beyond = tirx.Select(other(difference, _zero(difference)), second, first + second)
+        return tirx.Select(better(first, second), first, beyond)
     return tirx.max(first, second) if largest else tirx.min(first, second)
+
+
+def _zero(like: tirx.Expr) -> tirx.Expr:
+    kind, _, lanes = str(like.ty).partition("x")
+    zero = tirx.const(0, kind)
+    return tirx.Broadcast(zero, int(lanes)) if lanes else zero

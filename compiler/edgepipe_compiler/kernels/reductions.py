@@ -100,8 +100,15 @@ class _Pass:
         w = Writer()
 
         def combine(first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
-            # Each is read several times, and what lanes are combined to is a tree of these.
-            return operation(w.bind("a", first), w.bind("b", second))
+            # Each is read several times, and what lanes are combined to is a tree of these: TVM writes
+            # what is bound out again at each reading, but not what is stored.
+            made = operation(w.bind("a", first), w.bind("b", second))
+            if self.op not in ("ReduceMax", "ReduceMin"):
+                return made
+            lanes = int(str(first.ty).partition("x")[2] or 1)
+            held = w.local("held", lanes)
+            w.store(held, made, [at(0, lanes)])
+            return held[at(0, lanes)]
 
         def element(place: Index, lanes: int) -> tirx.Expr:
             value = source[flat(source, place, lanes)]
