@@ -397,7 +397,7 @@ REFUSED = {
     "statistics too long": (
         case("BatchNormalization", numbers("float32", 1, 4, 5, 5),
              *(numbers("float32", n) for n in (4, 4, 4, 5)), constants=(1, 2, 3, 4), opset=13),
-        "takes [4], one element a channel",
+        "of shape [5] for an input of shape [1, 4, 5, 5], and [4] is needed",
     ),
     "kernel_shape of other weights": (
         case("Conv", numbers("float32", 1, 3, 8, 8), numbers("float32", 4, 3, 3, 3), constants=(1,),
