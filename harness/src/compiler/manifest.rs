@@ -115,7 +115,7 @@ pub struct StageManifest {
     pub weights: Vec<WeightManifest>,
     /// Kernel calls in execution order.
     pub calls: Vec<CallManifest>,
-    /// Units no schedule rule knows, lowered by TVM itself: right, but slow.
+    /// Units no schedule rule knows, lowered by TVM itself, which is slow.
     #[serde(default)]
     pub fallback_units: Vec<FallbackManifest>,
 }

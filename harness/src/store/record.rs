@@ -179,7 +179,7 @@ pub struct NetworkRecord {
     pub source: serde_json::Value,
     /// Identity of its content.
     pub sha256: String,
-    /// Units that the compiler has no schedule rule for on this board: right, but slow.
+    /// Units that the compiler has no schedule rule for on this board; they are slow.
     pub fallback_units: Vec<u32>,
     /// Its units and boundaries. Its name is unique within the run.
     pub network: Network,
