@@ -8,11 +8,14 @@
 //! Enums are tagged from outside, unknown fields are refused, integers carry their unit in their name, and no
 //! field can be NaN. Times are monotonic nanoseconds of the board's clock unless a name says `unix`.
 
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 mod machine;
 mod measured;
 mod power;
 mod request;
 mod state;
+pub mod text;
 
 pub use machine::{
     Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
@@ -37,7 +40,10 @@ pub use state::{
 
 use serde::{Deserialize, Serialize};
 
-/// Version of this protocol. Harness and runner of unlike versions do not talk.
+/// Most bytes in a line from a runner; a trial of 100,000 frames needs about 4 MB.
+pub const LONGEST_LINE: u64 = 256 << 20;
+
+/// Version of this protocol. Harness and runner talk only if their versions are equal.
 pub const VERSION: u32 = 7;
 
 /// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones

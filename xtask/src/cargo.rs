@@ -48,21 +48,21 @@ pub(crate) fn openssl_features() -> &'static [&'static str] {
     if found.is_ok_and(|status| status.success()) || std::env::var_os("OPENSSL_DIR").is_some() {
         &[]
     } else {
-        &["--features", "harness/vendored-openssl"]
+        &["--features", "cli/vendored-openssl"]
     }
 }
 
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
-    let programs = build_packages(workspace, &["harness", "runner"])?;
-    let built = Built { harness: programs.path("harness")?, runner: programs.path("runner")? };
+    let programs = build_packages(workspace, &["cli", "runner"])?;
+    let built = Built { harness: programs.path("edgepipe")?, runner: programs.path("runner")? };
     lay_libraries(toolchain, built.runner.parent().unwrap_or(&workspace.target))?;
     Ok(built)
 }
 
 /// Builds the harness alone, which takes no toolchain; the runner of this machine is not needed where others are measured.
 pub(crate) fn build_harness(workspace: &Workspace) -> Result<Built> {
-    let harness = build_packages(workspace, &["harness"])?.path("harness")?;
+    let harness = build_packages(workspace, &["cli"])?.path("edgepipe")?;
     Ok(Built { runner: harness.with_file_name("runner"), harness })
 }
 

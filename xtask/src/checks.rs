@@ -134,8 +134,7 @@ impl Checks<'_> {
             eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
             return Ok(());
         }
-        let tests =
-            self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
+        let tests = self.rust(&["test", "--locked", "--package", "cli", "--test", "virtual_board", "--"])?;
         on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)
     }
 
@@ -183,7 +182,7 @@ impl Checks<'_> {
         pytest.args(&chosen.python);
         // These start both programs; the tests of the runner start the one that was built for them.
         let starts = |tests: &RustTests| {
-            tests.program.kind == "test" && tests.program.folder == self.workspace.root.join("harness")
+            tests.program.kind == "test" && tests.program.folder == self.workspace.root.join("harness/cli")
         };
         if chosen.rust.iter().any(starts) || chosen.has(&["ci/tests"]) {
             openssh::ensure(self.workspace);
@@ -204,7 +203,7 @@ impl Checks<'_> {
         }
         if !on_board.is_empty() {
             let mut tests =
-                self.rust(&["test", "--locked", "--package", "harness", "--test", "virtual_board", "--"])?;
+                self.rust(&["test", "--locked", "--package", "cli", "--test", "virtual_board", "--"])?;
             tests.arg("--exact").args(&on_board);
             on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)?;
         }

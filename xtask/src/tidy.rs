@@ -21,7 +21,7 @@ const IMPURE: [&str; 8] = [
 ];
 /// What each crate may depend on, where that is limited.
 const ALLOWED: [(&str, &[&str]); 3] = [
-    ("domain", &["serde", "thiserror"]),
+    ("domain", &["schemars", "serde", "thiserror"]),
     ("protocol", &["serde"]),
     (
         "runner",

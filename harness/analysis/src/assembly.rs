@@ -1,0 +1,461 @@
+//! From records to rows.
+
+use super::asked::Asked;
+use super::energy::{self, MeterKnown};
+use super::rows::{
+    Interval, Latency, NetworkSection, Noise, PowerSection, ProcessorSection, Reason, Report, Row, SCHEMA,
+    Severity, StageSection, Summary, Verdict, is_comparable,
+};
+use super::trial::{Bounds, Trial};
+use super::{heading, judgement, pooled};
+use domain::FleetMode;
+use domain::{
+    Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, disturbance, throughput,
+    validity,
+};
+use std::collections::{BTreeMap, HashMap};
+use store::{NetworkRecord, Outcome, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
+
+/// A machine is called noisy where the median of the intervals' halves is above this share,
+const NOISY_INTERVAL: f64 = 0.05;
+/// or more than this share of the trials are void.
+const NOISY_VOID: f64 = 0.10;
+
+/// A schedule with its trials, on the way to a [`Row`].
+pub(super) struct Measurements {
+    pub(super) record: ScheduleRecord,
+    cpus: Vec<u32>,
+    /// By round; a trial that was repeated counts as it went the last time.
+    pub(super) trials: BTreeMap<u32, Trial>,
+    pub(super) failed: BTreeMap<u32, String>,
+    limits: validity::Limits,
+    /// Whether the board has a power meter.
+    metered: bool,
+    /// Of the schedule as a whole.
+    pub(super) reasons: Vec<Reason>,
+}
+
+impl Report {
+    /// The report of a run, from the database alone.
+    pub fn build(store: &Store, run: &RunId) -> Result<Self, StoreError> {
+        let run = store.run(run.as_str())?;
+        let mut schedules = measurements(store, &run)?;
+        let idle = store.idle_power(&run)?;
+        let meter = add_energy(&mut schedules, idle.as_ref());
+        let power = meter.section(idle.as_ref());
+        Ok(Self::assemble(&run, &store.networks(&run)?, &store.profiles(&run)?, &schedules, power))
+    }
+
+    /// The report of equal boards that shared the rounds, as of one run.
+    pub(super) fn of_several(store: &Store, runs: &[StoredRun]) -> Result<Option<Self>, StoreError> {
+        let mut parts = Vec::new();
+        let (mut profiles, mut power) = (Vec::new(), None);
+        for run in runs {
+            let mut schedules = measurements(store, run)?;
+            let idle = store.idle_power(run)?;
+            let meter = add_energy(&mut schedules, idle.as_ref());
+            power = power.or_else(|| meter.section(idle.as_ref()));
+            profiles.extend(store.profiles(run)?);
+            parts.push(schedules);
+        }
+        let Some(whole) = pooled::run(runs) else { return Ok(None) };
+        // A board may have been lost before it had any.
+        let mut networks = Vec::new();
+        for run in runs {
+            let of_run = store.networks(run)?;
+            if of_run.len() > networks.len() {
+                networks = of_run;
+            }
+        }
+        let schedules = pooled::measurements(parts);
+        let mut report = Self::assemble(&whole, &networks, &profiles, &schedules, power);
+        report.run.boards = runs.iter().map(|run| run.start.board.clone()).collect();
+        for row in &mut report.rows {
+            // A trial is of one board, and the row of all.
+            row.typical_round = None;
+        }
+        Ok(Some(report))
+    }
+
+    fn assemble(
+        run: &StoredRun,
+        networks: &[NetworkRecord],
+        profiles: &[ProfileRecord],
+        schedules: &[Measurements],
+        power: Option<PowerSection>,
+    ) -> Self {
+        let mut rows = Vec::new();
+        for record in networks {
+            let network = &record.network;
+            let of_network: Vec<&Measurements> =
+                schedules.iter().filter(|schedule| schedule.record.network == network.name()).collect();
+            rows.extend(rows_of(network, run, &of_network));
+        }
+        let section = |record: &NetworkRecord| NetworkSection {
+            name: record.network.name().to_owned(),
+            parameters: record.network.parameters(),
+            macs: record.network.macs(),
+            units: record.network.len(),
+            reasons: judgement::fallback(record, profiles),
+        };
+        let mut section_of_run = heading::run(run);
+        section_of_run.precision_reached = section_of_run.precision_asked.map(|_| {
+            let counted = rows.iter().filter(|row| !row.is_wrong());
+            counted.flat_map(|row| &row.reasons).all(|reason| reason.code != "imprecise")
+        });
+        let measured_on = heading::machine(run);
+        Self {
+            schema: SCHEMA,
+            analysis_version: domain::ANALYSIS_VERSION,
+            confidence: Confidence::P95.probability(),
+            run: section_of_run,
+            power,
+            networks: networks.iter().map(section).collect(),
+            noise: noise(&rows),
+            summary: summaries(&rows, &measured_on.processors),
+            measured_on,
+            rows,
+            timelines: Vec::new(),
+        }
+    }
+
+    /// Whether there is a row whose figures do not count.
+    pub fn has_void_rows(&self) -> bool {
+        self.rows.iter().any(|row| row.verdict == Verdict::Void)
+    }
+}
+
+pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
+    let comparisons = store.comparisons(run)?;
+    let asked = Asked::of(&run.start.configuration);
+    let min_frames = asked.min_frames;
+    let mut schedules: Vec<Measurements> = Vec::new();
+    let mut places = HashMap::new();
+    for record in store.schedules(run)? {
+        let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
+        let mut limits = validity::Limits::default();
+        let mut reasons = judgement::outputs(&record, of_schedule, &mut limits);
+        reasons.extend(judgement::injected(&record, &asked));
+        let processors = &run.start.processors;
+        let used = processors
+            .iter()
+            .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
+        let cpus = match record.schedule.as_peer() {
+            Some(peer) => peer.cpus(),
+            None => used.flat_map(|processor| processor.cpus.iter().copied()).collect(),
+        };
+        places.insert(record.place, schedules.len());
+        let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
+        let metered = false;
+        schedules.push(Measurements { record, cpus, trials, failed, limits, metered, reasons });
+    }
+    store.each_brief_trial(run, |trial| {
+        let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
+        let taken = match trial.outcome {
+            Outcome::Measured(measured) => {
+                let state = run.start.state.as_ref();
+                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits, state };
+                Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
+            }
+            Outcome::Failed { message, .. } => Err(message),
+        };
+        match taken {
+            Ok(taken) => {
+                schedule.failed.remove(&trial.round);
+                schedule.trials.insert(trial.round, taken);
+            }
+            Err(message) if !schedule.trials.contains_key(&trial.round) => {
+                schedule.failed.insert(trial.round, message);
+            }
+            Err(_) => {}
+        }
+    })?;
+    Ok(schedules)
+}
+
+/// Energy of each trial, by what all of them and the idle board tell of the meter.
+pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
+    let mut known = MeterKnown::default();
+    known.learn_idle(idle);
+    let trials = schedules.iter().flat_map(|schedule| schedule.trials.values());
+    trials.filter_map(|trial| trial.power.as_ref().ok()).for_each(|readings| known.learn(readings));
+    for schedule in schedules {
+        schedule.metered = idle.is_some();
+        for trial in schedule.trials.values_mut() {
+            trial.energy = known.energy(&trial.power);
+        }
+    }
+    known
+}
+
+impl Measurements {
+    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
+        self.trials.values().filter(|trial| trial.is_valid())
+    }
+
+    /// The trials the figures are of.
+    pub(super) fn counted(&self) -> Vec<&Trial> {
+        let valid: Vec<&Trial> = self.valid().collect();
+        if valid.is_empty() { self.trials.values().collect() } else { valid }
+    }
+
+    pub(super) fn observed(&self) -> Vec<Observed> {
+        self.counted()
+            .iter()
+            .map(|trial| Observed { round: trial.round, value: trial.throughput.0 })
+            .collect()
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        let void = self.reasons.iter().any(|reason| reason.severity == Severity::Void);
+        if void || self.valid().next().is_none() { Verdict::Void } else { Verdict::Valid }
+    }
+}
+
+fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> Vec<Row> {
+    let valid = |kind: Kind| {
+        schedules
+            .iter()
+            .filter(move |schedule| schedule.record.schedule.kind() == kind)
+            .filter(|schedule| schedule.verdict() == Verdict::Valid)
+            .map(|schedule| (schedule.record.schedule.label(), schedule.observed()))
+    };
+    let singles: Vec<(String, Vec<Observed>)> = valid(Kind::Single).collect();
+    let peers: Vec<(String, Vec<Observed>)> = valid(Kind::Peer).collect();
+    let asked = Asked::of(&run.start.configuration);
+    let by_energy: Vec<energy::Single<'_>> = schedules
+        .iter()
+        .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
+        .filter(|schedule| schedule.verdict() == Verdict::Valid)
+        .filter_map(|schedule| {
+            let trials = schedule.counted();
+            Some(energy::Single {
+                processor: schedule.record.schedule.processors().next()?.as_str(),
+                observed: energy::observed(&trials),
+                uncertainty: energy::uncertainty(&trials),
+            })
+        })
+        .collect();
+    schedules
+        .iter()
+        .map(|schedule| {
+            let mut row = row(network, run, schedule);
+            if row.verdict == Verdict::Valid {
+                add_gains(&mut row, &schedule.observed(), &singles);
+                if let Some(wanted) = asked.precision {
+                    add_precision(&mut row, wanted);
+                }
+                energy::add_gain(&mut row, &schedule.counted(), &by_energy);
+                if row.peer.is_none() {
+                    row.gain_over_peer = gains(&schedule.observed(), &peers);
+                }
+            }
+            row
+        })
+        .collect()
+}
+
+fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
+    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let counted = measurements.counted();
+    let throughput = comparison::summary(&measurements.observed(), Confidence::P95).ok();
+    let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
+    let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
+    let latency = throughput::Latency::of(&latency).ok();
+    let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
+    let side_by_side = matches!(schedule.kind(), Kind::Replicate | Kind::Peer);
+    let peer = schedule.as_peer();
+    let mut reasons = measurements.reasons.clone();
+    reasons.extend(judgement::trials(
+        measurements.trials.values(),
+        measurements.failed.values(),
+        planned(run),
+    ));
+    let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
+    reasons.extend(disturbance::apart(&rates).map(judgement::reason));
+    if let Some((predicted, fps)) = predicted.zip(fps) {
+        let off = validity::prediction(predicted, fps, &measurements.limits);
+        reasons.extend(off.map(judgement::reason));
+    }
+    let mut row = Row {
+        board: run.start.board.clone(),
+        network: network.name().to_owned(),
+        schedule: schedule.label(),
+        place: measurements.record.place,
+        kind: schedule.kind().to_string(),
+        processors: match peer {
+            Some(_) => Vec::new(),
+            None => schedule.processors().map(ToString::to_string).collect(),
+        },
+        peer: peer.map(|peer| peer.engine.clone()),
+        peer_version: peer.map(|peer| peer.version.clone()),
+        peer_threads: peer.map(|peer| peer.threads),
+        peer_sessions: peer.map(|peer| peer.sessions.len()),
+        peer_cpus: peer.map(domain::Peer::cpus).unwrap_or_default(),
+        trials: counted.len(),
+        trials_void: measurements.trials.len() - measurements.valid().count(),
+        trials_failed: measurements.failed.len(),
+        frames: counted.iter().map(|trial| trial.frames).sum(),
+        typical_round: throughput.and_then(|median| typical(&counted, median.point)),
+        throughput_fps: throughput.map(Interval::from),
+        latency_ms: latency.map(|latency| Latency { p50: latency.p50_ns / 1e6, p99: latency.p99_ns / 1e6 }),
+        energy_mj_per_frame: None,
+        energy_absent_reason: None,
+        energy_trials: 0,
+        mean_power_mw: None,
+        energy_breakdown_mj_per_frame: BTreeMap::new(),
+        energy_gain_over_best_single: None,
+        energy_gain_over_best_single_interval: None,
+        best_single_by_energy: None,
+        gain_over_best_single: None,
+        gain_over_best_single_interval: None,
+        best_single: None,
+        gain_over: BTreeMap::new(),
+        gain_over_intervals: BTreeMap::new(),
+        gain_over_peer: BTreeMap::new(),
+        predicted_fps: predicted.map(|predicted| predicted.0),
+        prediction_error: predicted
+            .zip(fps)
+            .map(|(predicted, measured)| comparison::prediction_error(predicted, measured)),
+        pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(side_by_side))),
+        stages: stages(network, measurements, &counted),
+        verdict: measurements.verdict(),
+        reasons,
+    };
+    let reason = if measurements.metered { Absence::NotRead } else { Absence::NoMeter };
+    energy::describe(&mut row, &counted, &reason);
+    row
+}
+
+/// Trials of a schedule that were to be in this run; none where others had a share of them.
+fn planned(run: &StoredRun) -> usize {
+    let is_shared = run.start.campaign.as_ref().is_some_and(|campaign| campaign.mode == FleetMode::Spread);
+    if is_shared { 0 } else { run.start.rounds as usize }
+}
+
+/// Round of the trial nearest to the median; of two equally near the earlier.
+fn typical(trials: &[&Trial], median: f64) -> Option<u32> {
+    let off = |trial: &Trial| (trial.throughput.0 - median).abs();
+    trials.iter().min_by(|a, b| off(a).total_cmp(&off(b))).map(|trial| trial.round)
+}
+
+fn stages(network: &Network, measurements: &Measurements, trials: &[&Trial]) -> Vec<StageSection> {
+    let name = |unit: usize| network.units().get(unit).map(|unit| unit.name.clone()).unwrap_or_default();
+    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let section = |(place, stage): (usize, &domain::Stage)| {
+        let shares = || trials.iter().map(|trial| trial.stages.get(place));
+        let isolated = trials.iter().map(|trial| trial.isolated_ns.get(place).copied());
+        let predicted = prediction.as_ref().and_then(|prediction| prediction.stage_ns.get(place));
+        StageSection {
+            processor: stage.processor.to_string(),
+            first_unit: stage.first,
+            end_unit: stage.end,
+            first: name(stage.first),
+            last: name(stage.end - 1),
+            busy: median(shares().map(|shares| Some(shares?.busy))),
+            waiting_input: median(shares().map(|shares| Some(shares?.waiting_input))),
+            waiting_output: median(shares().map(|shares| Some(shares?.waiting_output))),
+            isolated_ms: median(isolated).map(|ns| ns / 1e6),
+            predicted_ms: predicted.map(|ns| ns / 1e6),
+        }
+    };
+    schedule.stages().iter().enumerate().map(section).collect()
+}
+
+/// How much the machine disturbed the run.
+fn noise(rows: &[Row]) -> Option<Noise> {
+    let measured = |row: &&Row| row.trials + row.trials_void > 0;
+    let halves: Vec<f64> = rows
+        .iter()
+        .filter(measured)
+        .filter_map(|row| row.throughput_fps.as_ref().and_then(Interval::precision))
+        .collect();
+    let typical = Samples::new(&halves).ok()?;
+    let trials_void: usize = rows.iter().map(|row| row.trials_void).sum();
+    // The figures of a row without a valid trial are of its void ones.
+    let valid = rows.iter().filter(|row| row.verdict == Verdict::Valid).map(|row| row.trials);
+    let trials = trials_void + valid.sum::<usize>();
+    let noisy = typical.median() > NOISY_INTERVAL || trials_void as f64 > NOISY_VOID * trials as f64;
+    Some(Noise {
+        noisy,
+        typical_interval: typical.median(),
+        widest_interval: typical.greatest(),
+        trials_void,
+        trials,
+    })
+}
+
+/// Median of what is there; absent where nothing is.
+fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Vec<f64> = values.flatten().collect();
+    Samples::new(&values).ok().map(|samples| samples.median())
+}
+
+fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(String, Vec<Observed>)]) {
+    row.gain_over_intervals = gains(candidate, singles);
+    row.gain_over = row.gain_over_intervals.iter().map(|(name, gain)| (name.clone(), gain.point)).collect();
+    let baselines: Vec<&[Observed]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
+    if let Ok((best, compared)) = comparison::compare_with_best(candidate, &baselines, Confidence::P95) {
+        row.best_single = Some(singles[best].0.clone());
+        row.gain_over_best_single = Some(compared.ratio.point);
+        row.gain_over_best_single_interval = Some(compared.ratio.into());
+    }
+}
+
+/// Says where intervals are wider than was asked for.
+fn add_precision(row: &mut Row, wanted: f64) {
+    let wide: Vec<Reason> =
+        row.halves().filter_map(|(of, half)| judgement::precision(half, of, wanted)).collect();
+    row.reasons.extend(wide);
+}
+
+/// Throughput over that of each of the others. Without a common round there is no ratio.
+fn gains(candidate: &[Observed], others: &[(String, Vec<Observed>)]) -> BTreeMap<String, Interval> {
+    let ratio = |(name, other): &(String, Vec<Observed>)| {
+        let compared = comparison::compare(candidate, other, Confidence::P95).ok()?;
+        Some((name.clone(), Interval::from(compared.ratio)))
+    };
+    others.iter().filter_map(ratio).collect()
+}
+
+/// Gains by kind: of each network the schedule of this kind that gains most; first over the best single processor, then
+/// over each peer, like with like.
+fn summaries(rows: &[Row], processors: &[ProcessorSection]) -> Vec<Summary> {
+    let of_kind = |kind: Kind, over: Option<&Row>| {
+        let kind = kind.to_string();
+        let mut best: BTreeMap<&str, f64> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.kind == kind) {
+            let gain = match over {
+                None => row.gain_over_best_single,
+                Some(peer) if !is_comparable(row, peer, processors) => None,
+                Some(peer) => row.gain_over_peer.get(&peer.schedule).map(|gain| gain.point),
+            };
+            if let Some(gain) = gain {
+                let most = best.entry(&row.network).or_insert(gain);
+                *most = most.max(gain);
+            }
+        }
+        let gains: Vec<f64> = best.into_values().collect();
+        let samples = Samples::new(&gains).ok()?;
+        let logarithms: f64 = gains.iter().map(|gain| gain.ln()).sum();
+        Some(Summary {
+            kind,
+            over_peer: over.map(|peer| peer.schedule.clone()),
+            networks: gains.len(),
+            gain_geometric_mean: (logarithms / gains.len() as f64).exp(),
+            gain_least: samples.least(),
+            gain_greatest: samples.greatest(),
+        })
+    };
+    let mut peers: Vec<&Row> = Vec::new();
+    for row in rows.iter().filter(|row| row.peer.is_some()) {
+        if !peers.iter().any(|known| known.schedule == row.schedule) {
+            peers.push(row);
+        }
+    }
+    let over_single = [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));
+    let over_peers = peers.iter().flat_map(|peer| {
+        [Kind::Single, Kind::Pipeline, Kind::Replicate].map(|kind| of_kind(kind, Some(peer)))
+    });
+    over_single.chain(over_peers.flatten()).collect()
+}

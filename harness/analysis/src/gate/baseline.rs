@@ -1,0 +1,300 @@
+//! A baseline: figures of trials, kept in a file.
+
+use super::identity::Identity;
+use crate::ScheduleFigures;
+use host::date::Date;
+use host::exit::{Exit, Failure, Outcome};
+use host::progress;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use store::{Store, StoredRun};
+
+/// Version of the file. It rises when a field changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+/// Largest file. A baseline of a hundred schedules with a thousand trials each has 15 MB.
+const LARGEST: u64 = 256 << 20;
+
+/// Figures that anything measured can have: frames a second, ms, J.
+const FIGURES: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
+
+/// Figures to hold others against, from one run or several runs of the same thing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Version of this format.
+    pub schema: u32,
+    /// Its name, the same as the file's.
+    pub name: String,
+    /// Version of the analysis that made the figures.
+    pub analysis_version: u32,
+    /// What it was measured on and with.
+    pub identity: Identity,
+    /// The runs. With three or more, the spread between runs is told from them.
+    pub runs: Vec<BaselineRun>,
+    /// One a schedule.
+    pub rows: Vec<BaselineRow>,
+}
+
+/// A run of a baseline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineRun {
+    /// Its name.
+    pub id: String,
+    /// When it began: UTC, ISO 8601.
+    pub begun: String,
+    /// The experiment.
+    pub experiment: String,
+    /// Name of the host of the harness.
+    pub host: String,
+    /// Revision of the checkout.
+    pub revision: Option<String>,
+    /// Whether files differed from that revision.
+    pub dirty: Option<bool>,
+}
+
+/// A schedule with its valid trials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineRow {
+    /// The network.
+    pub network: String,
+    /// One line that tells the schedule from the others.
+    pub schedule: String,
+    /// `single`, `pipeline` or `replicate`.
+    pub kind: String,
+    /// Its processors, in stage order.
+    pub processors: Vec<String>,
+    /// Its trials.
+    pub trials: Vec<BaselineTrial>,
+}
+
+/// A trial.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineTrial {
+    /// Index of its run in `runs`.
+    pub run: usize,
+    /// Its round; trials of one round ran next to one another.
+    pub round: u32,
+    /// Frames a second.
+    pub throughput_fps: f64,
+    /// Half of the frames took no longer, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_p50_ms: Option<f64>,
+    /// 99 of 100 frames took no longer, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_p99_ms: Option<f64>,
+    /// Energy of a frame in joules; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_per_frame: Option<f64>,
+}
+
+impl Baseline {
+    /// Where the baseline of this name lies below `root`.
+    ///
+    /// # Errors
+    /// Where it cannot be a name.
+    pub fn path(root: &Path, name: &str) -> Outcome<PathBuf> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) || name.starts_with(['.', '-']) {
+            return Err(usage(format!(
+                "failed to take {name:?} as the name of a baseline: names have letters, digits, \"_\", \".\" and \
+                 \"-\", at most 64, and do not begin with \".\" or \"-\""
+            )));
+        }
+        Ok(root.join("results/baselines").join(format!("{name}.json")))
+    }
+
+    /// From runs of the same thing.
+    ///
+    /// # Errors
+    /// Where they are unlike, hold nothing valid, or were made worse on purpose.
+    pub fn of(store: &Store, name: &str, runs: &[StoredRun]) -> Outcome<Self> {
+        let Some(first) = runs.first() else {
+            return Err(usage(format!(
+                "failed to make the baseline {name}: there is no run to make it from"
+            )));
+        };
+        let identity = Identity::of(first);
+        let mut rows: Vec<BaselineRow> = Vec::new();
+        let mut void = Vec::new();
+        for (place, run) in runs.iter().enumerate() {
+            let id = &run.start.id;
+            if runs[..place].iter().any(|other| other.start.id == *id) {
+                return Err(usage(format!(
+                    "failed to make the baseline {name}: the run {id} is named twice, which would tell that runs do not differ"
+                )));
+            }
+            if crate::is_injected(run) {
+                return Err(usage(format!(
+                    "failed to make the baseline {name}: the run {id} was made slower on purpose (`inject`)"
+                )));
+            }
+            let differences = identity.differences(&Identity::of(run));
+            if !differences.is_empty() {
+                let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                return Err(usage(format!(
+                    "failed to make the baseline {name}: the runs {} and {id} are unlike: {}",
+                    first.start.id,
+                    told.join("; ")
+                )));
+            }
+            for figures in crate::trial_figures(store, run)? {
+                if figures.void.is_none() {
+                    add(&mut rows, place, &figures);
+                } else {
+                    void.push(format!("{} on {} in the run {id}", figures.network, figures.label));
+                }
+            }
+        }
+        if !void.is_empty() {
+            eprintln!(
+                "warning: void and left out of the baseline: {}; the report of the run says why",
+                progress::several(&void)
+            );
+        }
+        if rows.is_empty() {
+            return Err(usage(format!("failed to make the baseline {name}: no schedule has a valid trial")));
+        }
+        let run = |run: &StoredRun| BaselineRun {
+            id: run.start.id.to_string(),
+            begun: Date::from_unix_ns(run.start.begun_unix_ns).to_string(),
+            experiment: run.start.experiment.clone(),
+            host: run.start.host.clone(),
+            revision: run.start.revision.as_ref().map(|revision| revision.commit.clone()),
+            dirty: run.start.revision.as_ref().map(|revision| revision.dirty),
+        };
+        Ok(Self {
+            schema: SCHEMA,
+            name: name.to_owned(),
+            analysis_version: domain::ANALYSIS_VERSION,
+            identity,
+            runs: runs.iter().map(run).collect(),
+            rows,
+        })
+    }
+
+    /// Writes it where it belongs, over one of the same name.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn write(&self, root: &Path) -> Outcome<PathBuf> {
+        let path = Self::path(root, &self.name)?;
+        let failed = |error: &dyn std::fmt::Display| {
+            usage(format!("failed to write the baseline {}: {error}", path.display()))
+        };
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))? + "\n";
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+        }
+        let fresh = path.with_extension("json.new");
+        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(|error| failed(&error))?;
+        Ok(path)
+    }
+
+    /// Reads the baseline of this name.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be read.
+    pub fn read(root: &Path, name: &str) -> Outcome<Self> {
+        let path = Self::path(root, name)?;
+        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        let text = host::files::read_text(&path, LARGEST).map_err(|error| {
+            let known = names(root);
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            usage(format!(
+                "failed to read the baseline {shown}: {error}; there is {known}, and `cargo xtask baseline save {name}` \
+                 makes it from the latest run"
+            ))
+        })?;
+        let mut baseline: Self = serde_json::from_str(&text)
+            .map_err(|error| usage(format!("failed to read the baseline {shown}: {error}; save it again")))?;
+        if let Some(fault) = baseline.fault() {
+            return Err(usage(format!("failed to read the baseline {shown}: {fault}; save it again")));
+        }
+        // A file may be copied to another name.
+        name.clone_into(&mut baseline.name);
+        Ok(baseline)
+    }
+
+    /// What makes it worthless, although it has the form of one.
+    fn fault(&self) -> Option<String> {
+        if self.schema != SCHEMA {
+            return Some(format!(
+                "it is of version {}, and this program reads version {SCHEMA}",
+                self.schema
+            ));
+        }
+        if self.analysis_version > domain::ANALYSIS_VERSION {
+            return Some(format!("its figures are of a later analysis, {}", self.analysis_version));
+        }
+        if self.rows.iter().all(|row| row.trials.is_empty()) {
+            return Some("no schedule of it has a trial".to_owned());
+        }
+        let mut seen = BTreeSet::new();
+        for row in &self.rows {
+            let what = format!("{} on {}", row.network, row.schedule);
+            if !seen.insert((&row.network, &row.schedule)) {
+                return Some(format!("it has {what} twice"));
+            }
+            for trial in &row.trials {
+                if trial.run >= self.runs.len() {
+                    return Some(format!(
+                        "a trial of {what} names run {}, which it does not have",
+                        trial.run
+                    ));
+                }
+                let figures = [
+                    Some(trial.throughput_fps),
+                    trial.latency_p50_ms,
+                    trial.latency_p99_ms,
+                    trial.joules_per_frame,
+                ];
+                if let Some(figure) = figures.into_iter().flatten().find(|figure| !FIGURES.contains(figure)) {
+                    return Some(format!("{figure} is no figure of {what}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn names(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.join("results/baselines")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+fn add(rows: &mut Vec<BaselineRow>, run: usize, figures: &ScheduleFigures) {
+    let place = rows.iter().position(|row| row.network == figures.network && row.schedule == figures.label);
+    let place = place.unwrap_or_else(|| {
+        rows.push(BaselineRow {
+            network: figures.network.clone(),
+            schedule: figures.label.clone(),
+            kind: figures.kind.clone(),
+            processors: figures.processors.clone(),
+            trials: Vec::new(),
+        });
+        rows.len() - 1
+    });
+    rows[place].trials.extend(figures.trials.iter().map(|trial| BaselineTrial {
+        run,
+        round: trial.round,
+        throughput_fps: trial.throughput_fps,
+        latency_p50_ms: trial.latency_p50_ms,
+        latency_p99_ms: trial.latency_p99_ms,
+        joules_per_frame: trial.joules_per_frame,
+    }));
+}
+
+pub(super) fn usage(message: String) -> Failure {
+    Failure::new(Exit::Usage, message)
+}

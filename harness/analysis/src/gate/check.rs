@@ -1,0 +1,281 @@
+//! A run held against a baseline.
+
+use super::baseline::{Baseline, BaselineRow, BaselineTrial};
+use super::identity::Difference;
+use crate::{ScheduleFigures, TrialFigures};
+use config::{Measured, Thresholds};
+use domain::gate::{self, Better, Case, Evidence, Ruling, Spread};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Version of the JSON.
+const SCHEMA: u32 = 1;
+
+/// What a check says.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CheckReport {
+    /// Version of this format.
+    pub schema: u32,
+    /// Name of the baseline.
+    pub baseline: String,
+    /// Runs of the baseline.
+    pub baseline_runs: Vec<String>,
+    /// The run that was judged.
+    pub run: String,
+    /// Whether the gate lets it pass.
+    pub verdict: Verdict,
+    /// Probability with which a whole check may fail although nothing became worse.
+    pub false_alarms: f64,
+    /// Standard deviation between runs of the same thing, on the logarithmic scale.
+    pub between_runs: f64,
+    /// Whether that was told from the runs of the baseline; else it is the one of the thresholds.
+    pub between_runs_told: bool,
+    /// In what the two are unlike; allowed by the command line, or this report would not be.
+    pub differences: Vec<Difference>,
+    /// One a schedule and measure.
+    pub rows: Vec<CheckedRow>,
+    /// Schedules that could not be compared.
+    pub not_compared: Vec<NotCompared>,
+}
+
+/// Whether the gate lets a run pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// No row is a regression.
+    Pass,
+    /// At least one is.
+    Fail,
+    /// None is, but a schedule of the baseline has no valid trial in the run, or so few that nothing could be found.
+    Incomplete,
+}
+
+/// A measure of a schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CheckedRow {
+    /// The network.
+    pub network: String,
+    /// The schedule, as the run names it.
+    pub schedule: String,
+    /// How the baseline names it, where the planner cut elsewhere.
+    pub schedule_before: Option<String>,
+    /// `throughput`, `latency_p50`, `latency_p99` or `joules_per_frame`.
+    pub measure: String,
+    /// Share by which it may become worse.
+    pub threshold: f64,
+    /// Median over the baseline's trials: frames a second, ms or J.
+    pub before: f64,
+    /// Median over the run's trials.
+    pub now: f64,
+    /// Now over before.
+    pub ratio: f64,
+    /// Lower end of its interval of 95 %; absent with a single trial.
+    pub ratio_lo: Option<f64>,
+    /// Upper end.
+    pub ratio_hi: Option<f64>,
+    /// Standard deviation between runs of the same thing that the interval was made with: that of the whole check, or
+    /// more where the trials of these runs lie further apart.
+    pub between_runs: f64,
+    /// `regression`, `suspect` (worse with 95 %, which among so many rows may be chance), `improvement`, `alike`, or
+    /// `cannot_tell`.
+    #[schemars(with = "String")]
+    pub ruling: Ruling,
+    /// About how many more trials of each side would tell. Absent where it is told, or where more trials of one run would
+    /// not help because runs lie further apart than the difference.
+    pub more_trials: Option<usize>,
+}
+
+impl CheckedRow {
+    /// Whether nothing could have been found: a single trial has no interval.
+    pub fn is_unwatched(&self) -> bool {
+        self.ratio_lo.is_none()
+    }
+}
+
+/// A schedule that could not be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NotCompared {
+    /// The network.
+    pub network: String,
+    /// The schedule.
+    pub schedule: String,
+    /// Why.
+    pub reason: String,
+    /// Whether a schedule of the baseline is thereby unwatched.
+    pub gap: bool,
+}
+
+/// Judges the figures of a run. `differences` have been allowed.
+pub fn check(
+    baseline: &Baseline,
+    run: &str,
+    figures: &[ScheduleFigures],
+    differences: Vec<Difference>,
+    thresholds: &Thresholds,
+) -> CheckReport {
+    let mut not_compared = Vec::new();
+    let mut pairs: Vec<(&BaselineRow, &ScheduleFigures)> = Vec::new();
+    for row in &baseline.rows {
+        let mut miss = |reason: String, gap: bool| {
+            let (network, schedule) = (row.network.clone(), row.schedule.clone());
+            not_compared.push(NotCompared { network, schedule, reason, gap });
+        };
+        match counterpart(baseline, row, figures) {
+            Some(found) => match &found.void {
+                None if row.trials.is_empty() => miss("the baseline has no trial of it".to_owned(), false),
+                None => pairs.push((row, found)),
+                Some(reason) => miss(format!("void in the run: {reason}"), true),
+            },
+            None if figures.iter().any(|other| other.network == row.network) => {
+                miss("the run has no such schedule".to_owned(), true);
+            }
+            None => miss("the run has not this network".to_owned(), false),
+        }
+    }
+    for figures in figures {
+        if !pairs.iter().any(|(_, found)| std::ptr::eq(*found, figures)) && figures.void.is_none() {
+            not_compared.push(NotCompared {
+                network: figures.network.clone(),
+                schedule: figures.label.clone(),
+                reason: "new: the baseline has no such schedule".to_owned(),
+                gap: false,
+            });
+        }
+    }
+    let between = Spread::believed(spread(baseline), thresholds.between_runs);
+    let told = between.freedom.is_finite();
+    let (mut cases, mut rows) = (Vec::new(), Vec::new());
+    for (row, found) in pairs {
+        for measure in Measured::ALL {
+            let Some(threshold) = thresholds.of(measure, &row.network, &row.kind, &found.label) else {
+                continue;
+            };
+            let before = by_run(baseline.runs.len(), &row.trials, measure);
+            let now: Vec<f64> = found.trials.iter().filter_map(|trial| of_run(trial, measure)).collect();
+            let all: Vec<f64> = before.iter().flatten().copied().collect();
+            let (Some(was), Some(is)) = (middle(&all), middle(&now)) else { continue };
+            let runs: Vec<&[f64]> = before.iter().chain([&now]).map(Vec::as_slice).collect();
+            let between = if told { between } else { between.at_least_within(&runs) };
+            let evidence = Evidence::Apart { baseline: before, candidate: vec![now], spread: between };
+            rows.push(CheckedRow {
+                network: row.network.clone(),
+                schedule: found.label.clone(),
+                schedule_before: (row.schedule != found.label).then(|| row.schedule.clone()),
+                measure: measure.name().to_owned(),
+                threshold,
+                before: was,
+                now: is,
+                ratio: is / was,
+                ratio_lo: None,
+                ratio_hi: None,
+                between_runs: between.deviation,
+                ruling: Ruling::CannotTell,
+                more_trials: None,
+            });
+            cases.push(Case {
+                better: if measure == Measured::Throughput { Better::More } else { Better::Less },
+                threshold,
+                evidence,
+            });
+        }
+    }
+    for (row, ruled) in rows.iter_mut().zip(gate::judge(&cases, thresholds.false_alarms)) {
+        match ruled {
+            Ok(ruled) => {
+                (row.ratio, row.ratio_lo, row.ratio_hi) = (ruled.ratio.point, ruled.ratio.lo, ruled.ratio.hi);
+                (row.ruling, row.more_trials) = (ruled.ruling, ruled.more_trials);
+            }
+            Err(error) => not_compared.push(NotCompared {
+                network: row.network.clone(),
+                schedule: row.schedule.clone(),
+                reason: format!("{}: {error}", row.measure),
+                gap: true,
+            }),
+        }
+    }
+    let verdict = if rows.iter().any(|row| row.ruling == Ruling::Regression) {
+        Verdict::Fail
+    } else if rows.is_empty()
+        || rows.iter().any(CheckedRow::is_unwatched)
+        || not_compared.iter().any(|missed| missed.gap)
+    {
+        Verdict::Incomplete
+    } else {
+        Verdict::Pass
+    };
+    CheckReport {
+        schema: SCHEMA,
+        baseline: baseline.name.clone(),
+        baseline_runs: baseline.runs.iter().map(|run| run.id.clone()).collect(),
+        run: run.to_owned(),
+        verdict,
+        false_alarms: thresholds.false_alarms,
+        between_runs: between.deviation,
+        between_runs_told: told,
+        differences,
+        rows,
+        not_compared,
+    }
+}
+
+/// The same schedule; else the only one of its kind on the same processors, which the planner cut elsewhere.
+fn counterpart<'f>(
+    baseline: &Baseline,
+    row: &BaselineRow,
+    figures: &'f [ScheduleFigures],
+) -> Option<&'f ScheduleFigures> {
+    let of_network = || figures.iter().filter(|figures| figures.network == row.network);
+    if let Some(same) = of_network().find(|figures| figures.label == row.schedule) {
+        return Some(same);
+    }
+    let taken = |figures: &&ScheduleFigures| {
+        let known = |other: &BaselineRow| other.network == figures.network && other.schedule == figures.label;
+        !baseline.rows.iter().any(known)
+    };
+    let alike = |figures: &&ScheduleFigures| figures.kind == row.kind && figures.processors == row.processors;
+    let mut found = of_network().filter(alike).filter(taken);
+    found.next().filter(|_| found.next().is_none())
+}
+
+impl Baseline {
+    /// How far its runs lie apart, as a share; absent with fewer than three.
+    pub fn spread(&self) -> Option<f64> {
+        spread(self).map(|spread| spread.deviation)
+    }
+}
+
+/// The spread between the runs of a baseline, where it has three or more.
+fn spread(baseline: &Baseline) -> Option<Spread> {
+    let runs = baseline.runs.len();
+    let throughputs: Vec<Vec<Vec<f64>>> =
+        baseline.rows.iter().map(|row| by_run(runs, &row.trials, Measured::Throughput)).collect();
+    Spread::of(&throughputs)
+}
+
+fn by_run(runs: usize, trials: &[BaselineTrial], measure: Measured) -> Vec<Vec<f64>> {
+    let mut sorted = vec![Vec::new(); runs];
+    for trial in trials {
+        let value = match measure {
+            Measured::Throughput => Some(trial.throughput_fps),
+            Measured::LatencyP50 => trial.latency_p50_ms,
+            Measured::LatencyP99 => trial.latency_p99_ms,
+            Measured::JoulesPerFrame => trial.joules_per_frame,
+        };
+        sorted[trial.run].extend(value);
+    }
+    sorted.retain(|run| !run.is_empty());
+    sorted
+}
+
+fn of_run(trial: &TrialFigures, measure: Measured) -> Option<f64> {
+    match measure {
+        Measured::Throughput => Some(trial.throughput_fps),
+        Measured::LatencyP50 => trial.latency_p50_ms,
+        Measured::LatencyP99 => trial.latency_p99_ms,
+        Measured::JoulesPerFrame => trial.joules_per_frame,
+    }
+}
+
+fn middle(values: &[f64]) -> Option<f64> {
+    domain::Samples::new(values).ok().map(|samples| samples.median())
+}

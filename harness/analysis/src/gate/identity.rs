@@ -1,0 +1,119 @@
+//! What a run was measured on and with, as far as it decides whether figures may be compared.
+
+use protocol::text;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use store::StoredRun;
+
+/// Aspects by name, each as text; what the machine does not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Identity {
+    aspects: BTreeMap<String, String>,
+}
+
+/// An aspect in which two runs are unlike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+pub struct Difference {
+    /// Its name, as `--allow-different` takes it.
+    pub aspect: String,
+    /// Of the baseline; absent where it does not tell.
+    pub baseline: Option<String>,
+    /// Of the run.
+    pub run: Option<String>,
+}
+
+impl Identity {
+    /// Of a run. Not in it: the revision and the versions of harness and runner, which are what is checked.
+    pub fn of(run: &StoredRun) -> Self {
+        let (start, machine) = (&run.start, &run.start.machine);
+        let mut aspects = BTreeMap::new();
+        let mut set = |aspect: &str, value: Option<String>| {
+            if let Some(value) = value {
+                aspects.insert(aspect.to_owned(), value);
+            }
+        };
+        set("board", Some(start.board.clone()));
+        set("model", machine.model.clone());
+        set("cpu", machine.cpu_model.clone());
+        set("arch", Some(machine.arch.clone()));
+        set("kernel", Some(machine.kernel.clone()));
+        set("tvm", start.versions.tvm.clone());
+        set("llvm", start.versions.llvm.clone());
+        let processors: Vec<String> = start
+            .processors
+            .iter()
+            .map(|processor| {
+                let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
+                format!("{} = CPU {} with {} threads", processor.name, cpus.join(","), processor.threads)
+            })
+            .collect();
+        set("processors", Some(processors.join("; ")));
+        let used: BTreeSet<u32> =
+            start.processors.iter().flat_map(|processor| processor.cpus.iter().copied()).collect();
+        let cpus = || machine.cpus.iter().filter(|cpu| used.contains(&cpu.id));
+        let governors: BTreeSet<&str> = cpus().filter_map(|cpu| cpu.governor.as_deref()).collect();
+        set("governor", joined(governors.into_iter().map(str::to_owned)));
+        // Power modes of boards show in the frequencies they allow.
+        let limits: BTreeSet<String> = cpus()
+            .filter_map(|cpu| Some(format!("{} to {} MHz", cpu.min_khz? / 1000, cpu.max_khz? / 1000)))
+            .collect();
+        set("frequencies", joined(limits.into_iter()));
+        let configuration = serde_yaml::from_str::<serde_yaml::Value>(&start.configuration).ok();
+        let setting = |group: &str, key: &str| -> Option<serde_yaml::Value> {
+            configuration.as_ref()?.get(group)?.get(key).cloned()
+        };
+        let written = |value: serde_yaml::Value| serde_json::to_string(&value).ok();
+        set("power_mode", machine.power_mode.as_ref().map(text::mode));
+        set("cpu_quota", text::quota(machine));
+        set("priority", text::priority(machine));
+        for key in ["frames", "queue_depth"] {
+            set(key, setting("experiment", key).and_then(written));
+        }
+        Self { aspects }
+    }
+
+    /// Names of all aspects there are.
+    pub fn known() -> &'static [&'static str] {
+        &[
+            "arch",
+            "board",
+            "cpu",
+            "cpu_quota",
+            "frames",
+            "frequencies",
+            "governor",
+            "kernel",
+            "llvm",
+            "model",
+            "power_mode",
+            "priority",
+            "processors",
+            "queue_depth",
+            "tvm",
+        ]
+    }
+
+    /// In what another is unlike this one, which is the baseline's.
+    pub fn differences(&self, run: &Self) -> Vec<Difference> {
+        let names: BTreeSet<&String> = self.aspects.keys().chain(run.aspects.keys()).collect();
+        let difference = |name: &String| {
+            let (baseline, run) = (self.aspects.get(name).cloned(), run.aspects.get(name).cloned());
+            (baseline != run).then(|| Difference { aspect: name.clone(), baseline, run })
+        };
+        names.into_iter().filter_map(difference).collect()
+    }
+}
+
+fn joined(values: impl Iterator<Item = String>) -> Option<String> {
+    let values: Vec<String> = values.collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let told = |value: &Option<String>| value.clone().unwrap_or_else(|| "not told".to_owned());
+        write!(out, "{}: {} in the baseline, {} now", self.aspect, told(&self.baseline), told(&self.run))
+    }
+}

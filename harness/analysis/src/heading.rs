@@ -1,0 +1,71 @@
+//! Which run it is, and what it was measured on.
+
+use super::asked::Asked;
+use super::rows::{MachineSection, ProcessorSection, RunSection, StateSection};
+use host::date::Date;
+use protocol::text;
+use std::collections::BTreeSet;
+use store::StoredRun;
+
+pub(super) fn run(run: &StoredRun) -> RunSection {
+    let start = &run.start;
+    let asked = Asked::of(&start.configuration);
+    RunSection {
+        id: start.id.to_string(),
+        status: run.status.to_string(),
+        ended_because: run.ended_because.clone(),
+        experiment: start.experiment.clone(),
+        board: start.board.clone(),
+        boards: Vec::new(),
+        begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
+        ended: run.ended_unix_ns.map(|ns| Date::from_unix_ns(ns).to_string()),
+        command: start.command.clone(),
+        trials_planned: start.rounds,
+        seed: start.seed,
+        harness: start.versions.harness.clone(),
+        runner: start.versions.runner.clone(),
+        tvm: start.versions.tvm.clone(),
+        revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
+        revision_absent: start.provenance.get("git_absent").and_then(|why| why.as_str()).map(str::to_owned),
+        dirty: start.revision.as_ref().map(|revision| revision.dirty),
+        precision_asked: asked.precision,
+        precision_reached: None,
+        injected: asked.slow_down.map(|(processor, percent)| format!("{processor} made {percent} % slower")),
+    }
+}
+
+pub(super) fn machine(run: &StoredRun) -> MachineSection {
+    let (start, machine) = (&run.start, &run.start.machine);
+    let used: BTreeSet<u32> =
+        start.processors.iter().flat_map(|processor| processor.cpus.iter().copied()).collect();
+    let governors: BTreeSet<&str> = machine
+        .cpus
+        .iter()
+        .filter(|cpu| used.contains(&cpu.id))
+        .filter_map(|cpu| cpu.governor.as_deref())
+        .collect();
+    let processors = start.processors.iter().map(|processor| ProcessorSection {
+        name: processor.name.clone(),
+        cpus: processor.cpus.clone(),
+        threads: processor.threads,
+    });
+    MachineSection {
+        host: start.host.clone(),
+        model: machine.model.clone(),
+        cpu: machine.cpu_model.clone(),
+        arch: machine.arch.clone(),
+        os: machine.os.clone(),
+        kernel: machine.kernel.clone(),
+        governor: (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(", ")),
+        memory_bytes: machine.memory_bytes,
+        processors: processors.collect(),
+        left_out: Asked::of(&start.configuration).gpus,
+        power_mode: machine.power_mode.as_ref().map(text::mode),
+        state: start.state.as_ref().map(|state| StateSection {
+            asked: text::asked(&state.asked),
+            found: text::settings(&state.brought.found),
+            set: text::settings(&state.brought.set),
+            leftover_of: state.brought.leftover.as_ref().map(|pending| pending.by.clone()),
+        }),
+    }
+}

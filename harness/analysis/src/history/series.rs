@@ -1,0 +1,258 @@
+//! From runs to series.
+
+use super::conditions::{circumstances, conditions, unlike};
+use super::rows::{Condition, Figure, History, LeftOut, Measure, Point, SCHEMA, Segment, Series, Step};
+use crate::{Figures, Verdict, figures};
+use domain::{Confidence, Interval, Kind};
+use host::date::Date;
+use std::collections::{BTreeMap, BTreeSet};
+use store::{NetworkRecord, RunFilter, Store, StoreError, StoredRun};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The network.
+    pub network: String,
+    /// One board only.
+    pub board: Option<String>,
+    /// Schedules of this kind, on these processors (`cpu0 > cpu1`), or with exactly these stages.
+    pub schedule: Option<String>,
+    /// What is followed.
+    pub measure: Measure,
+}
+
+/// Why there is no history.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No run has it.
+    #[error("failed to find a measured run of {asked}; {known}")]
+    Nothing {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        known: String,
+    },
+}
+
+/// A run on its way into a series.
+struct Observation {
+    run: StoredRun,
+    network: NetworkRecord,
+    figures: Figures,
+    interval: Interval,
+}
+
+/// By which runs are put into one series: place of the kind among kinds, board, name of the series.
+type Key = (usize, String, String);
+
+#[derive(Default)]
+struct Gathered {
+    kind: String,
+    observations: Vec<Observation>,
+    left_out: Vec<LeftOut>,
+}
+
+impl History {
+    /// The history of a network, from the database alone.
+    ///
+    /// # Errors
+    /// Where there is nothing to show, with what there is instead.
+    pub fn build(store: &Store, asked: &Asked) -> Result<Self, HistoryError> {
+        let filter = RunFilter {
+            board: asked.board.clone(),
+            network: Some(asked.network.clone()),
+            measured: true,
+            ..RunFilter::default()
+        };
+        let mut gathered: BTreeMap<Key, Gathered> = BTreeMap::new();
+        let mut schedules = BTreeSet::new();
+        // The earliest first.
+        for id in store.runs(&filter)?.iter().rev() {
+            let run = store.run(id.as_str())?;
+            let networks = store.networks(&run)?;
+            let Some(network) = networks.iter().find(|record| record.network.name() == asked.network) else {
+                continue;
+            };
+            let mut of_run: BTreeMap<Key, Figures> = BTreeMap::new();
+            for figures in figures(store, &run)?.into_iter().filter(|found| found.network == asked.network) {
+                schedules.insert(processors(&figures));
+                let Some(name) = wanted(asked, &figures) else { continue };
+                let key = (place(figures.kind), run.start.board.clone(), name);
+                let is_better = of_run.get(&key).is_none_or(|other| is_faster(&figures, other));
+                if is_better {
+                    of_run.insert(key, figures);
+                }
+            }
+            for (key, figures) in of_run {
+                gathered.entry(key).or_default().add(&run, network, figures, asked.measure);
+            }
+        }
+        if gathered.is_empty() {
+            return Err(nothing(store, asked, &schedules)?);
+        }
+        Ok(Self {
+            schema: SCHEMA,
+            analysis_version: domain::ANALYSIS_VERSION,
+            confidence: Confidence::P95.probability(),
+            false_alarms: domain::history::FALSE_ALARMS,
+            network: asked.network.clone(),
+            measure: asked.measure,
+            series: gathered
+                .into_iter()
+                .map(|(key, gathered)| series(key, gathered, asked.measure))
+                .collect(),
+        })
+    }
+
+    /// Whether there is a figure at all.
+    pub fn has_points(&self) -> bool {
+        self.series.iter().any(|series| !series.segments.is_empty())
+    }
+}
+
+fn place(kind: Kind) -> usize {
+    match kind {
+        Kind::Single => 0,
+        Kind::Pipeline => 1,
+        Kind::Replicate => 2,
+        Kind::Peer => 3,
+    }
+}
+
+/// Its processors as a schedule's label has them, without cuts; of a peer its label.
+fn processors(figures: &Figures) -> String {
+    if figures.kind == Kind::Peer {
+        return figures.schedule.clone();
+    }
+    let between = if figures.kind == Kind::Replicate { " | " } else { " > " };
+    figures.processors.join(between)
+}
+
+/// Name of the series the schedule goes into, if it is wanted. Pipelines are one series unless told apart: a planner
+/// may order processors that are alike one way today and the other tomorrow.
+fn wanted(asked: &Asked, figures: &Figures) -> Option<String> {
+    let (kind, processors) = (figures.kind.to_string(), processors(figures));
+    let by_kind = match figures.kind {
+        Kind::Single | Kind::Peer => processors.clone(),
+        Kind::Pipeline | Kind::Replicate => kind.clone(),
+    };
+    match &asked.schedule {
+        None => Some(by_kind),
+        Some(wanted) if *wanted == kind => Some(by_kind),
+        Some(wanted) if *wanted == processors => Some(processors),
+        Some(wanted) if *wanted == figures.schedule => Some(figures.schedule.clone()),
+        Some(_) => None,
+    }
+}
+
+fn is_faster(figures: &Figures, other: &Figures) -> bool {
+    let rank = |figures: &Figures| {
+        let fps = figures.throughput_fps.map_or(0.0, |interval| interval.point);
+        (figures.verdict == Verdict::Valid, fps)
+    };
+    rank(figures) > rank(other)
+}
+
+impl Gathered {
+    fn add(&mut self, run: &StoredRun, network: &NetworkRecord, figures: Figures, measure: Measure) {
+        self.kind = figures.kind.to_string();
+        let interval = match measure {
+            Measure::Throughput => figures.throughput_fps,
+            Measure::Latency => figures.latency_ms,
+            Measure::Energy => figures.energy_mj,
+        };
+        let reason = match (figures.verdict, interval) {
+            (Verdict::Void, _) => "its figures do not count",
+            (_, None) => "it was not measured",
+            (Verdict::Valid, Some(interval)) => {
+                let (run, network) = (run.clone(), network.clone());
+                self.observations.push(Observation { run, network, figures, interval });
+                return;
+            }
+        };
+        self.left_out.push(LeftOut { run: run.start.id.to_string(), reason: reason.to_owned() });
+    }
+}
+
+fn series((_, board, schedule): Key, gathered: Gathered, measure: Measure) -> Series {
+    // Runs of like things belong together, also where others lie between: two machines may take turns.
+    let mut segments: Vec<(Vec<Condition>, Vec<Observation>)> = Vec::new();
+    for observation in gathered.observations {
+        let conditions = conditions(&observation.run, &observation.network);
+        match segments.iter_mut().find(|(known, _)| *known == conditions) {
+            Some((_, observations)) => observations.push(observation),
+            None => segments.push((conditions, vec![observation])),
+        }
+    }
+    let mut before: Option<Vec<Condition>> = None;
+    let segments = segments
+        .into_iter()
+        .map(|(conditions, observations)| {
+            let unlike = before.replace(conditions.clone()).map(|before| unlike(&before, &conditions));
+            segment(conditions, unlike.unwrap_or_default(), &observations, measure)
+        })
+        .collect();
+    Series { board, schedule, kind: gathered.kind, segments, left_out: gathered.left_out }
+}
+
+fn segment(
+    conditions: Vec<Condition>,
+    unlike_before: Vec<String>,
+    observations: &[Observation],
+    measure: Measure,
+) -> Segment {
+    let intervals: Vec<Interval> = observations.iter().map(|one| one.interval).collect();
+    let found = domain::history(&intervals);
+    let mut before: Option<Vec<Condition>> = None;
+    let points =
+        observations.iter().enumerate().map(|(place, Observation { run, figures, interval, .. })| {
+            let start = &run.start;
+            let now = circumstances(run, &figures.schedule);
+            let changed = before.replace(now.clone()).map(|before| unlike(&before, &now)).unwrap_or_default();
+            let level = found.levels.iter().find(|level| level.end > place);
+            let step = found.steps.iter().find(|step| step.first == place).and_then(|step| {
+                let Interval { point, lo, hi, .. } = step.ratio;
+                Some(Step { ratio: point, lo: lo?, hi: hi?, better: measure.is_better(point) })
+            });
+            Point {
+                run: start.id.to_string(),
+                begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
+                revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
+                dirty: start.revision.as_ref().map(|revision| revision.dirty),
+                schedule: figures.schedule.clone(),
+                figure: Figure {
+                    point: interval.point,
+                    lo: interval.lo,
+                    hi: interval.hi,
+                    trials: interval.count,
+                },
+                level: level.map_or(interval.point, |level| level.value),
+                outlying: found.outlying.contains(&place),
+                step,
+                changed,
+            }
+        });
+    Segment { conditions, unlike_before, points: points.collect(), noise: found.noise }
+}
+
+fn nothing(store: &Store, asked: &Asked, schedules: &BTreeSet<String>) -> Result<HistoryError, StoreError> {
+    let Asked { network, board, schedule, .. } = asked;
+    let schedule = schedule.as_ref().map_or_else(String::new, |schedule| format!(" as {schedule:?}"));
+    let board = board.as_ref().map_or_else(String::new, |board| format!(" on the board {board}"));
+    let text = format!("{network}{schedule}{board}");
+    let known = if schedules.is_empty() {
+        let (networks, boards) = store.measured()?;
+        if networks.is_empty() {
+            "nothing was measured yet; `cargo xtask bench` does it".to_owned()
+        } else {
+            format!("there are {} on {}", networks.join(", "), boards.join(", "))
+        }
+    } else {
+        let names: Vec<&str> = schedules.iter().map(String::as_str).collect();
+        format!("there are {}, and the kinds single, pipeline and replicate", names.join(", "))
+    };
+    Ok(HistoryError::Nothing { asked: text, known })
+}

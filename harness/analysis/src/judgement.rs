@@ -1,0 +1,214 @@
+//! What a reader must know of a schedule, from the reasons of its trials and from what went before them.
+
+use super::asked::Asked;
+use super::rows::{Reason, Severity};
+use super::trial::Trial;
+use domain::{Absence, Kind, Nanoseconds, Profile, validity};
+use std::collections::BTreeMap;
+use store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
+
+/// Share of a network's time from which on units without a rule are worth a word.
+const SLOW_SHARE: f64 = 0.02;
+
+/// A reason of the analysis.
+pub(super) fn reason(reason: validity::Reason) -> Reason {
+    let severity = match reason.severity {
+        validity::Severity::Warn => Severity::Warn,
+        validity::Severity::Void => Severity::Void,
+    };
+    Reason { code: code(reason.code), severity, text: reason.text, remedy: reason.remedy }
+}
+
+fn code(code: validity::Code) -> String {
+    // A unit variant is its name as a JSON string.
+    serde_json::to_value(code).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}
+
+fn own(code: &str, severity: Severity, text: String, remedy: &str) -> Reason {
+    Reason { code: code.to_owned(), severity, text, remedy: remedy.to_owned() }
+}
+
+/// What a run was asked to do to this schedule on purpose.
+pub(super) fn injected(schedule: &ScheduleRecord, asked: &Asked) -> Option<Reason> {
+    let (processor, percent) = asked.slow_down.as_ref()?;
+    schedule.schedule.processors().any(|used| used.as_str() == processor).then(|| {
+        let text = format!("stages on {processor} were made {percent} % slower on purpose (`inject`)");
+        own("slowed_on_purpose", Severity::Warn, text, "not to be published; measure again without `inject`")
+    })
+}
+
+/// Whether an interval is as narrow as was asked for.
+pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reason> {
+    if half.is_some_and(|half| half <= wanted) {
+        return None;
+    }
+    let wide = half.map_or_else(|| "unknown".to_owned(), |half| format!("±{:.1} %", 100.0 * half));
+    let text = format!("the interval of the {of} is {wide}, where ±{:.1} % was asked for", 100.0 * wanted);
+    Some(own("imprecise", Severity::Warn, text, "raise `max_minutes`, or measure on a quieter machine"))
+}
+
+/// Whether the outputs are those of the baseline, and what was said when the schedule was planned. The tolerance of
+/// the comparison becomes the limit.
+pub(super) fn outputs<'a>(
+    schedule: &ScheduleRecord,
+    comparisons: impl Iterator<Item = &'a ComparisonRecord>,
+    limits: &mut validity::Limits,
+) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut compared = false;
+    for comparison in comparisons {
+        compared = true;
+        limits.outputs = comparison.tolerance;
+        for output in comparison.compared.outputs.iter().filter(|output| !output.identical) {
+            let check = validity::OutputCheck {
+                name: output.name.clone(),
+                elements: output.elements,
+                non_finite: output.non_finite,
+                max_abs: output.max_abs,
+                max_reference: output.max_reference,
+            };
+            reasons.extend(validity::outputs(&check, limits).map(reason));
+        }
+    }
+    if !compared && schedule.schedule.kind() != Kind::Single {
+        let text = "the outputs were not compared with the baseline's".to_owned();
+        let remedy =
+            "go on with --resume, or run again: a schedule counts once its outputs are known to be right";
+        reasons.push(own("outputs_not_compared", Severity::Void, text, remedy));
+    }
+    for warning in &schedule.warnings {
+        let (text, remedy) = warning.split_once("; ").unwrap_or((warning, ""));
+        reasons.push(own("planning", Severity::Warn, text.to_owned(), remedy));
+    }
+    reasons
+}
+
+/// What the trials say, each reason once, with the number of trials it was found in.
+pub(super) fn trials<'a>(
+    measured: impl ExactSizeIterator<Item = &'a Trial>,
+    failed: impl ExactSizeIterator<Item = &'a String>,
+    planned: usize,
+) -> Vec<Reason> {
+    let (count, failures) = (measured.len(), failed.len());
+    let mut found: BTreeMap<_, (&validity::Reason, usize)> = BTreeMap::new();
+    for trial in measured {
+        // Of several stages with the same reason one is enough.
+        let of_trial: BTreeMap<_, &validity::Reason> =
+            trial.reasons.iter().rev().map(|reason| ((reason.code, reason.severity), reason)).collect();
+        for (rule, reason) in of_trial {
+            found.entry(rule).or_insert((reason, 0)).1 += 1;
+        }
+    }
+    let mut reasons: Vec<Reason> = found
+        .into_values()
+        .map(|(example, trials)| {
+            let reason = reason(example.clone());
+            let example = if trials > 1 { "for example " } else { "" };
+            let text = match reason.severity {
+                Severity::Warn => format!("in {trials} of {count} trials {example}{}", reason.text),
+                Severity::Void if trials == 1 => {
+                    format!("1 of {count} trials does not count: {}", reason.text)
+                }
+                Severity::Void => {
+                    format!("{trials} of {count} trials do not count: {example}{}", reason.text)
+                }
+            };
+            Reason { text, ..reason }
+        })
+        .collect();
+    let messages: Vec<&String> = failed.collect();
+    if let Some(message) = messages.first() {
+        let text = format!("{failures} of {} trials failed: {message}", count + failures);
+        reasons.push(own("failed_trials", Severity::Warn, text, "mend this and go on with --resume"));
+    }
+    let missing = planned.saturating_sub(count + failures);
+    if missing > 0 {
+        let text = format!("{missing} of {planned} trials were not run");
+        reasons.push(own("missing_trials", Severity::Warn, text, "go on with --resume"));
+    }
+    if count == 0 {
+        let text = "nothing was measured".to_owned();
+        reasons.push(own("not_measured", Severity::Void, text, "go on with --resume"));
+    }
+    reasons
+}
+
+/// That some trials have no energy where others have, with the reason of one of them.
+pub(super) fn without_energy(without: usize, count: usize, example: &Absence) -> Reason {
+    // Of the others, what follows the semicolon is how many readings failed.
+    let has_remedy = matches!(
+        example,
+        Absence::WindowTooShort { .. } | Absence::RefreshUnknown { .. } | Absence::Unreadable { .. }
+    );
+    let told = example.to_string();
+    let parts = has_remedy.then(|| told.split_once("; ")).flatten();
+    let (text, remedy) = parts.unwrap_or((&told, "measure again where energy matters"));
+    let text =
+        format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
+    own("trials_without_energy", Severity::Warn, text, remedy)
+}
+
+/// Units without a schedule rule, with their share of the time on each processor.
+pub(super) fn fallback(record: &NetworkRecord, profiles: &[ProfileRecord]) -> Vec<Reason> {
+    if record.fallback_units.is_empty() {
+        return Vec::new();
+    }
+    let network = &record.network;
+    let of_network = profiles.iter().filter(|profile| profile.network == network.name());
+    let shares: Vec<(&str, f64)> = of_network
+        .filter_map(|profile| Some((profile.processor.as_str(), share(record, profile)?)))
+        .collect();
+    let most =
+        shares.iter().map(|(_, share)| *share).fold(None, |most, share| Some(share.max(most.unwrap_or(0.0))));
+    if most.is_some_and(|most| most < SLOW_SHARE) {
+        return Vec::new();
+    }
+    let names: Vec<&str> = record
+        .fallback_units
+        .iter()
+        .filter_map(|unit| network.units().get(*unit as usize))
+        .map(|unit| unit.name.as_str())
+        .collect();
+    let (shown, more) = names.split_at(names.len().min(3));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    let shares: Vec<String> = shares
+        .iter()
+        .map(|(processor, share)| format!("{:.0} % of a frame on {processor}", 100.0 * share))
+        .collect();
+    let take = if shares.is_empty() { String::new() } else { format!(" take {}", shares.join(", ")) };
+    let text = format!("units without a schedule rule ({}{more}){take}", shown.join(", "));
+    let remedy = "they run as TVM compiles them by itself; a rule in compiler/edgepipe_compiler/kernels/ makes them faster";
+    vec![own("fallback_units", Severity::Warn, text, remedy)]
+}
+
+fn share(record: &NetworkRecord, profile: &ProfileRecord) -> Option<f64> {
+    let ns = |samples: &[u64]| samples.iter().copied().map(Nanoseconds).collect::<Vec<_>>();
+    let calls: Vec<(usize, Vec<Nanoseconds>)> =
+        profile.profiled.calls.iter().map(|call| (call.unit as usize, ns(&call.samples_ns))).collect();
+    let frames = ns(&profile.profiled.frame_ns);
+    let profile =
+        Profile::from_calls(profile.processor.as_str().into(), record.network.len(), &calls, &frames).ok()?;
+    let costs = profile.unit_costs();
+    let slow: f64 = record.fallback_units.iter().filter_map(|unit| costs.as_ns().get(*unit as usize)).sum();
+    Some(slow / costs.sum_ns())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Nanoseconds;
+
+    #[test]
+    fn the_example_is_split_from_its_remedy() {
+        let gap = Absence::Gap {
+            meter: "VDD_IN".to_owned(),
+            gap: Nanoseconds(5_500_000_000),
+            allowed: Nanoseconds(1_500_000_000),
+            errors: 21,
+            fault: Some("busy".to_owned()),
+        };
+        let reason = without_energy(1, 3, &gap);
+        assert!(reason.text.ends_with("; 21 readings failed: busy"), "{}", reason.text);
+        assert_eq!(reason.remedy, "measure again where energy matters");
+    }
+}

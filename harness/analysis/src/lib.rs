@@ -1,0 +1,47 @@
+//! Records to figures: what reports, the regression gate and the history show, computed from raw observations.
+//!
+//! [`Report::build`] takes the raw observations of a run to rows by the functions of `domain`. Nothing here renders text.
+//! What was not measured is absent, never a zero. A void row has its figures and the reasons why they do not count, and
+//! enters no gain.
+
+mod asked;
+mod assembly;
+mod campaign;
+mod energy;
+mod figures;
+pub mod gate;
+mod heading;
+pub mod history;
+mod judgement;
+mod observed;
+mod pooled;
+mod rows;
+#[cfg(any(test, feature = "scenario"))]
+pub mod scenario;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod trial;
+
+pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
+pub use energy::energy_within;
+pub use figures::{Figures, figures};
+pub use observed::{ScheduleFigures, TrialFigures, trial_figures};
+pub use rows::{
+    Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection, RailSection, Reason,
+    Report, Row, RunSection, SCHEMA, Severity, StageSection, Summary, Verdict, is_comparable,
+};
+pub use timeline::{Timeline, speed};
+
+/// Frames per second of a trial on these CPUs, if nothing voids it.
+pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f64> {
+    let limits = domain::validity::Limits::default();
+    let bounds = trial::Bounds { cpus, min_frames: None, limits: &limits, state: None };
+    let trial = trial::Trial::new(0, measured, bounds).ok()?;
+    trial.is_valid().then_some(trial.throughput.0)
+}
+
+/// Whether a run slowed a stage down on purpose.
+pub fn is_injected(run: &store::StoredRun) -> bool {
+    asked::Asked::of(&run.start.configuration).slow_down.is_some()
+}

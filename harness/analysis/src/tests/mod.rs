@@ -1,0 +1,3 @@
+//! Figures of databases that the real store wrote.
+
+mod figures;

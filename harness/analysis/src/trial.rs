@@ -1,0 +1,197 @@
+//! What one trial says.
+
+use super::energy::Readings;
+use domain::{
+    Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, disturbance, throughput, validity,
+};
+use protocol::text;
+use protocol::{Change, Changed, LowestFrequency, MachineState, Measured, Settings, Temperature};
+use store::StateRecord;
+
+/// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
+const TICK_NS: u64 = 10_000_000;
+
+/// What the rules need besides the trial.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    /// CPUs of the schedule's processors.
+    pub(super) cpus: &'a [u32],
+    /// Frames a window was to hold at least, where the configuration says.
+    pub(super) min_frames: Option<usize>,
+    pub(super) limits: &'a validity::Limits,
+    /// The state that was set before the first trial, where one was asked for.
+    pub(super) state: Option<&'a StateRecord>,
+}
+
+/// Figures of a measured trial.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Trial {
+    pub(super) round: u32,
+    pub(super) frames: usize,
+    pub(super) throughput: FramesPerSecond,
+    pub(super) latency: Vec<Nanoseconds>,
+    pub(super) stages: Vec<Shares>,
+    /// Median time of each stage alone, in ns; empty where that was not measured.
+    pub(super) isolated_ns: Vec<f64>,
+    pub(super) reasons: Vec<validity::Reason>,
+    pub(super) power: Result<Readings, Absence>,
+    /// Absent until all trials of the run have told what they know of the meter.
+    pub(super) energy: Energy,
+}
+
+/// Shares of a window that a stage spent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shares {
+    pub(super) busy: f64,
+    pub(super) waiting_input: f64,
+    pub(super) waiting_output: f64,
+}
+
+impl Trial {
+    /// Takes the figures of what was measured. An error where it makes no window.
+    pub(super) fn new(
+        round: u32,
+        measured: Measured,
+        bounds: Bounds<'_>,
+    ) -> Result<Self, throughput::WindowError> {
+        let mut reasons = reasons(&measured, bounds);
+        let window = Window::new(0, measured.window.completed_ns)?;
+        reasons.extend(disturbance::pace(&window.inter_frame()));
+        let power = Readings::of_trial(
+            measured.power.as_ref(),
+            measured.window.opened_monotonic_ns,
+            window.duration(),
+        );
+        let wall = window.duration().as_f64();
+        let share = |ns: u64| ns as f64 / wall;
+        let stages = measured.stages.iter().map(|stage| Shares {
+            busy: share(stage.busy_ns),
+            waiting_input: share(stage.waiting_input_ns),
+            waiting_output: share(stage.waiting_output_ns),
+        });
+        let isolated = measured.isolated.iter().map(|stage| {
+            let samples: Vec<f64> = stage.samples_ns.iter().map(|ns| *ns as f64).collect();
+            Samples::new(&samples).ok().map(|samples| samples.median())
+        });
+        Ok(Self {
+            round,
+            frames: window.frames(),
+            throughput: window.throughput(),
+            latency: measured.window.latency_ns.into_iter().map(Nanoseconds).collect(),
+            stages: stages.collect(),
+            isolated_ns: isolated.collect::<Option<Vec<_>>>().unwrap_or_default(),
+            reasons,
+            power,
+            energy: Energy::Absent { reason: Absence::NotRead },
+        })
+    }
+
+    /// Whether it counts.
+    pub(super) fn is_valid(&self) -> bool {
+        validity::verdict(&self.reasons) == validity::Verdict::Valid
+    }
+
+    /// Rate over that of the slowest stage by itself, or of all stages by themselves where they work side by side.
+    pub(super) fn efficiency(&self, side_by_side: bool) -> Option<f64> {
+        let alone = |ns: &f64| FramesPerSecond::from_frame_ns(*ns).0;
+        let rates = self.isolated_ns.iter().map(alone);
+        let possible = if side_by_side { rates.sum() } else { rates.fold(f64::INFINITY, f64::min) };
+        (!self.isolated_ns.is_empty() && possible.is_finite()).then(|| self.throughput.0 / possible)
+    }
+}
+
+fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
+    let Bounds { cpus, min_frames, limits, state } = bounds;
+    let (host, count) = (&measured.host, cpus.len() as u64);
+    let cpu_time = Nanoseconds(host.wall_ns.saturating_mul(count));
+    // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
+    // from user and system time, each a tick off at most. The runner's own time is exact.
+    let stolen = host.steal_ns.map(|ns| Nanoseconds(ns.saturating_sub(count * TICK_NS)));
+    let others = host
+        .busy_ns
+        .map(|busy| Nanoseconds(busy.saturating_sub(host.runner_ns).saturating_sub(2 * count * TICK_NS)));
+    let mut reasons = Vec::new();
+    reasons.extend(stolen.and_then(|stolen| validity::steal(stolen, cpu_time, limits)));
+    reasons.extend(others.and_then(|others| validity::other_load(others, cpu_time, limits)));
+    for cpu in cpus {
+        let khz = frequency(&measured.before, *cpu).zip(frequency(&measured.after, *cpu));
+        reasons.extend(khz.and_then(|(before, after)| validity::frequency(*cpu, before, after, limits)));
+    }
+    let throttled = measured.watched.iter().flat_map(|watched| &watched.throttled);
+    reasons.extend(throttled.map(|throttled| {
+        validity::throttled(&throttled.group, throttled.milli_cpus, Nanoseconds(throttled.throttled_ns))
+    }));
+    reasons.extend(state_changes(measured, cpus, state));
+    reasons.extend(below_pinned(measured, state, limits));
+    for (stage, occupancy) in measured.stages.iter().enumerate() {
+        reasons.extend(validity::major_faults(stage, occupancy.major_faults));
+    }
+    let frames = measured.window.completed_ns.len();
+    reasons.extend(min_frames.and_then(|asked| validity::frames(frames, asked)));
+    reasons.extend(validity::steady(measured.warm_up.steady));
+    let faults = measured.stages.iter().map(|stage| stage.minor_faults).sum();
+    reasons.extend(disturbance::minor_faults(faults, frames));
+    for zone in &measured.before.temperatures {
+        let after = measured.after.temperatures.iter().find(|other| other.zone == zone.zone);
+        let celsius = |zone: &Temperature| zone.milli_celsius as f64 / 1000.0;
+        reasons
+            .extend(after.and_then(|after| disturbance::warmer(&zone.zone, celsius(zone), celsius(after))));
+    }
+    reasons
+}
+
+/// Settings that were others than were set, or changed from before the warm-up to after the window; each once.
+fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>) -> Vec<validity::Reason> {
+    let of = |machine: &MachineState| Settings::from(machine).of_cpus(cpus);
+    let (before, after) = (of(&measured.before), of(&measured.after));
+    let mut seen: Vec<(Changed, String)> = Vec::new();
+    let mut add = |changed: Changed, when: String| {
+        if !seen.iter().any(|(known, _)| known.setting == changed.setting) {
+            seen.push((changed, when));
+        }
+    };
+    if let Some(record) = state.filter(|record| !record.asked.is_nothing()) {
+        let set = record.brought.set.of_cpus(cpus);
+        set.changes_to(&before).into_iter().for_each(|changed| add(changed, ", before the trial".to_owned()));
+    }
+    for Change { at_ns, setting, from, to } in measured.watched.iter().flat_map(|watched| &watched.changes) {
+        let opened = measured.window.opened_monotonic_ns;
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let when = if *at_ns < opened {
+            format!(", {:.1} s before the window", seconds(opened - at_ns))
+        } else {
+            format!(", {:.1} s into the window", seconds(at_ns - opened))
+        };
+        add(Changed { setting: setting.clone(), from: from.clone(), to: to.clone() }, when);
+    }
+    before.changes_to(&after).into_iter().for_each(|changed| add(changed, ", after the window".to_owned()));
+    let (from, to) = (text::quota(&measured.before), text::quota(&measured.after));
+    if from != to {
+        add(Changed { setting: "CPU quota".to_owned(), from, to }, ", after the window".to_owned());
+    }
+    let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let reason = |(Changed { setting, from, to }, when): (Changed, String)| {
+        validity::state_changed(&setting, &told(from), &told(to), &when)
+    };
+    seen.into_iter().map(reason).collect()
+}
+
+/// CPUs whose clocks were pinned and that ran below that.
+fn below_pinned(
+    measured: &Measured,
+    state: Option<&StateRecord>,
+    limits: &validity::Limits,
+) -> Vec<validity::Reason> {
+    let is_pinned = state.is_some_and(|record| record.asked.jetson_clocks == Some(true));
+    let lowest = measured.watched.iter().filter(|_| is_pinned).flat_map(|watched| &watched.lowest);
+    let reason = |lowest: &LowestFrequency| {
+        let cpu = measured.before.cpus.iter().find(|cpu| cpu.id == lowest.cpu)?;
+        let pinned = cpu.max_khz.filter(|_| cpu.min_khz == cpu.max_khz)?;
+        validity::pinned(lowest.cpu, pinned, lowest.khz, limits)
+    };
+    lowest.filter_map(reason).collect()
+}
+
+fn frequency(machine: &MachineState, cpu: u32) -> Option<u64> {
+    machine.cpus.iter().find(|known| known.id == cpu)?.current_khz
+}

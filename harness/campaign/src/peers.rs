@@ -1,0 +1,147 @@
+//! Other inference engines in a campaign: where their library lies, and which CPUs their sessions get.
+
+use crate::processors::Processor;
+use config::PeerSpec;
+use domain::Peer;
+use host::exit::{Exit, Failure, Outcome};
+use std::path::{Path, PathBuf};
+
+/// ONNX Runtime's shared library, as the pinned wheel carries it, and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OnnxRuntime {
+    /// The library.
+    pub(super) library: PathBuf,
+    /// Its version, which is in its name.
+    pub(super) version: String,
+}
+
+impl OnnxRuntime {
+    /// Finds it in the environment of the private Python.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub(super) fn find(python: &Path) -> Outcome<Self> {
+        const STEM: &str = "libonnxruntime.so.";
+        let environment = python.parent().and_then(Path::parent).unwrap_or(python);
+        let folders = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let found = folders(&environment.join("lib"))
+            .into_iter()
+            .flat_map(|python| folders(&python.join("site-packages/onnxruntime/capi")))
+            .find_map(|library| {
+                let version = library.file_name()?.to_str()?.strip_prefix(STEM)?.to_owned();
+                Some(Self { library, version })
+            });
+        found.ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to find ONNX Runtime ({STEM}…) below {}; `cargo xtask setup` installs it, or leave the \
+                     peers out of the experiment",
+                    environment.display()
+                ),
+            )
+        })
+    }
+}
+
+/// The CPUs of the sessions a peer is asked for.
+///
+/// # Errors
+/// Where the board has too few CPUs.
+pub(super) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -> Outcome<Peer> {
+    let mut cpus: Vec<u32> = Vec::new();
+    for processor in processors {
+        let named = spec
+            .processors
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name == processor.name.as_str()));
+        for cpu in processor.cpus.iter().filter(|_| named) {
+            if !cpus.contains(cpu) {
+                cpus.push(*cpu);
+            }
+        }
+    }
+    let room = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+    let (threads, sessions) = match (spec.threads, spec.sessions) {
+        (Some(threads), Some(sessions)) => (threads, sessions),
+        (Some(threads), None) => (threads, (room / threads.max(1)).max(1)),
+        (None, Some(sessions)) => ((room / sessions.max(1)).max(1), sessions),
+        (None, None) => (room, 1),
+    };
+    if threads.saturating_mul(sessions) > room || threads == 0 || sessions == 0 {
+        let count = |count: u32, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to place the peer {}: {} of {} need {}, and its processors have {room}; lower threads or \
+                 sessions, or write `all`",
+                spec.engine,
+                count(sessions, "session"),
+                count(threads, "thread"),
+                count(threads.saturating_mul(sessions), "CPU"),
+            ),
+        ));
+    }
+    let sessions = cpus.chunks(threads as usize).take(sessions as usize).map(<[u32]>::to_vec).collect();
+    Ok(Peer { engine: spec.engine.clone(), version: version.to_owned(), threads, sessions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use compiler::Target;
+    use domain::ProcessorName;
+
+    fn processors() -> Vec<Processor> {
+        let target = Target {
+            arch: "x86_64".to_owned(),
+            mcpu: "x86-64".to_owned(),
+            isa: "generic".to_owned(),
+            triple: String::new(),
+            threads: 1,
+            l1d_bytes: 0,
+            l2_bytes: 0,
+        };
+        let make = |(name, cpus): (&str, &[u32])| Processor {
+            name: ProcessorName::new(name),
+            cpus: cpus.to_vec(),
+            threads: 1,
+            target: target.clone(),
+        };
+        [("a57", &[0, 3, 4, 5][..]), ("denver", &[1, 2])].into_iter().map(make).collect()
+    }
+
+    fn spec(threads: Option<u32>, sessions: Option<u32>, on: Option<&str>) -> PeerSpec {
+        let processors = on.map(|name| vec![name.to_owned()]);
+        PeerSpec { engine: "onnxruntime".to_owned(), threads, sessions, processors }
+    }
+
+    #[test]
+    fn sessions_take_cpus_in_the_order_of_the_processors() {
+        let of = |spec: &PeerSpec| placed(spec, "1.0", &processors()).unwrap().sessions;
+        assert_eq!(of(&spec(Some(1), Some(1), None)), [[0]]);
+        assert_eq!(of(&spec(None, Some(1), None)), [[0, 3, 4, 5, 1, 2]]);
+        assert_eq!(of(&spec(Some(1), None, Some("denver"))), [[1], [2]]);
+        assert_eq!(of(&spec(Some(2), None, None)), [[0, 3], [4, 5], [1, 2]]);
+        assert_eq!(of(&spec(None, Some(2), None)), [[0, 3, 4], [5, 1, 2]]);
+        assert_eq!(of(&spec(None, None, Some("denver"))), [[1, 2]]);
+    }
+
+    #[test]
+    fn too_few_cpus_are_told() {
+        for (spec, says) in [
+            (
+                spec(Some(4), Some(1), Some("denver")),
+                "1 session of 4 threads need 4 CPUs, and its processors have 2",
+            ),
+            (spec(Some(2), Some(4), None), "4 sessions of 2 threads need 8 CPUs, and its processors have 6"),
+        ] {
+            let failure = placed(&spec, "1.0", &processors()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.to_string().contains(says), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! From a schedule of the planner to what the runner is told.
+
+use crate::processors::Processor;
+use anyhow::{Context as _, Result, bail};
+use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
+use domain::{Kind, Peer, Schedule, Stage};
+use protocol::{Binding, Call, OnnxModel, Program, StageLibrary, Tensor, Weights};
+use std::path::Path;
+
+/// A compiled stage and where it lies on the board.
+#[derive(Debug, Clone)]
+pub(super) struct Deployed {
+    /// What the compiler says of it.
+    pub(super) manifest: StageManifest,
+    /// Path of the library on the board.
+    pub(super) library: String,
+    /// Path of the weights on the board.
+    pub(super) weights: String,
+}
+
+impl Deployed {
+    /// A stage in the cache of this machine, which is the board.
+    ///
+    /// # Errors
+    /// Where it is not in the cache, or a path is no UTF-8.
+    pub(super) fn local(entry: &Entry, first: usize, end: usize, boundary: BoundaryLayout) -> Result<Self> {
+        let folder = entry.stage_folder(first, end, boundary);
+        let manifest = entry
+            .stage(first, end, boundary)
+            .with_context(|| format!("failed to find the compiled stage {}", folder.display()))?;
+        Ok(Self {
+            library: text(&folder.join(&manifest.library))?,
+            weights: text(&entry.weights())?,
+            manifest,
+        })
+    }
+}
+
+/// A path as the runner is told.
+///
+/// # Errors
+/// Where it is not UTF-8.
+pub(super) fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the path {} is not UTF-8; move the checkout", path.display()))
+}
+
+/// The layout at the cuts of a schedule: packed where all its processors keep tensors alike.
+pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> BoundaryLayout {
+    let mut isas = schedule
+        .stages()
+        .iter()
+        .filter_map(|stage| processors.iter().find(|processor| processor.name == stage.processor))
+        .map(|processor| processor.target.isa.as_str());
+    let first = isas.next();
+    let alike = schedule.kind() == Kind::Pipeline && isas.all(|isa| Some(isa) == first);
+    if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
+}
+
+/// Builds the runner's schedule from the deployed stages, in stage order.
+///
+/// # Errors
+/// Where the manifests contradict each other, which is a bug of the compiler.
+pub(super) fn schedule(
+    schedule: &Schedule,
+    network: &NetworkManifest,
+    deployed: &[Deployed],
+    processors: &[Processor],
+) -> Result<protocol::Schedule> {
+    let mut values = Values::default();
+    let inputs = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
+    let mut stages = Vec::new();
+    for (stage, deployed) in schedule.stages().iter().zip(deployed) {
+        for input in &deployed.manifest.inputs {
+            if values.find(input).is_none() {
+                bail!(
+                    "the stage of units {}..{} of {} takes {} ({}), which no stage before it gives",
+                    stage.first,
+                    stage.end,
+                    network.name,
+                    input.value,
+                    input.layout
+                );
+            }
+        }
+        stages.push(wire_stage(deployed, binding(stage, processors)?, &mut values));
+    }
+    let outputs = boundary(network, network.units.len())?.iter().map(|value| {
+        values.find(value).with_context(|| format!("no stage of {} gives {}", network.name, value.value))
+    });
+    let outputs = outputs.collect::<Result<_>>()?;
+    let kind = match schedule.kind() {
+        Kind::Single => protocol::Kind::Single,
+        Kind::Pipeline => protocol::Kind::Pipeline,
+        Kind::Replicate | Kind::Peer => protocol::Kind::Replicate,
+    };
+    Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
+}
+
+/// The network in sessions of ONNX Runtime: one as a single stage, several as replicas.
+///
+/// # Errors
+/// Where a path is no UTF-8, or the network's manifest is not whole.
+pub(super) fn peer(
+    peer: &Peer,
+    network: &NetworkManifest,
+    runtime: &Path,
+    model: &Path,
+) -> Result<protocol::Schedule> {
+    let mut values = Values::default();
+    let inputs: Vec<u32> = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
+    let outputs: Vec<u32> =
+        boundary(network, network.units.len())?.iter().map(|value| values.place(value)).collect();
+    let program = Program::OnnxRuntime(OnnxModel { runtime: text(runtime)?, model: text(model)? });
+    let names = peer.stage_names();
+    let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {
+        binding: Binding { processor: name.to_string(), cpus: cpus.clone(), threads: peer.threads },
+        program: program.clone(),
+        inputs: inputs.clone(),
+        outputs: outputs.clone(),
+    });
+    let kind = if names.len() == 1 { protocol::Kind::Single } else { protocol::Kind::Replicate };
+    Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
+}
+
+/// The whole network as one stage with its own numbering, for profiling.
+pub(super) fn profile(deployed: &Deployed, binding: Binding) -> (Vec<Tensor>, protocol::Stage, Vec<Call>) {
+    let mut values = Values::default();
+    let stage = wire_stage(deployed, binding, &mut values);
+    let calls = deployed.manifest.calls.iter();
+    let calls = calls.map(|call| Call { function: call.function.clone(), unit: call.unit }).collect();
+    (values.tensors, stage, calls)
+}
+
+fn wire_stage(deployed: &Deployed, binding: Binding, values: &mut Values) -> protocol::Stage {
+    let manifest = &deployed.manifest;
+    let weights = Weights {
+        path: deployed.weights.clone(),
+        offsets: manifest.weights.iter().map(|weight| weight.offset).collect(),
+        tensors: manifest
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(index, weight)| Tensor {
+                name: format!("weight {index}"),
+                shape: weight.shape.clone(),
+                dtype: weight.dtype.clone(),
+            })
+            .collect(),
+    };
+    protocol::Stage {
+        binding,
+        program: Program::Library(StageLibrary {
+            path: deployed.library.clone(),
+            entry: manifest.entry.clone(),
+            weights,
+        }),
+        inputs: manifest.inputs.iter().map(|value| values.place(value)).collect(),
+        outputs: manifest.outputs.iter().map(|value| values.place(value)).collect(),
+    }
+}
+
+fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
+    let boundary = network.boundaries.get(cut);
+    boundary.map(|boundary| boundary.tensors.as_slice()).context("the network's manifest lacks a boundary")
+}
+
+fn binding(stage: &Stage, processors: &[Processor]) -> Result<Binding> {
+    let processor = processors.iter().find(|processor| processor.name == stage.processor);
+    processor.map(Processor::binding).with_context(|| format!("there is no processor {}", stage.processor))
+}
+
+/// Tensors by name and layout.
+#[derive(Default)]
+struct Values {
+    keys: Vec<(String, String)>,
+    tensors: Vec<Tensor>,
+}
+
+impl Values {
+    fn find(&self, value: &ValueManifest) -> Option<u32> {
+        let place =
+            self.keys.iter().position(|(name, layout)| *name == value.value && *layout == value.layout);
+        place.and_then(|place| u32::try_from(place).ok())
+    }
+
+    fn place(&mut self, value: &ValueManifest) -> u32 {
+        if let Some(place) = self.find(value) {
+            return place;
+        }
+        self.keys.push((value.value.clone(), value.layout.clone()));
+        let name = match value.layout.as_str() {
+            "plain" => value.value.clone(),
+            layout => format!("{} ({layout})", value.value),
+        };
+        self.tensors.push(Tensor { name, shape: value.shape.clone(), dtype: value.dtype.clone() });
+        // A network of four thousand million tensors does not fit any memory.
+        u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use compiler::Target;
+    use domain::ProcessorName;
+    use serde_json::json;
+
+    fn value(name: &str, layout: &str) -> ValueManifest {
+        ValueManifest {
+            value: name.to_owned(),
+            layout: layout.to_owned(),
+            shape: vec![1, 4],
+            dtype: "float32".to_owned(),
+            bytes: 16,
+        }
+    }
+
+    /// Three units in a row; what the first makes is read by the third as well.
+    fn network() -> NetworkManifest {
+        let tensor = |name: &str| json!({ "value": name, "shape": [1, 4], "dtype": "float32", "bytes": 16 });
+        let unit = |name: &str| json!({ "name": name, "operators": ["relu"], "macs": 0, "parameters": 0 });
+        serde_json::from_value(json!({
+            "schema": 1, "name": "net", "opset": 17, "parameters": 0, "macs": 0, "notes": [],
+            "reference": { "engine": "ONNX Runtime", "integers_below": 8, "inputs": [], "outputs": [] },
+            "units": [unit("a"), unit("b"), unit("c")],
+            "boundaries": [
+                { "tensors": [tensor("x")] },
+                { "tensors": [tensor("a")] },
+                { "tensors": [tensor("a"), tensor("b")] },
+                { "tensors": [tensor("y")] },
+            ],
+        }))
+        .expect("a manifest")
+    }
+
+    fn deployed(inputs: Vec<ValueManifest>, outputs: Vec<ValueManifest>) -> Deployed {
+        let manifest = StageManifest {
+            schema: 1,
+            first_unit: 0,
+            end_unit: 1,
+            library: "stage.so".to_owned(),
+            library_sha256: String::new(),
+            entry: "main".to_owned(),
+            inputs,
+            outputs,
+            weights: Vec::new(),
+            calls: Vec::new(),
+            fallback_units: Vec::new(),
+        };
+        Deployed { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
+    }
+
+    fn processors(isas: &[&str]) -> Vec<Processor> {
+        let target = |isa: &str| Target {
+            arch: "x86_64".to_owned(),
+            mcpu: "x86-64".to_owned(),
+            isa: isa.to_owned(),
+            triple: String::new(),
+            threads: 1,
+            l1d_bytes: 0,
+            l2_bytes: 0,
+        };
+        let number = |index: usize| u32::try_from(index).unwrap();
+        let make = |(index, isa): (usize, &&str)| Processor {
+            name: ProcessorName::new(format!("p{index}")),
+            cpus: vec![number(index)],
+            threads: 1,
+            target: target(isa),
+        };
+        isas.iter().enumerate().map(make).collect()
+    }
+
+    fn pipeline(count: usize) -> Schedule {
+        let network = network().network().unwrap();
+        let cut = |place: usize| (place + 1 < count).then_some(domain::Cut(place + 1));
+        let stages: Vec<_> =
+            (0..count).map(|place| (ProcessorName::new(format!("p{place}")), cut(place))).collect();
+        Schedule::from_cuts(&network, &stages).unwrap()
+    }
+
+    #[test]
+    fn a_tensor_that_skips_a_stage_keeps_its_place() {
+        let stages = [
+            deployed(vec![value("x", "plain")], vec![value("a", "NCHW4c")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("b", "NCHW4c")]),
+            deployed(vec![value("a", "NCHW4c"), value("b", "NCHW4c")], vec![value("y", "plain")]),
+        ];
+        let wired = schedule(&pipeline(3), &network(), &stages, &processors(&["neon"; 3])).unwrap();
+        let names: Vec<&str> = wired.values.iter().map(|value| value.name.as_str()).collect();
+        assert_eq!(names, ["x", "a (NCHW4c)", "b (NCHW4c)", "y"]);
+        assert_eq!((wired.inputs, wired.outputs), (vec![0], vec![3]));
+        let ends: Vec<_> =
+            wired.stages.iter().map(|stage| (stage.inputs.clone(), stage.outputs.clone())).collect();
+        assert_eq!(ends, [(vec![0], vec![1]), (vec![1], vec![2]), (vec![1, 2], vec![3])]);
+    }
+
+    #[test]
+    fn a_stage_that_takes_what_nobody_gives_is_refused() {
+        // The value is there, in another layout.
+        let stages = [
+            deployed(vec![value("x", "plain")], vec![value("a", "plain")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("y", "plain")]),
+        ];
+        let error = schedule(&pipeline(2), &network(), &stages, &processors(&["neon"; 2])).unwrap_err();
+        assert!(error.to_string().contains("takes a (NCHW4c), which no stage before it gives"), "{error}");
+    }
+
+    #[test]
+    fn boundaries_are_packed_between_like_processors_only() {
+        let table =
+            [(&["neon", "neon"][..], BoundaryLayout::Packed), (&["avx2", "neon"][..], BoundaryLayout::Plain)];
+        for (isas, expected) in table {
+            assert_eq!(boundary_layout(&pipeline(2), &processors(isas)), expected, "{isas:?}");
+        }
+    }
+}

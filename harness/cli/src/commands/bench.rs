@@ -1,0 +1,134 @@
+//! `bench`: measures pipelines against single processors and prints the table.
+
+use crate::output::{after_closing, is_wide, print};
+use crate::selection::What;
+use ::report::{Format, render, render_campaign};
+use analysis::Report;
+use campaign::fleet::{self, Asked, Request};
+use campaign::{Campaign, Ended, Paths};
+use clap::Args;
+use domain::FleetMode;
+use host::exit::{Ending as _, Exit, Failure, Outcome};
+use host::interrupt::Interrupt;
+use store::{Access, RunId, Store};
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Board, a file in configs/boards/, or group of boards, a file in configs/groups/. Given several times, all work at
+    /// the same time.
+    #[arg(long = "board", value_name = "NAME", default_value = "local")]
+    boards: Vec<String>,
+    /// What several boards do: each measures everything, or equal ones share the rounds; default: the group's, else
+    /// repeat.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// What.
+    #[command(flatten)]
+    what: What,
+    /// Go on with a run that was cut off, or with what several boards began; without a RUN, the latest one of these
+    /// boards and this experiment.
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
+    resume: Option<String>,
+    /// How the table is printed at the end.
+    #[arg(long, value_enum, default_value_t = Format::Terminal)]
+    format: Format,
+}
+
+/// How several boards share the trials.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    /// Every board measures everything, so boards are compared.
+    Repeat,
+    /// Equal boards share the rounds, which takes less time.
+    Spread,
+}
+
+impl From<Mode> for FleetMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Repeat => Self::Repeat,
+            Mode::Spread => Self::Spread,
+        }
+    }
+}
+
+/// # Errors
+/// With the exit code of the failure.
+pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    // A database that cannot be written is found before an hour of measuring, not after it.
+    let store = open(&paths)?;
+    let request = Request {
+        boards: arguments.boards.clone(),
+        mode: arguments.mode.map(FleetMode::from),
+        experiment: arguments.what.experiment.clone(),
+        overrides: arguments.what.overrides(),
+        resume: arguments.resume.clone(),
+    };
+    let (loaded, before) = match fleet::asked(&store, &paths, &request)? {
+        Asked::Several(several) => {
+            check_format(several.record().mode, arguments.format)?;
+            let ended = several.bench(&paths, &interrupt, &store)?;
+            print(&render_campaign(&ended.report, arguments.format, is_wide()))?;
+            if let Some(advice) = ended.advice {
+                eprintln!("{advice}");
+            }
+            return Ok(ended.exit);
+        }
+        Asked::One { loaded, before } => (*loaded, before),
+    };
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    let ended = match &before {
+        Some(run) => campaign.resume(&store, run),
+        None => campaign.run(&store),
+    };
+    let (ended, closed) = campaign.close(ended)?;
+    let shown = build(&store, &ended.run, arguments.format).and_then(|report| {
+        print(&render(&report, arguments.format, is_wide()))?;
+        Ok(verdict(&ended, &report))
+    });
+    after_closing(closed, shown)
+}
+
+/// Opens the database and takes over what its journals have and the database lacks.
+pub(crate) fn open(paths: &Paths) -> Outcome<Store> {
+    let store = Store::open(&paths.database, Access::ReadWrite)?;
+    for message in store.catch_up(&paths.runs)?.messages() {
+        eprintln!("{message}");
+    }
+    Ok(store)
+}
+
+/// The report of a run, with everything that the format shows.
+pub(crate) fn build(store: &Store, run: &RunId, format: Format) -> Outcome<Report> {
+    let mut report = Report::build(store, run)?;
+    if format == Format::Html {
+        report.read_timelines(store)?;
+    }
+    Ok(report)
+}
+
+/// Refuses formats that cannot show what several boards measured.
+pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
+    let is_of_one_run = matches!(format, Format::Html | Format::Latex | Format::LatexTable | Format::Paper);
+    if mode == FleetMode::Repeat && is_of_one_run {
+        return Err(Failure::new(
+            Exit::Usage,
+            "failed to choose a format: html, latex, latex-table and paper show one run, and these boards make one \
+             each; use terminal, markdown, csv or json, and `cargo xtask report --run RUN` for each",
+        ));
+    }
+    Ok(())
+}
+
+fn verdict(ended: &Ended, report: &Report) -> Exit {
+    if ended.interrupted {
+        eprintln!(
+            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
+            ended.run
+        );
+        return Exit::Trial;
+    }
+    if ended.failed_trials > 0 || report.has_void_rows() { Exit::Trial } else { Exit::Fine }
+}

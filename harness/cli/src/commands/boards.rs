@@ -1,0 +1,144 @@
+//! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
+
+use crate::output::print;
+use ::boards::Board;
+use campaign::processors;
+use campaign::{Link, Paths};
+use clap::Args;
+use config::{self, Connect, Kind};
+use host::exit::{Ending as _, Exit, Outcome};
+use host::interrupt::Interrupt;
+use protocol::text;
+use protocol::{Event, Meter, PowerReadings, Request};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// For how long the power meter is read: a few conversions of the slowest one.
+const READING: Duration = Duration::from_millis(1500);
+
+/// Options of `boards`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// These boards or groups only; it is an error where one cannot be reached.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// End whatever holds this board, and tell who it was.
+    #[arg(long, value_name = "NAME", conflicts_with = "names")]
+    break_lock: Option<String>,
+    /// Restore the state of this board where a session that was killed could not.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
+    restore: Option<String>,
+}
+
+/// Shows the boards, or breaks a lock.
+///
+/// # Errors
+/// Where a board that was named cannot be shown, or a lock cannot be broken.
+pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
+    if let Some(name) = &options.break_lock {
+        return break_lock(paths, name);
+    }
+    if let Some(name) = &options.restore {
+        return restore(paths, name);
+    }
+    let mut names = config::boards_of(&paths.root, &options.names).ending(Exit::Usage)?;
+    if names.is_empty() {
+        names = config::names(&paths.root, Kind::Board);
+        if !names.iter().any(|name| name == "local") {
+            names.insert(0, "local".to_owned());
+        }
+    }
+    let mut exit = Exit::Fine;
+    for name in names {
+        let text = match (config::load_board(&paths.root, &name), options.names.is_empty()) {
+            (Err(faults), true) => format!("{name}: {faults}\n"),
+            (Err(faults), false) => return Err(faults).ending(Exit::Usage),
+            (Ok(board), _) => match show(paths, &board) {
+                Ok(text) => text,
+                Err(failure) => {
+                    if exit != Exit::Board {
+                        exit = failure.exit;
+                    }
+                    format!("{name}: {failure}\n")
+                }
+            },
+        };
+        print(&text)?;
+    }
+    // A board that is off is a fact, and an error only for who asked for this one.
+    Ok(if options.names.is_empty() { Exit::Fine } else { exit })
+}
+
+fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
+    let mut reached = Board::look_at(board, paths.runner_for(board)?)?;
+    let place = match &board.connect {
+        Connect::Local => "this machine".to_owned(),
+        Connect::Ssh { host, .. } => format!("over SSH at {host}"),
+    };
+    let state = match reached.holder().ending(Exit::Board)? {
+        holder if holder == "free" => holder,
+        holder => format!("in use {holder}"),
+    };
+    let mut link = Link::new(reached, Interrupt::default());
+    let machine = link.whole_state().ending(Exit::Board)?;
+    let pending = link.pending().ending(Exit::Board)?;
+    let power = match board.power.meter() {
+        // Two readers of a bus slow each other down.
+        Some(_) if state != "free" => Err("not read while the board is in use".to_owned()),
+        Some(meter) => power(&mut link, meter).map(Some),
+        None => Ok(None),
+    };
+    let mut text = format!("{}: {place}\n", board.name);
+    let described = processors::describe(board, &machine);
+    let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
+    // What is changed is to be restored by whoever has the board now.
+    let pending = pending.as_ref().filter(|_| state == "free");
+    let mut told = text::state(&machine, power, pending);
+    let asked = board.state.asked();
+    if !asked.is_nothing() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(told, "  a bench brings it to: {}", text::asked(&asked));
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{described}{told}  {state}");
+    Ok(text)
+}
+
+/// What the board's power meter says for a moment.
+fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
+    let duration_ns = u64::try_from(READING.as_nanos()).unwrap_or(u64::MAX);
+    let request = |id| Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns });
+    match link.request("read the power meter", READING * 10, request) {
+        Ok(Event::Idled(idled)) => Ok(idled.readings),
+        Ok(other) => Err(link.unexpected("read the power meter", &other).to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
+    let text = match reached.restore_leftover().ending(Exit::Board)? {
+        Some(pending) => {
+            format!(
+                "{name}: restored to {}; it was changed by {}\n",
+                text::settings(&pending.found),
+                pending.by
+            )
+        }
+        None => format!("{name}: nothing was to be restored\n"),
+    };
+    print(&text)?;
+    Ok(Exit::Fine)
+}
+
+fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
+    let text = match reached.break_lock().ending(Exit::Board)? {
+        holder if holder == "free" => format!("{name}: nobody had it\n"),
+        holder => format!("{name}: was held {holder}; its lock is broken\n"),
+    };
+    print(&text)?;
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,221 @@
+//! `check`: compares a run with a baseline.
+
+use super::bench::open;
+use crate::output::{after_closing, print};
+use crate::selection::{Selection, What};
+use ::report::{CheckFormat, render_check};
+use analysis::gate::{self, Baseline, CheckReport, Identity, Verdict};
+use campaign::{Campaign, Paths};
+use clap::Args;
+use config::Thresholds;
+use host::exit::{Ending as _, Exit, Failure, Outcome};
+use host::interrupt::Interrupt;
+use std::path::PathBuf;
+use store::{Access, RunFilter, RunId, Status, Store, StoredRun};
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The baseline, a file in results/baselines/.
+    #[arg(long, value_name = "NAME")]
+    against: String,
+    /// Run to judge; without it and without --experiment, the latest.
+    #[arg(long, value_name = "RUN", conflicts_with = "experiment")]
+    run: Option<String>,
+    /// Measure this experiment first, and judge that.
+    #[arg(long, value_name = "NAME")]
+    experiment: Option<String>,
+    /// Board, with --experiment.
+    #[arg(long, value_name = "NAME", default_value = "local", requires = "experiment")]
+    board: String,
+    /// These networks instead of the experiment's; may be given several times.
+    #[arg(long = "network", value_name = "NAME", requires = "experiment")]
+    networks: Vec<String>,
+    /// Trials of each schedule instead of the experiment's.
+    #[arg(long, value_name = "N", requires = "experiment")]
+    trials: Option<String>,
+    /// Any other setting of the experiment; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
+    set: Vec<String>,
+    /// Compare although this aspect is unlike (such as kernel or tvm); may be given several times.
+    #[arg(long, value_name = "ASPECT")]
+    allow_different: Vec<String>,
+    /// Thresholds in this file instead of ci/thresholds.yaml.
+    #[arg(long, value_name = "FILE")]
+    thresholds: Option<PathBuf>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = CheckFormat::Terminal)]
+    format: CheckFormat,
+    /// Besides, write it to a file, such as `--write junit=check.xml`; may be given several times.
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = written)]
+    write: Vec<(CheckFormat, PathBuf)>,
+}
+
+impl Arguments {
+    /// What to measure first, where anything is.
+    fn selection(&self) -> Option<Selection> {
+        Some(Selection {
+            board: self.board.clone(),
+            what: What {
+                experiment: self.experiment.clone()?,
+                networks: self.networks.clone(),
+                trials: self.trials.clone(),
+                set: self.set.clone(),
+            },
+        })
+    }
+}
+
+/// # Errors
+/// With the exit code of the failure.
+pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
+    let needed = needed(paths, options)?;
+    let Some(selection) = options.selection() else {
+        let store = Store::open(&paths.database, Access::ReadOnly)?;
+        let run = stored(&store, options.run.as_deref())?;
+        return judge(&needed, &store, &run, options);
+    };
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let store = open(paths)?;
+    let loaded = selection.load(paths)?;
+    let mut campaign = Campaign::open(loaded, paths.clone(), interrupt)?;
+    let ended = campaign.run(&store);
+    let (ended, closed) = campaign.close(ended)?;
+    if ended.interrupted {
+        eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
+        return after_closing(closed, Ok(Exit::Trial));
+    }
+    after_closing(closed, judge(&needed, &store, &ended.run, options))
+}
+
+pub(crate) fn warn_of_a_part(run: &StoredRun) {
+    if run.status != Status::Complete {
+        eprintln!(
+            "warning: the run {} is {}, not complete; `cargo xtask bench --resume {}` goes on with it",
+            run.start.id, run.status, run.start.id
+        );
+    }
+}
+
+/// What a check needs besides the run.
+struct Needed {
+    baseline: Baseline,
+    thresholds: Thresholds,
+}
+
+/// Looks at all that can be wrong before an hour of measuring.
+///
+/// # Errors
+/// Where the baseline or the thresholds cannot be read, a file could not be written, or an option makes no sense.
+fn needed(paths: &Paths, options: &Arguments) -> Outcome<Needed> {
+    let baseline = Baseline::read(&paths.root, &options.against)?;
+    let thresholds = paths.root.join("ci/thresholds.yaml");
+    let thresholds =
+        Thresholds::read(options.thresholds.as_ref().unwrap_or(&thresholds)).ending(Exit::Usage)?;
+    if let Some(unknown) =
+        options.allow_different.iter().find(|name| !Identity::known().contains(&name.as_str()))
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to read --allow-different {unknown}: expected one of {}",
+                Identity::known().join(", ")
+            ),
+        ));
+    }
+    for (_, path) in &options.write {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("failed to write {}: name a file in a folder that is there", path.display()),
+            ));
+        }
+    }
+    Ok(Needed { baseline, thresholds })
+}
+
+/// Judges a run that is in the database.
+///
+/// # Errors
+/// Where it is of something unlike the baseline, or the result cannot be written.
+fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Outcome<Exit> {
+    let Needed { baseline, thresholds } = needed;
+    let run = store.run(run.as_str())?;
+    if baseline.runs.iter().any(|own| own.id == run.start.id.as_str()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to check the run {} against {}: the baseline was made from it, and nothing differs from itself; \
+                 measure another one by --experiment NAME",
+                run.start.id, baseline.name
+            ),
+        ));
+    }
+    warn_of_a_part(&run);
+    let differences = baseline.identity.differences(&Identity::of(&run));
+    let refused: Vec<String> = differences
+        .iter()
+        .filter(|difference| !options.allow_different.contains(&difference.aspect))
+        .map(|difference| format!("\n  {difference}"))
+        .collect();
+    if !refused.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to check the run {} against {}: they are of unlike things, and a difference would say nothing; \
+                 save another baseline, or give --allow-different ASPECT for each of{}",
+                run.start.id,
+                baseline.name,
+                refused.concat()
+            ),
+        ));
+    }
+    let figures = analysis::trial_figures(store, &run)?;
+    let report = gate::check(baseline, run.start.id.as_str(), &figures, differences, thresholds);
+    for (format, path) in &options.write {
+        std::fs::write(path, render_check(&report, *format)).map_err(|error| {
+            Failure::new(Exit::Usage, format!("failed to write {}: {error}", path.display()))
+        })?;
+    }
+    print(&render_check(&report, options.format))?;
+    Ok(exit(&report))
+}
+
+fn exit(report: &CheckReport) -> Exit {
+    match report.verdict {
+        Verdict::Pass => Exit::Fine,
+        Verdict::Fail => Exit::Regression,
+        Verdict::Incomplete => Exit::Trial,
+    }
+}
+
+/// The run to judge where it is to be measured no more.
+///
+/// # Errors
+/// Where there is none.
+fn stored(store: &Store, asked: Option<&str>) -> Outcome<RunId> {
+    match asked {
+        None | Some("latest") => Ok(latest(store, None)?.start.id),
+        Some(asked) => Ok(store.run(asked)?.start.id),
+    }
+}
+
+pub(crate) fn latest(store: &Store, experiment: Option<&str>) -> Outcome<StoredRun> {
+    let filter =
+        RunFilter { measured: true, experiment: experiment.map(str::to_owned), ..RunFilter::default() };
+    store.latest_run(&filter)?.ok_or_else(|| {
+        Failure::new(Exit::Usage, "failed to find any run with trials; `cargo xtask bench` makes one")
+    })
+}
+
+/// `FORMAT=FILE` of `--write`.
+fn written(text: &str) -> Result<(CheckFormat, PathBuf), String> {
+    use clap::ValueEnum as _;
+    let (format, path) = text.split_once('=').ok_or("expected FORMAT=FILE, such as junit=check.xml")?;
+    let format = CheckFormat::from_str(format, false)?;
+    if path.is_empty() {
+        return Err("expected a file after \"=\"".to_owned());
+    }
+    Ok((format, path.into()))
+}

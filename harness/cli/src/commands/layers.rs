@@ -1,0 +1,30 @@
+//! `layers`: shows the layers that are furthest from what a processor can do.
+
+use crate::output::{after_closing, print};
+use crate::selection::Selection;
+use campaign::{Campaign, Paths};
+use clap::Args;
+use host::exit::{Ending as _, Exit, Outcome};
+use host::interrupt::Interrupt;
+
+/// Options of `layers`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What and where.
+    #[command(flatten)]
+    selection: Selection,
+    /// So many layers of each network.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    top: usize,
+}
+
+/// # Errors
+/// With the exit code of the failure.
+pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
+    let interrupt = Interrupt::listen().ending(Exit::Bug)?;
+    let loaded = arguments.selection.load(&paths)?;
+    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
+    let layers = campaign.layers(arguments.top);
+    let (text, closed) = campaign.close(layers)?;
+    after_closing(closed, print(&text).map(|()| Exit::Fine))
+}

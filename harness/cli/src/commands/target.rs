@@ -1,0 +1,80 @@
+//! `target` and `inspect`: what xtask asks before and after it builds for a board. Hidden from users.
+
+use crate::output::print;
+use campaign::Paths;
+use clap::Subcommand;
+use compiler::Binary;
+use config::Connect;
+use host::exit::{Ending as _, Exit, Outcome};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Arguments {
+    /// Print what a board's file says is to be built: triple and C library; nothing if the board is this machine.
+    #[command(hide = true)]
+    Target {
+        /// Board.
+        #[arg(long)]
+        board: String,
+    },
+    /// Check that files start on a board: processor, C library, C++ library.
+    #[command(hide = true)]
+    Inspect {
+        /// Board.
+        #[arg(long)]
+        board: String,
+        /// Of a group, only boards of this target, as `target` prints it.
+        #[arg(long, value_name = "TARGET")]
+        only: Option<String>,
+        /// Programs and libraries.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// # Errors
+/// If a board's file is wrong, or a file does not start on a board.
+pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
+    match arguments {
+        Arguments::Target { board } => target(paths, board),
+        Arguments::Inspect { board, only, files } => inspect(paths, board, only.as_deref(), files),
+    }
+}
+
+/// What xtask asks before it builds for a board: a line for each thing to build, of a group for all its boards.
+fn target(paths: &Paths, name: &str) -> Outcome<Exit> {
+    let mut lines: Vec<String> = Vec::new();
+    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
+        let board = config::load_board(&paths.root, &board).ending(Exit::Usage)?;
+        if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
+            let line = line_of(target);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    print(&lines.concat()).map(|()| Exit::Fine)
+}
+
+fn line_of(target: &config::Target) -> String {
+    format!("{} {}\n", target.triple.text(), target.glibc.as_deref().unwrap_or_default())
+}
+
+/// What xtask asks before what it built goes anywhere: whether it starts there, of a group on all its boards of the
+/// target.
+fn inspect(paths: &Paths, name: &str, only: Option<&str>, files: &[PathBuf]) -> Outcome<Exit> {
+    let mut boards = Vec::new();
+    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
+        boards.push(config::load_board(&paths.root, &board).ending(Exit::Usage)?);
+    }
+    let targets: Vec<&config::Target> = boards.iter().filter_map(|board| board.target.as_ref()).collect();
+    for file in files {
+        let binary = Binary::read(file).ending(Exit::Bug)?;
+        for target in
+            targets.iter().filter(|target| only.is_none_or(|only| only.trim() == line_of(target).trim()))
+        {
+            binary.check(target).ending(Exit::Usage)?;
+        }
+        print(&format!("  {binary}\n"))?;
+    }
+    Ok(Exit::Fine)
+}

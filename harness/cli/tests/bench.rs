@@ -1,0 +1,274 @@
+//! The whole: the real harness, compiler, runner and TVM on this machine. Needs the private toolchain, so `cargo xtask
+//! test` runs it and plain `cargo test` does not.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The board is taken by one bench at a time; so are these tests.
+static BOARD: Mutex<()> = Mutex::new(());
+
+struct Rig {
+    _board: MutexGuard<'static, ()>,
+    folder: tempfile::TempDir,
+    runner: PathBuf,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let board = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            _board: board,
+            folder: tempfile::tempdir().unwrap(),
+            runner: variable("EDGEPIPE_RUNNER").into(),
+        }
+    }
+
+    /// A runner of our own making, to see what the harness does with it. The board's state is kept by the real one.
+    fn with_runner(script: &str) -> Self {
+        let mut rig = Self::new();
+        let keep = format!("[ \"$1\" != hold ] || exec '{}' \"$@\"", rig.runner.display());
+        rig.runner = rig.folder.path().join("runner");
+        fs::write(&rig.runner, format!("#!/bin/sh\n{keep}\n{script}\n")).unwrap();
+        fs::set_permissions(&rig.runner, fs::Permissions::from_mode(0o755)).unwrap();
+        rig
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("results.db")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        // Compiled networks are shared between the tests; they are found by content.
+        let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
+        fs::create_dir_all(&state).unwrap();
+        let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
+        command.arg("--root").arg(root()).arg("--state").arg(&state);
+        command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);
+        command.arg("--database").arg(self.database()).args(arguments);
+        // Not the machine's own: a bench of another checkout goes on beside these tests.
+        command.env("EDGEPIPE_LOCK", state.join("board.lock"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str], code: i32) -> (String, String) {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert_eq!(status.code(), Some(code), "{arguments:?}\n{stdout}\n{stderr}");
+        (stdout, stderr)
+    }
+
+    /// Benches until nothing else disturbed the machine. A disturbed bench must say so, and exit with 4.
+    #[track_caller]
+    fn bench(&self) -> String {
+        for _ in 0..6 {
+            let output = self.command(&["bench", "--experiment", "tiny"]).output().unwrap();
+            let (table, log) =
+                (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            match output.status.code() {
+                Some(0) => return table,
+                Some(4) => assert!(table.contains("void"), "{table}\n{log}"),
+                other => panic!("{other:?}\n{table}\n{log}"),
+            }
+        }
+        panic!("six benches in a row were disturbed by other load: give this machine a rest");
+    }
+
+    #[track_caller]
+    fn rows(&self) -> Vec<Value> {
+        let (json, _) = self.run(&["report", "--format", "json"], 0);
+        let report: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(report["schema"], 1);
+        report["rows"].as_array().unwrap().clone()
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+}
+
+/// Waits until a bench has measured something, by what it prints.
+fn wait_for_a_trial(stderr: impl std::io::Read) {
+    use std::io::BufRead as _;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
+        if line.contains("frames/s") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no trial within two minutes");
+    }
+    panic!("the bench ended before its first trial");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
+    let rig = Rig::new();
+    let table = rig.bench();
+    assert!(table.contains("tiny"), "{table}");
+    let rows = rig.rows();
+    let kinds: Vec<&str> = rows.iter().map(|row| row["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "single").count(), 2, "{kinds:?}");
+    assert_eq!(kinds.iter().filter(|kind| **kind == "replicate").count(), 1, "{kinds:?}");
+    for row in &rows {
+        assert_eq!(row["network"], "tiny");
+        assert_eq!(row["board"], "local");
+        let count = |key: &str| row[key].as_u64().unwrap();
+        // A valid row may have lost one of its two trials to other load.
+        assert!(count("trials") >= 1, "{row}");
+        assert_eq!(count("trials") + count("trials_void"), 2, "{row}");
+        assert_eq!(row["verdict"], "valid", "{row}");
+        assert!(row["throughput_fps"]["point"].as_f64().unwrap() > 0.0);
+        assert!(row["latency_ms"]["p50"].as_f64().unwrap() <= row["latency_ms"]["p99"].as_f64().unwrap());
+        assert!(row["predicted_fps"].as_f64().unwrap() > 0.0);
+        assert!(row["energy_mj_per_frame"].is_null());
+        assert!(!row["energy_absent_reason"].as_str().unwrap().is_empty());
+        let over = row["gain_over"].as_object().unwrap();
+        assert_eq!(over.len(), 2, "a gain over each of the two processors: {row}");
+    }
+    let singles = rows.iter().filter(|row| row["kind"] == "single");
+    let gains: Vec<f64> = singles.map(|row| row["gain_over_best_single"].as_f64().unwrap()).collect();
+    assert!(
+        gains.iter().any(|gain| (gain - 1.0).abs() < 1e-9),
+        "the best one gains nothing over itself: {gains:?}"
+    );
+
+    let again = rig.command(&["bench", "--experiment", "tiny"]).output().unwrap();
+    let log = String::from_utf8(again.stderr).unwrap();
+    assert!(log.contains("measure") && !log.contains("compile"), "nothing is compiled twice: {log}");
+    let (list, _) = rig.run(&["report", "--list"], 0);
+    assert!(list.lines().filter(|line| line.contains("complete")).count() >= 2, "{list}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn an_interrupted_and_a_killed_bench_go_on_where_they_were() {
+    let rig = Rig::new();
+    let arguments = ["bench", "--experiment", "tiny", "--trials", "6"];
+    for (signal, code) in [(rustix::process::Signal::INT, Some(4)), (rustix::process::Signal::KILL, None)] {
+        let mut bench = rig.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = bench.stderr.take().unwrap();
+        wait_for_a_trial(&mut stderr);
+        let pid = rustix::process::Pid::from_child(&bench);
+        rustix::process::kill_process(pid, signal).unwrap();
+        // Its last words must find a reader.
+        std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
+        assert_eq!(bench.wait().unwrap().code(), code);
+
+        let resumed = rig.command(&["bench", "--experiment", "tiny", "--resume"]).output().unwrap();
+        let log = String::from_utf8(resumed.stderr).unwrap();
+        let measured = log.lines().filter(|line| line.contains("frames/s")).count();
+        assert!((1..24).contains(&measured), "some of the 24 trials were measured before: {log}");
+        // Trials that other load disturbed are there all the same.
+        let all = |row: &Value| row["trials"].as_u64().unwrap() + row["trials_void"].as_u64().unwrap();
+        assert!(rig.rows().iter().all(|row| all(row) >= 6), "{:?}", rig.rows());
+    }
+    let (_, log) = rig.run(&["bench", "--experiment", "tiny", "--resume"], 2);
+    assert!(log.contains("failed to find an unfinished run"), "{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn two_benches_do_not_measure_at_once() {
+    let rig = Rig::new();
+    let arguments = ["bench", "--experiment", "tiny", "--trials", "40"];
+    let mut first = rig.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = first.stderr.take().unwrap();
+    wait_for_a_trial(&mut stderr);
+    let (_, log) = rig.run(&["bench", "--experiment", "tiny"], 3);
+    assert!(log.contains("in use by process"), "{log}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&first), rustix::process::Signal::INT)
+        .unwrap();
+    std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_network_that_differs_from_its_reference_is_not_measured() {
+    let rig = Rig::new();
+    rig.run(&["plan", "--experiment", "tiny"], 0);
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe/cache");
+    let entries = fs::read_dir(cache).unwrap().flatten().map(|entry| entry.path());
+    let files: Vec<PathBuf> = entries.map(|entry| entry.join("reference/output0.bin")).collect();
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        files.into_iter().filter_map(|file| fs::read(&file).ok().map(|bytes| (file, bytes))).collect();
+    for (file, bytes) in &kept {
+        // Half of every number: the sign and exponent of little-endian floats.
+        let wrong: Vec<u8> =
+            bytes.chunks(4).flat_map(|number| [number[0], number[1], number[3], number[2]]).collect();
+        fs::write(file, wrong).unwrap();
+    }
+    let logs: Vec<String> =
+        ["plan", "bench", "layers"].map(|verb| rig.run(&[verb, "--experiment", "tiny"], 4).1).into();
+    for (file, bytes) in &kept {
+        fs::write(file, bytes).unwrap();
+    }
+    for log in logs {
+        assert!(log.contains("error: failed to verify tiny on cpu0"), "{log}");
+        assert!(log.contains("ONNX Runtime") && log.contains("Nothing was measured"), "{log}");
+    }
+    rig.run(&["plan", "--experiment", "tiny"], 0);
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn bad_runners_end_in_a_clear_error() {
+    let hello = r#"printf '{"hello":{"protocol":VERSION,"runner":"0","pid":1}}\n'"#;
+    let hello = hello.replace("VERSION", &protocol::VERSION.to_string());
+    let table = [
+        ("exit 7".to_owned(), 4, "ended with exit code 7"),
+        ("echo 'Segmentation fault'; sleep 60".to_owned(), 4, "printed \"Segmentation fault\""),
+        (format!("{hello}; echo last words >&2; kill -9 $$"), 4, "was killed (signal 9"),
+        (format!("{hello}; read line; echo '{{\"state\":'"), 4, "printed"),
+        (
+            r#"printf '{"hello":{"protocol":999,"runner":"9","pid":1}}\n'; sleep 60"#.to_owned(),
+            3,
+            "speaks protocol 999",
+        ),
+    ];
+    for (script, code, expected) in table {
+        let rig = Rig::with_runner(&script);
+        let (_, log) = rig.run(&["bench", "--experiment", "tiny"], code);
+        assert!(log.contains(expected), "{script}: {log}");
+        assert!(log.starts_with("error: failed to"), "{log}");
+    }
+    let mut rig = Rig::new();
+    rig.runner = rig.folder.path().join("missing");
+    let (_, log) = rig.run(&["bench", "--experiment", "tiny"], 3);
+    assert!(log.contains("failed to start the runner"), "{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn bad_input_is_named_before_anything_is_measured() {
+    let rig = Rig::new();
+    let table: [(&[&str], i32, &str); 6] = [
+        (&["bench", "--experiment", "quik"], 2, "quick"),
+        (&["bench", "--experiment", "tiny", "--network", "resnet81"], 2, "resnet"),
+        (&["bench", "--board", "locla"], 2, "local"),
+        (&["bench", "--experiment", "tiny", "--trials", "0"], 2, "trials"),
+        (&["bench", "--board", "tx2-lab"], 3, "tx2-lab"),
+        (&["report", "--run", "20200101"], 2, "20200101"),
+    ];
+    for (arguments, code, expected) in table {
+        if arguments[0] == "report" {
+            rig.bench();
+        }
+        let (_, log) = rig.run(arguments, code);
+        assert!(log.contains(expected), "{arguments:?}: {log}");
+        assert!(log.contains("failed to"), "{arguments:?}: {log}");
+    }
+}

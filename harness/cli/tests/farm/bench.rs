@@ -1,0 +1,89 @@
+//! A bench at work on a board of the farm.
+
+use super::{Farm, variable};
+use std::io::BufRead as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Benches disturb each other; so the tests of a program that have one come one by one.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static BENCH: Mutex<()> = Mutex::new(());
+    BENCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bench at work, line by line of what it says.
+pub(crate) struct Bench {
+    pub(crate) child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    pub(crate) said: Vec<String>,
+}
+
+impl Bench {
+    /// Starts a bench of the experiment tiny on the board "loopback". Its log tells each request and phase.
+    pub(crate) fn start(farm: &Farm, arguments: &[&str]) -> Self {
+        variable("EDGEPIPE_PYTHON");
+        let mut all = vec!["bench", "--board", "loopback", "--experiment", "tiny"];
+        all.extend(arguments);
+        let mut command: Command = farm.harness(&all);
+        command.env("EDGEPIPE_LOG", "debug");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// Waits until it says this.
+    #[track_caller]
+    pub(crate) fn until(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(180);
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.said.push(line);
+                    if self.said.last().unwrap().contains(text) {
+                        return;
+                    }
+                }
+                Err(error) => panic!("{text:?} was not said ({error}): {}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// Waits for its end: exit code and all it said.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        self.said.extend(self.lines.iter());
+        (self.child.wait().unwrap().code(), self.said.join("\n"))
+    }
+}
+
+/// Lines of trials that were measured, and of trials that failed.
+pub(crate) fn trials(said: &str) -> (usize, usize) {
+    let count =
+        |end: &str| said.lines().filter(|line| line.contains(", round ") && line.ends_with(end)).count();
+    (count("frames/s"), count(": failed"))
+}
+
+/// Rows of the latest run in the database.
+pub(crate) fn rows(farm: &Farm) -> Vec<serde_json::Value> {
+    let (json, _) = farm.run(&["report", "--format", "json"], 0);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    report["rows"].as_array().unwrap().clone()
+}
+
+/// Trials in the database: measured and failed.
+pub(crate) fn stored(farm: &Farm) -> (u64, u64) {
+    let database = rusqlite::Connection::open(farm.path("results.db")).unwrap();
+    let count = |status: &str| {
+        let sql = "SELECT count(*) FROM trials WHERE status = ?1";
+        database.query_row(sql, [status], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+    };
+    (count("measured"), count("failed"))
+}

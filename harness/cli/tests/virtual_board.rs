@@ -1,0 +1,268 @@
+//! The virtual board as a whole: a bench over SSH on six emulated CPUs, and energy from the kernel's own driver held
+//! against the load that was played into its sensors. `cargo xtask test` boots the board for it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use analysis::energy_within;
+use domain::{Nanoseconds, SplitMix64};
+use protocol::{Power, PowerReadings};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use store::{Access, Outcome, RunFilter, Store, TrialRecord};
+
+/// One bench at a time has the board.
+static BOARD: Mutex<()> = Mutex::new(());
+
+struct Board {
+    _alone: MutexGuard<'static, ()>,
+    name: String,
+    folder: tempfile::TempDir,
+}
+
+impl Board {
+    /// `None`: these tests are left out, as the environment asks for.
+    fn find() -> Option<Self> {
+        let skipped = std::env::var("EDGEPIPE_SKIP");
+        if skipped.is_ok_and(|list| list.split(',').any(|word| word == "virtual-board")) {
+            eprintln!("left out, because EDGEPIPE_SKIP names virtual-board");
+            return None;
+        }
+        let alone = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = variable("EDGEPIPE_VIRTUAL_BOARD");
+        Some(Self { _alone: alone, name, folder: tempfile::tempdir().unwrap() })
+    }
+
+    fn database(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A bench into a database of its own, and its report. Other load may void trials, which code 4 says.
+    #[track_caller]
+    fn bench(&self, database: &str, arguments: &[&str]) -> Value {
+        let path = self.database(database);
+        let path = path.to_str().unwrap();
+        let mut all =
+            vec!["bench", "--board", self.name.as_str(), "--experiment", "smoke", "--database", path];
+        all.extend(arguments);
+        let (_, stderr) = xtask(&all, &[0, 4]);
+        eprintln!("{stderr}");
+        let (report, _) = xtask(&["report", "--format", "json", "--database", path], &[0]);
+        serde_json::from_str(&report).unwrap()
+    }
+}
+
+/// Runs `cargo xtask` to its end: standard output and standard error.
+#[track_caller]
+fn xtask(arguments: &[&str], codes: &[i32]) -> (String, String) {
+    let mut command = Command::new(variable("EDGEPIPE_XTASK"));
+    let Output { status, stdout, stderr } = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned());
+    let code = status.code();
+    assert!(code.is_some_and(|code| codes.contains(&code)), "{arguments:?}: {code:?}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+}
+
+/// A load curve and when it began on the board's clock.
+struct Curve {
+    /// ns and mW.
+    segments: Vec<(u64, f64)>,
+    begun_ns: u64,
+}
+
+impl Curve {
+    fn play(board: &Board, path: &Path) -> Self {
+        let (_, said) = xtask(&["board", "power", &board.name, path.to_str().unwrap()], &[0]);
+        let begun = said.split("plays since ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let segment = |line: &str| {
+            let words: Vec<u64> =
+                line.split('#').next()?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            match words.as_slice() {
+                [ms, mw] => Some((ms * 1_000_000, f64::from(u32::try_from(*mw).unwrap()))),
+                _ => None,
+            }
+        };
+        let segments = fs::read_to_string(path).unwrap().lines().filter_map(segment).collect();
+        Self { segments, begun_ns: begun.unwrap_or_else(|| panic!("{said}")).parse().unwrap() }
+    }
+
+    /// Energy up to a time of the board's clock, in mJ.
+    fn until(&self, at_ns: u64) -> f64 {
+        let period: u64 = self.segments.iter().map(|(ns, _)| ns).sum();
+        let since = at_ns.checked_sub(self.begun_ns).unwrap();
+        let energy = |ns: u64, mw: f64| ns as f64 * 1e-9 * mw;
+        let turn: f64 = self.segments.iter().map(|(ns, mw)| energy(*ns, *mw)).sum();
+        let mut sum = (since / period) as f64 * turn;
+        let mut left = since % period;
+        for (ns, mw) in &self.segments {
+            let part = left.min(*ns);
+            sum += energy(part, *mw);
+            left -= part;
+        }
+        sum
+    }
+}
+
+#[test]
+#[ignore = "needs the virtual board; run by cargo xtask test"]
+fn virtual_board_gives_a_table_with_joules() {
+    let Some(board) = Board::find() else { return };
+    xtask(&["board", "power", &board.name, "idle"], &[0]);
+    let report = board.bench("smoke.db", &[]);
+    let rows = report["rows"].as_array().unwrap();
+    let kinds: Vec<&str> = rows.iter().filter_map(|row| row["kind"].as_str()).collect();
+    assert_eq!(
+        (kinds.len(), kinds.iter().filter(|kind| **kind == "single").count()),
+        (3, 2),
+        "two processors and a pipeline: {report:#}"
+    );
+    for row in rows {
+        let frames = row["throughput_fps"]["point"].as_f64();
+        assert!(frames.is_some_and(|frames| frames > 0.0), "{row:#}");
+    }
+    // Where other load holds the emulator back, a short window may have a gap.
+    assert!(rows.iter().any(|row| row["energy_mj_per_frame"].is_object()), "{report:#}");
+    let (shown, _) = xtask(&["boards", &board.name], &[0]);
+    for part in ["denver", "power mode", "VDD_IN", "BCPU-therm", "free"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let (mode, _) = xtask(&["board", "ssh", &board.name, "nvpmodel", "-q"], &[0]);
+    assert!(mode.contains("MAXP_CORE_ARM"), "the board's own mode is back: {mode}");
+}
+
+/// A machine whose other work holds the emulator back for a second gives a trial with a gap in its readings, of which
+/// no energy is made. That is as it should be; so such a trial is measured again.
+const TRIES: u32 = 3;
+
+#[test]
+#[ignore = "needs the virtual board; run by cargo xtask test"]
+fn virtual_board_draws_what_was_played_into_its_sensors() {
+    let Some(board) = Board::find() else { return };
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/curves/known.curve");
+    let curve = Curve::play(&board, &known);
+    let measured = (0..TRIES).find_map(|attempt| drawn(&board, &format!("known{attempt}.db")));
+    let Some(drawn) = measured else {
+        panic!("no energy in {TRIES} tries: is this machine overloaded?");
+    };
+    let Drawn { readings, opened_ns, window_ns, frames, millijoules, off_by } = &drawn;
+    let (opened_ns, window_ns, driver) = (*opened_ns, *window_ns, &readings.driver);
+    let played = curve.until(opened_ns + window_ns) - curve.until(opened_ns);
+    let off = millijoules / played - 1.0;
+    eprintln!(
+        "{driver}: window of {:.2} s, {frames} frames: measured {millijoules:.0} ± {off_by:.0} mJ, played {played:.0} mJ: \
+         {:+.2} %",
+        window_ns as f64 / 1e9,
+        off * 100.0
+    );
+    assert!(window_ns >= 30_000_000_000, "{window_ns}");
+    assert!(off.abs() < 0.01, "{off}: measured {millijoules} mJ, played {played} mJ");
+    let (holding, told) = windows_within(&drawn, &curve);
+    assert!(20 * holding >= 19 * told && told >= WINDOWS / 2, "{holding} of {told} hold what was played");
+    xtask(&["board", "power", &board.name, "idle"], &[0]);
+}
+
+/// Windows of random length, from 2 s to as long as the trial's, anywhere within it.
+const WINDOWS: usize = 100;
+
+/// How many of [`WINDOWS`] hold what was played, with their uncertainty, and how many told any energy.
+fn windows_within(drawn: &Drawn, curve: &Curve) -> (usize, usize) {
+    let mut random = SplitMix64::new(1);
+    let (mut offs, mut stated, mut holding) = (Vec::new(), Vec::new(), 0);
+    let longest = drawn.window_ns as f64;
+    for _ in 0..WINDOWS {
+        let length = 2e9 + random.unit() * (longest - 2e9);
+        let begin = random.unit() * (longest - length);
+        let (from, length) = (drawn.opened_ns + whole(begin), whole(length));
+        let energy = energy_within(&drawn.readings, from, Nanoseconds(length));
+        let Some(told) = energy.drawn() else { continue };
+        let played = curve.until(from + length) - curve.until(from);
+        holding += usize::from((told.energy.0 - played).abs() <= told.uncertainty.0);
+        offs.push((told.energy.0 / played - 1.0).abs());
+        stated.push(told.uncertainty.0 / played);
+    }
+    let told = offs.len();
+    for shares in [&mut offs, &mut stated] {
+        shares.sort_by(f64::total_cmp);
+    }
+    let percent = |shares: &[f64], place: usize| 100.0 * shares.get(place).copied().unwrap_or(f64::NAN);
+    eprintln!(
+        "{WINDOWS} windows of 2 to {:.0} s: {told} told energy, {holding} hold what was played; off by {:.2} % (median), \
+         {:.2} % (most), stated ± {:.2} % (median)",
+        longest / 1e9,
+        percent(&offs, told / 2),
+        percent(&offs, told.saturating_sub(1)),
+        percent(&stated, told / 2)
+    );
+    (holding, told)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and minutes at most")]
+fn whole(ns: f64) -> u64 {
+    ns as u64
+}
+
+#[test]
+#[ignore = "needs the virtual board; run by cargo xtask test"]
+fn virtual_board_has_its_sensors_by_either_driver() {
+    let Some(board) = Board::find() else { return };
+    for (interface, driver) in [("iio", "ina3221x by iio"), ("hwmon", "ina3221 by hwmon")] {
+        xtask(&["board", "ssh", &board.name, "--root", "power-driver", interface], &[0]);
+        let (shown, _) = xtask(&["boards", &board.name], &[0]);
+        let power = shown.lines().find(|line| line.contains(driver));
+        let power = power.unwrap_or_else(|| panic!("{driver}: {shown}"));
+        for rail in ["VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI", "VDD_IN", "VDD_SYS_CPU", "VDD_SYS_DDR"] {
+            assert!(power.contains(rail), "{rail}: {power}");
+        }
+    }
+}
+
+/// Energy of the only trial of a run.
+struct Drawn {
+    readings: PowerReadings,
+    opened_ns: u64,
+    window_ns: u64,
+    frames: usize,
+    millijoules: f64,
+    /// As the report has it.
+    off_by: f64,
+}
+
+/// Measures one trial with a window of 30 s, or of as many seconds as `EDGEPIPE_WINDOW` says. `None`: its energy could
+/// not be told.
+fn drawn(board: &Board, database: &str) -> Option<Drawn> {
+    let seconds = std::env::var("EDGEPIPE_WINDOW").map_or(30, |text| text.parse::<u32>().unwrap());
+    let measure = format!("measure={{min_seconds: {seconds}, min_frames: 2, max_seconds: {}}}", seconds + 5);
+    let report =
+        board.bench(database, &["--trials", "1", "--set", "schedules=[{single: a57}]", "--set", &measure]);
+    let store = Store::open(&board.database(database), Access::ReadOnly).unwrap();
+    let run = store.latest_run(&RunFilter::default()).unwrap().unwrap();
+    let trials = store.trials(&run).unwrap();
+    let [TrialRecord { outcome: Outcome::Measured(measured), .. }] = trials.as_slice() else {
+        panic!("one measured trial is expected: {trials:?}");
+    };
+    let Some(Power::Read(readings)) = &measured.power else { panic!("{:?}", measured.power) };
+    let window = &measured.window;
+    let row = &report["rows"][0];
+    let shown = &row["energy_mj_per_frame"];
+    let Some(point) = shown["point"].as_f64() else {
+        eprintln!("no energy: {}", row["energy_absent_reason"]);
+        return None;
+    };
+    let frames = window.completed_ns.len();
+    let off_by = shown["hi"].as_f64().map_or(f64::NAN, |hi| (hi - point) * frames as f64);
+    Some(Drawn {
+        readings: readings.clone(),
+        opened_ns: window.opened_monotonic_ns,
+        window_ns: *window.completed_ns.last().unwrap(),
+        frames,
+        millijoules: point * frames as f64,
+        off_by,
+    })
+}

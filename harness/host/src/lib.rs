@@ -1,0 +1,14 @@
+//! What every crate of the host side needs: exit codes, Ctrl-C, progress lines, dates, and careful file access.
+
+pub mod date;
+pub mod exit;
+pub mod files;
+pub mod interrupt;
+#[cfg(feature = "mutation")]
+pub mod mutation;
+pub mod progress;
+
+/// The arguments of this process, for records. What is not UTF-8 is replaced.
+pub fn arguments() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}

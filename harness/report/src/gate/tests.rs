@@ -1,0 +1,351 @@
+//! Baselines and checks of databases that were written by the real store.
+
+use super::{Baseline, CheckReport, Format, Identity, Verdict, check, schemas};
+use config::Thresholds;
+use crate;
+use store::fixture::{self, Place};
+use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
+use domain::SplitMix64;
+use domain::gate::Ruling;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn thresholds(text: &str) -> Thresholds {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("thresholds.yaml");
+    std::fs::write(&path, text).unwrap();
+    Thresholds::read(&path).unwrap()
+}
+
+const STRICT: &str = "false_alarms: 2%\nbetween_runs: 0.2%\nthroughput: 0.5%\nlatency_p50: none\nlatency_p99: none\n\
+                      joules_per_frame: none\n";
+
+/// A run of five trials of four schedules, in which schedule `place` took `factor` times as long.
+fn run(store: &Store, place: &Place, number: u64, slow: Option<(u32, f64)>) -> StoredRun {
+    run_with(store, place, number, slow, |_| {})
+}
+
+fn run_with(
+    store: &Store,
+    place: &Place,
+    number: u64,
+    slow: Option<(u32, f64)>,
+    change: impl FnOnce(&mut RunStart),
+) -> StoredRun {
+    let begun = fixture::BEGUN + number * 3_600_000_000_000;
+    let mut start = fixture::run_start_at(begun);
+    change(&mut start);
+    let id: RunId = start.id.clone();
+    let mut recorder = RunRecorder::create(store, &place.runs(), start).unwrap();
+    let mut numbers = SplitMix64::new(number);
+    for mut record in fixture::records("resnet18", 5) {
+        if let Record::Trial(trial) = &mut record {
+            let planned = fixture::planned("resnet18").swap_remove(trial.schedule as usize);
+            let factor = slow.filter(|(slow, _)| *slow == trial.schedule).map_or(1.0, |(_, factor)| factor);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few milliseconds")]
+            let frame_ns = (planned.frame_ns as f64 * factor * (1.0 + 0.002 * numbers.unit())) as u64;
+            let planned = fixture::Planned { frame_ns, ..planned };
+            trial.outcome = Outcome::Measured(Box::new(planned.measured(numbers.below(100_000) as u64, 40)));
+        }
+        recorder.record(record).unwrap();
+    }
+    recorder.finish(Status::Complete, begun + 90_000_000_000).unwrap();
+    store.run(id.as_str()).unwrap()
+}
+
+fn checked(store: &Store, baseline: &[StoredRun], run: &StoredRun, text: &str) -> CheckReport {
+    let baseline = Baseline::of(store, "main", baseline).unwrap();
+    let figures = report::trial_figures(store, run).unwrap();
+    check(&baseline, run.start.id.as_str(), &figures, Vec::new(), &thresholds(text))
+}
+
+#[test]
+fn a_slower_schedule_fails_and_the_same_one_passes() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let same = run(&store, &place, 1, None);
+    let slower = run(&store, &place, 2, Some((2, 1.05)));
+    let passed = checked(&store, std::slice::from_ref(&before), &same, STRICT);
+    assert_eq!((passed.verdict, passed.rows.len()), (Verdict::Pass, 4), "{passed:?}");
+    let failed = checked(&store, std::slice::from_ref(&before), &slower, STRICT);
+    assert_eq!(failed.verdict, Verdict::Fail);
+    let regressions: Vec<&str> = failed
+        .rows
+        .iter()
+        .filter(|row| row.ruling == Ruling::Regression)
+        .map(|row| row.schedule.as_str())
+        .collect();
+    assert_eq!(regressions, ["cpu0[0..2] > cpu1[2..4]"]);
+    let faster = checked(&store, &[slower], &before, STRICT);
+    assert_eq!(faster.verdict, Verdict::Pass);
+    assert!(faster.rows.iter().any(|row| row.ruling == Ruling::Improvement));
+    // Where runs lie 5 % apart, a single one of either tells nothing.
+    let wide = STRICT.replace("0.2%", "5%");
+    let unsure = checked(&store, &[before], &same, &wide);
+    assert!(unsure.rows.iter().all(|row| row.ruling == Ruling::CannotTell && row.more_trials.is_none()));
+}
+
+#[test]
+fn three_runs_tell_how_far_runs_lie_apart() {
+    let place = Place::new();
+    let store = place.open();
+    let runs: Vec<StoredRun> = (0..3).map(|number| run(&store, &place, number, None)).collect();
+    let now = run(&store, &place, 3, None);
+    let report = checked(&store, &runs, &now, &STRICT.replace("0.2%", "9%"));
+    assert!(report.between_runs_told && report.between_runs < 0.005, "{report:?}");
+    assert_eq!(report.verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    figures[1].void = Some("other processes used 60 % of the CPU time".to_owned());
+    figures[1].trials.clear();
+    figures.remove(3);
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!((report.verdict, report.not_compared.len()), (Verdict::Incomplete, 2), "{report:?}");
+}
+
+#[test]
+fn a_pipeline_that_is_cut_elsewhere_is_still_watched() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    baseline.rows[2].schedule = "cpu0[0..1] > cpu1[1..4]".to_owned();
+    let figures = report::trial_figures(&store, &now).unwrap();
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!((report.verdict, report.rows.len()), (Verdict::Pass, 4), "{report:?}");
+    assert_eq!(report.rows[2].schedule_before.as_deref(), Some("cpu0[0..1] > cpu1[1..4]"));
+}
+
+#[test]
+fn unlike_things_are_told_apart() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let other = run_with(&store, &place, 1, None, |start| {
+        start.machine.model = Some("Test Board Mk 3".to_owned());
+        start.versions.tvm = None;
+        start.machine.cpus[0].max_khz = Some(1_000_000);
+        start.machine.power_mode = Some(protocol::PowerMode { id: 2, name: "MAXP".to_owned() });
+        // None of these makes runs unlike.
+        start.revision = None;
+        start.host = "elsewhere".to_owned();
+    });
+    let differences = Identity::of(&before).differences(&Identity::of(&other));
+    let aspects: Vec<&str> = differences.iter().map(|difference| difference.aspect.as_str()).collect();
+    assert_eq!(aspects, ["frequencies", "model", "power_mode", "tvm"]);
+    assert!(aspects.iter().all(|aspect| Identity::known().contains(aspect)));
+    let error = Baseline::of(&store, "main", &[before, other]).unwrap_err().to_string();
+    assert!(error.contains("model: Test Board Mk 2 in the baseline, Test Board Mk 3 now"), "{error}");
+}
+
+#[test]
+fn what_was_made_slower_on_purpose_is_no_baseline() {
+    let place = Place::new();
+    let store = place.open();
+    let injected = run_with(&store, &place, 0, None, |start| {
+        start.configuration =
+            "experiment: { inject: { slow_down: { processor: cpu0, percent: 5 } } }\n".to_owned();
+    });
+    let error = Baseline::of(&store, "main", &[injected]).unwrap_err().to_string();
+    assert!(error.contains("made slower on purpose"), "{error}");
+}
+
+#[test]
+fn the_same_run_twice_is_no_baseline_of_two() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let error = Baseline::of(&store, "main", &[before.clone(), before]).unwrap_err().to_string();
+    assert!(error.contains("is named twice"), "{error}");
+}
+
+#[test]
+fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let path = baseline.write(folder.path()).unwrap();
+    assert_eq!(Baseline::read(folder.path(), "main").unwrap(), baseline);
+    let refused = |name: &str, wanted: &str| {
+        let error = Baseline::read(folder.path(), name).unwrap_err();
+        assert_eq!(error.exit, host::exit::Exit::Usage);
+        assert!(error.to_string().contains(wanted), "{error}");
+    };
+    refused("other", "there is main");
+    refused("../main", "as the name of a baseline");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+    refused("main", "save it again");
+    let spoiled = |spoil: &dyn Fn(&mut Baseline), wanted: &str| {
+        let mut other = baseline.clone();
+        spoil(&mut other);
+        other.write(folder.path()).unwrap();
+        refused("main", wanted);
+    };
+    spoiled(&|it| it.schema = 7, "it is of version 7");
+    spoiled(&|it| it.analysis_version = 99, "of a later analysis, 99");
+    spoiled(&|it| it.rows.clear(), "no schedule of it has a trial");
+    spoiled(&|it| it.rows.push(it.rows[0].clone()), "resnet18 on cpu0 twice");
+    spoiled(&|it| it.rows[1].trials[0].run = 7, "names run 7, which it does not have");
+    spoiled(&|it| it.rows[1].trials[0].throughput_fps = -3.0, "-3 is no figure of resnet18 on cpu1");
+    spoiled(&|it| it.rows[1].trials[0].latency_p50_ms = Some(0.0), "0 is no figure of");
+    spoiled(&|it| it.rows[0].trials[1].throughput_fps = 1e300, "is no figure of resnet18 on cpu0");
+    // A copy is what its name says.
+    std::fs::write(folder.path().join("results/baselines/copy.json"), &text).unwrap();
+    assert_eq!(Baseline::read(folder.path(), "copy").unwrap().name, "copy");
+}
+
+#[test]
+fn what_is_left_of_mostly_void_trials_is_not_judged() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let begun = fixture::BEGUN + 3_600_000_000_000;
+    let mut recorder = RunRecorder::create(&store, &place.runs(), fixture::run_start_at(begun)).unwrap();
+    for mut record in fixture::records("resnet18", 5) {
+        if let Record::Trial(trial) = &mut record
+            && trial.schedule == 1
+            && trial.round < 3
+            && let Outcome::Measured(measured) = &mut trial.outcome
+        {
+            measured.host.busy_ns = Some(2_000_000_000);
+        }
+        recorder.record(record).unwrap();
+    }
+    recorder.finish(Status::Complete, begun + 90_000_000_000).unwrap();
+    let now = store.latest_run(&store::RunFilter::default()).unwrap().unwrap();
+    let report = checked(&store, &[before], &now, STRICT);
+    assert_eq!((report.verdict, report.rows.len()), (Verdict::Incomplete, 3), "{report:?}");
+    assert!(report.not_compared[0].reason.contains("3 of 5 trials are void (other processes"), "{report:?}");
+}
+
+#[test]
+fn a_single_trial_is_no_pass() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    baseline.rows[1].trials.truncate(1);
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    figures[1].trials.truncate(1);
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!(report.verdict, Verdict::Incomplete, "{report:?}");
+    assert!(crate::render_check(&report, CheckFormat::Terminal).contains("1 unwatched"), "{}", crate::render_check(&report, CheckFormat::Terminal));
+}
+
+#[test]
+fn runs_whose_pace_changes_are_not_told_apart() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, Some((2, 1.05)));
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    // Half of the trials of every schedule at two thirds of its pace.
+    for trial in figures.iter_mut().flat_map(|figures| &mut figures.trials).filter(|trial| trial.round < 2) {
+        trial.throughput_fps *= 0.67;
+    }
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!(report.verdict, Verdict::Pass, "{report:?}");
+    assert!(report.rows.iter().all(|row| row.between_runs > 0.1), "{report:?}");
+    assert!((report.between_runs - 0.002).abs() < 1e-12);
+}
+
+#[test]
+fn texts() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, Some((2, 1.05)));
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let mut figures = report::trial_figures(&store, &now).unwrap();
+    figures[0].void = Some("the hypervisor took 31 % of the CPU time".to_owned());
+    let differences = Identity::default().differences(&Identity::default());
+    let strict = STRICT.replace("latency_p50: none", "latency_p50: 0.5%");
+    let report = check(&baseline, "20250131-094500-1f2e3d4c", &figures, differences, &thresholds(&strict));
+    for (name, format) in
+        [("check", CheckFormat::Terminal), ("check_markdown", CheckFormat::Markdown), ("check_junit", CheckFormat::Junit)]
+    {
+        insta::assert_snapshot!(name, crate::render_check(&report, format));
+    }
+    let json: serde_json::Value = serde_json::from_str(&crate::render_check(&report, CheckFormat::Json)).unwrap();
+    assert_eq!((&json["verdict"], &json["schema"]), (&"fail".into(), &1.into()));
+}
+
+/// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report gate_are_current` writes them anew.
+#[test]
+fn schemas_of_the_gate_are_current() {
+    for (name, current) in schemas() {
+        let path = root().join("results").join(name);
+        if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
+            std::fs::write(&path, &current).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == current,
+            "results/{name} is not current; run\nEDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report gate_are_current"
+        );
+    }
+}
+
+#[test]
+fn the_committed_thresholds_are_sound() {
+    Thresholds::read(&root().join("ci/thresholds.yaml")).unwrap();
+}
+
+#[test]
+fn many_schedules_with_the_same_reason_are_one_line() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let same = run(&store, &place, 1, None);
+    let mut report = checked(&store, std::slice::from_ref(&before), &same, STRICT);
+    let missed = |number: usize, reason: &str| super::check::NotCompared {
+        network: "alexnet".to_owned(),
+        schedule: format!("s{number}"),
+        reason: reason.to_owned(),
+        gap: true,
+    };
+    report.not_compared = (0..133).map(|number| missed(number, "void in the run: noise")).collect();
+    report.not_compared.push(missed(200, "new"));
+    for format in [CheckFormat::Terminal, CheckFormat::Markdown] {
+        let text = crate::render_check(&report, format);
+        let line = "133 schedules (alexnet s0, alexnet s1, alexnet s2 and 130 more): void in the run: noise";
+        assert!(text.contains(line) && text.contains("alexnet s200: new"), "{text}");
+        assert_eq!(text.matches("noise").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn few_trials_of_many_schedules_are_one_sentence() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let mut baseline = Baseline::of(&store, "main", std::slice::from_ref(&before)).unwrap();
+    assert_eq!(crate::gating::few_trials(&baseline), None);
+    for row in &mut baseline.rows {
+        row.trials.truncate(1);
+    }
+    let warning = crate::gating::few_trials(&baseline).unwrap();
+    assert!(
+        warning.starts_with("4 of 4 schedules have fewer than 4 valid trials: resnet18 on "),
+        "{warning}"
+    );
+    assert!(warning.contains(" (1) and 1 more; a check finds little"), "{warning}");
+}

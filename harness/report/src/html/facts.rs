@@ -1,0 +1,149 @@
+//! What a reader must know, how to read the page, and where its figures come from.
+
+use super::super::cells::or_absent;
+use super::super::notes;
+use super::confidence;
+use analysis::{Report, Severity};
+use maud::{Markup, html};
+
+/// Notes of all rows, each once, with what to do.
+pub(super) fn notes(report: &Report) -> Markup {
+    let notes = notes::notes(report);
+    html! {
+        section aria-labelledby="notes" {
+            h2 #notes { "What limits these figures" }
+            @if notes.is_empty() {
+                p { "Nothing: every trial passed every check." }
+            } @else {
+                ul.notes {
+                    @for note in &notes {
+                        li class=(note.label) {
+                            p { span.chip { (note.label) } " " b { (note.place) } }
+                            p { (note.text) }
+                            @if !note.remedy.is_empty() { p.remedy { "What to do: " (note.remedy) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Notes of a network as such; those of its rows are among the notes.
+pub(super) fn of_network(report: &Report, name: &str) -> Markup {
+    let rows = report.rows.iter().filter(|row| row.network == name);
+    let voids = rows.clone().filter(|row| row.reasons.iter().any(|r| r.severity == Severity::Void)).count();
+    let warned = rows.filter(|row| !row.reasons.is_empty()).count();
+    html! {
+        @if warned > 0 {
+            p.muted {
+                (warned) @if warned == 1 { " schedule has" } @else { " schedules have" }
+                " notes" @if voids > 0 { ", " (voids) " of them about what does not count" } "; they stand under "
+                a href="#notes" { "what limits these figures" } "."
+            }
+        }
+    }
+}
+
+/// Words of the page.
+pub(super) fn reading(report: &Report) -> Markup {
+    html! {
+        section aria-labelledby="reading" {
+            h2 #reading { "How to read this" }
+            dl.words {
+                dt { code { "cpu0[0..23] > cpu1[23..39]" } }
+                dd { "A pipeline: units 0 to 22 on cpu0, the rest on cpu1, both at work at once on different frames." }
+                dt { code { "cpu0 | cpu1" } }
+                dd { "A replicate: the whole network on each processor, frames dealt out." }
+                dt { "Frames/s" }
+                dd {
+                    "The median over trials, each a warm-up and then a measured window. The " (confidence(report))
+                    " interval is of that median."
+                }
+                dt { "Gain" }
+                dd { "Ratio to a single processor, between trials of the same round, which ran next to each other; so what drifts on the machine falls out." }
+                dt { "Predicted" }
+                dd { "What the planner expected before anything was measured, from timing every unit on every processor." }
+                dt { "Efficiency" }
+                dd { "Measured throughput × time of the slowest stage alone: 1 is a pipeline that costs nothing." }
+                dt { "Void" }
+                dd { "Gave other outputs than the baseline, or was disturbed. Shown hollow, and part of no gain." }
+            }
+        }
+    }
+}
+
+/// Which run this is, of what, on what.
+pub(super) fn provenance(report: &Report) -> Markup {
+    let (run, machine) = (&report.run, &report.measured_on);
+    let revision = run.revision.as_ref().map(|commit| {
+        let changed = if run.dirty == Some(true) { ", with changes that are not committed" } else { "" };
+        format!("{commit}{changed}")
+    });
+    let processors: Vec<String> = machine
+        .processors
+        .iter()
+        .map(|processor| {
+            let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
+            let threads = if processor.threads == 1 { "thread" } else { "threads" };
+            format!("{}: CPU {}, {} {threads}", processor.name, cpus.join(" "), processor.threads)
+        })
+        .collect();
+    let processors = match machine.left_out.as_slice() {
+        [] => processors.join("; "),
+        gpus => format!("{}; left out, without an engine: {}", processors.join("; "), gpus.join(", ")),
+    };
+    let state = machine.state.as_ref().map(|state| {
+        format!("asked for: {}; set: {}; found before: {}", state.asked, state.set, state.found)
+    });
+    let state =
+        state.or_else(|| machine.power_mode.as_ref().map(|mode| format!("power mode {mode}, as found")));
+    let facts: [(&str, String); 19] = [
+        ("Run", run.id.clone()),
+        ("Experiment", run.experiment.clone()),
+        ("Status", run.status.clone()),
+        ("Begun, UTC", run.begun.clone()),
+        ("Ended, UTC", or_absent(run.ended.clone())),
+        ("Board", run.board.clone()),
+        ("Model", or_absent(machine.model.clone())),
+        ("Processor", or_absent(machine.cpu.clone())),
+        ("Processors used", processors),
+        ("Memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
+        ("System", format!("{} on {}", machine.os.as_deref().unwrap_or("unknown"), machine.arch)),
+        ("Kernel", machine.kernel.clone()),
+        ("Frequency governor", or_absent(machine.governor.clone())),
+        ("State of the board", or_absent(state)),
+        ("Started from host", machine.host.clone()),
+        (
+            "Versions",
+            format!(
+                "TVM {}, harness {}, runner {}, analysis {}",
+                run.tvm.as_deref().unwrap_or("unknown"),
+                run.harness,
+                run.runner.as_deref().unwrap_or("unknown"),
+                report.analysis_version
+            ),
+        ),
+        (
+            "Revision",
+            revision
+                .or_else(|| run.revision_absent.as_ref().map(|why| format!("none: {why}")))
+                .unwrap_or_else(|| "none recorded".to_owned()),
+        ),
+        (
+            "Trials planned",
+            format!("{} of each schedule, in an order seeded by {}", run.trials_planned, run.seed),
+        ),
+        ("Command", run.command.join(" ")),
+    ];
+    html! {
+        section aria-labelledby="provenance" {
+            h2 #provenance { "Where these figures come from" }
+            dl.facts {
+                @for (name, fact) in &facts {
+                    div { dt { (name) } dd { (fact) } }
+                }
+            }
+        }
+    }
+}

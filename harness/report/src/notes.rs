@@ -1,0 +1,93 @@
+//! What stands below the tables: everything a reader must know, each thing once.
+
+use super::cells;
+use analysis::{Reason, Report, Severity, Verdict};
+
+/// Something to know, and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    /// `void` where it makes a row void, else `warning`.
+    pub(super) label: &'static str,
+    /// The row or network, and how many others.
+    pub(super) place: String,
+    pub(super) text: String,
+    pub(super) remedy: String,
+}
+
+/// Notes of a report, what voids first. Reasons of the same rule are one note.
+pub(super) fn notes(report: &Report) -> Vec<Note> {
+    let of_rows = report.rows.iter().flat_map(|row| {
+        let place = format!("{} {}", row.network, row.schedule);
+        let void = row.verdict == Verdict::Void;
+        row.reasons
+            .iter()
+            .map(move |reason| (place.clone(), void && reason.severity == Severity::Void, reason))
+    });
+    let of_networks = report
+        .networks
+        .iter()
+        .flat_map(|network| network.reasons.iter().map(|reason| (network.name.clone(), false, reason)));
+    let mut groups: Vec<(&Reason, bool, Vec<String>)> = Vec::new();
+    for (place, voids, reason) in of_rows.chain(of_networks) {
+        let same = |group: &&mut (&Reason, bool, Vec<String>)| {
+            let (other, also_voids, _) = group;
+            let rule = |reason: &Reason| (reason.code.clone(), reason.severity, reason.remedy.clone());
+            *also_voids == voids && rule(other) == rule(reason)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.2.push(place),
+            None => groups.push((reason, voids, vec![place])),
+        }
+    }
+    groups.sort_by_key(|(_, voids, _)| !voids);
+    groups.into_iter().map(|(reason, voids, places)| note(reason, voids, &places)).collect()
+}
+
+fn note(reason: &Reason, voids: bool, places: &[String]) -> Note {
+    let more = match places.len() - 1 {
+        0 => String::new(),
+        1 => " (and 1 more row)".to_owned(),
+        more => format!(" (and {more} more rows)"),
+    };
+    let first = places.first().map(String::as_str).unwrap_or_default();
+    Note {
+        label: if voids { "void" } else { "warning" },
+        place: format!("{first}{more}"),
+        text: reason.text.clone(),
+        remedy: reason.remedy.clone(),
+    }
+}
+
+/// Why energies are absent, each reason once.
+pub(super) fn energy(report: &Report) -> Vec<&str> {
+    let mut reasons: Vec<&str> =
+        report.rows.iter().filter_map(|row| row.energy_absent_reason.as_deref()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons
+}
+
+/// The power meter, what the board draws with nothing running, and how far a joule goes on each schedule, one sentence
+/// each; nothing where there is no meter.
+pub(super) fn meter(report: &Report) -> Vec<String> {
+    let Some(power) = &report.power else { return Vec::new() };
+    let refresh = power.refresh_ms.map_or_else(String::new, |ms| format!(", refreshed every {ms:.0} ms"));
+    let idle = match (&power.idle_mw, &power.idle_absent_reason) {
+        (Some(idle), _) => format!("idle {} mW, part of every mJ/frame", cells::with_ends(idle, "")),
+        (None, Some(reason)) => format!("idle power is unknown: {reason}"),
+        (None, None) => "idle power is unknown".to_owned(),
+    };
+    let rail = if power.rails.iter().any(|rail| rail.name == power.total) { "rail" } else { "rails" };
+    let mut sentences = vec![format!("energy: {rail} {} ({}{refresh}); {idle}", power.total, power.driver)];
+    for row in &report.rows {
+        if let (Some(gain), Some(single)) =
+            (&row.energy_gain_over_best_single_interval, &row.best_single_by_energy)
+            && row.kind != "single"
+        {
+            let gain = cells::with_ends(gain, "×");
+            let (network, schedule) = (&row.network, &row.schedule);
+            sentences.push(format!("frames a joule over {single}: {gain} for {network} on {schedule}"));
+        }
+    }
+    sentences
+}

@@ -1,0 +1,168 @@
+//! A table a network, for reading.
+
+use super::cells::{self, or_absent};
+use super::notes::{self, Note};
+use analysis::{Report, Row};
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
+
+/// Columns that a report fits unless it may be wider.
+const WIDTH: usize = 100;
+/// Labels are not broken into less.
+const NARROWEST: usize = 8;
+
+/// The report as text without colours.
+pub(super) fn render(report: &Report, wide: bool) -> String {
+    let mut out = cells::heading(report).iter().map(|line| wrapped(line, WIDTH, 2)).collect::<String>();
+    let mut shown: Vec<&str> = Vec::new();
+    for row in &report.rows {
+        if shown.contains(&row.network.as_str()) {
+            continue;
+        }
+        shown.push(&row.network);
+        let rows: Vec<&Row> = report.rows.iter().filter(|other| other.network == row.network).collect();
+        out.extend(["\n", &row.network, " (", &cells::network(report, &row.network), ")\n"]);
+        out += &table(&rows, wide);
+    }
+    if report.rows.is_empty() {
+        out += "\nno schedule was planned in this run\n";
+    }
+    out += &legend(report);
+    for note in notes::notes(report) {
+        out += "\n";
+        out += &noted(&note);
+    }
+    let summary = cells::summary(report);
+    if !summary.is_empty() {
+        out += "\n";
+        out += &summary.iter().map(|sentence| wrapped(sentence, WIDTH, 2)).collect::<String>();
+    }
+    out
+}
+
+/// The table of a network. Labels are broken where it would be too wide, as with long names of processors.
+fn table(rows: &[&Row], wide: bool) -> String {
+    let mut room =
+        rows.iter().flat_map(|row| cells::stage_lines(row)).map(|line| length(&line)).max().unwrap_or(0);
+    loop {
+        let text = table_with_labels(rows, wide, room);
+        let widest = text.lines().map(length).max().unwrap_or(0);
+        if wide || widest <= WIDTH || room <= NARROWEST {
+            return text;
+        }
+        room = room.saturating_sub(widest - WIDTH).max(NARROWEST);
+    }
+}
+
+fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
+    let mut builder = Builder::default();
+    let gain = if wide { "gain over\nbest single" } else { "gain\nover best\nsingle" };
+    let latency = "latency ms\np50 / p99";
+    let header =
+        ["schedule", "frames/s", gain, "predicted", "eff.", "busy", latency, "mJ/\nframe", "verdict"];
+    builder.push_record(header);
+    for row in rows {
+        let (throughput, gain) = (row.throughput_fps.as_ref(), row.gain_over_best_single_interval.as_ref());
+        let energy = row.energy_mj_per_frame.as_ref();
+        let (label, busy, throughput, gain, energy) = if wide {
+            (
+                row.schedule.clone(),
+                cells::busy(row).join(" "),
+                throughput.map(|interval| cells::with_ends(interval, "")),
+                gain.map(|interval| cells::with_ends(interval, "×")),
+                energy.map(|interval| cells::with_ends(interval, "")),
+            )
+        } else {
+            let (label, busy) = label_and_busy(row, room);
+            let energy = energy.map(|interval| cells::with_precision(interval).replacen(" ±", "\n±", 1));
+            (label, busy, throughput.map(cells::with_precision), cells::gain(row), energy)
+        };
+        builder.push_record([
+            label,
+            or_absent(throughput),
+            or_absent(gain),
+            or_absent(cells::predicted(row)),
+            or_absent(cells::efficiency(row)),
+            busy,
+            or_absent(cells::latency(row)),
+            or_absent(energy),
+            cells::verdict(row),
+        ]);
+    }
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::last(), Padding::zero())
+        .modify(Columns::new(1..8), Alignment::right())
+        .modify(Rows::first(), Alignment::bottom());
+    let text = table.to_string();
+    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+}
+
+/// The stages, one a line, each beside the share of time it works; a line that is too long is broken.
+fn label_and_busy(row: &Row, room: usize) -> (String, String) {
+    let (mut label, mut busy) = (Vec::new(), Vec::new());
+    let shares = cells::busy(row).into_iter().chain(std::iter::repeat(String::new()));
+    for (line, share) in cells::stage_lines(row).into_iter().zip(shares) {
+        let characters: Vec<char> = line.chars().collect();
+        let mut share = Some(share);
+        for part in characters.chunks(room.max(1)) {
+            label.push(part.iter().collect::<String>());
+            busy.push(share.take().unwrap_or_default());
+        }
+    }
+    (label.join("\n"), busy.join("\n"))
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// What the dashes and the columns mean.
+fn legend(report: &Report) -> String {
+    let mut out = String::new();
+    if let Some(trials) = report.rows.iter().map(|row| row.trials).max() {
+        let frames = "frames/s: median over the trials and half the width of its interval";
+        let text = format!(
+            "{frames} ({trials} trials a schedule at most); predicted: by the profile, and how far that is off; \
+             eff.: share of the rate of the slowest stage by itself; busy: share of time each stage works."
+        );
+        out += "\n";
+        out += &wrapped(&text, WIDTH, 0);
+    }
+    for reason in notes::energy(report) {
+        out += &wrapped(&format!("mJ/frame was not measured: {reason}"), WIDTH, 2);
+    }
+    for sentence in notes::meter(report) {
+        out += &wrapped(&sentence, WIDTH, 2);
+    }
+    out
+}
+
+fn noted(note: &Note) -> String {
+    let remedy = if note.remedy.is_empty() { String::new() } else { format!("; {}", note.remedy) };
+    wrapped(&format!("{}: {}: {}{remedy}", note.label, note.place, note.text), WIDTH, 2)
+}
+
+/// A paragraph in lines of at most so many characters, all but the first indented. A word that is longer stays whole.
+pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            out += "\n";
+            out += &" ".repeat(indent);
+            used = indent;
+        } else if used > 0 {
+            out += " ";
+            used += 1;
+        }
+        out += word;
+        used += length;
+    }
+    out + "\n"
+}

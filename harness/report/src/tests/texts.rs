@@ -1,0 +1,167 @@
+//! What reports look like.
+
+use super::{Report, Scenario, troubled};
+use crate::Format;
+use std::path::Path;
+
+#[test]
+fn terminal() {
+    insta::assert_snapshot!(crate::render(&Scenario::sound().report(), Format::Terminal, false));
+}
+
+#[test]
+fn terminal_wide() {
+    insta::assert_snapshot!(crate::render(&Scenario::sound().report(), Format::Terminal, true));
+}
+
+#[test]
+fn terminal_of_a_troubled_run() {
+    insta::assert_snapshot!(crate::render(&troubled(), Format::Terminal, false));
+}
+
+#[test]
+fn markdown() {
+    insta::assert_snapshot!(crate::render(&Scenario::sound().report(), Format::Markdown, false));
+}
+
+#[test]
+fn markdown_of_a_troubled_run() {
+    insta::assert_snapshot!(crate::render(&troubled(), Format::Markdown, false));
+}
+
+#[test]
+fn csv() {
+    insta::assert_snapshot!(crate::render(&Scenario::sound().report(), Format::Csv, false));
+}
+
+#[test]
+fn csv_of_a_troubled_run() {
+    insta::assert_snapshot!(crate::render(&troubled(), Format::Csv, false));
+}
+
+/// The same JSON on every machine: libraries of mathematics differ in the last digit.
+fn rounded(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Number(number) if number.is_f64() => {
+            let shortened: f64 = format!("{:.8e}", number.as_f64().unwrap()).parse().unwrap();
+            *value = shortened.into();
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(rounded),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(rounded),
+        _ => {}
+    }
+}
+
+fn json(report: &Report) -> serde_json::Value {
+    let mut value = serde_json::from_str(&crate::render(report, Format::Json, false)).unwrap();
+    rounded(&mut value);
+    value
+}
+
+#[test]
+fn json_of_a_small_run() {
+    insta::assert_snapshot!(format!("{:#}", json(&Scenario::small().report())));
+}
+
+#[test]
+fn nothing_is_wider_than_a_hundred_columns() {
+    for report in [Scenario::sound().report(), troubled(), Scenario::small().report()] {
+        for line in crate::render(&report, Format::Terminal, false).lines() {
+            assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
+            assert_eq!(line.trim_end(), line);
+            assert!(!line.contains('\u{1b}'), "plain text");
+        }
+    }
+}
+
+#[test]
+fn long_names_of_processors_fit_too() {
+    let mut scenario = Scenario::small();
+    let schedule = scenario.schedule(2);
+    let name = |cpu: usize| domain::ProcessorName::new(format!("efficiency-cluster-with-a-long-name-{cpu}"));
+    let stages = [(0, 2), (2, 4)].map(|(first, end)| domain::Stage { processor: name(first), first, end });
+    let network = store::fixture::network("resnet18").network;
+    schedule.schedule = domain::Schedule::pipeline(&network, stages.to_vec()).unwrap();
+    let text = crate::render(&scenario.report(), Format::Terminal, false);
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100) && text.contains("1.89×") && text.contains("valid"), "{text}");
+}
+
+#[test]
+fn a_prediction_far_off_is_a_multiple() {
+    let mut scenario = Scenario::small();
+    scenario.slow_down(2, 4.0);
+    let text = crate::render(&scenario.report(), Format::Terminal, false);
+    assert!(text.contains("97.1 (4.2×)"), "{text}");
+}
+
+#[test]
+fn csv_has_as_many_cells_in_every_line() {
+    let text = crate::render(&troubled(), Format::Csv, false);
+    let cells = |line: &str| {
+        // Commas outside of quotes.
+        line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>()
+    };
+    let head = cells(text.lines().next().unwrap());
+    assert!(text.lines().count() == 9 && text.lines().all(|line| cells(line) == head), "{text}");
+}
+
+/// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schema_of_the_report_is_current` writes it anew.
+#[test]
+fn schema_of_the_report_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/report.schema.json");
+    let current = crate::schema::<Report>();
+    if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
+        std::fs::write(&path, &current).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == current,
+        "{} is not current; run\nEDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schema_of_the_report_is_current",
+        path.display()
+    );
+}
+
+#[test]
+fn json_has_exactly_the_fields_of_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&crate::schema::<Report>()).unwrap();
+    let names = |object: &serde_json::Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    for report in [troubled(), Scenario::small().report()] {
+        let json = json(&report);
+        assert_eq!(names(&json), names(&schema["properties"]));
+        for (part, definition) in [
+            (&json["run"], "RunSection"),
+            (&json["measured_on"], "MachineSection"),
+            (&json["networks"][0], "NetworkSection"),
+            (&json["rows"][0], "Row"),
+            (&json["rows"][3], "Row"),
+            (&json["rows"][2]["stages"][1], "StageSection"),
+            (&json["rows"][0]["throughput_fps"], "Interval"),
+            (&json["rows"][0]["latency_ms"], "Latency"),
+            (&json["summary"][0], "Summary"),
+        ] {
+            assert_eq!(names(part), names(&schema["$defs"][definition]["properties"]), "{definition}");
+        }
+    }
+}
+
+#[test]
+fn a_run_without_schedules_says_so() {
+    let mut scenario = Scenario::small();
+    scenario.records.clear();
+    scenario.status = store::Status::Failed;
+    let text = crate::render(&scenario.report(), Format::Terminal, false);
+    assert!(text.contains("failed") && text.contains("no schedule was planned in this run"), "{text}");
+}
+
+#[test]
+fn an_injected_slowdown_is_shown_in_every_text() {
+    let mut scenario = Scenario::small();
+    scenario.start.configuration =
+        "experiment:\n  inject: { slow_down: { processor: cpu1, percent: 5 } }\n".to_owned();
+    let report = scenario.report();
+    for format in [Format::Terminal, Format::Markdown] {
+        let text = crate::render(&report, format, false);
+        assert!(text.contains("NOT TO BE PUBLISHED: cpu1 made 5 % slower on purpose"), "{text}");
+    }
+}

@@ -1,0 +1,232 @@
+//! The database file.
+
+use super::error::StoreError;
+use super::schema;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long to wait for another harness that is writing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a database is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Also to write; the file and its folder are made where they are missing.
+    ReadWrite,
+    /// To read only; the file must be there.
+    ReadOnly,
+}
+
+/// An open database of the latest schema.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    /// Where the copy lies that is read in its stead.
+    #[expect(dead_code, reason = "is there to be dropped with the connection")]
+    folder: Option<TempDir>,
+}
+
+impl Store {
+    /// Opens a database.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, is none of ours, is damaged or locked, or was written by a later version.
+    pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
+        Self::open_with(path, access, PATIENCE)
+    }
+
+    /// Opens a database and waits so long for others.
+    #[doc(hidden)]
+    pub fn open_with(path: &Path, access: Access, patience: Duration) -> Result<Self, StoreError> {
+        match access {
+            Access::ReadWrite => Self::open_to_write(path, patience),
+            Access::ReadOnly => Self::open_to_read(path, patience),
+        }
+    }
+
+    fn open_to_write(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| StoreError::Folder { path: folder.to_path_buf(), source })?;
+        }
+        check_kind(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let connection = connect(path, flags, patience)?;
+        // Before anything is changed.
+        schema::version(&connection, path)?;
+        write_ahead(&connection, patience).map_err(|source| StoreError::new(path, "open results", source))?;
+        schema::migrate(&connection, path)?;
+        Ok(Self { connection, path: path.to_path_buf(), folder: None })
+    }
+
+    /// One of an earlier version is read from a copy that is brought to the latest one.
+    fn open_to_read(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let (found, connection, folder) = connect_to_read(path, patience)?;
+        if found == schema::latest() {
+            return Ok(Self { connection, path: path.to_path_buf(), folder });
+        }
+        drop(connection);
+        let folder =
+            TempDir::new().map_err(|source| StoreError::Folder { path: std::env::temp_dir(), source })?;
+        let copy = Self::copy(path, &folder.path().join("earlier.db"))?;
+        Ok(Self { folder: Some(folder), ..copy })
+    }
+
+    /// A copy of a database of any known version, brought to the latest one; the original is only read. Errors name
+    /// the original.
+    pub(super) fn copy(original: &Path, copy: &Path) -> Result<Self, StoreError> {
+        let error = |source| StoreError::new(original, "read results", source);
+        // Kept until the copy is made: it may hold what is copied.
+        let (found, connection, _folder) = connect_to_read(original, PATIENCE)?;
+        if found == 0 {
+            return Err(StoreError::Empty { path: original.to_path_buf() });
+        }
+        // SQL is UTF-8.
+        let Some(name) = copy.to_str() else {
+            let source = std::io::Error::other("its path is not UTF-8; name another one by TMPDIR");
+            return Err(StoreError::Folder { path: std::env::temp_dir(), source });
+        };
+        // Takes along what is still in the write-ahead log, as of one moment.
+        connection.execute("VACUUM INTO ?1", [name]).map_err(error)?;
+        drop(connection);
+        let connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_WRITE, PATIENCE)?;
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(error)?;
+        let dangling = schema::dangling(&connection).map_err(error)?;
+        let detail = match (verdict.as_str(), dangling) {
+            ("ok", None) => None,
+            ("ok", Some(table)) => Some(format!("rows of the table {table} refer to nothing")),
+            (found, _) => Some(found.to_owned()),
+        };
+        if let Some(detail) = detail {
+            return Err(StoreError::Corrupt { path: original.to_path_buf(), detail });
+        }
+        schema::migrate(&connection, original)?;
+        Ok(Self { connection, path: original.to_path_buf(), folder: None })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A connection that only reads, the version of what is there, and the folder of the copy that is read in its stead, if
+/// one was needed.
+fn connect_to_read(
+    path: &Path,
+    patience: Duration,
+) -> Result<(u32, Connection, Option<TempDir>), StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing { path: path.to_path_buf() });
+    }
+    check_kind(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let opened = connect(path, flags, patience)
+        .and_then(|connection| Ok((schema::version(&connection, path)?, connection)));
+    match opened {
+        Ok((version, connection)) => Ok((version, connection, None)),
+        // On read-only media there is no place for the files in which readers of a write-ahead log meet; but nobody
+        // writes there either.
+        Err(StoreError::CannotOpen { .. } | StoreError::ReadOnly { .. }) => {
+            let log = beside(path, "-wal");
+            if std::fs::metadata(&log).is_ok_and(|log| log.is_file() && log.len() > 0) {
+                return connect_to_copy(path, &log, patience);
+            }
+            let uri = immutable(path);
+            let connection = connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI, patience)
+                .map_err(|error| error.about(path))?;
+            Ok((schema::version(&connection, path)?, connection, None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A connection to a copy of a database with its write-ahead log, which a crash left behind: without the log the last
+/// results would be missing.
+fn connect_to_copy(
+    path: &Path,
+    log: &Path,
+    patience: Duration,
+) -> Result<(u32, Connection, Option<TempDir>), StoreError> {
+    let failed = |source| StoreError::Folder { path: std::env::temp_dir(), source };
+    let folder = TempDir::new().map_err(failed)?;
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(path, &copy).map_err(failed)?;
+    std::fs::copy(log, beside(&copy, "-wal")).map_err(failed)?;
+    let connection =
+        connect(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE, patience).map_err(|error| error.about(path))?;
+    Ok((schema::version(&connection, path)?, connection, Some(folder)))
+}
+
+/// The file of the same name with this ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Refuses what is there and no file: `SQLite` would only say that it cannot open it, or wait at a FIFO.
+fn check_kind(path: &Path) -> Result<(), StoreError> {
+    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    let what = match found.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        _ => "a FIFO, socket or device",
+    };
+    Err(StoreError::NotAFile { path: path.to_path_buf(), what })
+}
+
+fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(patience)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // Otherwise a prepared statement is prepared again for each new value, in case another plan suits it better: that
+        // took a third of the time of a report of many trials.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|source| StoreError::new(path, "open results", source))
+}
+
+/// Switches to the write-ahead log, so that reports read while a harness writes. `SQLite` does not wait by itself
+/// where two do this at the same time.
+fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => break other?,
+        }
+    }
+    // The journal of the run is what must survive a power cut; the database is brought up to it again.
+    connection.pragma_update(None, "synchronous", "normal")
+}
+
+/// The path as a URI that says that nobody changes the file.
+fn immutable(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                uri.push(char::from(*byte));
+            }
+            // Writing to a String does not fail.
+            _ => _ = write!(uri, "%{byte:02X}"),
+        }
+    }
+    uri + "?immutable=1"
+}

@@ -1,0 +1,338 @@
+//! What is kept of a run. The journal has these records line by line, the database has them in tables, and both give
+//! them back as they were.
+
+use super::run_id::RunId;
+use domain::FleetMode;
+use domain::{Network, Prediction, Schedule};
+use protocol::{
+    Asked, Brought, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, Transferred,
+};
+use serde::{Deserialize, Serialize};
+
+/// A line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Record {
+    /// The first line.
+    Run(Box<RunStart>),
+    /// The run was taken up again.
+    Resumed(Resumed),
+    /// A network takes part.
+    Network(Box<NetworkRecord>),
+    /// A network was profiled on a processor.
+    Profile(ProfileRecord),
+    /// The power meter was read while nothing ran.
+    Idle(Idled),
+    /// Hand-overs between two processors were timed.
+    Transfer(TransferRecord),
+    /// A schedule will be measured.
+    Schedule(ScheduleRecord),
+    /// Outputs were compared.
+    Comparison(ComparisonRecord),
+    /// A trial ended.
+    Trial(TrialRecord),
+    /// The run ended.
+    Finished(Finished),
+}
+
+/// A run at its begin, with everything needed to repeat it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunStart {
+    /// Its name.
+    pub id: RunId,
+    /// When it began, ns since 1970.
+    pub begun_unix_ns: u64,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Name of the board.
+    pub board: String,
+    /// Processors of the board, found or configured.
+    pub processors: Vec<ProcessorRecord>,
+    /// The board before the first trial.
+    pub machine: MachineState,
+    /// Name of the machine the harness runs on.
+    pub host: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Resolved configuration, as YAML.
+    pub configuration: String,
+    /// Seed of the order of trials.
+    pub seed: u64,
+    /// Trials planned of each schedule.
+    pub rounds: u32,
+    /// What ran.
+    pub versions: Versions,
+    /// What was checked out; absent outside a git repository.
+    pub revision: Option<Revision>,
+    /// Whatever else there is to know.
+    pub provenance: serde_json::Value,
+    /// What it is a part of, where one `bench` measured on several boards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignRecord>,
+    /// The state the board was brought to; absent where nothing was asked of it and nothing was left to restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateRecord>,
+}
+
+/// The state a board was brought to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateRecord {
+    /// What its file asks for.
+    pub asked: Asked,
+    /// What was found and set, and what another session had left.
+    pub brought: Brought,
+}
+
+impl StateRecord {
+    /// Nothing where there is nothing to tell.
+    pub fn new(asked: Asked, brought: Brought) -> Option<Self> {
+        (!asked.is_nothing() || brought.leftover.is_some()).then_some(Self { asked, brought })
+    }
+}
+
+/// What a trial waited for before it began: the hottest zone at first, and when it was cool enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cooling {
+    /// How long it waited.
+    pub waited_ns: u64,
+    /// Type of the zone that was the hottest at first.
+    pub zone: String,
+    /// Its temperature then, in thousandths of a degree Celsius.
+    pub from_milli_celsius: i64,
+    /// The hottest zone's temperature at the end.
+    pub to_milli_celsius: i64,
+}
+
+/// One `bench` on several boards, which is a run on each of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignRecord {
+    /// Its name, made as a run's.
+    pub id: RunId,
+    /// What the boards do.
+    pub mode: FleetMode,
+    /// All boards asked for, in that order. One without a run could not be had.
+    pub boards: Vec<String>,
+}
+
+/// A processor as the run used it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessorRecord {
+    /// Its name.
+    pub name: String,
+    /// Its CPUs, as the kernel numbers them.
+    pub cpus: Vec<u32>,
+    /// Threads of a stage on it.
+    pub threads: u32,
+}
+
+/// Versions of what takes part. The analysis is not among them: it can be done anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Of the harness.
+    pub harness: String,
+    /// Of the runner.
+    pub runner: Option<String>,
+    /// Of the protocol between them.
+    pub protocol: u32,
+    /// Of Apache TVM.
+    pub tvm: Option<String>,
+    /// Of LLVM within it.
+    pub llvm: Option<String>,
+    /// Of Python.
+    pub python: Option<String>,
+}
+
+/// A git revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// The commit.
+    pub commit: String,
+    /// Whether files differed from it.
+    pub dirty: bool,
+}
+
+/// A run goes on after it was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resumed {
+    /// When, ns since 1970.
+    pub unix_ns: u64,
+    /// The command line.
+    pub command: Vec<String>,
+    /// The state the board was brought to this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateRecord>,
+}
+
+/// A network of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRecord {
+    /// Where it came from: `{"zoo": NAME}` or `{"onnx": PATH}`.
+    pub source: serde_json::Value,
+    /// Identity of its content.
+    pub sha256: String,
+    /// Units that the compiler has no schedule rule for on this board; they are slow.
+    pub fallback_units: Vec<u32>,
+    /// Its units and boundaries. Its name is unique within the run.
+    pub network: Network,
+}
+
+/// Raw profile of a network on a processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileRecord {
+    /// Name of the network.
+    pub network: String,
+    /// Name of the processor.
+    pub processor: String,
+    /// As observed.
+    pub profiled: Profiled,
+}
+
+/// Raw timings of hand-overs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRecord {
+    /// Name of the processor that writes.
+    pub from: String,
+    /// Name of the processor that reads.
+    pub to: String,
+    /// As observed.
+    pub transferred: Transferred,
+}
+
+/// A schedule to be measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleRecord {
+    /// Its number within the run, by which trials and comparisons name it. Rows of a report stand in this order.
+    pub place: u32,
+    /// Name of the network.
+    pub network: String,
+    /// What runs where.
+    pub schedule: Schedule,
+    /// What the profiles say; absent where there are none, or where they say that a stage costs nothing.
+    pub prediction: Option<Prediction>,
+    /// What is to be said about it before it is measured, each with its remedy.
+    pub warnings: Vec<String>,
+}
+
+/// Outputs of a schedule against those of another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComparisonRecord {
+    /// Number of the schedule judged.
+    pub schedule: u32,
+    /// Number of the schedule whose outputs were taken as right.
+    pub reference: u32,
+    /// Largest difference allowed, relative to the greatest value of the reference.
+    pub tolerance: f64,
+    /// As observed.
+    pub compared: Compared,
+}
+
+impl ComparisonRecord {
+    /// Whether every output lies within the tolerance and is finite throughout.
+    pub fn within_tolerance(&self) -> bool {
+        self.compared.outputs.iter().all(|output| is_within(output, self.tolerance))
+    }
+}
+
+/// Whether an output is as near to its reference as `tolerance`, a share of the greatest value, asks for.
+pub fn is_within(output: &OutputDifference, tolerance: f64) -> bool {
+    output.identical || (output.non_finite == 0 && output.max_abs <= tolerance * output.max_reference)
+}
+
+/// A measured execution of a schedule, or one that failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialRecord {
+    /// Number of the schedule.
+    pub schedule: u32,
+    /// Trials of one round ran next to one another.
+    pub round: u32,
+    /// Place in the interleaved order of the run, from 0.
+    pub position: u32,
+    /// When it began, ns since 1970.
+    pub begun_unix_ns: u64,
+    /// What it waited for before that; absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling: Option<Cooling>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a trial ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// As observed.
+    Measured(Box<Measured>),
+    /// Nothing was measured.
+    Failed {
+        /// What the runner calls it; absent where the runner did not say (it died, hung, printed something else).
+        fault: Option<Fault>,
+        /// The error, as shown.
+        message: String,
+    },
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finished {
+    /// When, ns since 1970.
+    pub unix_ns: u64,
+    /// How it ended; not [`Status::Running`].
+    pub status: Status,
+    /// The error that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It is going on, or was killed.
+    Running,
+    /// All that was planned was tried.
+    Complete,
+    /// The user ended it; it can be resumed.
+    Interrupted,
+    /// An error ended it; it can be resumed.
+    Failed,
+}
+
+impl Status {
+    /// As it stands in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Undoes [`Status::as_str`].
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        [Self::Running, Self::Complete, Self::Interrupted, Self::Failed]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,8 @@
+//! Real files in temporary folders.
+
+mod document;
+mod files;
+mod journals;
+mod power;
+mod processes;
+mod records;

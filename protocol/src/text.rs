@@ -1,0 +1,333 @@
+//! The state of a board as text.
+
+use crate::{
+    Asked, Clock, ClockLimits, MachineState, Pending, Policy, PowerMode, PowerReadings, RailReadings,
+    Scheduling, Settings,
+};
+use std::fmt::Write as _;
+
+/// CPUs as the kernel lists them: `0,3-5`.
+fn cpus(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for cpu in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*cpu) => *last = *cpu,
+            _ => ranges.push((*cpu, *cpu)),
+        }
+    }
+    let part = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    if ranges.is_empty() { "none".to_owned() } else { ranges.iter().map(part).collect::<Vec<_>>().join(",") }
+}
+
+/// The same with the word before it: `CPU 0`, `CPUs 3-5`.
+pub fn named(numbers: &[u32]) -> String {
+    format!("{} {}", if numbers.len() == 1 { "CPU" } else { "CPUs" }, cpus(numbers))
+}
+
+/// A power mode: `0 (MAXN)`.
+pub fn mode(mode: &PowerMode) -> String {
+    format!("{} ({})", mode.id, mode.name)
+}
+
+/// CPU time of a quota: `1.3 CPUs`.
+pub fn cpus_of_quota(milli_cpus: u64) -> String {
+    format!("{} CPUs", milli_cpus as f64 / 1000.0)
+}
+
+/// What makes the scheduler prefer other programs to the runner, if anything does.
+pub fn lowered(scheduling: &Scheduling) -> Option<String> {
+    let Scheduling { policy, nice, weight } = scheduling;
+    let mut parts = Vec::new();
+    match policy {
+        Policy::Idle => parts.push("the policy SCHED_IDLE".to_owned()),
+        Policy::Batch => parts.push("the policy SCHED_BATCH".to_owned()),
+        Policy::Other | Policy::RealTime => {}
+    }
+    if *nice > 0 {
+        parts.push(format!("nice {nice}"));
+    }
+    parts.extend(
+        weight
+            .as_ref()
+            .map(|weight| format!("{} % of the usual weight (cgroup {})", weight.percent, weight.group)),
+    );
+    (!parts.is_empty()).then(|| parts.join(" and "))
+}
+
+/// Policy and nice value, if they are not the usual ones: what must be alike for figures to be compared.
+pub fn priority(machine: &MachineState) -> Option<String> {
+    let known = machine.scheduling.as_ref()?;
+    let policy = match known.policy {
+        Policy::Other => "SCHED_OTHER",
+        Policy::Batch => "SCHED_BATCH",
+        Policy::Idle => "SCHED_IDLE",
+        Policy::RealTime => "real-time",
+    };
+    (known.policy != Policy::Other || known.nice != 0).then(|| format!("{policy}, nice {}", known.nice))
+}
+
+/// The CPU quota as a property of a machine; the group's name is another one in each container.
+pub fn quota(machine: &MachineState) -> Option<String> {
+    machine.cpu_quota.as_ref().map(|quota| cpus_of_quota(quota.milli_cpus))
+}
+
+/// Thermal zones without a temperature, each with the reason; empty if there are none.
+pub fn silent_zones(machine: &MachineState) -> String {
+    let zones: Vec<String> =
+        machine.silent_zones.iter().map(|silent| format!("{} {}", silent.zone, silent.reason)).collect();
+    zones.join(", ")
+}
+
+fn megahertz(hz: u64) -> String {
+    let text = format!("{:.1}", hz as f64 / 1e6);
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
+/// Limits of a clock: `345.6 to 2035.2 MHz`, `pinned to 2035.2 MHz`.
+fn limits(limits: ClockLimits) -> String {
+    if limits.min_hz == limits.max_hz {
+        return format!("pinned to {} MHz", megahertz(limits.max_hz));
+    }
+    format!("{} to {} MHz", megahertz(limits.min_hz), megahertz(limits.max_hz))
+}
+
+/// CPUs that are online and alike, with their limits and governor: `CPUs 0,3-5 345.6 to 2035.2 MHz (schedutil)`.
+fn clocks(settings: &Settings) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<u32>)> = Vec::new();
+    for cpu in settings.cpus.iter().filter(|cpu| cpu.online) {
+        let Some((min, max)) = cpu.min_khz.zip(cpu.max_khz) else { continue };
+        let governor = cpu.governor.as_deref().unwrap_or("no governor");
+        let said = format!("{} ({governor})", limits(ClockLimits { min_hz: min * 1000, max_hz: max * 1000 }));
+        match groups.iter_mut().find(|(known, _)| *known == said) {
+            Some((_, numbers)) => numbers.push(cpu.id),
+            None => groups.push((said, vec![cpu.id])),
+        }
+    }
+    groups.into_iter().map(|(said, numbers)| format!("{} {said}", named(&numbers))).collect()
+}
+
+/// Settings in a sentence.
+pub fn settings(settings: &Settings) -> String {
+    let mut parts = Vec::new();
+    parts.extend(settings.power_mode.as_ref().map(|known| format!("power mode {}", mode(known))));
+    let offline: Vec<u32> = settings.cpus.iter().filter(|cpu| !cpu.online).map(|cpu| cpu.id).collect();
+    if !offline.is_empty() {
+        parts.push(format!("{} offline", named(&offline)));
+    }
+    parts.extend(clocks(settings));
+    parts.extend(settings.gpu.map(|gpu| format!("GPU {}", limits(gpu))));
+    if parts.is_empty() { "nothing told".to_owned() } else { parts.join(", ") }
+}
+
+/// What a board's file asks for.
+pub fn asked(asked: &Asked) -> String {
+    let mut parts = Vec::new();
+    parts.extend(asked.nvpmodel.map(|mode| format!("power mode {mode}")));
+    parts.extend(
+        asked
+            .jetson_clocks
+            .map(|pinned| if pinned { "clocks pinned" } else { "clocks not pinned" }.to_owned()),
+    );
+    parts.extend(asked.governor.as_ref().map(|governor| format!("governor {governor}")));
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+/// Everything `boards` shows of a machine's state, a line each.
+pub fn state(
+    machine: &MachineState,
+    power: Result<Option<&PowerReadings>, &str>,
+    pending: Option<&Pending>,
+) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    if let Some(known) = &machine.power_mode {
+        let _ = writeln!(text, "  power mode {}", mode(known));
+    }
+    let of = |wanted: fn(&crate::Cpu) -> bool| -> Vec<u32> {
+        machine.cpus.iter().filter(|cpu| wanted(cpu)).map(|cpu| cpu.id).collect()
+    };
+    let (online, offline, isolated) = (of(|cpu| cpu.online), of(|cpu| !cpu.online), of(|cpu| cpu.isolated));
+    let _ = write!(text, "  {} online", named(&online));
+    for (numbers, word) in [(offline, "offline"), (isolated, "isolated")] {
+        if !numbers.is_empty() {
+            let _ = write!(text, ", {} {word}", cpus(&numbers));
+        }
+    }
+    text.push('\n');
+    let described = clocks(&Settings::from(machine));
+    for line in &described {
+        let _ = writeln!(text, "  {line}");
+    }
+    let current: Vec<String> = machine
+        .cpus
+        .iter()
+        .filter(|cpu| cpu.online)
+        .filter_map(|cpu| Some(format!("{} at {}", cpu.id, megahertz(cpu.current_khz? * 1000))))
+        .collect();
+    if !current.is_empty() {
+        let _ = writeln!(text, "  now, in MHz: {}", current.join(", "));
+    }
+    for (name, clock) in [("GPU", &machine.gpu), ("EMC", &machine.emc)] {
+        if let Some(clock) = clock {
+            let _ = writeln!(text, "  {name} {}", clock_line(clock));
+        }
+    }
+    let zones: Vec<String> = machine
+        .temperatures
+        .iter()
+        .map(|zone| format!("{} {:.1}", zone.zone, zone.milli_celsius as f64 / 1000.0))
+        .collect();
+    if !zones.is_empty() {
+        let _ = writeln!(text, "  temperatures, in °C: {}", zones.join(", "));
+    }
+    if !machine.silent_zones.is_empty() {
+        let _ = writeln!(text, "  zones without a temperature: {}", silent_zones(machine));
+    }
+    if let Some(quota) = &machine.cpu_quota {
+        let _ = writeln!(text, "  CPU quota of {} (cgroup {})", cpus_of_quota(quota.milli_cpus), quota.group);
+    }
+    if let Some(limit) = &machine.memory_limit {
+        let _ = writeln!(text, "  memory limit of {} MiB (cgroup {})", limit.bytes >> 20, limit.group);
+    }
+    if let Some(lowered) = machine.scheduling.as_ref().and_then(lowered) {
+        let _ = writeln!(text, "  the runner has {lowered}: other programs get the CPUs before it");
+    }
+    match power {
+        Ok(Some(readings)) => {
+            let rails: Vec<String> = readings.rails.iter().map(rail).collect();
+            let _ = writeln!(text, "  power, in mW ({}): {}", readings.driver, rails.join(", "));
+        }
+        Ok(None) => {}
+        Err(why) => {
+            let _ = writeln!(text, "  power: {why}");
+        }
+    }
+    if let Some(pending) = pending {
+        let _ = writeln!(
+            text,
+            "  to be restored to {}: changed by {}; the next session does it, or `boards --restore` now",
+            settings(&pending.found),
+            pending.by
+        );
+    }
+    text
+}
+
+fn clock_line(clock: &Clock) -> String {
+    let mut line = limits(ClockLimits { min_hz: clock.min_hz, max_hz: clock.max_hz });
+    if let Some(governor) = &clock.governor {
+        let _ = write!(line, " ({governor})");
+    }
+    if let Some(hz) = clock.current_hz {
+        let _ = write!(line, ", now {} MHz", megahertz(hz));
+    }
+    line
+}
+
+/// The mean of what a rail said.
+fn rail(readings: &RailReadings) -> String {
+    let products: Vec<f64> = if readings.milliwatts.is_empty() {
+        let pairs = readings.millivolts.iter().zip(&readings.milliamperes);
+        pairs.map(|(millivolts, milliamperes)| *millivolts as f64 * *milliamperes as f64 / 1000.0).collect()
+    } else {
+        readings.milliwatts.iter().map(|milliwatts| *milliwatts as f64).collect()
+    };
+    let counted = readings.microjoules.first().zip(readings.microjoules.last());
+    let times = readings.begun_ns.first().zip(readings.begun_ns.last());
+    if let (Some((first, last)), Some((begun, ended))) = (counted, times)
+        && ended > begun
+        && last >= first
+    {
+        return format!("{} {:.0}", readings.name, (last - first) as f64 / ((ended - begun) as f64 / 1e6));
+    }
+    if products.is_empty() {
+        return format!("{} unknown", readings.name);
+    }
+    format!("{} {:.0}", readings.name, products.iter().sum::<f64>() / products.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Temperature;
+    use crate::fixture;
+
+    /// A TX2 in its default mode, as far as its state goes.
+    fn tx2() -> MachineState {
+        let mut machine = fixture::machine();
+        let cpu = machine.cpus[0].clone();
+        machine.cpus = (0..6)
+            .map(|id| crate::Cpu {
+                id,
+                online: !(1..3).contains(&id),
+                isolated: (1..3).contains(&id),
+                governor: Some("schedutil".to_owned()),
+                min_khz: Some(345_600),
+                max_khz: Some(if id == 0 { 2_035_200 } else { 1_996_800 }),
+                current_khz: Some(345_600),
+                ..cpu.clone()
+            })
+            .collect();
+        let clock = |min_hz, max_hz| Clock { min_hz, max_hz, current_hz: Some(min_hz), governor: None };
+        machine.power_mode = Some(PowerMode { id: 3, name: "MAXP_CORE_ARM".to_owned() });
+        machine.gpu =
+            Some(Clock { governor: Some("nvhost_podgov".to_owned()), ..clock(114_750_000, 1_122_000_000) });
+        machine.emc = Some(clock(1_600_000_000, 1_600_000_000));
+        let zone = |zone: &str, milli_celsius| Temperature { zone: zone.to_owned(), milli_celsius };
+        machine.temperatures = vec![zone("BCPU-therm", 41_500), zone("PMIC-Die", 100_000)];
+        machine.silent_zones = vec![crate::SilentZone {
+            zone: "GPU-therm".to_owned(),
+            reason: "gives no answer within 1 s".to_owned(),
+        }];
+        let group = || "/machine/box".to_owned();
+        machine.cpu_quota = Some(crate::CpuQuota { group: group(), milli_cpus: 1300 });
+        machine.memory_limit = Some(crate::MemoryLimit { group: group(), bytes: 512 << 20 });
+        machine.scheduling = Some(Scheduling { policy: Policy::Idle, nice: 19, weight: None });
+        machine
+    }
+
+    #[test]
+    fn all_of_it_is_shown() {
+        let rail = |name: &str, milliwatts: &[i64], millivolts: &[i64], milliamperes: &[i64]| RailReadings {
+            name: name.to_owned(),
+            milliwatts: milliwatts.to_vec(),
+            millivolts: millivolts.to_vec(),
+            milliamperes: milliamperes.to_vec(),
+            ..RailReadings::default()
+        };
+        let power = PowerReadings {
+            driver: "ina3221x by IIO".to_owned(),
+            total: "VDD_IN".to_owned(),
+            rails: vec![
+                rail("VDD_IN", &[3000, 3100], &[], &[]),
+                rail("VDD_SYS_CPU", &[], &[19_000], &[20]),
+                rail("VDD_SYS_GPU", &[], &[], &[]),
+            ],
+            cpu_ns: 0,
+        };
+        let machine = tx2();
+        let asked_for =
+            Asked { sysfs: "/sys".to_owned(), nvpmodel: Some(0), jetson_clocks: Some(true), governor: None };
+        let found = Settings::from(&machine);
+        let pending = Pending {
+            version: 1,
+            by: "process 7 (bench) of anna".to_owned(),
+            boot: None,
+            asked: asked_for.clone(),
+            found,
+            governors: vec![],
+        };
+        insta::assert_snapshot!(state(&machine, Ok(Some(&power)), Some(&pending)));
+        assert_eq!(asked(&asked_for), "power mode 0, clocks pinned");
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_short() {
+        let mut machine = fixture::machine_without_frequencies();
+        machine.cpus.truncate(1);
+        assert_eq!(state(&machine, Err("not read"), None), "  CPU 0 online\n  power: not read\n");
+        assert_eq!(settings(&Settings::from(&machine)), "nothing told");
+    }
+}
