@@ -2,7 +2,7 @@
 
 use boards;
 use compiler::Target;
-use config::{self, ProcessorUnit, Processors};
+use config::{self, ProcessorKind, Processors};
 use domain::ProcessorName;
 use host::exit::{Exit, Failure, Outcome};
 use protocol::{Binding, Cpu, MachineState};
@@ -52,7 +52,7 @@ pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Pro
         Processors::Listed(listed) => {
             let mut found = Vec::new();
             for processor in listed {
-                let ProcessorUnit::Cpus { cpus, threads, mcpu } = &processor.unit else { continue };
+                let ProcessorKind::Cpu { cpus, threads, mcpu } = &processor.kind else { continue };
                 check_cpus(board, &processor.name, cpus, machine)?;
                 found.push(make(&processor.name, cpus.clone(), *threads, mcpu.as_deref()));
             }

@@ -111,7 +111,7 @@ pub(super) fn measure(
 ) -> Result<Measured, SessionError> {
     let during = format!("measure {network} on {}", ready.planned.schedule.label());
     let stages = u32::try_from(ready.wire.stages.len()).unwrap_or(u32::MAX);
-    let isolate = experiment.isolate.as_ref();
+    let isolate = Some(&experiment.isolate).filter(|isolate| isolate.enabled);
     let alone = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
     let patience = LOADING + alone + experiment.warm_up.max + experiment.measure.max;
     let sysfs = link.sysfs().to_owned();

@@ -1,135 +1,158 @@
-//! A board as the program uses it.
+//! A board's file. The struct that mirrors the file is the one that the program uses.
 
 use std::path::Path;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
-use super::ordered::Ordered;
 use super::power::{self, Power};
-use super::raw;
-pub use super::raw::Triple;
-use super::schema::SCHEMAS;
-use super::tree::Node;
+use super::processors::{self, ProcessorKind, Processors};
+use super::schema::{self, DEFAULTS_TREE};
+use super::tree::{self, Node};
+use super::values::{Glibc, Name, Text};
 use super::{check, typed};
 
-/// Words that schedules use in the place of a processor's name.
-pub(super) const RESERVED: [&str; 3] = ["all", "auto", "each"];
-
 /// A machine to measure on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Board {
-    /// Its name.
+    /// Name of the board; must equal the file name.
+    #[serde(rename = "board")]
+    #[schemars(with = "Name")]
     pub name: String,
-    /// How it is reached.
+    /// How to connect to it.
     pub connect: Connect,
-    /// What is built for it; `None`: the same as for this machine. Present for every board over SSH.
+    /// Target platform of the binaries. Required for a board over SSH; default: this machine's platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// What it computes with.
+    /// Its processors by name, or `auto` to detect them on the board.
+    #[schemars(with = "processors::Notation")]
     pub processors: Processors,
     /// Its power meter.
+    #[schemars(with = "power::Notation")]
     pub power: Power,
-    /// The state that trials need.
+    /// Settings applied before measuring and restored afterwards.
     pub state: State,
 }
 
 impl Board {
-    /// Names of its GPUs, which this version has no engine for.
+    /// Names of its GPUs. This version has no engine for them.
     pub fn gpus(&self) -> Vec<&str> {
         match &self.processors {
             Processors::Auto => Vec::new(),
             Processors::Listed(listed) => {
-                let gpus = listed.iter().filter(|one| matches!(one.unit, ProcessorUnit::Cuda { .. }));
+                let gpus = listed.iter().filter(|one| matches!(one.kind, ProcessorKind::Cuda { .. }));
                 gpus.map(|gpu| gpu.name.as_str()).collect()
             }
         }
     }
 }
 
-/// How a board is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How to connect to a board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Connect {
-    /// It is this machine.
+    /// The board is this machine.
     Local,
-    /// Over SSH. What is `None` comes from OpenSSH's configuration.
+    /// Over SSH. Settings that are left out come from the OpenSSH configuration.
     Ssh {
-        /// Host name, address or alias.
+        /// Host name, address, or alias from the OpenSSH configuration.
+        #[schemars(with = "Text")]
         host: String,
         /// User on the board.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<Text>")]
         user: Option<String>,
         /// Port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 65_535))]
         port: Option<u16>,
-        /// Private key as written, `~/` not yet replaced.
+        /// Private key file; `~/` is the home directory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<Text>")]
         identity: Option<String>,
-        /// Host to go through.
+        /// Jump host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<Text>")]
         jump: Option<String>,
-        /// Seconds in which it must be reached again once it is lost.
+        /// If the connection is lost and cannot be restored within this many seconds, the run ends. Default: 60.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 86_400))]
         reconnect_seconds: Option<u32>,
     },
 }
 
-/// What is built for a board.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Target platform of a board's binaries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Target {
     /// Target triple.
     pub triple: Triple,
-    /// Version of the C library that binaries may need at most.
+    /// Version of the board's C library, such as "2.27" (quoted). Binaries need no newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Glibc>")]
     pub glibc: Option<String>,
 }
 
-/// The processors of a board.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Processors {
-    /// To be found on the board.
-    Auto,
-    /// In the order of the file; never empty, names unique, no CPU in two of them.
-    Listed(Vec<Processor>),
+/// Supported target platforms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Triple {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64-unknown-linux-gnu")]
+    X86,
+    /// 64-bit Arm.
+    #[serde(rename = "aarch64-unknown-linux-gnu")]
+    Arm,
 }
 
-/// A named processor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Processor {
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub unit: ProcessorUnit,
+impl Triple {
+    /// The target triple.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::X86 => "x86_64-unknown-linux-gnu",
+            Self::Arm => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// The architecture as in [`std::env::consts::ARCH`].
+    pub const fn architecture(self) -> &'static str {
+        match self {
+            Self::X86 => "x86_64",
+            Self::Arm => "aarch64",
+        }
+    }
 }
 
-/// What a processor is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProcessorUnit {
-    /// A set of CPUs.
-    Cpus {
-        /// As the kernel numbers them; never empty, each once.
-        cpus: Vec<u32>,
-        /// Threads of a stage, 1 to as many as CPUs.
-        threads: u32,
-        /// CPU to compile for, in LLVM's words; `None`: found on the board.
-        mcpu: Option<String>,
-    },
-    /// An NVIDIA GPU.
-    Cuda {
-        /// Architecture, such as `sm_62`.
-        arch: String,
-    },
-}
-
-/// The state a board is brought to; `None` is not touched.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Settings that affect the speed of a board. Those that are left out are not changed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct State {
-    /// Power mode as `nvpmodel` numbers it.
+    /// Power mode number of `nvpmodel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 255))]
     pub nvpmodel: Option<u32>,
     /// Whether `jetson_clocks` pins the clocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jetson_clocks: Option<bool>,
-    /// Frequency governor of all CPUs.
+    /// Frequency governor of all CPUs, such as `performance`; for boards without `jetson_clocks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Name>")]
     pub governor: Option<String>,
-    /// Trials begin below this temperature only, in degrees Celsius.
+    /// Trials start only below this temperature (degrees Celsius).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 125))]
     pub max_temperature_c: Option<f64>,
-    /// Where sysfs is; `None`: `/sys`.
+    /// Path of sysfs. Default: `/sys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
     pub root: Option<String>,
 }
 
 impl State {
-    /// The same in the runner's words.
+    /// The request to the runner for this state.
     pub fn asked(&self) -> protocol::Asked {
         protocol::Asked {
             sysfs: self.root.clone().unwrap_or_else(|| "/sys".to_owned()),
@@ -140,87 +163,55 @@ impl State {
     }
 }
 
+/// The schema of a board's file.
+pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
+    let defaults = DEFAULTS_TREE.as_ref().ok().and_then(|tree| tree.get("board"));
+    schema::of_partial::<Board>(&["board"], defaults)
+});
+
 /// Built in, so that this machine can be measured without any file.
 const LOCAL: &str = include_str!("../../../configs/boards/local.yaml");
 
-/// A board, and the names of its processors as written (faulty ones too); `None`: they are found on the board.
+/// A board, and the names of its processors as written, including invalid ones; `None`: detected on the board.
 pub(super) struct Read {
     pub(super) board: Option<Board>,
     pub(super) names: Option<Vec<String>>,
 }
 
-/// Reads and checks the board `name`, which was asked for at `asked`.
-pub(super) fn read(root: &Path, name: &str, asked: &Spot, defaults: &Node, faults: &mut Faults) -> Read {
-    let missing = name == "local" && !root.join("configs/boards/local.yaml").exists();
-    let tree = if missing {
-        super::tree::parse(&"configs/boards/local.yaml".into(), LOCAL, faults)
+/// Reads and checks the board `name`, which was requested at `requested`.
+pub(super) fn read(root: &Path, name: &str, requested: &Spot, defaults: &Node, faults: &mut Faults) -> Read {
+    let builtin = name == "local" && !root.join("configs/boards/local.yaml").exists();
+    let tree = if builtin {
+        tree::parse(&"configs/boards/local.yaml".into(), LOCAL, faults)
     } else {
-        files::read(root, Kind::Board, name, asked, faults)
+        files::read(root, Kind::Board, name, requested, faults)
     };
     let Some(tree) = tree else { return Read { board: None, names: None } };
     let names = tree.get("processors").map(Node::entries).filter(|entries| !entries.is_empty());
     let names = names.map(|entries| entries.iter().map(|entry| entry.key.clone()).collect());
     check_target(&tree, faults);
-    let board = check::check(&tree, &SCHEMAS.board, faults).and_then(|sound| {
+    let board = check::check(&tree, &SCHEMA, faults).and_then(|valid| {
         let mut whole = defaults.get("board").cloned()?;
-        whole.overlay(sound);
-        let raw = typed::read(&whole);
-        if let (Err(error), true) = (&raw, faults.is_empty()) {
-            faults.add(&whole.at, error.to_string());
-        }
-        Some(resolve(raw.ok()?, &whole, faults))
+        whole.overlay(valid);
+        check_values(&whole, faults);
+        typed::read_checked(&whole, faults)
     });
     Read { board, names }
 }
 
-/// Checks what a schema cannot say. `tree` is what `raw` was read from.
-pub(super) fn resolve(raw: raw::Board, tree: &Node, faults: &mut Faults) -> Board {
-    let processors = match raw.processors {
-        raw::Processors::Auto(_) => Processors::Auto,
-        raw::Processors::Listed(Ordered(listed)) => {
-            let mut resolved: Vec<Processor> = Vec::new();
-            for (name, processor) in listed {
-                resolved.extend(resolve_processor(name, processor, &resolved, tree, faults));
-            }
-            Processors::Listed(resolved)
-        }
-    };
-    power::check(&raw.power, tree, faults);
-    Board {
-        name: raw.name.0,
-        connect: match raw.connect {
-            raw::Connect::Local => Connect::Local,
-            raw::Connect::Ssh(ssh) => Connect::Ssh {
-                host: ssh.host.0,
-                user: ssh.user.map(|text| text.0),
-                port: ssh.port,
-                identity: ssh.identity.map(|text| text.0),
-                jump: ssh.jump.map(|text| text.0),
-                reconnect_seconds: ssh.reconnect_seconds,
-            },
-        },
-        target: raw
-            .target
-            .map(|target| Target { triple: target.triple, glibc: target.glibc.map(|text| text.0) }),
-        processors,
-        power: raw.power.into(),
-        state: State {
-            nvpmodel: raw.state.nvpmodel,
-            jetson_clocks: raw.state.jetson_clocks,
-            governor: raw.state.governor.map(|name| name.0),
-            max_temperature_c: raw.state.max_temperature_c,
-            root: raw.state.root.map(|text| text.0),
-        },
-    }
+/// Reports what the schema cannot express. `tree` is the complete board.
+pub(super) fn check_values(tree: &Node, faults: &mut Faults) {
+    processors::check(tree, faults);
+    power::check(tree, faults);
 }
 
-/// A board over SSH says what to build; this machine cannot be another kind of machine. Looks at the file as it
-/// is written, so that a faulty target is not called missing too.
+/// A board over SSH needs a target; this machine cannot have a foreign one. Checks the file as written, so that an
+/// invalid target is not also reported as missing.
 fn check_target(tree: &Node, faults: &mut Faults) {
     let over_ssh = tree.find("connect/ssh").is_some();
     if over_ssh && tree.get("target").is_none() {
         let example = "target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }";
-        let message = format!("the key \"target\" is missing; a board over SSH needs it, such as {example}");
+        let message = format!("missing key \"target\"; a board over SSH needs one, such as {example}");
         faults.add(&tree.spot("connect"), message);
     }
     let local = tree.get("connect").is_none_or(|connect| connect.text() == Some("local"));
@@ -231,125 +222,8 @@ fn check_target(tree: &Node, faults: &mut Faults) {
     {
         let ours = std::env::consts::ARCH;
         let message = format!(
-            "{text:?} is not for this machine ({ours}), which connect: local means; leave target out"
+            "{text:?} is not for this machine ({ours}), which connect: local selects; remove the target"
         );
         faults.add(&triple.at, message);
-    }
-}
-
-fn resolve_processor(
-    name: String,
-    raw: raw::Processor,
-    others: &[Processor],
-    tree: &Node,
-    faults: &mut Faults,
-) -> Option<Processor> {
-    let here = format!("processors/{name}");
-    let entries = tree.get("processors").map(Node::entries).unwrap_or_default();
-    let at =
-        entries.iter().find(|entry| entry.key == name).map_or_else(|| tree.spot(&here), |e| e.key_at.clone());
-    if RESERVED.contains(&name.as_str()) {
-        faults.add(&at, format!("{name:?} means something else in schedules; choose another name"));
-    }
-    let unit = match (raw.cpus, raw.cuda) {
-        (Some(cpus), None) => {
-            let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-            let threads = raw.threads.unwrap_or(count);
-            if threads > count {
-                let message = format!("{threads} threads on {count} CPUs; expected at most one a CPU");
-                faults.add(&tree.spot(&format!("{here}/threads")), message);
-            }
-            for (index, cpu) in cpus.iter().enumerate() {
-                if let Some(other) = others.iter().find(|other| other.has(*cpu)) {
-                    let message = format!("CPU {cpu} belongs to {:?} already", other.name);
-                    faults.add(&tree.spot(&format!("{here}/cpus/{index}")), message);
-                }
-            }
-            ProcessorUnit::Cpus { cpus, threads, mcpu: raw.mcpu.map(|name| name.0) }
-        }
-        (None, Some(cuda)) => {
-            for (key, given) in [("threads", raw.threads.is_some()), ("mcpu", raw.mcpu.is_some())] {
-                if given {
-                    let message = format!("{key:?} is for CPUs, and {name:?} is a GPU; leave it out");
-                    faults.add(&tree.spot(&format!("{here}/{key}")), message);
-                }
-            }
-            ProcessorUnit::Cuda { arch: cuda.arch.0 }
-        }
-        (Some(_), Some(_)) => {
-            faults.add(&at, format!("{name:?} has both cpus and cuda; make them two processors"));
-            return None;
-        }
-        (None, None) => {
-            faults.add(&at, format!("{name:?} has neither cpus nor cuda; expected one of them"));
-            return None;
-        }
-    };
-    Some(Processor { name, unit })
-}
-
-impl Processor {
-    fn has(&self, cpu: u32) -> bool {
-        matches!(&self.unit, ProcessorUnit::Cpus { cpus, .. } if cpus.contains(&cpu))
-    }
-}
-
-impl From<&Board> for raw::Board {
-    fn from(board: &Board) -> Self {
-        let text = |text: &String| raw::Text(text.clone());
-        Self {
-            name: raw::Name(board.name.clone()),
-            connect: match &board.connect {
-                Connect::Local => raw::Connect::Local,
-                Connect::Ssh { host, user, port, identity, jump, reconnect_seconds } => {
-                    raw::Connect::Ssh(raw::Ssh {
-                        host: text(host),
-                        user: user.as_ref().map(text),
-                        port: *port,
-                        identity: identity.as_ref().map(text),
-                        jump: jump.as_ref().map(text),
-                        reconnect_seconds: *reconnect_seconds,
-                    })
-                }
-            },
-            target: board.target.as_ref().map(|target| raw::Target {
-                triple: target.triple,
-                glibc: target.glibc.clone().map(raw::Glibc),
-            }),
-            processors: match &board.processors {
-                Processors::Auto => raw::Processors::Auto(raw::Auto::Auto),
-                Processors::Listed(listed) => {
-                    let entry = |processor: &Processor| (processor.name.clone(), (&processor.unit).into());
-                    raw::Processors::Listed(Ordered(listed.iter().map(entry).collect()))
-                }
-            },
-            power: (&board.power).into(),
-            state: raw::State {
-                nvpmodel: board.state.nvpmodel,
-                jetson_clocks: board.state.jetson_clocks,
-                governor: board.state.governor.clone().map(raw::Name),
-                max_temperature_c: board.state.max_temperature_c,
-                root: board.state.root.as_ref().map(text),
-            },
-        }
-    }
-}
-
-impl From<&ProcessorUnit> for raw::Processor {
-    fn from(unit: &ProcessorUnit) -> Self {
-        match unit {
-            ProcessorUnit::Cpus { cpus, threads, mcpu } => Self {
-                cpus: Some(cpus.clone()),
-                threads: Some(*threads),
-                mcpu: mcpu.clone().map(raw::Name),
-                cuda: None,
-            },
-            ProcessorUnit::Cuda { arch } => Self {
-                cpus: None,
-                threads: None,
-                mcpu: None,
-                cuda: Some(raw::Cuda { arch: raw::CudaArch(arch.clone()) }),
-            },
-        }
     }
 }

@@ -1,14 +1,15 @@
-//! One walk of a tree along its schema. It finds everything that is wrong with the shape of a file, and gives back
-//! what is sound, so that the meaning of that part can be checked in the same go.
+//! Checks a tree against a schema. Reports all faults, and returns the valid part of the tree, so that its values can be
+//! checked in the same run.
 
 use serde_json::Value as Json;
 
 use super::faults::{Faults, did_you_mean, listed};
-use super::schema::{PATTERNS, Pattern, properties};
+use super::schema::properties;
 use super::tree::{Entry, Node, Value};
+use super::values::{PATTERNS, Pattern};
 
-/// Checks `node` against `schema`. Faulty values of known keys and faulty entries of lists are left out of what
-/// comes back; what has several possible shapes comes back whole or not at all.
+/// Checks `node` against `schema`. The result lacks invalid values of known keys and invalid entries of lists. A value with
+/// several alternatives is either complete or missing.
 pub(super) fn check(node: &Node, schema: &Json, faults: &mut Faults) -> Option<Node> {
     Walk { root: schema, faults }.node(node, schema)
 }
@@ -18,10 +19,10 @@ struct Walk<'a> {
     faults: &'a mut Faults,
 }
 
-/// What a schema allows once references and alternatives are followed.
+/// What a schema allows, with references and alternatives resolved.
 struct Shapes<'a> {
     leaves: Vec<&'a Json>,
-    /// Values that are planned: their name and what to say.
+    /// Values that are not supported yet: name and message.
     not_yet: Vec<(&'a str, &'a str)>,
 }
 
@@ -36,7 +37,7 @@ impl<'a> Walk<'a> {
         let fitting: Vec<&Json> = shapes.leaves.iter().copied().filter(|leaf| fits(leaf, node)).collect();
         let whole = shapes.leaves.len() > 1;
         let before = self.faults.len();
-        let sound = match (&node.value, fitting.as_slice()) {
+        let valid = match (&node.value, fitting.as_slice()) {
             (_, []) => {
                 self.mismatch(node, &shapes.leaves);
                 None
@@ -47,7 +48,7 @@ impl<'a> Walk<'a> {
             (Value::Integer(_) | Value::Float(_), [leaf, ..]) => self.number(node, leaf),
             (Value::Bool(_) | Value::Null, _) => Some(node.clone()),
         };
-        sound.filter(|_| !whole || self.faults.len() == before)
+        valid.filter(|_| !whole || self.faults.len() == before)
     }
 
     fn collect(&self, schema: &'a Json, shapes: &mut Shapes<'a>) {
@@ -69,7 +70,7 @@ impl<'a> Walk<'a> {
     fn mismatch(&mut self, node: &Node, leaves: &[&Json]) {
         let number = matches!(node.value, Value::Integer(_) | Value::Float(_) | Value::Bool(_));
         let hint = if number && leaves.iter().any(|leaf| has_type(leaf, "string")) {
-            "; put it in quotes to make it text"
+            "; quote it to make it text"
         } else {
             ""
         };
@@ -77,18 +78,20 @@ impl<'a> Walk<'a> {
         self.faults.add(&node.at, format!("expected {expected}, found {}{hint}", found(node)));
     }
 
-    /// Checks against the alternative that shares most keys.
+    /// Checks against the alternative with the most keys in common.
     fn mapping(&mut self, node: &Node, leaves: &[&'a Json], whole: bool) -> Option<Node> {
         let shared = |leaf: &Json| {
             node.entries().iter().filter(|entry| properties(leaf).contains_key(&entry.key)).count()
         };
-        // The first of equals, which is the one documented first.
+        // Of equal ones the first, which is the one documented first.
         let best = leaves.iter().copied().rev().max_by_key(|leaf| shared(leaf))?;
         let open = leaves.iter().copied().find(|leaf| leaf["additionalProperties"].is_object());
         if whole && shared(best) == 0 && open.is_none() {
             let keys = || leaves.iter().flat_map(|leaf| properties(leaf).keys().map(String::as_str));
             match node.entries() {
-                [] => self.faults.add(&node.at, format!("empty; expected {}", listed(keys(), "or"))),
+                [] => self
+                    .faults
+                    .add(&node.at, format!("the mapping is empty; expected {}", listed(keys(), "or"))),
                 entries => {
                     for entry in entries {
                         self.unknown(entry, keys());
@@ -108,7 +111,7 @@ impl<'a> Walk<'a> {
     fn entries(&mut self, node: &Node, schema: &'a Json, others: &[&str]) -> Node {
         let known = properties(schema);
         let more = &schema["additionalProperties"];
-        let mut sound = Vec::new();
+        let mut valid = Vec::new();
         for entry in node.entries() {
             let value = if let Some(property) = known.get(&entry.key) {
                 self.node(&entry.value, property)
@@ -119,26 +122,26 @@ impl<'a> Walk<'a> {
             } else if others.contains(&entry.key.as_str()) {
                 let beside = listed(known.keys().map(String::as_str), "or");
                 let message =
-                    format!("{:?} cannot stand beside {beside:?}; make it an entry of its own", entry.key);
+                    format!("{:?} cannot be combined with {beside:?}; make it a separate entry", entry.key);
                 self.faults.add(&entry.key_at, message);
                 None
             } else {
                 self.unknown(entry, known.keys().map(String::as_str));
                 None
             };
-            sound.extend(value.map(|value| Entry { value, ..entry.clone() }));
+            valid.extend(value.map(|value| Entry { value, ..entry.clone() }));
         }
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if node.get(name).is_none() {
                 let expected =
                     known.get(name).map_or_else(String::new, |schema| self.describe_schema(schema));
-                self.faults.add(&node.at, format!("the key {name:?} is missing; expected {expected}"));
+                self.faults.add(&node.at, format!("missing key {name:?}; expected {expected}"));
             }
         }
         if schema["minProperties"].as_u64().is_some_and(|least| (node.entries().len() as u64) < least) {
-            self.faults.add(&node.at, "an empty mapping; expected at least one entry");
+            self.faults.add(&node.at, "the mapping is empty; expected at least one entry");
         }
-        Node { at: node.at.clone(), value: Value::Map(sound) }
+        Node { at: node.at.clone(), value: Value::Map(valid) }
     }
 
     fn unknown<'k>(&mut self, entry: &Entry, known: impl Iterator<Item = &'k str> + Clone) {
@@ -152,7 +155,7 @@ impl<'a> Walk<'a> {
         let Some(pattern) = pattern_of(schema) else { return true };
         let allowed = (pattern.allows)(&entry.key);
         if !allowed {
-            self.faults.add(&entry.key_at, format!("expected {}, found {:?}", pattern.called, entry.key));
+            self.faults.add(&entry.key_at, format!("expected {}, found {:?}", pattern.expected, entry.key));
         }
         allowed
     }
@@ -162,34 +165,35 @@ impl<'a> Walk<'a> {
         if (items.len() as u64) < least {
             let found = match items.len() {
                 0 => "an empty list".to_owned(),
-                1 => "a list of one".to_owned(),
-                count => format!("a list of {count}"),
+                1 => "a list of one entry".to_owned(),
+                count => format!("a list of {count} entries"),
             };
             let entries = if least == 1 { "entry" } else { "entries" };
-            self.faults.add(&node.at, format!("{found}; expected at least {least} {entries}"));
+            self.faults.add(&node.at, format!("expected at least {least} {entries}, found {found}"));
         }
-        let mut sound: Vec<Node> = Vec::new();
+        let mut valid: Vec<Node> = Vec::new();
         for item in items {
             let before = self.faults.len();
             let Some(item) = self.node(item, &schema["items"]) else { continue };
             if schema["uniqueItems"] == true
-                && let Some(first) = sound.iter().find(|other| same(other, &item))
+                && let Some(first) = valid.iter().find(|other| same(other, &item))
             {
-                let line = first.at.place.map_or_else(String::new, |(line, _)| format!(" in line {line}"));
+                let line =
+                    first.at.place.map_or_else(String::new, |(line, _)| format!("; first in line {line}"));
                 let what = match item.value {
-                    Value::List(_) | Value::Map(_) => "an equal entry".to_owned(),
-                    _ => found(&item),
+                    Value::List(_) | Value::Map(_) => String::new(),
+                    _ => format!(" {}", found(&item)),
                 };
-                let message = format!("{what} stands in this list twice; the first is{line}");
+                let message = format!("duplicate entry{what}{line}");
                 self.faults.add(&item.at, message);
             } else if self.faults.len() == before {
-                sound.push(item);
+                valid.push(item);
             }
         }
-        Node { at: node.at.clone(), value: Value::List(sound) }
+        Node { at: node.at.clone(), value: Value::List(valid) }
     }
 
-    /// `leaves` are the alternatives that are text, `all` every one.
+    /// `leaves` are the alternatives that are text, `all` are all alternatives.
     fn text(&mut self, node: &Node, text: &str, leaves: &[&'a Json], all: &[&'a Json]) -> Option<Node> {
         if leaves.iter().any(|leaf| words(leaf).any(|word| word == text)) {
             return Some(node.clone());
@@ -197,7 +201,7 @@ impl<'a> Walk<'a> {
         let Some(open) = leaves.iter().find(|leaf| words(leaf).next().is_none()) else {
             let settings = all.iter().any(|leaf| properties(leaf).contains_key(text));
             let hint = if settings {
-                format!("; it needs settings, as in {{ {text}: … }}")
+                format!("; write it with its settings: {{ {text}: … }}")
             } else {
                 did_you_mean(text, leaves.iter().flat_map(|leaf| words(leaf)))
             };
@@ -207,7 +211,7 @@ impl<'a> Walk<'a> {
         };
         match pattern_of(open) {
             Some(pattern) if !(pattern.allows)(text) => {
-                self.faults.add(&node.at, format!("expected {}, found {text:?}", pattern.called));
+                self.faults.add(&node.at, format!("expected {}, found {text:?}", pattern.expected));
                 None
             }
             _ => Some(node.clone()),
@@ -240,7 +244,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What alternatives allow, in words.
+/// Describes what the alternatives allow.
 fn describe(leaves: &[&Json]) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut keys: Vec<&str> = Vec::new();
@@ -266,13 +270,13 @@ fn describe_leaf(leaf: &Json) -> String {
         return listed(words, "or");
     }
     if let Some(pattern) = pattern_of(leaf) {
-        return pattern.called.to_owned();
+        return pattern.expected.to_owned();
     }
     if has_type(leaf, "array") {
         return "a list".to_owned();
     }
     if has_type(leaf, "object") {
-        return "a mapping of names".to_owned();
+        return "a mapping".to_owned();
     }
     if has_type(leaf, "boolean") {
         return "true or false".to_owned();
@@ -291,7 +295,7 @@ fn describe_leaf(leaf: &Json) -> String {
     "text".to_owned()
 }
 
-/// What to say where the value is one that is planned.
+/// The message if the value is not supported yet.
 fn planned(node: &Node, not_yet: &[(&str, &str)]) -> Option<String> {
     let asked = node.text().or_else(|| Some(node.entries().first()?.key.as_str()))?;
     not_yet.iter().find(|(name, _)| *name == asked).map(|(name, text)| format!("{name:?}: {text}"))
@@ -321,7 +325,7 @@ fn fits(leaf: &Json, node: &Node) -> bool {
     )
 }
 
-/// The words a schema allows, where it allows nothing else.
+/// The words that a schema allows, if it is an enumeration.
 fn words(schema: &Json) -> impl Iterator<Item = &str> {
     let listed = schema["enum"].as_array().into_iter().flatten();
     schema["const"].as_str().into_iter().chain(listed.filter_map(Json::as_str))
@@ -341,7 +345,7 @@ fn largest(schema: &Json) -> i128 {
     }
 }
 
-/// Equal whatever the places.
+/// Equal, regardless of locations.
 fn same(a: &Node, b: &Node) -> bool {
     match (&a.value, &b.value) {
         (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -355,7 +359,7 @@ fn same(a: &Node, b: &Node) -> bool {
     }
 }
 
-/// A value in words.
+/// A value as messages show it.
 pub(super) fn found(node: &Node) -> String {
     match &node.value {
         Value::Null => "nothing".to_owned(),

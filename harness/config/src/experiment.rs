@@ -1,69 +1,104 @@
-//! An experiment as the program uses it.
+//! An experiment's file. The struct that mirrors the file is the one that the program uses.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use domain::Network;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
+use super::mentions::{self, CutMention, Mention};
 use super::network::{self, NetworkSource};
 use super::overrides::Overrides;
-use super::raw;
-use super::schedules::{self, CutMention, Mention, Resolved};
-use super::schema::{DEFAULTS_PATH, SCHEMAS};
-use super::tree::Node;
+use super::schedules::{self, ScheduleSpec};
+use super::schema::{self, DEFAULTS_PATH, DEFAULTS_TREE};
+use super::tree::{Node, Value};
+use super::values::{Name, PercentOrNone, minutes, percent_or_none, seconds};
 use super::{check, typed};
 
 /// What to measure and for how long.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// Its name.
+    /// Name of the experiment; must equal the file name.
+    #[serde(rename = "experiment")]
+    #[schemars(with = "Name")]
     pub name: String,
-    /// In the order of the file; never empty, each once.
+    /// Networks: names from the zoo (configs/zoo.txt) or of files in configs/networks/.
+    #[serde(with = "network::by_name")]
+    #[schemars(with = "Vec<Name>", length(min = 1), extend("uniqueItems" = true))]
     pub networks: Vec<NetworkSource>,
-    /// In the order of the file; never empty, each once.
+    /// Ways to run each network, which are compared.
+    #[schemars(with = "Vec<schedules::Notation>", length(min = 1), extend("uniqueItems" = true))]
     pub schedules: Vec<ScheduleSpec>,
-    /// What the planner optimizes.
+    /// What the planner of `pipeline: auto` optimizes.
     pub objective: Objective,
-    /// Trials of each schedule, at least 1.
+    /// Trials of each schedule, interleaved with those of the others.
+    #[schemars(range(min = 1, max = 10_000))]
     pub trials: u32,
-    /// Rounds are added until every interval is as narrow as this: half its width over its figure. `None`: none are.
+    /// Adds rounds until each confidence interval of throughput and gain is at most ± this share of its figure; `none`:
+    /// exactly `trials` rounds.
+    #[serde(default, with = "percent_or_none")]
+    #[schemars(with = "PercentOrNone")]
     pub precision: Option<f64>,
-    /// With `precision`: no round begins after so much measuring.
+    /// With `precision`: no round starts after this many minutes of measuring.
+    #[serde(rename = "max_minutes", default = "thirty_minutes", with = "minutes")]
+    #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
     pub max_time: Duration,
-    /// What runs before each measured window.
+    /// The warm-up before each measured window.
     pub warm_up: WarmUp,
-    /// The measured window.
+    /// The measured window of each trial.
     pub measure: Measure,
-    /// Each stage by itself; `None`: not done.
-    pub isolate: Option<Isolate>,
-    /// Timing of units.
+    /// Each stage alone, before the whole schedule runs.
+    pub isolate: Isolate,
+    /// Timing of every unit on every processor, the basis of plans and predictions.
     pub profile: Profile,
-    /// Frames that may wait between two stages, at least 1.
+    /// Frames that can wait between two stages.
+    #[schemars(range(min = 1, max = 1024))]
     pub queue_depth: u32,
-    /// So many frames of a window are kept with their time spans.
+    /// For the first frames of a window, this many, the time span in every stage is recorded.
+    #[schemars(range(max = 100_000))]
     pub timeline_frames: u32,
     /// Input frames.
     pub frames: Frames,
-    /// Seed of the trials' order and of resampling.
+    /// Seed of the trial order and of resampling.
     pub seed: u64,
-    /// Largest relative difference of outputs, above 0.
+    /// Largest relative difference between the outputs of a schedule and the baseline. Beyond it, the schedule is void.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub tolerance: f64,
-    /// Pause before each trial.
+    /// Pause before each trial, for the board to cool down.
+    #[serde(rename = "cooldown_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0, max = 86_400))]
     pub cooldown: Duration,
-    /// A processor made slower on purpose.
+    /// Injected faults, to test whether they are detected. Every output marks a run with an injected fault.
+    #[serde(rename = "inject", default, with = "inject")]
+    #[schemars(with = "inject::Inject")]
     pub slow_down: Option<SlowDown>,
-    /// Every processor the schedules name, and where; see [`check_processors`](super::check_processors).
+    /// Every processor that the schedules name, and where; see [`check_processors`].
+    #[serde(skip)]
     pub mentions: Vec<Mention>,
-    /// Every cut made by hand, and where; see [`check_cuts`](super::check_cuts).
+    /// Every cut set by hand, and where; see [`check_cuts`].
+    #[serde(skip)]
     pub cuts: Vec<CutMention>,
 }
 
-/// A processor made slower on purpose.
-#[derive(Debug, Clone, PartialEq)]
+/// For stored configurations from before `max_minutes` existed.
+fn thirty_minutes() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+
+/// A processor that is slowed down on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SlowDown {
     /// The processor.
+    #[schemars(with = "Name")]
     pub processor: String,
-    /// By how much of its own time every stage on it takes longer: 5 is 5 %.
+    /// Extra time of every stage on it, as a percentage of the stage's own time: 5 is 5 %.
+    #[schemars(range(min = 0.1, max = 1000))]
     pub percent: f64,
 }
 
@@ -81,113 +116,143 @@ impl SlowDown {
     }
 }
 
-/// A way of running a network, as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScheduleSpec {
-    /// The whole network on each processor in turn: one schedule each.
-    SingleEach,
-    /// The whole network on this processor.
-    Single(String),
-    /// The planner cuts the network.
-    PipelineAuto {
-        /// Processors it may use, at least 2; `None`: all of the board's.
-        processors: Option<Vec<String>>,
-    },
-    /// Cuts by hand: at least 2 stages, no processor twice, `until` in all but the last.
-    PipelineManual(Vec<ManualStage>),
-    /// The whole network on every processor of the board, frames dealt out.
-    ReplicateAll,
-    /// The whole network on these processors, at least 2, frames dealt out.
-    Replicate(Vec<String>),
-    /// The whole network in another inference engine.
-    Peer(PeerSpec),
-}
+/// Injected faults as YAML has them.
+mod inject {
+    use super::SlowDown;
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Another inference engine, as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerSpec {
-    /// Its name.
-    pub engine: String,
-    /// Threads of a session, at least 1; `None`: as many as there are CPUs.
-    pub threads: Option<u32>,
-    /// Sessions side by side, at least 1; `None`: as many as there is room for.
-    pub sessions: Option<u32>,
-    /// Processors whose CPUs it may use; `None`: all of the board's.
-    pub processors: Option<Vec<String>>,
-}
+    /// Injected faults.
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case", deny_unknown_fields)]
+    pub(super) enum Inject {
+        /// None.
+        None,
+        /// The stages of a processor spin after each frame.
+        SlowDown(SlowDown),
+    }
 
-/// A stage by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManualStage {
-    /// Where it runs.
-    pub processor: String,
-    /// Its last unit, or the beginning of that unit's dotted name; `None` for the last stage only.
-    pub until: Option<String>,
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<SlowDown>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.clone().map_or(Inject::None, Inject::SlowDown).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SlowDown>, D::Error> {
+        Ok(match Inject::deserialize(deserializer)? {
+            Inject::None => None,
+            Inject::SlowDown(slow_down) => Some(slow_down),
+        })
+    }
 }
 
 /// What the planner optimizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(extend("x-not-yet" = {
+    "energy": "the planner cannot optimize energy yet; use throughput"
+}))]
 pub enum Objective {
     /// Frames per second.
     Throughput,
 }
 
-/// Ends once both minima are reached and the pace is steady, or at the maximum. Minimum ≤ maximum here and below.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends when `min_frames` have run, `min_seconds` have passed and the frame time is steady; at the latest after
+/// `max_seconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct WarmUp {
-    /// Frames at least.
+    /// Minimum number of frames.
+    #[schemars(range(max = 1_000_000))]
     pub min_frames: u32,
-    /// Time at least.
+    /// Minimum time.
+    #[serde(rename = "min_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0, max = 86_400))]
     pub min: Duration,
-    /// Time at most.
+    /// Maximum time, steady or not.
+    #[serde(rename = "max_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
 }
 
-/// Ends once both minima are reached, or at either maximum.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends when `min_frames` have completed and `min_seconds` have passed; at the latest at either maximum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Measure {
-    /// Frames at least, 1 or more.
+    /// Minimum number of frames.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub min_frames: u32,
-    /// Time at least.
+    /// Minimum time.
+    #[serde(rename = "min_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0, max = 86_400))]
     pub min: Duration,
-    /// Time at most.
+    /// Maximum time, even if fewer frames have completed.
+    #[serde(rename = "max_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
-    /// Frames at most.
+    /// Maximum number of frames, which bounds memory use.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_frames: u32,
 }
 
-/// Ends once both minima are reached, or at the maximum.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends when `min_frames` have run and `min_seconds` have passed; at the latest after `max_seconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Isolate {
-    /// Frames at least, 1 or more.
+    /// Whether stages are timed alone. If not, the efficiency of a pipeline is unknown.
+    pub enabled: bool,
+    /// Minimum number of frames.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub min_frames: u32,
-    /// Time at least.
+    /// Minimum time.
+    #[serde(rename = "min_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0, max = 86_400))]
     pub min: Duration,
-    /// Time at most.
+    /// Maximum time, even if fewer frames have run.
+    #[serde(rename = "max_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
 }
 
-/// Ends once both minima are reached, or at the maximum.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Ends when `min_frames` are recorded and `min_seconds` have passed; at the latest after `max_seconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Frames run before anything is kept.
+    /// Frames that run before any is recorded.
+    #[schemars(range(max = 1_000_000))]
     pub warm_up_frames: u32,
-    /// Instrumented frames at least, 1 or more.
+    /// Minimum number of frames in which every unit is timed. As many frames are recorded without unit timing.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub min_frames: u32,
-    /// Time at least.
+    /// Minimum time.
+    #[serde(rename = "min_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0, max = 86_400))]
     pub min: Duration,
-    /// Time at most.
+    /// Maximum time, even if fewer frames have run.
+    #[serde(rename = "max_seconds", with = "seconds")]
+    #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
 }
 
-/// Input frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Input frames: uniform in [-1, 1), reproducible from the seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Frames {
     /// Seed of the first frame.
     pub seed: u64,
-    /// Distinct frames, at least 1.
+    /// Number of distinct frames. They are used in turn and all are kept in memory.
+    #[schemars(range(min = 1, max = 4096))]
     pub distinct: u32,
 }
+
+/// The schema of an experiment's file.
+pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
+    schema::of_partial::<Experiment>(&["experiment", "networks"], DEFAULTS_TREE.as_ref().ok())
+});
 
 /// Reads and checks the experiment `name`.
 pub(super) fn read(
@@ -197,117 +262,72 @@ pub(super) fn read(
     defaults: &Node,
     faults: &mut Faults,
 ) -> Option<Experiment> {
-    let asked = Spot::whole(format!("--experiment {name}"));
-    let mut tree = files::read(root, Kind::Experiment, name, &asked, faults)?;
+    let requested = Spot::whole(format!("--experiment {name}"));
+    let mut tree = files::read(root, Kind::Experiment, name, &requested, faults)?;
     overrides.lay_over(&mut tree, faults);
-    let sound = check::check(&tree, &SCHEMAS.experiment, faults)?;
-    let mut whole = defaults.clone();
-    whole.overlay(sound);
-    let raw = typed::read(&without_board(&whole));
-    if let (Err(error), true) = (&raw, faults.is_empty()) {
-        faults.add(&whole.at, error.to_string());
-    }
-    let mut find = |name: &str, asked: &Spot, faults: &mut Faults| network::find(root, name, asked, faults);
-    Some(resolve(raw.ok()?, &whole, &mut find, faults))
+    let valid = check::check(&tree, &SCHEMA, faults)?;
+    let mut whole = without_board(defaults);
+    whole.overlay(valid);
+    let mut experiment: Experiment = typed::read_checked(&whole, faults)?;
+    let mut find = |name: &str, at: &Spot, faults: &mut Faults| network::find(root, name, at, faults);
+    experiment.resolve(&whole, &mut find, faults);
+    Some(experiment)
 }
 
-/// The defaults hold those of boards too.
+/// The defaults contain those of boards too.
 fn without_board(tree: &Node) -> Node {
     let mut tree = tree.clone();
-    if let super::tree::Value::Map(entries) = &mut tree.value {
+    if let Value::Map(entries) = &mut tree.value {
         entries.retain(|entry| entry.key != "board");
     }
     tree
 }
 
-/// How networks are found: name, where it was asked for.
+/// Finds a network by name; the second argument is where it is named.
 pub(super) type Find<'a> = dyn FnMut(&str, &Spot, &mut Faults) -> Option<NetworkSource> + 'a;
 
-/// Checks what a schema cannot say. `tree` is what `raw` was read from.
-pub(super) fn resolve(
-    raw: raw::Experiment,
-    tree: &Node,
-    find: &mut Find<'_>,
-    faults: &mut Faults,
-) -> Experiment {
-    for (group, low, high) in [
-        ("warm_up", "min_seconds", "max_seconds"),
-        ("measure", "min_seconds", "max_seconds"),
-        ("measure", "min_frames", "max_frames"),
-        ("isolate", "min_seconds", "max_seconds"),
-        ("profile", "min_seconds", "max_seconds"),
-    ] {
-        check_order(tree, group, low, high, faults);
-    }
-    let mut networks = Vec::new();
-    for (index, name) in raw.networks.iter().enumerate() {
-        let at = tree.spot(&format!("networks/{index}"));
-        networks.extend(find(&name.0, &at, faults));
-    }
-    let Resolved { schedules, mut mentions, cuts } = schedules::resolve(raw.schedules, tree, faults);
-    let precision = match &raw.precision {
-        raw::Precision::Any(_) => None,
-        raw::Precision::Within(percent) => Some(percent.share()),
-    };
-    if precision.is_some_and(|share| !(0.0001..=0.5).contains(&share)) {
-        faults.add(&tree.spot("precision"), "expected a share from 0.01% to 50%");
-    }
-    let slow_down = match raw.inject {
-        raw::Inject::None => None,
-        raw::Inject::SlowDown(raw) => {
-            let at = tree.spot("inject/slow_down/processor");
-            mentions.push(Mention { processor: raw.processor.0.clone(), at });
-            Some(SlowDown { processor: raw.processor.0, percent: raw.percent })
+impl Experiment {
+    /// Finds the networks and reports what the schema cannot express. `tree` is the complete experiment.
+    pub(super) fn resolve(&mut self, tree: &Node, find: &mut Find<'_>, faults: &mut Faults) {
+        for (group, low, high) in [
+            ("warm_up", "min_seconds", "max_seconds"),
+            ("measure", "min_seconds", "max_seconds"),
+            ("measure", "min_frames", "max_frames"),
+            ("isolate", "min_seconds", "max_seconds"),
+            ("profile", "min_seconds", "max_seconds"),
+        ] {
+            check_order(tree, group, low, high, faults);
         }
-    };
-    let isolate = Isolate {
-        min_frames: raw.isolate.min_frames,
-        min: seconds(raw.isolate.min_seconds),
-        max: seconds(raw.isolate.max_seconds),
-    };
-    Experiment {
-        name: raw.name.0,
-        networks,
-        schedules,
-        objective: match raw.objective {
-            raw::Objective::Throughput => Objective::Throughput,
-        },
-        trials: raw.trials,
-        precision,
-        max_time: Duration::from_secs_f64(60.0 * raw.max_minutes),
-        warm_up: WarmUp {
-            min_frames: raw.warm_up.min_frames,
-            min: seconds(raw.warm_up.min_seconds),
-            max: seconds(raw.warm_up.max_seconds),
-        },
-        measure: Measure {
-            min_frames: raw.measure.min_frames,
-            min: seconds(raw.measure.min_seconds),
-            max: seconds(raw.measure.max_seconds),
-            max_frames: raw.measure.max_frames,
-        },
-        isolate: raw.isolate.enabled.then_some(isolate),
-        profile: Profile {
-            warm_up_frames: raw.profile.warm_up_frames,
-            min_frames: raw.profile.min_frames,
-            min: seconds(raw.profile.min_seconds),
-            max: seconds(raw.profile.max_seconds),
-        },
-        queue_depth: raw.queue_depth,
-        timeline_frames: raw.timeline_frames,
-        frames: Frames { seed: raw.frames.seed, distinct: raw.frames.distinct },
-        seed: raw.seed,
-        tolerance: raw.tolerance,
-        cooldown: seconds(raw.cooldown_seconds),
-        slow_down,
-        mentions,
-        cuts,
+        let names = std::mem::take(&mut self.networks);
+        for (index, network) in names.iter().enumerate() {
+            let at = tree.spot(&format!("networks/{index}"));
+            self.networks.extend(find(network.name(), &at, faults));
+        }
+        let mentions = mentions::collect(&self.schedules, tree, faults);
+        (self.mentions, self.cuts) = (mentions.processors, mentions.cuts);
+        if self.precision.is_some_and(|share| !(0.0001..=0.5).contains(&share)) {
+            faults.add(&tree.spot("precision"), "expected a percentage from 0.01% to 50%");
+        }
+        if let Some(SlowDown { processor, .. }) = &self.slow_down {
+            let at = tree.spot("inject/slow_down/processor");
+            self.mentions.push(Mention { processor: processor.clone(), at });
+        }
     }
 }
 
-/// The schema holds seconds to 0…86400, for which this cannot fail.
-fn seconds(value: f64) -> Duration {
-    Duration::from_secs_f64(value)
+/// Checks the processors that schedules name against those of the board. If the board lists its processors,
+/// [`load`](super::load) has already done it; for `auto`, do it once they are detected.
+pub fn check_processors<S: AsRef<str>>(experiment: &Experiment, names: &[S]) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    mentions::find_unknown(&experiment.mentions, names, &mut faults);
+    faults.into_result(Some(()))
+}
+
+/// Checks the cuts set by hand against a network whose units are known.
+pub fn check_cuts(experiment: &Experiment, network: &Network) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    mentions::find_bad_cuts(&experiment.cuts, network, &mut faults);
+    faults.into_result(Some(()))
 }
 
 /// Reports a minimum above its maximum, at whichever of the two the user wrote.
@@ -322,10 +342,10 @@ fn check_order(tree: &Node, group: &str, low: &str, high: &str, faults: &mut Fau
     }
     let (least, most) = (check::found(low_node), check::found(high_node));
     if &*low_node.at.source == DEFAULTS_PATH {
-        let message = format!("{high} is {most}, below {low} of {least} ({})", low_node.at);
+        let message = format!("{high} is {most}, less than {low}, which is {least} ({})", low_node.at);
         faults.add(&high_node.at, message);
     } else {
-        let message = format!("{low} is {least}, above {high} of {most} ({})", high_node.at);
+        let message = format!("{low} is {least}, more than {high}, which is {most} ({})", high_node.at);
         faults.add(&low_node.at, message);
     }
 }

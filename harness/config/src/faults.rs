@@ -1,15 +1,15 @@
-//! What is wrong with the configuration, all of it at once.
+//! All faults of the configuration, reported together.
 
 use host::exit::{Coded, Exit};
 use std::fmt;
 use std::sync::Arc;
 
-/// A place in a file, or a command-line argument.
+/// A location in a file, or a command-line argument.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
     /// Path below the root (`configs/boards/local.yaml`), or the argument (`--set trials=0`).
     pub source: Arc<str>,
-    /// Line and column, both from 1; absent for arguments and for what concerns a whole file.
+    /// Line and column, both from 1; `None` for arguments and whole files.
     pub place: Option<(usize, usize)>,
 }
 
@@ -27,12 +27,12 @@ impl fmt::Display for Spot {
     }
 }
 
-/// One thing that is wrong.
+/// A fault of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Where.
     pub at: Spot,
-    /// What was found, what was expected, and the nearest valid name where there is one.
+    /// What was found, what was expected, and the nearest valid name.
     pub message: String,
 }
 
@@ -42,15 +42,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Most faults that are kept; a generated file may have one in each line.
+/// Maximum number of faults kept; a generated file may have one in each line.
 const MOST_KEPT: usize = 1000;
-/// Most faults that are printed.
+/// Maximum number of faults printed.
 const MOST_SHOWN: usize = 30;
-/// Longest message in characters. It may quote a value, and a value may be as long as a file.
+/// Maximum length of a message in characters. It may quote a value, which can be as long as a file.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// Everything that is wrong, one line each; in the order of the files, and of the lines in them. Of very many only the
-/// first are kept, and the others are counted.
+/// All faults, in the order of files and lines. If there are very many, the last ones are only counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Faults {
     kept: Vec<Fault>,
@@ -82,7 +81,7 @@ impl Faults {
         }
     }
 
-    /// The value, where nothing is wrong. A value is absent only where a fault says why.
+    /// The value, if there are no faults. A missing value must have a fault.
     pub(super) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.is_empty() => Ok(value),
@@ -93,7 +92,7 @@ impl Faults {
         }
     }
 
-    /// Orders by line within each file; files stay in the order in which they were read.
+    /// Sorts by line within each file; files stay in the order in which they were read.
     fn sort(&mut self) {
         let mut sources: Vec<Arc<str>> = Vec::new();
         for fault in &self.kept {
@@ -129,7 +128,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// A message whose middle is left out if it is very long.
+/// The message, without its middle if it is very long.
 fn shortened(message: String) -> String {
     let count = message.chars().count();
     if count <= LONGEST_MESSAGE {
@@ -148,28 +147,28 @@ impl Coded for Faults {
     }
 }
 
-/// `; did you mean "x"?` for the nearest valid name, where one is near enough to be a slip of the pen.
-pub(super) fn did_you_mean<'a>(asked: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(asked, valid).map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+/// `; did you mean "x"?` for the nearest valid name, if it is near enough to be a typo.
+pub(super) fn did_you_mean<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, valid).map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
-/// The nearest name by edits, no further than a third of the letters; the first of equals.
-fn nearest<'a>(asked: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The nearest name by edit distance, at most a third of the letters; of equal ones the first.
+fn nearest<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace(['-', ' ', '.'], "_");
-    let asked = plain(asked);
-    let allowed = (asked.chars().count().div_ceil(3)).max(1);
+    let name = plain(name);
+    let allowed = (name.chars().count().div_ceil(3)).max(1);
     valid
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&asked, &plain(name)), name))
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), candidate))
         .filter(|(edits, _)| *edits <= allowed)
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, name)| name)
 }
 
-/// Most names that are listed in a message.
+/// Maximum number of names listed in a message.
 const MOST_LISTED: usize = 40;
 
-/// `a, b and c`, for messages; of very many only the first.
+/// `a, b and c`; if there are very many, only the first ones.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();
     let more = format!("{} more", names.len().saturating_sub(MOST_LISTED));
@@ -178,7 +177,7 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -
         return format!("{} {last} {more}", names.join(", "));
     }
     match names.as_slice() {
-        [] => "nothing".to_owned(),
+        [] => "none".to_owned(),
         [one] => (*one).to_owned(),
         [most @ .., end] => format!("{} {last} {end}", most.join(", ")),
     }

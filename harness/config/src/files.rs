@@ -1,4 +1,4 @@
-//! Finds and reads the files of `configs/`.
+//! Finds and reads files of `configs/` by name.
 
 use std::fs;
 use std::io;
@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::faults::{Faults, Spot, did_you_mean, listed};
-use super::schema::is_name;
 use super::tree::{self, Node};
+use super::values::is_name;
 
 /// Largest file read. Configuration is written by hand.
 pub(super) const LARGEST: u64 = 1 << 20;
@@ -26,22 +26,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What it is called, which is also the key that holds its name.
+    /// Its word, which is also the key of the name in the file.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Board => "board",
             Self::Experiment => "experiment",
             Self::Network => "network",
             Self::Group => "group",
-        }
-    }
-
-    const fn one(self) -> &'static str {
-        match self {
-            Self::Board => "a board",
-            Self::Experiment => "an experiment",
-            Self::Network => "a network",
-            Self::Group => "a group",
         }
     }
 
@@ -55,7 +46,7 @@ impl Kind {
     }
 }
 
-/// Names of the files of a kind below `root`, sorted; none where the folder is missing or cannot be read.
+/// Names of the files of a kind below `root`, sorted. Empty if the directory is missing or cannot be read.
 pub fn names(root: &Path, kind: Kind) -> Vec<String> {
     let entries = fs::read_dir(root.join(kind.folder())).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
@@ -66,12 +57,19 @@ pub fn names(root: &Path, kind: Kind) -> Vec<String> {
     names
 }
 
-/// Reads the tree of the file `name`, which was asked for at `asked`, and checks that it bears its file's name.
-pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &mut Faults) -> Option<Node> {
+/// Reads the tree of the file `name`, which was requested at `requested`, and checks that the name in the file equals it.
+pub(super) fn read(
+    root: &Path,
+    kind: Kind,
+    name: &str,
+    requested: &Spot,
+    faults: &mut Faults,
+) -> Option<Node> {
     let word = kind.word();
     if !is_name(name) {
-        let rule = "names have letters, digits, \"_\", \".\" and \"-\", and do not begin with \".\" or \"-\"";
-        faults.add(asked, format!("{name:?} cannot be the name of {}; {rule}", kind.one()));
+        let rule =
+            "expected at most 64 letters, digits, \"_\", \".\" and \"-\"; must not start with \".\" or \"-\"";
+        faults.add(requested, format!("invalid {word} name {name:?}; {rule}"));
         return None;
     }
     let path = format!("{}/{name}.yaml", kind.folder());
@@ -83,13 +81,13 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
             if groups.iter().any(|group| group == name) {
                 let group = format!("{}/{name}.yaml", Kind::Group.folder());
                 faults.add(
-                    asked,
-                    format!("{name:?} is a group, and this takes one board; name one of {group}"),
+                    requested,
+                    format!("{name:?} is a group, but this command takes one board; choose one from {group}"),
                 );
                 return None;
             }
             let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-            unknown(root, kind, name, &groups, asked, faults);
+            unknown(root, kind, name, &groups, requested, faults);
             return None;
         }
         Err(error) => {
@@ -102,14 +100,22 @@ pub(super) fn read(root: &Path, kind: Kind, name: &str, asked: &Spot, faults: &m
         && let Some(text) = inside.text()
         && text != name
     {
-        let message = format!("the {word} is called {text:?} and its file {name}.yaml; make the two equal");
+        let message =
+            format!("the {word} is named {text:?}, but its file is {name}.yaml; the two must match");
         faults.add(&inside.at, message);
     }
     Some(tree)
 }
 
-/// Says that there is no such file, what there is, and what is nearest. `more` are names from elsewhere.
-pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked: &Spot, faults: &mut Faults) {
+/// Reports that there is no such file, which files there are, and the nearest name. `more` are names from other sources.
+pub(super) fn unknown(
+    root: &Path,
+    kind: Kind,
+    name: &str,
+    more: &[&str],
+    requested: &Spot,
+    faults: &mut Faults,
+) {
     let (word, folder) = (kind.word(), kind.folder());
     let names = names(root, kind);
     let all = || more.iter().copied().chain(names.iter().map(String::as_str));
@@ -117,15 +123,15 @@ pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked:
     let there = match kind {
         Kind::Network => {
             let own = match names.as_slice() {
-                [] => "none yet".to_owned(),
+                [] => "none".to_owned(),
                 names => listed(names.iter().map(String::as_str), "and"),
             };
-            format!("configs/zoo.txt lists the zoo's, {folder}/ holds your own ({own})")
+            format!("configs/zoo.txt lists the zoo, {folder}/ has {own}")
         }
         Kind::Board if !more.is_empty() => {
             let boards = listed(names.iter().map(String::as_str), "and");
             format!(
-                "{folder}/ has {boards}, {}/ {}",
+                "{folder}/ has {boards}, {}/ has {}",
                 Kind::Group.folder(),
                 listed(more.iter().copied(), "and")
             )
@@ -133,6 +139,10 @@ pub(super) fn unknown(root: &Path, kind: Kind, name: &str, more: &[&str], asked:
         _ => format!("{folder}/ has {}", listed(all(), "and")),
     };
     let other = format!("{folder}/{name}.yml");
-    let ending = if root.join(&other).exists() { format!("; {other} must end in .yaml") } else { nearest };
-    faults.add(asked, format!("unknown {word} {name:?}; {there}{ending}"));
+    let ending = if root.join(&other).exists() {
+        format!("; rename {other} so that it ends in .yaml")
+    } else {
+        nearest
+    };
+    faults.add(requested, format!("unknown {word} {name:?}; {there}{ending}"));
 }

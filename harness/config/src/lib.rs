@@ -1,25 +1,30 @@
-//! Configuration: the files of `configs/`, read and checked before anything is touched.
+//! Configuration: reads and checks the files of `configs/` before anything else happens.
 //!
-//! A file goes three steps. It becomes a tree (`tree`) in which every value knows its line; the tree is checked
-//! (`check`) against the JSON Schema made from the structs that mirror the file (`raw`), which finds all that is
-//! wrong with its shape; what is sound is laid over the defaults, read into those structs and resolved into what the
-//! program uses, which finds all that is wrong with its meaning. Faults of all files are reported together.
+//! 1. `tree` parses a file into a tree in which every value has a location.
+//! 2. `check` compares the tree with the JSON Schema of the file's struct and reports all faults of its structure.
+//! 3. The valid part is laid over the defaults and read into the struct, which is also the one that the program uses.
+//!    Faults of its values are reported.
 //!
-//! Names of boards, experiments, networks and processors have letters, digits, `_`, `.` and `-`, at most 64 of them,
-//! and do not begin with `.` or `-`. Other text (hosts, users, paths, units) is anything without control characters;
-//! none of it reaches a shell unquoted.
+//! Faults of all files are reported together. A setting is declared once: a field with its type, description, range and
+//! name in YAML, and its default in `configs/defaults.yaml`.
+//!
+//! Names of boards, experiments, networks and processors have at most 64 letters, digits, `_`, `.` and `-`, and do not
+//! start with `.` or `-`. Other text (hosts, users, paths, units) is any text without control characters. No text
+//! reaches a shell unquoted.
 
 mod board;
 mod check;
+mod defaults;
 mod experiment;
 mod faults;
 mod files;
 mod group;
+mod mentions;
 mod network;
 mod ordered;
 mod overrides;
 mod power;
-mod raw;
+mod processors;
 mod schedules;
 mod schema;
 mod stored;
@@ -28,26 +33,27 @@ mod tests;
 mod thresholds;
 mod tree;
 mod typed;
+mod values;
 
 use domain::FleetMode;
 use std::path::Path;
-use std::sync::Arc;
 
-pub use board::{Board, Connect, Processor, ProcessorUnit, Processors, State, Target, Triple};
+pub use board::{Board, Connect, State, Target, Triple};
 pub use experiment::{
-    Experiment, Frames, Isolate, ManualStage, Measure, Objective, PeerSpec, Profile, ScheduleSpec, SlowDown,
-    WarmUp,
+    Experiment, Frames, Isolate, Measure, Objective, Profile, SlowDown, WarmUp, check_cuts, check_processors,
 };
 pub use faults::{Fault, Faults, Spot};
 pub use files::{Kind, names};
+pub use mentions::{CutMention, Mention};
 pub use network::{NetworkSource, zoo};
 pub use overrides::Overrides;
 pub use power::Power;
-pub use schedules::{CutMention, Mention, check_cuts, check_processors};
+pub use processors::{Processor, ProcessorKind, Processors};
+pub use schedules::{ManualStage, PeerSpec, ScheduleSpec};
 pub use schema::DEFAULTS;
 pub use thresholds::{Measured, Thresholds};
 
-/// What one invocation works with.
+/// A board and an experiment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The board.
@@ -56,11 +62,11 @@ pub struct Loaded {
     pub experiment: Experiment,
 }
 
-/// Reads the board and the experiment of these names from `configs/` below `root`, with the networks they use, and
-/// reports everything that is wrong with any of them.
+/// Reads a board and an experiment by name from `configs/` below `root`, with the networks they use, and reports all
+/// faults.
 ///
-/// Where the board lists its processors, those that schedules name are checked too; otherwise that is left to
-/// [`check_processors`].
+/// If the board lists its processors, those that schedules name are checked too. If not, call [`check_processors`] once
+/// they are detected.
 pub fn load(root: &Path, board: &str, experiment: &str, overrides: &Overrides) -> Result<Loaded, Faults> {
     let mut faults = Faults::default();
     let boards = [(board.to_owned(), Spot::whole(format!("--board {board}")))];
@@ -68,8 +74,8 @@ pub fn load(root: &Path, board: &str, experiment: &str, overrides: &Overrides) -
     faults.into_result(loaded.and_then(|mut loaded| loaded.pop()))
 }
 
-/// The same for several boards, which `names` names one by one or by their group. Also what they do with the trials:
-/// `mode`, else what the groups say.
+/// The same for several boards; `names` are names of boards or groups. Also returns how the boards share the trials:
+/// `mode`, or the mode of the groups.
 pub fn load_several(
     root: &Path,
     names: &[String],
@@ -78,24 +84,24 @@ pub fn load_several(
     overrides: &Overrides,
 ) -> Result<(Vec<Loaded>, Option<FleetMode>), Faults> {
     let mut faults = Faults::default();
-    let asked = group::boards(root, names, mode, &mut faults);
-    let loaded = read(root, &asked.boards, experiment, overrides, &mut faults);
-    faults.into_result(loaded.map(|loaded| (loaded, asked.mode)))
+    let selection = group::boards(root, names, mode, &mut faults);
+    let loaded = read(root, &selection.boards, experiment, overrides, &mut faults);
+    faults.into_result(loaded.map(|loaded| (loaded, selection.mode)))
 }
 
-/// Names of the boards that `names` means: boards', and of a group all it has.
+/// The names of the boards that `names` of boards and groups select.
 pub fn boards_of(root: &Path, names: &[String]) -> Result<Vec<String>, Faults> {
     let mut faults = Faults::default();
-    let asked = group::boards(root, names, None, &mut faults);
-    faults.into_result(Some(asked.boards.into_iter().map(|(name, _)| name).collect()))
+    let selection = group::boards(root, names, None, &mut faults);
+    faults.into_result(Some(selection.boards.into_iter().map(|(name, _)| name).collect()))
 }
 
-/// Reads a board alone, for what needs no experiment.
+/// Reads a board without an experiment.
 pub fn load_board(root: &Path, name: &str) -> Result<Board, Faults> {
     let mut faults = Faults::default();
-    let asked = Spot::whole(format!("--board {name}"));
-    let board = defaults(&mut faults)
-        .and_then(|defaults| board::read(root, name, &asked, &defaults, &mut faults).board);
+    let requested = Spot::whole(format!("--board {name}"));
+    let defaults = defaults::read().map_err(Clone::clone)?;
+    let board = board::read(root, name, &requested, defaults, &mut faults).board;
     faults.into_result(board)
 }
 
@@ -106,23 +112,24 @@ fn read(
     overrides: &Overrides,
     faults: &mut Faults,
 ) -> Option<Vec<Loaded>> {
-    let defaults = defaults(faults)?;
+    let defaults = match defaults::read() {
+        Ok(defaults) => defaults,
+        Err(invalid) => {
+            faults.clone_from(invalid);
+            return None;
+        }
+    };
     let boards: Vec<board::Read> =
-        boards.iter().map(|(name, asked)| board::read(root, name, asked, &defaults, faults)).collect();
-    let experiment = experiment::read(root, experiment, overrides, &defaults, faults)?;
+        boards.iter().map(|(name, requested)| board::read(root, name, requested, defaults, faults)).collect();
+    let experiment = experiment::read(root, experiment, overrides, defaults, faults)?;
     for names in boards.iter().filter_map(|board| board.names.as_ref()) {
-        schedules::find_unknown(&experiment.mentions, names, faults);
+        mentions::find_unknown(&experiment.mentions, names, faults);
     }
     for board in boards.iter().filter_map(|board| board.board.as_ref()) {
-        schedules::find_gpus(&experiment.mentions, &board.gpus(), faults);
+        mentions::find_gpus(&experiment.mentions, &board.gpus(), faults);
     }
     boards
         .into_iter()
         .map(|board| Some(Loaded { board: board.board?, experiment: experiment.clone() }))
         .collect()
-}
-
-fn defaults(faults: &mut Faults) -> Option<tree::Node> {
-    let tree = tree::parse(&Arc::from(schema::DEFAULTS_PATH), DEFAULTS, faults)?;
-    check::check(&tree, &schema::SCHEMAS.defaults, faults)
 }

@@ -1,51 +1,122 @@
-//! Where networks come from.
+//! The networks of an experiment: from the zoo, or from ONNX files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use sha2::{Digest, Sha256};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
 use super::ordered::Ordered;
-use super::raw;
-use super::schema::SCHEMAS;
-use super::{check, typed};
+use super::schema;
+use super::values::{Extent, Name, Sha256, Text, Url};
+use super::{check, tree, typed};
 
 /// One name a line; the compiler's zoo is tested against the same file.
 const ZOO: &str = include_str!("../../../configs/zoo.txt");
 
-/// Where a network comes from.
+/// The source of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkSource {
-    /// The compiler's zoo builds it.
+    /// Built by the compiler's zoo.
     Zoo {
         /// Its name in the zoo.
         name: String,
     },
     /// An ONNX file.
     Onnx {
-        /// What the experiment calls it.
+        /// Its name in experiments.
         name: String,
-        /// The file; absolute where the configuration's root is.
+        /// The file; absolute if the configuration's root is.
         path: PathBuf,
-        /// Shapes of inputs that the file leaves open.
+        /// Shapes of inputs that are dynamic in the file.
         shapes: BTreeMap<String, Vec<u64>>,
-        /// Its sum, checked when the configuration was read.
+        /// Its digest, checked when the configuration is read.
         sha256: Option<String>,
-        /// Where it can be had.
+        /// Download address.
         url: Option<String>,
     },
 }
 
+/// A network from an ONNX file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Network")]
+pub(super) struct NetworkFile {
+    /// Name of the network in experiments; must equal the file name and must not be in the zoo.
+    #[serde(rename = "network")]
+    #[schemars(with = "Name")]
+    name: String,
+    /// The .onnx file, relative to the directory of this file or absolute.
+    #[schemars(with = "Text")]
+    onnx: String,
+    /// Shapes of inputs that are dynamic in the file, by input name. Default: a batch (first dimension) of 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "Ordered<Vec<Extent>>")]
+    shapes: BTreeMap<String, Vec<u64>>,
+    /// SHA-256 digest of the .onnx file. If present, the file is checked against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Sha256>")]
+    sha256: Option<String>,
+    /// Download address. The file is not downloaded automatically; the address appears in the message if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Url>")]
+    url: Option<String>,
+}
+
+/// The schema of a network's file.
+pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(schema::of::<NetworkFile>);
+
 impl NetworkSource {
-    /// What the experiment calls it.
+    /// Its name in experiments.
     pub fn name(&self) -> &str {
         match self {
             Self::Zoo { name } | Self::Onnx { name, .. } => name,
         }
+    }
+
+    /// The file of a network that is not in the zoo, with its absolute path.
+    pub(super) fn to_file(&self) -> Option<NetworkFile> {
+        let Self::Onnx { name, path, shapes, sha256, url } = self else { return None };
+        Some(NetworkFile {
+            name: name.clone(),
+            onnx: path.to_string_lossy().into_owned(),
+            shapes: shapes.clone(),
+            sha256: sha256.clone(),
+            url: url.clone(),
+        })
+    }
+}
+
+impl NetworkFile {
+    /// The source, for an .onnx file relative to `folder`.
+    pub(super) fn source(self, folder: &Path) -> NetworkSource {
+        let Self { name, onnx, shapes, sha256, url } = self;
+        NetworkSource::Onnx { name, path: folder.join(onnx), shapes, sha256, url }
+    }
+}
+
+/// Networks written as names. All that are read are of the zoo until [`find`] has looked for them.
+pub(super) mod by_name {
+    use super::NetworkSource;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        networks: &[NetworkSource],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(networks.iter().map(NetworkSource::name))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<NetworkSource>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        Ok(names.into_iter().map(|name| NetworkSource::Zoo { name }).collect())
     }
 }
 
@@ -54,108 +125,58 @@ pub fn zoo() -> impl Iterator<Item = &'static str> + Clone {
     ZOO.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Finds the network `name`, which was asked for at `asked`.
-pub(super) fn find(root: &Path, name: &str, asked: &Spot, faults: &mut Faults) -> Option<NetworkSource> {
+/// Finds the network `name`, which was requested at `requested`.
+pub(super) fn find(root: &Path, name: &str, requested: &Spot, faults: &mut Faults) -> Option<NetworkSource> {
     let file = format!("{}/{name}.yaml", Kind::Network.folder());
     let own = root.join(&file).exists();
     if zoo().any(|known| known == name) {
         if own {
-            let message = format!("{name:?} is a network of the zoo; choose another name for your own");
+            let message = format!("the zoo already has a network {name:?}; choose another name");
             faults.add(&Spot::whole(file), message);
         }
         return Some(NetworkSource::Zoo { name: name.to_owned() });
     }
     if !own {
-        files::unknown(root, Kind::Network, name, &zoo().collect::<Vec<_>>(), asked, faults);
+        files::unknown(root, Kind::Network, name, &zoo().collect::<Vec<_>>(), requested, faults);
         return None;
     }
-    let before = faults.len();
-    let tree = files::read(root, Kind::Network, name, asked, faults)?;
-    let sound = check::check(&tree, &SCHEMAS.network, faults)?;
-    let read = typed::read::<raw::Network>(&sound);
-    if let (Err(error), true) = (&read, faults.len() == before) {
-        faults.add(&tree.at, error.to_string());
-    }
-    let network = read.ok()?;
+    let tree = files::read(root, Kind::Network, name, requested, faults)?;
+    let valid = check::check(&tree, &SCHEMA, faults)?;
+    let network: NetworkFile = typed::read_checked(&valid, faults)?;
     let folder = root.join(Kind::Network.folder());
     let folder = std::path::absolute(&folder).unwrap_or(folder);
-    let path = folder.join(&network.onnx.0);
-    check_file(&path, &network, &sound, faults);
-    Some(resolve(network, path))
+    check_file(&folder.join(&network.onnx), &network, &valid, faults);
+    Some(network.source(&folder))
 }
 
-/// The network of a raw one whose file is `path`.
-pub(super) fn resolve(network: raw::Network, path: PathBuf) -> NetworkSource {
-    NetworkSource::Onnx {
-        name: network.name.0,
-        path,
-        shapes: network
-            .shapes
-            .0
-            .into_iter()
-            .map(|(input, shape)| (input, shape.into_iter().map(|extent| extent.0).collect()))
-            .collect(),
-        sha256: network.sha256.map(|sum| sum.0),
-        url: network.url.map(|url| url.0),
-    }
-}
-
-fn check_file(path: &Path, network: &raw::Network, tree: &super::tree::Node, faults: &mut Faults) {
+fn check_file(path: &Path, network: &NetworkFile, tree: &tree::Node, faults: &mut Faults) {
     let at = tree.spot("onnx");
-    let found = match (path.is_dir(), &network.sha256) {
-        (true, _) => Err(io::Error::other("it is a folder; expected an .onnx file")),
-        (false, None) => File::open(path).map(|_| None),
-        (false, Some(_)) => sum(path).map(Some),
-    };
-    match (found, &network.sha256) {
-        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {
-            let remedy = network.url.as_ref().map_or_else(
-                || "the path is relative to this file's folder".to_owned(),
-                |url| format!("fetch it from {} by hand, the program does not download yet", url.0),
-            );
-            faults.add(&at, format!("there is no file {}; {remedy}", path.display()));
+    let fault = if path.is_dir() {
+        format!("{} is a directory; expected an .onnx file", path.display())
+    } else {
+        match File::open(path) {
+            Ok(_) => return check_digest(path, network, tree, faults),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let remedy = network.url.as_ref().map_or_else(
+                    || "the path is relative to the directory of this file".to_owned(),
+                    |url| format!("download it from {url}"),
+                );
+                format!("file not found: {}; {remedy}", path.display())
+            }
+            Err(error) => format!("{}: {error}", path.display()),
         }
-        (Err(error), _) => faults.add(&at, format!("{}: {error}", path.display())),
-        (Ok(Some(found)), Some(expected)) if found != expected.0 => {
-            let message = format!("expected {}, found {found} for {}", expected.0, path.display());
+    };
+    faults.add(&at, fault);
+}
+
+fn check_digest(path: &Path, network: &NetworkFile, tree: &tree::Node, faults: &mut Faults) {
+    let Some(expected) = &network.sha256 else { return };
+    match host::files::hash_file(path) {
+        Err(error) => faults.add(&tree.spot("onnx"), format!("{error:#}")),
+        Ok(found) if found != *expected => {
+            let message = format!("{} has the SHA-256 digest {found}, expected {expected}", path.display());
             faults.add(&tree.spot("sha256"), message);
         }
-        (Ok(_), _) => {}
-    }
-}
-
-fn sum(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut sum = Sha256::new();
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut piece)? {
-            0 => break,
-            read => sum.update(&piece[..read]),
-        }
-    }
-    Ok(format!("{:x}", sum.finalize()))
-}
-
-impl NetworkSource {
-    /// As the database keeps it; networks of the zoo need no more than their name.
-    pub(super) fn to_raw(&self) -> Option<raw::Network> {
-        match self {
-            Self::Zoo { .. } => None,
-            Self::Onnx { name, path, shapes, sha256, url } => Some(raw::Network {
-                name: raw::Name(name.clone()),
-                shapes: Ordered(
-                    shapes
-                        .iter()
-                        .map(|(input, shape)| {
-                            (input.clone(), shape.iter().copied().map(raw::Extent).collect())
-                        })
-                        .collect(),
-                ),
-                onnx: raw::Text(path.to_string_lossy().into_owned()),
-                sha256: sha256.clone().map(raw::Sha256),
-                url: url.clone().map(raw::Url),
-            }),
-        }
+        Ok(_) => {}
     }
 }

@@ -19,13 +19,6 @@ impl<V> Default for Ordered<V> {
     }
 }
 
-impl<V> Ordered<V> {
-    /// Whether it holds nothing.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl<V: Serialize> Serialize for Ordered<V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
@@ -44,7 +37,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Collector<V> {
     type Value = Ordered<V>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a mapping of names")
+        out.write_str("a mapping")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Ordered<V>, M::Error> {

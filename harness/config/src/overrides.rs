@@ -1,24 +1,24 @@
-//! Settings from the command line, laid over the experiment's file before it is checked.
+//! Settings from the command line, which replace those of the experiment's file before it is checked.
 
 use std::sync::Arc;
 
 use super::faults::{Faults, Spot};
 use super::tree::{self, Entry, Node, Value};
 
-/// What the command line changes of an experiment.
+/// Changes of an experiment from the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `--network NAME`, repeated: these networks in place of the file's. Empty: the file's.
+    /// `--network NAME`, repeated: replaces the networks of the file. Empty: no change.
     pub networks: Vec<String>,
     /// `--trials N`, as written.
     pub trials: Option<String>,
-    /// `--set KEY=VALUE`, repeated; the key dotted as in `measure.min_seconds`, the value YAML.
+    /// `--set KEY=VALUE`, repeated: a dotted key such as `measure.min_seconds`, and a YAML value.
     pub set: Vec<String>,
 }
 
 impl Overrides {
     pub(super) fn lay_over(&self, tree: &mut Node, faults: &mut Faults) {
-        // A file that is no mapping is reported as such; nothing can be laid over it.
+        // A file that is not a mapping is reported later; nothing can be set in it.
         if !matches!(tree.value, Value::Map(_)) {
             return;
         }
@@ -49,8 +49,10 @@ impl Overrides {
                 continue;
             }
             if steps[0] == "experiment" {
-                faults
-                    .add(&Spot::whole(argument), "the name of an experiment is its file's and cannot be set");
+                faults.add(
+                    &Spot::whole(argument),
+                    "the name of an experiment cannot be set; it is the file name",
+                );
                 continue;
             }
             if let Some(value) = read(&argument, value, faults) {
@@ -60,7 +62,7 @@ impl Overrides {
     }
 }
 
-/// Reads a value; all its places are the argument's.
+/// Reads a value; its locations are all the argument.
 fn read(argument: &str, text: &str, faults: &mut Faults) -> Option<Node> {
     let source: Arc<str> = Arc::from(argument);
     let mut found = Faults::default();
@@ -87,7 +89,7 @@ fn forget_places(node: &mut Node) {
     }
 }
 
-/// Puts `value` at the path `steps`, with what lies on the way.
+/// Sets `value` at the path `steps`; creates the mappings on the way.
 fn put(tree: &mut Node, steps: &[&str], value: Node) {
     let Some((step, rest)) = steps.split_first() else {
         *tree = value;

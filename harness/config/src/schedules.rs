@@ -1,219 +1,200 @@
-//! The schedules of an experiment, and where each processor and cut is named.
+//! The schedules of an experiment: as YAML has them, and as the program uses them.
 
-use domain::Network;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::board::RESERVED;
-use super::experiment::{Experiment, ManualStage, PeerSpec, ScheduleSpec};
-use super::faults::{Faults, Spot, did_you_mean, listed};
-use super::raw;
-use super::tree::Node;
+use super::values::{All, Auto, Name, Text};
 
-/// A processor named by a schedule.
+/// A way to run a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Notation", into = "Notation")]
+pub enum ScheduleSpec {
+    /// The whole network on each processor in turn: one schedule per processor.
+    SingleEach,
+    /// The whole network on this processor.
+    Single(String),
+    /// The planner partitions the network.
+    PipelineAuto {
+        /// Processors that it may use, at least 2; `None`: all of the board's.
+        processors: Option<Vec<String>>,
+    },
+    /// A partition set by hand: at least 2 stages, no processor twice, `until` in all but the last.
+    PipelineManual(Vec<ManualStage>),
+    /// The whole network on every processor of the board; frames are distributed.
+    ReplicateAll,
+    /// The whole network on these processors, at least 2; frames are distributed.
+    Replicate(Vec<String>),
+    /// The whole network in another inference engine.
+    Peer(PeerSpec),
+}
+
+/// Another inference engine, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mention {
+pub struct PeerSpec {
     /// Its name.
+    pub engine: String,
+    /// Threads of a session, at least 1; `None`: as many as there are CPUs.
+    pub threads: Option<u32>,
+    /// Parallel sessions, at least 1; `None`: as many as the CPUs have room for.
+    pub sessions: Option<u32>,
+    /// Processors whose CPUs it may use; `None`: all of the board's.
+    pub processors: Option<Vec<String>>,
+}
+
+/// A stage set by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManualStage {
+    /// Processor of the stage. Each processor has at most one stage of a pipeline.
+    #[schemars(with = "Name")]
     pub processor: String,
-    /// Where it is named.
-    pub at: Spot,
+    /// Its last unit, or a prefix of that unit's dotted name (`layer3`). The last stage has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    pub until: Option<String>,
 }
 
-/// A cut made by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CutMention {
-    /// Index of the schedule it belongs to.
-    pub schedule: usize,
-    /// The last unit before it, or the beginning of that unit's dotted name.
-    pub until: String,
-    /// Where it is named.
-    pub at: Spot,
+/// A way to run a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "Schedule")]
+pub(super) enum Notation {
+    /// Compiled by TVM, on processors of the board.
+    Own(Own),
+    /// In another inference engine, for comparison.
+    Peer(Peer),
 }
 
-/// Schedules, with the processors and cuts they name in the order of the file.
-pub(super) struct Resolved {
-    pub(super) schedules: Vec<ScheduleSpec>,
-    pub(super) mentions: Vec<Mention>,
-    pub(super) cuts: Vec<CutMention>,
+/// A way to run a network that TVM compiled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Own {
+    /// The whole network on one processor: `each` for each processor in turn, or a name.
+    Single(#[schemars(with = "Name")] String),
+    /// The network partitioned into stages, one per processor.
+    Pipeline(Pipeline),
+    /// The whole network on several processors; frames are distributed.
+    Replicate(Replicate),
 }
 
-/// Checks what a schema cannot say. `tree` is the experiment that `raw` was read from.
-pub(super) fn resolve(raw: Vec<raw::Schedule>, tree: &Node, faults: &mut Faults) -> Resolved {
-    let (mut mentions, mut cuts) = (Vec::new(), Vec::new());
-    let mut schedules: Vec<ScheduleSpec> = Vec::new();
-    for (index, schedule) in raw.into_iter().enumerate() {
-        let here = format!("schedules/{index}");
-        let at = tree.spot(&here);
-        let (mentions, cuts) = (&mut mentions, &mut cuts);
-        let schedule = Reader { tree, index, here, mentions, cuts, faults }.schedule(schedule);
-        let written = raw::Schedule::from(&schedule);
-        if schedules.iter().any(|earlier| raw::Schedule::from(earlier) == written) {
-            faults.add(
-                &at,
-                "duplicate schedule: with its defaults it equals an earlier entry; remove one".to_owned(),
-            );
-        }
-        schedules.push(schedule);
-    }
-    Resolved { schedules, mentions, cuts }
+/// The partition of a pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Pipeline {
+    /// `auto`: the planner chooses cuts and processors.
+    Auto(Auto),
+    /// The planner chooses from some of the processors.
+    Among(Among),
+    /// Stages set by hand, in order.
+    Stages(#[schemars(length(min = 2))] Vec<ManualStage>),
 }
 
-/// Reads one entry of `schedules`, at the path `here`.
-struct Reader<'a> {
-    tree: &'a Node,
-    index: usize,
-    here: String,
-    mentions: &'a mut Vec<Mention>,
-    cuts: &'a mut Vec<CutMention>,
-    faults: &'a mut Faults,
+/// Some of the board's processors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Among {
+    /// Processors that the planner may use.
+    #[schemars(with = "Vec<Name>", length(min = 2), extend("uniqueItems" = true))]
+    processors: Vec<String>,
 }
 
-impl Reader<'_> {
-    fn schedule(&mut self, raw: raw::Schedule) -> ScheduleSpec {
-        let own = match raw {
-            raw::Schedule::Own(own) => own,
-            raw::Schedule::Peer(peer) => return self.peer(peer),
+/// Processors that each run the whole network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Replicate {
+    /// `all`: every processor.
+    All(All),
+    /// These processors.
+    On(#[schemars(with = "Vec<Name>", length(min = 2), extend("uniqueItems" = true))] Vec<String>),
+}
+
+/// The whole network in another inference engine, from its ONNX file with fixed shapes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "it is the key in the file")]
+pub(super) struct Peer {
+    /// The engine.
+    peer: Engine,
+    /// Threads of a session: a number, or `all` for as many as there are CPUs. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    threads: Option<Count>,
+    /// Parallel sessions, which share the frames: a number, or `all` for as many as the CPUs have room for. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<Count>,
+    /// Processors whose CPUs it may use. Default: all of the board's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Name>>", length(min = 1), extend("uniqueItems" = true))]
+    processors: Option<Vec<String>>,
+}
+
+/// An inference engine other than TVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Engine {
+    /// ONNX Runtime with its CPU provider.
+    Onnxruntime,
+}
+
+/// A number, or `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Count {
+    /// A number.
+    Number(#[schemars(range(min = 1, max = 1024))] u32),
+    /// As many as there are.
+    All(All),
+}
+
+impl From<Notation> for ScheduleSpec {
+    fn from(notation: Notation) -> Self {
+        let count = |count: Option<Count>| match count {
+            None => Some(1),
+            Some(Count::Number(number)) => Some(number),
+            Some(Count::All(_)) => None,
         };
-        match own {
-            raw::Own::Single(name) if name.0 == "each" => ScheduleSpec::SingleEach,
-            raw::Own::Single(name) => ScheduleSpec::Single(self.processor(name, "single")),
-            raw::Own::Pipeline(raw::Pipeline::Auto(_)) => ScheduleSpec::PipelineAuto { processors: None },
-            raw::Own::Pipeline(raw::Pipeline::Among(among)) => ScheduleSpec::PipelineAuto {
-                processors: Some(self.processors(among.processors, "pipeline/processors")),
-            },
-            raw::Own::Pipeline(raw::Pipeline::Stages(stages)) => self.stages(stages),
-            raw::Own::Replicate(raw::Replicate::All(_)) => ScheduleSpec::ReplicateAll,
-            raw::Own::Replicate(raw::Replicate::On(names)) => {
-                ScheduleSpec::Replicate(self.processors(names, "replicate"))
+        match notation {
+            Notation::Own(Own::Single(name)) if name == "each" => Self::SingleEach,
+            Notation::Own(Own::Single(name)) => Self::Single(name),
+            Notation::Own(Own::Pipeline(Pipeline::Auto(_))) => Self::PipelineAuto { processors: None },
+            Notation::Own(Own::Pipeline(Pipeline::Among(among))) => {
+                Self::PipelineAuto { processors: Some(among.processors) }
+            }
+            Notation::Own(Own::Pipeline(Pipeline::Stages(stages))) => Self::PipelineManual(stages),
+            Notation::Own(Own::Replicate(Replicate::All(_))) => Self::ReplicateAll,
+            Notation::Own(Own::Replicate(Replicate::On(names))) => Self::Replicate(names),
+            Notation::Peer(Peer { peer: Engine::Onnxruntime, threads, sessions, processors }) => {
+                Self::Peer(PeerSpec {
+                    engine: "onnxruntime".to_owned(),
+                    threads: count(threads),
+                    sessions: count(sessions),
+                    processors,
+                })
             }
         }
     }
+}
 
-    fn peer(&mut self, raw: raw::Peer) -> ScheduleSpec {
-        let count = |count: Option<raw::Count>| match count {
-            None => Some(1),
-            Some(raw::Count::Number(number)) => Some(number),
-            Some(raw::Count::All(_)) => None,
-        };
-        let raw::Engine::Onnxruntime = raw.peer;
-        ScheduleSpec::Peer(PeerSpec {
-            engine: "onnxruntime".to_owned(),
-            threads: count(raw.threads),
-            sessions: count(raw.sessions),
-            processors: raw.processors.map(|names| self.processors(names, "processors")),
+impl From<ScheduleSpec> for Notation {
+    fn from(schedule: ScheduleSpec) -> Self {
+        let count = |count: Option<u32>| Some(count.map_or(Count::All(All::All), Count::Number));
+        Self::Own(match schedule {
+            ScheduleSpec::SingleEach => Own::Single("each".to_owned()),
+            ScheduleSpec::Single(processor) => Own::Single(processor),
+            ScheduleSpec::PipelineAuto { processors: None } => Own::Pipeline(Pipeline::Auto(Auto::Auto)),
+            ScheduleSpec::PipelineAuto { processors: Some(processors) } => {
+                Own::Pipeline(Pipeline::Among(Among { processors }))
+            }
+            ScheduleSpec::PipelineManual(stages) => Own::Pipeline(Pipeline::Stages(stages)),
+            ScheduleSpec::ReplicateAll => Own::Replicate(Replicate::All(All::All)),
+            ScheduleSpec::Replicate(processors) => Own::Replicate(Replicate::On(processors)),
+            ScheduleSpec::Peer(peer) => {
+                return Self::Peer(Peer {
+                    peer: Engine::Onnxruntime,
+                    threads: count(peer.threads),
+                    sessions: count(peer.sessions),
+                    processors: peer.processors,
+                });
+            }
         })
     }
-
-    fn processors(&mut self, names: Vec<raw::Name>, path: &str) -> Vec<String> {
-        let numbered = names.into_iter().enumerate();
-        numbered.map(|(index, name)| self.processor(name, &format!("{path}/{index}"))).collect()
-    }
-
-    fn processor(&mut self, name: raw::Name, path: &str) -> String {
-        let at = self.tree.spot(&format!("{}/{path}", self.here));
-        if RESERVED.contains(&name.0.as_str()) {
-            let expected =
-                if path == "single" { "each or the name of a processor" } else { "the name of a processor" };
-            self.faults.add(&at, format!("expected {expected}, found {:?}", name.0));
-        } else {
-            self.mentions.push(Mention { processor: name.0.clone(), at });
-        }
-        name.0
-    }
-
-    fn stages(&mut self, raw: Vec<raw::ManualStage>) -> ScheduleSpec {
-        let last = raw.len().saturating_sub(1);
-        let mut stages: Vec<ManualStage> = Vec::new();
-        for (index, stage) in raw.into_iter().enumerate() {
-            let path = format!("{}/pipeline/{index}", self.here);
-            match (&stage.until, index == last) {
-                (Some(_), true) => {
-                    let message = "the last stage ends with the network; leave until out";
-                    self.faults.add(&self.tree.spot(&format!("{path}/until")), message);
-                }
-                (None, false) => {
-                    let message =
-                        "the key \"until\" is missing; every stage but the last names its last unit";
-                    self.faults.add(&self.tree.spot(&path), message);
-                }
-                (Some(until), false) => self.cuts.push(CutMention {
-                    schedule: self.index,
-                    until: until.0.clone(),
-                    at: self.tree.spot(&format!("{path}/until")),
-                }),
-                (None, true) => {}
-            }
-            let processor = self.processor(stage.processor, &format!("pipeline/{index}/processor"));
-            if stages.iter().any(|other| other.processor == processor) {
-                let message = format!(
-                    "{processor:?} has a stage of this pipeline already; each processor has at most one"
-                );
-                self.faults.add(&self.tree.spot(&format!("{path}/processor")), message);
-            }
-            stages.push(ManualStage { processor, until: stage.until.map(|text| text.0) });
-        }
-        ScheduleSpec::PipelineManual(stages)
-    }
-}
-
-/// Checks the processors that schedules name against those the board has. For boards that list their processors,
-/// [`load`](super::load) has done it; for `auto` it is done once they are found.
-pub fn check_processors<S: AsRef<str>>(experiment: &Experiment, names: &[S]) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    find_unknown(&experiment.mentions, names, &mut faults);
-    faults.into_result(Some(()))
-}
-
-/// Reports every mention that is none of `names`.
-pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], faults: &mut Faults) {
-    let names = || names.iter().map(AsRef::as_ref);
-    for mention in mentions.iter().filter(|mention| !names().any(|name| name == mention.processor)) {
-        let nearest = did_you_mean(&mention.processor, names());
-        let known = listed(names(), "and");
-        let message = format!("unknown processor {:?}; the board has {known}{nearest}", mention.processor);
-        faults.add(&mention.at, message);
-    }
-}
-
-/// Reports every mention of a GPU: there is no engine for it yet. Schedules over all processors leave it out.
-pub(super) fn find_gpus(mentions: &[Mention], gpus: &[&str], faults: &mut Faults) {
-    for mention in mentions.iter().filter(|mention| gpus.contains(&mention.processor.as_str())) {
-        let message = format!(
-            "{:?} is a GPU, and this version has no engine for CUDA; leave it out of the schedule",
-            mention.processor
-        );
-        faults.add(&mention.at, message);
-    }
-}
-
-/// Checks the cuts made by hand against a network, once its units are known: each must exist, lie behind the one
-/// before it, and leave something for the last stage.
-pub fn check_cuts(experiment: &Experiment, network: &Network) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    let mut before: Option<(usize, usize)> = None;
-    for mention in &experiment.cuts {
-        let CutMention { schedule, until, at } = mention;
-        let name = network.name();
-        match network.cut_after(until) {
-            Err(unknown) => {
-                let nearest = match unknown.nearest.as_slice() {
-                    [] => String::new(),
-                    names => format!("; did you mean {}?", listed(names.iter().map(String::as_str), "or")),
-                };
-                faults.add(at, format!("{name} has no unit called {until:?}{nearest}"));
-            }
-            Ok(cut) => {
-                if cut.0 == network.len() {
-                    let message =
-                        format!("{until:?} is the end of {name}; it leaves no unit for the next stage");
-                    faults.add(at, message);
-                } else if before.is_some_and(|(other, earlier)| other == *schedule && cut.0 <= earlier) {
-                    let message = format!(
-                        "{until:?} of {name} does not lie behind the stage before; its stage is empty"
-                    );
-                    faults.add(at, message);
-                }
-                before = Some((*schedule, cut.0));
-            }
-        }
-    }
-    faults.into_result(Some(()))
 }

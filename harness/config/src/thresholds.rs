@@ -1,27 +1,30 @@
-//! By how much a measure may become worse, as the program uses it.
+//! `ci/thresholds.yaml`: how much worse a metric can become before `cargo xtask check` fails.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::faults::{Faults, Spot};
-use super::schema::SCHEMAS;
-use super::{check, files, raw, tree, typed};
+use super::values::{Name, Percent, PercentOrNone, Text, percent};
+use super::{check, files, schema, tree, typed};
 
-/// What the gate looks at.
+/// A metric that the gate checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Measured {
     /// Frames per second.
     Throughput,
-    /// Latency that half of the frames do not exceed.
+    /// Median latency of a frame.
     LatencyP50,
-    /// Latency that 99 of 100 frames do not exceed.
+    /// 99th percentile of the latency of a frame.
     LatencyP99,
-    /// Energy of a frame.
+    /// Energy per frame.
     JoulesPerFrame,
 }
 
 impl Measured {
-    /// All of them, in the order in which they are shown.
+    /// All of them, in display order.
     pub const ALL: [Self; 4] = [Self::Throughput, Self::LatencyP50, Self::LatencyP99, Self::JoulesPerFrame];
 
     /// Its name in files.
@@ -35,30 +38,89 @@ impl Measured {
     }
 }
 
-/// The file, resolved. Shares are of one: 0.01 is 1 %.
-#[derive(Debug, Clone, PartialEq)]
+/// How much worse a metric can become before `cargo xtask check` fails. Shares are of one: 0.01 is 1 %.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Thresholds {
-    /// Probability with which a whole check may fail although nothing became worse; above 0 and below 1/2.
+    /// Probability that a whole check fails although nothing became worse.
+    #[serde(deserialize_with = "percent::deserialize")]
+    #[schemars(with = "Percent")]
     pub false_alarms: f64,
-    /// Standard deviation between runs of the same thing.
+    /// Standard deviation between runs of the same code. It is used if a baseline of fewer than three runs is compared
+    /// with a run from another time, because the spread cannot be estimated then.
+    #[serde(deserialize_with = "percent::deserialize")]
+    #[schemars(with = "Percent")]
     pub between_runs: f64,
-    general: [Option<f64>; 4],
+    /// Frames per second.
+    #[schemars(with = "PercentOrNone")]
+    throughput: Limit,
+    /// Median latency of a frame.
+    #[schemars(with = "PercentOrNone")]
+    latency_p50: Limit,
+    /// 99th percentile of the latency of a frame.
+    #[schemars(with = "PercentOrNone")]
+    latency_p99: Limit,
+    /// Energy per frame, if it is measured.
+    #[schemars(with = "PercentOrNone")]
+    joules_per_frame: Limit,
+    /// Other thresholds for some rows. If several match, the last one applies.
+    #[serde(default)]
     overrides: Vec<Override>,
 }
 
-/// What an override says of a measure.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "PercentOrNone")]
 enum Limit {
+    /// The metric is not checked.
     Off,
-    By(f64),
+    /// Worse by more than this share is a regression.
+    Share(f64),
 }
 
-#[derive(Debug, Clone, PartialEq)]
-struct Override {
-    network: Option<String>,
-    schedule: Option<String>,
-    own: [Option<Limit>; 4],
+impl TryFrom<PercentOrNone> for Limit {
+    type Error = serde::de::value::Error;
+
+    fn try_from(written: PercentOrNone) -> Result<Self, Self::Error> {
+        match written {
+            PercentOrNone::None(_) => Ok(Self::Off),
+            PercentOrNone::Percent(text) => percent::share(&text).map(Self::Share),
+        }
+    }
 }
+
+/// Thresholds of some rows.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Override {
+    /// Applies to this network only. Default: all.
+    #[serde(default)]
+    #[schemars(with = "Option<Name>")]
+    network: Option<String>,
+    /// Applies to schedules of this kind (`pipeline`) or to this one (`cpu0 | cpu1`) only. Default: all.
+    #[serde(default)]
+    #[schemars(with = "Option<Text>")]
+    schedule: Option<String>,
+    /// Frames per second.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    throughput: Option<Limit>,
+    /// Median latency of a frame.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    latency_p50: Option<Limit>,
+    /// 99th percentile of the latency of a frame.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    latency_p99: Option<Limit>,
+    /// Energy per frame, if it is measured.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    joules_per_frame: Option<Limit>,
+}
+
+/// The schema of the file.
+pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(schema::of::<Thresholds>);
 
 impl Thresholds {
     /// Reads and checks the file.
@@ -68,18 +130,27 @@ impl Thresholds {
         faults.into_result(read)
     }
 
-    /// The threshold of a measure of a schedule, which is named by its kind or its label; `None`: not looked at.
-    pub fn of(&self, measure: Measured, network: &str, kind: &str, label: &str) -> Option<f64> {
-        let place = measure as usize;
-        let fits = |rule: &&Override| {
+    /// The threshold of a metric of a schedule with this kind and label; `None`: not checked.
+    pub fn of(&self, metric: Measured, network: &str, kind: &str, label: &str) -> Option<f64> {
+        let matches = |rule: &&Override| {
             rule.network.as_deref().is_none_or(|name| name == network)
                 && rule.schedule.as_deref().is_none_or(|name| name == kind || name == label)
         };
-        let own = self.overrides.iter().rev().filter(fits).find_map(|rule| rule.own[place]);
-        match own {
-            Some(Limit::By(share)) => Some(share),
-            Some(Limit::Off) => None,
-            None => self.general[place],
+        let limit = self.overrides.iter().rev().filter(matches).find_map(|rule| match metric {
+            Measured::Throughput => rule.throughput,
+            Measured::LatencyP50 => rule.latency_p50,
+            Measured::LatencyP99 => rule.latency_p99,
+            Measured::JoulesPerFrame => rule.joules_per_frame,
+        });
+        let general = match metric {
+            Measured::Throughput => self.throughput,
+            Measured::LatencyP50 => self.latency_p50,
+            Measured::LatencyP99 => self.latency_p99,
+            Measured::JoulesPerFrame => self.joules_per_frame,
+        };
+        match limit.unwrap_or(general) {
+            Limit::Share(share) => Some(share),
+            Limit::Off => None,
         }
     }
 }
@@ -94,64 +165,24 @@ fn read(path: &Path, faults: &mut Faults) -> Option<Thresholds> {
         }
     };
     let tree = tree::parse(&source, &text, faults)?;
-    let sound = check::check(&tree, &SCHEMAS.thresholds, faults)?;
-    let read = typed::read::<raw::Thresholds>(&sound);
-    if let (Err(error), true) = (&read, faults.is_empty()) {
-        faults.add(&tree.at, error.to_string());
+    let valid = check::check(&tree, &SCHEMA, faults)?;
+    let thresholds: Thresholds = typed::read_checked(&valid, faults)?;
+    if !(thresholds.false_alarms > 0.0 && thresholds.false_alarms < 0.5) {
+        faults.add(&valid.spot("false_alarms"), "expected more than 0% and less than 50%");
     }
-    let raw = read.ok()?;
-    let false_alarms = raw.false_alarms.share();
-    if !(false_alarms > 0.0 && false_alarms < 0.5) {
-        faults.add(&sound.spot("false_alarms"), "expected more than 0% and less than 50%");
+    if thresholds.between_runs > 0.5 {
+        let message = "expected at most 50%; with a larger spread no check can find a regression";
+        faults.add(&valid.spot("between_runs"), message);
     }
-    if raw.between_runs.share() > 0.5 {
-        faults.add(
-            &sound.spot("between_runs"),
-            "expected at most 50%: beyond that no check could tell anything",
-        );
-    }
-    let own_throughput = raw.overrides.iter().enumerate().filter_map(|(place, rule)| {
-        Some((format!("overrides/{place}/throughput"), rule.throughput.as_ref()?))
-    });
-    for (path, threshold) in own_throughput.chain([("throughput".to_owned(), &raw.throughput)]) {
-        if share(threshold).is_some_and(|share| share >= 1.0) {
-            faults.add(&sound.spot(&path), "expected less than 100%: throughput cannot fall by more");
+    let overrides = thresholds.overrides.iter().enumerate();
+    let own = overrides
+        .filter_map(|(place, rule)| Some((format!("overrides/{place}/throughput"), rule.throughput?)));
+    for (path, limit) in own.chain([("throughput".to_owned(), thresholds.throughput)]) {
+        if matches!(limit, Limit::Share(share) if share >= 1.0) {
+            faults.add(&valid.spot(&path), "expected less than 100%; throughput cannot drop by more");
         }
     }
-    let own = |threshold: Option<raw::Threshold>| {
-        threshold.map(|threshold| share(&threshold).map_or(Limit::Off, Limit::By))
-    };
-    Some(Thresholds {
-        false_alarms,
-        between_runs: raw.between_runs.share(),
-        general: [
-            share(&raw.throughput),
-            share(&raw.latency_p50),
-            share(&raw.latency_p99),
-            share(&raw.joules_per_frame),
-        ],
-        overrides: raw
-            .overrides
-            .into_iter()
-            .map(|rule| Override {
-                network: rule.network.map(|name| name.0),
-                schedule: rule.schedule.map(|name| name.0),
-                own: [
-                    own(rule.throughput),
-                    own(rule.latency_p50),
-                    own(rule.latency_p99),
-                    own(rule.joules_per_frame),
-                ],
-            })
-            .collect(),
-    })
-}
-
-fn share(threshold: &raw::Threshold) -> Option<f64> {
-    match threshold {
-        raw::Threshold::Any(_) => None,
-        raw::Threshold::By(percent) => Some(percent.share()),
-    }
+    Some(thresholds)
 }
 
 #[cfg(test)]

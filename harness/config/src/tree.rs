@@ -1,7 +1,7 @@
-//! A YAML file as a tree in which every value knows its line.
+//! A YAML file as a tree in which every value has a location.
 //!
-//! Of YAML this takes what configuration needs: mappings, lists and scalars. Anchors, tags, several documents and
-//! keys that are not plain names are faults, and so is a key given twice.
+//! Supports the part of YAML that configuration needs: mappings, lists and scalars. Anchors, tags, several documents,
+//! keys that are not plain names, and duplicate keys are faults.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::faults::{Faults, Spot};
 
-/// Deepest nesting taken; configuration needs five.
+/// Maximum nesting; configuration needs five levels.
 const DEEPEST: usize = 32;
-/// Most values and keys taken. The largest experiment has a few hundred.
+/// Maximum number of values and keys. The largest experiment has a few hundred.
 const MOST_VALUES: usize = 10_000;
 
-/// A value and its place.
+/// A value and its location.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) at: Spot,
@@ -42,7 +42,7 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// The value of a key, where this is a mapping that has it.
+    /// The value of a key, if this is a mapping that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
@@ -55,7 +55,7 @@ impl Node {
         })
     }
 
-    /// The place of what lies at a path; its parent's where there is nothing.
+    /// The location of the value at a path, or of its nearest existing parent.
     pub(super) fn spot(&self, path: &str) -> Spot {
         let mut path = path;
         loop {
@@ -69,7 +69,7 @@ impl Node {
         }
     }
 
-    /// Keys and values of a mapping; nothing for anything else.
+    /// Keys and values of a mapping; empty for any other value.
     pub(super) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// Text, where this is one.
+    /// The text, if this is text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -85,7 +85,7 @@ impl Node {
         }
     }
 
-    /// Lays `over` on top: mappings key by key, anything else replaces what was there.
+    /// Merges `over` into this: mappings key by key; any other value replaces the present one.
     pub(super) fn overlay(&mut self, over: Self) {
         match (&mut self.value, over.value) {
             (Value::Map(below), Value::Map(above)) => {
@@ -105,7 +105,7 @@ impl Node {
     }
 }
 
-/// Reads the tree of `text`; absent where it is so broken that nothing more can be said.
+/// Parses `text`; `None` if it is too broken to continue.
 pub(super) fn parse(source: &Arc<str>, text: &str, faults: &mut Faults) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if has_tabs(source, text, faults) {
@@ -131,7 +131,7 @@ pub(super) fn parse(source: &Arc<str>, text: &str, faults: &mut Faults) -> Optio
     Some(builder.root.unwrap_or(nothing))
 }
 
-/// YAML knows no tabs in the indentation; the parser's own words for it do not say so.
+/// YAML forbids tabs in the indentation; the parser's own message does not say so.
 fn has_tabs(source: &Arc<str>, text: &str, faults: &mut Faults) -> bool {
     let before = faults.len();
     for (index, line) in text.lines().enumerate() {
@@ -140,23 +140,23 @@ fn has_tabs(source: &Arc<str>, text: &str, faults: &mut Faults) -> bool {
             && !line.trim().is_empty()
         {
             let at = Spot { source: Arc::clone(source), place: Some((index + 1, column + 1)) };
-            faults.add(&at, "a tab in the indentation; expected spaces");
+            faults.add(&at, "the indentation contains a tab; use spaces");
         }
     }
     faults.len() > before
 }
 
-/// A list or mapping whose end has not come yet.
+/// A list or mapping that has not ended yet.
 enum Open {
     List(Spot, Vec<Node>),
     Map(Spot, Vec<Entry>, Awaited),
 }
 
-/// What a mapping waits for.
+/// What a mapping expects next.
 enum Awaited {
     Key,
     Value(String, Spot),
-    /// The value of a key that cannot be used.
+    /// The value of an invalid key.
     Dropped,
 }
 
@@ -175,7 +175,7 @@ impl Builder<'_> {
         Spot { source: Arc::clone(self.source), place: Some((mark.line().max(1), mark.col() + 1)) }
     }
 
-    /// Takes the next event; false where reading on makes no sense.
+    /// Handles the next event; false to stop parsing.
     fn take(&mut self, event: Event<'_>, mark: &Marker) -> bool {
         let at = self.spot(mark);
         match event {
@@ -201,13 +201,14 @@ impl Builder<'_> {
                 None => {}
             },
             Event::Alias(_) => {
-                self.faults.add(&at, "aliases (*name) are not taken here; write the value out");
+                self.faults.add(&at, "aliases (*name) are not supported; write out the value");
                 self.skip();
             }
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    self.faults.add(&at, "a second document begins here; expected one a file");
+                    self.faults
+                        .add(&at, "a second YAML document starts here; expected one document per file");
                     return false;
                 }
             }
@@ -216,12 +217,12 @@ impl Builder<'_> {
         self.values += 1;
         if self.values > MOST_VALUES {
             let at = self.spot(mark);
-            self.faults.add(&at, format!("more than {MOST_VALUES} values; is this a configuration?"));
+            self.faults.add(&at, format!("more than {MOST_VALUES} values; this is not a configuration file"));
             return false;
         }
         if self.open.len() > DEEPEST {
             let at = self.spot(mark);
-            self.faults.add(&at, format!("nested more than {DEEPEST} deep"));
+            self.faults.add(&at, format!("more than {DEEPEST} levels of nesting"));
             return false;
         }
         true
@@ -229,14 +230,14 @@ impl Builder<'_> {
 
     fn refuse(&mut self, anchor: usize, tagged: bool, at: &Spot) {
         if anchor != 0 {
-            self.faults.add(at, "anchors (&name) are not taken here; write the value out where it is used");
+            self.faults.add(at, "anchors (&name) are not supported; write out the value where it is used");
         }
         if tagged {
-            self.faults.add(at, "tags (!name) are not taken here; leave it out");
+            self.faults.add(at, "tags (!name) are not supported; remove it");
         }
     }
 
-    /// Passes over a value that cannot be used.
+    /// Skips an invalid value.
     fn skip(&mut self) {
         if let Some(Open::Map(_, _, awaited)) = self.open.last_mut() {
             *awaited = match awaited {
@@ -246,7 +247,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Puts a finished node where it belongs. `scalar` is its text as written.
+    /// Adds a complete node to its parent. `scalar` is its text as written.
     fn deliver(&mut self, node: Node, scalar: Option<&str>) {
         match self.open.last_mut() {
             None => self.root = Some(node),
@@ -260,22 +261,21 @@ impl Builder<'_> {
     }
 }
 
-/// What to await after a key: its value, or one to drop where the key cannot be used.
+/// What to expect after a key: its value, or a value to drop if the key is invalid.
 fn key(at: Spot, scalar: Option<&str>, entries: &[Entry], faults: &mut Faults) -> Awaited {
     let Some(text) = scalar else {
-        faults.add(&at, "a list or mapping as a key; expected a name");
+        faults.add(&at, "the key is a list or mapping; expected a name");
         return Awaited::Dropped;
     };
     let Some(first) = entries.iter().find(|entry| entry.key == text) else {
         return Awaited::Value(text.to_owned(), at);
     };
-    let line =
-        first.key_at.place.map_or_else(String::new, |(line, _)| format!("; the first is in line {line}"));
-    faults.add(&at, format!("the key {text:?} stands here again{line}"));
+    let line = first.key_at.place.map_or_else(String::new, |(line, _)| format!("; first in line {line}"));
+    faults.add(&at, format!("duplicate key {text:?}{line}"));
     Awaited::Dropped
 }
 
-/// The meaning of a plain scalar by YAML 1.2's core schema.
+/// The value of a plain scalar by the core schema of YAML 1.2.
 fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -292,7 +292,7 @@ fn resolve(text: &str) -> Value {
         (_, Some(digits)) if !digits.starts_with(['+', '-']) => number(digits, 8),
         _ => number(text, 10),
     };
-    // Rust reads "infinity" and "nan" as numbers, YAML does not.
+    // Rust parses "infinity" and "nan" as numbers, YAML does not.
     let numeric = || text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
     let letters = || text.chars().any(|letter| letter.is_ascii_alphabetic() && !"eE".contains(letter));
     match integer {

@@ -1,17 +1,27 @@
-//! From a checked tree to a typed raw struct, through serde.
+//! From a checked tree to a typed struct, through serde.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::faults::Faults;
 use super::tree::{Node, Value};
 
-/// serde's own error; a checked tree gives none, so its words are rarely seen.
+/// serde's own error; a checked tree causes none, so its message is rarely seen.
 pub(super) type Error = serde::de::value::Error;
 
 /// Reads `T` from `node`.
 pub(super) fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Error> {
     T::deserialize(node)
+}
+
+/// Reads `T` from a tree that has been checked. An error is reported only if there is no fault that explains it.
+pub(super) fn read_checked<T: DeserializeOwned>(node: &Node, faults: &mut Faults) -> Option<T> {
+    let read = read(node);
+    if let (Err(error), true) = (&read, faults.is_empty()) {
+        faults.add(&node.at, error.to_string());
+    }
+    read.ok()
 }
 
 impl<'de> IntoDeserializer<'de, Error> for &'de Node {

@@ -18,10 +18,10 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
-        return Err(io::Error::other("it is a directory; expected a file"));
+        return Err(io::Error::other("is a directory; expected a file"));
     }
     if !kind.is_file() {
-        return Err(io::Error::other("it is a FIFO, socket or device; expected a regular file"));
+        return Err(io::Error::other("is a FIFO, socket or device; expected a regular file"));
     }
     Ok(file)
 }
@@ -41,7 +41,7 @@ pub fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
         };
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is larger than {limit}; is it the right file?"),
+            format!("is larger than {limit}; check that it is the right file"),
         ));
     }
     Ok(bytes)
@@ -53,9 +53,9 @@ pub fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
 /// As [`read`], and if it is no UTF-8 text; names the line.
 pub fn read_text(path: &Path, largest: u64) -> io::Result<String> {
     String::from_utf8(read(path, largest)?).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = sound.split(|byte| *byte == b'\n').count();
-        let message = format!("it is not UTF-8 text, in line {line}; save it as UTF-8");
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.split(|byte| *byte == b'\n').count();
+        let message = format!("is not UTF-8 text (line {line}); save it as UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }
@@ -99,7 +99,7 @@ mod tests {
         assert!(error(&at("fifo")).contains("a FIFO"));
         assert!(error(Path::new("/dev/zero")).contains("device"));
         assert!(error(&at("large")).contains("larger than 1 KiB"));
-        assert!(error(&at("latin")).contains("not UTF-8 text, in line 2"));
+        assert!(error(&at("latin")).contains("not UTF-8 text (line 2)"));
         assert_eq!(read_text(&at("missing"), 1024).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read(&at("large"), 1025).unwrap().len(), 1025);
     }

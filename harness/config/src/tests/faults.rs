@@ -288,12 +288,12 @@ fn files_that_cannot_be_read() {
     let faults = scratch.faults("bench", "sound", &Overrides::default());
     assert_eq!(
         faults,
-        "failed to read configs/experiments/sound.yaml: it is not UTF-8 text, in line 2; save it as UTF-8"
+        "failed to read configs/experiments/sound.yaml: is not UTF-8 text (line 2); save it as UTF-8"
     );
     std::fs::remove_file(&path).expect("files can be removed");
     std::fs::create_dir(&path).expect("folders can be made");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a directory; expected a file");
+    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: is a directory; expected a file");
 }
 
 #[test]
@@ -325,9 +325,9 @@ fn cuts_are_checked_once_the_units_are_known() {
         |until: &str| faults(&format!("{{ processor: big, until: {until} }}, {{ processor: little }}"));
     assert_eq!(big_then_little("layer1.0"), "");
     let place = "failed to read configs/experiments/sound.yaml:5:41";
-    let unknown = format!("{place}: small has no unit called \"layr1\"; did you mean layer1, ");
+    let unknown = format!("{place}: small has no unit \"layr1\"; did you mean layer1, ");
     assert!(big_then_little("layr1").starts_with(&unknown), "{}", big_then_little("layr1"));
-    let end = format!("{place}: \"fc\" is the end of small; it leaves no unit for the next stage");
+    let end = format!("{place}: \"fc\" is the last unit of small; no unit is left for the next stage");
     assert_eq!(big_then_little("fc"), end);
     let board = format!("{BOARD}  third: {{ cpus: [3] }}\n");
     scratch.write("boards/bench.yaml", &board);
@@ -337,7 +337,7 @@ fn cuts_are_checked_once_the_units_are_known() {
         ))
     };
     assert_eq!(three("conv1", "layer1"), "");
-    let behind = "\"layer1\" of small does not lie behind the stage before; its stage is empty";
+    let behind = "\"layer1\" of small must come after the previous cut; its stage is empty";
     assert!(three("layer2", "layer1").ends_with(behind), "{}", three("layer2", "layer1"));
     assert!(three("layer1", "layer1").ends_with(behind), "{}", three("layer1", "layer1"));
 }
@@ -383,7 +383,7 @@ fn a_group_where_one_board_is_wanted() {
     let scratch = Scratch::new();
     scratch.write("groups/shelf.yaml", "group: shelf\nboards: [bench]\n");
     let faults = scratch.faults("shelf", "sound", &Overrides::default());
-    assert!(faults.contains("\"shelf\" is a group, and this takes one board"), "{faults}");
+    assert!(faults.contains("\"shelf\" is a group, but this command takes one board"), "{faults}");
     assert!(faults.contains("configs/groups/shelf.yaml"), "{faults}");
 }
 
@@ -435,7 +435,7 @@ fn what_is_no_file_is_refused_at_once() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    assert!(faults.contains("it is a FIFO, socket or device; expected a regular file"), "{faults}");
+    assert!(faults.contains("is a FIFO, socket or device; expected a regular file"), "{faults}");
     std::fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
     let faults = scratch.faults("bench", "sound", &Overrides::default());

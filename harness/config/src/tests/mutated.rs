@@ -5,7 +5,6 @@ use super::{BOARD, EXPERIMENT, Scratch, root};
 use host::mutation::{cases, mutated, timed};
 use proptest::prelude::*;
 use std::fs;
-use std::path::Path;
 
 /// Files of these folders, and what is added here.
 fn corpus(folders: &[&str], more: &[&str]) -> Vec<Vec<u8>> {
@@ -45,13 +44,18 @@ fn check(result: Result<Vec<Loaded>, Faults>) {
     }
 }
 
-/// Loads with one file exchanged.
-fn with(file: &str, text: &[u8]) {
+/// A root with two boards, a group and a network.
+fn seeds() -> Scratch {
     let scratch = Scratch::new();
     scratch.write("boards/other.yaml", &BOARD.replace("board: bench", "board: other"));
     scratch.write("groups/farm.yaml", GROUP).write("networks/mine.yaml", NETWORK);
     scratch.write("networks/mine.onnx", "");
     scratch.write("experiments/sound.yaml", &EXPERIMENT.replace("[resnet18]", "[resnet18, mine]"));
+    scratch
+}
+
+/// Loads with one file of `scratch` replaced.
+fn with(scratch: &Scratch, file: &str, text: &[u8]) {
     fs::write(scratch.path().join("configs").join(file), text).unwrap();
     let names = ["farm".to_owned()];
     timed(|| {
@@ -60,65 +64,78 @@ fn with(file: &str, text: &[u8]) {
 }
 
 #[test]
-fn the_seeds_are_sound() {
-    let scratch = Scratch::new();
-    scratch.write("boards/other.yaml", &BOARD.replace("board: bench", "board: other"));
-    scratch.write("groups/farm.yaml", GROUP).write("networks/mine.yaml", NETWORK);
-    scratch.write("networks/mine.onnx", "");
-    scratch.write("experiments/sound.yaml", &EXPERIMENT.replace("[resnet18]", "[resnet18, mine]"));
-    let loaded = load_several(scratch.path(), &["farm".to_owned()], None, "sound", &Overrides::default());
+fn the_seeds_are_valid() {
+    let loaded = load_several(seeds().path(), &["farm".to_owned()], None, "sound", &Overrides::default());
     assert_eq!(loaded.unwrap_or_else(|faults| panic!("{faults}")).0.len(), 2);
 }
 
-proptest! {
-    #![proptest_config(cases(150))]
+/// Runs `act` for each of many texts, with files that are written once: writing them takes longer than reading them.
+fn for_mutations_of(corpus: Vec<Vec<u8>>, act: impl Fn(&Scratch, &[u8])) {
+    let scratch = seeds();
+    proptest!(cases(150), |(text in mutated(corpus))| act(&scratch, &text));
+}
 
-    #[test]
-    fn mutated_boards(text in mutated(corpus(&["configs/boards"], &[BOARD]))) {
-        with("boards/bench.yaml", &text);
-    }
+#[test]
+fn mutated_boards() {
+    for_mutations_of(corpus(&["configs/boards"], &[BOARD]), |scratch, text| {
+        with(scratch, "boards/bench.yaml", text);
+    });
+}
 
-    #[test]
-    fn mutated_experiments(text in mutated(corpus(&["configs/experiments", "configs"], &[EXPERIMENT]))) {
-        with("experiments/sound.yaml", &text);
-    }
+#[test]
+fn mutated_experiments() {
+    for_mutations_of(corpus(&["configs/experiments", "configs"], &[EXPERIMENT]), |scratch, text| {
+        with(scratch, "experiments/sound.yaml", text);
+    });
+}
 
-    #[test]
-    fn mutated_networks(text in mutated(corpus(&[], &[NETWORK, "network: mine\nonnx: mine.onnx\n"]))) {
-        with("networks/mine.yaml", &text);
-    }
+#[test]
+fn mutated_networks() {
+    for_mutations_of(corpus(&[], &[NETWORK, "network: mine\nonnx: mine.onnx\n"]), |scratch, text| {
+        with(scratch, "networks/mine.yaml", text);
+    });
+}
 
-    #[test]
-    fn mutated_groups(text in mutated(corpus(&[], &[GROUP, "group: farm\nboards: [bench]\n"]))) {
-        with("groups/farm.yaml", &text);
-    }
+#[test]
+fn mutated_groups() {
+    for_mutations_of(corpus(&[], &[GROUP, "group: farm\nboards: [bench]\n"]), |scratch, text| {
+        with(scratch, "groups/farm.yaml", text);
+    });
+}
 
-    #[test]
-    fn mutated_thresholds(text in mutated(corpus(&["ci"], &[]))) {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, &text).unwrap();
-        let path: &Path = file.path();
-        timed(|| check(Thresholds::read(path).map(|_| Vec::new())));
-    }
+#[test]
+fn mutated_thresholds() {
+    for_mutations_of(corpus(&["ci"], &[]), |scratch, text| {
+        let path = scratch.path().join("thresholds.yaml");
+        fs::write(&path, text).unwrap();
+        timed(|| check(Thresholds::read(&path).map(|_| Vec::new())));
+    });
+}
 
-    #[test]
-    fn mutated_overrides(
-        text in mutated(corpus(&[], &["measure.min_seconds=2", "schedules=[{single: each}]", "inject={slow_down: {processor: big, percent: 5}}"]))
-    ) {
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let overrides = Overrides { networks: vec![text.clone()], trials: Some(text.clone()), set: vec![text] };
-        let scratch = Scratch::new();
+#[test]
+fn mutated_overrides() {
+    let settings = [
+        "measure.min_seconds=2",
+        "schedules=[{single: each}]",
+        "inject={slow_down: {processor: big, percent: 5}}",
+    ];
+    for_mutations_of(corpus(&[], &settings), |scratch, text| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        let all = Overrides { networks: vec![text.clone()], trials: Some(text.clone()), set: vec![text] };
+        let set = Overrides { set: all.set.clone(), ..Overrides::default() };
         timed(|| {
-            check(scratch.load("bench", "sound", &overrides).map(|loaded| vec![loaded]));
-            let set = Overrides { set: overrides.set.clone(), ..Overrides::default() };
-            check(scratch.load("bench", "sound", &set).map(|loaded| vec![loaded]));
+            for overrides in [&all, &set] {
+                check(scratch.load("bench", "sound", overrides).map(|loaded| vec![loaded]));
+            }
         });
-    }
+    });
+}
 
-    #[test]
-    fn mutated_stored_configurations(text in mutated(stored())) {
-        timed(|| check(Loaded::from_yaml(&String::from_utf8_lossy(&text)).map(|loaded| vec![loaded])));
-    }
+#[test]
+fn mutated_stored_configurations() {
+    for_mutations_of(stored(), |_, text| {
+        timed(|| check(Loaded::from_yaml(&String::from_utf8_lossy(text)).map(|loaded| vec![loaded])));
+    });
 }
 
 /// Configurations as the database keeps them.

@@ -27,9 +27,13 @@ fn what_is_left_out_comes_from_the_defaults() {
         max_frames: 200_000,
     };
     assert_eq!(measure, measure_expected);
-    let isolate_expected =
-        Isolate { min_frames: 5, min: Duration::from_millis(100), max: Duration::from_secs(2) };
-    assert_eq!(isolate, Some(isolate_expected));
+    let isolate_expected = Isolate {
+        enabled: true,
+        min_frames: 5,
+        min: Duration::from_millis(100),
+        max: Duration::from_secs(2),
+    };
+    assert_eq!(isolate, isolate_expected);
     assert_eq!((queue_depth, cooldown), (2, Duration::ZERO));
     assert!((tolerance - 1e-4).abs() < f64::EPSILON);
 }
@@ -77,7 +81,7 @@ fn the_command_line_goes_over_the_file() {
     let experiment = sound(&Scratch::new(), &overrides).experiment;
     let networks: Vec<&str> = experiment.networks.iter().map(NetworkSource::name).collect();
     assert_eq!(networks, ["alexnet", "tiny"]);
-    assert_eq!((experiment.trials, experiment.seed, experiment.isolate), (9, 16, None));
+    assert_eq!((experiment.trials, experiment.seed, experiment.isolate.enabled), (9, 16, false));
     assert_eq!(experiment.measure.min, Duration::from_millis(2500));
     assert_eq!(experiment.measure.min_frames, 30, "what is beside it stays");
 }

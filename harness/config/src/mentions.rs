@@ -1,0 +1,178 @@
+//! Where schedules name processors and cuts, and whether those exist.
+
+use domain::Network;
+
+use super::faults::{Faults, Spot, did_you_mean, listed};
+use super::processors::RESERVED;
+use super::schedules::{ManualStage, ScheduleSpec};
+use super::tree::Node;
+
+/// A processor named by a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mention {
+    /// Its name.
+    pub processor: String,
+    /// Where it is named.
+    pub at: Spot,
+}
+
+/// A cut set by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutMention {
+    /// Index of the schedule it belongs to.
+    pub schedule: usize,
+    /// The last unit before the cut, or a prefix of that unit's dotted name.
+    pub until: String,
+    /// Where it is named.
+    pub at: Spot,
+}
+
+/// Processors and cuts that schedules name, in the order of the file.
+#[derive(Debug, Default)]
+pub(super) struct Mentions {
+    pub(super) processors: Vec<Mention>,
+    pub(super) cuts: Vec<CutMention>,
+}
+
+/// Collects the mentions and reports what the schema cannot express. `tree` is the experiment's.
+pub(super) fn collect(schedules: &[ScheduleSpec], tree: &Node, faults: &mut Faults) -> Mentions {
+    let mut mentions = Mentions::default();
+    for (index, schedule) in schedules.iter().enumerate() {
+        let here = format!("schedules/{index}");
+        Collector { tree, index, here: &here, mentions: &mut mentions, faults }.schedule(schedule);
+        if schedules.iter().take(index).any(|earlier| earlier == schedule) {
+            faults.add(
+                &tree.spot(&here),
+                "duplicate schedule: with its defaults it equals an earlier entry; remove one",
+            );
+        }
+    }
+    mentions
+}
+
+/// Visits the entry of `schedules` at the path `here`.
+struct Collector<'a> {
+    tree: &'a Node,
+    index: usize,
+    here: &'a str,
+    mentions: &'a mut Mentions,
+    faults: &'a mut Faults,
+}
+
+impl Collector<'_> {
+    fn schedule(&mut self, schedule: &ScheduleSpec) {
+        match schedule {
+            ScheduleSpec::SingleEach
+            | ScheduleSpec::PipelineAuto { processors: None }
+            | ScheduleSpec::ReplicateAll => {}
+            ScheduleSpec::Single(name) => self.processor(name, "single"),
+            ScheduleSpec::PipelineAuto { processors: Some(names) } => {
+                self.processors(names, "pipeline/processors");
+            }
+            ScheduleSpec::PipelineManual(stages) => self.stages(stages),
+            ScheduleSpec::Replicate(names) => self.processors(names, "replicate"),
+            ScheduleSpec::Peer(peer) => {
+                self.processors(peer.processors.as_deref().unwrap_or_default(), "processors");
+            }
+        }
+    }
+
+    fn processors(&mut self, names: &[String], path: &str) {
+        for (index, name) in names.iter().enumerate() {
+            self.processor(name, &format!("{path}/{index}"));
+        }
+    }
+
+    fn processor(&mut self, name: &str, path: &str) {
+        let at = self.tree.spot(&format!("{}/{path}", self.here));
+        if RESERVED.contains(&name) {
+            let expected =
+                if path == "single" { "each or the name of a processor" } else { "the name of a processor" };
+            self.faults.add(&at, format!("expected {expected}, found {name:?}"));
+        } else {
+            self.mentions.processors.push(Mention { processor: name.to_owned(), at });
+        }
+    }
+
+    fn stages(&mut self, stages: &[ManualStage]) {
+        for (index, stage) in stages.iter().enumerate() {
+            let path = format!("{}/pipeline/{index}", self.here);
+            match (&stage.until, index + 1 == stages.len()) {
+                (Some(_), true) => {
+                    let message = "the last stage ends with the network; remove until";
+                    self.faults.add(&self.tree.spot(&format!("{path}/until")), message);
+                }
+                (None, false) => {
+                    let message = "missing key \"until\"; every stage but the last names its last unit";
+                    self.faults.add(&self.tree.spot(&path), message);
+                }
+                (Some(until), false) => self.mentions.cuts.push(CutMention {
+                    schedule: self.index,
+                    until: until.clone(),
+                    at: self.tree.spot(&format!("{path}/until")),
+                }),
+                (None, true) => {}
+            }
+            self.processor(&stage.processor, &format!("pipeline/{index}/processor"));
+            if stages.iter().take(index).any(|other| other.processor == stage.processor) {
+                let message = format!(
+                    "{:?} already has a stage of this pipeline; each processor can have only one",
+                    stage.processor
+                );
+                self.faults.add(&self.tree.spot(&format!("{path}/processor")), message);
+            }
+        }
+    }
+}
+
+/// Reports every mention that is not in `names`.
+pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], faults: &mut Faults) {
+    let names = || names.iter().map(AsRef::as_ref);
+    for mention in mentions.iter().filter(|mention| !names().any(|name| name == mention.processor)) {
+        let nearest = did_you_mean(&mention.processor, names());
+        let known = listed(names(), "and");
+        let message = format!("unknown processor {:?}; the board has {known}{nearest}", mention.processor);
+        faults.add(&mention.at, message);
+    }
+}
+
+/// Reports every mention of a GPU: there is no engine for it yet. Schedules over all processors leave GPUs out.
+pub(super) fn find_gpus(mentions: &[Mention], gpus: &[&str], faults: &mut Faults) {
+    for mention in mentions.iter().filter(|mention| gpus.contains(&mention.processor.as_str())) {
+        let message = format!(
+            "{:?} is a GPU, and this version has no engine for CUDA; remove it from the schedule",
+            mention.processor
+        );
+        faults.add(&mention.at, message);
+    }
+}
+
+/// Reports cuts that do not exist in `network`, that do not come after the previous cut, or that leave nothing for the
+/// last stage.
+pub(super) fn find_bad_cuts(cuts: &[CutMention], network: &Network, faults: &mut Faults) {
+    let mut previous: Option<(usize, usize)> = None;
+    for CutMention { schedule, until, at } in cuts {
+        let name = network.name();
+        match network.cut_after(until) {
+            Err(unknown) => {
+                let nearest = match unknown.nearest.as_slice() {
+                    [] => String::new(),
+                    names => format!("; did you mean {}?", listed(names.iter().map(String::as_str), "or")),
+                };
+                faults.add(at, format!("{name} has no unit {until:?}{nearest}"));
+            }
+            Ok(cut) => {
+                if cut.0 == network.len() {
+                    let message =
+                        format!("{until:?} is the last unit of {name}; no unit is left for the next stage");
+                    faults.add(at, message);
+                } else if previous.is_some_and(|(other, earlier)| other == *schedule && cut.0 <= earlier) {
+                    let message =
+                        format!("{until:?} of {name} must come after the previous cut; its stage is empty");
+                    faults.add(at, message);
+                }
+                previous = Some((*schedule, cut.0));
+            }
+        }
+    }
+}
