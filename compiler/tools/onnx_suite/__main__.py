@@ -191,7 +191,7 @@ def _mutate(selected: Sequence[Case], options: argparse.Namespace) -> int:
     models = [
         (case.title, case.model) for case in selected if case.model.ByteSize() < LARGEST_MUTATED
     ]
-    pool = Pool(mutate.run, lambda mutant: mutant.limits, options.jobs)
+    pool = Pool(mutate.run, lambda mutant: mutant.limits, options.jobs, mutate.BATCH)
     failures: dict[str, list[tuple[mutate.Mutant, execute.Finding]]] = {}
     counts: Counter[str] = Counter()
     for mutant, finding, _ in pool.run(mutate.mutants(models, options.mutate, options.seed)):
