@@ -10,13 +10,15 @@ from typing import Any
 
 import onnx
 
-from . import events, importer, lowering, onnx_file, reference, stage, units, zoo
-from .artifacts import Artifacts, sha256, text_of, write_atomically
+from . import events, lowering, zoo
 from .errors import CompileError
-from .graph import Graph
+from .frontend import importer, onnx_file, reference, units
+from .frontend.graph import Graph
+from .frontend.units import Unit
 from .kernels.target import LANES, TargetDescription
-from .stage import StageRange
-from .units import Unit
+from .linking import stage
+from .linking.artifacts import Artifacts, sha256, text_of, write_atomically
+from .linking.stage import StageRange
 from .weights import WeightsFile
 
 SCHEMA = 1
@@ -76,7 +78,7 @@ def run(job: Job) -> None:
     network_units = units.form(graph)
     events.progress("import", 1, 1)
     # Described before lowering, which drops the constants as it goes.
-    from . import manifest
+    from .linking import manifest
 
     described = manifest.network(graph, network_units, source, held_against)
     missing = _missing(job, artifacts, source, len(network_units))
@@ -133,8 +135,8 @@ def _compile(
     source: dict[str, Any],
     missing: list[StageRange],
 ) -> None:
-    from . import library, manifest
-    from .objects import Objects
+    from .linking import library, manifest
+    from .linking.objects import Objects
 
     lower_progress = functools.partial(events.progress, "lower")
     kernels_progress = functools.partial(events.progress, "kernels")

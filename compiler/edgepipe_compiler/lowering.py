@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm_ffi import structural_equal, structural_hash
 
-from . import kernels
-from .graph import Graph
-from .kernels import Call, TargetDescription, Value, Weight
-from .units import Unit
+from .frontend.graph import Graph
+from .frontend.units import Unit
+from .kernels.cpu import rules
+from .kernels.cpu.layout_conversion import convert
+from .kernels.kernel import Call, Value, Weight
+from .kernels.layout import PLAIN
+from .kernels.target import TargetDescription
 from .weights import Slot, WeightsFile
 
 
@@ -74,9 +77,9 @@ class LoweredNetwork:
         """Steps that make ``value`` in another layout, by way of plain between two packed ones."""
         steps: list[Step] = []
         logical = self.graph.tensor(value.name).shape
-        direct = kernels.PLAIN in (value.layout, layout)
-        for wanted in [layout] if direct else [kernels.PLAIN, layout]:
-            call = kernels.convert(value, wanted, logical, self.target)
+        direct = PLAIN in (value.layout, layout)
+        for wanted in [layout] if direct else [PLAIN, layout]:
+            call = convert(value, wanted, logical, self.target)
             shape = "x".join(str(extent) for extent in logical)
             name = f"{call.name}_{value.layout}_{wanted}_{shape}_{value.dtype}"
             function = self.functions.add(call.function, name)
@@ -88,7 +91,7 @@ class LoweredNetwork:
 def plain(graph: Graph, name: str) -> Value:
     """The value ``name`` in the layout of the ONNX graph."""
     tensor = graph.tensor(name)
-    return Value(name, kernels.PLAIN, tensor.shape, tensor.dtype)
+    return Value(name, PLAIN, tensor.shape, tensor.dtype)
 
 
 def lower(
@@ -111,7 +114,7 @@ def lower(
     }
     native = {name: value.layout for name, value in network.made.items()}
     for index, unit in enumerate(units):
-        kernel = kernels.lower(graph, unit, target, native)
+        kernel = rules.lower(graph, unit, target, native)
         steps = [_step(network, weights, call, index) for call in kernel.calls]
         network.units.append(LoweredUnit(steps, kernel.rule))
         made = {value.name: value for step in steps for value in step.results}

@@ -10,11 +10,13 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgepipe_compiler import importer, library, lowering, stage, units
-from edgepipe_compiler.graph import Graph
-from edgepipe_compiler.kernels import TargetDescription
-from edgepipe_compiler.objects import Objects
-from edgepipe_compiler.stage import Stage, StageRange
+from edgepipe_compiler import lowering
+from edgepipe_compiler.frontend import importer, units
+from edgepipe_compiler.frontend.graph import Graph
+from edgepipe_compiler.kernels.target import TargetDescription
+from edgepipe_compiler.linking import library, stage
+from edgepipe_compiler.linking.objects import Objects
+from edgepipe_compiler.linking.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
 

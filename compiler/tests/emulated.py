@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgepipe_compiler import job
-from edgepipe_compiler.kernels import TargetDescription
+from edgepipe_compiler.kernels.target import TargetDescription
 
 A57 = TargetDescription(
     "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20

@@ -14,9 +14,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
-from edgepipe_compiler import importer, stage
 from edgepipe_compiler.__main__ import failure_of
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer
+from edgepipe_compiler.linking import stage
 from jobs import Stage, compiler, job
 
 
@@ -142,7 +143,7 @@ MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
 
 def refusal(path: Path) -> CompileError:
     """The error of importing a file and forming its units."""
-    from edgepipe_compiler import units
+    from edgepipe_compiler.frontend import units
 
     with pytest.raises(CompileError) as caught:
         units.form(importer.from_file(path, "mine"))
@@ -322,7 +323,7 @@ def test_process_bad_arguments() -> None:
 
 def test_graph_without_weights_is_left_alone() -> None:
     """Importing takes the weights out of the model it is given; the arrays stay usable."""
-    from edgepipe_compiler import graph as graphs
+    from edgepipe_compiler.frontend import graph as graphs
 
     model = models.residual()
     graph = graphs.from_model(model, "mine")

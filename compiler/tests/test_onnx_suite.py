@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from edgepipe_compiler import importer, simplify
 from edgepipe_compiler.errors import CompileError
-from edgepipe_compiler.graph import Graph
+from edgepipe_compiler.frontend import importer, simplify
+from edgepipe_compiler.frontend.graph import Graph
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 

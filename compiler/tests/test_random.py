@@ -15,7 +15,7 @@ import pytest
 
 import random_nets
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 
 COUNT = int(os.environ.get("EDGEPIPE_RANDOM_NETWORKS", "24"))
 

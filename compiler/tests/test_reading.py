@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compiled import Compiled
-from edgepipe_compiler import importer, onnx_file, reference
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer, onnx_file, reference
 
 Shape = list[int | str | None]
 

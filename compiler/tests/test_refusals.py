@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepipe_compiler import importer
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer
 
 FLOAT, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 Array = np.ndarray

@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 import models
 from compiled import Compiled
-from edgepipe_compiler import stage
-from edgepipe_compiler.stage import StageRange
+from edgepipe_compiler.linking import stage
+from edgepipe_compiler.linking.stage import StageRange
 
 
 @pytest.fixture(scope="module", params=models.ALL)

@@ -15,7 +15,7 @@ import models_decomposed
 import models_recurrent
 import models_resized
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 from operator_net import Model
 
 MODELS: dict[str, Model] = {

@@ -12,7 +12,7 @@ import pytest
 import models
 import models_combined
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 from operator_net import Net
 
 

@@ -8,10 +8,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import models
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import manifest, stage, units
-from edgepipe_compiler.graph import Graph
-from edgepipe_compiler.simplify import simplify
+from edgepipe_compiler.frontend import graph as graphs
+from edgepipe_compiler.frontend import units
+from edgepipe_compiler.frontend.graph import Graph
+from edgepipe_compiler.frontend.simplify import simplify
+from edgepipe_compiler.linking import manifest, stage
 
 # Units of each network, as name: operators.
 EXPECTED = {

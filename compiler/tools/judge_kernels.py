@@ -22,7 +22,7 @@ from pathlib import Path
 
 import inner_loops
 
-from edgepipe_compiler.kernels import TargetDescription
+from edgepipe_compiler.kernels.target import TargetDescription
 
 GOAL = 0.75
 NETWORKS = ("resnet18", "mobilenet_v1", "mobilenet_v2", "squeezenet1_1", "inception_v3",
@@ -91,7 +91,9 @@ class Model:
 
 def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
     """Unit, kind, multiply-adds and assembly of every distinct kernel of a network."""
-    from edgepipe_compiler import importer, lowering, manifest, units
+    from edgepipe_compiler import lowering
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
     from edgepipe_compiler.weights import WeightsFile
 
     target = _target(mcpu)
@@ -119,7 +121,8 @@ def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
 
 def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
     """The named units without what follows their convolution: name and assembly."""
-    from edgepipe_compiler import importer, kernels, units
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.kernels.cpu import rules
 
     graph = importer.from_zoo(network, network)
     for unit in units.form(graph):
@@ -127,7 +130,7 @@ def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
             part = units.between(
                 unit.name, unit.nodes[:1], unit.nodes[1:], set(unit.outputs), graph
             )
-            kernel = kernels.lower(graph, part, _target(mcpu), {})
+            kernel = rules.lower(graph, part, _target(mcpu), {})
             yield unit.name, _assembly(kernel.calls[-1].function, _target(mcpu))
 
 

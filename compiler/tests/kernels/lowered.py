@@ -9,9 +9,13 @@ import onnx
 import tvm
 from onnx.reference import ReferenceEvaluator
 
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import kernels, simplify, units
-from edgepipe_compiler.kernels import PLAIN, TargetDescription, Value, Weight
+from edgepipe_compiler.frontend import graph as graphs
+from edgepipe_compiler.frontend import simplify, units
+from edgepipe_compiler.kernels.cpu import rules
+from edgepipe_compiler.kernels.cpu.layout_conversion import convert
+from edgepipe_compiler.kernels.kernel import Call, Value, Weight
+from edgepipe_compiler.kernels.layout import PLAIN
+from edgepipe_compiler.kernels.target import TargetDescription
 
 # Elements around a result, and what memory holds before anything is computed.
 FENCE, FILLING = 256, 12345
@@ -40,13 +44,13 @@ class Lowered:
     def __init__(self, model: onnx.ModelProto, target: TargetDescription) -> None:
         self.graph = graphs.from_model(model, "model")
         simplify.simplify(self.graph)
-        self.calls: list[kernels.Call] = []
+        self.calls: list[Call] = []
         self.rules: list[str] = []
         self._target = target
         self._at_hand = {(name, PLAIN): self._plain(name) for name in self.graph.inputs}
         native = dict.fromkeys(self.graph.inputs, PLAIN)
         for unit in units.form(self.graph):
-            kernel = kernels.lower(self.graph, unit, target, native)
+            kernel = rules.lower(self.graph, unit, target, native)
             self.rules.append(kernel.rule)
             for call in kernel.calls:
                 for argument in call.arguments:
@@ -61,7 +65,7 @@ class Lowered:
         tensor = self.graph.tensor(name)
         return Value(name, PLAIN, tensor.shape, tensor.dtype)
 
-    def _append(self, call: kernels.Call) -> None:
+    def _append(self, call: Call) -> None:
         self.calls.append(call)
         self._at_hand.update(((value.name, value.layout), value) for value in call.results)
 
@@ -70,7 +74,7 @@ class Lowered:
             return
         source = next(value for (name, _), value in self._at_hand.items() if name == wanted.name)
         logical = self.graph.tensor(wanted.name).shape
-        self._append(kernels.convert(source, wanted.layout, logical, self._target))
+        self._append(convert(source, wanted.layout, logical, self._target))
 
     def compile(self) -> object:
         """The machine code of all calls; function ``f<n>`` is call n."""

@@ -9,7 +9,9 @@ import onnx
 import pytest
 import tvm
 
-from edgepipe_compiler.kernels import PLAIN, Value, convert, packed
+from edgepipe_compiler.kernels.cpu.layout_conversion import convert
+from edgepipe_compiler.kernels.kernel import Value
+from edgepipe_compiler.kernels.layout import PLAIN, packed
 from kernels.lowered import NEON, Lowered, check, runnable, x86
 from operator_net import Net
 

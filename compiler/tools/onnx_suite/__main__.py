@@ -225,7 +225,9 @@ def _warm_up() -> None:
     """Imports TVM once, before processes are forked."""
     import tvm  # noqa: F401
 
-    from edgepipe_compiler import importer, library, lowering, manifest, units  # noqa: F401
+    from edgepipe_compiler import lowering  # noqa: F401
+    from edgepipe_compiler.frontend import importer, units  # noqa: F401
+    from edgepipe_compiler.linking import library, manifest  # noqa: F401
 
 
 if __name__ == "__main__":

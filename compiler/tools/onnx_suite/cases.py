@@ -109,7 +109,7 @@ def _load(file: Path) -> onnx.ModelProto:
         return onnx.load(file)
     except onnx.checker.ValidationError:
         # It refuses data behind a symbolic link, as model hubs keep them.
-        from edgepipe_compiler import onnx_file
+        from edgepipe_compiler.frontend import onnx_file
 
         return onnx_file.load(file)
 

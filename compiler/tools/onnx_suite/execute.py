@@ -16,7 +16,7 @@ from .cases import Case
 
 if TYPE_CHECKING:
     from compiled import Compiled
-    from edgepipe_compiler.kernels import TargetDescription
+    from edgepipe_compiler.kernels.target import TargetDescription
 
 # Findings of a run. Whether a refusal is acceptable is for ``judge`` to say.
 RIGHT = "right"
@@ -116,7 +116,8 @@ def _path(case: Case, folder: Path) -> Path:
 
 def _imported(path: Path) -> tuple[Any, Any, Any]:
     from compiled import Compiled
-    from edgepipe_compiler import importer, manifest, units
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
 
     graph = importer.from_file(path, "net")
     formed = units.form(graph)
@@ -126,7 +127,7 @@ def _imported(path: Path) -> tuple[Any, Any, Any]:
 
 def target(isa: str) -> TargetDescription:
     """The description of a processor like this one with the instruction set ``isa``."""
-    from edgepipe_compiler.kernels import TargetDescription
+    from edgepipe_compiler.kernels.target import TargetDescription
 
     machine = platform.machine()
     mcpu = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}.get(isa, "generic")

@@ -88,7 +88,9 @@ def mutants(
 
 def run(mutant: Mutant, folder: Path) -> Finding:
     """Imports the file and forms its units; lowers some. ``right`` means accepted."""
-    from edgepipe_compiler import importer, lowering, manifest, units
+    from edgepipe_compiler import lowering
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
     from edgepipe_compiler.weights import WeightsFile
 
     path = folder / "model.onnx"

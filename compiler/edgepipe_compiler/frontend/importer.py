@@ -1,0 +1,71 @@
+"""From the network a job names to its simplified graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from .. import zoo
+from ..errors import CompileError
+from . import graph as graphs
+from . import onnx_file, refusals
+from .graph import Graph, Shapes
+from .simplify import simplify
+from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
+
+# Operators with a rule, or that every build of TVM imports; for others TVM is asked, which takes a second.
+COMMON = {
+    *ELEMENTWISE, *PRODUCTS, *RECURRENT, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
+    "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
+}  # fmt: skip
+
+
+def from_zoo(name: str, title: str) -> Graph:
+    """The simplified graph of the network ``name`` of the zoo, called ``title``."""
+    return from_model(zoo.build(name), title)
+
+
+def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of an ONNX file; ``shapes`` fixes inputs by name."""
+    return from_model(onnx_file.load(path), name, shapes)
+
+
+def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
+    """The simplified graph of a model, from which the weights are taken."""
+    try:
+        model = onnx_file.prepare(model, name)
+        refusals.check_inputs(model, name)
+        graph = graphs.from_model(model, name, shapes)
+        refusals.check(graph)
+        simplify(graph)
+        refusals.check(graph)
+    except (CompileError, MemoryError):
+        raise
+    except Exception as error:  # ONNX's check lets many wrong attributes pass.
+        text = " ".join(str(error).split())[:200]
+        raise CompileError(
+            "invalid_onnx",
+            f"failed to read the network {name}: {type(error).__name__}: {text}; export it again. If ONNX "
+            "Runtime takes the file, this is a bug: report it with the file",
+        ) from error
+    _check_operators(graph)
+    return graph
+
+
+def _check_operators(graph: Graph) -> None:
+    rare = [node for node in graph.nodes if node.op not in COMMON]
+    if not rare:
+        return
+    # Imported here, so that describing a usual network does not wait for TVM.
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    importable = onnx_frontend._get_convert_map()  # There is no public way to ask.
+    for node in rare:
+        if node.op not in importable:
+            raise CompileError(
+                "unsupported_operator",
+                f"failed to import the operator {node.op}: TVM does not know it; replace it in the "
+                "network by operators of the ONNX standard",
+                node.name,
+            )
