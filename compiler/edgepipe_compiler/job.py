@@ -1,4 +1,4 @@
-"""A job: which network to compile for which target, cut into which stages, and where to put them."""
+"""A job: the network to compile, the target, the stages, and the output folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARY = "stage.so"
 
 @dataclass(frozen=True)
 class Job:
-    """What a job file asks for. ``stages`` are first unit, one past the last (None: all), boundary."""
+    """Content of a job file. Each of ``stages`` is (first unit, end unit or None for the last, boundary)."""
 
     name: str
     source: dict[str, Any]
@@ -35,11 +35,11 @@ class Job:
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
-    model: bool = False  # Whether the network is wanted as an ONNX file, too.
+    model: bool = False  # Whether to write the network as an ONNX file as well.
 
 
 def read(path: Path) -> Job:
-    """Reads a job file."""
+    """Reads a job file. Raises ``CompileError`` of kind ``internal`` if it is invalid."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["schema"] != SCHEMA:
@@ -64,7 +64,7 @@ def read(path: Path) -> Job:
 
 
 def run(job: Job) -> None:
-    """Does what the job asks for; what is there already stays as it is."""
+    """Compiles what the job asks for and is not in the output folder yet."""
     artifacts = Artifacts(job.out)
     source = _source(job)
     known = artifacts.known_network(job.name, source, SCHEMA)
@@ -77,7 +77,7 @@ def run(job: Job) -> None:
     graph, held_against = _import(job, artifacts)
     network_units = units.form(graph)
     events.progress("import", 1, 1)
-    # Described before lowering, which drops the constants as it goes.
+    # Lowering drops constants, so the description is made first.
     from .linking import manifest
 
     described = manifest.network(graph, network_units, source, held_against)
@@ -88,7 +88,7 @@ def run(job: Job) -> None:
 
 
 def _source(job: Job) -> dict[str, Any]:
-    """Where the network comes from; of a file, its content too, so that a changed file counts as new."""
+    """Identifies the network: a zoo name, or a file with the hash of its content."""
     if "zoo" in job.source:
         return job.source
     path = Path(job.source["onnx"])
@@ -99,20 +99,23 @@ def _source(job: Job) -> dict[str, Any]:
 def _missing(
     job: Job, artifacts: Artifacts, source: dict[str, Any], count: int
 ) -> list[StageRange]:
-    """Stages asked for that are not there."""
+    """The stages of the job that are not in the output folder."""
     wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
     same = {"schema": SCHEMA, "network": job.name, "source": source, "target": asdict(job.target)}
     return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, same)]
 
 
 def _import(job: Job, artifacts: Artifacts) -> tuple[Graph, dict[str, Any]]:
-    """The graph, and its independent reference. Leaves the ONNX file, shapes fixed, if the job wants it."""
+    """Imports the network and computes its reference.
+
+    Writes the ONNX file with fixed shapes if the job asks for it.
+    """
     shapes = job.source.get("shapes")
     if "zoo" in job.source:
         model = zoo.build(job.source["zoo"])
     else:
         model = onnx_file.load(Path(job.source["onnx"]))
-    # The reference is computed from what is compiled: old operator sets converted, functions inlined.
+    # Both use the prepared model: old operator sets are converted, functions are inlined.
     model = onnx_file.prepare(model, job.name)
     whole = onnx.ModelProto()
     whole.CopyFrom(model)

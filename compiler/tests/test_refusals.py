@@ -202,8 +202,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str]] = {
     "Bernoulli": (one("Bernoulli"), UNKNOWN, "Bernoulli_here", "random"),
     "Dropout in training": (dropout(0.5, True), UNKNOWN, "Dropout_here", "training_mode false"),
     "Dropout by default": (dropout(None, True), UNKNOWN, "Dropout_here", "training_mode false"),
-    "Dropout by input": (dropout(0.5, None), UNKNOWN, "Dropout_here", "input of the network"),
-    "If": (branch_by_data, UNKNOWN, "If_here", "branch that you need"),
+    "Dropout by input": (dropout(0.5, None), UNKNOWN, "Dropout_here", "network input"),
+    "If": (branch_by_data, UNKNOWN, "If_here", "required branch only"),
     "Loop by data": (loop(None), UNKNOWN, "Loop_here", "not constant"),
     "Loop without end": (loop(np.array(1 << 50, np.int64)), UNKNOWN, "Loop_here", "iterations"),
     "DFT": (
@@ -220,7 +220,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str]] = {
             constants={"w": np.ones((2, 4, 1, 1), np.float32),
                        "o": np.ones((2, 4, 1, 1), np.float32)},
         ),
-        UNKNOWN, "DeformConv_here", "no kernel",
+        UNKNOWN, "DeformConv_here", "not supported",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Batch normalization: folded into the convolution before it, else written as plain arithmetic."""
+"""Batch normalization: folded into the preceding convolution, or rewritten as arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .graph import Graph, Node, Tensor
 
 
 def fold(graph: Graph) -> None:
-    """Replaces every BatchNormalization of ``graph``; shapes are to be inferred anew afterwards."""
+    """Replaces every BatchNormalization of ``graph``. Shapes must be inferred again afterwards."""
     producers = {output: node for node in graph.nodes for output in node.outputs}
     readers = graph.consumers()
     kept: list[Node] = []
@@ -43,7 +43,7 @@ def fold(graph: Graph) -> None:
 
 
 def _spatial(graph: Graph, node: Node) -> bool:
-    """Whether statistics are of a channel; before operator set 9 they could be of each element."""
+    """Whether statistics are per channel. Before operator set 9 they could be per element."""
     return bool(graph.opset >= 9 or node.attributes.get("spatial", 1))
 
 
@@ -59,8 +59,8 @@ def _check(graph: Graph, node: Node) -> None:
         if len(source) < 2 or shape != wanted:
             raise CompileError(
                 "invalid_onnx",
-                f"failed to read the network {graph.name}: its BatchNormalization reads {value!r} of shape "
-                f"{list(shape)} for an input of shape {list(source)}, and {list(wanted)} is needed; export "
+                f"failed to read the network {graph.name}: input {value!r} of a BatchNormalization has shape "
+                f"{list(shape)}, expected {list(wanted)} for data of shape {list(source)}; export "
                 "the network again",
                 node.name,
             )
@@ -101,7 +101,7 @@ def _multiply_and_add(graph: Graph, node: Node, scale: np.ndarray, shift: np.nda
 
 
 def _normalize(graph: Graph, node: Node, mean: str, variance: str, result: str) -> list[Node]:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, all of them computed."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias with computed statistics."""
     source = graph.tensor(node.inputs[0])
     kind = np.dtype(source.dtype)
     made: list[Node] = []
@@ -118,7 +118,7 @@ def _normalize(graph: Graph, node: Node, mean: str, variance: str, result: str) 
         return f"{result}.{what}"
 
     def along(value: str) -> str:
-        """A statistic of each channel against (n, c, ...)."""
+        """Reshapes a statistic of each channel for broadcasting against (n, c, ...)."""
         shape = tuple(graph.tensor(value).shape)
         full = (1, *shape, *[1] * (len(source.shape) - 1 - len(shape)))
         if len(shape) == len(source.shape):
@@ -138,7 +138,7 @@ def _normalize(graph: Graph, node: Node, mean: str, variance: str, result: str) 
 
 
 def _by_batch(graph: Graph, node: Node) -> list[Node]:
-    """Left in training form: normalized by the statistics of the frame at hand, as the standard says."""
+    """Training mode: normalizes by the statistics of the current frame, as the standard requires."""
     source = graph.tensor(node.inputs[0])
     kind, rank = np.dtype(source.dtype), len(source.shape)
     axes = [axis for axis in range(rank) if axis != 1]
@@ -169,7 +169,7 @@ def _by_batch(graph: Graph, node: Node) -> list[Node]:
 def _running(
     graph: Graph, node: Node, value: str, before: str, batch: str, momentum: np.floating
 ) -> list[Node]:
-    """A running statistic: before × momentum + batch × (1 − momentum)."""
+    """The running statistic: before × momentum + batch × (1 − momentum)."""
     names = {what: f"{value}.{what}" for what in ("keep", "take", "shape", "old", "new", "flat")}
     graph.constants[names["keep"]] = np.array(momentum)
     graph.constants[names["take"]] = np.array(type(momentum)(1) - momentum)

@@ -1,7 +1,7 @@
 """Replaces ``If``, ``Loop`` and ``Scan`` by the operators of their bodies.
 
-A condition and a number of iterations must be constants once shapes are known. Values that a body reads from
-outside keep their names; everything defined in a body is renamed.
+Conditions and iteration counts must be constant once shapes are known. Values that a body reads from
+outside keep their names; values defined in a body are renamed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ..errors import CompileError
 from . import graph as graphs
 from .graph import Graph, Node
 
-# Operators that an unrolled loop may have; more would compile for minutes.
+# Limit of an unrolled loop; more operators would take minutes to compile.
 MOST_NODES = 2000
 OPERATORS = ("If", "Loop", "Scan")
-# Computes what it can of a graph's nodes and stores the results among the graph's constants.
+# Evaluates constant nodes of a graph and adds the results to its constants.
 Fold = Callable[[Graph], object]
 
 
 def inline(graph: Graph, fold: Fold) -> bool:
-    """Replaces every If, Loop and Scan whose course is known by now; true if there was one."""
+    """Replaces every If, Loop and Scan whose control flow is known. Returns whether there was one."""
     kept: list[Node] = []
     changed = False
     for node in graph.nodes:
         made = None
         if node.op in OPERATORS:
-            # All new names begin with that of the operator.
+            # New names start with the name of the operator.
             named = replace(node, name=graphs.unused(graph, node.name))
         if node.op == "If":
             made = _taken(graph, named)
@@ -53,23 +53,23 @@ def captured(graph: Graph) -> set[str]:
 
 
 def check(graph: Graph) -> None:
-    """Refuses what ``inline`` could not replace."""
+    """Refuses control flow that ``inline`` could not replace."""
     for node in graph.nodes:
         if node.op == "If":
             reason = (
-                "its condition is computed from the data of each frame; export the network with the "
-                "branch that you need"
+                "its condition depends on the data of each frame; export the network with the "
+                "required branch only"
             )
         elif node.op == "Loop":
-            reason = "its number of iterations is not constant; export the network with the loop unrolled"
-        elif node.op == "Scan" and graph.opset < 9:
-            reason = "opset 8 has another form of it; convert the network to opset 9 or later"
-        elif node.op == "Scan":
             reason = (
-                "its number of iterations is unknown; export the network with the loop unrolled"
+                "its iteration count is not constant; export the network with the loop unrolled"
             )
+        elif node.op == "Scan" and graph.opset < 9:
+            reason = "the form of opset 8 is not supported; convert the network to opset 9 or later"
+        elif node.op == "Scan":
+            reason = "its iteration count is unknown; export the network with the loop unrolled"
         elif _bodies(node):
-            reason = "operators with a body are not supported, except If, Loop and Scan"
+            reason = "only If, Loop and Scan may have a body; export the network without it"
         else:
             continue
         raise CompileError(
@@ -96,7 +96,7 @@ def _truth(array: np.ndarray) -> bool:
 
 
 def _unrolled(graph: Graph, node: Node, fold: Fold) -> list[Node] | None:
-    """One copy of the body for each iteration of a Loop."""
+    """One copy of the body for each iteration of a Loop; None if the iteration count is unknown."""
     body: onnx.GraphProto = node.attributes["body"]
     trips, condition, *states = [*node.inputs, "", ""][: max(2, len(node.inputs))]
     if any(value and value not in graph.constants for value in (trips, condition)):
@@ -112,7 +112,7 @@ def _unrolled(graph: Graph, node: Node, fold: Fold) -> list[Node] | None:
     while going and (most is None or count < most):
         number = _constant(graph, f"{node.name}.number{count}", np.array(count, np.int64))
         inner, results = _copy(graph, node, body, f".{count}", [number, true, *states])
-        # What the counters of the loop come to decides whether it goes on.
+        # The loop's condition may depend on its counters, so they are evaluated now.
         iteration = Graph(graph.name, graph.opset, [], [], inner, graph.constants, graph.tensors)
         fold(iteration)
         nodes += iteration.nodes
@@ -129,7 +129,7 @@ def _unrolled(graph: Graph, node: Node, fold: Fold) -> list[Node] | None:
     if not count and any(node.outputs[len(states) :]):
         raise CompileError(
             "unsupported_operator",
-            "failed to import the operator Loop: it has no iteration, so its outputs are empty; "
+            "failed to import the operator Loop: it runs zero iterations, so its outputs are empty; "
             "remove it from the network",
             node.name,
         )
@@ -142,7 +142,7 @@ def _unrolled(graph: Graph, node: Node, fold: Fold) -> list[Node] | None:
 
 
 def _never_stops(body: onnx.GraphProto) -> bool:
-    """Whether the body gives its condition back as it came, or as a constant."""
+    """Whether the body returns its condition unchanged or as a constant."""
     makers = {output: node for node in body.node for output in node.output}
     value = body.output[0].name
     while value in makers and makers[value].op_type in ("Identity", "Cast"):
@@ -152,7 +152,7 @@ def _never_stops(body: onnx.GraphProto) -> bool:
 
 
 def _sources(values: list[str], nodes: list[Node]) -> list[str]:
-    """The values behind identities, so that a constant is seen to be one."""
+    """Looks through Identity nodes, so that constants are recognized."""
     behind = {node.outputs[0]: node.inputs[0] for node in nodes if node.op == "Identity"}
 
     def source(value: str) -> str:
@@ -210,8 +210,8 @@ def _scanned(graph: Graph, node: Node) -> list[Node] | None:
 def _refuse_length(node: Node, length: str) -> None:
     raise CompileError(
         "unsupported_operator",
-        f"failed to import the operator {node.op}: it has {length}, and at most {MOST_NODES} operators "
-        "are made of a loop; export the network with a shorter sequence",
+        f"failed to import the operator {node.op}: unrolled it has {length}, more than "
+        f"{MOST_NODES} operators; export the network with a shorter sequence",
         node.name,
     )
 
@@ -219,7 +219,7 @@ def _refuse_length(node: Node, length: str) -> None:
 def _stacked(
     graph: Graph, node: Node, place: int, values: list[str], axis: int
 ) -> tuple[list[Node], str]:
-    """Joins the values of all iterations along a new axis."""
+    """Stacks the values of all iterations along a new axis."""
     nodes, rows = [], []
     for step, value in enumerate(values):
         rows.append(f"{node.name}.{step}.row{place}")
@@ -234,7 +234,7 @@ def _stacked(
 
 
 def _identities(node: Node, results: list[str]) -> list[Node]:
-    """Gives the results of a body the names that the operator gave them."""
+    """Renames the results of a body to the outputs of the operator."""
     return [
         Node(f"{node.name}.out{place}", "Identity", [result], [output], {})
         for place, (result, output) in enumerate(zip(results, node.outputs, strict=False))
@@ -250,8 +250,10 @@ def _constant(graph: Graph, name: str, array: np.ndarray) -> str:
 def _copy(
     graph: Graph, node: Node, body: onnx.GraphProto, tag: str, given: list[str]
 ) -> tuple[list[Node], list[str]]:
-    """The operators of a body with names of their own, and the names of its outputs. ``given`` are the
-    values that its inputs stand for."""
+    """Copies the operators of a body under new names, and returns them with the names of its outputs.
+
+    ``given`` are the values for its inputs.
+    """
     used = {other.name for other in graph.nodes}
     names = {formal.name: actual for formal, actual in zip(body.input, given, strict=True)}
     prefix = f"{node.name}{tag}."
@@ -283,7 +285,7 @@ def _copy(
 
 
 def _renamed(proto: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
-    """A copy of an operator that reads and writes renamed values, in bodies of its own too."""
+    """A copy of an operator with renamed inputs and outputs, including those of its bodies."""
     copy = onnx.NodeProto()
     copy.CopyFrom(proto)
     for values in (copy.input, copy.output):
@@ -306,7 +308,7 @@ def _rename(body: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def _defined(body: onnx.GraphProto) -> set[str]:
-    """The values that belong to a body."""
+    """The values defined in a body."""
     made = {output for proto in body.node for output in proto.output}
     return made | {item.name for item in [*body.input, *body.initializer]}
 

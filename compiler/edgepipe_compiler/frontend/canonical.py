@@ -1,8 +1,7 @@
-"""One spelling for what ONNX lets a network say in several ways, so that a schedule rule knows one form.
+"""Rewrites equivalent ONNX forms to one canonical form, so that a schedule rule supports one form.
 
-Windows of one and three dimensions become two-dimensional, the sums in a Gemm become operators of their
-own where they are no plain bias, a channel shuffle becomes a gather of channels, and a split with parts
-that nothing reads becomes slices.
+1-D and 3-D windows become 2-D. A Gemm whose bias is not a plain row becomes separate operators. A channel
+shuffle becomes a gather of channels, and a split with unused parts becomes slices.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 
 
 def unify(graph: Graph) -> None:
-    """Rewrites the nodes of ``graph`` in place; shapes are to be inferred anew afterwards."""
+    """Rewrites the nodes of ``graph`` in place. Shapes must be inferred again afterwards."""
     _shuffles(graph)
     rewrite: dict[str, Callable[[Graph, Node], list[Node] | None]] = {
         "Gemm": _gemm,
@@ -40,13 +39,13 @@ def _constant(graph: Graph, name: str, values: object) -> str:
 
 
 def _value(graph: Graph, name: str, shape: tuple[int, ...], dtype: str = "float32") -> str:
-    """A new value."""
+    """Declares a new value."""
     graph.tensors[name] = Tensor(shape, dtype)
     return name
 
 
 def _gemm(graph: Graph, node: Node) -> list[Node] | None:
-    """alpha A' B' + beta C, where a rule knows A B + c with constant B and a row c."""
+    """alpha A' B' + beta C. The schedule rule supports A B + c with a constant B and a row c."""
     attribute = node.attributes.get
     left, right, *rest = node.inputs
     bias = rest[0] if rest else ""
@@ -103,7 +102,7 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _split(graph: Graph, node: Node) -> list[Node] | None:
-    """Slices, where nothing reads some of the parts."""
+    """A split with unused parts as slices."""
     source = graph.tensor(node.inputs[0]).shape
     axis = node.attributes.get("axis", 0) % len(source)
     sizes = node.attributes.get("split")
@@ -145,7 +144,7 @@ def _reshape(graph: Graph, title: str, source: str, result: str, shape: tuple[in
 
 
 def _window(graph: Graph, node: Node) -> list[Node] | None:
-    """A window of one or three dimensions as one of two."""
+    """A 1-D or 3-D window as 2-D windows."""
     if graph.tensor(node.inputs[0]).dtype != "float32" or len(node.outputs) != 1:
         return None
     if node.op == "Conv":
@@ -156,7 +155,7 @@ def _window(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _one_dimension(graph: Graph, node: Node) -> list[Node] | None:
-    """A window of one dimension as one of two, one row high."""
+    """A 1-D window as a 2-D window of height 1."""
     source, result = graph.tensor(node.inputs[0]).shape, graph.tensor(node.outputs[0]).shape
     if len(source) != 3:
         return None
@@ -194,7 +193,7 @@ def _one_dimension(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _moved(graph: Graph, node: Node, before: tuple[int, ...], order: list[int]) -> list[Node]:
-    """Reshape, transposition, reshape."""
+    """Reshape, Transpose, Reshape."""
     end, dtype = node.outputs[0], graph.tensor(node.inputs[0]).dtype
     apart = _value(graph, f"{end}.apart", before, dtype)
     turned = _value(graph, f"{end}.turned", tuple(before[axis] for axis in order), dtype)
@@ -224,7 +223,7 @@ def _space_to_depth(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _shuffles(graph: Graph) -> None:
-    """Reshape (n, g, c / g, h, w), transposition of the groups, reshape back: a gather of channels."""
+    """Reshape (n, g, c / g, h, w), Transpose of the groups, Reshape: becomes a gather of channels."""
     readers = graph.consumers()
 
     def follower(node: Node, op: str) -> Node | None:

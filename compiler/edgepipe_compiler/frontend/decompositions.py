@@ -1,7 +1,7 @@
-"""Operators without a rule of their own, replaced by operators that have one.
+"""Replaces operators without a schedule rule by operators that have one.
 
-Each function gets a node whose input shapes are known, and gives the nodes in its place, valid in the
-network's opset, or None to leave it. Shapes are inferred again afterwards.
+Each function takes a node with known input shapes. It returns replacement nodes that are valid in the
+network's opset, or None to keep the node. Shapes are inferred again afterwards.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from . import einsum, function_bodies, resize_coordinates
 from .graph import Graph, Node, make_names_unique
 from .node_builder import Steps
 
-# Keeps a division by a norm of 0 from giving NaN: the results are 0, as those of ONNX Runtime.
+# Added to a norm before dividing: a norm of 0 gives 0 and not NaN, as in ONNX Runtime.
 SMALLEST = np.finfo(np.float32).tiny
 
 
 def apply(graph: Graph) -> bool:
-    """Replaces what it can; true if anything changed."""
+    """Replaces all supported nodes. Returns whether anything changed."""
     changed = False
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -46,7 +46,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _constant(graph: Graph, node: Node, place: int) -> list[int] | None:
-    """A constant input of whole numbers; None if it is absent or computed."""
+    """A constant integer input; None if it is absent or computed."""
     name = node.inputs[place] if len(node.inputs) > place else ""
     array = graph.constants.get(name)
     return None if array is None else [int(value) for value in array.reshape(-1)]
@@ -66,8 +66,10 @@ def _lp_normalization(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _mean_variance_normalization(graph: Graph, node: Node) -> list[Node] | None:
-    """(x - mean) / (deviation + 1e-9). The variance is that of the differences: the mean of squares minus the
-    square of the mean, as the standard has it, loses its digits."""
+    """(x - mean) / (deviation + 1e-9).
+
+    The variance is the mean of squared differences. The standard's E[x²] - E[x]² loses precision.
+    """
     x = node.inputs[0]
     steps = Steps(graph, node)
     axes = [axis % len(graph.tensor(x).shape) for axis in node.attributes.get("axes", (0, 2, 3))]
@@ -99,7 +101,7 @@ def _center_crop_pad(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _column_to_image(graph: Graph, node: Node) -> list[Node] | None:
-    """Overlapping blocks added up: a transposed convolution whose weights pick one place of a block each."""
+    """Col2Im: sums overlapping blocks, as a transposed convolution whose weights are one-hot."""
     image, block = (_constant(graph, node, place) for place in (1, 2))
     if image is None or block is None or len(image) > 2:
         return None
@@ -113,7 +115,7 @@ def _column_to_image(graph: Graph, node: Node) -> list[Node] | None:
     reach = [(b - 1) * d + 1 for b, d in zip(block, dilations, strict=True)]
     padded = [image[axis] + pads[axis] + pads[rank + axis] for axis in range(rank)]
     moves = [(padded[axis] - reach[axis]) // strides[axis] for axis in range(rank)]
-    # What no block reaches.
+    # Pixels that no block covers.
     rest = [padded[axis] - reach[axis] - moves[axis] * strides[axis] for axis in range(rank)]
     steps = Steps(graph, node)
     x = steps.reshape(node.inputs[0], [batch, rows, *(move + 1 for move in moves)])
@@ -131,7 +133,7 @@ def _column_to_image(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _affine_grid(graph: Graph, node: Node) -> list[Node] | None:
-    """The places of a regular grid, as a constant matrix, times the transposed matrices."""
+    """The constant matrix of grid coordinates times the transposed matrices."""
     size = _constant(graph, node, 1)
     if size is None:
         return None
@@ -176,7 +178,7 @@ def _reverse_sequence(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _resize(graph: Graph, node: Node) -> list[Node] | None:
-    """Nearest neighbours of other types than float32, as a gather along each axis."""
+    """Nearest-neighbour resizing of types other than float32, as a gather along each axis."""
     source, result = graph.tensor(node.inputs[0]), graph.tensors.get(node.outputs[0])
     if source.dtype == "float32" or result is None:
         return None
@@ -195,14 +197,14 @@ def _resize(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _cast_like(graph: Graph, node: Node) -> list[Node] | None:
-    """Only the type of the second input counts, so that a constant stays one."""
+    """Reads only the type of the second input, so that a constant input stays constant."""
     steps = Steps(graph, node)
     steps.cast(node.inputs[0], graph.tensor(node.inputs[1]).dtype)
     return steps.end()
 
 
 def _power(graph: Graph, node: Node) -> list[Node] | None:
-    """A base and an exponent of the same floating-point type; the result has the type of the base."""
+    """Casts base and exponent to one floating-point type; the result has the type of the base."""
     base, exponent = (graph.tensor(name).dtype for name in node.inputs)
     if base == exponent and base.startswith("float"):
         return None
@@ -210,14 +212,14 @@ def _power(graph: Graph, node: Node) -> list[Node] | None:
     if base.startswith("float"):
         steps.op("Pow", node.inputs[0], steps.cast(node.inputs[1], base))
     else:
-        # Whole numbers are exact in float64 up to 2 to the 53rd.
+        # float64 represents integers up to 2**53 exactly.
         wide = [steps.cast(name, "float64") for name in node.inputs]
         steps.cast(steps.op("Pow", *wide), base)
     return steps.end()
 
 
 def _window(graph: Graph, node: Node) -> list[Node] | None:
-    """Pads in numbers instead of ``auto_pad``."""
+    """Replaces ``auto_pad`` by explicit pads."""
     automatic = _text(node.attributes.get("auto_pad", "NOTSET"))
     result = graph.tensors.get(node.outputs[0])
     if automatic == "NOTSET" or result is None:
@@ -240,7 +242,7 @@ def _window(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _each(node: Node, name: str) -> Sequence[int]:
-    """An attribute with a number for each axis of a window."""
+    """An attribute with one number per axis of a window."""
     return node.attributes.get(name) or (1,) * 3
 
 
@@ -252,8 +254,10 @@ def _with_pads(node: Node, outputs: list[str], pads: list[int]) -> Node:
 
 
 def _transposed(graph: Graph, node: Node) -> list[Node] | None:
-    """Pads in numbers instead of ``auto_pad`` and ``output_shape``. A result larger than the windows reach
-    is filled with the bias."""
+    """Replaces ``auto_pad`` and ``output_shape`` by explicit pads.
+
+    Results that no window reaches get the bias.
+    """
     automatic = _text(node.attributes.get("auto_pad", "NOTSET"))
     result = graph.tensors.get(node.outputs[0])
     shape = node.attributes.get("output_shape")
@@ -279,7 +283,7 @@ def _transposed(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _concat(graph: Graph, node: Node) -> list[Node] | None:
-    """ONNX infers no shape for a negative axis before operator set 11; ONNX Runtime takes it."""
+    """Makes a negative axis positive: before operator set 11, ONNX infers no shape for it."""
     axis = node.attributes.get("axis", 1)
     if axis >= 0:
         return None
@@ -289,7 +293,7 @@ def _concat(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _slice(graph: Graph, node: Node) -> list[Node] | None:
-    """The same for the axes of a slice, which were an attribute before operator set 10."""
+    """Makes negative axes of a Slice positive: before operator set 10 they were an attribute."""
     axes = node.attributes.get("axes", ())
     if all(axis >= 0 for axis in axes):
         return None

@@ -13,19 +13,19 @@ from .node_builder import Steps
 
 @dataclass(frozen=True)
 class Operand:
-    """A value, a label for each of its axes, and its extents."""
+    """A value with a label and an extent for each axis."""
 
     value: str
     labels: tuple[str, ...]
     shape: tuple[int, ...]
 
     def extent(self, label: str) -> int:
-        """Extent of the axis of a label."""
+        """Extent of the axis with this label."""
         return self.shape[self.labels.index(label)]
 
 
 def decompose(graph: Graph, node: Node) -> list[Node] | None:
-    """The nodes in place of an Einsum of floating-point operands."""
+    """The replacement nodes of an Einsum with floating-point operands."""
     shapes = [tuple(graph.tensor(name).shape) for name in node.inputs]
     if any(np.dtype(graph.tensor(name).dtype).kind != "f" for name in node.inputs):
         return None
@@ -47,8 +47,7 @@ def decompose(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def parse(equation: str, ranks: list[int]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Labels of each operand and of the result; the axes of an ellipsis are labelled 0, 1, ... from the last
-    one on."""
+    """Labels of each operand and of the result. Axes of an ellipsis are labelled 0, 1, ... from the last."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms: list[tuple[str, ...]] = []
     most = 0
@@ -77,7 +76,7 @@ def _transposed(steps: Steps, operand: Operand, labels: tuple[str, ...]) -> Oper
 
 
 def _diagonal(steps: Steps, operand: Operand) -> Operand:
-    """A label that an operand has twice stands for the diagonal of two axes."""
+    """Resolves a label that occurs twice in an operand: the diagonal of the two axes."""
     labels, shape = operand.labels, operand.shape
     for label in dict.fromkeys(labels):
         if labels.count(label) < 2:
@@ -97,7 +96,7 @@ def _diagonal(steps: Steps, operand: Operand) -> Operand:
 
 
 def _summed(steps: Steps, operand: Operand, kept: set[str]) -> Operand:
-    """The sum over the axes that nothing else needs."""
+    """Sums over axes that neither the other operands nor the result need."""
     axes = [axis for axis, label in enumerate(operand.labels) if label not in kept]
     if not axes:
         return operand
@@ -111,7 +110,7 @@ def _summed(steps: Steps, operand: Operand, kept: set[str]) -> Operand:
 
 
 def _without(steps: Steps, operand: Operand, labels: list[str]) -> Operand:
-    """Without axes of extent 1, which are the same for all places of the other operand."""
+    """Drops axes of extent 1, which broadcast."""
     if not labels:
         return operand
     left = [axis for axis, label in enumerate(operand.labels) if label not in labels]
@@ -121,7 +120,7 @@ def _without(steps: Steps, operand: Operand, labels: list[str]) -> Operand:
 
 
 def _product(steps: Steps, a: Operand, b: Operand, needed: set[str]) -> Operand:
-    """The product of two operands, summed over what only they have."""
+    """The product of two operands, summed over the labels that only they have."""
     shared = [label for label in a.labels if label in b.labels]
     uneven = [label for label in shared if a.extent(label) != b.extent(label)]
     a = _without(steps, a, [label for label in uneven if a.extent(label) == 1])

@@ -1,4 +1,4 @@
-"""Operators that the ONNX standard itself defines by other operators, replaced by these."""
+"""Expands operators that the ONNX standard defines by a function body."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx import defs, helper
 
 from .graph import Graph, Node, _node, unused
 
-# Operators without a rule and without a decomposition of our own.
+# Operators with neither a schedule rule nor a decomposition here.
 EXPANDED = {
     "Attention", "CausalConvWithState", "RotaryEmbedding", "RMSNormalization",
     "SwiGLU", "HannWindow", "HammingWindow", "BlackmanWindow",
@@ -16,7 +16,7 @@ EXPANDED = {
 
 
 def expanded(graph: Graph, node: Node) -> list[Node] | None:
-    """The operators of the function body of ``node``; None if it is to stay."""
+    """The operators of the function body of ``node``; None to keep the node."""
     if node.op not in EXPANDED:
         return None
     body = _body(graph, node)
@@ -52,7 +52,7 @@ def expanded(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def _body(graph: Graph, node: Node) -> onnx.FunctionProto | None:
-    """The function body for the network's opset, if one of the same meaning is there."""
+    """The function body for the network's opset; None if there is none with the same meaning."""
     schema = defs.get_schema(node.op, graph.opset)
     proto = helper.make_node(node.op, node.inputs, node.outputs, **node.attributes)
     types = [_type(graph, value) for value in node.inputs]
@@ -68,7 +68,7 @@ def _body(graph: Graph, node: Node) -> onnx.FunctionProto | None:
     else:
         content = schema.get_function_with_opset_version(version)
     body = onnx.FunctionProto.FromString(content)
-    # What changed since opset 18 are element types.
+    # Since opset 18 only element types have changed.
     for inner in body.node if version < 18 else ():
         before = defs.get_schema(inner.op_type, version, inner.domain).since_version
         if defs.get_schema(inner.op_type, graph.opset, inner.domain).since_version != before:
@@ -85,7 +85,7 @@ def _type(graph: Graph, value: str) -> bytes:
 
 
 def _attributes(node: Node, body: onnx.FunctionProto) -> dict[str, object]:
-    """Attributes of the node, and defaults of the others."""
+    """Attributes of the node, with defaults."""
     given = {item.name: helper.get_attribute_value(item) for item in body.attribute_proto}
     schema = defs.get_schema(node.op)
     for name, item in schema.attributes.items():

@@ -1,7 +1,7 @@
 """The network as a graph of ONNX operators with static shapes.
 
-Everything before lowering works on this graph: it is independent of the target, its names are the
-names in the ONNX file, and any piece of it can be turned back into an ONNX model (``submodel``).
+The graph is independent of the target and keeps the names of the ONNX file. Any part of it can be converted
+back to an ONNX model (``submodel``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from onnx import helper, numpy_helper, shape_inference
 from ..errors import CompileError
 from . import onnx_file, pool_shapes
 
-# Operators whose result has the shape of their first input, and for which ONNX infers none or fails.
+# Their result has the shape of the first input, but ONNX's shape inference fails on them.
 SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
-# Initializers up to this many elements take part in shape inference (shapes, axes, scales).
+# Larger initializers are left out of shape inference.
 SMALL = 4096
 # 4 GiB of float32; kernels index with 32 bits.
 MOST_ELEMENTS = 1 << 30
@@ -49,7 +49,7 @@ class Tensor:
 
 @dataclass
 class Node:
-    """An operator. ``parameters`` counts the learnable weights it brought into the network."""
+    """An operator. ``parameters`` counts its learnable weights."""
 
     name: str
     op: str
@@ -61,7 +61,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """Operators in topological order, constants by name, and the tensor of every value."""
+    """Operators in topological order, constants by name, and shape and type of every value."""
 
     name: str
     opset: int
@@ -82,7 +82,7 @@ class Graph:
         return readers
 
     def tensor(self, value: str) -> Tensor:
-        """Tensor of a value or constant."""
+        """Shape and type of a value or constant."""
         if value in self.constants:
             array = self.constants[value]
             return Tensor(tuple(array.shape), array.dtype.name)
@@ -90,7 +90,7 @@ class Graph:
 
 
 def dtype_name(element_type: int) -> str:
-    """Name of an ONNX element type as numpy spells it."""
+    """numpy name of an ONNX element type. Raises ``CompileError`` if ONNX has no such type."""
     try:
         return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
     except (KeyError, TypeError, ValueError) as error:
@@ -104,8 +104,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
-    """Builds the graph. ``shapes`` fixes inputs by name. The weights are moved out of ``model``, so that they
-    are in memory once."""
+    """Builds the graph.
+
+    ``shapes`` sets input shapes by name. Weights are moved out of ``model``, so that memory holds them
+    once.
+    """
     model = onnx_file.prepare(model, name)
     constants = _take_constants(model, name)
     notes: list[str] = []
@@ -149,7 +152,7 @@ def _take_constants(model: onnx.ModelProto, name: str) -> dict[str, np.ndarray]:
 def _input_tensors(
     items: list[onnx.ValueInfoProto], shapes: Shapes, name: str, notes: list[str]
 ) -> dict[str, Tensor]:
-    """Tensors of the inputs. ``shapes`` fixes extents that are open in the file; an open batch is 1."""
+    """Shapes and types of the inputs. ``shapes`` sets dynamic extents; a dynamic batch becomes 1."""
     failed = f"failed to read the network {name}: "
     names = [item.name for item in items]
     for wanted in shapes:
@@ -157,7 +160,7 @@ def _input_tensors(
             known = ", ".join(repr(item) for item in names)
             raise CompileError(
                 "unknown_input",
-                f"{failed}`shapes` names {wanted!r}; its inputs are {known}",
+                f"{failed}`shapes` has no such input {wanted!r}; the inputs are {known}",
                 wanted,
             )
     tensors: dict[str, Tensor] = {}
@@ -176,26 +179,26 @@ def _input_tensors(
             if known and not fits:
                 raise CompileError(
                     "unknown_input",
-                    f"{failed}`shapes` gives its input {item.name!r} the shape {list(fixed)}, but the file "
-                    f"has [{shown}]",
+                    f"{failed}`shapes` sets input {item.name!r} to {list(fixed)}, but the file "
+                    f"has [{shown}]; correct `shapes`",
                     item.name,
                 )
             dims = list(fixed)
         elif dims and dims[0] is None and None not in dims[1:] and not _is_empty(item):
             dims[0] = 1
             notes.append(
-                f"the input {item.name!r} has the open shape [{shown}] in the file; {dims} is used. Another "
-                f"batch: `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
+                f"input {item.name!r} has the dynamic shape [{shown}] in the file; using {dims}. For another "
+                f"batch set `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
             )
         elif not known or None in dims:
-            # Three channels, and the usual size of a picture.
+            # A common image size, for the suggestion.
             usual = [1, 3, 224, 224]
             advice[item.name] = [
                 dim or (usual[place] if len(dims) == 4 else 1) for place, dim in enumerate(dims)
             ] or usual
             open_inputs.append(
-                f"its input {item.name!r} has "
-                + (f"the open shape [{shown}]" if known else "no shape")
+                f"input {item.name!r} has "
+                + (f"the dynamic shape [{shown}]" if known else "no shape")
             )
             continue
         extents = tuple(int(dim) for dim in dims if dim is not None)
@@ -205,21 +208,21 @@ def _input_tensors(
         line = ", ".join(f"{_yaml(item)}: {dims}" for item, dims in advice.items())
         raise CompileError(
             "dynamic_shape",
-            f"{failed}{', '.join(open_inputs)}; fix every extent by a line in the network's YAML file, such "
-            f"as `shapes: {{ {line} }}`",
+            f"{failed}{', '.join(open_inputs)}; set every extent in the network's YAML file, for example "
+            f"`shapes: {{ {line} }}`",
             next(iter(advice)),
         )
     return tensors
 
 
 def _is_empty(item: onnx.ValueInfoProto) -> bool:
-    """Whether the first extent is 0: a tensor without elements, and no open batch."""
+    """Whether the first extent is 0, which is an empty tensor and not a dynamic batch."""
     first = item.type.tensor_type.shape.dim[0]
     return bool(first.HasField("dim_value") and first.dim_value == 0)
 
 
 def _yaml(name: str) -> str:
-    """A name as a key of YAML."""
+    """A name as a YAML key."""
     return name if re.fullmatch(r"[A-Za-z_][\w./-]*", name) else json.dumps(name)
 
 
@@ -241,7 +244,7 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
 
 
 def unused(graph: Graph, base: str) -> str:
-    """``base``, or more of it, such that no value's name begins with it and a dot."""
+    """``base``, extended until no value name starts with it and a dot."""
     known = {*graph.inputs, *graph.constants, *graph.tensors}
     known.update(value for node in graph.nodes for value in node.outputs)
     while any(value.startswith(f"{base}.") for value in known):
@@ -250,7 +253,7 @@ def unused(graph: Graph, base: str) -> str:
 
 
 def make_names_unique(nodes: list[Node]) -> None:
-    """Numbers the later ones of nodes that have the same name: units and cuts go by names."""
+    """Numbers nodes with duplicate names: units and cuts refer to nodes by name."""
     seen: set[str] = set()
     for node in nodes:
         base, count = node.name, 1
@@ -261,7 +264,7 @@ def make_names_unique(nodes: list[Node]) -> None:
 
 
 def _count_parameters(graph: Graph) -> None:
-    """Counts each float weight once, at its first reader; running statistics are not learnable."""
+    """Counts each float weight once, at its first reader. Running statistics are not learnable."""
     counted: set[str] = set()
     for node in graph.nodes:
         learnable = node.inputs[1:3] if node.op == "BatchNormalization" else node.inputs
@@ -274,8 +277,10 @@ def _count_parameters(graph: Graph) -> None:
 
 
 def infer_shapes(graph: Graph) -> None:
-    """Fills ``graph.tensors``; what stays unknown is left out. Strict inference refuses to go on behind a
-    value of unknown type, so nodes that depend on one wait."""
+    """Fills ``graph.tensors``; unknown shapes stay absent.
+
+    Strict inference fails behind a value of unknown type, so nodes that depend on one are deferred.
+    """
     waiting: set[str] = set()
     nodes, known = [], list(graph.inputs)
     for node in graph.nodes:
@@ -303,7 +308,7 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
     except CompileError as error:
         lines = [line for line in str(error.__cause__).splitlines() if "(op_type:" in line]
         if lines and all(UNKNOWN_TYPE in line for line in lines):
-            # Behind an operator that ONNX infers nothing for; what stays unknown is named later.
+            # ONNX infers no type for an operator before it. Unknown shapes are reported later.
             inferred = shape_inference.infer_shapes(model, data_prop=True)
         else:
             text = str(error.__cause__)
@@ -322,9 +327,7 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
 
 
 def _check_size(network: str, value: str, shape: tuple[int, ...]) -> None:
-    failed = (
-        f"failed to read the network {network}: its value {value!r} has the shape {list(shape)}"
-    )
+    failed = f"failed to read the network {network}: value {value!r} has shape {list(shape)}"
     if min(shape, default=0) < 0:
         raise CompileError("invalid_onnx", f"{failed}; correct the negative extent", value)
     if math.prod(shape) > MOST_ELEMENTS:
@@ -342,7 +345,7 @@ def submodel(
     outputs: Iterable[str],
     large_constants: bool = True,
 ) -> onnx.ModelProto:
-    """An ONNX model of some nodes. Without large constants these become inputs."""
+    """An ONNX model of ``nodes``. Without ``large_constants``, large constants become inputs."""
     nodes = list(nodes)
     used = dict.fromkeys(value for node in nodes for value in node.inputs if value)
     initializers, extra = [], []
@@ -375,7 +378,7 @@ def submodel(
 
 
 def _attribute(graph: Graph, node: Node, name: str, value: object) -> onnx.AttributeProto:
-    """An attribute; the element type of an empty list is the one that the operator declares."""
+    """An attribute. An empty list has no element type, so the operator's schema provides it."""
     if isinstance(value, list | tuple) and not value:
         schema = onnx.defs.get_schema(node.op, graph.opset)
         return helper.make_attribute(name, value, attr_type=schema.attributes[name].type.value)

@@ -1,4 +1,4 @@
-"""From the network a job names to its simplified graph."""
+"""Imports a network of the zoo or an ONNX file as a simplified graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .graph import Graph, Shapes
 from .simplify import simplify
 from .units import ELEMENTWISE, PRODUCTS, RECURRENT, SHAPE_ONLY
 
-# Operators with a rule, or that every build of TVM imports; for others TVM is asked, which takes a second.
+# Operators known to be supported. For others TVM's importer is loaded, which takes a second.
 COMMON = {
     *ELEMENTWISE, *PRODUCTS, *RECURRENT, *SHAPE_ONLY, "Conv", "BatchNormalization", "MaxPool", "AveragePool",
     "GlobalAveragePool", "Concat", "Softmax", "Identity", "Dropout", "Constant", "Pad", "Transpose",
@@ -22,17 +22,17 @@ COMMON = {
 
 
 def from_zoo(name: str, title: str) -> Graph:
-    """The simplified graph of the network ``name`` of the zoo, called ``title``."""
+    """The simplified graph of the zoo's network ``name``, called ``title``."""
     return from_model(zoo.build(name), title)
 
 
 def from_file(path: Path, name: str, shapes: Shapes | None = None) -> Graph:
-    """The simplified graph of an ONNX file; ``shapes`` fixes inputs by name."""
+    """The simplified graph of an ONNX file. ``shapes`` sets input shapes by name."""
     return from_model(onnx_file.load(path), name, shapes)
 
 
 def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) -> Graph:
-    """The simplified graph of a model, from which the weights are taken."""
+    """The simplified graph of a model, whose weights are moved out of it. Raises ``CompileError``."""
     try:
         model = onnx_file.prepare(model, name)
         refusals.check_inputs(model, name)
@@ -42,7 +42,7 @@ def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) 
         refusals.check(graph)
     except (CompileError, MemoryError):
         raise
-    except Exception as error:  # ONNX's check lets many wrong attributes pass.
+    except Exception as error:  # ONNX's checker accepts many invalid attributes.
         text = " ".join(str(error).split())[:200]
         raise CompileError(
             "invalid_onnx",
@@ -57,15 +57,15 @@ def _check_operators(graph: Graph) -> None:
     rare = [node for node in graph.nodes if node.op not in COMMON]
     if not rare:
         return
-    # Imported here, so that describing a usual network does not wait for TVM.
+    # Imported lazily: loading TVM takes a second.
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    importable = onnx_frontend._get_convert_map()  # There is no public way to ask.
+    importable = onnx_frontend._get_convert_map()  # There is no public API for it.
     for node in rare:
         if node.op not in importable:
             raise CompileError(
                 "unsupported_operator",
-                f"failed to import the operator {node.op}: TVM does not know it; replace it in the "
+                f"failed to import the operator {node.op}: TVM does not support it; replace it in the "
                 "network by operators of the ONNX standard",
                 node.name,
             )

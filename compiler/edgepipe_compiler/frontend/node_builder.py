@@ -1,4 +1,4 @@
-"""Nodes in place of one, written for the network's opset."""
+"""Builds the nodes that replace an operator, in the form that the network's opset requires."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .graph import Graph, Node, unused
 
 
 class Steps:
-    """Nodes under construction; the last one makes the first output of the node they replace."""
+    """Collects replacement nodes. The last one produces the first output of the replaced node."""
 
     def __init__(self, graph: Graph, node: Node) -> None:
         self.graph = graph
@@ -21,14 +21,14 @@ class Steps:
         self._base = unused(graph, node.outputs[0])
 
     def constant(self, values: np.ndarray) -> str:
-        """A constant of the graph."""
+        """Adds a constant and returns its name."""
         name = f"{self._base}.constant{self._constants}"
         self._constants += 1
         self.graph.constants[name] = values
         return name
 
     def op(self, op: str, *inputs: str, **attributes: object) -> str:
-        """An operator of one output, whose name it gives."""
+        """Adds an operator with one output and returns the output's name."""
         number = len(self._nodes)
         made = f"{self._base}.step{number}"
         name = f"{self._node.name}.{op.lower()}{number}" if number else self._node.name
@@ -40,21 +40,24 @@ class Steps:
         return self.constant(np.array(values, np.int64))
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:
-        """The same elements in another shape."""
+        """Adds a Reshape."""
         return self.op("Reshape", x, self._numbers(shape))
 
     def cast(self, x: str, dtype: str) -> str:
-        """The same values in another type."""
+        """Adds a Cast."""
         return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def reduce(self, op: str, x: str, axes: Sequence[int], keep: bool = True) -> str:
-        """A reduction, whose axes became an input in opset 18; those of ReduceSum in 13."""
+        """Adds a reduction.
+
+        Its axes are an attribute before opset 18 (ReduceSum: before 13), then an input.
+        """
         if self.graph.opset < (13 if op == "ReduceSum" else 18):
             return self.op(op, x, axes=list(axes), keepdims=int(keep))
         return self.op(op, x, self._numbers(axes), keepdims=int(keep))
 
     def slice(self, x: str, begin: Sequence[int], end: Sequence[int]) -> str:
-        """A range of each axis; ``x`` itself if that is all of it."""
+        """Adds a Slice with a range for each axis. Returns ``x`` itself if it covers everything."""
         tensor = self.graph.tensors.get(x)
         if not any(begin) and tensor is not None and tuple(tensor.shape) == tuple(end):
             return x
@@ -64,7 +67,7 @@ class Steps:
         return self.op("Slice", x, self._numbers(begin), self._numbers(end), self._numbers(axes))
 
     def pad(self, x: str, low: Sequence[int], high: Sequence[int]) -> str:
-        """Zeros around ``x``; ``x`` itself if there are none."""
+        """Adds zero padding. Returns ``x`` itself if there is none."""
         if not any(low) and not any(high):
             return x
         if self.graph.opset < 11:
@@ -72,7 +75,7 @@ class Steps:
         return self.op("Pad", x, self._numbers([*low, *high]))
 
     def end(self) -> list[Node]:
-        """All nodes."""
+        """The collected nodes."""
         if not self._nodes:
             self.op("Identity", self._node.inputs[0])
         self._nodes[-1].outputs = self._node.outputs[:1]

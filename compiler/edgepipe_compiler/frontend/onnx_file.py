@@ -1,7 +1,7 @@
-"""Reading an ONNX file, and bringing the model to the form that ``graph`` takes: whole, sorted, checked.
+"""Reads ONNX files and normalizes models: complete, sorted, checked.
 
-What exporters and graph editors write beside the letter of the standard, and ONNX Runtime takes, is taken
-here too: unsorted nodes, weights in linked files, old operator sets. What ONNX Runtime refuses is refused.
+Accepts what ONNX Runtime accepts beyond the standard: unsorted nodes, linked data files, old operator sets.
+Refuses what ONNX Runtime refuses.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ from onnx import external_data_helper, helper, inliner, numpy_helper, version_co
 
 from ..errors import CompileError
 
-# Operator sets before this one are converted to it.
+# No tensor has more axes; ONNX's shape inference crashes on large ones.
+MOST_AXES = 64
+# Older operator sets are converted to this one.
 OLDEST_OPSET = 7
 
 
 @contextlib.contextmanager
 def asking_onnx(name: str, what: str) -> Iterator[None]:
-    """For calls of ONNX's own library, which raises exceptions of all kinds at files that are damaged or made
-    by hand: names that are not UTF-8, attributes of the wrong type, values that nobody makes."""
+    """Converts exceptions of ONNX's library into ``CompileError``.
+
+    It raises many types for damaged files: names that are not UTF-8, attributes of the wrong type,
+    undefined values.
+    """
     try:
         yield
     except (CompileError, MemoryError):
@@ -38,40 +43,44 @@ def asking_onnx(name: str, what: str) -> Iterator[None]:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Reads an ONNX file with its external data. Files may be symbolic links, as model hubs keep them."""
+    """Reads an ONNX file and its external data; both may be symbolic links.
+
+    Raises ``CompileError`` of kind ``not_onnx``, ``truncated_onnx`` or ``invalid_onnx``.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CompileError(
-            "not_onnx", f"failed to read the network {path}: {error.strerror}"
+            "not_onnx", f"failed to read the network {path}: {error.strerror}; check the path"
         ) from error
     head = content[:2]
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        # A model begins with field 1, its IR version, a small number.
+        # A model starts with field 1, the IR version, which is small.
         begins_well = len(head) == 2 and head[0] == 0x08 and 1 <= head[1] <= 32
         if begins_well:
             raise CompileError(
                 "truncated_onnx",
-                f"failed to read the network {path}: it begins as an ONNX file but is cut off or "
+                f"failed to read the network {path}: the file is truncated or "
                 f"damaged ({error}); copy it again and compare its sha256",
             ) from error
         raise CompileError(
             "not_onnx",
-            f"failed to read the network {path}: it is not an ONNX file ({error}); name an .onnx file",
+            f"failed to read the network {path}: it is not an ONNX file ({error}); specify an .onnx file",
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         kind = "truncated_onnx" if head[:1] == b"\x08" else "not_onnx"
         raise CompileError(
-            kind, f"failed to read the network {path}: it holds no whole graph; copy it again"
+            kind,
+            f"failed to read the network {path}: it has no complete graph; copy the file again",
         )
     if not model.opset_import:
-        # The operator set follows the graph in the file.
+        # The operator set is stored after the graph.
         raise CompileError(
             "truncated_onnx",
-            f"failed to read the network {path}: its end is missing; copy it again",
+            f"failed to read the network {path}: its end is missing; copy the file again",
         )
     for tensor in tensors_of(model):
         if external_data_helper.uses_external_data(tensor):
@@ -80,19 +89,19 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def content_of(model: onnx.ModelProto, name: str) -> bytes:
-    """A model as the bytes of a file, its weights inside."""
+    """Serializes a model with its weights."""
     try:
         return model.SerializeToString()
     except (ValueError, EncodeError) as error:
         raise CompileError(
             "unsupported_operator",
-            f"failed to write the network {name}: with its weights it takes more than the 2 GiB that an ONNX "
-            "file may have; measure a smaller network",
+            f"failed to write the network {name}: it exceeds the 2 GiB that an ONNX "
+            "file can hold; use a smaller network",
         ) from error
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors stored in a model, those of subgraphs and functions included."""
+    """All stored tensors of a model, including those of subgraphs and functions."""
     yield from _tensors_of_graph(model.graph)
     for function in model.functions:
         yield from _tensors_of_nodes(function.node)
@@ -118,7 +127,7 @@ def _tensors_of_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
 
 
 def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
-    """Reads a tensor whose values lie in a file beside the model."""
+    """Reads the values of a tensor from a file next to the model."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     place = PurePosixPath(location)
@@ -126,8 +135,8 @@ def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
     if not location or place.is_absolute() or ".." in place.parts or "\0" in location:
         raise CompileError(
             "invalid_onnx",
-            f"{failed}: its data are in {location!r}, which is not a file below the model's folder; save "
-            "the network with its data beside it",
+            f"{failed}: its data file {location!r} is not below the model's folder; save "
+            "the network with its data next to it",
             tensor.name or None,
         )
     data = path.parent / location
@@ -141,7 +150,7 @@ def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
     except ValueError as error:
         raise CompileError(
             "invalid_onnx",
-            f"{failed}: its place in {data} is invalid ({error}); save the network again",
+            f"{failed}: invalid offset or length in {data} ({error}); save the network again",
             tensor.name,
         ) from error
     except OSError as error:
@@ -163,7 +172,7 @@ def _read_external(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
-    """Bytes that a tensor's values take; None for element types smaller than a byte."""
+    """Size of a tensor's values in bytes; None for element types smaller than a byte."""
     try:
         size = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
     except (KeyError, TypeError, ValueError):
@@ -175,12 +184,12 @@ def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
 
 
 def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model without functions and sparse weights, its nodes sorted, its operator set new enough."""
+    """Inlines functions, makes sparse weights dense, sorts nodes, and converts old operator sets."""
     with asking_onnx(name, "read"):
         _check_text(model, name)
         for node in model.graph.node:
             if not node.op_type:
-                raise _invalid(name, "one of its nodes has no operator; export it again", node.name)
+                raise _invalid(name, "a node has no operator; export it again", node.name)
         _refuse_duplicates(model, name)
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -191,7 +200,7 @@ def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _check_text(model: onnx.ModelProto, name: str) -> None:
-    """Names must be UTF-8: ONNX's library puts them into messages that it cannot decode otherwise."""
+    """Refuses names that are not UTF-8: ONNX's library fails on them when it formats messages."""
     graph = model.graph
     names: list[str | bytes] = []
     for node in graph.node:
@@ -199,10 +208,10 @@ def _check_text(model: onnx.ModelProto, name: str) -> None:
         names += [*values, *(item.name for item in node.attribute)]
     for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         names.append(item.name)
-    # The protocol buffers give what they cannot decode as bytes.
+    # protobuf returns bytes if it cannot decode a string.
     wrong = next((item for item in names if isinstance(item, bytes)), None)
     if wrong is not None:
-        raise _invalid(name, f"its name {wrong!r} is not UTF-8; export it again")
+        raise _invalid(name, f"the name {wrong!r} is not UTF-8; export it again")
 
 
 def _invalid(name: str, reason: str, node: str | None = None) -> CompileError:
@@ -222,9 +231,7 @@ def _refuse_duplicates(model: onnx.ModelProto, name: str) -> None:
         seen: set[str] = set()
         for item in names:
             if item in seen:
-                raise _invalid(
-                    name, f"two of its {what} are called {item!r}; give each its own name", item
-                )
+                raise _invalid(name, f"duplicate name {item!r} among its {what}; rename one", item)
             seen.add(item)
 
 
@@ -243,14 +250,14 @@ def _densify(graph: onnx.GraphProto, name: str) -> None:
                 dense.reshape(-1)[indices] = values
         except (ValueError, IndexError, TypeError) as error:
             raise _invalid(
-                name, f"its sparse weight {title!r} is invalid ({error})", title
+                name, f"its sparse weight {title!r} is invalid ({error}); export it again", title
             ) from error
         graph.initializer.append(numpy_helper.from_array(dense, title))
     del graph.sparse_initializer[:]
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Version of ONNX's own operator set; 0 where the model does not import it."""
+    """Version of ONNX's own operator set; 0 if the model does not import it."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return max(versions, default=0)
 
@@ -269,7 +276,7 @@ def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     if opset > newest:
         raise _invalid(
             name,
-            f"its operator set {opset} is newer than {newest}, the newest known; export it with an older "
+            f"operator set {opset} is not supported (newest: {newest}); export it with an older "
             "one",
         )
     if opset >= OLDEST_OPSET or not any(
@@ -277,22 +284,23 @@ def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     ):
         return model
     if opset < 1:
-        raise _invalid(name, "it names no version of ONNX's operator set; export it again")
+        raise _invalid(name, "it does not import ONNX's operator set; export it again")
     try:
         _name_axes(model)
         return version_converter.convert_version(model, OLDEST_OPSET)
-    except Exception as error:  # The converter has exceptions of several kinds.
+    except Exception as error:  # The converter raises several types.
         text = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise _invalid(
             name,
-            f"its operator set {opset} cannot be converted to {OLDEST_OPSET} ({text}); export it with a "
+            f"failed to convert operator set {opset} to {OLDEST_OPSET} ({text}); export it with a "
             "newer one",
         ) from error
 
 
 def _name_axes(model: onnx.ModelProto) -> None:
-    """Before operator set 7 an operand could say which axis of the other it lies along. The converter of onnx
-    1.23 gets this wrong (a bias of channels becomes [C, 1, 1, 1]), so it is written out beforehand."""
+    """Replaces the ``axis`` attribute of broadcasting operators, which existed before operator set 7, by
+    Unsqueeze. The converter of onnx 1.23 gets it wrong: a bias of channels becomes [C, 1, 1, 1].
+    """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     ranks = {item.name: len(item.dims) for item in model.graph.initializer}
     for item in (*inferred.input, *inferred.value_info, *inferred.output):
@@ -325,7 +333,7 @@ def _name_axes(model: onnx.ModelProto) -> None:
 
 
 def _captured(node: onnx.NodeProto) -> set[str]:
-    """Values that a node reads: its inputs, and what its subgraphs take from outside."""
+    """Values that a node reads: its inputs, and what its subgraphs read from outside."""
     read = {value for value in node.input if value}
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -338,13 +346,13 @@ def _captured(node: onnx.NodeProto) -> set[str]:
 
 
 def _sort(graph: onnx.GraphProto, name: str) -> None:
-    """Brings the nodes into an order of their data; the given one stays wherever it is one."""
+    """Sorts the nodes topologically. A valid order is kept."""
     made = {value: place for place, node in enumerate(graph.node) for value in node.output if value}
     waits = [{made[value] for value in _captured(node) if value in made} for node in graph.node]
     if all(max(before, default=-1) < place for place, before in enumerate(waits)):
         return
     order: list[int] = []
-    state = [0] * len(waits)  # 0: not seen, 1: under way, 2: placed
+    state = [0] * len(waits)  # 0: not visited, 1: on the stack, 2: placed
     for first in range(len(waits)):
         stack = [first]
         while stack:
@@ -357,7 +365,7 @@ def _sort(graph: onnx.GraphProto, name: str) -> None:
                         title = node.name or node.output[0]
                         raise _invalid(
                             name,
-                            f"its node {title!r} depends on its own output; export it again",
+                            f"node {title!r} depends on its own output; export it again",
                             title,
                         )
                     if state[before] == 0:
@@ -373,7 +381,7 @@ def _sort(graph: onnx.GraphProto, name: str) -> None:
 
 
 def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -> None:
-    """ONNX's own check, of a copy in which the weights are inputs and outputs may lack a shape."""
+    """Runs ONNX's checker on a copy in which weights are inputs and outputs may lack a shape."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     given = {item.name for item in bare.graph.input}
@@ -385,7 +393,7 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
         if item.type.HasField("tensor_type") and not item.type.tensor_type.HasField("shape"):
             item.type.tensor_type.shape.SetInParent()
     for node in bare.graph.node:
-        # The check rejects opset 18's, which ONNX took back for the shape of its scale; networks have it.
+        # The checker rejects the withdrawn version of opset 18, which networks use.
         if node.op_type == "GroupNormalization":
             node.op_type = "Sum"
             del node.attribute[:]
@@ -408,10 +416,15 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
 
 
 def _check_for_inference(nodes: Iterable[onnx.NodeProto], name: str) -> None:
-    """Refuses attributes that ONNX's checker accepts and at which ONNX's shape inference ends the process."""
+    """Refuses attributes that pass ONNX's checker and crash its shape inference."""
     for node in nodes:
         values = {item.name: item for item in node.attribute}
         wrong = ""
+        for axis in ("axis", "batch_dims"):
+            if axis in values and abs(values[axis].i) > MOST_AXES:
+                wrong = f"{axis} {values[axis].i} is out of range; correct it"
+        if node.op_type == "Einsum" and "equation" in values and not values["equation"].s.isascii():
+            wrong = f"equation {values['equation'].s!r} is not ASCII; correct it"
         if node.op_type == "GatherND" and "batch_dims" in values and values["batch_dims"].i < 0:
             wrong = f"batch_dims {values['batch_dims'].i} is negative; correct it"
         if node.op_type == "Split" and "num_outputs" in values:

@@ -1,6 +1,6 @@
-"""Operands whose shapes ONNX's inference lets pass although the operator cannot take them.
+"""Checks operand shapes and types that ONNX's shape inference does not check.
 
-A kernel that indexed one of these would read memory of others.
+A kernel that used such an operand would read out of bounds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import CompileError
 from .graph import Graph, Node
 
-# Operators whose operands broadcast to the result.
+# Their operands broadcast to the result.
 BROADCAST = {
     "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal",
     "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "BitShift", "BitwiseAnd",
@@ -21,7 +21,7 @@ BROADCAST = {
 
 
 def check(graph: Graph, node: Node) -> None:
-    """Refuses a node with an operand of a wrong shape; shapes that are unknown pass."""
+    """Refuses a node with an operand of a wrong shape or type. Unknown shapes pass."""
     if node.op in BROADCAST:
         _broadcast(graph, node)
     elif node.op == "Clip":
@@ -31,7 +31,9 @@ def check(graph: Graph, node: Node) -> None:
     elif node.op == "InstanceNormalization":
         source = _shape(graph, node.inputs[0])
         if source is not None and len(source) >= 2:
-            _expect(graph, node, range(1, len(node.inputs)), (source[1],), "one element a channel")
+            _expect(
+                graph, node, range(1, len(node.inputs)), (source[1],), "one element per channel"
+            )
     elif node.op == "GroupNormalization":
         source = _shape(graph, node.inputs[0])
         if source is not None:
@@ -39,12 +41,16 @@ def check(graph: Graph, node: Node) -> None:
             if groups < 1 or source[1] % groups:
                 _refuse(
                     node,
-                    f"its {groups} groups do not divide the {source[1]} channels",
+                    f"{groups} groups do not divide {source[1]} channels",
                     "num_groups",
                 )
             wanted = source[1] if graph.opset >= 21 else groups
             _expect(
-                graph, node, (1, 2), (wanted,), "one element a channel (a group before opset 21)"
+                graph,
+                node,
+                (1, 2),
+                (wanted,),
+                "one element per channel (per group before opset 21)",
             )
     elif node.op == "LayerNormalization":
         source = _shape(graph, node.inputs[0])
@@ -75,24 +81,23 @@ def _expect(
         if shape is not None and shape != wanted:
             _refuse(
                 node,
-                f"its operand {name!r} has the shape {list(shape)}, but the operator takes "
-                f"{list(wanted)}, {meaning}",
+                f"operand {name!r} has shape {list(shape)}, expected {list(wanted)}, {meaning}",
                 "the operand's shape",
             )
 
 
 def _fits(graph: Graph, node: Node, places: Iterable[int], wanted: tuple[int, ...]) -> None:
-    """Operands that broadcast to ``wanted``."""
+    """Refuses operands that do not broadcast to ``wanted``."""
     for place in places:
         name = node.inputs[place] if place < len(node.inputs) else ""
         shape = _shape(graph, name) if name else None
         if shape is not None and not _broadcasts(shape, wanted):
-            # What some exporters write for a slope of each channel.
+            # Some exporters write a slope per channel without the axes after it.
             channels = node.op == "PRelu" and len(wanted) > 2 and shape == wanted[1:2]
             remedy = [*shape, *[1] * (len(wanted) - 2)]
             _refuse(
                 node,
-                f"its operand {name!r} of shape {list(shape)} does not broadcast to {list(wanted)}",
+                f"operand {name!r} of shape {list(shape)} does not broadcast to {list(wanted)}",
                 f"it to the shape {remedy}" if channels else "the operand's shape",
             )
 
@@ -117,7 +122,7 @@ def _one_type(graph: Graph, node: Node, values: Iterable[str]) -> None:
     known = [name for name in values if name in graph.constants or name in graph.tensors]
     types = sorted({graph.tensor(name).dtype for name in known})
     if len(types) > 1:
-        _refuse(node, f"its operands are of different types, {' and '.join(types)}", "them")
+        _refuse(node, f"its operands have different types: {' and '.join(types)}", "the types")
 
 
 def _convolution(graph: Graph, node: Node) -> None:
@@ -135,16 +140,16 @@ def _convolution(graph: Graph, node: Node) -> None:
     if not fits:
         _refuse(
             node,
-            f"its weights of shape {list(weight)} in {groups} groups do not fit its input of shape "
+            f"weights of shape {list(weight)} in {groups} groups do not match the input of shape "
             f"{list(source)}",
-            "the weights, or the operator before",
+            "the weights or the preceding operator",
         )
     made = weight[1] * groups if turned else weight[0]
-    _expect(graph, node, (2,), (made,), "one element an output channel")
+    _expect(graph, node, (2,), (made,), "one element per output channel")
     kernel = node.attributes.get("kernel_shape")
     if kernel is not None and tuple(kernel) != weight[2:]:
         _refuse(
             node,
-            f"its kernel_shape {list(kernel)} is not that of its weights, {list(weight[2:])}",
+            f"kernel_shape {list(kernel)} differs from the weights' {list(weight[2:])}",
             "kernel_shape",
         )

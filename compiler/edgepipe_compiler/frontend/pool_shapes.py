@@ -1,4 +1,4 @@
-"""Corrects shapes that ONNX's inference gets wrong."""
+"""Corrects the output shapes that ONNX infers for pooling with ``ceil_mode``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
 def correct_pools(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Rewrites pooling operators with ``ceil_mode`` in a ``model`` that serves for shape inference alone.
+    """Rewrites one pooling operator with ``ceil_mode`` in ``model``, which is used for shape inference
+    only.
 
-    A window that begins in the padding at the end does not count (ONNX since opset 22, ONNX Runtime and
-    PyTorch always), but ONNX's inference counts it up to opset 21. Rounding up becomes padding at the end
-    that gives the right number of windows. ``shapes`` are those inferred so far. True if one was wrong:
-    then infer again, for the shapes that follow are wrong as well.
+    A window that starts in the padding at the end does not count (ONNX since opset 22; ONNX Runtime and
+    PyTorch always), but ONNX's inference counts it up to opset 21. The operator gets explicit padding that
+    gives the right number of windows. ``shapes`` are the shapes inferred so far. Returns whether a shape
+    was wrong; then infer again, because later shapes depend on it.
     """
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in POOLS:
@@ -55,7 +56,7 @@ def correct_pools(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
 
 
 def windows(extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> int:
-    """Windows along an axis, rounded up; the last one begins on the image or in the padding before it."""
+    """Number of windows along an axis, rounded up; the last window must start before the end padding."""
     reach = (kernel - 1) * dilation + 1
     count = -(-(extent + begin + end - reach) // stride) + 1
     return count - 1 if (count - 1) * stride >= extent + begin else count

@@ -1,11 +1,11 @@
-"""An independent reference: a frame, and what the network makes of it outside of this compiler.
+"""An independent reference: an input frame and the expected outputs.
 
-ONNX Runtime computes it; where ONNX Runtime lacks an operator, ONNX's own evaluator does. The files are
-held against the compiled network on the board before anything is measured, so that a wrong lowering
-cannot become a number. A network that neither accepts is refused.
+ONNX Runtime computes it, or ONNX's evaluator if ONNX Runtime lacks an operator. The runner compares the
+compiled network with it on the board before anything is measured. A network that neither engine runs is
+refused.
 
-Runs as a process of its own (``python -m edgepipe_compiler.frontend.reference MODEL FOLDER``): a fault in a foreign
-engine, or its hunger for memory, must not end the compiler.
+Runs in its own process (``python -m edgepipe_compiler.frontend.reference MODEL FOLDER``), so that a crash
+or memory use of the engine does not end the compiler.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ import onnx
 from ..errors import CompileError
 from .graph import Graph, dtype_name
 
-# Made-up integers lie below the largest of these that the network takes: they may be indices of a table.
+# Upper bounds for generated integers, tried in order: they may be indices into a table.
 LIMITS = (8, 4, 3, 2, 1)
-# ONNX's evaluator computes in Python; what takes it longer is not worth the wait.
+# Time limit; ONNX's evaluator runs in Python.
 SECONDS = 300
 SEED = 20231
 
 
 def make(graph: Graph, model: Path, folder: Path) -> dict[str, Any]:
     """Writes the reference of ``graph`` below ``folder`` and returns its description: engine,
-    ``integers_below``, inputs and outputs with their files. ``model`` is the ONNX file, shapes fixed."""
+    ``integers_below``, inputs and outputs with their files. ``model`` is the ONNX file with fixed shapes.
+    Raises ``CompileError``.
+    """
     described = folder / "reference.json"
     if not described.is_file():
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -65,8 +67,8 @@ def _run(graph: Graph, model: Path, folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise CompileError(
             "unsupported_operator",
-            f"{failed}ONNX Runtime lacks an operator of it, and ONNX's evaluator takes more than "
-            f"{SECONDS} s; measure a smaller input",
+            f"{failed}ONNX Runtime lacks one of its operators, and ONNX's evaluator takes more than "
+            f"{SECONDS} s; use a smaller input",
         ) from error
     print(done.stderr, file=sys.stderr, end="")
     if (folder / "reference.json").is_file():
@@ -79,12 +81,12 @@ def _run(graph: Graph, model: Path, folder: Path) -> None:
         raise MemoryError
     raise CompileError(
         "unsupported_operator",
-        f"{failed}the process ended with code {done.returncode}; its standard error is in the log",
+        f"{failed}the process exited with code {done.returncode}; see its standard error in the log",
     )
 
 
-def session(model: bytes | str) -> Any:  # noqa: ANN401 (ONNX Runtime has no types of its own)
-    """A session of ONNX Runtime with one thread that runs the operators as they are."""
+def session(model: bytes | str) -> Any:  # noqa: ANN401 (ONNX Runtime has no type stubs)
+    """A single-threaded ONNX Runtime session without graph optimizations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -95,7 +97,7 @@ def session(model: bytes | str) -> Any:  # noqa: ANN401 (ONNX Runtime has no typ
 
 
 def fix_inputs(model: onnx.ModelProto, graph: Graph) -> None:
-    """Writes the extents that ``graph`` has into the inputs of its ``model``; those of its outputs follow."""
+    """Writes the input shapes of ``graph`` into ``model``. Output shapes are cleared if dynamic."""
     for item in model.graph.input:
         if item.name in graph.inputs:
             shape = item.type.tensor_type.shape
@@ -124,7 +126,7 @@ def _inputs(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...], np.dtype
 def frame(
     inputs: list[tuple[str, tuple[int, ...], np.dtype]], below: int, extreme: bool = False
 ) -> dict[str, np.ndarray]:
-    """Made-up inputs: floats uniform in [-1, 1), integers in 0..``below`` (the largest, if ``extreme``)."""
+    """Generated inputs: floats uniform in [-1, 1), integers below ``below`` (the largest if ``extreme``)."""
     random = np.random.default_rng(SEED)
     made: dict[str, np.ndarray] = {}
     for name, shape, kind in inputs:
@@ -146,7 +148,7 @@ def _compute(path: Path, folder: Path) -> None:
     engine = f"ONNX Runtime {onnxruntime.__version__}"
     try:
         run = session(str(path)).run
-    except Exception as error:  # ONNX Runtime has an exception class for each status code.
+    except Exception as error:  # ONNX Runtime has one exception class per status code.
         reason = _reason(error)
         if type(error).__name__ != "NotImplemented" and "is under development" not in reason:
             (folder / "refused.txt").write_text(f"ONNX Runtime refuses it ({reason})", "utf-8")

@@ -1,7 +1,7 @@
-"""Networks that are refused by name, before any work is done on them.
+"""Refuses unsupported networks by name before any work is done.
 
-An operator whose inputs are all constants is computed at compile time, whatever it is. The table holds
-only what cannot be computed in each frame.
+Operators with constant inputs are evaluated at compile time and always supported. The table lists only what
+kernels cannot compute in each frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from onnx import TensorProto
 from ..errors import CompileError
 from .graph import Graph, Node, dtype_name, has_body
 
-# Element types without kernels, as numpy names them, and the export to use instead.
+# Unsupported element types by numpy name, with the remedy.
 TYPES = {
     "float16": "export the network in float32, for example with `half=False`",
     "bfloat16": "export the network in float32",
@@ -21,20 +21,18 @@ TYPES = {
     "object": "strings are not supported; remove the text processing from the network",
     "str": "strings are not supported; remove the text processing from the network",
 }
-QUANTIZED = "quantized networks are not supported; export the float32 network that it was made from"
+QUANTIZED = "quantized networks are not supported; export the original float32 network"
 RANDOM = "its output is random; export the network for inference"
 SEQUENCE = "sequences of tensors are not supported; export the network with plain tensors"
 OPTIONAL = "optional values are not supported; export the network with plain tensors"
 COUNTED = (
-    "the size of its output depends on the data of each frame; end the network before it and do this "
-    "step outside"
+    "the size of its output depends on the data of each frame; end the network before it and run this "
+    "step separately"
 )
 TEXT = "strings are not supported; remove the text processing from the network"
-SPECTRUM = (
-    "there is no kernel for spectra; start the network after it and compute the spectrum outside"
-)
-LOSS = "it belongs to training; export the network for inference"
-MISSING = "there is no kernel for it; replace it by other operators of the ONNX standard"
+SPECTRUM = "spectral transforms are not supported; compute the spectrum before the network"
+LOSS = "it is a training operator; export the network for inference"
+MISSING = "it is not supported; replace it by other operators of the ONNX standard"
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(
@@ -69,12 +67,12 @@ OPERATORS: dict[str, str] = {
     ),
     **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), SPECTRUM),
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), LOSS),
-    "ImageDecoder": "there is no kernel for it; decode the picture outside of the network",
+    "ImageDecoder": "it is not supported; decode the image before the network",
     **dict.fromkeys(
         ("DeformConv", "Det", "TensorScatter", "LinearAttention", "CumProd", "BitCast"), MISSING
     ),
 }  # fmt: skip
-# What to do about operators of a domain outside the standard.
+# Remedies for operators outside the ONNX standard, by domain.
 DOMAINS = {
     "com.microsoft": "save the model without ONNX Runtime's graph optimizations",
     "com.microsoft.nchwc": "save the model without ONNX Runtime's graph optimizations",
@@ -85,7 +83,7 @@ DOMAINS = {
 
 
 def check_inputs(model: onnx.ModelProto, name: str) -> None:
-    """Refuses network inputs that are no tensors of numbers."""
+    """Refuses network inputs that are not numeric tensors."""
     given = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
         if item.name in given:
@@ -94,7 +92,7 @@ def check_inputs(model: onnx.ModelProto, name: str) -> None:
         if kind not in ("tensor_type", None):
             what = kind.removesuffix("_type").replace("_", " ")
             remedy = OPTIONAL if what == "optional" else SEQUENCE
-            raise _type(name, f"its input {item.name!r} is of type {what}", remedy, item.name)
+            raise _type(name, f"input {item.name!r} has type {what}", remedy, item.name)
         element = item.type.tensor_type.elem_type
         if element and element not in (TensorProto.FLOAT, TensorProto.DOUBLE):
             known = element in TensorProto.DataType.values()
@@ -102,13 +100,15 @@ def check_inputs(model: onnx.ModelProto, name: str) -> None:
             dtype = {"string": "str"}.get(dtype, dtype)
             remedy = _remedy(dtype)
             if remedy:
-                what = f"its input {item.name!r} has the element type {dtype}"
+                what = f"input {item.name!r} has element type {dtype}"
                 raise _type(name, what, remedy, item.name)
 
 
 def check(graph: Graph) -> None:
-    """Refuses the first operator that no kernel can compute in each frame, and types without kernels.
-    Operators in bodies are looked at once these are part of the graph."""
+    """Refuses unsupported operators and element types.
+
+    Operators in bodies are checked once the bodies are inlined.
+    """
     constant = set(graph.constants)
     for node in graph.nodes:
         inputs = [value for value in node.inputs if value]
@@ -139,7 +139,7 @@ def _check_node(graph: Graph, node: Node, constant: set[str]) -> None:
         if training not in constant:
             raise _operator(
                 node,
-                "whether it drops anything is an input of the network; export the network for "
+                "its training_mode is a network input; export the network for "
                 "inference, with training_mode false",
             )
         on = graph.constants.get(training)
@@ -153,16 +153,16 @@ def _check_node(graph: Graph, node: Node, constant: set[str]) -> None:
         remedy = _remedy(dtype)
         read = node.op not in ("Cast", "CastLike") or value not in node.outputs
         if remedy and read:
-            raise _type(graph.name, f"its {node.op} computes in {dtype}", remedy, node.name)
+            raise _type(graph.name, f"{node.op} has element type {dtype}", remedy, node.name)
     if node.op == "Cast":
         target = TensorProto.DataType.Name(node.attributes["to"]).lower()
         remedy = _remedy({"string": "str"}.get(target, target))
         if remedy:
-            raise _type(graph.name, f"its Cast converts to {target}", remedy, node.name)
+            raise _type(graph.name, f"Cast converts to {target}", remedy, node.name)
 
 
 def _remedy(dtype: str) -> str | None:
-    """The remedy for an element type without kernels; None if there are kernels."""
+    """The remedy for an unsupported element type; None if it is supported."""
     if dtype.startswith(("float8", "float4", "int4", "uint4", "int2", "uint2")):
         return QUANTIZED
     if dtype.startswith("str"):

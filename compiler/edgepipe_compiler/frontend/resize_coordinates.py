@@ -1,9 +1,9 @@
-"""Where the elements of a resized tensor come from, in every form of Resize and Upsample.
+"""Source coordinates and weights of Resize and Upsample, in every mode.
 
-Resizing is linear and works axis by axis: each result along an axis is a weighted sum of a few elements
-(``Resized.taps``). Where the standard leaves something open or ``onnx.reference`` differs from ONNX Runtime,
-this follows ONNX Runtime: places are computed in float32; an axis of scale 1 and a tensor that keeps its
-shape are copied whatever the coordinates; Upsample and Resize 10 round up to the next element if they shrink.
+Resizing is linear and separable: each result along an axis is a weighted sum of a few source elements
+(``Resized.taps``). Where the standard is ambiguous or ``onnx.reference`` differs from ONNX Runtime, this
+follows ONNX Runtime. Coordinates are computed in float32. An axis of scale 1 and a tensor that keeps its
+shape are copied. Upsample and Resize 10 round up when they shrink.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 from ..errors import Unsupported
 from .graph import Graph, Node
 
-# Places this near to the middle between two elements count as lying there.
+# Distance from .5 within which a coordinate counts as a tie.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class Taps:
-    """For each result along an axis: the places of its elements, their weights, and whether it lies outside
-    of the source, where the extrapolation value goes instead."""
+    """Per result along an axis: source indices, weights, and whether the coordinate is outside the source,
+    in which case the extrapolation value is used.
+    """
 
     places: np.ndarray
     weights: np.ndarray
@@ -32,7 +33,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class Resized:
-    """Extents before and after, scales, and how places are computed and rounded."""
+    """Shapes, scales, and the coordinate and rounding modes."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -48,21 +49,21 @@ class Resized:
 
     @property
     def nearest(self) -> bool:
-        """Whether each result is an element of the source."""
+        """Whether each result is a copy of one source element."""
         return self.mode == "nearest" and self.place != "tf_crop_and_resize"
 
     @property
     def bilinear(self) -> bool:
-        """Whether ``linear_map`` says all."""
+        """Whether ``linear_map`` describes the operator completely."""
         return self.mode == "linear" and not self.antialias and self.place != "tf_crop_and_resize"
 
     def copies(self, axis: int) -> bool:
-        """Whether an axis is left as it is."""
+        """Whether an axis is copied unchanged."""
         whole = self.before == self.after and self.place != "tf_crop_and_resize"
         return whole or (self.before[axis] == self.after[axis] and self.scales[axis] == 1)
 
     def coordinates(self, axis: int) -> np.ndarray:
-        """The place in the source, in float32 as ONNX Runtime computes it, for each of the result."""
+        """Source coordinate of each result along ``axis``, in float32 as in ONNX Runtime."""
         x = np.arange(self.after[axis], dtype=np.float32)
         scale = np.float32(self.scales[axis])
         half = np.float32(0.5)
@@ -92,7 +93,7 @@ class Resized:
         raise Unsupported(f"coordinates {self.place}")
 
     def nearest_map(self, axis: int) -> np.ndarray:
-        """The index that each place of the result takes."""
+        """Source index of each result along ``axis``."""
         x = self.coordinates(axis)
         rounding = self.rounding
         if rounding == "simple":
@@ -112,14 +113,14 @@ class Resized:
         return rounded.astype(np.int64).clip(0, self.before[axis] - 1)
 
     def linear_map(self, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The two indices between which each place of the result lies, and the share of the second."""
+        """The two source indices of each result along ``axis``, and the weight of the second."""
         last = self.before[axis] - 1
         x = self.coordinates(axis).clip(0, last)
         low = np.floor(x).astype(np.int64)
         return low, np.minimum(low + 1, last), (x - low).astype(np.float32)
 
     def taps(self, axis: int) -> Taps:
-        """The weighted sum of each result along an axis."""
+        """Source indices and weights of each result along ``axis``."""
         x = self.coordinates(axis).astype(np.float64)
         last = self.before[axis] - 1
         outside = np.zeros(x.size, bool)
@@ -151,13 +152,13 @@ class Resized:
     def _bounded(
         self, axis: int, places: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Elements beyond the border count as the last one, or not at all."""
+        """Clamps indices beyond the border, or gives them weight 0."""
         if self.excludes_outside:
             weights = np.where((places < 0) | (places >= self.before[axis]), 0, weights)
         return places, _normalized(weights) if self.excludes_outside else weights
 
     def _filtered(self, axis: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A filter as wide as the source elements that one result covers, against aliases."""
+        """The antialiasing filter, which covers all source elements of a result."""
         grown = max(1.0, 1 / self.scales[axis])
         support = grown * (1 if self.mode == "linear" else 2)
         first = np.floor(x + 1 - support).astype(np.int64)
@@ -178,7 +179,7 @@ def _normalized(weights: np.ndarray) -> np.ndarray:
 
 
 def resolve(graph: Graph, node: Node) -> Resized:
-    """Attributes and inputs of a Resize or an Upsample."""
+    """Attributes and inputs of a Resize or Upsample. Raises ``Unsupported``."""
     before = tuple(graph.tensor(node.inputs[0]).shape)
     after = tuple(graph.tensor(node.outputs[0]).shape)
 

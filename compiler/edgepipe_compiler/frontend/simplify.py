@@ -1,4 +1,4 @@
-"""Graph work before units are formed: constants folded, batch norms folded, no-ops removed."""
+"""Simplifies the graph before units are formed: folds constants and batch norms, removes no-ops."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from . import batch_norms, branches, canonical, decompositions, operand_shapes
 from . import graph as graphs
 from .graph import Graph, Node
 
-# Folding stops here: a constant of more elements would not fit the memory of a usual host.
+# Limit of folding, in elements: 1 GiB of float32.
 LARGEST_FOLDED = 1 << 28
-# Operators whose results have as many elements as the values ask for.
+# Their output shapes depend on input values.
 BY_VALUE = {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Range", "Loop", "Scan", "If"}
 
 
 def simplify(graph: Graph) -> None:
-    """Simplifies ``graph`` in place; afterwards every value has a static shape."""
+    """Simplifies ``graph`` in place. Afterwards every value has a static shape. Raises ``CompileError``."""
     _constant_outputs(graph)
     changed = True
     while changed:
@@ -40,7 +40,7 @@ def simplify(graph: Graph) -> None:
 
 
 def _constant_outputs(graph: Graph) -> None:
-    """A weight that is an output of the network, too, is copied to it."""
+    """Copies weights that are network outputs, so that each output is produced by a node."""
     for output in graph.outputs:
         if output in graph.constants:
             source = f"{output}.constant"
@@ -66,7 +66,7 @@ def _fold_constants(graph: Graph) -> bool:
 
 
 def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
-    """Values of a node whose inputs are constants, or whose shape alone is asked for; else None."""
+    """Values of a node with constant inputs, or of a shape query; otherwise None."""
     if node.op in ("Shape", "Size"):
         source = node.inputs[0]
         if source not in graph.constants and source not in graph.tensors:
@@ -105,11 +105,11 @@ def _is_random(graph: Graph, node: Node) -> bool:
 
 
 def _run(model: onnx.ModelProto, node: Node) -> list[np.ndarray]:
-    """Values of a model without inputs: from ONNX's own evaluator, else from ONNX Runtime."""
+    """Runs a model without inputs, in ONNX's evaluator or else in ONNX Runtime."""
     try:
         with np.errstate(all="ignore"):
             return ReferenceEvaluator(model).run(None, {})
-    except Exception as error:  # The evaluator raises whatever its operators raise.
+    except Exception as error:  # Operators of the evaluator raise any type.
         reason = error
     try:
         from . import reference
@@ -143,18 +143,18 @@ def _remove_no_ops(graph: Graph) -> bool:
             continue
         source, result = node.inputs[0], node.outputs[0]
         if len(node.outputs) > 1 and node.outputs[1]:
-            # A dropout that does nothing keeps every element.
+            # An inactive dropout keeps every element.
             kept.extend(_mask(graph, node))
         if result not in graph.outputs:
             renamed[result] = source
         elif source in produced and source not in graph.outputs:
-            # The output of the network keeps its name, so what makes it has to take that name.
+            # A network output keeps its name, so its producer is renamed.
             renamed[source] = result
             for other in kept:
                 other.inputs = [result if value == source else value for value in other.inputs]
                 other.outputs = [result if value == source else value for value in other.outputs]
         else:
-            # An output that is an input, a constant, or the same as another output is copied.
+            # An output that equals an input, a constant or another output is copied.
             kept.append(Node(node.name, "Identity", [source], [result], {}))
     changed = [node.op for node in kept] != [node.op for node in graph.nodes]
     graph.nodes = kept
@@ -174,7 +174,7 @@ def _mask(graph: Graph, node: Node) -> list[Node]:
 
 
 def _passes_on(graph: Graph, node: Node) -> bool:
-    """Whether a dropout does nothing, as always outside training."""
+    """Whether a dropout is inactive, as always in inference."""
     if len(node.inputs) < 3 or not node.inputs[2]:
         return True
     training, ratio = (graph.constants.get(value) for value in (node.inputs[2], node.inputs[1]))
@@ -200,7 +200,7 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
 
 
 def _drop_empty_inputs(graph: Graph) -> None:
-    """An empty tensor stood for an absent input of Resize until ONNX allowed to leave it out."""
+    """Removes empty tensors, which represented absent inputs of Resize in old operator sets."""
     for node in graph.nodes:
         if node.op == "Resize":
             empty = {name for name in node.inputs if name and 0 in graph.tensor(name).shape}
@@ -214,7 +214,7 @@ def _remove_dead(graph: Graph) -> None:
         if any(output in alive for output in node.outputs):
             alive.update(value for value in node.inputs if value)
             node.outputs = [output if output in alive else "" for output in node.outputs]
-            # ONNX wants both outputs of TopK, read or not.
+            # ONNX requires both outputs of TopK.
             fewest = 2 if node.op == "TopK" else 1
             while len(node.outputs) > fewest and not node.outputs[-1]:
                 node.outputs.pop()
@@ -224,7 +224,7 @@ def _remove_dead(graph: Graph) -> None:
 
 
 def _has_computed_shape(graph: Graph, node: Node) -> bool:
-    """Whether an input that gives extents or places is computed."""
+    """Whether an input with extents or indices is computed at run time."""
     return any(
         value in graph.tensors and np.dtype(graph.tensors[value].dtype).kind in "iu"
         for value in node.inputs[1:]
@@ -238,20 +238,22 @@ def _check_static(graph: Graph) -> None:
             if output and output not in graph.tensors:
                 raise CompileError(
                     "dynamic_shape",
-                    f"failed to find a fixed shape for {output!r}, the output of {node.op}: "
+                    f"failed to infer a static shape for {output!r}, an output of {node.op}: "
                     + (
-                        "it depends on the values of a frame; end the network before this operator"
+                        "it depends on the data of each frame; end the network before this operator"
                         if node.op in BY_VALUE or _has_computed_shape(graph, node)
-                        else "ONNX infers none for these inputs; replace the operator"
+                        else "ONNX cannot infer it; replace the operator"
                     ),
                     node.name,
                 )
     made = {output for node in graph.nodes for output in node.outputs}
     for output in graph.outputs:
         if output not in made:
-            what = "is also an input of it" if output in graph.inputs else "is made by no operator"
+            what = (
+                "is also an input" if output in graph.inputs else "is not produced by any operator"
+            )
             raise CompileError(
                 "invalid_onnx",
-                f"failed to read the network {graph.name}: its output {output!r} {what}; remove it",
+                f"failed to read the network {graph.name}: output {output!r} {what}; remove it",
                 output,
             )

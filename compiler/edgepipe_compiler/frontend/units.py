@@ -1,7 +1,7 @@
-"""Units: the smallest pieces a cut may separate. The same for every target.
+"""Units: the smallest pieces that a cut can separate. The same for every target.
 
-A unit is an anchor (convolution, matrix product, pooling, ...) with the element-wise operators that
-follow it alone: bias, activation, and a residual addition whose other operand is computed already.
+A unit is an anchor (convolution, matrix product, pooling, ...) and the element-wise operators that only it
+feeds: bias, activation, and a residual addition whose other operand is already available.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ELEMENTWISE = {
     "Max", "Sum", "Mean", "Floor", "Ceil",
 }  # fmt: skip
 SHAPE_ONLY = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
-# Operators between a value that several of them read and where they come together again.
+# Limit of operators between a fork and its join.
 LONGEST = 12
 PRODUCTS = {"Gemm", "MatMul"}
 RECURRENT = {"LSTM", "GRU", "RNN"}
@@ -28,7 +28,7 @@ RECURRENT = {"LSTM", "GRU", "RNN"}
 
 @dataclass
 class Unit:
-    """Nodes in order; ``inputs`` and ``outputs`` are the values that pass its border."""
+    """Nodes in order. ``inputs`` and ``outputs`` are the values that cross its border."""
 
     name: str
     nodes: list[Node]
@@ -37,12 +37,12 @@ class Unit:
 
     @property
     def operators(self) -> list[str]:
-        """ONNX operators in it."""
+        """ONNX operators of its nodes."""
         return [node.op for node in self.nodes]
 
     @property
     def parameters(self) -> int:
-        """Learnable weights."""
+        """Number of learnable weights."""
         return sum(node.parameters for node in self.nodes)
 
 
@@ -64,13 +64,14 @@ def form(graph: Graph) -> list[Unit]:
         units.append(_unit(graph, readers, group))
     if not units:
         raise CompileError(
-            "invalid_onnx", f"failed to find any operator in the network {graph.name}"
+            "invalid_onnx",
+            f"failed to import the network {graph.name}: it has no operators; export it again",
         )
     return units
 
 
 def macs(graph: Graph, unit: Unit) -> int:
-    """Multiply-adds of one inference in convolutions and matrix products."""
+    """Multiply-adds of one inference in convolutions, matrix products and recurrent layers."""
     total = 0
     for node in unit.nodes:
         if node.op == "Conv":
@@ -90,7 +91,7 @@ def macs(graph: Graph, unit: Unit) -> int:
 
 
 def _product_after(graph: Graph, readers: dict[str, list[Node]], node: Node) -> list[Node]:
-    """A flatten belongs to the matrix product that alone reads it."""
+    """The matrix product after a flatten, if it is the only reader and its weights are constant."""
     value = node.outputs[0]
     after = readers.get(value, [])
     alone = len(after) == 1 and value not in graph.outputs
@@ -103,7 +104,7 @@ def _product_after(graph: Graph, readers: dict[str, list[Node]], node: Node) -> 
 def _extend(
     graph: Graph, readers: dict[str, list[Node]], available: set[str], group: list[Node]
 ) -> None:
-    """Takes in the element-wise operators that follow the group's last output."""
+    """Appends the element-wise operators that follow the group's last output."""
     while len(group[-1].outputs) == 1:
         value = group[-1].outputs[0]
         inside = {output for member in group for output in member.outputs}
@@ -123,7 +124,7 @@ def _extend(
 
 
 def _fits(node: Node, available: set[str], inside: set[str]) -> bool:
-    """Whether an element-wise node needs nothing that is computed later."""
+    """Whether an element-wise node reads only values that are available."""
     return node.op in ELEMENTWISE and all(
         not value or value in available or value in inside for value in node.inputs
     )
@@ -132,8 +133,9 @@ def _fits(node: Node, available: set[str], inside: set[str]) -> bool:
 def _rejoining(
     graph: Graph, readers: dict[str, list[Node]], available: set[str], value: str
 ) -> list[Node]:
-    """Element-wise operators between ``value``, which several of them read, and the operator at which
-    they come together again, as in x * sigmoid(x); none if they do not."""
+    """The element-wise operators between a fork at ``value`` and its join, as in x * sigmoid(x); empty if
+    the fork does not join.
+    """
     order = {node.name: place for place, node in enumerate(graph.nodes)}
     waiting = {node.name: node for node in readers[value]}
     inside, taken = {value}, []
@@ -154,7 +156,7 @@ def _rejoining(
 def between(
     name: str, nodes: list[Node], others: list[Node], outputs: set[str], graph: Graph
 ) -> Unit:
-    """A part of a unit with the given ``outputs``: some of its ``nodes``, which ``others`` read."""
+    """The part of a unit with some of its ``nodes``. Outputs are ``outputs`` and what ``others`` read."""
     made = [output for node in nodes for output in node.outputs if output]
     read = [value for node in nodes for value in node.inputs if value]
     inputs = [value for value in read if value not in graph.constants and value not in made]

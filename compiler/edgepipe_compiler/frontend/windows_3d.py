@@ -1,7 +1,7 @@
-"""Windows of three dimensions as windows of two: no schedule rule knows volumes.
+"""3-D convolution and pooling as 2-D operators.
 
-A convolution gathers the slices that each result sees and adds them up as channels of an image. A pooling
-works on rows and columns first, then along the depth.
+A convolution gathers the slices that each result reads and sums them as channels of an image. A pooling
+reduces rows and columns first, then the depth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .graph import Graph, Node, Tensor
 
 
 def convolution(graph: Graph, node: Node) -> list[Node] | None:
-    """A Conv on (n, c, d, h, w); None if it has another rank or computed weights."""
+    """A Conv on (n, c, d, h, w); None for other ranks or computed weights."""
     source, result = graph.tensor(node.inputs[0]).shape, graph.tensor(node.outputs[0]).shape
     weight = graph.constants.get(node.inputs[1])
     if len(source) != 5 or weight is None or _padding(node) is None:
@@ -49,7 +49,7 @@ def convolution(graph: Graph, node: Node) -> list[Node] | None:
 
 
 def pooling(graph: Graph, node: Node) -> list[Node] | None:
-    """A MaxPool or AveragePool on (n, c, d, h, w); None where it does not fall apart."""
+    """A MaxPool or AveragePool on (n, c, d, h, w); None if it is not separable."""
     source, result = graph.tensor(node.inputs[0]).shape, graph.tensor(node.outputs[0]).shape
     pads = _padding(node)
     if len(source) != 5 or pads is None or len(node.outputs) != 1:
@@ -90,7 +90,7 @@ def _three(node: Node, name: str, default: int) -> list[int]:
 
 
 def _padding(node: Node) -> list[int] | None:
-    """Widths along depth, height and width, at the beginning and at the end; None if they are not told."""
+    """Padding of depth, height and width at the begin, then at the end; None for automatic padding."""
     automatic = node.attributes.get("auto_pad", b"NOTSET")
     automatic = automatic.decode() if isinstance(automatic, bytes) else automatic
     if automatic == "VALID":
@@ -99,7 +99,7 @@ def _padding(node: Node) -> list[int] | None:
 
 
 class _Steps:
-    """Nodes in place of one; the first with its parameters is the one that has its name."""
+    """Replacement nodes. The first node with the operator of the original keeps its name and parameters."""
 
     def __init__(self, graph: Graph, node: Node) -> None:
         self._graph = graph
@@ -107,30 +107,30 @@ class _Steps:
         self._nodes: list[Node] = []
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        """A constant of the graph."""
+        """Adds a constant and returns its name."""
         full = f"{self._node.outputs[0]}.{name}{len(self._nodes)}"
         self._graph.constants[full] = values
         return full
 
     def op(self, op: str, inputs: list[str], shape: tuple[int, ...], **attributes: object) -> str:
-        """An operator; gives the name of its value."""
+        """Adds an operator and returns the name of its output."""
         made = f"{self._node.outputs[0]}.step{len(self._nodes)}"
         self._graph.tensors[made] = Tensor(shape, "float32")
         self._add(op, inputs, made, attributes)
         return made
 
     def reshape(self, x: str, shape: tuple[int, ...]) -> str:
-        """The same elements in another shape."""
+        """Adds a Reshape."""
         return self.op("Reshape", [x, self.constant("shape", np.array(shape, np.int64))], shape)
 
     def pad(self, x: str, pads: list[int], shape: tuple[int, ...]) -> str:
-        """Zeros around ``x``."""
+        """Adds zero padding."""
         if self._graph.opset < 11:
             return self.op("Pad", [x], shape, pads=pads)
         return self.op("Pad", [x, self.constant("pads", np.array(pads, np.int64))], shape)
 
     def end(self, op: str, inputs: list[str], **attributes: object) -> list[Node]:
-        """The last operator, which makes the value of the original one; gives all of them."""
+        """Adds the last operator, which produces the original output, and returns all nodes."""
         self._add(op, inputs, self._node.outputs[0], attributes)
         return self._nodes
 

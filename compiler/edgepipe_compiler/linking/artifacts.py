@@ -1,4 +1,4 @@
-"""The folder of a network's artifacts for one target: what is whole there, and how new ones appear."""
+"""The output folder of a network for one target: what is complete, and how files are added."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .stage import StageRange
 
 
 class Artifacts:
-    """``network.json``, ``weights.bin``, ``reference/``, ``stages/<first>-<end>-<boundary>/`` and the object
-    files of the kernels below ``root``. Everything appears whole under its name or not at all."""
+    """Paths below ``root``: ``network.json``, ``weights.bin``, ``reference/``, ``objects/`` and
+    ``stages/<first>-<end>-<boundary>/``. Files are written to a temporary name and renamed, so a reader
+    never sees a partial one.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -28,20 +30,20 @@ class Artifacts:
         self.reference = root / "reference"
 
     def prepare(self) -> None:
-        """Makes the folder."""
+        """Creates the folder."""
         self.stages.mkdir(parents=True, exist_ok=True)
 
     def known_network(
         self, name: str, source: dict[str, str], schema: int
     ) -> dict[str, Any] | None:
-        """The description of the network, if it is there and speaks of this network."""
+        """The stored network description, if it exists and matches name, source and schema."""
         found = _read(self.network)
         wanted = {"schema": schema, "name": name, "source": source}
         same = found is not None and all(found.get(key) == item for key, item in wanted.items())
         return found if same else None
 
     def write_network(self, manifest: dict[str, Any]) -> None:
-        """Writes the description of the network, unless it is there already."""
+        """Writes the network description, unless an equal one exists."""
         if _read(self.network) != manifest:
             write_atomically(self.network, text_of(manifest))
 
@@ -55,7 +57,7 @@ class Artifacts:
             partial.unlink(missing_ok=True)
 
     def has_stage(self, stage: StageRange, same: dict[str, Any]) -> bool:
-        """Whether a stage is there, whole, with the weights it needs, and its manifest says ``same``."""
+        """Whether the stage exists, is complete, has its weights, and its manifest contains ``same``."""
         folder = self.stages / stage.folder
         found = _read(folder / "stage.json")
         if found is None or any(found.get(key) != item for key, item in same.items()):
@@ -69,14 +71,14 @@ class Artifacts:
 
     @contextlib.contextmanager
     def new_stage(self, stage: StageRange) -> Iterator[Path]:
-        """A folder to build a stage in, which takes the stage's name when the block ends well."""
+        """A temporary folder for a new stage. It is renamed to the stage's folder if the block succeeds."""
         final = self.stages / stage.folder
         partial = self.stages / f".{stage.folder}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
-            # A folder cannot replace one that is not empty; what is there is damaged or outdated.
+            # rename() needs an empty destination; an existing stage is damaged or outdated.
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -85,7 +87,7 @@ class Artifacts:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes ``path`` so that a reader sees the old content or the new, never a part."""
+    """Replaces ``path`` atomically: a reader sees the old content or the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -95,12 +97,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def text_of(manifest: dict[str, Any]) -> str:
-    """A manifest as JSON."""
+    """Formats a manifest as JSON."""
     return json.dumps(manifest, indent=1) + "\n"
 
 
 def sha256(path: Path) -> str:
-    """sha256 of a file in hexadecimal."""
+    """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,8 +1,8 @@
-"""Builds a stage into a shared library that TVM's virtual machine runs.
+"""Builds a stage into a shared library for TVM's virtual machine.
 
-The library holds the kernels, one each, and the function ``main(inputs..., weights...)`` that calls them
-in order. Intermediate tensors share storage as TVM's planner allots it; outputs are allocated anew by each
-call, so a caller may keep them.
+The library holds the kernels and the function ``main(inputs..., weights...)``, which calls them in order.
+Intermediate tensors share storage as TVM plans it. Outputs are allocated by each call, so the caller may
+keep them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def build(
     linker: Sequence[str],
     path: Path,
 ) -> None:
-    """Writes the shared library ``path`` of a stage, whose kernels are in ``objects``. ``linker`` is a C
-    compiler for the target, with its first arguments."""
+    """Writes the shared library ``path``.
+
+    ``objects`` are the object files of the kernels. ``linker`` is a C compiler for the target, with leading
+    arguments. Raises ``CompileError`` if linking fails.
+    """
     passes = [
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
@@ -69,7 +72,7 @@ def _shared_by(linker: list[str], triple: str) -> Callable[..., None]:
         except FileNotFoundError as error:
             raise CompileError(
                 "internal",
-                f"failed to link {output}: the linker {linker[0]!r} is not there; install a C "
+                f"failed to link {output}: the linker {linker[0]!r} was not found; install a C "
                 "compiler (Debian: apt install gcc)",
             ) from error
         if result.returncode != 0:
@@ -79,7 +82,7 @@ def _shared_by(linker: list[str], triple: str) -> Callable[..., None]:
                 f"failed to link {output} with {' '.join(linker)}: {result.stderr.strip()}",
             )
 
-    create_shared.get_target_triple = lambda: triple  # What TVM packs the bytecode for.
+    create_shared.get_target_triple = lambda: triple  # TVM embeds the bytecode for this triple.
     return create_shared
 
 
@@ -118,8 +121,10 @@ def _type(item: Value | Slot) -> relax.TensorType:
 
 
 def _without_weight_checks(inputs: int) -> tvm.transform.Pass:
-    """Drops the checks of shape and type that the virtual machine would repeat for every weight in every
-    frame. Weights come from the stage's manifest, and each kernel checks its own arguments besides."""
+    """Removes the shape and type checks of weights, which the virtual machine would repeat in every frame.
+
+    The stage's manifest describes the weights, and each kernel checks its own arguments.
+    """
 
     def is_weight_check(function: relax.Function, binding: relax.Binding) -> bool:
         call = binding.value

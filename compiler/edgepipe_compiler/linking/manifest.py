@@ -1,4 +1,4 @@
-"""What goes with the artifacts: ``network.json`` and ``stage.json``."""
+"""Contents of ``network.json`` and ``stage.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = 1
 def network(
     graph: Graph, units: Sequence[Unit], source: dict[str, Any], reference: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describes a network; the same for every target."""
+    """Describes a network. The description is the same for every target."""
     described = [
         {
             "name": unit.name,
@@ -116,5 +116,5 @@ def _value(value: Value) -> dict[str, Any]:
 
 
 def _operator(name: str) -> str:
-    """An ONNX operator in lower case with underscores: ``MaxPool`` becomes ``max_pool``."""
+    """Converts an ONNX operator name to snake case: ``MaxPool`` becomes ``max_pool``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

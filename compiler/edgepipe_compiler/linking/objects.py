@@ -1,7 +1,7 @@
-"""Machine code of kernels: one object file a function, kept from job to job.
+"""Object files of kernels: one per function, cached across jobs.
 
-Stages of one network share most of their kernels, and the harness asks for the whole network before it
-asks for its stages. So a function is compiled once, and a stage is linked from object files.
+Stages of one network share most kernels, and the harness compiles the whole network before its stages. Each
+function is compiled once; stages are linked from object files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..versions import versions
 
 
 class Objects:
-    """Object files below ``folder``, named by the hash of all that goes into them."""
+    """Object files below ``folder``, named by the hash of their function, target and package versions."""
 
     def __init__(self, folder: Path, target: TargetDescription) -> None:
         self.folder = folder
@@ -33,12 +33,15 @@ class Objects:
         functions: dict[str, tirx.PrimFunc],
         progress: Callable[[int, int], None],
     ) -> list[Path]:
-        """Object files of the functions ``names``, which call each other by these names."""
+        """Compiles the functions ``names`` and returns their object files.
+
+        Each function keeps its name as symbol.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         wanted = list(dict.fromkeys(names))
         paths = []
         progress(0, len(wanted))
-        # TVM lets go of Python's lock while it works.
+        # TVM releases the GIL while it compiles.
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             made = pool.map(lambda name: self._object(name, functions[name]), wanted)
             for path in made:

@@ -1,8 +1,8 @@
 """A stage: the units between two cuts, as a list of kernel calls.
 
-A stage takes the values it reads that were made before it, and gives every value made in it that is read
-after it or leaves the network. Values keep the layout of their kernels across a "packed" boundary; at the
-ends of the network, and across a "plain" boundary, they lie as in the ONNX graph.
+The inputs of a stage are the values it reads from earlier stages. Its outputs are the values it produces
+that later stages read or that leave the network. Values keep their kernels' layout across a ``packed``
+boundary. They are in ONNX layout across a ``plain`` boundary and at the ends of the network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BOUNDARIES = ("plain", "packed")
 
 @dataclass(frozen=True)
 class StageRange:
-    """Units ``[first, end)`` and the layout at the cuts: ``plain`` or ``packed``."""
+    """Units ``[first, end)`` and the layout at the boundaries: ``plain`` or ``packed``."""
 
     first: int
     end: int
@@ -36,7 +36,7 @@ class StageRange:
 
 @dataclass
 class Stage:
-    """Inputs, weights and outputs of the entry function in order, and the calls in order."""
+    """Inputs, weights and outputs of the entry function in order, and its calls in order."""
 
     range: StageRange
     inputs: list[Value]
@@ -46,25 +46,31 @@ class Stage:
 
 
 def resolve(first: int, end: int | None, boundary: str, units: int) -> StageRange:
-    """The range of a stage asked for; ``end`` None is the last unit."""
+    """The range of a requested stage; ``end`` None means the last unit.
+
+    Raises ``CompileError`` of kind ``bad_range``.
+    """
     last = units if end is None else end
     if not 0 <= first < last <= units:
         raise CompileError(
             "bad_range",
-            f"failed to cut out the units {first} to {last}: the network has the units 0 to {units}, "
-            "and a stage holds at least one",
+            f"failed to cut units {first} to {last}: the network has {units} units, cuts are 0 to {units}, "
+            "and a stage needs at least one unit",
         )
     if boundary not in BOUNDARIES:
         raise CompileError(
             "bad_range",
-            f"failed to cut at a boundary {boundary!r}: it is one of {', '.join(BOUNDARIES)}",
+            f"failed to cut at boundary {boundary!r}; use one of {', '.join(BOUNDARIES)}",
         )
     return StageRange(first, last, boundary)
 
 
 def alive(graph: Graph, units: list[Unit]) -> list[list[str]]:
-    """The values alive at each cut: made before it and read after it, in the order they are made. One
-    list more than units; the first holds the inputs of the network, the last its outputs."""
+    """The values alive at each cut, in the order they are produced.
+
+    The list has one entry more than there are units: the first holds the network's inputs, the last its
+    outputs.
+    """
     last_use = {value: index for index, unit in enumerate(units) for value in unit.inputs}
     last_use.update((value, len(units)) for value in graph.outputs)
     cuts = [list(graph.inputs)]
@@ -77,7 +83,7 @@ def alive(graph: Graph, units: list[Unit]) -> list[list[str]]:
 
 
 def plan(network: LoweredNetwork, units: list[Unit], stage: StageRange) -> Stage:
-    """The calls of a stage, with conversions where a value is not at hand as it is wanted."""
+    """The calls of a stage, with layout conversions where a kernel needs another layout."""
     graph = network.graph
     cuts = alive(graph, units)
     inside = units[stage.first : stage.end]

@@ -68,16 +68,16 @@ def out_of_scope(case: Case) -> str | None:
         (types & {"sequence_type", "optional_type", "map_type"} or operators & SEQUENCES,
          "sequences, optional values and maps"),
         (types & {"STRING"}, "strings"),
-        (types & NARROW, "element types that numpy lacks"),
+        (types & NARROW, "element types without numpy support"),
         (types & COMPLEX, "complex numbers"),
         (operators & RANDOM, "random results"),
         (domains & {"ai.onnx.preview.training"}, "training"),
-        (_trains(case), "dropout in training mode has random results"),
+        (_trains(case), "random result of dropout in training mode"),
         ("ImageDecoder" in operators, "compressed images"),
         ({d for d in domains if d.startswith("ai.onnx.")}, "operator sets other than ai.onnx"),
         (any(getattr(x, "size", 1) == 0 for x in (*case.inputs.values(), *case.outputs.values())),
          "tensors without elements"),
-        (_is_data_dependent(case), "the shape of a result depends on values computed at run time"),
+        (_is_data_dependent(case), "output shape depends on the data"),
     ):  # fmt: skip
         if found:
             return reason
@@ -175,15 +175,15 @@ def has_many_axes(case: Case, node: onnx.NodeProto) -> bool:
     )
 
 
-SHAPE = "the shape of its result is computed at run time"
-BRANCH = "which branch runs, or how often, is decided at run time"
+SHAPE = "output shape computed at run time"
+BRANCH = "control flow decided at run time"
 
 QUANTIZED = "quantized networks"
-SPECTRA = "no kernel for spectra"
-LOSS = "part of training"
-NO_KERNEL = "no kernel"
-AXIS = "its axis is computed at run time"
-WEIGHTS = "its weights or lengths are computed at run time"
+SPECTRAL = "spectral transform"
+LOSS = "training only"
+NOT_IMPLEMENTED = "not implemented"
+AXIS = "axis computed at run time"
+WEIGHTS = "weights or lengths computed at run time"
 # Element types without kernels, whatever the operator.
 REFUSED_TYPES = {"FLOAT16": "half precision"}
 
@@ -204,22 +204,22 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
         ((QUANTIZED, in_each_frame),),
     ),
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), ((LOSS, in_each_frame),)),
-    **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRA, in_each_frame),)),
+    **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRAL, in_each_frame),)),
     **dict.fromkeys(
         ("BitCast", "CumProd", "DeformConv", "Det", "LinearAttention", "TensorScatter"),
-        ((NO_KERNEL, in_each_frame),)
+        ((NOT_IMPLEMENTED, in_each_frame),)
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
-    "Scan": (("its form of operator set 8", is_before(9)),),
+    "Scan": (("form of operator set 8", is_before(9)),),
     "CumSum": ((AXIS, computed(1)),),
-    "LayerNormalization": (("statistics beside a scale that is computed at run time", computed(1)),),
-    "ReverseSequence": (("its lengths are computed at run time", computed(1)),),
-    "TfIdfVectorizer": (("text", in_each_frame),),
+    "LayerNormalization": (("statistics outputs with a scale computed at run time", computed(1)),),
+    "ReverseSequence": (("lengths computed at run time", computed(1)),),
+    "TfIdfVectorizer": (("text processing", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
     "Resize": ((SHAPE, computed(1, 2, 3)),),
     "Col2Im": ((SHAPE, computed(1, 2)), ("more than two image axes", has_many_axes)),
-    "MaxUnpool": (("an output shape of its own", lambda case, node: len(node.input) > 2),),
+    "MaxUnpool": (("explicit output shape", lambda case, node: len(node.input) > 2),),
     "If": ((BRANCH, computed(0)),),
     "Loop": ((BRANCH, computed(0, 1)),),
 }  # fmt: skip

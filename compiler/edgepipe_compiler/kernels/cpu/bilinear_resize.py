@@ -1,8 +1,7 @@
-"""Linear interpolation of images: a vector of channels from four neighbours, or one element where an image
-of a few channels lies plain.
+"""Bilinear resizing of images: vectors of channels in packed layout, or single elements in plain layout.
 
-Places and shares of rows and columns are tables that the function reads. Columns are interpolated once for
-two source rows, and every result takes its share of both.
+Row and column indices and weights are tables that the function reads. Columns are interpolated once for
+each source row and reused by all results between two rows.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .loop_writer import Writer, ramp, spread
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers a unit whose anchor resizes rows and columns of an image by linear interpolation."""
+    """Lowers a unit whose anchor resizes rows and columns by linear interpolation."""
     node, *rest = unit.nodes
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32" or source.shape[:2] != result.shape[:2]:

@@ -1,6 +1,6 @@
-"""Channels of a packed image picked in any order: channel shuffles, splits and slices of channels.
+"""Permutes, selects and splits channels of packed images.
 
-Each vector of the result is shuffled together from the vectors that hold its channels.
+Each result vector is assembled by shuffles from the source vectors that hold its channels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..layout import lanes_of, stored_shape
 from ..target import TargetDescription
 from .loop_writer import Writer, ramp, spread
 
-# Vectors of the source that one vector of the result may come from, and vectors in one function.
+# Limits: source vectors per result vector, and result vectors per function.
 MOST_SOURCES, MOST_SHUFFLES = 6, 600
 
 
@@ -27,12 +27,12 @@ def select(
     layout: str,
     filling: float = 0.0,
 ) -> Kernel:
-    """A call that makes the only output of ``node``, whose channel c is channel ``chosen[c]``."""
+    """A call that produces the only output of ``node``; its channel c is source channel ``chosen[c]``."""
     return Kernel([_call(graph, node, target, [chosen], layout, filling)], "channels")
 
 
 def split(graph: Graph, node: Node, target: TargetDescription, layout: str) -> Kernel:
-    """A split of channels: all parts in one call."""
+    """Splits channels into all parts in one call."""
     tensor = graph.tensor(node.inputs[0])
     axis = node.attributes.get("axis", 0) % len(tensor.shape)
     if not lanes_of(layout) or axis != 1 or not all(node.outputs):
@@ -95,11 +95,11 @@ def _vector(
     lanes: int,
     filling: float,
 ) -> tirx.Expr:
-    """The vector of the channels ``taken`` of a pixel; lanes without a channel are left to chance."""
+    """The vector of the channels ``taken`` of a pixel. Lanes without a channel are unspecified."""
     n, y, x = pixel
     wanted = taken.tolist() + [None] * (lanes - taken.size)
     held = list(dict.fromkeys(int(channel) // lanes for channel in taken if channel >= 0))
-    # Lane by lane: where it is so far, in the vector built up or in the filling.
+    # For each lane: its current position, in the partial vector or in the filling.
     value = None
     for block in held:
         vector = w.bind("v", source[n, block, y, x, ramp(0, lanes)])

@@ -1,7 +1,7 @@
-"""Concatenation of packed images along their channels.
+"""Concatenates packed images along channels.
 
-Where a part begins in the middle of a vector, each vector of the result is shuffled together from two
-vectors of the part, so nothing is copied element by element.
+If a part starts in the middle of a vector, each result vector is shuffled from two vectors of the part. No
+element is copied on its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .loop_writer import Index, Writer, ramp
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor concatenates images along their channels."""
+    """Lowers a unit whose anchor concatenates images along channels."""
     concat, *rest = unit.nodes
     parts = [graph.tensor(name) for name in concat.inputs]
     result = graph.tensor(concat.outputs[0])
@@ -43,7 +43,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     shape = stored_shape(result.shape, layout)
     out = tirx.decl_buffer(shape, "float32", "out")
     w = Writer()
-    # One thread copies whole images, several share their rows.
+    # One thread copies whole images; several threads share rows.
     tasks = shape[2] if target.threads > 1 or rest else 1
     width = shape[2] * shape[3] // tasks
     with w.loop("task", shape[0] * tasks, parallel=target.threads > 1) as task:
@@ -78,9 +78,11 @@ def _part(
     out: tirx.Buffer,
     after: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr] | None,
 ) -> None:
-    """Copies a row of one part to the channels from ``begin`` on; with no operators ``after`` it, a whole
-    image, as a row of its ``width``. Lanes of its last vector that it does
-    not fill are overwritten by the part that follows."""
+    """Copies a row of one part to the channels from ``begin``.
+
+    Without operators ``after`` it, copies a whole image as one row of ``width``. Unused lanes of the last
+    vector are overwritten by the next part.
+    """
     lanes = int(out.shape[4])
     first, shift = divmod(begin, lanes)
     whole = ramp(0, lanes)

@@ -1,9 +1,9 @@
-"""Direct convolution: packed or plain input, packed result, any window, dilation and group.
+"""Direct convolution: packed or plain input, packed result, any window, dilation and groups.
 
-A tile of results (columns, for narrow images also rows, for one or several blocks of output channels)
-stays in registers while the sum runs over input channels and window. Bias, residual and activation are
-applied to it before it is stored. Border tiles have code of their own that leaves out what falls on
-padding, so there is no pass that pads. The first convolution of a network reads the plain image.
+A tile of results stays in registers while the sum runs over input channels and the window: columns, rows of
+narrow images, and one or more blocks of output channels. Bias, residual and activation are applied before
+the store. Border tiles have their own code, which skips padding, so no padding pass is needed. The first
+convolution of a network reads the plain image.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from .loop_writer import Index, Writer, ramp
 from .tiling import Tile
 from .window_geometry import Run, Taps, Window
 
-# Multiply-adds written out in a whole function.
+# Limit of unrolled multiply-adds in a function.
 LARGEST = 6000
-# The length of a window from which on lanes without a channel count.
+# From this window length on, empty lanes of the plain layout cost more than they save.
 WIDE = 16
 
 
 @dataclass(frozen=True)
 class Sum:
-    """What is added up for one block of results: ``span`` input blocks from ``first(block)`` on, with
-    ``lanes`` channels each. ``per_block`` tells whether neighbouring blocks read different inputs."""
+    """Reduction of one result block: ``span`` input blocks from ``first(block)``, of ``lanes`` channels
+    each. ``per_block``: neighbouring blocks read different inputs.
+    """
 
     span: int
     lanes: int
@@ -50,9 +51,11 @@ def lower(
     native: dict[str, str],
     long: bool = False,
 ) -> Kernel:
-    """Lowers a unit whose anchor is a convolution. The direct form writes each kind of border and each
-    column of the window out; where that is too much code, the input is padded by a pass of its own and
-    the longer side of the window becomes a loop. ``long`` asks for that form."""
+    """Lowers a unit whose anchor is a convolution.
+
+    The direct form unrolls each border kind and window column. If that is too much code, a pass pads the
+    input and the longer side of the window becomes a loop. ``long`` requests that form.
+    """
     if long:
         return _lower(graph, unit, target, native, long=True)
     try:
@@ -67,8 +70,7 @@ def lower(
 def _is_plain(
     graph: Graph, conv: Node, target: TargetDescription, native: dict[str, str], long: bool
 ) -> bool:
-    """Whether the image is read in plain layout: one of a few channels. A long window costs more in lanes
-    without a channel than it gains from the packed layout."""
+    """Whether to read the image in plain layout, which suits a few channels and short windows."""
     if native.get(conv.inputs[0], PLAIN) != PLAIN or conv.attributes.get("group", 1) != 1:
         return False
     channels, lanes = graph.tensor(conv.inputs[0]).shape[1], target.lanes
@@ -173,8 +175,10 @@ def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]
 def sum_and_weight(
     weight: np.ndarray, groups: int, lanes: int, plain: bool
 ) -> tuple[Sum, np.ndarray]:
-    """The weight as (out block, in block, kh, kw, in lane, out lane), with zeros where a lane has no
-    channel and where the blocks read hold channels of another group."""
+    """The weight as (out block, in block, kh, kw, in lane, out lane).
+
+    Lanes without a channel and channels of other groups are 0.
+    """
     channels, inside, kh, kw = weight.shape
     blocks, out_group = -(-channels // lanes), channels // groups
     if plain:
@@ -208,15 +212,16 @@ def sum_and_weight(
 
 
 def biases(bias: np.ndarray, lanes: int, blocks: int) -> np.ndarray:
-    """The bias as (block, lane), zeros beyond the channels."""
+    """The bias as (block, lane); 0 beyond the channels."""
     row = np.zeros((blocks, lanes), np.float32)
     row.reshape(-1)[: bias.size] = bias
     return row
 
 
 def order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
-    """(group of blocks, in block, kh, the rest in the order in which it is read): taps added together,
-    in lane, tap, block, out lane. The last group is filled with zeros."""
+    """The weight in reading order: (group of blocks, in block, kh, taps added together, in lane, tap,
+    block, out lane). The last group is padded with zeros.
+    """
     blocks, span, kh, kw, inside, lanes = array.shape
     left = -blocks % tile.blocks
     if left:
@@ -232,7 +237,7 @@ def order_weight(array: np.ndarray, tile: Tile) -> np.ndarray:
 
 
 def make_row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | None:
-    """Runs of row tiles. None for single rows whose range of taps is cheaper computed at run time."""
+    """Runs of row tiles; None for single rows whose tap range is cheaper to compute at run time."""
     if tile.rows == 1 and any(taps != (0, kernel) for taps in valid):
         return None
     return window_geometry.runs(valid, tile.rows)
@@ -240,10 +245,13 @@ def make_row_runs(valid: list[Taps], tile: Tile, kernel: int) -> list[Run] | Non
 
 @dataclass
 class Body:
-    """Writes the loops. Of the image there are ``extents`` (rows, columns) to make. Results go to every
-    ``step``-th row and column of it from ``offset`` on: those of a transposed convolution come in several
-    turns, each with its own part of ``kernel``, from the group ``begin`` on. ``turned`` means that rows
-    and columns are exchanged in all of these, but neither in ``data`` nor in ``out``."""
+    """Writes the loops.
+
+    ``extents`` (rows, columns) are the image positions to compute. Results go to every ``step``-th row and
+    column from ``offset``: the phases of a transposed convolution, each with its part of ``kernel`` from
+    the group ``begin``. ``turned`` exchanges rows and columns in all of these, but not in ``data`` and
+    ``out``.
+    """
 
     target: TargetDescription
     window: Window
@@ -264,7 +272,7 @@ class Body:
     turned: bool = False
 
     def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
-        """Multiply-adds written out."""
+        """Number of unrolled multiply-adds."""
         kh, kw = self.window.kernel
         total = 0
         for rows in row_runs or [Run(0, 1, 1, ((0, kh),))]:
@@ -275,7 +283,7 @@ class Body:
         return total
 
     def _unroll(self, products: int) -> int:
-        """Input lanes written out in the innermost loop."""
+        """Input lanes unrolled in the innermost loop."""
         together = min(self.tile.taps, self.window.kernel[1])
         most = max(1, tiling.UNROLLED // (products * together))
         if self.plain_input and together < self.window.kernel[1]:
@@ -290,13 +298,13 @@ class Body:
         weight_bytes: int,
         input_bytes: int,
     ) -> None:
-        """Images, groups of output blocks and row tiles around the tiles."""
+        """Writes the loops over images, groups of output blocks and row tiles."""
         batch, blocks = (int(extent) for extent in self.out.shape[:2])
         rows = 1 if self.flat else self.extents[0]
         groups = -(-blocks // self.tile.blocks)
         runs = row_runs or [Run(0, 1, rows, ((0, 0),))]
         tiles = sum(run.count for run in runs)
-        # What is read again and again should stay in the second cache level.
+        # Reused data should stay in the L2 cache.
         rows_outside = weight_bytes <= self.target.l2_bytes // 2 < input_bytes
         if self.target.threads > 1:
             with w.loop("task", batch * groups * tiles, parallel=True) as task:
@@ -448,7 +456,7 @@ class Body:
         )
         unroll = self._unroll(self.tile.blocks * len(pixels))
         for begin in range(0, self.window.kernel[1], self.tile.taps):
-            # Pixels and window columns that see each input value.
+            # Pixels and window columns that use each input value.
             seen: dict[tuple[int, int], list[tuple[tuple[int, int], int]]] = {}
             for p in pixels:
                 low, high = columns.taps[p[1]]
@@ -483,7 +491,7 @@ class Body:
         rv: Index,
         seen: dict[tuple[int, int], list[tuple[tuple[int, int], int]]],
     ) -> dict[tuple[int, int], tirx.Expr]:
-        """Vectors of weights by block and window column, for the columns added from ``begin`` on."""
+        """Vectors of weights by block and window column, for the columns from ``begin``."""
         lanes, blocks = self.target.lanes, self.tile.blocks
         together = min(self.tile.taps, self.window.kernel[1] - begin)
         place = (begin * self.sum.lanes + rv * together) * (blocks * lanes)

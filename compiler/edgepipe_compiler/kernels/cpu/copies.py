@@ -1,5 +1,6 @@
-"""Operators that only move runs of elements in plain layout: split, concatenation along any axis,
-transposition that keeps its last axes."""
+"""Operators that only copy runs of elements in plain layout: Split, Concat along any axis, and Transpose
+that keeps the last axes.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ from .vector_reduction import flat
 
 @dataclass(frozen=True)
 class Move:
-    """``length`` elements that lie together, once for each index of ``extents``: the offset of a run is
-    the sum of index times stride."""
+    """A run of ``length`` adjacent elements per index of ``extents``; its offset is the sum of index ×
+    stride.
+    """
 
     source: str
     result: str
@@ -36,7 +38,7 @@ class Move:
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit of one operator that moves runs of elements."""
+    """Lowers a unit of one operator."""
     if len(unit.nodes) != 1:
         raise Unsupported("more than a move")
     (node,) = unit.nodes
@@ -124,9 +126,9 @@ def _transpose(graph: Graph, source: str, result: str, order: tuple[int, ...]) -
 def _write(
     w: Writer, move: Move, source: tirx.Buffer, result: tirx.Buffer, target: TargetDescription
 ) -> None:
-    """Copies every run, in vectors as far as they go."""
+    """Copies every run, in vectors where possible."""
     total = math.prod(move.extents)
-    # Truth values have no vectors.
+    # TVM has no boolean vectors.
     lanes = 1 if source.dtype == "bool" else target.lanes
     with w.loop("run", total, parallel=target.threads > 1) as run:
         begin_source: Index = move.source_begin

@@ -1,9 +1,8 @@
-"""Fully connected layers: a matrix of weights packed into groups of blocks of output lanes.
+"""Fully connected layers, with weights packed into groups of blocks of output lanes.
 
-At batch 1 the weights are read once a frame and memory is the limit, so they lie in the order in which
-they are read, several blocks side by side to have enough multiply-adds in flight. Rows of a batch share
-them. A flatten before the layer costs nothing: the rows of the weights are permuted so that packed images
-are read in the order they lie in memory.
+At batch 1 each weight is read once per frame and memory bandwidth is the limit. Weights are stored in
+reading order, with several blocks interleaved to keep enough multiply-adds in flight. Rows of a batch share
+them. A preceding flatten is free: weight rows are permuted to the memory order of packed images.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from . import epilogue, tiling, window_geometry
 from .epilogue import Operands
 from .loop_writer import Index, Writer, ramp
 
-# Elements of the sum added in one turn of the innermost loop.
+# Elements of the reduction per iteration of the innermost loop.
 UNROLLED = 4
 
 
@@ -73,7 +72,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 
 @dataclass
 class _Body:
-    """Writes the function. ``together`` blocks of output lanes are computed side by side."""
+    """Writes the function. ``together`` blocks of output lanes are computed at a time."""
 
     target: TargetDescription
     data: tirx.Buffer
@@ -85,7 +84,7 @@ class _Body:
     batch: int
 
     def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
-        """The whole function: groups of blocks, the last by itself if it is not full, around rows."""
+        """Writes the whole function: groups of blocks around rows; an incomplete last group separately."""
         groups, columns = int(self.weight.shape[0]), int(self.out.shape[-1])
         whole = columns // (self.together * self.target.lanes)
         w = Writer()
@@ -130,7 +129,7 @@ class _Body:
                 left = min(lanes, columns - b * lanes)
                 places = [ramp(0, lanes)] if left == lanes else list(range(left))
                 for place in places:
-                    # Full vectors at once, the lanes of the last block one by one.
+                    # Full vectors at once; the lanes of the last block one by one.
                     column = first + b * lanes + place
                     if left == lanes:
                         column = ramp(first + b * lanes, lanes)
@@ -148,15 +147,17 @@ class _Body:
 
 
 def _blocks_together(target: TargetDescription, blocks: int, batch: int) -> int:
-    """Blocks computed side by side: enough to hide the latency of multiply-adds, and better a divisor of
-    all blocks. Rows of a batch are in flight as well."""
+    """Number of blocks computed at a time: enough to hide latency, preferably a divisor of all blocks.
+
+    Rows of a batch are in flight as well.
+    """
     most = min(blocks, target.registers // 4 if batch == 1 else max(2, target.registers // 8))
     even = tiling.divisor(blocks, most)
     return even if 2 * even >= most else most
 
 
 def _matrix(graph: Graph, product: Node) -> tuple[np.ndarray, np.ndarray | None]:
-    """The constant (inner, columns) matrix and the bias of a product, scaled as Gemm asks."""
+    """The constant (inner, columns) matrix and bias of a product, scaled by alpha and beta."""
     matrix = graph.constants.get(product.inputs[1])
     if matrix is None or matrix.dtype != np.float32 or matrix.ndim != 2:
         raise Unsupported("matrix that is not constant float32")
@@ -178,7 +179,7 @@ def _matrix(graph: Graph, product: Node) -> tuple[np.ndarray, np.ndarray | None]
 
 
 def _packed_order(shape: tuple[int, ...], lanes: int) -> np.ndarray:
-    """Place in packed memory of each element of a flattened (C, H, W)."""
+    """Position in packed memory of each element of a flattened (C, H, W)."""
     _, channels, height, width = shape
     c, y, x = np.indices((channels, height, width)).reshape(3, -1)
     return (((c // lanes) * height + y) * width + x) * lanes + c % lanes
@@ -187,8 +188,11 @@ def _packed_order(shape: tuple[int, ...], lanes: int) -> np.ndarray:
 def _pack(
     matrix: np.ndarray, order: np.ndarray, depth: int, lanes: int, together: int
 ) -> np.ndarray:
-    """(group, place, block, lanes): row i of the matrix lies at the place ``order[i]`` of ``depth``; what
-    lies beyond the rows and columns is 0. A group at a time, for the largest matrices have 411 MB."""
+    """The matrix as (group, place, block, lanes).
+
+    Row i goes to place ``order[i]`` of ``depth``; the rest is 0. Packed group by group, because the largest
+    matrices have 411 MB.
+    """
     inner, columns = matrix.shape
     width = lanes * together
     groups = -(-columns // width)

@@ -1,4 +1,4 @@
-"""Depthwise convolution on packed layout: one vector of channels, one row tile of results in registers."""
+"""Depthwise convolution in packed layout: one vector of channels, one row tile of results in registers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .padding import sliding_calls
 from .sliding_windows import Sliding
 from .window_geometry import Window
 
-# Elements of a window from which on it pays to copy a channel for each of its results.
+# From this window size on, repeating a channel for each of its results pays off.
 LONG = 24
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor is a convolution with one group a channel."""
+    """Lowers a unit whose anchor is a convolution with one group per channel."""
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
@@ -48,7 +48,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     def write(sliding: type[Sliding], window: Window, data: Value) -> Call:
         operands = Operands(graph, layout, target)
         image = operands.add(data, data.shape, "float32")
-        # (kh * kw, C, 1, 1) packs each tap like an image of one pixel.
+        # (kh * kw, C, 1, 1): each tap is packed like an image of one pixel.
         taps = weight.reshape(channels * each, -1).T[:, :, None, None]
         array = epilogue.pack_array(taps, lanes)[:, :, 0, 0].transpose(1, 0, 2)
         array = np.ascontiguousarray(array)
@@ -57,7 +57,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         if bias is not None:
             row = epilogue.pack_array(bias.reshape(1, -1, 1, 1), lanes)[0, :, 0]
             row = np.repeat(
-                row, tiling.row(target, result.shape[3]) if target.copies_are_dear else 1, 1
+                row, tiling.row(target, result.shape[3]) if target.slow_register_copies else 1, 1
             )
             shift = operands.add(Weight(row), row.shape, "float32")
         epilogue.check_short(rest)
@@ -91,7 +91,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 def _repeated(
     name: str, shape: tuple[int, ...], each: int, unit: str, target: TargetDescription
 ) -> tuple[list[Call], Value]:
-    """Calls that write each channel of the image ``name`` as often as it has results."""
+    """Calls that repeat each channel of the image ``name`` for each of its results."""
     n, channels, height, width = shape
     made = (n, channels * each, height, width)
     maps = [np.arange(n), np.repeat(np.arange(channels), each), np.arange(height), np.arange(width)]

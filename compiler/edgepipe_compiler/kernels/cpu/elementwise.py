@@ -1,6 +1,6 @@
-"""Element-wise operators on their own, on packed or plain layout.
+"""Units of element-wise operators only, in packed or plain layout.
 
-Axes that no operand tells apart are merged to one, so that vectors run through whole images.
+Axes with the same broadcast pattern are merged, so that vectors run through whole images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .epilogue import Index, Operands, pack_array
 from .loop_writer import Writer, at, spans, spread
 from .vector_reduction import flat
 
-# Elements that are worth waking another thread for.
+# Minimum elements per additional thread.
 WORTHWHILE = 1 << 14
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers a unit of element-wise operators only."""
+    """Lowers a unit of element-wise operators."""
     if any(node.op not in ELEMENTWISE for node in unit.nodes) or len(unit.outputs) != 1:
         raise Unsupported("not element-wise")
     result = graph.tensor(unit.outputs[0])
@@ -73,7 +73,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 
 
 def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> str:
-    """Packed where an input of the result's size lies so already."""
+    """Packed if an input of the result's size is packed already, otherwise plain."""
     result = graph.tensor(unit.outputs[0])
     like = [name for name in unit.inputs if graph.tensor(name).shape == result.shape]
     if len(result.shape) == 4 and any(lanes_of(native.get(name, PLAIN)) for name in like):
@@ -82,8 +82,10 @@ def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[st
 
 
 class Merged(Operands):
-    """Operands that are read at a row and a place in it (``at``), both counted over merged axes. They are
-    of the types ``kinds``."""
+    """Operands read at a row and a place in it (``at``), both counted over merged axes.
+
+    ``kinds`` are their types.
+    """
 
     kinds: Collection[str] = ("float32",)
 
@@ -100,7 +102,7 @@ class Merged(Operands):
             raise Unsupported(f"operand of type {kind}")
 
     def merged(self) -> list[list[int]]:
-        """Axes of the result in groups: within one, each operand has all of them or is broadcast."""
+        """Groups the result's axes: within a group, each operand has all axes or broadcasts along all."""
         groups = [[0]] if self._shape else [[]]
         for axis in range(1, len(self._shape)):
             alike = all(
@@ -114,13 +116,13 @@ class Merged(Operands):
         return groups
 
     def _kind(self, shape: tuple[int, ...], axis: int) -> object:
-        """Whether an operand has an axis; an axis of extent 1 goes with what lies before it."""
+        """Whether an operand has an axis; an axis of extent 1 joins the group before it."""
         while axis > 0 and self._shape[axis] == 1:
             axis -= 1
         return shape[axis] == self._shape[axis]
 
     def at(self, row: tirx.Expr | int, place: tirx.Expr | int, count: int) -> None:
-        """Says where the operands are read next."""
+        """Sets the position at which operands are read."""
         self._row, self._place, self._count = row, place, count
 
     def _constant(self, array: np.ndarray, result: Tensor) -> Callable[[Index], tirx.Expr]:
@@ -130,7 +132,7 @@ class Merged(Operands):
             return lambda _: spread(scalar, self._count)
         shape = (1,) * (len(result.shape) - array.ndim) + array.shape
         lanes = lanes_of(self.layout)
-        # Ones fill the lanes beyond the channels: nothing may be divided by zero there.
+        # Lanes beyond the channels are 1, to avoid a division by zero.
         stored = pack_array(array.reshape(shape), lanes, filling=1.0) if lanes else array
         stored = stored.reshape(shape) if not lanes else stored
         return self._reader(Weight(stored), stored.shape, stored.shape)
@@ -141,7 +143,7 @@ class Merged(Operands):
         full = (1,) * (len(result.shape) - len(tensor.shape)) + tuple(tensor.shape)
         lanes = lanes_of(self.layout)
         if lanes and full[1] != result.shape[1]:
-            # One element serves all channels.
+            # One element for all channels.
             plain = Value(name, PLAIN, tuple(tensor.shape), tensor.dtype)
             return self._reader(plain, tuple(tensor.shape), (*full, 1))
         if lanes and len(tensor.shape) != 4:
@@ -154,7 +156,7 @@ class Merged(Operands):
     def _reader(
         self, argument: Value | Weight, stored: tuple[int, ...], full: tuple[int, ...]
     ) -> Callable[[Index], tirx.Expr]:
-        """``stored`` is the shape of the argument, ``full`` the same with as many axes as the result."""
+        """Reads an operand of shape ``stored``; ``full`` is the shape with leading extents of 1."""
         kind = argument.dtype if isinstance(argument, Value) else argument.array.dtype.name
         placeholder = self.add(argument, stored, kind)
         self._shapes.append(full)

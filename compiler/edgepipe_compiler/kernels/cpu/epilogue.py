@@ -1,4 +1,4 @@
-"""Element-wise operators as expressions, fused behind an anchor or standing alone."""
+"""Element-wise operators as vector expressions, fused into an anchor or standing alone."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from .min_max import extreme
 from .vector_math import LOWEST, Keep, Lets, erf, exp, log, quotient
 
 Index = tuple[tirx.Expr, ...]
-# alpha and gamma of Selu where a network names none.
+# Default alpha and gamma of Selu.
 SELU = (1.67326319217681884765625, 1.05070102214813232421875)
-# Operators whose expression reads their operand several times.
+# Their expressions read the operand several times.
 TWICE = {
     "LeakyRelu", "PRelu", "Abs", "HardSwish", "Elu", "Selu", "Celu", "ThresholdedRelu", "Log",
     "Softplus", "Softsign", "Mish", "Swish", "Erf", "Gelu", "Pow", "Exp", "Min", "Max",
 }  # fmt: skip
-# Operators whose expression is long, and how many of them go along with a tile of a convolution: they are
-# written out for each of its results.
+# Operators with long expressions, and how many of them a tile may have: they are unrolled for each of
+# its results.
 LONG = {
     "Log", "Softplus", "Mish", "Erf", "Gelu", "Exp", "Sigmoid", "Tanh", "Elu", "Selu", "Celu", "Swish",
 }  # fmt: skip
 MOST_LONG = 1
-# Beyond this, but not much, the exponential is computed of a lesser number.
+# Above this the exponential is computed from a smaller argument and scaled.
 GREAT = 88.0
-# The least number with a leading one.
+# The smallest normal float32.
 SMALLEST = 2.0**-126
 
 
 class TooLong(Unsupported):
-    """The function would be too long, because each kind of border has code of its own."""
+    """The function would be too long, because each border kind has its own code."""
 
 
 class Operands:
-    """The tensors an epilogue reads besides the anchor's result: other values and constants. They are
-    buffers: all functions are written statement by statement."""
+    """The tensors that an epilogue reads besides the anchor's result: other values and constants, as
+    buffers.
+    """
 
     def __init__(self, graph: Graph, layout: str, target: TargetDescription) -> None:
         self.graph = graph
@@ -63,7 +64,7 @@ class Operands:
         return placeholder
 
     def read(self, name: str, result: Tensor) -> Callable[[Index], tirx.Expr]:
-        """How to read operand ``name`` at an index of ``result``, broadcast as ONNX does."""
+        """A reader of operand ``name`` at an index of ``result``, broadcast as in ONNX."""
         if name not in self._known:
             constant = self.graph.constants.get(name)
             if constant is not None:
@@ -104,7 +105,7 @@ class Operands:
     def _same_for_all_channels(
         self, name: str, tensor: Tensor, result: Tensor
     ) -> Callable[[Index], tirx.Expr]:
-        """A plain operand of an image in packed layout: one element serves all lanes."""
+        """Reads a plain operand of a packed image; one element is used for all lanes."""
         shape = (1,) * (len(result.shape) - len(tensor.shape)) + tensor.shape
         if len(shape) != 4 or shape[1] != 1 or len(result.shape) != 4:
             raise Unsupported("operand that cannot be packed")
@@ -114,6 +115,7 @@ class Operands:
         skip = 4 - len(tensor.shape)
 
         def read(index: Index) -> tirx.Expr:
+            """A reader of operand ``name`` at an index of ``result``, broadcast as in ONNX."""
             element = placeholder[_broadcast(shape, index[:4])[skip:]]
             last = index[4]
             return tirx.Broadcast(element, last.lanes) if isinstance(last, tirx.Ramp) else element
@@ -129,8 +131,10 @@ def _broadcast(shape: tuple[int, ...], index: Index) -> Index:
 
 
 def pack_array(array: np.ndarray, lanes: int, filling: float = 0.0) -> np.ndarray:
-    """A constant of shape (N, C, H, W) in packed layout; lanes beyond C hold ``filling``. One that is
-    the same for all channels is repeated."""
+    """A constant of shape (N, C, H, W) in packed layout.
+
+    Lanes beyond C are ``filling``. A constant with one channel is repeated.
+    """
     n, c, h, w = array.shape
     if c == 1:
         array, c = np.repeat(array, lanes, axis=1), lanes
@@ -143,8 +147,10 @@ def pack_array(array: np.ndarray, lanes: int, filling: float = 0.0) -> np.ndarra
 def apply(
     operands: Operands, nodes: list[Node], value: str, result: Tensor, keep: Keep | None = None
 ) -> Callable[[tirx.Expr, Index], tirx.Expr]:
-    """The epilogue ``nodes`` as a function of the anchor's result ``value`` and its index. Chains of long
-    operators want ``keep`` (see ``Lets``)."""
+    """The ``nodes`` as a function of the anchor's result ``value`` and its index.
+
+    Chains of long operators need ``keep`` (see ``Lets``).
+    """
     readers = {
         name: operands.read(name, result)
         for node in nodes
@@ -155,7 +161,7 @@ def apply(
     reads = [name for node in nodes for name in _tensor_inputs(node)]
 
     def evaluate(expression: tirx.Expr, index: Index) -> tirx.Expr:
-        # A value that is read twice is computed once.
+        # A value that is read several times is computed once.
         lets = Lets(keep, operands.target)
 
         def once(name: str, made: tirx.Expr) -> tirx.Expr:
@@ -177,7 +183,7 @@ def apply(
 
 
 def check_short(nodes: list[Node]) -> None:
-    """Refuses operators that are better computed in a pass of their own."""
+    """Raises ``Unsupported`` for operators that are cheaper in their own pass."""
     weight = sum((2 if node.op in ("Gelu", "Softplus") else 1) for node in nodes if node.op in LONG)
     if weight > MOST_LONG:
         raise Unsupported("operators too long to be written out for every result")
@@ -212,7 +218,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Exp":
             return _exponential(first, lets)
         case "Relu":
-            # In this order a maximum that is one instruction lets NaN pass.
+            # With this operand order, a single maximum instruction propagates NaN.
             return tirx.max(number(0.0), first)
         case "LeakyRelu":
             return tirx.max(first, number(0.0)) + tirx.min(first, number(0.0)) * number(
@@ -253,7 +259,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Softsign":
             return quotient(first, number(1.0) + tirx.max(first, number(0.0) - first), lets)
         case "Mish":
-            # tanh(log(y)) = (y² - 1) / (y² + 1); far out it is 1, and y² would overflow.
+            # tanh(log(y)) = (y² - 1) / (y² + 1); for large y it is 1, and y² would overflow.
             grown = number(1.0) + exp(tirx.min(first, number(30.0)), lets)
             part = quotient(number(2.0), grown * grown + number(1.0), lets)
             return first * (number(1.0) - part)
@@ -280,7 +286,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
-    """Bounds of a Clip: attributes up to opset 10, constants since."""
+    """Bounds of a Clip: attributes up to opset 10, constant inputs since."""
     bounds: list[float | None] = [node.attributes.get("min"), node.attributes.get("max")]
     for place, name in enumerate(node.inputs[1:3]):
         if name:
@@ -292,14 +298,14 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
 
 
 def _like(x: tirx.Expr, value: float) -> tirx.Expr:
-    """A number in as many lanes as ``x`` has."""
+    """A constant in as many lanes as ``x`` has."""
     lanes = int(str(x.ty).partition("x")[2] or 1)
     number = tirx.const(value, "float32")
     return number if lanes == 1 else tirx.Broadcast(number, lanes)
 
 
 def _exponential(x: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """e^x with infinity and 0 where it is beyond the numbers; near the greatest, e^(x - 1) is scaled."""
+    """e^x, with infinity and 0 out of range. Near the maximum, e^(x - 1) is scaled."""
     zero, one = _like(x, 0.0), _like(x, 1.0)
     large = lets.bind("large", tirx.Select(x > _like(x, GREAT), one, zero))
     scale = one + large * _like(x, math.e - 1.0)
@@ -307,9 +313,9 @@ def _exponential(x: tirx.Expr, lets: Lets) -> tirx.Expr:
 
 
 def logarithm(x: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """The logarithm of any number."""
+    """Natural logarithm of any number."""
     zero, infinity = _like(x, 0.0), _like(x, math.inf)
-    # What has no leading one is scaled by 2^23.
+    # Subnormal numbers are scaled by 2^23.
     tiny = lets.bind("tiny", tirx.Select(x < _like(x, SMALLEST), _like(x, 1.0), zero))
     scaled = lets.bind("scaled", x + x * tiny * _like(x, 2.0**23 - 1.0))
     of_number = log(scaled, lets) - tiny * _like(x, 23 * math.log(2.0))
@@ -319,7 +325,7 @@ def logarithm(x: tirx.Expr, lets: Lets) -> tirx.Expr:
 
 
 def _softplus(x: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """log(1 + e^x), which is x where that overflows."""
+    """log(1 + e^x); x where that overflows."""
     zero, one = tirx.const(0.0, "float32"), tirx.const(1.0, "float32")
     return tirx.max(x, zero) + log(one + exp(zero - tirx.max(x, zero - x), lets), lets)
 
@@ -336,7 +342,7 @@ def _gelu(x: tirx.Expr, approximate: bytes | str, lets: Lets) -> tirx.Expr:
 
 
 def _power(graph: Graph, node: Node, x: tirx.Expr) -> tirx.Expr:
-    """A constant power: a root, or a product."""
+    """A constant power, as a root or a product."""
     array = graph.constants.get(node.inputs[1])
     if array is None or array.size != 1:
         raise Unsupported("power that is not one constant")

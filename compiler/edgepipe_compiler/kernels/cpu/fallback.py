@@ -1,7 +1,7 @@
-"""TVM's own lowering, for operators no rule knows: slow. The report names these units.
+"""TVM's own lowering, for operators without a schedule rule. Slow; the report names these units.
 
-TVM's importer reads some attributes and ignores others, so what it makes is not taken on trust: shapes and
-types are compared with the graph's, and every network with an independent reference before it is measured.
+TVM's importer ignores some attributes. Shapes and types are therefore compared with the graph's, and the
+network with an independent reference before it is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import TargetDescription
 
-# Functions of the C library that TVM's code generator has no vectors for.
+# C library functions without a vector form in TVM's code generator.
 SCALAR = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "copysign", "cosh", "erf", "fmod", "hypot",
     "ldexp", "log1p", "nextafter", "sinh", "tan",
@@ -35,7 +35,7 @@ Known = dict[object, Item | list[Item]]
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers any unit through Relax's ONNX importer and TVM's own rules."""
+    """Lowers any unit with Relax's ONNX importer and TVM's default rules. Raises ``CompileError``."""
     function, module = _import(graph, unit)
     known: Known = {}
     names = {graph_name: graph_name for graph_name in unit.inputs}
@@ -58,7 +58,7 @@ def _refusal(unit: Unit, reason: str) -> CompileError:
 
 def _import(graph: Graph, unit: Unit) -> tuple[relax.Function, tvm.IRModule]:
     model = graphs.submodel(graph, unit.nodes, unit.inputs, unit.outputs)
-    # The importer renames inputs it dislikes; give it names it likes.
+    # The importer renames some inputs; these names stay.
     plain = {name: f"input{place}" for place, name in enumerate(unit.inputs)}
     for item in model.graph.input:
         item.name = plain[item.name]
@@ -82,13 +82,13 @@ def _import(graph: Graph, unit: Unit) -> tuple[relax.Function, tvm.IRModule]:
             relax.transform.DeadCodeElimination(["main"]),
         ]
         module = tvm.transform.Sequential(passes)(module)
-    except Exception as error:  # TVM raises whatever its converters raise.
-        raise _refusal(unit, f"TVM cannot ({_reason(error)})") from error
+    except Exception as error:  # TVM's converters raise any type.
+        raise _refusal(unit, f"TVM fails ({_reason(error)})") from error
     return module["main"], module
 
 
 def _reason(error: Exception) -> str:
-    """The line of a TVM error that says why: its last one, without the notes of TVM's printer."""
+    """The reason in a TVM error: its last line, without notes of TVM's printer."""
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(("#", "File ", "Stack trace"))]
     return lines[-1][:200] if lines else type(error).__name__
@@ -125,7 +125,7 @@ def _alias(unit: Unit, known: Known, value: object) -> Item | list[Item]:
         return [_argument(known, item) for item in value.fields]
     if isinstance(value, relax.Var | tvm.ir.GenericConst):
         return _argument(known, value)
-    raise _refusal(unit, f"TVM leaves {str(value).splitlines()[-1]} in it")
+    raise _refusal(unit, f"TVM does not lower {str(value).splitlines()[-1]}")
 
 
 def _argument(known: Known, item: object) -> Item:
@@ -143,7 +143,7 @@ def _results(unit: Unit, kind: object, number: int) -> list[Value]:
         try:
             shape = tuple(int(extent) for extent in field.shape)
         except TypeError as error:  # A variable instead of a number.
-            raise _refusal(unit, f"TVM infers the open shape {field.shape} for it") from error
+            raise _refusal(unit, f"TVM infers the dynamic shape {field.shape}") from error
         name = f"{unit.name}/{number}.{place}"
         made.append(Value(name, PLAIN, shape, str(field.dtype)))
     return made
@@ -156,12 +156,12 @@ def _name_outputs(
     known: Known,
     calls: list[Call],
 ) -> None:
-    """Gives the values that leave the unit their names in the graph."""
+    """Gives outputs of the unit their names in the graph."""
     body = function.body.body
     result = known[body] if isinstance(body, relax.Var) else _alias(unit, known, body)
     results = result if isinstance(result, list) else [result]
     if len(results) < len(unit.outputs):
-        raise _refusal(unit, f"TVM makes {len(results)} of its {len(unit.outputs)} outputs")
+        raise _refusal(unit, f"TVM produces {len(results)} of {len(unit.outputs)} outputs")
     named: set[Value] = set()
     for name, value in zip(unit.outputs, results, strict=False):
         tensor = graph.tensor(name)
@@ -172,11 +172,11 @@ def _name_outputs(
         if (shape, dtype) != (renamed.shape, renamed.dtype):
             raise _refusal(
                 unit,
-                f"TVM makes {name!r} {dtype} of shape {list(shape)}, and ONNX {renamed.dtype} of shape "
+                f"TVM infers {dtype} {list(shape)} for {name!r}, ONNX {renamed.dtype} "
                 f"{list(renamed.shape)}",
             )
         if value in named or not any(value in call.results for call in calls):
-            # An input, a constant, or the same value twice.
+            # An input, a constant, or a repeated value.
             calls.append(Call(_copy(shape, dtype), [value], [renamed], "copy"))
             continue
         named.add(renamed)
@@ -193,11 +193,11 @@ def _copy(shape: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
 
 
 def _schedule(function: tirx.PrimFunc, target: TargetDescription) -> tirx.PrimFunc:
-    """Vectors and threads for blocks without a reduction; the rest stays as it is."""
+    """Vectorizes and parallelizes blocks without a reduction."""
     s = Schedule(tvm.IRModule({"main": function}))
     try:
         blocks = s.get_child_blocks(s.get_sblock("root"))
-    except ScheduleError:  # A function that TVM wrote as loops already.
+    except ScheduleError:  # TVM has written the loops already.
         return function
     for block in blocks:
         if any(int(iterator.iter_type) != 0 for iterator in s.get(block).iter_vars):
@@ -216,5 +216,5 @@ def _schedule(function: tirx.PrimFunc, target: TargetDescription) -> tirx.PrimFu
 
 
 def _calls_scalar_functions(block: tirx.SBlock) -> bool:
-    """Whether a block calls functions that the code generator knows for single numbers alone."""
+    """Whether a block calls functions without a vector form."""
     return not SCALAR.isdisjoint(re.findall(r"T\.(\w+)\(", block.body.script()))

@@ -1,7 +1,7 @@
-"""Operators that read or write where a tensor of indices says, of any type, in plain layout.
+"""Operators that read or write at computed indices, for any type, in plain layout.
 
-Indices from the data of a frame never leave a tensor: what is read is bounded to its first and last element
-along the axis, and what would be written beyond it is left out. Constant ones are checked here.
+Indices from a frame never leave a tensor: reads are clamped to the axis, writes beyond it are skipped.
+Constant indices are checked at compile time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KNOWN = (
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit of one operator."""
+    """Lowers a unit of one operator. Raises ``CompileError`` for a constant index out of bounds."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind an indexed one")
     (node,) = unit.nodes
@@ -52,7 +52,7 @@ class _Indexed:
         self.buffers: dict[str, tirx.Buffer] = {}
 
     def kernel(self) -> Kernel:
-        """The whole kernel."""
+        """The complete kernel."""
         match self.node.op:
             case "Gather":
                 self._gather()
@@ -98,17 +98,17 @@ class _Indexed:
         return self.node.attributes.get("axis", 0) % rank
 
     def _place(self, index: tirx.Expr, extent: int) -> tirx.Expr:
-        """An index counted from the begin, whether or not it lies on an axis of ``extent``."""
+        """Resolves a negative index of an axis of ``extent``."""
         index = index.astype("int64") if str(index.ty) != "int64" else index
         return self.w.bind("index", tirx.Select(index < 0, index + extent, index))
 
     def _inside(self, index: tirx.Expr, extent: int) -> tirx.Expr:
-        """An index that lies on an axis of ``extent``."""
+        """Clamps an index to an axis of ``extent``."""
         place = self._place(index, extent)
         return self.w.bind("bounded", tirx.max(0, tirx.min(extent - 1, place)).astype("int32"))
 
     def _check(self, place: int, extents: list[int]) -> None:
-        """Refuses constant indices beyond ``extents``: one for all, or one for each of the last axis."""
+        """Refuses constant indices out of bounds. ``extents`` is one extent for all, or one per last axis."""
         indices = self._constant(place)
         if indices is None or not indices.size:
             return
@@ -118,7 +118,7 @@ class _Indexed:
             raise CompileError(
                 "invalid_onnx",
                 f"failed to lower the {self.node.op} {self.node.name!r}: its index "
-                f"{int(indices[wrong][0])} lies beyond the axis of {extents} elements; correct the "
+                f"{int(indices[wrong][0])} is out of bounds for the extent {extents}; correct the "
                 f"constant {self.node.inputs[place]!r} in the network",
                 self.node.name,
             )
@@ -144,8 +144,9 @@ class _Indexed:
     def _along(
         self, shape: tuple[int, ...], walked: tuple[int, ...], axis: int
     ) -> Callable[[Index, tirx.Expr], Index]:
-        """From the number of an element of a tensor of shape ``walked``, and an index along ``axis``, to
-        the number of the element of a tensor of ``shape`` that differs from it along that axis alone."""
+        """Maps the number of an element of shape ``walked``, and an index along ``axis``, to the element of
+        ``shape`` that differs along that axis only.
+        """
         strides = [math.prod(shape[other + 1 :]) for other in range(len(shape))]
 
         def place(element: Index, index: tirx.Expr) -> Index:
@@ -170,7 +171,7 @@ class _Indexed:
             self.w.store(self.out, value, flat(self.out, e, 1))
 
     def _copied(self) -> None:
-        """The result begins as the first operand."""
+        """Initializes the result with the first operand."""
         data, source = self._operand(0)
         lanes = 1 if source.dtype == "bool" else self.target.lanes
         for place, count in spans(self.w, source.elements, lanes):
@@ -302,7 +303,7 @@ class _Indexed:
                     self.w.store(self.out, total[0], flat(self.out, place, 1))
 
     def _triangle(self) -> None:
-        """What lies on one side of a diagonal, or ones on it."""
+        """Trilu: keeps one side of a diagonal. EyeLike: ones on a diagonal."""
         data, _ = self._operand(0)
         if len(self.shape) < 2:
             raise Unsupported("no matrix")

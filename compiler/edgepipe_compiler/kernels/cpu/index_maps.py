@@ -1,7 +1,7 @@
-"""Operators that pick elements axis by axis: slices, padding, gathers, repeats, nearest neighbours.
+"""Operators that select elements axis by axis: Slice, Pad, Gather, Tile, nearest resizing.
 
-Each is an index map for each axis: where a place of the result comes from, or -1 for the filling. Maps of a
-few even runs become loops with vectors; others become tables that the function reads.
+Each axis has an index map: the source index of each result, or -1 for the fill value. Maps of a few regular
+runs become vector loops; others become tables that the function reads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from .scalar_expressions import TYPES
 from .vector_reduction import flat
 
 KNOWN = ("Slice", "Pad", "Gather", "Expand", "Tile", "Resize", "Upsample", "Split")
-# Runs of a map that get code of their own; more become a table.
+# Maps with more runs become a table.
 MOST_RUNS = 4
 LARGE = 1 << 30
 
 
 @dataclass(frozen=True)
 class Run:
-    """``count`` places of the result from ``start`` on, from ``source`` on by ``step``; a negative
-    source is the filling."""
+    """``count`` results from ``start``, copied from ``source`` in steps of ``step``; a negative source is
+    the fill value.
+    """
 
     start: int
     count: int
@@ -42,7 +43,7 @@ class Run:
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers a unit of one operator that picks elements."""
+    """Lowers a unit of one operator."""
     if len(unit.nodes) != 1 or unit.nodes[0].inputs[0] in graph.constants:
         raise Unsupported("operators behind a selection")
     (node,) = unit.nodes
@@ -83,7 +84,7 @@ def _is_identity(chosen: np.ndarray, extent: int) -> bool:
 
 
 def _constant(graph: Graph, node: Node, place: int, attribute: str) -> list[int] | None:
-    """A list of numbers: an attribute in old operator sets, an input since; None if absent."""
+    """A list of integers: an attribute in old operator sets, an input since. None if absent."""
     if attribute in node.attributes:
         return list(node.attributes[attribute])
     if len(node.inputs) <= place or not node.inputs[place]:
@@ -95,7 +96,7 @@ def _constant(graph: Graph, node: Node, place: int, attribute: str) -> list[int]
 
 
 def _maps(graph: Graph, node: Node) -> tuple[tuple[int, ...], list[np.ndarray], float]:
-    """Shape of the source as the maps see it, a map for each of its axes, and the filling."""
+    """Source shape as the maps use it, a map for each of its axes, and the fill value."""
     shape = tuple(graph.tensor(node.inputs[0]).shape)
     maps = [np.arange(extent) for extent in shape]
     match node.op:
@@ -170,7 +171,7 @@ def _padded(
 
 
 def runs(chosen: np.ndarray) -> list[Run]:
-    """A map cut into even runs."""
+    """Splits a map into regular runs."""
     found: list[Run] = []
     for place, source in enumerate(chosen.tolist()):
         if found:
@@ -199,7 +200,7 @@ class Picking:
     ) -> None:
         self.target, self.maps = target, maps
         self.filling = tirx.const(filling if kind.startswith("float") else int(filling), kind)
-        # Truth values have no vectors.
+        # TVM has no boolean vectors.
         self.lanes = 1 if kind == "bool" else target.lanes
         self.source = tirx.decl_buffer(stored, kind, "source")
         self.out = tirx.decl_buffer(made, kind, "out")
@@ -222,7 +223,7 @@ class Picking:
                 self.tables[axis] = tirx.decl_buffer((maps[axis].size,), "int32", "table")
 
     def write(self) -> tuple[tirx.PrimFunc, list[np.ndarray]]:
-        """The function, and the tables it reads."""
+        """Writes the function and returns it with the tables it reads."""
         w = Writer()
         images = math.prod(self.maps[axis].size for axis in range(self.leading))
         if not self.moved:

@@ -1,4 +1,4 @@
-"""Plain to packed and back: squares of channels and pixels transposed in registers."""
+"""Converts between plain and packed layout by transposing tiles of channels and pixels in registers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .loop_writer import Index, Writer, ramp
 
 
 def convert(value: Value, wanted: str, logical: Sequence[int], target: TargetDescription) -> Call:
-    """A call that makes ``value`` of shape ``logical`` in the layout ``wanted``; between two packed
-    layouts, go by plain."""
+    """A call that converts ``value`` of shape ``logical`` to the layout ``wanted``.
+
+    One of the layouts is plain.
+    """
     before, after = layout.lanes_of(value.layout), layout.lanes_of(wanted)
     if before and after:
         raise ValueError(f"no direct conversion from {value.layout} to {wanted}")
@@ -42,9 +44,11 @@ def transposing(
     packing: bool,
     target: TargetDescription,
 ) -> tirx.PrimFunc:
-    """A function from plain to packed, or back. The plain tensor may have another shape with the same
-    elements in the same order. It goes through blocks of channels and chunks of pixels; the last chunk
-    overlaps the one before it where the pixels do not come out even."""
+    """A function from plain to packed or back.
+
+    The plain tensor may have another shape with the same elements in order. Works on blocks of channels and
+    chunks of pixels; the last chunk overlaps the previous one if needed.
+    """
     source = tirx.decl_buffer(source_shape, "float32", "source")
     result = tirx.decl_buffer(result_shape, "float32", "result")
     batch, channels, pixels = logical[0], logical[1], logical[2] * logical[3]
@@ -74,13 +78,15 @@ def _square(
     channels: int,
     packing: bool,
 ) -> None:
-    """Transposes as many pixels as a vector has lanes, of the ``channels`` in one block. ``place`` is
-    the image, the block, and the first pixel."""
+    """Transposes as many pixels as a vector has lanes, of the ``channels`` of one block.
+
+    ``place`` is (image, block, first pixel).
+    """
     n, c, begin = place
     packed, plain = (result, source) if packing else (source, result)
     lanes, pixels = int(packed.shape[4]), logical[2] * logical[3]
     first = w.bind("first", begin + tirx.const(0, "int32"))
-    # The plain tensor may have any shape: its elements are counted from the first one.
+    # The plain tensor may have any shape, so it is indexed flat.
     leading = (0,) * (len(plain.shape) - 1)
     channel = n * logical[1] + c * lanes
     planes = [(*leading, ramp((channel + row) * pixels + first, lanes)) for row in range(channels)]
@@ -90,7 +96,7 @@ def _square(
     rows += [zero] * (lanes - len(rows))
     distance = 1
     while distance < lanes:
-        # Exchanges the off-diagonal blocks of every square of twice the distance.
+        # Swaps the off-diagonal blocks of each square of twice the distance.
         upper = [j if not j & distance else lanes + j - distance for j in range(lanes)]
         lower = [j + distance if not j & distance else lanes + j for j in range(lanes)]
         for row in range(lanes):

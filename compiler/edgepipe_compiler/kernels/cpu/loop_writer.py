@@ -1,7 +1,7 @@
-"""Writes the loops of a function statement by statement.
+"""Writes the loops of a TIR function statement by statement.
 
-Schedules of tensor expressions compute borders by padding and remainders by guards. Functions written here
-have a piece of code for each kind of tile instead, so that borders and remainders cost nothing.
+TVM's schedules handle borders by padding and remainders by guards. Functions written here have separate
+code for each kind of tile, so borders and remainders cost nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Index = int | tirx.Expr
 
 
 class Writer:
-    """A function body under construction: statements go to the innermost open loop."""
+    """A function body under construction. Statements are added to the innermost open loop."""
 
     def __init__(self) -> None:
         self._open: list[list[tirx.Stmt]] = [[]]
@@ -24,7 +24,7 @@ class Writer:
     def loop(
         self, name: str, extent: Index, begin: Index = 0, parallel: bool = False
     ) -> Iterator[Index]:
-        """A loop; one of extent 1 leaves no trace."""
+        """Opens a loop; a loop of extent 1 is omitted."""
         if isinstance(extent, tirx.IntImm):
             extent = int(extent)
         if isinstance(extent, int) and extent == 1:
@@ -49,7 +49,7 @@ class Writer:
         self._add(tirx.IfThenElse(condition, self._close(), None))
 
     def store(self, buffer: tirx.Buffer, value: tirx.Expr, index: Sequence[Index]) -> None:
-        """Stores ``value``; a vector goes where the last index is a ramp."""
+        """Stores ``value``: a vector if the last index is a ramp."""
         self._add(tirx.BufferStore(buffer, value, [_expression(place) for place in index]))
 
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
@@ -61,15 +61,18 @@ class Writer:
         return variable
 
     def local(self, name: str, elements: int, kind: str = "float32") -> tirx.Buffer:
-        """Local storage. Up to 1 KiB lies on the stack, so the code generator can keep it in
-        registers where every index is a constant; more would come from the heap."""
+        """A local buffer.
+
+        Up to 1 KiB is on the stack, and in registers if every index is constant. Larger buffers would be
+        allocated on the heap.
+        """
         assert 8 * elements <= 1024 or (4 * elements <= 1024 and kind == "float32"), "too large"
         buffer = tirx.decl_buffer((elements,), kind, name)
         self._add(tirx.AllocBuffer(buffer))
         return buffer
 
     def function(self, arguments: Sequence[tirx.Buffer]) -> tirx.PrimFunc:
-        """The function of all statements written."""
+        """The function of all written statements."""
         function = tirx.PrimFunc(list(arguments), _sequence(self._open[0]))
         return function.with_attr("tirx.noalias", True).with_attr("s_tir", True)
 
@@ -91,12 +94,12 @@ def _expression(place: Index) -> tirx.Expr:
 
 
 def ramp(begin: Index, lanes: int) -> tirx.Expr:
-    """The index of a vector that begins at ``begin``."""
+    """The index of a vector that starts at ``begin``."""
     return tirx.Ramp(_expression(begin), tirx.const(1, "int32"), lanes)
 
 
 def at(begin: Index, lanes: int) -> tirx.Expr:
-    """The index of a vector that begins at ``begin``, or of one element."""
+    """The index of a vector that starts at ``begin``, or of one element."""
     return _expression(begin) if lanes == 1 else ramp(begin, lanes)
 
 
@@ -109,7 +112,7 @@ def spread(value: float | tirx.Expr, lanes: int) -> tirx.Expr:
 def spans(
     w: Writer, length: int, lanes: int, parallel: bool = False
 ) -> Iterator[tuple[Index, int]]:
-    """Covers ``length`` elements by vectors, and what is left one by one: place and lanes of each."""
+    """Covers ``length`` elements by vectors and single elements: start and lanes of each."""
     whole, left = divmod(length, lanes)
     if whole:
         with w.loop("v", whole, parallel=parallel) as v:

@@ -1,7 +1,7 @@
-"""Products of two matrices that are both computed, in batches: tiles of rows and vectors of columns.
+"""Batched products of two computed matrices: tiles of rows and vectors of columns.
 
-The second matrix is read as it lies in memory, row by row; the last vector of a row overlaps the one before
-it where the columns do not come out even.
+The second matrix is read in memory order, row by row. The last vector of a row overlaps the one before it
+if the columns are not a multiple of the vector.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .epilogue import Operands
 from .loop_writer import Index, Writer, at, spread
 from .vector_reduction import flat
 
-# Vectors of columns side by side, and steps of the sum in one turn of the loop.
+# Vectors of columns per tile, and unrolled steps of the reduction.
 TOGETHER, UNROLLED = 3, 4
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor is the product of two tensors."""
+    """Lowers a unit whose anchor is the product of two computed tensors."""
     node, *rest = unit.nodes
     if node.op != "MatMul":
         raise Unsupported("not a plain product")
@@ -69,7 +69,7 @@ class _Product:
         self.depth = int(left.shape[-1])
 
     def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
-        """Matrices of the batch and tiles of rows around tiles of columns."""
+        """Writes the loops over matrices of the batch, tiles of rows and tiles of columns."""
         batch = math.prod(self.shape[:-2])
         runs = window_geometry.runs([(0, 1)] * self.rows, self._most_rows())
         w = Writer()
@@ -112,7 +112,7 @@ class _Product:
         places: list[int],
         lanes: int,
     ) -> None:
-        """Sums of some rows, for a vector of columns at each of ``places`` from ``x`` on."""
+        """Computes some rows for a vector of columns at each of ``places`` from ``x``."""
         whole, count = at(0, lanes), len(places)
         sums = {(r, b): w.local(f"sum{r}_{b}", lanes) for r in range(rows) for b in range(count)}
         for held in sums.values():
@@ -137,7 +137,7 @@ class _Product:
             w.store(self.out, self.after(held[whole], index), index)
 
     def _begin(self, buffer: tirx.Buffer, image: Index) -> Index:
-        """Where the matrix of an image of the batch begins, broadcast as ONNX does."""
+        """Offset of a matrix in the batch, broadcast as in ONNX."""
         shape = [int(extent) for extent in buffer.shape]
         padded = [1] * (len(self.shape) - len(shape)) + shape
         begin: Index = tirx.const(0, "int32")

@@ -1,4 +1,4 @@
-"""The greater or the lesser of two numbers, as ONNX has it for NaN."""
+"""Minimum and maximum with ONNX's semantics for NaN."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from tvm import tirx
 
 
 def extreme(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
-    """The greater or the lesser one; NaN if either is."""
+    """The larger or the smaller number; NaN if either is NaN."""
     kind = str(first.ty)
     if kind == "bool":
         return tirx.Or(first, second) if largest else tirx.And(first, second)
     if kind.startswith("float"):
         better, other = (tirx.GT, tirx.GE) if largest else (tirx.LT, tirx.LE)
-        # Where neither comparison holds, the sum is right: NaN, or an infinity twice. The second one goes by
-        # the difference, or TVM takes it for the opposite of the first, as for integers, and drops the sum.
+        # If neither comparison holds, the sum is right: NaN, or the same infinity. The second one compares
+        # the difference; otherwise TVM simplifies it to the negation of the first and drops the sum.
         difference = second - first
         beyond = tirx.Select(other(difference, _zero(difference)), second, first + second)
         return tirx.Select(better(first, second), first, beyond)

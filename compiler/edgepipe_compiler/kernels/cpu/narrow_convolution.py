@@ -1,7 +1,7 @@
-"""Convolution to a few channels: vectors of neighbouring results in plain layout.
+"""Convolution with few output channels: vectors of adjacent results in plain layout.
 
-Elsewhere the lanes of a vector are output channels, of which there are too few here. The image is padded by
-a pass of its own, and the windows are loops, so that their length does not matter.
+Other convolutions use output channels as vector lanes, of which there are too few here. A separate pass
+pads the image, and the window is a loop, so its length does not affect code size.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .epilogue import Operands
 from .loop_writer import Index, Writer, ramp, spread
 from .vector_reduction import flat
 
-# Vectors of results side by side; more do not hide more of the latency.
+# Vectors of results per tile; more do not hide more latency.
 MOST_VECTORS = 8
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor is a convolution that moves by one along its rows."""
+    """Lowers a unit whose anchor is a convolution with stride 1 along its rows."""
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
@@ -95,7 +95,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     with w.loop("task", shape[0] * groups * rows, parallel=target.threads > 1) as task:
         n, group, y = task // rows // groups, task // rows % groups, task % rows
         with w.loop("x", -(-width // span)) as x:
-            # The last tile overlaps the one before it.
+            # The last tile overlaps the previous one.
             tile(n, group, y, tirx.min(x * span, width - span) if width > span else 0)
     value = Value(unit.outputs[0], PLAIN, shape, "float32")
     call = Call(w.function([*operands.placeholders, out]), operands.arguments, [value], "thin")

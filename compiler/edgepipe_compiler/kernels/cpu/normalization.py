@@ -1,6 +1,6 @@
-"""Normalization by mean and variance of the data, and by the sum of squares of neighbouring channels.
+"""Layer, instance, group and local response normalization.
 
-Mean and variance are taken in two passes: the difference of sums of squares loses its digits.
+Mean and variance take two passes: the difference of sums of squares loses precision.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def _constant(graph: Graph, name: str) -> np.ndarray:
 def _rows(
     graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray], unit: str
 ) -> Kernel:
-    """Rows that lie together have a mean and a variance each; scale and shift belong to the elements
-    of a row or to its channels."""
+    """Each contiguous row has its mean and variance.
+
+    Scale and shift are per element of a row or per channel.
+    """
     shape = graph.tensor(node.inputs[0]).shape
     if node.op == "LayerNormalization":
         axis = node.attributes.get("axis", -1) % len(shape)
@@ -74,7 +76,7 @@ def _rows(
     source = tirx.decl_buffer(shape, "float32", "source")
     scale, shift = (tirx.decl_buffer(factor.shape, "float32", "factor") for factor in factors)
     out = tirx.decl_buffer(shape, "float32", "out")
-    # A layer normalization gives its means and the inverses of its deviations, if they are read.
+    # Optional outputs of a layer normalization: means and inverse deviations.
     statistics = [
         Value(name, PLAIN, tuple(graph.tensor(name).shape), "float32") if name else None
         for name in node.outputs[1:]
@@ -120,7 +122,7 @@ def _rows(
 def _moments(
     w: Writer, length: int, lanes: int, epsilon: float, element: object
 ) -> tuple[tirx.Expr, tirx.Expr]:
-    """Mean, and 1 / standard deviation."""
+    """Mean and 1 / standard deviation."""
     share = tirx.const(1.0 / length, "float32")
     mean = w.bind("mean", across(w, length, lanes, 0.0, operator.add, element) * share)
 
@@ -136,7 +138,7 @@ def _moments(
 def _instances(
     graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray]
 ) -> Kernel:
-    """Each channel of an image by itself, in packed layout: a lane a channel."""
+    """Normalizes each channel of a packed image; one lane is one channel."""
     shape, lanes, layout = graph.tensor(node.inputs[0]).shape, target.lanes, packed(target.lanes)
     stored = stored_shape(shape, layout)
     arrays = [pack_array(factor.reshape(1, -1, 1, 1), lanes).reshape(-1) for factor in factors]
@@ -172,7 +174,7 @@ def _instances(
 
 
 def _lanewise(w: Writer, pixels: int, lanes: int, element: object) -> tirx.Expr:
-    """The sum of ``element(place)`` over all pixels, for each lane."""
+    """Sums ``element(place)`` over all pixels, per lane."""
     sums = [w.local(f"sum{place}", lanes) for place in range(min(4, pixels))]
     whole = ramp(0, lanes)
     for total in sums:

@@ -1,4 +1,4 @@
-"""A pass that pads an image: for windows whose borders would take too much code."""
+"""A pass that pads an image, for windows whose border code would be too long."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def pad(
     unit: str,
     target: TargetDescription,
 ) -> tuple[list[Call], Value]:
-    """The call that makes a padded copy of ``image``, and the copy; no call and the image itself if there
-    is no padding. ``begin`` and ``end`` are widths along rows and columns."""
+    """The call that writes a padded copy of ``image``, and the copy.
+
+    Without padding: no call and ``image``. ``begin`` and ``end`` are widths along rows and columns.
+    """
     if not any((*begin, *end)):
         return [], image
     shape = image.shape
@@ -48,8 +50,9 @@ def sliding_calls(
     unit: str,
     target: TargetDescription,
 ) -> list[Call]:
-    """Calls that slide ``window`` over ``image``: one that ``write`` makes with code for each kind of
-    border, or a pass that pads and one with loops over the window."""
+    """Calls that slide ``window`` over ``image``: one call with code for each border kind, or a padding
+    pass and a call with loops over the window.
+    """
     if not window_geometry.is_tall(window, result):
         try:
             return [write(Sliding, window, image)]

@@ -1,4 +1,4 @@
-"""Max, average and global average pooling on packed layout."""
+"""Max, average and global average pooling in packed layout."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     operands = Operands(graph, layout, target)
     stored = stored_shape(source.shape, layout)
     data = operands.add(Value(pool.inputs[0], layout, stored, "float32"), stored, "float32")
-    # A mean that drops the extents of 1 gives a plain matrix.
+    # A mean without keepdims gives a plain matrix.
     flat = len(graph.tensor(pool.outputs[0]).shape) == 2
     if flat and rest:
         raise Unsupported("operators behind a flat mean")
@@ -90,7 +90,7 @@ def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     w = Writer()
     with w.loop("task", stored[0] * stored[1], parallel=target.threads > 1) as task:
         n, c = task // stored[1], task % stored[1]
-        # Several sums at a time hide the latency of the additions.
+        # Several partial sums hide the latency of additions.
         sums = [w.local(f"sum{place}", lanes) for place in range(min(8, columns))]
         for total in sums:
             w.store(total, zero, [whole])
@@ -138,13 +138,13 @@ def is_global(graph: Graph, node: Node) -> bool:
 def _reciprocals(
     pool: Node, source: Tensor, result: Tensor, window: window_geometry.Window
 ) -> np.ndarray:
-    """1 / number of elements each window of an average covers, of shape (rows, columns)."""
+    """1 / number of elements in each window of an average, of shape (rows, columns)."""
     counted = []
     for axis in (0, 1):
         size, extent = window.kernel[axis], source.shape[2 + axis]
         begin, dilation = window.begin[axis], window.dilation[axis]
         if pool.attributes.get("count_include_pad", 0):
-            # Padding counts, what ceil_mode reads beyond it does not.
+            # Padding counts; what ceil_mode reads beyond it does not.
             pads = pool.attributes.get("pads", (0, 0, 0, 0))
             low, high = -begin, extent + pads[2 + axis]
         else:

@@ -1,9 +1,9 @@
-"""LSTM, GRU and RNN: one function multiplies the whole sequence by the input weights, a second one walks
-through the steps.
+"""LSTM, GRU and RNN: one function multiplies the whole sequence by the input weights, a second one runs the
+time steps.
 
-Hidden units are padded to whole vectors. Weights lie as (direction, block of hidden units, input, gate,
-lane), so that a block's product with a vector reads them once, in order. The equations and the order of
-gates are those of the ONNX standard: i, o, f, c of an LSTM and z, r, h of a GRU.
+Hidden units are padded to whole vectors. Weights are stored as (direction, block of hidden units, input,
+gate, lane), so a product reads each block once, in order. Equations and gate order are those of the ONNX
+standard: i, o, f, c for LSTM and z, r, h for GRU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .loop_writer import Index, Writer, at, ramp, spans, spread
 from .recurrent_attributes import PLAIN_ACTIVATIONS, Activation, Layer, resolve
 from .vector_reduction import flat
 
-# Sums in flight, to hide the latency of a multiply-add.
+# Partial sums, to hide the latency of a multiply-add.
 IN_FLIGHT = 8
 
 
@@ -49,8 +49,10 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 
 
 def _input_bias(layer: Layer) -> list[list[int]]:
-    """For each gate, which parts of the bias are added to the input's product. The recurrent bias of a GRU's
-    last gate goes elsewhere if the reset comes after the product."""
+    """For each gate, the parts of the bias that are added to the input product.
+
+    With linear_before_reset, the recurrent bias of a GRU's last gate is added later.
+    """
     parts = [[gate, layer.gates + gate] for gate in range(layer.gates)]
     if layer.op == "GRU" and layer.late_reset:
         parts[2] = [2]
@@ -58,8 +60,7 @@ def _input_bias(layer: Layer) -> list[list[int]]:
 
 
 class _Parameters:
-    """Weights and biases, padded to whole vectors: at compile time if they are constants, else by a function
-    of its own."""
+    """Weights and biases, padded to whole vectors: at compile time if constant, otherwise by a function."""
 
     def __init__(self, graph: Graph, unit: Unit, layer: Layer, target: TargetDescription) -> None:
         self.calls: list[Call] = []
@@ -67,8 +68,9 @@ class _Parameters:
         self._blocks = -(-layer.hidden // target.lanes)
 
     def panels(self, name: str, first: int, gates: int) -> Value | Weight:
-        """Gates from ``first`` on of (directions, gates * hidden, inputs) as (directions, blocks, inputs,
-        gates, lanes)."""
+        """Gates from ``first`` of (directions, gates * hidden, inputs) as (directions, blocks, inputs,
+        gates, lanes).
+        """
         hidden = self._layer.hidden
         array = self._graph.constants.get(name)
         if array is not None:
@@ -112,6 +114,7 @@ class _Parameters:
         return self._made(w, name, source, out)
 
     def _begin(self, name: str, shape: tuple[int, ...]) -> tuple[Writer, tirx.Buffer, tirx.Buffer]:
+        """Offset of a step's states in the first output."""
         source = tirx.decl_buffer(tuple(self._graph.tensor(name).shape), "float32", "source")
         return Writer(), source, tirx.decl_buffer(shape, "float32", "out")
 
@@ -123,6 +126,7 @@ class _Parameters:
         place: Callable[[Index], tuple[Index, ...]],
         out: tirx.Buffer,
     ) -> None:
+        """The last axis, padded with zeros, as blocks of lanes."""
         lanes, hidden = self._target.lanes, self._layer.hidden
         with w.loop("v", lanes) as v:
             h = block * lanes + v
@@ -171,7 +175,7 @@ def _projection(
     source: tuple[int, ...],
     result: tuple[int, ...],
 ) -> tirx.PrimFunc:
-    """All steps times the input weights, plus bias: several rows at a time."""
+    """All steps times the input weights, plus bias, several rows at a time."""
     lanes, gates = target.lanes, layer.gates
     rows, directions, blocks, *_ = result
     x = tirx.decl_buffer(source, "float32", "x")
@@ -210,7 +214,7 @@ def _projection(
 
 
 class _Recurrence:
-    """Writes the function that walks through the steps."""
+    """Writes the function that runs the time steps."""
 
     def __init__(
         self,
@@ -256,7 +260,7 @@ class _Recurrence:
     def _weights(self, parameters: _Parameters) -> None:
         layer = self.layer
         late = layer.op == "GRU" and layer.late_reset
-        # The last gate of a GRU needs the reset gate first, unless the reset comes late.
+        # The last gate of a GRU needs the reset gate first, unless linear_before_reset is set.
         split = layer.op == "GRU" and not late
         groups = [(0, 2), (2, 1)] if split else [(0, layer.gates)]
         self.panels = []
@@ -316,7 +320,7 @@ class _Recurrence:
         return Call(w.function(self.buffers), self.arguments, self.results, "recurrence")
 
     def _sequence(self, d: int, b: Index, task: Index) -> None:
-        """One sequence in one direction."""
+        """Runs one sequence in one direction."""
         layer, w = self.layer, self.w
         self.d, self.task = d, task
         for first, state in zip(self.first, (self.state, self.cell), strict=True):
@@ -354,7 +358,7 @@ class _Recurrence:
             self.w.store(out, value, flat(out, begin + offset, lanes))
 
     def _begin(self, b: Index, time: Index) -> Index:
-        """Where the states of a step begin in the first output."""
+        """Offset of a step's states in the first output."""
         layer = self.layer
         row = (b * layer.steps + time) * layer.directions + self.d
         if not layer.batch_first:
@@ -362,7 +366,7 @@ class _Recurrence:
         return row * layer.hidden
 
     def _blank(self, b: Index, time: Index) -> None:
-        """The first output beyond the end of a sequence."""
+        """Zeros the first output beyond the end of a sequence."""
         if self.outs[0] is None:
             return
         for offset, lanes in spans(self.w, self.layer.hidden, self.lanes):
@@ -385,7 +389,7 @@ class _Recurrence:
         first: int,
         start: Callable[[Index, int], tirx.Expr],
     ) -> None:
-        """Gates from ``first`` on: ``start`` plus the product of ``vector`` and a panel of weights."""
+        """Gates from ``first``: ``start`` plus the product of ``vector`` and a panel of weights."""
         w, lanes, whole = self.w, self.lanes, self.whole
         gates, hidden = int(panel.shape[3]), self.layer.hidden
         parts = max(1, min(hidden, IN_FLIGHT // gates))
@@ -484,7 +488,7 @@ class _Recurrence:
             self.w.store(self.state, self._activate(f, self._gate(j, 0)), index)
 
     def _keep(self, name: str, value: tirx.Expr) -> tirx.Expr:
-        """Computes a part of an activation in a statement of its own."""
+        """Computes part of an activation in its own statement."""
         element, _, lanes = str(value.ty).partition("x")
         if element != "float32":
             return self.w.bind(name, value)
@@ -508,7 +512,7 @@ class _Recurrence:
         return self._plain(function, x)
 
     def _plain(self, function: Activation, x: tirx.Expr) -> tirx.Expr:
-        """An activation that is an operator of the standard."""
+        """An activation that is an ONNX operator."""
         attributes = {
             name: value
             for name, value in (("alpha", function.alpha), ("beta", function.beta))

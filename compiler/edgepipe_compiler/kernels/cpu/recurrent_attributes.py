@@ -9,7 +9,7 @@ from ...frontend.graph import Graph, Node
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-# alpha and beta of the activations that have them, where a network names none.
+# Default alpha and beta of activations.
 PARAMETERS = {
     "affine": (1.0, 0.0), "leakyrelu": (0.01, None), "thresholdedrelu": (1.0, None),
     "scaledtanh": (1.0, 1.0), "hardsigmoid": (0.2, 0.5), "elu": (1.0, None),
@@ -34,7 +34,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Layer:
-    """A recurrent operator: extents, attributes, and names of its parameters ("": absent)."""
+    """A recurrent operator: extents, attributes, and names of its parameters ("" if absent)."""
 
     op: str
     steps: int
@@ -55,17 +55,17 @@ class Layer:
 
     @property
     def gates(self) -> int:
-        """Gates of a cell."""
+        """Number of gates."""
         return GATES[self.op]
 
     @property
     def directions(self) -> int:
-        """1, or 2 if it reads the sequence in both directions."""
+        """2 if bidirectional, otherwise 1."""
         return len(self.backwards)
 
 
 def resolve(graph: Graph, node: Node) -> Layer:
-    """The layer that a node describes."""
+    """The layer that a node describes. Raises ``Unsupported``."""
     attribute = node.attributes.get
     source = graph.tensor(node.inputs[0])
     inputs = [*node.inputs, *[""] * (8 - len(node.inputs))]
@@ -106,7 +106,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _activations(node: Node, directions: int) -> list[list[Activation]]:
-    """The functions of each direction. Parameters are listed for those functions that have them."""
+    """The functions of each direction. Parameters are listed only for functions that have them."""
     names = node.attributes.get("activations") or [*DEFAULTS[node.op]] * directions
     alphas = iter(node.attributes.get("activation_alpha", ()))
     betas = iter(node.attributes.get("activation_beta", ()))

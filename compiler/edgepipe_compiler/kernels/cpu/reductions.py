@@ -1,4 +1,4 @@
-"""Sums, means, extremes over axes of a plain tensor."""
+"""float32 sums, means, minima and maxima over axes of a plain tensor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .min_max import extreme
 from .vector_math import Lets
 from .vector_reduction import Combine, across, flat
 
-# The neutral element and how two are combined.
+# The neutral element and the combining function.
 COMBINED: dict[str, tuple[float, Combine]] = {
     "ReduceMean": (0.0, operator.add),
     "ReduceSum": (0.0, operator.add),
@@ -52,7 +52,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     value = Value(node.inputs[0], PLAIN, shape, "float32")
     length = math.prod(shape[axis] for axis in axes)
     calls: list[Call] = []
-    # Axes that lie side by side at once, the last ones first.
+    # Adjacent axes are reduced in one pass, the last ones first.
     groups = _groups(shape, axes)
     for place, group in enumerate(groups):
         last = place == len(groups) - 1
@@ -67,7 +67,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 
 
 def _groups(shape: tuple[int, ...], axes: list[int]) -> list[tuple[int, ...]]:
-    """Axes in groups, with nothing but extents of 1 between those of a group; at least one group."""
+    """Groups adjacent axes, ignoring extents of 1 between them. Returns at least one group."""
     groups: list[list[int]] = []
     for axis in [axis for axis in axes if shape[axis] > 1]:
         if groups and all(shape[other] == 1 for other in range(groups[-1][-1] + 1, axis)):
@@ -79,8 +79,10 @@ def _groups(shape: tuple[int, ...], axes: list[int]) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over a ``group`` of axes. The first takes squares or sizes, the last finishes what is of
-    ``length`` elements."""
+    """One pass over a ``group`` of axes.
+
+    The first pass squares or takes absolute values; the last one divides by ``length`` or takes the root.
+    """
 
     op: str
     first: bool
@@ -89,9 +91,9 @@ class _Pass:
     group: tuple[int, ...]
 
     def write(self, wanted: Value, value: Value, target: TargetDescription) -> Call:
-        """The call that makes ``value`` of ``wanted``."""
+        """The call that produces ``wanted`` from ``value``."""
         shape, group = wanted.shape, self.group
-        # A reduction over nothing still takes squares and roots.
+        # A reduction over no axes still takes squares and roots.
         begin, end = (group[0], group[-1] + 1) if group else (len(shape), len(shape))
         outer, inner = math.prod(shape[:begin]), math.prod(shape[end:])
         length = math.prod(shape[begin:end])
@@ -101,8 +103,8 @@ class _Pass:
         w = Writer()
 
         def combine(first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
-            # Each is read several times, and what lanes are combined to is a tree of these: TVM writes
-            # what is bound out again at each reading, but not what is stored.
+            # Each is read several times in the tree that combines lanes. TVM duplicates a bound
+            # expression at each use, but not a stored one.
             made = operation(w.bind("a", first), w.bind("b", second))
             if self.op not in ("ReduceMax", "ReduceMin"):
                 return made
@@ -153,7 +155,7 @@ class _Pass:
 
 
 def axes_of(graph: Graph, node: Node) -> list[int]:
-    """The axes a reduction runs over, in order."""
+    """The sorted axes of a reduction."""
     rank = len(graph.tensor(node.inputs[0]).shape)
     if node.op.startswith("Global"):
         return list(range(2, rank))

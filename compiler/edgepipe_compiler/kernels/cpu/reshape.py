@@ -1,4 +1,6 @@
-"""Flatten and its kin: a copy in another shape, straight from packed layout where the input lies so."""
+"""Flatten, Reshape, Squeeze and Unsqueeze: a copy to another shape, directly from packed layout if the
+input is packed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from .vector_reduction import flat
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers a unit of one operator that changes the shape alone."""
+    """Lowers a unit of one operator."""
     (node,) = unit.nodes if len(unit.nodes) == 1 else (None,)
     if node is None or node.inputs[0] in graph.constants:
         raise Unsupported("more than a change of shape")
@@ -54,11 +56,11 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 def _copy(
     source: Tensor, result: Tensor, wanted: Value, value: Value, target: TargetDescription
 ) -> Call:
-    """The same elements in the same order."""
+    """Copies the elements in order."""
     data = tirx.decl_buffer(source.shape, source.dtype, "source")
     out = tirx.decl_buffer(result.shape, result.dtype, "out")
     w = Writer()
-    # Truth values have no vectors.
+    # TVM has no boolean vectors.
     lanes = 1 if source.dtype == "bool" else target.lanes
     for place, count in spans(w, source.elements, lanes, parallel=target.threads > 1):
         w.store(out, data[flat(data, place, count)], flat(out, place, count))

@@ -1,7 +1,7 @@
-"""RoiAlign: an average or a maximum of points that lie evenly in each cell of a region.
+"""RoiAlign: the average or maximum of regularly sampled points in each cell of a region.
 
-Each point is interpolated from its four neighbours; the maximum is that of the four weighted neighbours, as
-in ONNX Runtime and the evaluator of ONNX.
+Each point is interpolated from its four neighbours. The maximum is taken over the weighted neighbours, as
+in ONNX Runtime and ONNX's evaluator.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     w = Writer()
 
     def keep(name: str, value: tirx.Expr) -> tirx.Expr:
-        """A float in a place of its own: TVM's analysis of integer ranges breaks on a bound one."""
+        """Stores a float in a local buffer: TVM's integer range analysis fails on a bound one."""
         held = w.local(name, 1)
         w.store(held, value, [0])
         return held[0]
 
     def span(box: tirx.Expr, first: int, cells: int) -> tuple[tirx.Expr, tirx.Expr, tirx.Expr]:
-        """Where a region begins along an axis, how large a cell is, and the number of its points."""
+        """Start of a region along an axis, size of a cell, and number of points per cell."""
         offset = _number(0.5 if half else 0.0)
         begin = keep("begin", boxes[box, first] * _number(scale) - offset)
         extent = boxes[box, first + 2] * _number(scale) - offset - begin
@@ -78,7 +78,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         begin: tirx.Expr, size: tirx.Expr, cell: tirx.Expr, point: tirx.Expr, count: tirx.Expr,
         extent: int,
     ) -> tuple[tirx.Expr, tirx.Expr, tirx.Expr, tirx.Expr]:  # fmt: skip
-        """Whether a point lies on the image, its neighbours, and the share of the second."""
+        """Whether a point is on the image, its two neighbours along an axis, and the weight of the second."""
         step = (point.astype("float32") + _number(0.5)) * size / count.astype("float32")
         at = keep("at", begin + cell.astype("float32") * size + step)
         inside = tirx.And(at >= _number(-1.0), at <= _number(float(extent)))

@@ -1,7 +1,8 @@
-"""Schedule rules: from a unit and a target to scheduled functions.
+"""Selects the schedule rule for a unit.
 
-``lower`` tries the rules in order; each refuses with ``Unsupported`` what it does not know. What no rule
-knows, and what a rule breaks on, is lowered in parts, and at last by TVM's own lowering.
+``lower`` tries the rules in order; a rule raises ``Unsupported`` if it does not apply. A unit that no rule
+supports, or for which a rule raises another exception, is split into parts and finally lowered by TVM
+itself.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from . import (
     transposed_gemm,
 )
 
-# Operators with a rule each, which knows them alone.
+# Operators that one rule lowers as a unit of their own.
 SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
     **dict.fromkeys(softmax.KNOWN, softmax.lower),
     **dict.fromkeys(normalization.KNOWN, normalization.lower),
@@ -53,8 +54,11 @@ SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
-    """Lowers ``unit``. ``native`` names the layout in which each value of the network is made; a rule may
-    follow it, so that what is computed never depends on where the network is cut."""
+    """Lowers ``unit``.
+
+    ``native`` is the layout in which each value of the network is produced. A rule may adopt it, so that
+    layouts do not depend on cuts. Raises ``CompileError`` if TVM fails as well.
+    """
     for rule in _rules(graph, unit, target, native):
         try:
             return rule()
@@ -62,10 +66,10 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
             continue
         except (CompileError, MemoryError):
             raise
-        except Exception:  # A fault in a rule costs speed, not the job.
+        except Exception:  # A bug in a rule makes a network slow, but does not fail the job.
             print(
-                f"a schedule rule broke on the unit {unit.name} ({', '.join(unit.operators)}); it is "
-                f"lowered in another way:\n{traceback.format_exc()}",
+                f"a schedule rule failed for unit {unit.name} ({', '.join(unit.operators)}); trying "
+                f"the next one:\n{traceback.format_exc()}",
                 file=sys.stderr,
             )
     if len(unit.nodes) > 1:
@@ -76,7 +80,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 def _rules(
     graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
-    """Rules that may know the unit, best first."""
+    """The rules that may apply to the unit, best first."""
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
     rules: list[Callable[[], Kernel]] = []
     if len(unit.outputs) == 1:
@@ -135,7 +139,7 @@ def _rules(
 def _in_parts(
     graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
 ) -> Kernel:
-    """The first operator by itself, then those that follow it: no rule knows them together."""
+    """Lowers the first operator and the following ones separately."""
     native = dict(native)
     calls: list[Call] = []
     rules: list[str] = []

@@ -1,6 +1,6 @@
-"""One element-wise operator on tensors of any type and rank, in plain layout.
+"""One element-wise operator for any type and rank, in plain layout.
 
-Elements are written one by one; the code generator makes vectors of what has some.
+The loops are scalar; the code generator vectorizes them where it can.
 """
 
 from __future__ import annotations

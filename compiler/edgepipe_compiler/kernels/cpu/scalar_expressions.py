@@ -1,8 +1,8 @@
-"""Element-wise operators on tensors of any type, as expressions of single elements.
+"""Element-wise operators for any type, as expressions of single elements.
 
-What ONNX leaves to the implementation is as in ONNX Runtime: integers are divided towards zero, and a number
-that an integer type cannot hold wraps. Dividing an integer by 0 gives 0 here, where other programs are
-ended by the processor. Functions without vectors of their own are those of the C library.
+Implementation-defined behaviour follows ONNX Runtime: integer division truncates towards zero, and values
+that an integer type cannot hold wrap. Integer division by 0 gives 0, where other programs trap. Functions
+without a vector form call the C library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .min_max import extreme
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 TYPES = {*FLOATS, *INTEGERS, "bool"}
-# Functions of C; those of float32 end in f.
+# C library functions; the float32 forms end in f.
 LIBRARY = {
     "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan",
     "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh", "Acosh": "acosh",
@@ -38,20 +38,20 @@ KNOWN = {
     "Reciprocal", "Relu", "Min", "Max", "Sum", "Mean", "Clip", "Identity", "PRelu", "LeakyRelu",
     "Sigmoid", "Softplus",
 }  # fmt: skip
-# Exponent, fraction and the sign's place of the floats.
+# Exponent mask, fraction mask and sign bit of the float types.
 BITS = {
     "float16": ("uint16", 0x7C00, 0x7FFF),
     "float32": ("uint32", 0x7F800000, 0x7FFFFFFF),
     "float64": ("uint64", 0x7FF0000000000000, 0x7FFFFFFFFFFFFFFF),
 }
-# A type in which a float that is to become a small integer is cut off; what it does not hold wraps.
+# A float is truncated to this type before it wraps to a small integer type.
 THROUGH = {
     "int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64",
 }  # fmt: skip
 
 
 def expression(graph: Graph, node: Node, inputs: list[tirx.Expr | None]) -> tirx.Expr:
-    """What ``node`` makes of one element of each of its inputs; None is an input left out."""
+    """The result of ``node`` for one element of each input; None stands for an absent input."""
     first = inputs[0]
     assert first is not None, "only trailing inputs may be left out"
     kind = str(first.ty)
@@ -63,7 +63,7 @@ def expression(graph: Graph, node: Node, inputs: list[tirx.Expr | None]) -> tirx
     if op in ("IsNaN", "IsInf") and kind in FLOATS:
         return is_nan(first) if op == "IsNaN" else _is_infinite(first, node)
     if kind == "float16" and op not in ("Where", "Equal", *COMPARISONS):
-        # As ONNX Runtime does: in float32, and rounded once.
+        # As ONNX Runtime does: in float32, rounded once.
         wide = [
             item.astype("float32") if item is not None and str(item.ty) == "float16" else item
             for item in inputs
@@ -127,8 +127,8 @@ def _of_integers(node: Node, inputs: list[tirx.Expr | None], kind: str) -> tirx.
         case "BitwiseNot":
             return tirx.bitwise_not(first)
         case "BitShift":
-            # A shift by more bits than there are is undefined in the processor. ONNX shifts all of them
-            # out, and to the right the sign stays; a negative count is one of too many.
+            # A shift by more bits than the type has is undefined in hardware. ONNX shifts all of them
+            # out (to the right, the sign stays) and treats a negative count the same.
             wide = others[0].astype("int64")
             inside = tirx.And(wide >= 0, wide < np.dtype(kind).itemsize * 8)
             by = tirx.Select(inside, others[0], _number(0, kind))
@@ -173,7 +173,7 @@ def _of_floats(node: Node, inputs: list[tirx.Expr | None], kind: str) -> tirx.Ex
 
 
 def _apart(first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
-    """Whether two truth values differ; the code generator takes them for floats to compare them."""
+    """Whether two booleans differ; the code generator would compare them as floats."""
     return tirx.Or(tirx.And(first, tirx.Not(second)), tirx.And(tirx.Not(first), second))
 
 
@@ -182,14 +182,14 @@ def _number(value: float, kind: str) -> tirx.Expr:
 
 
 def call(name: str, *operands: tirx.Expr) -> tirx.Expr:
-    """A function of the C library."""
+    """A call of a C library function."""
     kind = str(operands[0].ty)
     full = name if kind == "float64" else f"{name}f"
     return tirx.call_pure_extern(kind, full, *operands)
 
 
 def cast(value: tirx.Expr, kind: str) -> tirx.Expr:
-    """``value`` as another type, as C converts it."""
+    """``value`` converted to another type, as in C."""
     before = str(value.ty)
     if before == kind:
         return value
@@ -208,8 +208,9 @@ def cast(value: tirx.Expr, kind: str) -> tirx.Expr:
 
 
 def is_nan(value: tirx.Expr) -> tirx.Expr:
-    """Told by the bits: a comparison is left out where the code generator may take it that there is no
-    NaN."""
+    """Whether a value is NaN, tested by its bits: the code generator may assume no NaN and drop a
+    comparison.
+    """
     bits, exponent, size = BITS[str(value.ty)]
     whole = tirx.bitwise_and(tirx.reinterpret(bits, value), tirx.const(size, bits))
     return tirx.GT(whole, tirx.const(exponent, bits))
@@ -231,14 +232,17 @@ def _clip(node: Node, inputs: list[tirx.Expr | None], kind: str) -> tirx.Expr:
     value, low, high = [*inputs, None, None][:3]
     low = _number(node.attributes["min"], kind) if "min" in node.attributes else low
     high = _number(node.attributes["max"], kind) if "max" in node.attributes else high
-    # NaN is neither below nor above.
+    # NaN is not less and not greater.
     if low is not None:
         value = tirx.Select(tirx.LT(value, low), low, value)
     return value if high is None else tirx.Select(tirx.GT(value, high), high, value)
 
 
 def power(base: tirx.Expr, exponent: tirx.Expr, constant: np.ndarray | None = None) -> tirx.Expr:
-    """``base`` to the power of ``exponent``, which may be of another type; the result is of the base's."""
+    """``base`` to the power of ``exponent``, which may have another type.
+
+    The result has the type of the base.
+    """
     kind = str(base.ty)
     if constant is not None and constant.size == 1:
         whole = float(constant.reshape(-1)[0])
@@ -251,11 +255,11 @@ def power(base: tirx.Expr, exponent: tirx.Expr, constant: np.ndarray | None = No
 
 
 def _safe(over: tirx.Expr, under: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
-    """Operands of a division that the processor does not end the program for."""
+    """Operands of an integer division, replaced where the processor would trap."""
     kind = str(under.ty)
     bad = tirx.EQ(under, _number(0, kind))
     if not kind.startswith("u"):
-        # The lowest number divided by -1 is no number of its type.
+        # The minimum divided by -1 overflows.
         bad = tirx.Or(bad, tirx.EQ(under, _number(-1, kind)))
     return over, tirx.Select(bad, _number(1, kind), under)
 
@@ -270,7 +274,7 @@ def _quotient(over: tirx.Expr, under: tirx.Expr) -> tirx.Expr:
 
 
 def _remainder(over: tirx.Expr, under: tirx.Expr, as_c: bool) -> tirx.Expr:
-    """With the sign of the divisor, or of the dividend as in C."""
+    """The remainder with the sign of the divisor, or of the dividend as in C."""
     kind = str(over.ty)
     if kind in FLOATS:
         rest = call("fmod", over, under)
@@ -290,7 +294,7 @@ def _remainder(over: tirx.Expr, under: tirx.Expr, as_c: bool) -> tirx.Expr:
 
 
 def absolute(value: tirx.Expr) -> tirx.Expr:
-    """The size of a number."""
+    """Absolute value."""
     kind = str(value.ty)
     if kind in FLOATS:
         return tirx.abs(value)

@@ -1,7 +1,8 @@
-"""Pooling of any rank and type in plain layout, element by element: what the packed rules do not know.
+"""Pooling of any rank and type in plain layout, element by element, for what the packed rules do not
+support.
 
-A window of a maximum that holds nothing but -infinity or NaN gives the lowest number, as in ONNX Runtime; its
-index is that of its first element. MaxUnpool leaves out indices beyond its result.
+A max window that holds only -infinity or NaN gives the lowest number, as in ONNX Runtime, with the index of
+its first element. MaxUnpool skips indices beyond its result.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KNOWN = ("MaxPool", "AveragePool", "LpPool", "GlobalLpPool", "MaxUnpool")
 
 @dataclass(frozen=True)
 class _Axis:
-    """A window along one axis of ``extent`` elements, ``stride`` elements of memory apart."""
+    """A window along an axis of ``extent`` elements that are ``stride`` elements apart in memory."""
 
     extent: int
     results: int
@@ -145,7 +146,7 @@ class _Window:
             self.ranges.append((low, high))
 
     def reduce(self) -> tuple[tirx.Expr, tirx.Expr]:
-        """The value, and the index of the greatest element."""
+        """The value, and the index of the maximum."""
         if self.node.op == "MaxPool":
             return self._greatest()
         w, kind = self.w, self.kind
@@ -186,7 +187,7 @@ class _Window:
         return best[0], where[0]
 
     def _index(self, indices: list[Index]) -> Index:
-        """Where an element lies, counted over the whole tensor, rows or columns first."""
+        """Index of an element in the whole tensor, in row-major or column-major order."""
         axes = list(zip(self.axes, indices, strict=True))
         if not self.node.attributes.get("storage_order", 0):
             axes = axes[::-1]
@@ -199,7 +200,7 @@ class _Window:
 
     @contextmanager
     def _elements(self) -> Iterator[tuple[Index, list[Index]]]:
-        """A loop over the elements of the window that lie on the image."""
+        """A loop over the elements of the window that are on the image."""
         with ExitStack() as loops:
             place, indices = self.plane, []
             rest = math.prod(axis.extent for axis in self.axes)
@@ -212,7 +213,7 @@ class _Window:
             yield self.w.bind("at", place), indices
 
     def _count(self) -> tirx.Expr:
-        """Elements that an average is divided by: padding counts if it is to, what lies beyond does not."""
+        """Divisor of an average: includes padding if requested, but not what is beyond it."""
         count: tirx.Expr = tirx.const(1, "int32")
         for axis, first, (low, high) in zip(self.axes, self.firsts, self.ranges, strict=True):
             extent: Index = high - low
@@ -231,7 +232,7 @@ def _raised(value: tirx.Expr, power: int) -> tirx.Expr:
 
 
 def _unpool(graph: Graph, node: Node, target: TargetDescription) -> Kernel:
-    """Zeros, and each element where its index says."""
+    """Zeros, then each element at its index."""
     source, indices = graph.tensor(node.inputs[0]), graph.tensor(node.inputs[1])
     result = graph.tensor(node.outputs[0])
     if node.inputs[0] in graph.constants or node.inputs[1] in graph.constants:

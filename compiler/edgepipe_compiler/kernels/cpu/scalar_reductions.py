@@ -1,6 +1,6 @@
-"""Reductions of any type over any axes, element by element.
+"""Reductions for any type over any axes, element by element.
 
-Integers are added in 64 bits and halves in float32; means of integers are cut off towards zero, as in ONNX
+Integers are summed in 64 bits and float16 in float32. Means of integers truncate towards zero, as in ONNX
 Runtime.
 """
 
@@ -37,7 +37,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, axes: list[int]) 
     op, kind = node.op, tensor.dtype
     inner = kind if op in EXTREMES or kind == "float64" else "float32"
     if kind not in FLOATS and op not in EXTREMES:
-        # Logarithms and roots of integers are those of floats.
+        # Logarithms and roots of integers are computed in floating point.
         inner = "float64" if op in ("ReduceLogSum", "ReduceLogSumExp", "ReduceL2") else "int64"
     shape = tuple(tensor.shape)
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
@@ -47,7 +47,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, axes: list[int]) 
     w = Writer()
 
     def over(first: Index, total: tirx.Buffer, largest: tirx.Expr | None, step: str) -> None:
-        """Combines all elements that belong to the result whose first one lies at ``first``."""
+        """Combines all elements of the result whose first element is at ``first``."""
         with ExitStack() as loops:
             place: Index = first
             for axis in axes:
@@ -69,7 +69,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, axes: list[int]) 
             greatest = w.local("greatest", 1, inner)
             w.store(greatest, _neutral("ReduceMax", inner), [0])
             over(first, greatest, None, "ReduceMax")
-            # Nothing is subtracted where the greatest is infinite.
+            # An infinite maximum is not subtracted.
             bound = w.bind("greatest", greatest[0])
             finite = tirx.LT(tirx.abs(bound), tirx.const(math.inf, inner))
             largest = w.bind("shift", tirx.Select(finite, bound, tirx.const(0, inner)))

@@ -1,4 +1,4 @@
-"""From scheduled tensor expressions to calls."""
+"""Helpers for schedules of tensor expressions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def create(arguments: Sequence[te.Tensor], results: Sequence[te.Tensor]) -> Sche
 
 
 def parallel(s: Schedule, target: TargetDescription, loops: Sequence[object]) -> None:
-    """Spreads the fused ``loops`` over the threads of the stage; nothing to do for one thread."""
+    """Distributes the fused ``loops`` over the threads of the stage. No effect for one thread."""
     if target.threads > 1 and loops:
         s.parallel(s.fuse(*loops))
 
 
 def spatial(s: Schedule, target: TargetDescription, block: str) -> None:
-    """Schedules a block without a reduction: vectors along its last extent, threads over the rest."""
+    """Schedules a block without a reduction: vectors along the last axis, threads over the rest."""
     *outer, last = s.get_loops(s.get_sblock(block))
     extent = int(s.get(last).extent)
     if extent % target.lanes == 0 and extent > target.lanes:
@@ -36,7 +36,7 @@ def spatial(s: Schedule, target: TargetDescription, block: str) -> None:
 
 
 def unroll_tile(s: Schedule, loops: list[object]) -> None:
-    """The last loop becomes vectors, the ones before it are written out."""
+    """Vectorizes the last loop and unrolls the others."""
     s.vectorize(loops[-1])
     for loop in loops[:-1]:
         s.unroll(loop)

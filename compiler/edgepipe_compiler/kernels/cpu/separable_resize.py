@@ -1,4 +1,4 @@
-"""Resizing in every form: one function for each resized axis, a weighted sum of a few elements along it."""
+"""Resizing in every mode: one function per resized axis, a weighted sum of a few elements along it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..target import TargetDescription
 from .loop_writer import Writer, spans, spread
 from .vector_reduction import flat
 
-# Weighted sums of up to so many elements are written out.
+# Weighted sums of up to this many elements are unrolled.
 WRITTEN_OUT = 8
 
 
@@ -34,7 +34,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     layout = native.get(node.inputs[0], PLAIN)
     if any(axis < 2 for axis in axes) or not lanes_of(layout):
         layout = PLAIN
-    # What shrinks comes first, so that the rest has less to do.
+    # Axes that shrink come first, to reduce the work of the others.
     axes.sort(key=lambda axis: resized.after[axis] / resized.before[axis])
     shape = list(source.shape)
     value = Value(node.inputs[0], layout, stored_shape(shape, layout), "float32")
@@ -62,7 +62,7 @@ def _along(
     axis: int,
     tables: list[Weight],
 ) -> tirx.PrimFunc:
-    """Weighted sums along one axis; ``tables`` are places, weights, and what is added."""
+    """Weighted sums along one axis. ``tables`` are indices, weights and addends."""
     source = tirx.decl_buffer(before, "float32", "source")
     out = tirx.decl_buffer(after, "float32", "out")
     buffers = [

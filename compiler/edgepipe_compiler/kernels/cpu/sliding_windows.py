@@ -1,7 +1,7 @@
-"""Windows that slide over each channel by itself: depthwise convolution, max and average pooling.
+"""Sliding windows over single channels: depthwise convolution, max and average pooling.
 
-A tile of one row of results stays in registers. Each input vector it needs is loaded once and used for all
-results that see it. Rows and columns at the border have code of their own.
+A tile of one result row stays in registers. Each input vector is loaded once and used for all results whose
+window covers it. Border rows and columns have their own code.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from .epilogue import TooLong
 from .loop_writer import Index, Writer, ramp
 from .window_geometry import Run, Taps, Window
 
-# Operations written out in one function: more are slow to compile and do not fit the instruction cache.
+# Limit of unrolled operations: more compile slowly and exceed the instruction cache.
 LARGEST, HUGE = 2500, 8000
 
 
 @dataclass
 class Sliding:
-    """``combine(result, input, weight)`` is applied for each element of the window, beginning with
-    ``begin(n, c)``; ``finish(result, index)`` gives what is stored. The window's weights, if any, are
-    ``kernel`` of shape (blocks, kh * kw, lanes)."""
+    """Writes the function.
+
+    ``combine(result, input, weight)`` is applied to each window element, starting with ``begin(n, c)``;
+    ``finish(result, index)`` is stored. ``kernel`` holds the weights, if any, as (blocks, kh * kw, lanes).
+    """
 
     target: TargetDescription
     window: Window
@@ -37,7 +39,7 @@ class Sliding:
     finish: Callable[[tirx.Expr, tuple[Index, ...]], tirx.Expr]
 
     def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
-        """The whole function."""
+        """Writes the whole function."""
         batch, blocks, rows, width = (int(extent) for extent in self.out.shape[:4])
         image_rows, image_columns = (int(extent) for extent in self.data.shape[2:4])
         kh, kw = self.window.kernel
@@ -78,8 +80,8 @@ class Sliding:
             with w.loop("y", rows) as y:
                 self._row(w, n, c, begin + y, None, columns)
         elif rows > 1 or len(row_runs) == 1:
-            # Tiles that follow each other without a loop between them are mixed by the code generator, which
-            # then lacks registers; so each gets a loop over rows of its own.
+            # The code generator interleaves consecutive tiles and then runs out of registers, so each
+            # tile has its own loop over rows.
             mixed = all(run.count == 1 for run in columns)
             for together in [[run] for run in columns] if mixed else [columns]:
                 for run in row_runs:
@@ -135,7 +137,7 @@ class Sliding:
         run: Run,
         results: list[tirx.Buffer],
     ) -> None:
-        """Combines one row of the window: every input column once, for all results that see it."""
+        """Combines one window row. Each input column is loaded once for all its results."""
         whole = ramp(0, self.target.lanes)
         kw, stride, dilation = self.window.kernel[1], self.window.stride[1], self.window.dilation[1]
         seen: dict[int, list[tuple[int, int]]] = {}
@@ -157,11 +159,12 @@ class Sliding:
 
 @dataclass
 class LongSliding(Sliding):
-    """The same for long windows over an image that is padded already: loops run over the window, and the
-    tile lies along the axis with more results."""
+    """For long windows over a padded image: loops run over the window, and the tile runs along the axis
+    with more results.
+    """
 
     def write(self, arguments: list[tirx.Buffer]) -> tirx.PrimFunc:
-        """The whole function."""
+        """Writes the whole function."""
         batch, blocks, rows, width = (int(extent) for extent in self.out.shape[:4])
         tall = rows > width
         along, across = (rows, width) if tall else (width, rows)

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm along any axis of a plain tensor."""
+"""Softmax and LogSoftmax along any axis of a plain tensor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     if tensor.dtype != "float32" or not tensor.shape:
         raise Unsupported("softmax of something else than float32")
     rank = len(tensor.shape)
-    # Up to opset 12 all axes from the given one on were one.
+    # Up to opset 12, all axes from the given one on are reduced together.
     axis = node.attributes.get("axis", -1 if graph.opset >= 13 else 1) % rank
     last = axis + 1 if graph.opset >= 13 else rank
     outer = math.prod(tensor.shape[:axis])
@@ -55,7 +55,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 
 
 def _chunks(inner: int, lanes: int) -> list[tuple[int, int]]:
-    """Two halves of the columns, so that a single image keeps two threads busy."""
+    """Two halves of the columns, so that one image occupies two threads."""
     half = inner // 2 // lanes * lanes
     return [(0, half), (half, inner - half)] if half else [(0, inner)]
 
@@ -68,7 +68,7 @@ def _row(
     w: Writer, source: tirx.Buffer, out: tirx.Buffer, first: Index, length: int, lanes: int,
     logarithm: bool,
 ) -> None:  # fmt: skip
-    """Softmax of elements that lie together."""
+    """Softmax of contiguous elements."""
     largest = across(
         w, length, lanes, LOWEST, tirx.max, lambda p, n: source[flat(source, first + p, n)]
     )
@@ -98,7 +98,7 @@ def _column(
     w: Writer, source: tirx.Buffer, out: tirx.Buffer, first: Index, length: int, inner: int,
     lanes: int, logarithm: bool,
 ) -> None:  # fmt: skip
-    """Softmax of as many columns as there are lanes, side by side."""
+    """Softmax of one column per lane."""
     held = w.local("largest", lanes)
     whole = [at(0, lanes)]
     w.store(held, spread(LOWEST, lanes), whole)

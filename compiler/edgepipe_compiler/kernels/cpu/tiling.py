@@ -1,9 +1,9 @@
-"""Tile sizes from a small model of the machine, not from a table of layers.
+"""Tile sizes from an analytical model of the machine.
 
-A convolution keeps a tile of results (rows x columns x blocks of output channels) in registers. For every
-input channel and row of the window it loads a vector of weights for each block and window column, and
-each input value once for all results that see it. Larger tiles load less for every multiply-add; what
-limits them is the number of registers, and the remainder that the size of the image leaves.
+A convolution keeps a tile of results (rows × columns × blocks of output channels) in registers. Per input
+channel and window row it loads a weight vector for each block and window column, and each input value once
+for all results that use it. Larger tiles need fewer loads per multiply-add. The limits are the number of
+registers and the remainder of the image size.
 """
 
 from __future__ import annotations
@@ -12,28 +12,30 @@ from dataclasses import dataclass
 
 from ..target import TargetDescription
 
-# Multiply-adds in flight that hide their latency: 4 cycles times 2 units.
+# Multiply-adds in flight that hide latency: 4 cycles × 2 units.
 IN_FLIGHT = 8
-# Bytes that the second cache level gives in the time of one multiply-add.
+# L2 bandwidth in bytes per multiply-add.
 BYTES_PER_MULTIPLY_ADD = 16
-# Work of beginning and ending a tile, in multiply-adds: fixed, and for every vector of results.
+# Overhead of a tile in multiply-adds: fixed, and per vector of results.
 TILE_FIXED, TILE_VECTOR = 30.0, 4.0
-# Multiply-adds written out inside the innermost loop, and the cost of one of its turns.
+# Unrolled multiply-adds in the innermost loop, and the cost of an iteration.
 UNROLLED, TURN = 112, 8.0
-# The code generator writes out short loops whose turns have fewer multiply-adds than this. Then the
-# pieces of a wide window lie side by side, and it keeps input values for the next piece: it spills.
+# LLVM unrolls short loops with fewer multiply-adds per iteration than this. Then the
+# pieces of a wide window are adjacent, and it spills input values kept for the next piece.
 SMALL_TURN, SPILLED = 60, 1.3
-# Blocks of output channels in a tile: of their number a divisor, but of a prime one any, the last tile
-# being filled with blocks that are not stored.
+# Blocks per tile divide the number of blocks. For a prime number any size is allowed, and the
+# last tile is filled with blocks that are not stored.
 BLOCKS, FILLED = (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6, 7)
-# Registers left to the code generator; without them it spills.
+# Registers reserved for the code generator, to avoid spills.
 SPARE = 2
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Blocks of output channels, rows and columns of results kept in registers, and ``taps``: how many
-    columns of the window are added in one go, with their weights in registers too."""
+    """Blocks of output channels, rows and columns of results in registers.
+
+    ``taps`` is the number of window columns added at a time, with weights in registers.
+    """
 
     blocks: int
     rows: int
@@ -49,9 +51,11 @@ def convolution(
     steps: tuple[int, int],
     weight_bytes: int,
 ) -> Tile:
-    """The tile for an image of ``results`` (rows, columns) in ``blocks`` of output channels. ``taps``
-    are width and stride of the window along a row, ``steps`` how often a row of the window is added, in
-    the innermost loop and around it; ``weight_bytes`` are the weights of one block."""
+    """The tile for an image of ``results`` (rows, columns) and ``blocks`` of output channels.
+
+    ``taps`` are width and stride of the window along a row. ``steps`` counts how often a window row is
+    added, in the innermost loop and around it. ``weight_bytes`` is the size of one block's weights.
+    """
     height, width = results
     even = [block for block in BLOCKS if blocks % block == 0]
     sizes = even if len(even) > 1 else [block for block in FILLED if block <= blocks]
@@ -93,7 +97,7 @@ def _step_cost(
     taps: tuple[int, int],
     streamed: bool,
 ) -> float:
-    """Time to add one row of the window for one input channel, in multiply-adds."""
+    """Time to add one window row for one input channel, in multiply-adds."""
     total = 0.0
     for together, count in _split(taps[0], tile.taps):
         products = tile.blocks * rows * columns * together
@@ -107,19 +111,20 @@ def _step_cost(
 
 
 def _split(extent: int, most: int) -> list[tuple[int, int]]:
-    """Sizes of tiles and how many there are of each, as ``windows.runs`` cuts them."""
+    """Tile sizes and their counts, as ``window_geometry.runs`` splits them."""
     tiles = -(-extent // most)
     small, large = extent // tiles, extent % tiles
     return [(size, count) for size, count in ((small + 1, large), (small, tiles - large)) if count]
 
 
 def row(target: TargetDescription, width: int) -> int:
-    """Tile of the output width for kernels without a reduction over channels: what fits half of the
-    registers with the least waste."""
+    """Tile width for kernels without a reduction over channels: uses half of the registers with least
+    waste.
+    """
     tiles = -(-width // max(1, target.registers // 2))
     return -(-width // tiles)
 
 
 def divisor(extent: int, most: int) -> int:
-    """Greatest divisor of ``extent`` that is at most ``most``."""
+    """The largest divisor of ``extent`` that is at most ``most``."""
     return next(size for size in range(min(extent, most), 0, -1) if extent % size == 0)

@@ -1,4 +1,4 @@
-"""Greatest and least elements along an axis, with where they lie: ArgMax, ArgMin and TopK of any type."""
+"""ArgMax, ArgMin and TopK for any type."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         )
     ]
     if node.op == "TopK" and len(made) == 1:
-        # Both are needed to find either.
+        # Values and indices are computed together.
         made.append(Value(f"{unit.name}/1", PLAIN, made[0].shape, "int64"))
     outs = [
         tirx.decl_buffer(value.shape, value.dtype, f"out{place}")
@@ -85,7 +85,7 @@ def _extreme(
     last: bool,
     kind: str,
 ) -> None:
-    """The index of the first or last of the greatest or least elements."""
+    """The first or last index of the maximum or minimum."""
     best, where = w.local("best", 1, kind), w.local("where", 1, "int64")
     w.store(best, element(0), [0])
     w.store(where, tirx.const(0, "int64"), [0])
@@ -104,7 +104,7 @@ def _extreme(
 
 
 def _better(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
-    """NaN counts as the greatest."""
+    """Whether an element ranks higher; NaN ranks highest."""
     better = tirx.GT(first, second) if largest else tirx.LT(first, second)
     if str(first.ty) not in FLOATS:
         return better
@@ -115,8 +115,10 @@ def _better(largest: bool, first: tirx.Expr, second: tirx.Expr) -> tirx.Expr:
 
 
 class _Heap:
-    """The best elements so far, the worst of them at its root; it lies where the results go. Of equal
-    ones the later one is the worse."""
+    """The best elements so far, the worst at the root, stored in the outputs.
+
+    Of equal elements the later one is worse.
+    """
 
     def __init__(
         self, w: Writer, outs: list[tirx.Buffer], place: tuple[Index, int, Index], largest: bool
@@ -129,18 +131,18 @@ class _Heap:
         self.hole = w.local("hole", 1, "int32")
 
     def at(self, step: Index) -> tuple[Index, ...]:
-        """Where the element ``step`` lies."""
+        """Position of the element ``step``."""
         return flat(self.values, (self.begin + step) * self.inner + self.column, 1)
 
     def take(self, value: tirx.Expr, index: tirx.Expr) -> None:
-        """Takes an element in hand, to be put in its place by ``sift``."""
+        """Holds an element until ``sift`` places it."""
         self.w.store(self.value, value, [0])
         self.w.store(self.index, index, [0])
 
     def worse(
         self, first: tuple[tirx.Expr, tirx.Expr], second: tuple[tirx.Expr, tirx.Expr]
     ) -> tirx.Expr:
-        """Compares values with their indices."""
+        """Compares values, then indices."""
         equal = tirx.Not(_better(self.largest, first[0], second[0]))
         return tirx.Or(
             _better(self.largest, second[0], first[0]), tirx.And(equal, first[1] > second[1])
@@ -152,7 +154,7 @@ class _Heap:
         return self.w.bind("v", self.values[place]), self.w.bind("i", self.indices[place])
 
     def sift(self, start: Index, size: Index, depth: int) -> None:
-        """Puts the element in hand at ``start`` or below it."""
+        """Places the held element at ``start`` or below."""
         w = self.w
         w.store(self.hole, tirx.const(start, "int32") if isinstance(start, int) else start, [0])
         with w.loop("depth", depth):
@@ -181,7 +183,7 @@ def _best(
     count: int,
     largest: bool,
 ) -> None:
-    """Fills a heap, lets better elements take the place of its root, and takes it apart, worst first."""
+    """Fills a heap, replaces its root by better elements, then pops it, worst first."""
     heap = _Heap(w, outs, place, largest)
     depth = max(1, count.bit_length())
 

@@ -1,7 +1,7 @@
-"""Transposed convolution on packed layout, without the zeros between its inputs.
+"""Transposed convolution in packed layout, without inserting zeros between inputs.
 
-With a stride of s, every s-th result along an axis sees the same part of the window: each of these phases is
-a convolution of stride 1 with that part, turned round, and writes its own rows and columns of the image.
+With stride s, every s-th result along an axis uses the same part of the window. Each of these phases is a
+convolution of stride 1 with that part, reversed, and writes its own rows and columns.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from .window_geometry import Window
 
 @dataclass(frozen=True)
 class Phase:
-    """Results ``offset``, ``offset`` + stride, ... along an axis: positions of the window they see, in the
-    order of the inputs, the distance of these, and how far before the result's place they begin."""
+    """Results ``offset``, ``offset`` + stride, ...
+
+    along an axis: the window positions they use in input order, their distance, and how far before the
+    result's place they begin.
+    """
 
     offset: int
     positions: tuple[int, ...]
@@ -38,8 +41,10 @@ class Phase:
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
-    """Lowers a unit whose anchor is a transposed convolution. Where the code for each kind of border is
-    too much, the input is padded by a pass of its own."""
+    """Lowers a unit whose anchor is a transposed convolution.
+
+    If the border code is too long, a pass pads the input.
+    """
     try:
         return _lower(graph, unit, target, long=False)
     except TooLong:
@@ -83,7 +88,7 @@ def _lower(graph: Graph, unit: Unit, target: TargetDescription, long: bool) -> K
     data = operands.add(wanted, wanted.shape, "float32")
     shift = None
     if bias is not None:
-        # The last tile of a turn may be filled with blocks that are not stored.
+        # The last tile may be filled with blocks that are not stored.
         blocks = -(-bias.size // lanes) + max(tiling.FILLED)
         row = convolution.biases(bias, lanes, blocks)
         shift = operands.add(Weight(row), row.shape, "float32")
@@ -109,7 +114,7 @@ def _lower(graph: Graph, unit: Unit, target: TargetDescription, long: bool) -> K
 def geometry(
     node: Node, source: Tensor, result: Tensor, kernel: tuple[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Results cut off at the beginning, strides and dilations along rows and columns."""
+    """Results cropped at the begin, strides and dilations along rows and columns."""
     strides = tuple(node.attributes.get("strides", (1, 1)))
     dilations = tuple(node.attributes.get("dilations", (1, 1)))
     begin = tuple(
@@ -120,7 +125,7 @@ def geometry(
 
 
 def _border(phases: list[Phase], stride: int, extent: int, results: int) -> tuple[int, int]:
-    """How far the windows of all phases reach beyond an axis of ``extent``, at either end."""
+    """How far the windows of all phases reach beyond an axis of ``extent`` at either end."""
     low = high = 0
     for phase in phases:
         count = -(-(results - phase.offset) // stride)
@@ -156,8 +161,10 @@ def _phases(
 
 
 def _alike(phases: list[Phase], stride: int, extent: int) -> list[list[Phase]]:
-    """Neighbouring phases of as many results, which see as many inputs at the same places: they differ in
-    their weights only, so that one piece of code serves them."""
+    """Groups adjacent phases with the same number of results and the same input positions.
+
+    They differ in weights only and share code.
+    """
     found: list[list[Phase]] = []
 
     def seen(phase: Phase) -> tuple[int, ...]:
@@ -173,7 +180,7 @@ def _alike(phases: list[Phase], stride: int, extent: int) -> list[list[Phase]]:
 
 
 def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stride: int) -> int:
-    """Results cut off at the beginning of an axis."""
+    """Results cropped at the begin of an axis."""
     automatic = node.attributes.get("auto_pad", b"NOTSET")
     automatic = automatic.decode() if isinstance(automatic, bytes) else automatic
     if automatic == "VALID":
@@ -188,7 +195,7 @@ def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stri
 
 @dataclass
 class _Turn:
-    """Phases along rows and phases along columns, each alike: a convolution for every pair of them."""
+    """Phases along rows and columns, each alike: one convolution per pair of phases."""
 
     target: TargetDescription
     weight: np.ndarray
@@ -208,7 +215,7 @@ class _Turn:
         extents: tuple[int, int],
         source_bytes: int,
     ) -> int:
-        """Writes its loops over an image of ``extents``; gives the number of multiply-adds written out."""
+        """Writes its loops over an image of ``extents``. Returns the number of unrolled multiply-adds."""
         down, across = self.phases
         made = [self._weight(vertical, horizontal) for vertical in down for horizontal in across]
         kh, kw = made[0].shape[2:]
@@ -258,7 +265,7 @@ class _Turn:
         return body.size(row_runs, column_runs)
 
     def _weight(self, vertical: Phase, horizontal: Phase) -> np.ndarray:
-        """The part of the window that a pair of phases sees."""
+        """The part of the window that a pair of phases uses."""
         if not vertical.positions or not horizontal.positions:
             return np.zeros((*self.weight.shape[:2], 1, 1), np.float32)
         part = self.weight[:, :, list(vertical.positions)]

@@ -1,8 +1,8 @@
-"""Transposed convolution with a long window: a product, then sums of shifted rows.
+"""Transposed convolution with a long window: a matrix product, then sums of shifted rows (col2im).
 
-The direct form multiplies by what lies beyond the image, and fills its vectors with output channels. With a
-long window and a short image, or with few channels, little of that is of use. Here a convolution of 1x1
-makes, for every input pixel, what it adds to each of the results it reaches; then these are added up.
+The direct form also multiplies by positions beyond the image, and uses output channels as lanes. With a
+long window and a short image, or with few channels, most of that work is wasted. Here a 1x1 convolution
+computes what each input pixel adds to each result; a second function sums these up.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from . import convolution, transposed_convolution
 from .loop_writer import Index, Writer, spans, spread
 from .vector_reduction import flat
 
-# The length of a window from which on its elements fill vectors.
+# From this window length on, window elements are vector lanes.
 LONG = 16
-# What it takes to add a vector of the product up, in multiply-adds.
+# Cost of adding a vector of the product, in multiply-adds.
 SUM = 8
-# How much cheaper the product has to be.
+# The product must be cheaper by this factor.
 WORTHWHILE = 1.3
-# Vectors of a window that are written out.
+# Unrolled vectors of a window.
 MOST_BLOCKS = 16
 
 
 def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
     """Lowers a unit of one transposed convolution whose window is long along its rows, or whose image is
-    one column wide."""
+    one column wide.
+    """
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a transposed convolution with a long window")
     (node,) = unit.nodes
@@ -108,8 +109,10 @@ def _each(w: Writer, low: int, high: int) -> Iterator[Index]:
 
 
 class _Sums:
-    """Adds up what reaches each row of ``width`` results. ``along`` and ``down`` are begin, stride and
-    dilation along a row and from row to row."""
+    """Sums the contributions to each row of ``width`` results.
+
+    ``along`` and ``down`` are begin, stride and dilation along a row and from row to row.
+    """
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class _Sums:
         self.along, self.down, self.data, self.out = along, down, data, out
 
     def write(self, w: Writer, task: Index, begin: tirx.Expr) -> None:
-        """One channel of results, which all begin with ``begin``."""
+        """Writes the loops for one channel of results, initialized with ``begin``."""
         first = task * (self.height * self.width)
         for place, count in spans(w, self.height * self.width, self.lanes):
             w.store(self.out, spread(begin, count), flat(self.out, first + place, count))
@@ -148,8 +151,9 @@ class _Sums:
                         self._pixel(w, row_begin, y, x, to, left, whole)
 
     def _apart(self, w: Writer, low: int, high: int) -> Iterator[Index]:
-        """The columns from ``low`` to ``high`` in an order in which those follow each other that add to other
-        results: a processor waits for what it has just stored if it reads it at another offset."""
+        """Orders the columns ``low`` to ``high`` so that consecutive ones add to different results: loading
+        just-stored data at another offset stalls the processor.
+        """
         period = min(-(-self.lanes // self.along[1]), high - low)
         with w.loop("turn", period) as turn:
             count = (high - low + period - 1 - turn) // period
@@ -166,7 +170,7 @@ class _Sums:
         left: Index,
         whole: bool,
     ) -> None:
-        """Adds what one input pixel makes."""
+        """Adds the contributions of one input pixel."""
 
         def place(b: Index) -> Index:
             return ((row_begin + b) * self.source_rows + y) * self.source_width + x
@@ -179,7 +183,7 @@ class _Sums:
                 self._block(w, place(b) * self.lanes, to, left, b)
 
     def _ranges(self) -> list[tuple[int, int, bool]]:
-        """Input columns, and whether all vectors that they add lie within a row of results."""
+        """Ranges of input columns, and whether all their vectors are inside a row of results."""
         begin, stride, dilation = self.along
         low = min(-(-begin // stride), self.source_width)
         high = (self.width + begin - self.blocks * self.lanes) // stride + 1
@@ -195,7 +199,7 @@ class _Sums:
         w.store(self.out, self.out[index] + value, index)
 
     def _block(self, w: Writer, source: Index, to: Index, left: Index, b: Index) -> None:
-        """Adds a vector of the window's elements, which lie beyond its ``length`` as zeros."""
+        """Adds one vector of window elements; elements beyond ``length`` are zero."""
         lanes, dilation = self.lanes, self.along[2]
         source = w.bind("source", source)
         if dilation == 1:

@@ -1,10 +1,10 @@
-"""Exponential, logarithm and error function in vectors.
+"""Vectorized exponential, logarithm and error function.
 
-The code generator would call the C library for each lane. Range reduction and polynomial of the exponential
-are those of Cephes' ``expf`` (S. Moshier, netlib.org/cephes, single precision): x = k ln 2 + r, e^r by a
-polynomial of degree 6, 2^k by the exponent's bits. The error is below 3e-6 relative over the whole range of
-float32; beyond it the result is that of the range's end. The logarithm is that of Cephes' ``logf``. The
-error function is formula 7.1.26 of Abramowitz and Stegun, with an absolute error below 2e-7.
+The code generator would call the C library for each lane. The exponential uses range reduction and
+polynomial of Cephes' ``expf`` (S. Moshier, netlib.org/cephes, single precision): x = k ln 2 + r, e^r by a
+polynomial of degree 6, 2^k by the exponent bits. Its relative error is below 3e-6; arguments beyond the
+float32 range are clamped. The logarithm is Cephes' ``logf``. The error function is formula 7.1.26 of
+Abramowitz and Stegun, with an absolute error below 2e-7.
 """
 
 from __future__ import annotations
@@ -37,23 +37,26 @@ LOGARITHM = (
     -2.4999993993e-1,
     3.3333331174e-1,
 )
-# The bits of the square root of 1/2, and those of a float32's fraction.
+# The bits of sqrt(1/2), and the fraction mask of float32.
 ROOT_HALF, FRACTION = 0x3F3504F3, 0x7FFFFF
 ERROR = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 class Lets:
-    """Values that an expression computes once each, one after the other. TVM's passes put them in place of
-    their names again to simplify, twenty times and more for every exponential: a chain of several never ends.
-    There ``keep`` computes them in statements before the expression and gives what reads them."""
+    """Values that an expression computes once each, in order.
+
+    TVM's passes substitute bound values back into the expression, twenty times and more for each
+    exponential, so a chain of several takes forever. In such chains ``keep`` computes a value in a
+    statement before the expression.
+    """
 
     def __init__(self, keep: Keep | None = None, target: TargetDescription | None = None) -> None:
         self._bound: list[tuple[tirx.Var, tirx.Expr]] = []
         self._keep = keep
-        self.estimates_quotients = target is not None and target.division_is_dear
+        self.estimates_quotients = target is not None and target.slow_division
 
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
-        """Computes ``value`` here."""
+        """Computes ``value`` once."""
         if self._keep is not None:
             return self._keep(name, value)
         variable = tirx.Var(name, value.ty)
@@ -61,7 +64,7 @@ class Lets:
         return variable
 
     def around(self, result: tirx.Expr) -> tirx.Expr:
-        """The whole expression, whose end is ``result``."""
+        """The whole expression with ``result`` as its value."""
         for variable, value in reversed(self._bound):
             result = tirx.Let(variable, value, result)
         return result
@@ -79,9 +82,11 @@ def _polynomial(x: tirx.Expr, factors: tuple[float, ...]) -> tirx.Expr:
 
 
 def quotient(over: tirx.Expr, under: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """``over / under``, where ``under`` is neither 0 nor denormal nor infinite. Where division is dear: the
-    processor's estimate of the inverse, good for 8 bits, and two of Newton's steps, each of which doubles
-    them; the error is then below 3e-7 relative. frecps gives 2 - a b."""
+    """``over / under`` for a normal, finite, non-zero ``under``.
+
+    With slow division: the processor's reciprocal estimate (8 bits) and two Newton steps, each of which
+    doubles the precision. The relative error is below 3e-7. frecps computes 2 - a b.
+    """
     if not lets.estimates_quotients or str(under.ty) != "float32x4":
         return over / under
 
@@ -96,7 +101,7 @@ def quotient(over: tirx.Expr, under: tirx.Expr, lets: Lets) -> tirx.Expr:
 
 
 def exp(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
-    """e to the power of ``x``, a float32 or a vector of them. Steps go to ``lets``, if there are any."""
+    """e to the power of ``x``, a float32 or a vector. Intermediate values go to ``lets``, if given."""
     if lets is None:
         own = Lets()
         return own.around(exp(x, own))
@@ -114,7 +119,7 @@ def exp(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
 
 
 def log(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
-    """The natural logarithm of a positive ``x``."""
+    """Natural logarithm of a positive ``x``."""
     if lets is None:
         own = Lets()
         return own.around(log(x, own))
@@ -133,7 +138,7 @@ def log(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
 
 
 def erf(x: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """The error function."""
+    """Error function."""
     x = x if isinstance(x, tirx.Var) else lets.bind("x", x)
     size = lets.bind("size", tirx.max(x, _number(0.0) - x))
     t = lets.bind("t", quotient(_number(1.0), _number(1.0) + _number(0.3275911) * size, lets))

@@ -1,4 +1,4 @@
-"""Sums and maxima over elements that lie together."""
+"""Reductions over contiguous float32 elements, in vectors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from tvm import tirx
 from .loop_writer import Index, Writer, at, spread
 
 Combine = Callable[[tirx.Expr, tirx.Expr], tirx.Expr]
-# Results in flight, to hide the latency of an addition.
+# Partial results, to hide the latency of an addition.
 IN_FLIGHT = 4
 
 
 def flat(buffer: tirx.Buffer, place: Index, lanes: int) -> tuple[Index, ...]:
-    """The index of the element ``place``, counted through the whole buffer, and those after it. A buffer
-    without axes has one element."""
+    """The index of ``lanes`` elements from ``place``, counted through the whole buffer.
+
+    A 0-d buffer has one element.
+    """
     if not buffer.shape:
         return ()
     return (*(0,) * (len(buffer.shape) - 1), at(place, lanes))
@@ -29,7 +31,7 @@ def across(
     combine: Combine,
     element: Callable[[Index, int], tirx.Expr],
 ) -> tirx.Expr:
-    """Combines ``element(place, lanes)`` over ``length`` places in a row to one number."""
+    """Reduces ``element(place, lanes)`` over ``length`` contiguous places to one number."""
     vectors, left = divmod(length, lanes)
     held = [w.local(f"part{place}", lanes) for place in range(min(IN_FLIGHT, vectors))]
     whole = at(0, lanes)
@@ -58,7 +60,7 @@ def across(
 
 
 def combined(part: tirx.Buffer, lanes: int, combine: Combine) -> tirx.Expr:
-    """All lanes of a local vector combined."""
+    """Reduces the lanes of a local vector."""
     values = [part[lane] for lane in range(lanes)]
     while len(values) > 1:
         pairs = zip(values[::2], values[1::2], strict=False)

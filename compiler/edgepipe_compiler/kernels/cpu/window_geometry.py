@@ -1,4 +1,4 @@
-"""Geometry of sliding windows: convolution and pooling attributes resolved."""
+"""Geometry of convolution and pooling windows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Window:
 
     @property
     def is_point(self) -> bool:
-        """A 1x1 window that moves by one and needs no padding."""
+        """Whether it is a 1x1 window of stride 1 without padding."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
 
 
 def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...]) -> Window:
-    """The window of a 2-D convolution or pooling; padding is what the result's shape asks for."""
+    """The window of a 2-D convolution or pooling. Padding follows from the shape of the result."""
     if len(source.shape) != 4 or len(kernel) != 2:
         raise Unsupported("window that is not two-dimensional")
     stride = tuple(node.attributes.get("strides", (1, 1)))
@@ -47,7 +47,7 @@ def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...])
             begin[axis] = total // 2
         elif automatic == "SAME_LOWER":
             begin[axis] = total - total // 2
-        # What lies beyond the last window is never read; ceil_mode may read beyond the padding.
+        # Elements beyond the last window are not read; ceil_mode may read beyond the padding.
         end[axis] = max(0, steps - source.shape[2 + axis] - begin[axis])
     return Window(
         (kernel[0], kernel[1]),
@@ -59,12 +59,12 @@ def resolve(node: Node, source: Tensor, result: Tensor, kernel: tuple[int, ...])
 
 
 def unpadded(window: Window) -> Window:
-    """The same window over an image that holds its padding already."""
+    """The same window over an image that includes its padding."""
     return replace(window, begin=(0, 0), end=(0, 0))
 
 
 def is_tall(window: Window, result: Tensor) -> bool:
-    """A high window over an image so narrow that a row of results does not keep a processor busy."""
+    """Whether the window is high and the image too narrow for a row of results to fill the pipeline."""
     return window.kernel[0] >= 8 and result.shape[3] < 4 <= result.shape[2]
 
 
@@ -83,8 +83,10 @@ Taps = tuple[int, int]
 
 
 def taps(window: Window, axis: int, extent: int, results: int) -> list[Taps]:
-    """For each result along ``axis``, the range of window positions that fall on the image rather than
-    on padding; ``extent`` is the image's."""
+    """For each result along ``axis``, the range of window positions that are on the image.
+
+    ``extent`` is the image's.
+    """
     stride, dilation = window.stride[axis], window.dilation[axis]
     found = []
     for place in range(results):
@@ -97,8 +99,9 @@ def taps(window: Window, axis: int, extent: int, results: int) -> list[Taps]:
 
 @dataclass(frozen=True)
 class Run:
-    """``count`` tiles of ``size`` results in a row, from result ``start`` on, whose results see the same
-    ``taps`` of the window: one piece of code serves them all."""
+    """``count`` tiles of ``size`` results from result ``start``, which use the same ``taps``: one piece of
+    code serves all.
+    """
 
     start: int
     size: int
@@ -107,7 +110,7 @@ class Run:
 
 
 def runs(valid: list[Taps], most: int) -> list[Run]:
-    """Cuts results into tiles of at most ``most``, as equal as can be, and tiles into runs."""
+    """Splits results into tiles of at most ``most``, as equal as possible, and groups tiles into runs."""
     tiles = -(-len(valid) // most)
     found: list[Run] = []
     start = 0
