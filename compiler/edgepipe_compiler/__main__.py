@@ -51,9 +51,9 @@ def failure_of(error: Exception) -> CompileError:
         )
     if isinstance(error, ImportError):
         remedy = (
-            "the file system is mounted noexec: move the build folder: set CARGO_TARGET_DIR"
+            "the file system is mounted noexec, set CARGO_TARGET_DIR to a folder on another one"
             if "failed to map segment" in str(error)
-            else "the private Python environment is damaged: run `cargo xtask setup`"
+            else "run `cargo xtask setup` to repair the private Python environment"
         )
         return CompileError(
             "environment", f"failed to load the compiler's modules: {error}; {remedy}"
@@ -65,7 +65,10 @@ def failure_of(error: Exception) -> CompileError:
             f"failed to write{place}: {error.strerror or error}; free disk space or correct the permissions",
         )
     text = (str(error).strip().splitlines() or [""])[-1]
-    return CompileError("internal", f"failed to compile: {type(error).__name__}: {text}")
+    return CompileError(
+        "internal",
+        f"failed to compile: {type(error).__name__}: {text}; this is a bug, report it with the log",
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from .errors import CompileError
 from .frontend import importer, onnx_file, reference, units
 from .frontend.graph import Graph
 from .frontend.units import Unit
-from .kernels.target import LANES, TargetDescription
+from .kernels.target import LANES, CpuTarget
 from .linking import stage
 from .linking.artifacts import Artifacts, sha256, text_of, write_atomically
 from .linking.stage import StageRange
@@ -31,7 +31,7 @@ class Job:
 
     name: str
     source: dict[str, Any]
-    target: TargetDescription
+    target: CpuTarget
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
@@ -43,23 +43,26 @@ def read(path: Path) -> Job:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["schema"] != SCHEMA:
-            raise ValueError(f"schema {raw['schema']} instead of {SCHEMA}")
+            raise ValueError(f"unsupported schema {raw['schema']}, expected {SCHEMA}")
         network, target = dict(raw["network"]), dict(raw["target"])
         linker = target.pop("linker", ["cc"])
-        wanted = {field.name for field in fields(TargetDescription)}
+        if target["kind"] != "cpu":
+            raise ValueError(f"unknown processor kind {target['kind']!r}, expected cpu")
+        wanted = {field.name for field in fields(CpuTarget)}
         if set(target) != wanted or target["isa"] not in LANES:
-            raise ValueError(f"the target {target}; it has {', '.join(sorted(wanted))}")
+            raise ValueError(f"invalid target {target}, expected {', '.join(sorted(wanted))}")
         name = network.pop("name")
         if set(network) not in ({"zoo"}, {"onnx"}, {"onnx", "shapes"}):
-            raise ValueError(f"the network {network}; it has a name and either zoo or onnx")
+            raise ValueError(f"invalid network {network}, expected name and either zoo or onnx")
         stages = [
             (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
         ]
         out, model = Path(raw["out"]), bool(raw.get("model", False))
-        return Job(name, network, TargetDescription(**target), linker, stages, out, model)
+        return Job(name, network, CpuTarget(**target), linker, stages, out, model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CompileError(
-            "internal", f"failed to read the job {path}: {type(error).__name__}: {error}"
+            "internal",
+            f"failed to read the job {path}: {type(error).__name__}: {error}; report this bug",
         ) from error
 
 

@@ -13,14 +13,14 @@ from tvm import relax
 from edgepipe_compiler import lowering
 from edgepipe_compiler.frontend import importer, units
 from edgepipe_compiler.frontend.graph import Graph
-from edgepipe_compiler.kernels.target import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 from edgepipe_compiler.linking import library, stage
 from edgepipe_compiler.linking.objects import Objects
 from edgepipe_compiler.linking.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
 
-def host_target() -> TargetDescription:
+def host_target() -> CpuTarget:
     """This machine, one thread."""
     machine = platform.machine()
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
@@ -32,9 +32,7 @@ def host_target() -> TargetDescription:
         isa, mcpu = "neon", "generic"
     else:
         isa, mcpu = "generic", "x86-64"
-    return TargetDescription(
-        machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20
-    )
+    return CpuTarget(machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20)
 
 
 def tensor_of(weights: np.ndarray, slot: Slot) -> tvm.runtime.Tensor:
@@ -55,7 +53,7 @@ class Compiled:
         self,
         source: onnx.ModelProto | Graph,
         folder: Path,
-        target: TargetDescription | None = None,
+        target: CpuTarget | None = None,
     ) -> None:
         self.folder = folder
         self.target = target or host_target()

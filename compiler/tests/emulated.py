@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgepipe_compiler import job
-from edgepipe_compiler.kernels.target import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 
-A57 = TargetDescription(
-    "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20
-)
+A57 = CpuTarget("aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20)
 KIT, EMULATOR = "EDGEPIPE_KIT", "EDGEPIPE_EMULATOR"
 
 

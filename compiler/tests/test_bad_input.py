@@ -17,6 +17,7 @@ import models
 from edgepipe_compiler.__main__ import failure_of
 from edgepipe_compiler.errors import CompileError
 from edgepipe_compiler.frontend import importer
+from edgepipe_compiler.job import read
 from edgepipe_compiler.linking import stage
 from jobs import Stage, compiler, job
 
@@ -314,6 +315,15 @@ def test_process_bad_job(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": 1}), encoding="utf-8")
     outcome = compiler(str(path))
     assert (outcome.code, outcome.error["kind"]) == (1, "internal")
+
+
+def test_job_for_an_unknown_kind_of_processor(tmp_path: Path) -> None:
+    path = job(tmp_path, {"zoo": "tiny"}, [(0, None, "plain")], tmp_path / "out")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["target"]["kind"] = "tpu"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CompileError, match="unknown processor kind 'tpu', expected cpu"):
+        read(path)
 
 
 def test_process_bad_arguments() -> None:

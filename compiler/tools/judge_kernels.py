@@ -22,7 +22,7 @@ from pathlib import Path
 
 import inner_loops
 
-from edgepipe_compiler.kernels.target import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 
 GOAL = 0.75
 NETWORKS = ("resnet18", "mobilenet_v1", "mobilenet_v2", "squeezenet1_1", "inception_v3",
@@ -134,11 +134,11 @@ def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
             yield unit.name, _assembly(kernel.calls[-1].function, _target(mcpu))
 
 
-def _target(mcpu: str) -> TargetDescription:
-    return TargetDescription("aarch64", mcpu, "neon", TRIPLE, 1, 32 << 10, 2 << 20)
+def _target(mcpu: str) -> CpuTarget:
+    return CpuTarget("aarch64", mcpu, "neon", TRIPLE, 1, 32 << 10, 2 << 20)
 
 
-def _assembly(function: object, target: TargetDescription) -> str:
+def _assembly(function: object, target: CpuTarget) -> str:
     import tvm
 
     named = function.with_attr("global_symbol", "kernel")

@@ -46,8 +46,8 @@ def from_model(model: onnx.ModelProto, name: str, shapes: Shapes | None = None) 
         text = " ".join(str(error).split())[:200]
         raise CompileError(
             "invalid_onnx",
-            f"failed to read the network {name}: {type(error).__name__}: {text}; export it again. If ONNX "
-            "Runtime takes the file, this is a bug: report it with the file",
+            f"failed to read the network {name}: {type(error).__name__}: {text}; export it again, or "
+            "report a bug with the file if ONNX Runtime accepts it",
         ) from error
     _check_operators(graph)
     return graph

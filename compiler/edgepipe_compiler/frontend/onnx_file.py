@@ -429,7 +429,7 @@ def _check_for_inference(nodes: Iterable[onnx.NodeProto], name: str) -> None:
             wrong = f"batch_dims {values['batch_dims'].i} is negative; correct it"
         if node.op_type == "Split" and "num_outputs" in values:
             count = values["num_outputs"].i
-            if count < len(node.output):
+            if count != len(node.output):
                 wrong = f"num_outputs is {count} for {len(node.output)} outputs; correct it"
         if wrong:
             title = node.name or node.output[0]

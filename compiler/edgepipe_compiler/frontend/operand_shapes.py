@@ -98,7 +98,7 @@ def _fits(graph: Graph, node: Node, places: Iterable[int], wanted: tuple[int, ..
             _refuse(
                 node,
                 f"operand {name!r} of shape {list(shape)} does not broadcast to {list(wanted)}",
-                f"it to the shape {remedy}" if channels else "the operand's shape",
+                f"the shape to {remedy}" if channels else "the operand's shape",
             )
 
 

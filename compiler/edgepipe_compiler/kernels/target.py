@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 LANES = {"avx512": 16, "avx2": 8, "neon": 4, "generic": 4}
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 
 
 @dataclass(frozen=True)
-class TargetDescription:
+class CpuTarget:
     """A CPU cluster: ``isa`` determines vector width and registers, ``threads`` is the number per stage."""
 
     arch: str
@@ -20,6 +20,7 @@ class TargetDescription:
     threads: int
     l1d_bytes: int
     l2_bytes: int
+    kind: Literal["cpu"] = "cpu"
 
     @property
     def lanes(self) -> int:

@@ -18,7 +18,7 @@ from tvm.relax import transform
 
 from ..errors import CompileError
 from ..kernels.kernel import Value
-from ..kernels.target import TargetDescription
+from ..kernels.target import CpuTarget
 from ..weights import Slot
 from .stage import Stage
 
@@ -28,7 +28,7 @@ ENTRY = "main"
 def build(
     stage: Stage,
     objects: Sequence[Path],
-    target: TargetDescription,
+    target: CpuTarget,
     linker: Sequence[str],
     path: Path,
 ) -> None:
@@ -79,7 +79,8 @@ def _shared_by(linker: list[str], triple: str) -> Callable[..., None]:
             full = "No space left" in result.stderr
             raise CompileError(
                 "disk" if full else "internal",
-                f"failed to link {output} with {' '.join(linker)}: {result.stderr.strip()}",
+                f"failed to link {output} with {' '.join(linker)}: {result.stderr.strip()}; "
+                + ("free disk space" if full else "check the linker"),
             )
 
     create_shared.get_target_triple = lambda: triple  # TVM embeds the bytecode for this triple.

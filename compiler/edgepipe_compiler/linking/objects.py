@@ -15,14 +15,14 @@ from pathlib import Path
 import tvm
 from tvm import tirx
 
-from ..kernels.target import TargetDescription
+from ..kernels.target import CpuTarget
 from ..versions import versions
 
 
 class Objects:
     """Object files below ``folder``, named by the hash of their function, target and package versions."""
 
-    def __init__(self, folder: Path, target: TargetDescription) -> None:
+    def __init__(self, folder: Path, target: CpuTarget) -> None:
         self.folder = folder
         self._target = tvm.target.Target(target.tvm_target())
         self._salt = repr((target, sorted(versions().items())))

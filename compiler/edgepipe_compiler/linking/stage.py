@@ -54,8 +54,8 @@ def resolve(first: int, end: int | None, boundary: str, units: int) -> StageRang
     if not 0 <= first < last <= units:
         raise CompileError(
             "bad_range",
-            f"failed to cut units {first} to {last}: the network has {units} units, cuts are 0 to {units}, "
-            "and a stage needs at least one unit",
+            f"failed to cut units {first} to {last}: the network has {units} units; choose cuts "
+            f"from 0 to {units} with at least one unit between them",
         )
     if boundary not in BOUNDARIES:
         raise CompileError(

@@ -15,15 +15,13 @@ from edgepipe_compiler.kernels.cpu import rules
 from edgepipe_compiler.kernels.cpu.layout_conversion import convert
 from edgepipe_compiler.kernels.kernel import Call, Value, Weight
 from edgepipe_compiler.kernels.layout import PLAIN
-from edgepipe_compiler.kernels.target import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 
 # Elements around a result, and what memory holds before anything is computed.
 FENCE, FILLING = 256, 12345
 LINUX = "x86_64-unknown-linux-gnu"
 MCPU = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}
-NEON = TargetDescription(
-    "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20
-)
+NEON = CpuTarget("aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20)
 
 
 def runnable() -> list[str]:
@@ -33,15 +31,15 @@ def runnable() -> list[str]:
     return found + (["avx2"] if "avx2" in flags else []) + ["generic"]
 
 
-def x86(isa: str, threads: int = 1) -> TargetDescription:
+def x86(isa: str, threads: int = 1) -> CpuTarget:
     """A target this machine can run, if ``isa`` is ``runnable``."""
-    return TargetDescription("x86_64", MCPU[isa], isa, LINUX, threads, 32 << 10, 1 << 20)
+    return CpuTarget("x86_64", MCPU[isa], isa, LINUX, threads, 32 << 10, 1 << 20)
 
 
 class Lowered:
     """A model lowered for a target: calls in order, with conversions where layouts differ."""
 
-    def __init__(self, model: onnx.ModelProto, target: TargetDescription) -> None:
+    def __init__(self, model: onnx.ModelProto, target: CpuTarget) -> None:
         self.graph = graphs.from_model(model, "model")
         simplify.simplify(self.graph)
         self.calls: list[Call] = []
@@ -120,7 +118,7 @@ def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
     return fenced, fenced[FENCE : FENCE + size].reshape(value.shape)
 
 
-def check(model: onnx.ModelProto, rules: list[str] | None, target: TargetDescription) -> None:
+def check(model: onnx.ModelProto, rules: list[str] | None, target: CpuTarget) -> None:
     """The units are lowered by ``rules`` (None: by any but the fallback) and compute what the reference
     evaluator computes."""
     random = np.random.default_rng(7)

@@ -16,7 +16,7 @@ from .cases import Case
 
 if TYPE_CHECKING:
     from compiled import Compiled
-    from edgepipe_compiler.kernels.target import TargetDescription
+    from edgepipe_compiler.kernels.target import CpuTarget
 
 # Findings of a run. Whether a refusal is acceptable is for ``judge`` to say.
 RIGHT = "right"
@@ -125,16 +125,14 @@ def _imported(path: Path) -> tuple[Any, Any, Any]:
     return graph, formed, lambda graph, folder, isa: Compiled(graph, folder, target(isa))
 
 
-def target(isa: str) -> TargetDescription:
+def target(isa: str) -> CpuTarget:
     """The description of a processor like this one with the instruction set ``isa``."""
-    from edgepipe_compiler.kernels.target import TargetDescription
+    from edgepipe_compiler.kernels.target import CpuTarget
 
     machine = platform.machine()
     mcpu = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}.get(isa, "generic")
     mcpu = mcpu if machine == "x86_64" else "generic"
-    return TargetDescription(
-        machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20
-    )
+    return CpuTarget(machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20)
 
 
 def failed(error: Exception, step: str) -> Finding:

@@ -15,13 +15,13 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue
 from .epilogue import Operands
 from .loop_writer import Writer, ramp, spread
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit whose anchor resizes rows and columns by linear interpolation."""
     node, *rest = unit.nodes
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])

@@ -12,7 +12,7 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ..kernel import Call, Kernel, Value
 from ..layout import lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Writer, ramp, spread
 
 # Limits: source vectors per result vector, and result vectors per function.
@@ -22,7 +22,7 @@ MOST_SOURCES, MOST_SHUFFLES = 6, 600
 def select(
     graph: Graph,
     node: Node,
-    target: TargetDescription,
+    target: CpuTarget,
     chosen: np.ndarray,
     layout: str,
     filling: float = 0.0,
@@ -31,7 +31,7 @@ def select(
     return Kernel([_call(graph, node, target, [chosen], layout, filling)], "channels")
 
 
-def split(graph: Graph, node: Node, target: TargetDescription, layout: str) -> Kernel:
+def split(graph: Graph, node: Node, target: CpuTarget, layout: str) -> Kernel:
     """Splits channels into all parts in one call."""
     tensor = graph.tensor(node.inputs[0])
     axis = node.attributes.get("axis", 0) % len(tensor.shape)
@@ -48,7 +48,7 @@ def split(graph: Graph, node: Node, target: TargetDescription, layout: str) -> K
 def _call(
     graph: Graph,
     node: Node,
-    target: TargetDescription,
+    target: CpuTarget,
     parts: list[np.ndarray],
     layout: str,
     filling: float,

@@ -15,13 +15,13 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue
 from .epilogue import Operands
 from .loop_writer import Index, Writer, ramp
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor concatenates images along channels."""
     concat, *rest = unit.nodes
     parts = [graph.tensor(name) for name in concat.inputs]

@@ -19,7 +19,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, padding, tiling, window_geometry
 from .epilogue import Operands, TooLong
 from .loop_writer import Index, Writer, ramp
@@ -47,7 +47,7 @@ class Sum:
 def lower(
     graph: Graph,
     unit: Unit,
-    target: TargetDescription,
+    target: CpuTarget,
     native: dict[str, str],
     long: bool = False,
 ) -> Kernel:
@@ -68,7 +68,7 @@ def lower(
 
 
 def _is_plain(
-    graph: Graph, conv: Node, target: TargetDescription, native: dict[str, str], long: bool
+    graph: Graph, conv: Node, target: CpuTarget, native: dict[str, str], long: bool
 ) -> bool:
     """Whether to read the image in plain layout, which suits a few channels and short windows."""
     if native.get(conv.inputs[0], PLAIN) != PLAIN or conv.attributes.get("group", 1) != 1:
@@ -78,7 +78,7 @@ def _is_plain(
 
 
 def _lower(
-    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str], long: bool
+    graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str], long: bool
 ) -> Kernel:
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
@@ -253,7 +253,7 @@ class Body:
     ``out``.
     """
 
-    target: TargetDescription
+    target: CpuTarget
     window: Window
     tile: Tile
     sum: Sum

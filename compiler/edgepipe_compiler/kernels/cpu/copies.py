@@ -15,7 +15,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Index, Writer, spans
 from .scalar_expressions import TYPES
 from .vector_reduction import flat
@@ -37,7 +37,7 @@ class Move:
     length: int
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one operator."""
     if len(unit.nodes) != 1:
         raise Unsupported("more than a move")
@@ -124,7 +124,7 @@ def _transpose(graph: Graph, source: str, result: str, order: tuple[int, ...]) -
 
 
 def _write(
-    w: Writer, move: Move, source: tirx.Buffer, result: tirx.Buffer, target: TargetDescription
+    w: Writer, move: Move, source: tirx.Buffer, result: tirx.Buffer, target: CpuTarget
 ) -> None:
     """Copies every run, in vectors where possible."""
     total = math.prod(move.extents)

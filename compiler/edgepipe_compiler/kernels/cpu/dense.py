@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import SHAPE_ONLY, Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, tiling, window_geometry
 from .epilogue import Operands
 from .loop_writer import Index, Writer, ramp
@@ -27,7 +27,7 @@ from .loop_writer import Index, Writer, ramp
 UNROLLED = 4
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit whose anchor is Gemm or MatMul with a constant matrix."""
     flatten = unit.nodes[0] if unit.nodes[0].op in SHAPE_ONLY else None
     product, *rest = unit.nodes[1:] if flatten else unit.nodes
@@ -74,7 +74,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 class _Body:
     """Writes the function. ``together`` blocks of output lanes are computed at a time."""
 
-    target: TargetDescription
+    target: CpuTarget
     data: tirx.Buffer
     weight: tirx.Buffer
     shift: tirx.Buffer | None
@@ -146,7 +146,7 @@ class _Body:
         return (row, *index)
 
 
-def _blocks_together(target: TargetDescription, blocks: int, batch: int) -> int:
+def _blocks_together(target: CpuTarget, blocks: int, batch: int) -> int:
     """Number of blocks computed at a time: enough to hide latency, preferably a divisor of all blocks.
 
     Rows of a batch are in flight as well.

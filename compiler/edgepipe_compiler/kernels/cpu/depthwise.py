@@ -12,7 +12,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, tiling, window_geometry
 from .convolution import weights_of
 from .epilogue import Operands
@@ -27,7 +27,7 @@ from .window_geometry import Window
 LONG = 24
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a convolution with one group per channel."""
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)
@@ -89,7 +89,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 
 
 def _repeated(
-    name: str, shape: tuple[int, ...], each: int, unit: str, target: TargetDescription
+    name: str, shape: tuple[int, ...], each: int, unit: str, target: CpuTarget
 ) -> tuple[list[Call], Value]:
     """Calls that repeat each channel of the image ``name`` for each of its results."""
     n, channels, height, width = shape

@@ -16,7 +16,7 @@ from ...frontend.graph import Graph, Tensor
 from ...frontend.units import ELEMENTWISE, Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue
 from .epilogue import Index, Operands, pack_array
 from .loop_writer import Writer, at, spans, spread
@@ -26,7 +26,7 @@ from .vector_reduction import flat
 WORTHWHILE = 1 << 14
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit of element-wise operators."""
     if any(node.op not in ELEMENTWISE for node in unit.nodes) or len(unit.outputs) != 1:
         raise Unsupported("not element-wise")
@@ -72,7 +72,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     return Kernel([Call(function, operands.arguments, [value], "elementwise")], "elementwise")
 
 
-def _layout(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> str:
+def _layout(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> str:
     """Packed if an input of the result's size is packed already, otherwise plain."""
     result = graph.tensor(unit.outputs[0])
     like = [name for name in unit.inputs if graph.tensor(name).shape == result.shape]
@@ -90,7 +90,7 @@ class Merged(Operands):
     kinds: Collection[str] = ("float32",)
 
     def __init__(
-        self, graph: Graph, layout: str, shape: tuple[int, ...], target: TargetDescription
+        self, graph: Graph, layout: str, shape: tuple[int, ...], target: CpuTarget
     ) -> None:
         super().__init__(graph, layout, target)
         self._shape = shape

@@ -15,7 +15,7 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ..kernel import Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .min_max import extreme
 from .vector_math import LOWEST, Keep, Lets, erf, exp, log, quotient
 
@@ -48,7 +48,7 @@ class Operands:
     buffers.
     """
 
-    def __init__(self, graph: Graph, layout: str, target: TargetDescription) -> None:
+    def __init__(self, graph: Graph, layout: str, target: CpuTarget) -> None:
         self.graph = graph
         self.layout = layout
         self.target = target

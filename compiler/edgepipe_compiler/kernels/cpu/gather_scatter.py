@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Index, Writer, spans
 from .min_max import extreme
 from .scalar_expressions import INTEGERS, TYPES, cast
@@ -30,7 +30,7 @@ KNOWN = (
 )  # fmt: skip
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one operator. Raises ``CompileError`` for a constant index out of bounds."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind an indexed one")
@@ -41,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
 class _Indexed:
     """A function under construction."""
 
-    def __init__(self, graph: Graph, node: Node, target: TargetDescription) -> None:
+    def __init__(self, graph: Graph, node: Node, target: CpuTarget) -> None:
         self.graph, self.node, self.target, self.w = graph, node, target, Writer()
         self.result = graph.tensor(node.outputs[0])
         if self.result.dtype not in TYPES:

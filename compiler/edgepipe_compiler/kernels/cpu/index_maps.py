@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import channel_shuffle
 from .loop_writer import Index, Writer, spans, spread
 from .scalar_expressions import TYPES
@@ -42,7 +42,7 @@ class Run:
     step: int
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit of one operator."""
     if len(unit.nodes) != 1 or unit.nodes[0].inputs[0] in graph.constants:
         raise Unsupported("operators behind a selection")
@@ -190,7 +190,7 @@ class Picking:
 
     def __init__(
         self,
-        target: TargetDescription,
+        target: CpuTarget,
         shape: tuple[int, ...],
         maps: list[np.ndarray],
         filling: float,

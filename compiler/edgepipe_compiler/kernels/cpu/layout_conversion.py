@@ -9,12 +9,12 @@ from tvm import te, tirx
 from .. import layout
 from ..kernel import Call, Value
 from ..layout import stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import schedule
 from .loop_writer import Index, Writer, ramp
 
 
-def convert(value: Value, wanted: str, logical: Sequence[int], target: TargetDescription) -> Call:
+def convert(value: Value, wanted: str, logical: Sequence[int], target: CpuTarget) -> Call:
     """A call that converts ``value`` of shape ``logical`` to the layout ``wanted``.
 
     One of the layouts is plain.
@@ -42,7 +42,7 @@ def transposing(
     result_shape: tuple[int, ...],
     logical: tuple[int, ...],
     packing: bool,
-    target: TargetDescription,
+    target: CpuTarget,
 ) -> tirx.PrimFunc:
     """A function from plain to packed or back.
 

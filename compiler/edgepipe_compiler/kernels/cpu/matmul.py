@@ -16,7 +16,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, window_geometry
 from .epilogue import Operands
 from .loop_writer import Index, Writer, at, spread
@@ -26,7 +26,7 @@ from .vector_reduction import flat
 TOGETHER, UNROLLED = 3, 4
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is the product of two computed tensors."""
     node, *rest = unit.nodes
     if node.op != "MatMul":
@@ -57,7 +57,7 @@ class _Product:
 
     def __init__(
         self,
-        target: TargetDescription,
+        target: CpuTarget,
         left: tirx.Buffer,
         right: tirx.Buffer,
         out: tirx.Buffer,

@@ -13,7 +13,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, padding, window_geometry
 from .convolution import weights_of
 from .epilogue import Operands
@@ -24,7 +24,7 @@ from .vector_reduction import flat
 MOST_VECTORS = 8
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a convolution with stride 1 along its rows."""
     conv, *rest = unit.nodes
     weight, bias = weights_of(graph, conv)

@@ -16,7 +16,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .epilogue import pack_array
 from .loop_writer import Index, Writer, at, ramp, spans, spread
 from .vector_math import exp, log
@@ -25,7 +25,7 @@ from .vector_reduction import across, flat
 KNOWN = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN")
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one normalization."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a normalization")
@@ -49,7 +49,7 @@ def _constant(graph: Graph, name: str) -> np.ndarray:
 
 
 def _rows(
-    graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray], unit: str
+    graph: Graph, node: Node, target: CpuTarget, factors: list[np.ndarray], unit: str
 ) -> Kernel:
     """Each contiguous row has its mean and variance.
 
@@ -135,9 +135,7 @@ def _moments(
     return mean, w.bind("factor", tirx.const(1.0, "float32") / deviation)
 
 
-def _instances(
-    graph: Graph, node: Node, target: TargetDescription, factors: list[np.ndarray]
-) -> Kernel:
+def _instances(graph: Graph, node: Node, target: CpuTarget, factors: list[np.ndarray]) -> Kernel:
     """Normalizes each channel of a packed image; one lane is one channel."""
     shape, lanes, layout = graph.tensor(node.inputs[0]).shape, target.lanes, packed(target.lanes)
     stored = stored_shape(shape, layout)
@@ -191,7 +189,7 @@ def _lanewise(w: Writer, pixels: int, lanes: int, element: object) -> tirx.Expr:
     return w.bind("sum", sums[0][whole])
 
 
-def _neighbours(graph: Graph, node: Node, target: TargetDescription) -> Kernel:
+def _neighbours(graph: Graph, node: Node, target: CpuTarget) -> Kernel:
     """Local response normalization: vectors of pixels, channel by channel."""
     shape = graph.tensor(node.inputs[0]).shape
     channels, pixels = shape[1], math.prod(shape[2:])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...frontend.graph import Tensor
 from ..kernel import Call, Value
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import window_geometry
 from .epilogue import TooLong
 from .index_maps import Picking
@@ -22,7 +22,7 @@ def pad(
     end: tuple[int, int],
     filling: float,
     unit: str,
-    target: TargetDescription,
+    target: CpuTarget,
 ) -> tuple[list[Call], Value]:
     """The call that writes a padded copy of ``image``, and the copy.
 
@@ -48,7 +48,7 @@ def sliding_calls(
     image: Value,
     filling: float,
     unit: str,
-    target: TargetDescription,
+    target: CpuTarget,
 ) -> list[Call]:
     """Calls that slide ``window`` over ``image``: one call with code for each border kind, or a padding
     pass and a call with loops over the window.

@@ -10,7 +10,7 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue, window_geometry
 from .epilogue import Operands
 from .loop_writer import Index, Writer, ramp
@@ -21,7 +21,7 @@ from .window_geometry import Window
 LOWEST = float(np.finfo(np.float32).min)
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a pooling operator."""
     pool, *rest = unit.nodes
     if len(pool.outputs) != 1:
@@ -67,7 +67,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
     return Kernel(calls, "pooling")
 
 
-def _global(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def _global(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Averages each channel over the whole image."""
     pool, *rest = unit.nodes
     source = graph.tensor(pool.inputs[0])

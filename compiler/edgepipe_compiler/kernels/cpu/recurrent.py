@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import epilogue
 from .epilogue import Operands
 from .loop_writer import Index, Writer, at, ramp, spans, spread
@@ -29,7 +29,7 @@ from .vector_reduction import flat
 IN_FLIGHT = 8
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one recurrent operator."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a recurrent layer")
@@ -62,7 +62,7 @@ def _input_bias(layer: Layer) -> list[list[int]]:
 class _Parameters:
     """Weights and biases, padded to whole vectors: at compile time if constant, otherwise by a function."""
 
-    def __init__(self, graph: Graph, unit: Unit, layer: Layer, target: TargetDescription) -> None:
+    def __init__(self, graph: Graph, unit: Unit, layer: Layer, target: CpuTarget) -> None:
         self.calls: list[Call] = []
         self._graph, self._unit, self._layer, self._target = graph, unit, layer, target
         self._blocks = -(-layer.hidden // target.lanes)
@@ -171,7 +171,7 @@ def _lanes(array: np.ndarray, lanes: int) -> np.ndarray:
 
 def _projection(
     layer: Layer,
-    target: TargetDescription,
+    target: CpuTarget,
     source: tuple[int, ...],
     result: tuple[int, ...],
 ) -> tirx.PrimFunc:
@@ -221,7 +221,7 @@ class _Recurrence:
         graph: Graph,
         unit: Unit,
         layer: Layer,
-        target: TargetDescription,
+        target: CpuTarget,
         projected: Value,
         parameters: _Parameters,
     ) -> None:

@@ -14,7 +14,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import scalar_reductions
 from .epilogue import logarithm
 from .loop_writer import Index, Writer, at, spans, spread
@@ -39,7 +39,7 @@ COMBINED: dict[str, tuple[float, Combine]] = {
 KNOWN = (*COMBINED, "ReduceLogSumExp")
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one reduction."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a reduction")
@@ -90,7 +90,7 @@ class _Pass:
     length: int
     group: tuple[int, ...]
 
-    def write(self, wanted: Value, value: Value, target: TargetDescription) -> Call:
+    def write(self, wanted: Value, value: Value, target: CpuTarget) -> Call:
         """The call that produces ``wanted`` from ``value``."""
         shape, group = wanted.shape, self.group
         # A reduction over no axes still takes squares and roots.

@@ -11,14 +11,14 @@ from ...frontend.graph import Graph, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import schedule
 from .layout_conversion import transposing
 from .loop_writer import Writer, spans
 from .vector_reduction import flat
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit of one operator."""
     (node,) = unit.nodes if len(unit.nodes) == 1 else (None,)
     if node is None or node.inputs[0] in graph.constants:
@@ -53,9 +53,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
     return Kernel([Call(s.mod["main"], [wanted], [value], "reshape")], "reshape")
 
 
-def _copy(
-    source: Tensor, result: Tensor, wanted: Value, value: Value, target: TargetDescription
-) -> Call:
+def _copy(source: Tensor, result: Tensor, wanted: Value, value: Value, target: CpuTarget) -> Call:
     """Copies the elements in order."""
     data = tirx.decl_buffer(source.shape, source.dtype, "source")
     out = tirx.decl_buffer(result.shape, result.dtype, "out")

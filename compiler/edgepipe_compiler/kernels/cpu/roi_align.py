@@ -13,7 +13,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Writer
 
 KNOWN = ("RoiAlign",)
@@ -27,7 +27,7 @@ def _whole(value: tirx.Expr) -> tirx.Expr:
     return value.astype("int32")
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one RoiAlign on float32 images."""
     (node, *rest) = unit.nodes
     shapes = [tuple(graph.tensor(name).shape) for name in node.inputs]

@@ -15,7 +15,7 @@ from ...errors import CompileError, Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit, between
 from ..kernel import Call, Kernel
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import (
     bilinear_resize,
     concat,
@@ -46,14 +46,14 @@ from . import (
 )
 
 # Operators that one rule lowers as a unit of their own.
-SINGLE: dict[str, Callable[[Graph, Unit, TargetDescription], Kernel]] = {
+SINGLE: dict[str, Callable[[Graph, Unit, CpuTarget], Kernel]] = {
     **dict.fromkeys(softmax.KNOWN, softmax.lower),
     **dict.fromkeys(normalization.KNOWN, normalization.lower),
     **dict.fromkeys(reductions.KNOWN, reductions.lower),
 }
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers ``unit``.
 
     ``native`` is the layout in which each value of the network is produced. A rule may adopt it, so that
@@ -78,7 +78,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 
 
 def _rules(
-    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
+    graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
@@ -136,9 +136,7 @@ def _rules(
     return rules
 
 
-def _in_parts(
-    graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]
-) -> Kernel:
+def _in_parts(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers the first operator and the following ones separately."""
     native = dict(native)
     calls: list[Call] = []

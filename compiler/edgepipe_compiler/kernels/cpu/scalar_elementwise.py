@@ -14,7 +14,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import scalar_expressions
 from .elementwise import WORTHWHILE, Merged
 from .loop_writer import Writer
@@ -28,7 +28,7 @@ class _Typed(Merged):
     kinds = TYPES
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one operator."""
     if len(unit.nodes) != 1 or unit.nodes[0].op not in KNOWN:
         raise Unsupported("not one known operator")

@@ -20,7 +20,7 @@ from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import scalar_expressions
 from .loop_writer import Index, Writer
 from .scalar_expressions import FLOATS, INTEGERS, call, cast
@@ -42,7 +42,7 @@ class _Axis:
     end: int
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one pooling operator."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a pooling")
@@ -231,7 +231,7 @@ def _raised(value: tirx.Expr, power: int) -> tirx.Expr:
     return size * size if power == 2 else call("pow", size, tirx.const(power, str(value.ty)))
 
 
-def _unpool(graph: Graph, node: Node, target: TargetDescription) -> Kernel:
+def _unpool(graph: Graph, node: Node, target: CpuTarget) -> Kernel:
     """Zeros, then each element at its index."""
     source, indices = graph.tensor(node.inputs[0]), graph.tensor(node.inputs[1])
     result = graph.tensor(node.outputs[0])

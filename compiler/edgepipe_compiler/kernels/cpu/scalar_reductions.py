@@ -17,7 +17,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import scalar_expressions
 from .loop_writer import Index, Writer
 from .min_max import extreme
@@ -28,7 +28,7 @@ EXTREMES = ("ReduceMax", "ReduceMin", "GlobalMaxPool")
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, axes: list[int]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, axes: list[int]) -> Kernel:
     """Lowers a unit of one reduction over ``axes``."""
     (node,) = unit.nodes
     tensor, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])

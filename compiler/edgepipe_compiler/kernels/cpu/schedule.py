@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
-from ..target import TargetDescription
+from ..target import CpuTarget
 
 
 def create(arguments: Sequence[te.Tensor], results: Sequence[te.Tensor]) -> Schedule:
@@ -16,13 +16,13 @@ def create(arguments: Sequence[te.Tensor], results: Sequence[te.Tensor]) -> Sche
     return Schedule(IRModule({"main": function}))
 
 
-def parallel(s: Schedule, target: TargetDescription, loops: Sequence[object]) -> None:
+def parallel(s: Schedule, target: CpuTarget, loops: Sequence[object]) -> None:
     """Distributes the fused ``loops`` over the threads of the stage. No effect for one thread."""
     if target.threads > 1 and loops:
         s.parallel(s.fuse(*loops))
 
 
-def spatial(s: Schedule, target: TargetDescription, block: str) -> None:
+def spatial(s: Schedule, target: CpuTarget, block: str) -> None:
     """Schedules a block without a reduction: vectors along the last axis, threads over the rest."""
     *outer, last = s.get_loops(s.get_sblock(block))
     extent = int(s.get(last).extent)

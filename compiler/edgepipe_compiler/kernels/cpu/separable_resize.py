@@ -13,7 +13,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Writer, spans, spread
 from .vector_reduction import flat
 
@@ -21,7 +21,7 @@ from .vector_reduction import flat
 WRITTEN_OUT = 8
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit of one Resize or Upsample."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a resizing")
@@ -56,7 +56,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str,
 
 
 def _along(
-    target: TargetDescription,
+    target: CpuTarget,
     before: tuple[int, ...],
     after: tuple[int, ...],
     axis: int,

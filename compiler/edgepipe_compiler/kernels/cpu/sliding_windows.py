@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import tiling, window_geometry
 from .epilogue import TooLong
 from .loop_writer import Index, Writer, ramp
@@ -29,7 +29,7 @@ class Sliding:
     ``finish(result, index)`` is stored. ``kernel`` holds the weights, if any, as (blocks, kh * kw, lanes).
     """
 
-    target: TargetDescription
+    target: CpuTarget
     window: Window
     data: tirx.Buffer
     kernel: tirx.Buffer | None

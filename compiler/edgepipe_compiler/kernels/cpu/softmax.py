@@ -11,7 +11,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from .loop_writer import Index, Writer, at, spans, spread
 from .vector_math import exp, log
 from .vector_reduction import across, flat
@@ -20,7 +20,7 @@ KNOWN = ("Softmax", "LogSoftmax")
 LOWEST = -3.0e38
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one softmax."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a softmax")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..target import TargetDescription
+from ..target import CpuTarget
 
 # Multiply-adds in flight that hide latency: 4 cycles × 2 units.
 IN_FLIGHT = 8
@@ -44,7 +44,7 @@ class Tile:
 
 
 def convolution(
-    target: TargetDescription,
+    target: CpuTarget,
     results: tuple[int, int],
     blocks: int,
     taps: tuple[int, int],
@@ -90,7 +90,7 @@ def convolution(
 
 
 def _step_cost(
-    target: TargetDescription,
+    target: CpuTarget,
     tile: Tile,
     rows: int,
     columns: int,
@@ -117,7 +117,7 @@ def _split(extent: int, most: int) -> list[tuple[int, int]]:
     return [(size, count) for size, count in ((small + 1, large), (small, tiles - large)) if count]
 
 
-def row(target: TargetDescription, width: int) -> int:
+def row(target: CpuTarget, width: int) -> int:
     """Tile width for kernels without a reduction over channels: uses half of the registers with least
     waste.
     """

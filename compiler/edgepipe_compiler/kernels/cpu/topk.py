@@ -12,7 +12,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import scalar_expressions
 from .loop_writer import Index, Writer
 from .scalar_expressions import FLOATS, INTEGERS
@@ -21,7 +21,7 @@ from .vector_reduction import flat
 KNOWN = ("ArgMax", "ArgMin", "TopK")
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit of one operator."""
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a ranking")

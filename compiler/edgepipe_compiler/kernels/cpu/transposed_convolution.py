@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import packed, stored_shape
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import convolution, epilogue, padding, tiling, window_geometry
 from .convolution import Body
 from .epilogue import Operands, TooLong
@@ -40,7 +40,7 @@ class Phase:
     begin: int
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a transposed convolution.
 
     If the border code is too long, a pass pads the input.
@@ -51,7 +51,7 @@ def lower(graph: Graph, unit: Unit, target: TargetDescription) -> Kernel:
         return _lower(graph, unit, target, long=True)
 
 
-def _lower(graph: Graph, unit: Unit, target: TargetDescription, long: bool) -> Kernel:
+def _lower(graph: Graph, unit: Unit, target: CpuTarget, long: bool) -> Kernel:
     node, *rest = unit.nodes
     weight, bias = convolution.weights_of(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
@@ -197,7 +197,7 @@ def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stri
 class _Turn:
     """Phases along rows and columns, each alike: one convolution per pair of phases."""
 
-    target: TargetDescription
+    target: CpuTarget
     weight: np.ndarray
     groups: int
     phases: tuple[list[Phase], list[Phase]]

@@ -18,7 +18,7 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import TargetDescription
+from ..target import CpuTarget
 from . import convolution, transposed_convolution
 from .loop_writer import Index, Writer, spans, spread
 from .vector_reduction import flat
@@ -33,7 +33,7 @@ WORTHWHILE = 1.3
 MOST_BLOCKS = 16
 
 
-def lower(graph: Graph, unit: Unit, target: TargetDescription, native: dict[str, str]) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit of one transposed convolution whose window is long along its rows, or whose image is
     one column wide.
     """

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ..target import TargetDescription
+from ..target import CpuTarget
 
 Keep = Callable[[str, tirx.Expr], tirx.Expr]
 LOWEST, HIGHEST = -87.3365, 88.3762
@@ -50,7 +50,7 @@ class Lets:
     statement before the expression.
     """
 
-    def __init__(self, keep: Keep | None = None, target: TargetDescription | None = None) -> None:
+    def __init__(self, keep: Keep | None = None, target: CpuTarget | None = None) -> None:
         self._bound: list[tuple[tirx.Var, tirx.Expr]] = []
         self._keep = keep
         self.estimates_quotients = target is not None and target.slow_division
