@@ -88,5 +88,5 @@ def build(name: str, batch: int = 1) -> onnx.ModelProto:
     if name not in _NETWORKS:
         raise UnknownNetwork(name)
     if batch < 1:
-        raise ValueError(f"failed to build {name} for a batch of {batch}: it must be at least 1")
+        raise ValueError(f"failed to build {name}: invalid batch {batch}; use at least 1")
     return _NETWORKS[name](batch)
