@@ -28,7 +28,7 @@ GOAL = 0.75
 NETWORKS = ("resnet18", "mobilenet_v1", "mobilenet_v2", "squeezenet1_1", "inception_v3",
             "efficientnet_b0")  # fmt: skip
 RULES = ("convolution", "first_convolution", "depthwise")
-# What follows a convolution and is not worth a word: one or two operations a result.
+# Cheap operators after a convolution, which the table omits.
 PLAIN_STEPS = ("Relu", "Clip", "Add")
 TRIPLE = "aarch64-unknown-linux-gnu"
 _CYCLES = re.compile(r"^Total Cycles:\s+(\d+)", re.MULTILINE)
@@ -37,7 +37,7 @@ TURNS = 200
 
 @dataclass(frozen=True)
 class Judged:
-    """A kernel: where it comes from, its share of the network's multiply-adds, its loop by the model."""
+    """A kernel: its network, its share of the multiply-adds, and the simulated loop."""
 
     network: str
     unit: str
@@ -45,13 +45,11 @@ class Judged:
     macs: int
     loop: inner_loops.Loop
     cycles: float
-    bare: float | None = (
-        None  # The rate without what follows the convolution, where that was asked for.
-    )
+    bare: float | None = None  # The rate without the epilogue, if it was computed.
 
     @property
     def rate(self) -> float:
-        """Multiply-adds of the loop in a cycle."""
+        """Multiply-adds of the loop per cycle."""
         return self.loop.multiply_adds / self.cycles
 
 
@@ -64,8 +62,8 @@ class Model:
         self.mcpu = mcpu
 
     def cycles(self, instructions: tuple[str, ...]) -> float:
-        """Cycles of one turn when many follow each other."""
-        # A branch ends the loop; its target means nothing to the model.
+        """Cycles per iteration in steady state."""
+        # llvm-mca does not follow the branch at the end of the loop.
         text = "\n".join(re.sub(r"\.L\w+", "0", line) for line in instructions) + "\n"
         result = subprocess.run(
             self.command, input=text, capture_output=True, text=True, check=False
@@ -76,7 +74,7 @@ class Model:
         return int(found[1]) / TURNS
 
     def peak(self) -> float:
-        """Multiply-adds of whole vectors in a cycle, as many as the registers let be under way."""
+        """Peak multiply-adds per cycle with full vectors, limited by the registers."""
         loop = tuple(f"fmla v{place}.4s, v30.4s, v31.4s" for place in range(24))
         return 4 * len(loop) / self.cycles(loop)
 
@@ -90,7 +88,7 @@ class Model:
 
 
 def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
-    """Unit, kind, multiply-adds and assembly of every distinct kernel of a network."""
+    """Unit, kind, multiply-adds and assembly of each distinct kernel of a network."""
     from edgepipe_compiler import lowering
     from edgepipe_compiler.frontend import importer, units
     from edgepipe_compiler.linking import manifest
@@ -120,7 +118,7 @@ def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
 
 
 def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
-    """The named units without what follows their convolution: name and assembly."""
+    """Name and assembly of the named units without their epilogue."""
     from edgepipe_compiler.frontend import importer, units
     from edgepipe_compiler.kernels.cpu import rules
 
@@ -174,7 +172,7 @@ def _kind(graph: object, unit: object) -> str:
 
 
 def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
-    """All kernels of the networks in order, and those that are too small for a loop."""
+    """All kernels of the networks in order, and those too small to have a loop."""
     judged, without = [], []
     for network in networks:
         print(f"{network} …", file=sys.stderr, flush=True)
@@ -188,7 +186,7 @@ def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
 
 
 def strip(judged: list[Judged], peak: float, model: Model) -> list[Judged]:
-    """Those below the goal, judged once more without what follows the convolution."""
+    """Simulates kernels below the goal again without their epilogue."""
     below: dict[str, set[str]] = {}
     for item in judged:
         if item.rate / peak < GOAL:
@@ -203,7 +201,7 @@ def strip(judged: list[Judged], peak: float, model: Model) -> list[Judged]:
 
 
 def table(judged: list[Judged], without: list[str], peak: float, model: Model, command: str) -> str:
-    """The table, with how it was made above it."""
+    """The table, with the command that produced it."""
     lines = [
         f"# Inner loops on {model.mcpu}, by LLVM's model",
         "",
@@ -226,7 +224,7 @@ def table(judged: list[Judged], without: list[str], peak: float, model: Model, c
         groups.setdefault(_group(item.kind), []).append(item)
     for name, items in sorted(groups.items()):
         shares = [item.rate / peak for item in items]
-        # What the loops take together, as time adds up.
+        # Total time of the loops.
         weight = sum(item.macs for item in items)
         mean = weight / sum(item.macs / (item.rate / peak) for item in items)
         met = sum(share >= GOAL for share in shares)

@@ -1,4 +1,4 @@
-"""The table of operators, docs/operators.md, from results of the suite; and whether it is still true."""
+"""Generates docs/operators.md from results of the suite, and checks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .cases import Case
 from .judge import Result
 
 RULE, DECOMPOSED, FALLBACK, REMOVED = "rule", "decomposition", "fallback", "not needed"
-# What stands for an output that is an input or a constant.
+# Operators that copy an input or a constant to an output.
 COPIES = {"Identity"}
 HEAD = """# ONNX operators
 
@@ -37,7 +37,7 @@ converted. A refusal names the node and the remedy.
 
 @dataclass
 class Support:
-    """What the results say of an operator."""
+    """How an operator is computed, and why it is refused."""
 
     ways: set[str] = field(default_factory=set)
     refusals: set[str] = field(default_factory=set)
@@ -52,7 +52,7 @@ def _name(node: onnx.NodeProto) -> str:
 
 
 def support(results: Iterable[tuple[Case, Result]]) -> dict[str, Support]:
-    """What is known of each operator by the tests that consist of it alone."""
+    """The support of each operator, from cases with this operator only."""
     found: dict[str, Support] = {}
     for case, result in results:
         if not _is_of_one_operator(case) or case.variant == "embedded":
@@ -67,7 +67,7 @@ def support(results: Iterable[tuple[Case, Result]]) -> dict[str, Support]:
 
 
 def versions(cases: Iterable[Case]) -> dict[str, set[int]]:
-    """The versions of each operator that the cases are of."""
+    """The tested versions of each operator."""
     found: dict[str, set[int]] = {}
     for case in cases:
         if _is_of_one_operator(case):
@@ -100,7 +100,7 @@ def write(results: Sequence[tuple[Case, Result]], isas: Sequence[str], path: Pat
 
 
 def differences(results: Sequence[tuple[Case, Result]], path: Path) -> list[str]:
-    """Where results, which may be of a sample, say what the table does not."""
+    """Results, possibly of a sample, that the table lacks."""
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

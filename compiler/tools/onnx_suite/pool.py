@@ -33,7 +33,7 @@ class Limits:
 
     @property
     def wall_seconds(self) -> int:
-        """A process that sleeps uses no processor time; a busy machine slows every process down."""
+        """Limit of elapsed time, for processes that sleep or run on a busy machine."""
         return 10 * self.cpu_seconds
 
 
@@ -128,7 +128,7 @@ class Pool(Generic[Job]):
             os.dup2(opened, 1)
             os.dup2(opened, 2)
             sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1) for fd in (1, 2))
-            # Signals are for the parent, which ends its children.
+            # The parent handles signals and ends its children.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -136,7 +136,7 @@ class Pool(Generic[Job]):
                 os.truncate(log, 0)
                 scratch = folder / str(number)
                 scratch.mkdir()
-                # Kernels of variants are often the same; the compiler keeps them by content.
+                # Variants share kernels, which the compiler caches by content.
                 (scratch / "objects").symlink_to(folder.parent / "objects")
                 _limit(self._limits(job))
                 finding = self._finding(job, scratch)
@@ -183,7 +183,7 @@ class Pool(Generic[Job]):
     def _reap(self, ended: _Batch[Job]) -> Finding:
         """Waits for the process. The finding is that of the job at which it died, if there is one."""
         os.close(ended.pipe)
-        _kill(ended.process)  # It has ended, but a linker it started may be left.
+        _kill(ended.process)  # It has ended, but may have left a linker running.
         _, status, _ = os.wait4(ended.process, 0)
         printed = _text(ended.folder / "log")
         shutil.rmtree(ended.folder, ignore_errors=True)
