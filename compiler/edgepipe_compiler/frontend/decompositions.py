@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import Unsupported
 from . import einsum, function_bodies, resize_coordinates
 from .graph import Graph, Node, make_names_unique
-from .node_builder import Steps
+from .node_builder import NodeBuilder
 
 # Added to a norm before dividing: a norm of 0 gives 0 and not NaN, as in ONNX Runtime.
 SMALLEST = np.finfo(np.float32).tiny
@@ -54,7 +54,7 @@ def _constant(graph: Graph, node: Node, place: int) -> list[int] | None:
 
 def _lp_normalization(graph: Graph, node: Node) -> list[Node] | None:
     x = node.inputs[0]
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     axis = node.attributes.get("axis", -1) % len(graph.tensor(x).shape)
     if node.attributes.get("p", 2) == 1:
         norm = steps.reduce("ReduceSum", steps.op("Abs", x), [axis])
@@ -71,7 +71,7 @@ def _mean_variance_normalization(graph: Graph, node: Node) -> list[Node] | None:
     The variance is the mean of squared differences. The standard's E[x²] - E[x]² loses precision.
     """
     x = node.inputs[0]
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     axes = [axis % len(graph.tensor(x).shape) for axis in node.attributes.get("axes", (0, 2, 3))]
     centered = steps.op("Sub", x, steps.reduce("ReduceMean", x, axes))
     variance = steps.reduce("ReduceMean", steps.op("Mul", centered, centered), axes)
@@ -86,7 +86,7 @@ def _center_crop_pad(graph: Graph, node: Node) -> list[Node] | None:
     if wanted is None:
         return None
     axes = [axis % len(shape) for axis in node.attributes.get("axes", range(len(shape)))]
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     begin, end, low, high = ([0] * len(shape) for _ in range(4))
     end[:] = shape
     for axis, extent in zip(axes, wanted, strict=True):
@@ -117,7 +117,7 @@ def _column_to_image(graph: Graph, node: Node) -> list[Node] | None:
     moves = [(padded[axis] - reach[axis]) // strides[axis] for axis in range(rank)]
     # Pixels that no block covers.
     rest = [padded[axis] - reach[axis] - moves[axis] * strides[axis] for axis in range(rank)]
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     x = steps.reshape(node.inputs[0], [batch, rows, *(move + 1 for move in moves)])
     dtype = graph.tensor(node.inputs[0]).dtype
     picks = np.eye(count, dtype=dtype).reshape(count, 1, *block)
@@ -147,7 +147,7 @@ def _affine_grid(graph: Graph, node: Node) -> list[Node] | None:
 
     grids = np.meshgrid(*(places(extent) for extent in image), indexing="ij")
     base = np.stack([*grids[::-1], np.ones_like(grids[0])], axis=-1)
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     dtype = graph.tensor(node.inputs[0]).dtype
     flat = steps.constant(base.reshape(1, -1, len(image) + 1).astype(dtype))
     x = steps.op("MatMul", flat, steps.op("Transpose", node.inputs[0], perm=[0, 2, 1]))
@@ -161,7 +161,7 @@ def _reverse_sequence(graph: Graph, node: Node) -> list[Node] | None:
         return None
     shape = graph.tensor(node.inputs[0]).shape
     time, batch = node.attributes.get("time_axis", 0), node.attributes.get("batch_axis", 1)
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     parts = []
     groups = [lengths] if len(set(lengths)) == 1 else [[length] for length in lengths]
     for place, group in enumerate(groups):
@@ -188,7 +188,7 @@ def _resize(graph: Graph, node: Node) -> list[Node] | None:
         return None
     if not resized.nearest:
         return None
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     x = node.inputs[0]
     for axis in range(len(source.shape)):
         if not resized.copies(axis):
@@ -198,7 +198,7 @@ def _resize(graph: Graph, node: Node) -> list[Node] | None:
 
 def _cast_like(graph: Graph, node: Node) -> list[Node] | None:
     """Reads only the type of the second input, so that a constant input stays constant."""
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     steps.cast(node.inputs[0], graph.tensor(node.inputs[1]).dtype)
     return steps.end()
 
@@ -208,7 +208,7 @@ def _power(graph: Graph, node: Node) -> list[Node] | None:
     base, exponent = (graph.tensor(name).dtype for name in node.inputs)
     if base == exponent and base.startswith("float"):
         return None
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     if base.startswith("float"):
         steps.op("Pow", node.inputs[0], steps.cast(node.inputs[1], base))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Graph, Node
-from .node_builder import Steps
+from .node_builder import NodeBuilder
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def decompose(graph: Graph, node: Node) -> list[Node] | None:
     equation = node.attributes["equation"]
     equation = equation.decode() if isinstance(equation, bytes) else equation
     terms, result = parse(equation, [len(shape) for shape in shapes])
-    steps = Steps(graph, node)
+    steps = NodeBuilder(graph, node)
     operands = [
         _diagonal(steps, Operand(*item)) for item in zip(node.inputs, terms, shapes, strict=True)
     ]
@@ -67,7 +67,7 @@ def parse(equation: str, ranks: list[int]) -> tuple[list[tuple[str, ...]], tuple
     return terms, (*before, *hidden, *after) if dots else tuple(right)
 
 
-def _transposed(steps: Steps, operand: Operand, labels: tuple[str, ...]) -> Operand:
+def _transposed(steps: NodeBuilder, operand: Operand, labels: tuple[str, ...]) -> Operand:
     if labels == operand.labels:
         return operand
     order = [operand.labels.index(label) for label in labels]
@@ -75,7 +75,7 @@ def _transposed(steps: Steps, operand: Operand, labels: tuple[str, ...]) -> Oper
     return Operand(value, labels, tuple(operand.shape[axis] for axis in order))
 
 
-def _diagonal(steps: Steps, operand: Operand) -> Operand:
+def _diagonal(steps: NodeBuilder, operand: Operand) -> Operand:
     """Resolves a label that occurs twice in an operand: the diagonal of the two axes."""
     labels, shape = operand.labels, operand.shape
     for label in dict.fromkeys(labels):
@@ -95,7 +95,7 @@ def _diagonal(steps: Steps, operand: Operand) -> Operand:
     return operand
 
 
-def _summed(steps: Steps, operand: Operand, kept: set[str]) -> Operand:
+def _summed(steps: NodeBuilder, operand: Operand, kept: set[str]) -> Operand:
     """Sums over axes that neither the other operands nor the result need."""
     axes = [axis for axis, label in enumerate(operand.labels) if label not in kept]
     if not axes:
@@ -109,7 +109,7 @@ def _summed(steps: Steps, operand: Operand, kept: set[str]) -> Operand:
     )
 
 
-def _without(steps: Steps, operand: Operand, labels: list[str]) -> Operand:
+def _without(steps: NodeBuilder, operand: Operand, labels: list[str]) -> Operand:
     """Drops axes of extent 1, which broadcast."""
     if not labels:
         return operand
@@ -119,7 +119,7 @@ def _without(steps: Steps, operand: Operand, labels: list[str]) -> Operand:
     return Operand(value, tuple(operand.labels[axis] for axis in left), shape)
 
 
-def _product(steps: Steps, a: Operand, b: Operand, needed: set[str]) -> Operand:
+def _product(steps: NodeBuilder, a: Operand, b: Operand, needed: set[str]) -> Operand:
     """The product of two operands, summed over the labels that only they have."""
     shared = [label for label in a.labels if label in b.labels]
     uneven = [label for label in shared if a.extent(label) != b.extent(label)]

@@ -10,12 +10,16 @@ from onnx import helper
 from .graph import Graph, Node, unused
 
 
-class Steps:
-    """Collects replacement nodes. The last one produces the first output of the replaced node."""
+class NodeBuilder:
+    """Collects replacement nodes. The last one produces the first output of the replaced node.
 
-    def __init__(self, graph: Graph, node: Node) -> None:
+    The first node keeps the name and the parameters of the original; with ``main``, the first node of that
+    operator does.
+    """
+
+    def __init__(self, graph: Graph, node: Node, main: str = "") -> None:
         self.graph = graph
-        self._node = node
+        self._node, self._main = node, main
         self._nodes: list[Node] = []
         self._constants = 0
         self._base = unused(graph, node.outputs[0])
@@ -31,8 +35,12 @@ class Steps:
         """Adds an operator with one output and returns the output's name."""
         number = len(self._nodes)
         made = f"{self._base}.step{number}"
-        name = f"{self._node.name}.{op.lower()}{number}" if number else self._node.name
-        parameters = 0 if number else self._node.parameters
+        if self._main:
+            is_main = op == self._main and all(node.op != op for node in self._nodes)
+        else:
+            is_main = not self._nodes
+        name = self._node.name if is_main else f"{self._node.name}.{op.lower()}{number}"
+        parameters = self._node.parameters if is_main else 0
         self._nodes.append(Node(name, op, list(inputs), [made], dict(attributes), parameters))
         return made
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import Graph, Node, Tensor
+from .graph import Graph, Node
+from .node_builder import NodeBuilder
 
 
 def convolution(graph: Graph, node: Node) -> list[Node] | None:
@@ -17,27 +18,27 @@ def convolution(graph: Graph, node: Node) -> list[Node] | None:
     weight = graph.constants.get(node.inputs[1])
     if len(source) != 5 or weight is None or _padding(node) is None:
         return None
-    n, c, depth, height, width = source
+    n, c, _, height, width = source
     made, inside, kd, kh, kw = weight.shape
     after = result[2]
     stride, dilation = (_three(node, name, 1) for name in ("strides", "dilations"))
     pads = _padding(node) or [0] * 6
-    steps = _Steps(graph, node)
+    steps = NodeBuilder(graph, node, node.op)
     x = node.inputs[0]
     if pads[0] or pads[3]:
-        depth += pads[0] + pads[3]
-        x = steps.pad(x, [0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0], (n, c, depth, height, width))
+        x = steps.pad(x, [0, 0, pads[0], 0, 0], [0, 0, pads[3], 0, 0])
     seen = np.arange(after)[:, None] * stride[0] + np.arange(kd) * dilation[0]
-    places = steps.constant("places", seen.reshape(-1).astype(np.int64))
-    x = steps.op("Gather", [x, places], (n, c, after * kd, height, width), axis=2)
+    places = steps.constant(seen.reshape(-1).astype(np.int64))
+    x = steps.op("Gather", x, places, axis=2)
     x = steps.reshape(x, (n, c, after, kd, height, width))
-    x = steps.op("Transpose", [x], (n, after, c, kd, height, width), perm=[0, 2, 1, 3, 4, 5])
+    x = steps.op("Transpose", x, perm=[0, 2, 1, 3, 4, 5])
     x = steps.reshape(x, (n * after, c * kd, height, width))
-    flat = steps.constant("weight", weight.reshape(made, inside * kd, kh, kw))
+    flat = steps.constant(weight.reshape(made, inside * kd, kh, kw))
     x = steps.op(
         "Conv",
-        [x, flat, *node.inputs[2:]],
-        (n * after, made, *result[3:]),
+        x,
+        flat,
+        *node.inputs[2:],
         kernel_shape=[kh, kw],
         strides=list(stride[1:]),
         dilations=list(dilation[1:]),
@@ -45,7 +46,8 @@ def convolution(graph: Graph, node: Node) -> list[Node] | None:
         group=node.attributes.get("group", 1),
     )
     x = steps.reshape(x, (n, after, made, *result[3:]))
-    return steps.end("Transpose", [x], perm=[0, 2, 1, 3, 4])
+    steps.op("Transpose", x, perm=[0, 2, 1, 3, 4])
+    return steps.end()
 
 
 def pooling(graph: Graph, node: Node) -> list[Node] | None:
@@ -64,9 +66,9 @@ def pooling(graph: Graph, node: Node) -> list[Node] | None:
         name: attributes[name] for name in ("ceil_mode", "count_include_pad") if name in attributes
     }
     n, c, depth, *_ = source
-    steps = _Steps(graph, node)
+    steps = NodeBuilder(graph, node, node.op)
 
-    def pool(x: str, shape: tuple[int, ...], axes: tuple[int, ...], fill: int) -> str:
+    def pool(x: str, axes: tuple[int, ...], fill: int) -> str:
         window = {
             "kernel_shape": [kernel[axis] for axis in axes] + [1] * fill,
             "strides": [stride[axis] for axis in axes] + [1] * fill,
@@ -75,14 +77,15 @@ def pooling(graph: Graph, node: Node) -> list[Node] | None:
         }  # fmt: skip
         if any(dilation[axis] != 1 for axis in axes):
             window["dilations"] = [dilation[axis] for axis in axes] + [1] * fill
-        return steps.op(node.op, [x], shape, **window, **kept)
+        return steps.op(node.op, x, **window, **kept)
 
     x = steps.reshape(node.inputs[0], (n, c * depth, *source[3:]))
-    x = pool(x, (n, c * depth, *result[3:]), (1, 2), 0)
+    x = pool(x, (1, 2), 0)
     image = result[3] * result[4]
     x = steps.reshape(x, (n, c, depth, image))
-    x = pool(x, (n, c, result[2], image), (0,), 1)
-    return steps.end("Reshape", [x, steps.constant("shape", np.array(result, np.int64))])
+    x = pool(x, (0,), 1)
+    steps.reshape(x, result)
+    return steps.end()
 
 
 def _three(node: Node, name: str, default: int) -> list[int]:
@@ -96,46 +99,3 @@ def _padding(node: Node) -> list[int] | None:
     if automatic == "VALID":
         return [0] * 6
     return list(node.attributes.get("pads", (0,) * 6)) if automatic == "NOTSET" else None
-
-
-class _Steps:
-    """Replacement nodes. The first node with the operator of the original keeps its name and parameters."""
-
-    def __init__(self, graph: Graph, node: Node) -> None:
-        self._graph = graph
-        self._node = node
-        self._nodes: list[Node] = []
-
-    def constant(self, name: str, values: np.ndarray) -> str:
-        """Adds a constant and returns its name."""
-        full = f"{self._node.outputs[0]}.{name}{len(self._nodes)}"
-        self._graph.constants[full] = values
-        return full
-
-    def op(self, op: str, inputs: list[str], shape: tuple[int, ...], **attributes: object) -> str:
-        """Adds an operator and returns the name of its output."""
-        made = f"{self._node.outputs[0]}.step{len(self._nodes)}"
-        self._graph.tensors[made] = Tensor(shape, "float32")
-        self._add(op, inputs, made, attributes)
-        return made
-
-    def reshape(self, x: str, shape: tuple[int, ...]) -> str:
-        """Adds a Reshape."""
-        return self.op("Reshape", [x, self.constant("shape", np.array(shape, np.int64))], shape)
-
-    def pad(self, x: str, pads: list[int], shape: tuple[int, ...]) -> str:
-        """Adds zero padding."""
-        if self._graph.opset < 11:
-            return self.op("Pad", [x], shape, pads=pads)
-        return self.op("Pad", [x, self.constant("pads", np.array(pads, np.int64))], shape)
-
-    def end(self, op: str, inputs: list[str], **attributes: object) -> list[Node]:
-        """Adds the last operator, which produces the original output, and returns all nodes."""
-        self._add(op, inputs, self._node.outputs[0], attributes)
-        return self._nodes
-
-    def _add(self, op: str, inputs: list[str], made: str, attributes: dict[str, object]) -> None:
-        own = op == self._node.op and not any(node.op == op for node in self._nodes)
-        name = self._node.name if own else f"{self._node.name}.{op.lower()}{len(self._nodes)}"
-        parameters = self._node.parameters if own else 0
-        self._nodes.append(Node(name, op, inputs, [made], attributes, parameters))
