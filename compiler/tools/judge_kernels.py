@@ -4,8 +4,8 @@
 
 Prints a Markdown table: multiply-adds per cycle of the innermost loop of each convolution and depthwise
 kernel, compared with the peak. LLVM's model covers dispatch, execution units and latencies. It assumes that
-every load hits the L1 cache, so the result bounds the loop and does not predict the time of the kernel. The peak
-is simulated with independent multiply-adds on whole vectors.
+every load hits the L1 cache, so the result bounds the loop and does not predict the time of the kernel. The
+peak is simulated with independent multiply-adds on whole vectors.
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ def convert(value: Value, wanted: str, logical: Sequence[int], target: CpuTarget
     else:
         source = te.placeholder(value.shape, value.dtype, name="source")
         result = (layout.pack if after else layout.unpack)(source, logical, lanes)
-        s = schedule.create([source], [result])
-        schedule.spatial(s, target, result.op.name)
-        function = s.mod["main"]
+        function = schedule.spatial(source, result, target)
     return Call(function, [value], [converted], "pack" if after else "unpack")
 
 

@@ -48,9 +48,8 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
         return data[n, c // lanes, y, x, c % lanes]
 
     out = te.compute(result.shape, element, name="finished")
-    s = schedule.create([data], [out])
-    schedule.spatial(s, target, "finished")
-    return Kernel([Call(s.mod["main"], [wanted], [value], "reshape")], "reshape")
+    function = schedule.spatial(data, out, target)
+    return Kernel([Call(function, [wanted], [value], "reshape")], "reshape")
 
 
 def _copy(source: Tensor, result: Tensor, wanted: Value, value: Value, target: CpuTarget) -> Call:
