@@ -16,7 +16,7 @@ from ..target import CpuTarget
 from . import epilogue, tiling, window_geometry
 from .convolution import weights_of
 from .epilogue import Operands
-from .index_maps import Picking
+from .index_maps import IndexMapCopy
 from .layout_conversion import convert
 from .loop_writer import Index, Writer, ramp
 from .padding import sliding_calls
@@ -95,7 +95,7 @@ def _repeated(
     n, channels, height, width = shape
     made = (n, channels * each, height, width)
     maps = [np.arange(n), np.repeat(np.arange(channels), each), np.arange(height), np.arange(width)]
-    function, tables = Picking(target, tuple(shape), maps, 0.0, tuple(shape), made).write()
+    function, tables = IndexMapCopy(target, tuple(shape), maps, 0.0, tuple(shape), made).write()
     image = Value(name, PLAIN, tuple(shape), "float32")
     repeated = Value(f"{unit}/repeated", PLAIN, made, "float32")
     repeat = Call(function, [image, *map(Weight, tables)], [repeated], "repeat")

@@ -71,7 +71,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
         shape = stored
     else:
         layout, stored, made = PLAIN, tuple(tensor.shape), tuple(result.shape)
-    writer = Picking(target, tuple(shape), maps, filling, stored, made, tensor.dtype)
+    writer = IndexMapCopy(target, tuple(shape), maps, filling, stored, made, tensor.dtype)
     function, tables = writer.write()
     wanted = Value(name, layout, stored, tensor.dtype)
     value = Value(node.outputs[0], layout, made, tensor.dtype)
@@ -185,7 +185,7 @@ def runs(chosen: np.ndarray) -> list[Run]:
     return found
 
 
-class Picking:
+class IndexMapCopy:
     """Writes the function."""
 
     def __init__(

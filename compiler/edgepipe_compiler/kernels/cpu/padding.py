@@ -11,7 +11,7 @@ from ..kernel import Call, Value
 from ..target import CpuTarget
 from . import window_geometry
 from .epilogue import TooLong
-from .index_maps import Picking
+from .index_maps import IndexMapCopy
 from .sliding_windows import LongSliding, Sliding
 from .window_geometry import Window
 
@@ -36,7 +36,7 @@ def pad(
         places = np.arange(-begin[axis], shape[2 + axis] + end[axis])
         maps[2 + axis] = np.where(places < shape[2 + axis], np.maximum(places, -1), -1)
     made = tuple(chosen.size for chosen in maps)
-    function, _ = Picking(target, shape, maps, filling, shape, made).write()
+    function, _ = IndexMapCopy(target, shape, maps, filling, shape, made).write()
     padded = Value(f"{unit}/padded", image.layout, made, image.dtype)
     return [Call(function, [image], [padded], "pad")], padded
 

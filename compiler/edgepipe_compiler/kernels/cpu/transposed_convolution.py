@@ -101,7 +101,7 @@ def _lower(graph: Graph, unit: Unit, target: CpuTarget, long: bool) -> Kernel:
     written = 0
     for vertical in _alike(phases[0], strides[0], image[0]):
         for horizontal in _alike(phases[1], strides[1], image[1]):
-            made = _Turn(target, weight, groups, (vertical, horizontal), strides, turned)
+            made = _PhaseGroup(target, weight, groups, (vertical, horizontal), strides, turned)
             written += made.write(w, operands, data, shift, out, after, extents, source.bytes)
     if written > convolution.LARGEST:
         raise TooLong("window with too many kinds of borders")
@@ -194,7 +194,7 @@ def _pad(axis: int, node: Node, source: Tensor, result: Tensor, reach: int, stri
 
 
 @dataclass
-class _Turn:
+class _PhaseGroup:
     """Phases along rows and columns, each alike: one convolution per pair of phases."""
 
     target: CpuTarget
