@@ -292,7 +292,7 @@ def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         text = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise _invalid(
             name,
-            f"failed to convert operator set {opset} to {OLDEST_OPSET} ({text}); export it with a "
+            f"cannot convert operator set {opset} to {OLDEST_OPSET} ({text}); export it with a "
             "newer one",
         ) from error
 
