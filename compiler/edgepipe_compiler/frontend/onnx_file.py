@@ -412,31 +412,35 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
             "ONNX standard",
             node,
         ) from refusal
-    _check_for_inference(model.graph.node, name)
+    _check_attributes(model.graph.node, name)
 
 
-def _check_for_inference(nodes: Iterable[onnx.NodeProto], name: str) -> None:
-    """Refuses attributes that pass ONNX's checker and crash its shape inference."""
+def _check_attributes(nodes: Iterable[onnx.NodeProto], name: str) -> None:
+    """Refuses attributes that pass ONNX's checker and at which its shape inference fails or crashes."""
     for node in nodes:
-        values = {item.name: item for item in node.attribute}
-        wrong = ""
-        for axis in ("axis", "batch_dims"):
-            if axis in values and abs(values[axis].i) > MOST_AXES:
-                wrong = f"{axis} {values[axis].i} is out of range; correct it"
-        if node.op_type == "Einsum" and "equation" in values and not values["equation"].s.isascii():
-            wrong = f"equation {values['equation'].s!r} is not ASCII; correct it"
-        if node.op_type == "GatherND" and "batch_dims" in values and values["batch_dims"].i < 0:
-            wrong = f"batch_dims {values['batch_dims'].i} is negative; correct it"
-        if node.op_type == "Split" and "num_outputs" in values:
-            count = values["num_outputs"].i
-            if count != len(node.output):
-                wrong = f"num_outputs is {count} for {len(node.output)} outputs; correct it"
-        if wrong:
-            title = node.name or node.output[0]
-            raise _invalid(name, f"the {node.op_type} {title!r}: {wrong}", title)
+        wrong = _wrong_attribute(node)
+        if wrong is not None:
+            title = node.name or next(iter(node.output), "")
+            raise _invalid(name, f"the {node.op_type} {title!r}: {wrong}; correct it", title)
         for item in node.attribute:
             for graph in (item.g, *item.graphs):
-                _check_for_inference(graph.node, name)
+                _check_attributes(graph.node, name)
+
+
+def _wrong_attribute(node: onnx.NodeProto) -> str | None:
+    for item in node.attribute:
+        match node.op_type, item.name:
+            case _, ("axis" | "batch_dims") if abs(item.i) > MOST_AXES:
+                return f"{item.name} {item.i} is out of range"
+            case "GatherND", "batch_dims" if item.i < 0:
+                return f"batch_dims {item.i} is negative"
+            case "Einsum", "equation" if not item.s.isascii():
+                return f"equation {item.s!r} is not ASCII"
+            case "Split", "num_outputs" if item.i != len(node.output):
+                return f"num_outputs is {item.i} for {len(node.output)} outputs"
+            case "Scan", "num_scan_inputs" if not 1 <= item.i <= len(node.input):
+                return f"num_scan_inputs is {item.i} for {len(node.input)} inputs"
+    return None
 
 
 def _node_in(model: onnx.ModelProto, text: str) -> str | None:
