@@ -234,7 +234,7 @@ BAD_SHAPES: list[tuple[Shape, dict[str, list[int]], str]] = [
     (["n", "c", 6, 6], {}, "`shapes: { x: [1, 3, 6, 6] }`"),
     ([1, 3, 6, 6], {"x": [1, 3, 7, 6]}, "the file has [1, 3, 6, 6]"),
     (["n", 3, "h", "w"], {"x": [3, 8, 8]}, "the file has [n, 3, h, w]"),
-    ([1, 3, 6, 6], {"image": [1, 3, 6, 6]}, "its inputs are 'x'"),
+    ([1, 3, 6, 6], {"image": [1, 3, 6, 6]}, "the inputs are 'x'"),
 ]
 
 

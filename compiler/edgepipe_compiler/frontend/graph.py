@@ -160,7 +160,7 @@ def _input_tensors(
             known = ", ".join(repr(item) for item in names)
             raise CompileError(
                 "unknown_input",
-                f"{failed}`shapes` has no such input {wanted!r}; the inputs are {known}",
+                f"{failed}`shapes` names an unknown input {wanted!r}; the inputs are {known}",
                 wanted,
             )
     tensors: dict[str, Tensor] = {}

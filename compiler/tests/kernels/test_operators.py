@@ -384,22 +384,22 @@ def test_division_by_zero_does_not_end_the_program() -> None:
 REFUSED = {
     "slope of channels": (
         case("PRelu", numbers("float32", 1, 16, 4, 4), numbers("float32", 16), constants=(1,)),
-        "correct it to the shape [16, 1, 1]",
+        "correct the shape to [16, 1, 1]",
     ),
     "bias too short": (
         case("Conv", *(numbers("float32", *s) for s in ((1, 3, 8, 8), (4, 3, 3, 3), (3,))),
              constants=(1, 2)),
-        "takes [4], one element an output channel",
+        "expected [4], one element per output channel",
     ),
     "scale too short": (
         case("InstanceNormalization", *(numbers("float32", *s) for s in ((1, 4, 5, 5), (3,), (4,))),
              constants=(1, 2)),
-        "takes [4], one element a channel",
+        "expected [4], one element per channel",
     ),
     "statistics too long": (
         case("BatchNormalization", numbers("float32", 1, 4, 5, 5),
              *(numbers("float32", n) for n in (4, 4, 4, 5)), constants=(1, 2, 3, 4), opset=13),
-        "of shape [5] for an input of shape [1, 4, 5, 5], and [4] is needed",
+        "has shape [5], expected [4] for data of shape [1, 4, 5, 5]",
     ),
     "kernel_shape of other weights": (
         case("Conv", numbers("float32", 1, 3, 8, 8), numbers("float32", 4, 3, 3, 3), constants=(1,),
@@ -412,7 +412,7 @@ REFUSED = {
     ),
     "constant index": (
         case("GatherElements", numbers("float32", 5), whole(5), constants=(1,)),
-        "its index 5 lies beyond",
+        "its index 5 is out of bounds",
     ),
 }  # fmt: skip
 
