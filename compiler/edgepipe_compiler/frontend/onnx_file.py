@@ -412,22 +412,24 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
             "ONNX standard",
             node,
         ) from refusal
-    _check_attributes(model.graph.node, name)
+    _check_nodes(model.graph.node, name)
 
 
-def _check_attributes(nodes: Iterable[onnx.NodeProto], name: str) -> None:
-    """Refuses attributes that pass ONNX's checker and at which its shape inference fails or crashes."""
+def _check_nodes(nodes: Iterable[onnx.NodeProto], name: str) -> None:
+    """Refuses nodes that pass ONNX's checker and at which its shape inference fails or crashes."""
     for node in nodes:
-        wrong = _wrong_attribute(node)
+        wrong = _fault(node)
         if wrong is not None:
             title = node.name or next(iter(node.output), "")
             raise _invalid(name, f"the {node.op_type} {title!r}: {wrong}; correct it", title)
         for item in node.attribute:
             for graph in (item.g, *item.graphs):
-                _check_attributes(graph.node, name)
+                _check_nodes(graph.node, name)
 
 
-def _wrong_attribute(node: onnx.NodeProto) -> str | None:
+def _fault(node: onnx.NodeProto) -> str | None:
+    if node.op_type == "Einsum" and "" in node.input:
+        return "an operand is absent"
     for item in node.attribute:
         match node.op_type, item.name:
             case _, ("axis" | "batch_dims") if abs(item.i) > MOST_AXES:

@@ -148,7 +148,7 @@ def _phases(
     dilation = tuple(node.attributes.get("dilations", (1, 1)))[axis]
     pad = _pad(axis, node, source, result, (kernel - 1) * dilation + 1, stride)
     found = []
-    for offset in range(stride):
+    for offset in range(min(stride, result.shape[2 + axis])):
         seen = [k for k in range(kernel) if (offset + pad - k * dilation) % stride == 0]
         apart = dilation // math.gcd(stride, dilation)
         if not seen:
