@@ -21,8 +21,10 @@ PAGES = sorted(
 XTASK_VERBS = {
     *("board", "build", "dist", "emulate", "kernels", "onnx-suite", "setup", "test", "tidy"),
 }
-# Other load on this machine can void trials, or hide a slowdown from the gate. The example is
-# then run again. An example that never works fails.
+# What a report says of trials that other load made void; `bench` then ends with exit code 4.
+DISTURBED = ("other processes used", "the hypervisor took")
+# Other load can also keep the gate from a result. The example is then run again. An example that
+# never works fails.
 ATTEMPTS = 8
 
 
@@ -104,7 +106,8 @@ def run_page(page, checkout):
         ran = checkout.run(command)
         described = f"$ {command}\n{ran.stdout}{ran.stderr}exit code {ran.returncode}"
         assert ran.returncode in (0, 1, 4), described
-        if ran.returncode != 0:
+        disturbed = ran.returncode == 4 and any(reason in ran.stdout for reason in DISTURBED)
+        if ran.returncode != 0 and not (disturbed and command.startswith("cargo xtask bench")):
             return described
         for line in shown:
             if line not in ran.stdout:
