@@ -43,12 +43,15 @@ def commands(page):
 class Checkout:
     """A copy of the repository in which `cargo xtask VERB` starts the program under test."""
 
-    def __init__(self, folder, state):
+    def __init__(self, folder, cache):
         self.folder = folder
         for name in ("ci", "compiler", "configs", "examples"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         (folder / "results").mkdir()
+        state = folder / "target/edgepipe"
+        state.mkdir(parents=True)
+        (state / "cache").symlink_to(cache)
         python = folder / "target/edgepipe/toolchain/python/bin/python"
         write_program(python, f'exec {shlex.quote(sys.executable)} "$@"')
         program = [
@@ -84,17 +87,17 @@ def write_program(path, script):
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory):
+def cache(tmp_path_factory):
     """Compiled networks, shared between examples."""
-    return tmp_path_factory.mktemp("state")
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs_as_its_page_shows(name, tmp_path, state):
+def test_an_example_runs_as_its_page_shows(name, tmp_path, cache):
     page = commands((ROOT / "examples" / name / "README.md").read_text())
     assert any(command.startswith("cargo xtask") for command, _ in page)
     for attempt in range(ATTEMPTS):
-        mismatch = run_page(page, Checkout(tmp_path / str(attempt), state))
+        mismatch = run_page(page, Checkout(tmp_path / str(attempt), cache))
         if mismatch is None:
             return
     pytest.fail(f"{ATTEMPTS} attempts failed; the last one:\n{mismatch}")
