@@ -25,7 +25,7 @@ XTASK_VERBS = {
 DISTURBED = ("other processes used", "the hypervisor took")
 # Other load can also keep the gate from a result. The example is then run again. An example that
 # never works fails.
-ATTEMPTS = 8
+ATTEMPTS = 12
 
 
 def commands(page):
