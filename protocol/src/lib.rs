@@ -8,6 +8,8 @@
 //! Enums are tagged from outside, unknown fields are refused, integers carry their unit in their name, and no
 //! field can be NaN. Times are monotonic nanoseconds of the board's clock unless a name says `unix`.
 
+mod cpu_list;
+mod dtype;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod machine;
@@ -17,6 +19,8 @@ mod request;
 mod state;
 pub mod text;
 
+pub use cpu_list::{format_cpu_list, parse_cpu_list};
+pub use dtype::Dtype;
 pub use machine::{
     Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
     Temperature,

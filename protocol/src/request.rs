@@ -290,6 +290,16 @@ pub enum Program {
     OnnxRuntime(OnnxModel),
 }
 
+impl Program {
+    /// Path of the library or the model on the board.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Library(library) => &library.path,
+            Self::OnnxRuntime(model) => &model.model,
+        }
+    }
+}
+
 /// A compiled stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

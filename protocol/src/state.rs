@@ -1,6 +1,6 @@
 //! The state of a board that decides how fast it is: asked for, found, set, watched and restored.
 
-use crate::machine::{MachineState, PowerMode};
+use crate::machine::{Cpu, MachineState, PowerMode};
 use serde::{Deserialize, Serialize};
 
 /// What a board is to be brought to; what is absent is not touched.
@@ -119,7 +119,7 @@ pub struct ClockLimits {
 
 impl From<&MachineState> for Settings {
     fn from(state: &MachineState) -> Self {
-        let cpu = |cpu: &crate::Cpu| CpuSettings {
+        let cpu = |cpu: &Cpu| CpuSettings {
             id: cpu.id,
             online: cpu.online,
             governor: cpu.governor.clone(),

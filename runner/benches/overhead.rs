@@ -6,11 +6,11 @@
 //! the kernel's wake-up of a sleeping CPU, some microseconds on a board and 10 to 20 in a virtual machine.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends where its assumptions do")]
 
-#[path = "../tests/rig/mod.rs"]
-mod rig;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use protocol::{Kind, Measured, Occupancy, Schedule};
-use rig::{Runner, stages, trial, two_cpus};
+use support::{Runner, stages, trial, two_cpus};
 
 /// Trials of each schedule.
 const TRIALS: usize = 15;

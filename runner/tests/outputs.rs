@@ -1,14 +1,14 @@
-//! What comes out of a schedule is right, whatever way it runs.
+//! The outputs of every kind of schedule are right.
 
-mod rig;
+mod support;
 
 use protocol::{Capture, Event, Fault, Frames, Kind, Request, Verify};
-use rig::{Runner, stages, two_cpus};
 use std::fs;
+use support::{Runner, stages, two_cpus};
 
 #[test]
-fn a_network_gives_what_was_computed_by_other_means() {
-    let cpu = [rig::cpus()[0]];
+fn a_network_returns_what_numpy_computed() {
+    let cpu = [support::cpus()[0]];
     let expected = stages().schedule(Kind::Single, &[("expected", &cpu)]);
     let net = stages().schedule(Kind::Single, &[("net", &cpu)]);
     let mut runner = Runner::start();
@@ -26,8 +26,8 @@ fn a_network_gives_what_was_computed_by_other_means() {
 }
 
 #[test]
-fn outputs_are_held_against_files() {
-    let cpu = [rig::cpus()[0]];
+fn outputs_are_compared_with_files() {
+    let cpu = [support::cpus()[0]];
     let (first, second) = two_cpus();
     let single = stages().schedule(Kind::Single, &[("net", &cpu)]);
     let replicas = stages().schedule(Kind::Replicate, &[("net", &[first]), ("net", &[second])]);
@@ -67,11 +67,11 @@ fn outputs_are_held_against_files() {
     fs::write(file("output1"), &right[4..]).unwrap();
     let (fault, message) = verify(request(&single)).unwrap_err();
     assert_eq!(fault, Fault::Request);
-    assert!(message.contains("508 bytes, 512 are expected"), "{message}");
+    assert!(message.contains("508 bytes, expected 512"), "{message}");
 }
 
 #[test]
-fn pipelines_and_replicas_give_the_same_bits_as_a_single_stage() {
+fn pipelines_and_replicas_return_the_same_bits_as_a_single_stage() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
     let single = stages().schedule(Kind::Single, &[("net", &zero)]);

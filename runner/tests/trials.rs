@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
 
-mod rig;
+mod support;
 
 use protocol::{
     Binding, Event, Fault, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Transfer, Trial,
 };
-use rig::{Runner, stages, threads_of, trial, two_cpus};
+use support::{Runner, stages, threads_of, trial, two_cpus};
 
 /// What holds of every trial.
 fn check(trial: &Trial, measured: &Measured) {
@@ -53,7 +53,7 @@ fn check(trial: &Trial, measured: &Measured) {
 #[test]
 fn a_single_stage_is_measured() {
     let mut runner = Runner::start();
-    let cpu = [rig::cpus()[0]];
+    let cpu = [support::cpus()[0]];
     let trial = trial(stages().schedule(Kind::Single, &[("net", &cpu)]));
     let measured = runner.measure(&trial);
     check(&trial, &measured);
@@ -150,7 +150,7 @@ fn every_thread_of_a_stage_sits_on_its_own_cpu() {
 
 #[test]
 fn a_profile_tells_the_kernels_in_order() {
-    let cpu = [rig::cpus()[0]];
+    let cpu = [support::cpus()[0]];
     let schedule = stages().schedule(Kind::Single, &[("net", &cpu)]);
     let request = Profile {
         id: 9,
