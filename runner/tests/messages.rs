@@ -1,6 +1,8 @@
 //! Every message that a request can fail with, as far as a test can provoke it, in one snapshot to be reviewed as prose. After
 //! each failure the runner answers the next request.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+
 mod support;
 
 use protocol::{
@@ -161,7 +163,7 @@ fn of_requests() {
     };
     messages.fails("verify without files", &verify(&[]));
     let (absent, short) = (messages.path("absent"), messages.file("short", "123"));
-    messages.fails("verify with a missing file", &verify(&[absent.clone()]));
+    messages.fails("verify with a missing file", &verify(std::slice::from_ref(&absent)));
     messages.fails("verify with a short file", &verify(&[short]));
     let capture = Capture { id: 1, schedule: net(), frames, folder: absent };
     messages.fails("capture into a missing folder", &Request::Capture(capture));
