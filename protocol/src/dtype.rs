@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// An element type that a network may take, return or pass between stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +50,41 @@ impl Dtype {
     }
 }
 
+impl FromStr for Dtype {
+    type Err = String;
+
+    /// Parses a name as on the wire; the error lists the known names.
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|dtype| dtype.to_string() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(Self::to_string).collect();
+            format!("unknown element type {name}, expected one of {}", known.join(", "))
+        })
+    }
+}
+
 impl fmt::Display for Dtype {
     /// As on the wire: `float32`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_displayed_as_on_the_wire() {
+        for dtype in Dtype::ALL {
+            let json = serde_json::to_string(&dtype).unwrap();
+            assert_eq!(json, format!("\"{dtype}\""));
+            assert_eq!(dtype.to_string().parse(), Ok(dtype));
+        }
+        assert!(
+            "float17"
+                .parse::<Dtype>()
+                .unwrap_err()
+                .contains("unknown element type float17, expected one of float32,")
+        );
     }
 }

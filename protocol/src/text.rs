@@ -1,27 +1,16 @@
 //! The state of a board as text.
 
 use crate::{
-    Asked, Clock, ClockLimits, MachineState, Pending, Policy, PowerMode, PowerReadings, RailReadings,
-    Scheduling, Settings,
+    Clock, ClockLimits, MachineState, Policy, PowerMode, PowerReadings, RailReadings, SavedState, Scheduling,
+    Settings, StateRequest, format_cpu_list,
 };
 use std::fmt::Write as _;
 
-/// CPUs as the kernel lists them: `0,3-5`.
 fn cpus(numbers: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for cpu in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*cpu) => *last = *cpu,
-            _ => ranges.push((*cpu, *cpu)),
-        }
-    }
-    let part = |(first, last): &(u32, u32)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    if ranges.is_empty() { "none".to_owned() } else { ranges.iter().map(part).collect::<Vec<_>>().join(",") }
+    if numbers.is_empty() { "none".to_owned() } else { format_cpu_list(numbers) }
 }
 
-/// The same with the word before it: `CPU 0`, `CPUs 3-5`.
+/// A list of CPUs with the noun: `CPU 0`, `CPUs 3-5`.
 pub fn named(numbers: &[u32]) -> String {
     format!("{} {}", if numbers.len() == 1 { "CPU" } else { "CPUs" }, cpus(numbers))
 }
@@ -122,7 +111,7 @@ pub fn settings(settings: &Settings) -> String {
 }
 
 /// What a board's file asks for.
-pub fn asked(asked: &Asked) -> String {
+pub fn asked(asked: &StateRequest) -> String {
     let mut parts = Vec::new();
     parts.extend(asked.nvpmodel.map(|mode| format!("power mode {mode}")));
     parts.extend(
@@ -138,7 +127,7 @@ pub fn asked(asked: &Asked) -> String {
 pub fn state(
     machine: &MachineState,
     power: Result<Option<&PowerReadings>, &str>,
-    pending: Option<&Pending>,
+    pending: Option<&SavedState>,
 ) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -308,10 +297,14 @@ mod tests {
             cpu_ns: 0,
         };
         let machine = tx2();
-        let asked_for =
-            Asked { sysfs: "/sys".to_owned(), nvpmodel: Some(0), jetson_clocks: Some(true), governor: None };
+        let asked_for = StateRequest {
+            sysfs: "/sys".to_owned(),
+            nvpmodel: Some(0),
+            jetson_clocks: Some(true),
+            governor: None,
+        };
         let found = Settings::from(&machine);
-        let pending = Pending {
+        let pending = SavedState {
             version: 1,
             by: "process 7 (bench) of anna".to_owned(),
             boot: None,

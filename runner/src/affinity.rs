@@ -1,7 +1,7 @@
 //! Binding threads to CPUs.
 
 use crate::failure::Failure;
-use protocol::{Binding, format_cpu_list, parse_cpu_list};
+use protocol::{Processor, format_cpu_list, parse_cpu_list};
 use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,8 +10,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// If it cannot use all of them; the message says which, why, and what to do.
-pub(crate) fn bind(thread: Option<u32>, cpus: &[u32], binding: &Binding) -> Result<(), Failure> {
-    let fail = || bind_failure(cpus, binding, Path::new("/sys"));
+pub(crate) fn bind(thread: Option<u32>, cpus: &[u32], processor: &str) -> Result<(), Failure> {
+    let fail = || bind_failure(cpus, processor, Path::new("/sys"));
     let mut wanted = CpuSet::new();
     for cpu in cpus {
         let place = usize::try_from(*cpu).ok().filter(|place| *place < CpuSet::MAX_CPU);
@@ -26,12 +26,12 @@ pub(crate) fn bind(thread: Option<u32>, cpus: &[u32], binding: &Binding) -> Resu
 }
 
 /// Binds the calling thread to the first CPU of a processor.
-pub(crate) fn bind_to_first(binding: &Binding) -> Result<(), Failure> {
-    let name = &binding.processor;
-    let first = binding.cpus.first();
+pub(crate) fn bind_to_first(processor: &Processor) -> Result<(), Failure> {
+    let name = processor.name();
+    let first = processor.cpus().first();
     let first =
         first.ok_or_else(|| Failure::request(format!("failed to bind processor {name}: it has no CPUs")))?;
-    bind(None, &[*first], binding)
+    bind(None, &[*first], name)
 }
 
 /// Id of the calling thread.
@@ -73,7 +73,7 @@ fn threads() -> BTreeSet<u32> {
     folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn bind_failure(cpus: &[u32], binding: &Binding, sys: &Path) -> Failure {
+fn bind_failure(cpus: &[u32], processor: &str, sys: &Path) -> Failure {
     let list = |name: &str| {
         let text = std::fs::read_to_string(sys.join("devices/system/cpu").join(name)).unwrap_or_default();
         parse_cpu_list(&text)
@@ -94,8 +94,7 @@ fn bind_failure(cpus: &[u32], binding: &Binding, sys: &Path) -> Failure {
             .to_owned()
     };
     Failure::affinity(format!(
-        "failed to bind processor {} to CPUs {}: {reason}",
-        binding.processor,
+        "failed to bind processor {processor} to CPUs {}: {reason}",
         format_cpu_list(cpus)
     ))
 }
@@ -104,16 +103,12 @@ fn bind_failure(cpus: &[u32], binding: &Binding, sys: &Path) -> Failure {
 mod tests {
     use super::*;
 
-    fn binding(cpus: &[u32]) -> Binding {
-        Binding { processor: "denver".into(), cpus: cpus.into(), threads: 1 }
-    }
-
     #[test]
     fn only_the_calling_thread_is_bound() {
         let before = allowed_cpus();
         let last = *before.last().unwrap();
         std::thread::spawn(move || {
-            bind(None, &[last], &binding(&[last])).unwrap();
+            bind(None, &[last], "denver").unwrap();
             assert_eq!(allowed_cpus(), [last]);
         })
         .join()
@@ -124,11 +119,11 @@ mod tests {
     #[test]
     fn a_cpu_that_does_not_exist_is_named() {
         for cpu in [999, 100_000] {
-            let failure = bind(None, &[allowed_cpus()[0], cpu], &binding(&[cpu])).unwrap_err();
+            let failure = bind(None, &[allowed_cpus()[0], cpu], "denver").unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Affinity);
             assert!(failure.message.contains(&format!("CPU {cpu} does not exist")), "{failure}");
         }
-        bind(None, &allowed_cpus(), &binding(&[])).unwrap();
+        bind(None, &allowed_cpus(), "denver").unwrap();
     }
 
     #[test]
@@ -138,9 +133,9 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("present"), "0-5\n").unwrap();
         std::fs::write(folder.join("online"), "0,3-5\n").unwrap();
-        let message = bind_failure(&[1, 2], &binding(&[1, 2]), sys.path()).message;
+        let message = bind_failure(&[1, 2], "denver", sys.path()).message;
         assert!(message.contains("denver") && message.contains("CPU 1 is offline"), "{message}");
-        let message = bind_failure(&[3], &binding(&[3]), sys.path()).message;
+        let message = bind_failure(&[3], "denver", sys.path()).message;
         assert!(message.contains("cpuset"), "{message}");
     }
 }

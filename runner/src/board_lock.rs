@@ -3,6 +3,7 @@
 //! The file has the same path for all users, independent of `TMPDIR`. Its first line names the session, the second the
 //! process id of the holder. If the harness runs on this machine too, the third line has the harness' process id.
 
+use protocol::LockHolder;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -29,10 +30,20 @@ pub(crate) struct Held {
     _file: File,
 }
 
+/// The session that has the lock, as the file names it, and its process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Holder {
-    Nobody,
-    Session { name: String, pid: Option<i32> },
+struct Owner {
+    name: String,
+    pid: Option<i32>,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+pub(crate) enum TakeError {
+    /// The named session has it.
+    Busy(String),
+    /// The file cannot be used, with the reason.
+    Unusable(String),
 }
 
 /// The lock file of this machine. The choice depends on the machine alone, so all users find the same file.
@@ -167,16 +178,16 @@ fn is_ending(text: &str) -> bool {
     harness.is_some_and(|harness| !Path::new(&format!("/proc/{harness}")).exists())
 }
 
-fn read(file: &mut File) -> Holder {
+fn read(file: &mut File) -> Owner {
     let text = content(file);
     let mut lines = text.lines();
     let name = lines.next().filter(|line| !line.trim().is_empty()).unwrap_or("another process").to_owned();
     let pid = lines.next().and_then(|line| line.strip_prefix("pid ")).and_then(|pid| pid.parse().ok());
-    Holder::Session { name, pid }
+    Owner { name, pid }
 }
 
-/// Locks the file, or returns its holder. Waits for a holder that is about to end.
-fn lock(path: &Path, opened: &mut Opened, max_wait: Duration) -> Result<(), Result<Holder, String>> {
+/// Locks the file; returns its owner if another process has it. Waits for an owner that is about to end.
+fn lock(path: &Path, opened: &mut Opened, max_wait: Duration) -> Result<Option<Owner>, String> {
     let deadline = Instant::now() + max_wait;
     for attempt in 1.. {
         match opened.file.try_lock() {
@@ -188,13 +199,13 @@ fn lock(path: &Path, opened: &mut Opened, max_wait: Duration) -> Result<(), Resu
             {
                 std::thread::sleep(PAUSE);
             }
-            Err(TryLockError::WouldBlock) => return Err(Ok(read(&mut opened.file))),
+            Err(TryLockError::WouldBlock) => return Ok(Some(read(&mut opened.file))),
             Err(TryLockError::Error(error)) => {
-                return Err(Err(format!("failed to lock {}: {error}", path.display())));
+                return Err(format!("failed to lock {}: {error}", path.display()));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Whether the path still refers to this file. A removed file does not exclude other sessions.
@@ -205,55 +216,56 @@ fn is_current(path: &Path, file: &File) -> bool {
 }
 
 /// Takes the lock for a session. `harness` is the process id of a harness on this machine.
-///
-/// # Errors
-/// The holder, or why the file cannot be used.
-pub(crate) fn take(holder: &str, harness: Option<i32>) -> Result<Held, Result<Holder, String>> {
-    take_at(&path(), holder, harness)
+pub(crate) fn take(session: &str, harness: Option<i32>) -> Result<Held, TakeError> {
+    take_at(&path(), session, harness)
 }
 
-fn take_at(path: &Path, holder: &str, harness: Option<i32>) -> Result<Held, Result<Holder, String>> {
+fn take_at(path: &Path, session: &str, harness: Option<i32>) -> Result<Held, TakeError> {
+    let unusable = |why: &str| TakeError::Unusable(unusable(path, why));
     for _ in 0..ATTEMPTS {
-        let mut opened = open(path).map_err(Err)?;
-        lock(path, &mut opened, RESTORING)?;
+        let mut opened = open(path).map_err(TakeError::Unusable)?;
+        if let Some(owner) = lock(path, &mut opened, RESTORING).map_err(TakeError::Unusable)? {
+            return Err(TakeError::Busy(owner.name));
+        }
         if let Some(error) = &opened.read_only {
-            return Err(Err(unusable(path, &error.to_string())));
+            return Err(unusable(&error.to_string()));
         }
         if !is_current(path, &opened.file) {
             continue;
         }
-        let line: String = holder.chars().filter(|letter| !letter.is_control()).take(400).collect();
+        let line: String = session.chars().filter(|letter| !letter.is_control()).take(400).collect();
         let harness = harness.map_or_else(String::new, |harness| format!("harness {harness}\n"));
         let text = format!("{line}\npid {}\n{harness}", std::process::id());
         let mut file = opened.file;
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-        written.map_err(|error| Err(format!("failed to write {}: {error}", path.display())))?;
+        written
+            .map_err(|error| TakeError::Unusable(format!("failed to write {}: {error}", path.display())))?;
         return Ok(Held { _file: file });
     }
-    Err(Err(unusable(path, "other processes keep removing it")))
+    Err(unusable("other processes keep removing it"))
 }
 
-pub(crate) fn holder() -> Result<Holder, String> {
-    holder_at(&path())
+pub(crate) fn holder() -> Result<LockHolder, String> {
+    Ok(holder_of(owner_at(&path())?.as_ref()))
 }
 
-fn holder_at(path: &Path) -> Result<Holder, String> {
-    let mut opened = open(path)?;
-    match lock(path, &mut opened, Duration::ZERO) {
-        Ok(()) => Ok(Holder::Nobody),
-        Err(Ok(holder)) => Ok(holder),
-        Err(Err(error)) => Err(error),
-    }
+fn holder_of(owner: Option<&Owner>) -> LockHolder {
+    owner.map_or(LockHolder::Nobody {}, |owner| LockHolder::Session { name: owner.name.clone() })
+}
+
+fn owner_at(path: &Path) -> Result<Option<Owner>, String> {
+    lock(path, &mut open(path)?, Duration::ZERO)
 }
 
 /// Ends the process that holds the lock: by SIGTERM, and after `max_wait` by SIGKILL. Returns who held it.
 ///
 /// # Errors
 /// If the process cannot be ended.
-pub(crate) fn break_lock(max_wait: impl Fn() -> Duration) -> Result<Holder, String> {
-    let found = holder()?;
-    let Holder::Session { name, pid } = &found else { return Ok(found) };
+pub(crate) fn break_lock(max_wait: impl Fn() -> Duration) -> Result<LockHolder, String> {
+    let path = path();
+    let found = owner_at(&path)?;
+    let Some(Owner { name, pid }) = &found else { return Ok(LockHolder::Nobody {}) };
     let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
         return Err(format!("failed to break the lock of {name}: the lock file contains no process id"));
     };
@@ -274,8 +286,8 @@ pub(crate) fn break_lock(max_wait: impl Fn() -> Duration) -> Result<Holder, Stri
         let deadline = Instant::now() + max_wait;
         while Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(25));
-            if holder()? == Holder::Nobody {
-                return Ok(found);
+            if owner_at(&path)?.is_none() {
+                return Ok(holder_of(found.as_ref()));
             }
         }
     }
@@ -288,17 +300,14 @@ mod tests {
 
     fn busy(path: &Path) -> String {
         match take_at(path, "second", None) {
-            Err(Ok(Holder::Session { name, pid })) => {
-                assert_eq!(pid, i32::try_from(std::process::id()).ok());
-                name
-            }
+            Err(TakeError::Busy(name)) => name,
             other => panic!("{other:?}"),
         }
     }
 
     fn unusable_message(path: &Path) -> String {
         match take_at(path, "anna", None) {
-            Err(Err(message)) => message,
+            Err(TakeError::Unusable(message)) => message,
             other => panic!("{other:?}"),
         }
     }
@@ -309,9 +318,10 @@ mod tests {
         let path = folder.path().join("lock");
         let first = take_at(&path, "process 7 (bench) of anna\nsince noon", None).unwrap();
         assert_eq!(busy(&path), "process 7 (bench) of annasince noon");
-        assert!(matches!(holder_at(&path), Ok(Holder::Session { .. })));
+        let owner = owner_at(&path).unwrap().unwrap();
+        assert_eq!(owner.pid, i32::try_from(std::process::id()).ok());
         drop(first);
-        assert_eq!(holder_at(&path), Ok(Holder::Nobody));
+        assert_eq!(owner_at(&path), Ok(None));
         take_at(&path, "second", None).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no other file remains");
     }

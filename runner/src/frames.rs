@@ -143,9 +143,8 @@ impl FrameSlot {
 mod tests {
     use super::*;
 
-    fn spec(dtype: &str, extent: i64) -> TensorSpec {
-        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: vec![extent], dtype: dtype.into() })
-            .unwrap()
+    fn spec(dtype: Dtype, extent: i64) -> TensorSpec {
+        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: vec![extent], dtype }).unwrap()
     }
 
     fn floats(tensor: &Tensor) -> Vec<f32> {
@@ -154,7 +153,7 @@ mod tests {
 
     #[test]
     fn floats_are_uniform() {
-        let spec = spec("float32", 40_000);
+        let spec = spec(Dtype::Float32, 40_000);
         let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
             .unwrap();
         let values = floats(&set.frame(0)[0]);
@@ -166,7 +165,7 @@ mod tests {
 
     #[test]
     fn frames_are_determined_by_their_seed() {
-        let spec = spec("float32", 8);
+        let spec = spec(Dtype::Float32, 8);
         let make = |seed| {
             FrameSet::generate(&protocol::Frames { seed, distinct: 3, integers_below: 8 }, &[&spec, &spec])
                 .unwrap()
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn elements_have_known_values() {
-        let spec = spec("float32", 4);
+        let spec = spec(Dtype::Float32, 4);
         let rule = protocol::Frames { seed: 7, distinct: 2, integers_below: 8 };
         let set = FrameSet::generate(&rule, &[&spec, &spec]).unwrap();
         // Computed by an independent implementation of xoshiro256++ and `SplitMix64`.
@@ -192,7 +191,7 @@ mod tests {
 
     #[test]
     fn integers_are_small() {
-        let spec = spec("int64", 1000);
+        let spec = spec(Dtype::Int64, 1000);
         let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
             .unwrap();
         let tensor = &set.frame(0)[0];
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn no_frames_and_too_many_frames_are_rejected() {
-        let spec = spec("float32", 1 << 40);
+        let spec = spec(Dtype::Float32, 1 << 40);
         for distinct in [0, 3] {
             let failure =
                 FrameSet::generate(&protocol::Frames { seed: 1, distinct, integers_below: 8 }, &[&spec])

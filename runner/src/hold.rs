@@ -2,10 +2,11 @@
 //! the session does. Whatever ends it, it restores the state before it releases the lock; after SIGKILL, the next session
 //! restores.
 
-use crate::board_lock::{self, Holder};
+use crate::board_lock::{self, TakeError};
 use crate::board_state::{self, StateKeeper};
 use crate::input::{Input, log, read_lines};
-use protocol::Pending;
+use protocol::{HoldReply, SavedState};
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -32,26 +33,23 @@ pub(crate) fn hold(holder: &str, lease: Option<Duration>) -> ExitCode {
     let harness = harness.map(|harness| harness.as_raw_nonzero().get());
     let _held = match board_lock::take(holder, harness) {
         Ok(held) => held,
-        Err(Ok(busy)) => {
-            print(&describe(&busy));
+        Err(TakeError::Busy(name)) => {
+            print_json(&HoldReply::Busy { name });
             return ExitCode::from(BUSY);
         }
-        Err(Err(error)) => {
-            print(&error);
+        Err(TakeError::Unusable(message)) => {
+            print_json(&HoldReply::Failed { message });
             return ExitCode::from(EX_OSERR);
         }
     };
-    print("held");
+    print_json(&HoldReply::Acquired {});
     let (sender, inputs) = channel();
     send_signals_to(&sender);
     read_lines(MAX_LINE_BYTES, lease, move |input| drop(sender.send(input)));
     let mut keeper = StateKeeper::new(holder.to_owned());
     let reason = loop {
         match inputs.recv() {
-            Ok(Input::Line(line)) => match serde_json::to_string(&keeper.answer(&line)) {
-                Ok(text) => print(&text),
-                Err(error) => log(&format!("failed to serialize an answer: {error}")),
-            },
+            Ok(Input::Line(line)) => print_json(&keeper.answer(&line)),
             Ok(Input::Heartbeat) => {}
             Ok(Input::End(reason)) => break reason,
             Err(_) => break "the end of its threads",
@@ -90,7 +88,7 @@ pub(crate) fn break_lock() -> ExitCode {
     });
     match broken {
         Ok(holder) => {
-            print(&describe(&holder));
+            print_json(&holder);
             match board_state::restore_leftover(NO_WAIT) {
                 Ok(_) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
@@ -104,7 +102,7 @@ pub(crate) fn break_lock() -> ExitCode {
 pub(crate) fn print_holder() -> ExitCode {
     match board_lock::holder() {
         Ok(holder) => {
-            print(&describe(&holder));
+            print_json(&holder);
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),
@@ -113,22 +111,22 @@ pub(crate) fn print_holder() -> ExitCode {
 
 /// Prints the state that is to be restored, as JSON; nothing if there is none.
 pub(crate) fn print_pending() -> ExitCode {
-    print_json(board_state::pending())
+    print_saved(board_state::pending())
 }
 
 /// Restores the state that a session left behind, and prints it as JSON; nothing if there is none.
 pub(crate) fn restore() -> ExitCode {
-    print_json(board_state::restore_leftover(NO_WAIT))
+    print_saved(board_state::restore_leftover(NO_WAIT))
 }
 
-fn print_json(pending: Result<Option<Pending>, String>) -> ExitCode {
-    match pending.map(|pending| pending.map(|pending| serde_json::to_string(&pending))) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(Ok(text))) => {
-            print(&text);
+fn print_saved(saved: Result<Option<SavedState>, String>) -> ExitCode {
+    match saved {
+        Ok(saved) => {
+            if let Some(saved) = saved {
+                print_json(&saved);
+            }
             ExitCode::SUCCESS
         }
-        Ok(Some(Err(error))) => fail(&error.to_string()),
         Err(error) => fail(&error),
     }
 }
@@ -138,15 +136,14 @@ fn fail(error: &str) -> ExitCode {
     ExitCode::from(EX_OSERR)
 }
 
-fn describe(holder: &Holder) -> String {
-    match holder {
-        Holder::Nobody => "free".to_owned(),
-        Holder::Session { name, .. } => format!("by {name}"),
+/// Writes a line of JSON to standard output and ignores failures: a holder must not end because the harness has stopped
+/// reading.
+fn print_json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            let mut out = std::io::stdout().lock();
+            drop(out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()));
+        }
+        Err(error) => log(&format!("failed to serialize an answer: {error}")),
     }
-}
-
-/// Writes a line to standard output and ignores failures: a holder must not end because the harness has stopped reading.
-fn print(line: &str) {
-    let mut out = std::io::stdout().lock();
-    drop(out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()));
 }

@@ -6,7 +6,7 @@ use crate::frames::{FrameSet, read_tensor};
 use crate::pipeline::{Pipeline, Sink};
 use crate::schedule::{CheckedSchedule, TensorSpec};
 use crate::stage_threads::StageThreads;
-use protocol::{Capture, Captured, Compare, Compared, Dtype, Kind, OutputDifference, Verify};
+use protocol::{Capture, Captured, Compare, Compared, Dtype, OutputDifference, ScheduleKind, Verify};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -122,7 +122,7 @@ fn run(
 ) -> Result<Vec<Vec<Tensor>>, Failure> {
     let threads = StageThreads::start(schedule, weights)?;
     let first = threads.run_frame(frames, 0)?;
-    if schedule.kind != Kind::Replicate {
+    if schedule.kind != ScheduleKind::Replicate {
         let sink = Sink::Collect { outputs: schedule.outputs.clone(), collected: Mutex::default() };
         let pipeline = Arc::new(Pipeline::new(schedule, Arc::clone(frames), 2, sink));
         threads.execute(&pipeline, || ())?;
@@ -201,8 +201,8 @@ fn word<const N: usize>(bytes: &[u8]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    fn difference(dtype: &str, expected: &[u8], actual: &[u8]) -> OutputDifference {
-        let tensor = protocol::Tensor { name: "y".into(), shape: vec![1], dtype: dtype.into() };
+    fn difference(dtype: Dtype, expected: &[u8], actual: &[u8]) -> OutputDifference {
+        let tensor = protocol::Tensor { name: "y".into(), shape: vec![1], dtype };
         let mut difference = Difference::new(&TensorSpec::new(&tensor).unwrap());
         difference.add(expected, actual);
         difference.found
@@ -216,7 +216,7 @@ mod tests {
     fn the_largest_finite_difference_is_found() {
         let expected = floats(&[1.0, -8.0, f32::NAN, 3.0]);
         let actual = floats(&[1.5, -8.0, 1.0, f32::INFINITY]);
-        let found = difference("float32", &expected, &actual);
+        let found = difference(Dtype::Float32, &expected, &actual);
         assert_eq!((found.elements, found.non_finite, found.identical), (4, 2, false));
         assert_eq!(
             (found.max_abs.to_bits(), found.max_reference.to_bits()),
@@ -226,16 +226,16 @@ mod tests {
 
     #[test]
     fn identical_means_that_every_bit_is_equal() {
-        assert!(difference("float32", &floats(&[f32::NAN]), &floats(&[f32::NAN])).identical);
-        assert!(!difference("float32", &floats(&[0.0]), &floats(&[-0.0])).identical);
+        assert!(difference(Dtype::Float32, &floats(&[f32::NAN]), &floats(&[f32::NAN])).identical);
+        assert!(!difference(Dtype::Float32, &floats(&[0.0]), &floats(&[-0.0])).identical);
     }
 
     #[test]
     fn integers_are_compared_by_value() {
         let words =
             |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_ne_bytes()).collect() };
-        let found = difference("int64", &words(&[-5, 9]), &words(&[-5, 2]));
+        let found = difference(Dtype::Int64, &words(&[-5, 9]), &words(&[-5, 2]));
         assert_eq!((found.elements, found.max_abs.to_bits()), (2, 7_f64.to_bits()));
-        assert_eq!(difference("uint8", &[250], &[3]).max_abs.to_bits(), 247_f64.to_bits());
+        assert_eq!(difference(Dtype::Uint8, &[250], &[3]).max_abs.to_bits(), 247_f64.to_bits());
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn peak(request: &Peak) -> Result<Peaked, Failure> {
 }
 
 fn time(request: &Peak) -> Result<Peaked, Failure> {
-    bind_to_first(&request.binding)?;
+    bind_to_first(&request.processor)?;
     let multiplier = Multiplier::of_this_cpu().ok_or_else(|| {
         Failure::execution("failed to time multiply-adds: this CPU has no supported vector instructions")
     })?;
@@ -75,13 +75,16 @@ fn sum(words: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::Binding;
+    use protocol::{CpuProcessor, Processor};
 
     #[test]
     fn multiply_adds_and_reads_are_timed() {
-        let binding =
-            Binding { processor: "p".into(), cpus: vec![crate::affinity::allowed_cpus()[0]], threads: 1 };
-        let request = Peak { id: 7, binding, rounds: 3, streams: vec![1 << 16, 100] };
+        let processor = Processor::Cpu(CpuProcessor {
+            name: "p".into(),
+            cpus: vec![crate::affinity::allowed_cpus()[0]],
+            threads: 1,
+        });
+        let request = Peak { id: 7, processor, rounds: 3, streams: vec![1 << 16, 100] };
         let found = peak(&request).unwrap();
         assert_eq!((found.id, found.multiply_adds_ns.len(), found.streams.len()), (7, 3, 2));
         assert!(found.multiply_adds > 0 && found.multiply_adds_ns.iter().all(|ns| *ns > 0), "{found:?}");

@@ -7,13 +7,13 @@ use crate::frames::FrameSet;
 use crate::memory::resident_bytes;
 use crate::schedule::CheckedSchedule;
 use crate::stage_threads::{Profiler, StageThreads};
-use protocol::{Kind, Profile, Profiled, Schedule, UnitSamples};
+use protocol::{Profile, Profiled, Schedule, ScheduleKind, UnitSamples};
 use std::sync::Arc;
 
 /// Times the kernel calls. Frames with and without the instrument alternate, so that drift affects both equally.
 pub(crate) fn profile(request: &Profile, cache: &mut WeightsCache) -> Result<Profiled, Failure> {
     let schedule = Arc::new(CheckedSchedule::new(&Schedule {
-        kind: Kind::Single,
+        kind: ScheduleKind::Single,
         values: request.values.clone(),
         inputs: request.stage.inputs.clone(),
         outputs: request.stage.outputs.clone(),

@@ -3,7 +3,7 @@
 use crate::clock::unix_ns;
 use crate::failure::Failure;
 use crate::frames::FrameSlot;
-use protocol::{Kind, Measure, Span, WarmUp, WarmUpRule, Window};
+use protocol::{ScheduleKind, Span, WarmUp, WarmUpRule, Window, WindowRule};
 
 /// Limit on the frames of a window, which take 32 bytes each.
 const MAX_FRAMES: u32 = 4_000_000;
@@ -26,7 +26,7 @@ pub(crate) enum Completion {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     warm_up_rule: WarmUpRule,
-    measure: Measure,
+    measure: WindowRule,
     stride: usize,
     record_stage: bool,
     begun_ns: u64,
@@ -48,7 +48,7 @@ impl Recorder {
                  {MAX_TIMELINE_FRAMES}"
             )));
         }
-        let replicate = trial.schedule.kind == Kind::Replicate;
+        let replicate = trial.schedule.kind == ScheduleKind::Replicate;
         let frames = usize::try_from(measure.max_frames).unwrap_or(0);
         let timeline_frames = usize::try_from(timeline).unwrap_or(0).min(frames);
         let spans = timeline_frames * if replicate { 1 } else { stages };
@@ -173,11 +173,11 @@ fn is_steady(completed_ns: &[u64], stride: usize, min_frames: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Binding, Frames, OnnxModel, Program, Schedule, Trial};
+    use protocol::{CpuProcessor, Frames, OnnxModel, Processor, Program, Schedule, Trial};
 
-    fn trial(kind: Kind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
+    fn trial(kind: ScheduleKind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
-            binding: Binding { processor: "p".into(), cpus: vec![0], threads: 1 },
+            processor: Processor::Cpu(CpuProcessor { name: "p".into(), cpus: vec![0], threads: 1 }),
             program: Program::OnnxRuntime(OnnxModel { runtime: String::new(), model: String::new() }),
             inputs: vec![],
             outputs: vec![],
@@ -189,7 +189,7 @@ mod tests {
             queue_depth: 1,
             isolate: None,
             warm_up: WarmUpRule { min_frames: warm_up.0, min_ns: warm_up.1, max_ns: warm_up.2 },
-            measure: Measure {
+            measure: WindowRule {
                 min_frames: measure.0,
                 min_ns: measure.1,
                 max_ns: measure.2,
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_window_starts_at_the_end_of_the_warm_up_without_a_gap() {
         let (effects, warm_up, window, timeline) =
-            play(&trial(Kind::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
+            play(&trial(ScheduleKind::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
         assert_eq!(effects, [Completion::OpensWindow, Completion::ClosesWindow]);
         assert!(warm_up.steady);
         assert_eq!(warm_up.completed_ns.len(), 21, "two groups of 10 frame times take 21 completions");
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn each_limit_ends_its_phase() {
         let check = |warm_up, measure, frames: (usize, usize), steady| {
-            let (_, warm, window, _) = play(&trial(Kind::Single, warm_up, measure), 1);
+            let (_, warm, window, _) = play(&trial(ScheduleKind::Single, warm_up, measure), 1);
             assert_eq!(
                 (warm.completed_ns.len(), window.completed_ns.len()),
                 frames,
@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn completions_of_replicas_name_their_stage() {
-        let (_, _, window, timeline) = play(&trial(Kind::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
+        let (_, _, window, timeline) =
+            play(&trial(ScheduleKind::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
         assert_eq!(window.completed_by.len(), 6);
         assert!(window.completed_by.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(!timeline.is_empty());
@@ -266,7 +267,8 @@ mod tests {
     #[test]
     fn windows_that_are_too_large_are_rejected() {
         for frames in [0, u32::MAX] {
-            let failure = Recorder::new(&trial(Kind::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
+            let failure =
+                Recorder::new(&trial(ScheduleKind::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
     }

@@ -1,7 +1,7 @@
 //! Checks a schedule that was requested, and works out when each tensor is used for the last time.
 
 use crate::failure::Failure;
-use protocol::{Binding, Dtype, Kind, Program, Schedule, format_cpu_list};
+use protocol::{Dtype, Processor, Program, Schedule, ScheduleKind, format_cpu_list};
 use std::path::Path;
 
 /// A tensor of the request, checked: extents of at least 1 whose product fits the address space.
@@ -17,11 +17,7 @@ pub(crate) struct TensorSpec {
 impl TensorSpec {
     pub(crate) fn new(tensor: &protocol::Tensor) -> Result<Self, Failure> {
         let fail = |why: String| Failure::request(format!("failed to read tensor {}: {why}", tensor.name));
-        let dtype = Dtype::ALL.into_iter().find(|dtype| dtype.to_string() == tensor.dtype);
-        let dtype = dtype.ok_or_else(|| {
-            let known: Vec<_> = Dtype::ALL.iter().map(Dtype::to_string).collect();
-            fail(format!("unknown type {}, expected one of {}", tensor.dtype, known.join(", ")))
-        })?;
+        let dtype = tensor.dtype;
         let bytes = tensor.shape.iter().try_fold(dtype.bytes(), |product, extent| {
             let extent = usize::try_from(*extent).ok().filter(|extent| *extent > 0)?;
             product.checked_mul(extent)
@@ -40,7 +36,7 @@ impl TensorSpec {
 /// number of stages fits the kind.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedSchedule {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ScheduleKind,
     pub(crate) values: Vec<TensorSpec>,
     /// Indices into `values` of the network's inputs.
     pub(crate) inputs: Vec<usize>,
@@ -52,7 +48,7 @@ pub(crate) struct CheckedSchedule {
 
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedStage {
-    pub(crate) binding: Binding,
+    pub(crate) processor: Processor,
     pub(crate) program: Program,
     /// In argument order.
     pub(crate) inputs: Vec<usize>,
@@ -65,10 +61,10 @@ impl CheckedSchedule {
     pub(crate) fn new(schedule: &Schedule) -> Result<Self, Failure> {
         let stages = schedule.stages.len();
         let expected = match schedule.kind {
-            Kind::Single => "exactly 1",
-            Kind::Pipeline | Kind::Replicate => "at least 1",
+            ScheduleKind::Single => "exactly 1",
+            ScheduleKind::Pipeline | ScheduleKind::Replicate => "at least 1",
         };
-        if stages == 0 || (schedule.kind == Kind::Single && stages != 1) {
+        if stages == 0 || (schedule.kind == ScheduleKind::Single && stages != 1) {
             return Err(Failure::request(format!(
                 "failed to read the schedule: a {:?} schedule has {expected} stage, this one has {stages}",
                 schedule.kind
@@ -103,7 +99,7 @@ impl CheckedSchedule {
 
     /// CPUs of all stages, each once.
     pub(crate) fn cpus(&self) -> Vec<u32> {
-        let mut cpus: Vec<_> = self.stages.iter().flat_map(|stage| stage.binding.cpus.clone()).collect();
+        let mut cpus: Vec<_> = self.stages.iter().flat_map(|stage| stage.processor.cpus().to_vec()).collect();
         cpus.sort_unstable();
         cpus.dedup();
         cpus
@@ -114,7 +110,7 @@ impl CheckedSchedule {
         self.inputs.iter().for_each(|index| available[*index] = true);
         let network_inputs = available.clone();
         for (place, stage) in self.stages.iter().enumerate() {
-            if self.kind == Kind::Replicate {
+            if self.kind == ScheduleKind::Replicate {
                 available.clone_from(&network_inputs);
             }
             let fail = |why: &str, index: usize| {
@@ -129,7 +125,7 @@ impl CheckedSchedule {
                     return fail("an earlier stage or the frame already provides its output", *index);
                 }
             }
-            let is_last = place + 1 == self.stages.len() || self.kind == Kind::Replicate;
+            let is_last = place + 1 == self.stages.len() || self.kind == ScheduleKind::Replicate;
             if let Some(missing) = self.outputs.iter().find(|index| is_last && !available[**index]) {
                 return fail("it is the last stage, and none has produced the network's output", *missing);
             }
@@ -143,7 +139,7 @@ impl CheckedSchedule {
             if self.outputs.contains(&value) {
                 continue;
             }
-            if self.kind == Kind::Replicate {
+            if self.kind == ScheduleKind::Replicate {
                 self.stages.iter_mut().for_each(|stage| stage.last_uses.push(value));
                 continue;
             }
@@ -156,14 +152,14 @@ impl CheckedSchedule {
 }
 
 fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<CheckedStage, Failure> {
-    let binding = &stage.binding;
-    let threads = usize::try_from(binding.threads).unwrap_or(usize::MAX);
-    if threads == 0 || threads > binding.cpus.len() {
+    let Processor::Cpu(cpu) = &stage.processor;
+    let threads = usize::try_from(cpu.threads).unwrap_or(usize::MAX);
+    if threads == 0 || threads > cpu.cpus.len() {
         return Err(Failure::request(format!(
             "failed to place stage {place} on processor {}: {threads} threads for CPUs {}; threads must be from 1 to {}",
-            binding.processor,
-            format_cpu_list(&binding.cpus),
-            binding.cpus.len()
+            cpu.name,
+            format_cpu_list(&cpu.cpus),
+            cpu.cpus.len()
         )));
     }
     let outputs = indices(&stage.outputs, values, &format!("the outputs of stage {place}"))?;
@@ -171,7 +167,7 @@ fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<C
         return Err(Failure::request(format!("failed to connect stage {place}: it has no outputs")));
     }
     Ok(CheckedStage {
-        binding: binding.clone(),
+        processor: stage.processor.clone(),
         program: stage.program.clone(),
         inputs: indices(&stage.inputs, values, &format!("the inputs of stage {place}"))?,
         outputs,
@@ -193,11 +189,11 @@ fn indices(list: &[u32], values: usize, of: &str) -> Result<Vec<usize>, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Stage, Tensor, Weights};
+    use protocol::{CpuProcessor, Stage, Tensor, Weights};
 
     fn stage(inputs: &[u32], outputs: &[u32]) -> Stage {
         Stage {
-            binding: Binding { processor: "cpu0".into(), cpus: vec![0], threads: 1 },
+            processor: Processor::Cpu(CpuProcessor { name: "cpu0".into(), cpus: vec![0], threads: 1 }),
             program: Program::Library(protocol::StageLibrary {
                 path: "stage.so".into(),
                 entry: "main".into(),
@@ -208,9 +204,8 @@ mod tests {
         }
     }
 
-    fn schedule(kind: Kind, values: u32, outputs: &[u32], stages: &[(&[u32], &[u32])]) -> Schedule {
-        let value =
-            |index: u32| Tensor { name: format!("v{index}"), shape: vec![1], dtype: "float32".into() };
+    fn schedule(kind: ScheduleKind, values: u32, outputs: &[u32], stages: &[(&[u32], &[u32])]) -> Schedule {
+        let value = |index: u32| Tensor { name: format!("v{index}"), shape: vec![1], dtype: Dtype::Float32 };
         Schedule {
             kind,
             values: (0..values).map(value).collect(),
@@ -224,7 +219,7 @@ mod tests {
     fn values_are_released_after_their_last_use_and_skip_stages_between() {
         // v0 is used by stages 0 and 2, v1 only by 1, v2 by none, v4 is the output.
         let checked = CheckedSchedule::new(&schedule(
-            Kind::Pipeline,
+            ScheduleKind::Pipeline,
             5,
             &[4],
             &[(&[0], &[1, 2]), (&[1], &[3]), (&[0, 3], &[4])],
@@ -237,9 +232,10 @@ mod tests {
     #[test]
     fn each_replica_produces_all_outputs() {
         let stages: [(&[u32], &[u32]); 2] = [(&[0], &[1]), (&[0], &[1])];
-        let checked = CheckedSchedule::new(&schedule(Kind::Replicate, 2, &[1], &stages)).unwrap();
+        let checked = CheckedSchedule::new(&schedule(ScheduleKind::Replicate, 2, &[1], &stages)).unwrap();
         assert!(checked.stages.iter().all(|stage| stage.last_uses == [0]));
-        let message = CheckedSchedule::new(&schedule(Kind::Pipeline, 2, &[1], &stages)).unwrap_err().message;
+        let message =
+            CheckedSchedule::new(&schedule(ScheduleKind::Pipeline, 2, &[1], &stages)).unwrap_err().message;
         assert!(message.contains("already provides its output v1"), "{message}");
     }
 
@@ -251,36 +247,37 @@ mod tests {
             assert!(failure.message.contains(says), "{failure} should say {says}");
         };
         check(
-            &schedule(Kind::Pipeline, 2, &[1], &[]),
+            &schedule(ScheduleKind::Pipeline, 2, &[1], &[]),
             "a Pipeline schedule has at least 1 stage, this one has 0",
         );
         check(
-            &schedule(Kind::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),
+            &schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),
             "exactly 1 stage, this one has 2",
         );
-        check(&schedule(Kind::Single, 2, &[2], &[(&[0], &[1])]), "index 2 is out of range");
-        check(&schedule(Kind::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
-        check(&schedule(Kind::Single, 3, &[2], &[(&[0], &[1])]), "none has produced the network's output v2");
+        check(&schedule(ScheduleKind::Single, 2, &[2], &[(&[0], &[1])]), "index 2 is out of range");
+        check(&schedule(ScheduleKind::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
         check(
-            &schedule(Kind::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),
+            &schedule(ScheduleKind::Single, 3, &[2], &[(&[0], &[1])]),
+            "none has produced the network's output v2",
+        );
+        check(
+            &schedule(ScheduleKind::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),
             "no earlier stage produces its input v1",
         );
-        let mut too_many_threads = schedule(Kind::Single, 2, &[1], &[(&[0], &[1])]);
-        too_many_threads.stages[0].binding.threads = 2;
+        let mut too_many_threads = schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1])]);
+        let Processor::Cpu(cpu) = &mut too_many_threads.stages[0].processor;
+        cpu.threads = 2;
         check(&too_many_threads, "2 threads for CPUs 0; threads must be from 1 to 1");
     }
 
     #[test]
     fn tensors_are_checked() {
-        let spec = |shape: &[i64], dtype: &str| {
-            TensorSpec::new(&Tensor { name: "x".into(), shape: shape.into(), dtype: dtype.into() })
-        };
-        assert_eq!(spec(&[2, 3], "int64").unwrap().bytes, 48);
-        assert_eq!(spec(&[], "float32").unwrap().bytes, 4);
-        for (shape, dtype) in
-            [(&[0][..], "float32"), (&[-1], "float32"), (&[i64::MAX, 4], "int8"), (&[1], "float33")]
-        {
-            assert_eq!(spec(shape, dtype).unwrap_err().fault, protocol::Fault::Request, "{shape:?} {dtype}");
+        let spec =
+            |shape: &[i64], dtype| TensorSpec::new(&Tensor { name: "x".into(), shape: shape.into(), dtype });
+        assert_eq!(spec(&[2, 3], Dtype::Int64).unwrap().bytes, 48);
+        assert_eq!(spec(&[], Dtype::Float32).unwrap().bytes, 4);
+        for shape in [&[0][..], &[-1], &[i64::MAX, 4]] {
+            assert_eq!(spec(shape, Dtype::Int8).unwrap_err().fault, protocol::Fault::Request, "{shape:?}");
         }
     }
 }

@@ -125,11 +125,13 @@ impl Drop for DoneOnDrop<'_> {
 mod tests {
     use super::*;
     use crate::affinity::allowed_cpus;
-    use protocol::Binding;
+    use protocol::{CpuProcessor, Processor};
 
     fn request(from: u32, to: u32, sizes: &[u64]) -> Transfer {
-        let binding = |cpu: u32| Binding { processor: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
-        Transfer { id: 4, from: binding(from), to: binding(to), sizes: sizes.into(), rounds: 20 }
+        let processor = |cpu: u32| {
+            Processor::Cpu(CpuProcessor { name: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 })
+        };
+        Transfer { id: 4, from: processor(from), to: processor(to), sizes: sizes.into(), rounds: 20 }
     }
 
     #[test]

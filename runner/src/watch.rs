@@ -4,7 +4,7 @@
 use crate::affinity::avoid;
 use crate::board_state::settings;
 use crate::clock::{current_thread_cpu_ns, monotonic_ns};
-use protocol::{Change, Changed, LowestFrequency, Settings, Watched};
+use protocol::{LowestFrequency, SettingChange, SettingDifference, Settings, WatchedSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ const MAX_CHANGES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Watched>>,
+    thread: Option<JoinHandle<WatchedSettings>>,
 }
 
 impl Watch {
@@ -38,11 +38,11 @@ impl Watch {
     }
 
     /// Reads the settings a last time and returns all observations.
-    pub(crate) fn finish(mut self) -> Option<Watched> {
+    pub(crate) fn finish(mut self) -> Option<WatchedSettings> {
         self.end()
     }
 
-    fn end(&mut self) -> Option<Watched> {
+    fn end(&mut self) -> Option<WatchedSettings> {
         let thread = self.thread.take()?;
         self.stop.store(true, Ordering::Release);
         thread.thread().unpark();
@@ -60,13 +60,18 @@ struct Watcher {
     sysfs: PathBuf,
     cpus: Vec<u32>,
     last: Settings,
-    watched: Watched,
+    watched: WatchedSettings,
 }
 
 impl Watcher {
     fn new(sysfs: PathBuf, cpus: Vec<u32>) -> Self {
-        let seen =
-            Watched { looks: 0, cpu_ns: 0, lowest: Vec::new(), changes: Vec::new(), throttled: Vec::new() };
+        let seen = WatchedSettings {
+            looks: 0,
+            cpu_ns: 0,
+            lowest: Vec::new(),
+            changes: Vec::new(),
+            throttled: Vec::new(),
+        };
         let last = read_settings(&sysfs, &cpus);
         let mut watcher = Self { sysfs, cpus, last, watched: seen };
         watcher.record_frequencies();
@@ -74,7 +79,7 @@ impl Watcher {
         watcher
     }
 
-    fn watch(mut self, stop: &AtomicBool) -> Watched {
+    fn watch(mut self, stop: &AtomicBool) -> WatchedSettings {
         let mut next_ns = monotonic_ns();
         loop {
             next_ns += u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
@@ -95,9 +100,9 @@ impl Watcher {
         let at_ns = monotonic_ns();
         let now = read_settings(&self.sysfs, &self.cpus);
         let changes = &mut self.watched.changes;
-        for Changed { setting, from, to } in self.last.changes_to(&now) {
+        for SettingDifference { setting, from, to } in self.last.changes_to(&now) {
             if changes.len() < MAX_CHANGES {
-                changes.push(Change { at_ns, setting, from, to });
+                changes.push(SettingChange { at_ns, setting, from, to });
             }
         }
         self.last = now;

@@ -6,16 +6,16 @@
 mod support;
 
 use protocol::{
-    Binding, Capture, Compare, Event, Frames, Idle, Isolate, Kind, Meter, MeterKind, Peak, Profile, Program,
-    Request, Schedule, StageLibrary, Transfer, Trial, Verify,
+    Capture, Compare, Event, Frames, Idle, Isolate, Meter, MeterKind, Peak, Processor, Profile, Program,
+    Request, Schedule, ScheduleKind, StageLibrary, Transfer, Trial, Verify,
 };
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use support::{Runner, cpus, stages, trial, two_cpus};
+use support::{Runner, cpus, processor, stages, trial, two_cpus};
 
 fn net() -> Schedule {
-    stages().schedule(Kind::Single, &[("net", &[cpus()[0]])])
+    stages().schedule(ScheduleKind::Single, &[("net", &[cpus()[0]])])
 }
 
 fn library_of(trial: &mut Trial) -> &mut StageLibrary {
@@ -91,8 +91,9 @@ impl Messages {
 #[test]
 fn of_requests() {
     let mut messages = Messages::new();
+    let unknown_type = r#"{"state":{"id":1,"sysfs":"/sys","thorough":"yes"}}"#;
     let unknown_field = r#"{"state":{"id":1,"colour":"red"}}"#;
-    for line in ["garbage", "{}", r#"{"state":{}}"#, unknown_field, "\u{0}\u{7f}"] {
+    for line in ["garbage", "{}", r#"{"state":{}}"#, unknown_field, unknown_type, "\u{0}\u{7f}"] {
         messages.runner.send_line(line);
         match messages.runner.event() {
             Event::Failed { id: None, fault, message } => {
@@ -118,22 +119,23 @@ fn of_requests() {
         trial.schedule.stages[0].outputs = trial.schedule.inputs.clone();
     });
     messages.trial("shape", |trial| trial.schedule.values[0].shape = vec![0]);
-    messages.trial("threads", |trial| trial.schedule.stages[0].binding.threads = 2);
+    messages.trial("threads", |trial| {
+        let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
+        cpu.threads = 2;
+    });
     messages.trial("no frames", |trial| trial.frames.distinct = 0);
     messages.trial("integers", |trial| trial.frames.integers_below = 257);
     messages.trial("too many frames", |trial| trial.frames.distinct = u32::MAX);
     messages.trial("window", |trial| trial.measure.max_frames = u32::MAX);
     messages.trial("CPU", |trial| {
-        trial.schedule.stages[0].binding =
-            Binding { processor: "denver".to_owned(), cpus: vec![999], threads: 1 };
+        trial.schedule.stages[0].processor = processor("denver", &[999]);
     });
 
-    let binding = |cpus: &[u32]| Binding { processor: "p".to_owned(), cpus: cpus.to_vec(), threads: 1 };
     let transfer = |sizes: &[u64], to: &[u32], rounds| {
         Request::Transfer(Transfer {
             id: 1,
-            from: binding(&[first]),
-            to: binding(to),
+            from: processor("p", &[first]),
+            to: processor("p", to),
             sizes: sizes.to_vec(),
             rounds,
         })
@@ -141,7 +143,7 @@ fn of_requests() {
     messages.fails("transfer rounds", &transfer(&[64], &[second], 0));
     messages.fails("transfer size", &transfer(&[u64::MAX], &[second], 1));
     messages.fails("transfer without CPUs", &transfer(&[64], &[], 1));
-    let peak = Peak { id: 1, binding: binding(&[first]), rounds: 1, streams: vec![u64::MAX] };
+    let peak = Peak { id: 1, processor: processor("p", &[first]), rounds: 1, streams: vec![u64::MAX] };
     messages.fails("peak size", &Request::Peak(peak));
     let meter = |kind| Meter { kind, root: "/nowhere".to_owned(), total: vec!["VDD_IN".to_owned()] };
     let idle = |kind, duration_ns| Request::Idle(Idle { id: 1, meter: meter(kind), duration_ns });
@@ -150,7 +152,7 @@ fn of_requests() {
     messages.fails("no INA3221", &idle(MeterKind::Ina3221 { rails: Vec::new() }, 1));
 
     let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
-    let relu = stages().schedule(Kind::Single, &[("relu", &[first])]);
+    let relu = stages().schedule(ScheduleKind::Single, &[("relu", &[first])]);
     let compare = Compare { id: 1, reference: net(), candidate: relu, frames: frames.clone() };
     messages.fails("compare two networks", &Request::Compare(compare));
     let verify = |inputs: &[String]| {
@@ -236,8 +238,8 @@ fn of_inputs_that_do_not_fit_start_with_the_library() {
 fn a_stage_that_fails_on_a_frame_stops_all_stages() {
     let (first, second) = two_cpus();
     let mut messages = Messages::new();
-    let single = stages().schedule(Kind::Single, &[("picky", &[first])]);
-    let replicas = stages().schedule(Kind::Replicate, &[("picky", &[first]), ("picky", &[second])]);
+    let single = stages().schedule(ScheduleKind::Single, &[("picky", &[first])]);
+    let replicas = stages().schedule(ScheduleKind::Replicate, &[("picky", &[first]), ("picky", &[second])]);
     for schedule in [single, replicas] {
         let mut failed = 0;
         // Frame 0 passes the check at the start in three of four seeds; among 64 frames one fails for certain.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use protocol::{Fault, Kind, Program, Request, Schedule};
+use protocol::{Fault, Program, Request, Schedule, ScheduleKind};
 use support::{Runner, cpus, stages, threads_of, trial, two_cpus};
 
 fn spoiled(spoil: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
@@ -15,7 +15,7 @@ fn spoiled(spoil: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
 #[test]
 fn it_gives_what_the_stage_library_gives() {
     let (first, second) = two_cpus();
-    let library = stages().schedule(Kind::Single, &[("net", &[first])]);
+    let library = stages().schedule(ScheduleKind::Single, &[("net", &[first])]);
     let mut runner = Runner::start();
     for (sessions, times) in [(&[&[first][..]][..], 1), (&[&[first, second]], 1), (&[&[first], &[second]], 2)]
     {

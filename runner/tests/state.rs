@@ -6,7 +6,7 @@
 mod jetson;
 
 use jetson::Jetson;
-use protocol::{Asked, Keep, Kept};
+use protocol::{StateCommand, StateReply, StateRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -49,8 +49,8 @@ impl Board {
         Keeper::start(&mut self.runner(&["hold", by]))
     }
 
-    fn asked(&self) -> Asked {
-        Asked {
+    fn asked(&self) -> StateRequest {
+        StateRequest {
             sysfs: self.jetson.sysfs().to_str().unwrap().to_owned(),
             nvpmodel: None,
             jetson_clocks: None,
@@ -59,8 +59,8 @@ impl Board {
     }
 
     /// As the committed file of a Jetson asks.
-    fn maxn(&self) -> Asked {
-        Asked { nvpmodel: Some(0), jetson_clocks: Some(true), ..self.asked() }
+    fn maxn(&self) -> StateRequest {
+        StateRequest { nvpmodel: Some(0), jetson_clocks: Some(true), ..self.asked() }
     }
 
     /// Waits until all is as it was, and nothing is to be restored.
@@ -86,7 +86,7 @@ impl Keeper {
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut keeper = Self { child, stdin, stdout };
-        assert_eq!(keeper.line(), "held");
+        assert_eq!(keeper.line(), r#"{"acquired":{}}"#);
         keeper
     }
 
@@ -96,7 +96,7 @@ impl Keeper {
         line.trim().to_owned()
     }
 
-    fn ask(&mut self, keep: &Keep) -> Kept {
+    fn ask(&mut self, keep: &StateCommand) -> StateReply {
         let line = format!("{}\n", serde_json::to_string(keep).unwrap());
         self.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
         let answer = self.line();
@@ -104,17 +104,17 @@ impl Keeper {
     }
 
     #[track_caller]
-    fn brought(&mut self, asked: Asked) -> protocol::Brought {
-        match self.ask(&Keep::Bring(asked)) {
-            Kept::Brought(brought) => *brought,
+    fn brought(&mut self, asked: StateRequest) -> protocol::AppliedState {
+        match self.ask(&StateCommand::Set(asked)) {
+            StateReply::Set(brought) => *brought,
             other => panic!("{other:?}"),
         }
     }
 
     #[track_caller]
-    fn refused(&mut self, asked: Asked) -> String {
-        match self.ask(&Keep::Bring(asked)) {
-            Kept::Failed { message } => message,
+    fn refused(&mut self, asked: StateRequest) -> String {
+        match self.ask(&StateCommand::Set(asked)) {
+            StateReply::Failed { message } => message,
             other => panic!("{other:?}"),
         }
     }
@@ -149,7 +149,7 @@ fn a_board_is_brought_to_what_is_asked_and_restored_at_the_end() {
     assert!(!brought.found.cpus[1].online);
     assert_eq!(brought.set.gpu.map(|gpu| (gpu.min_hz, gpu.max_hz)), Some((1_300_500_000, 1_300_500_000)));
     assert!(board.pending().exists());
-    assert_eq!(keeper.ask(&Keep::Restore {}), Kept::Restored { differences: Vec::new() });
+    assert_eq!(keeper.ask(&StateCommand::Restore {}), StateReply::Restored { differences: Vec::new() });
     assert_eq!(board.jetson.state(), before);
     assert!(!board.pending().exists());
     keeper.end();
@@ -165,8 +165,11 @@ fn a_board_is_brought_to_what_is_asked_and_restored_at_the_end() {
 fn what_is_as_asked_is_not_touched() {
     let board = Board::new();
     let mut keeper = board.keep("anna");
-    let brought =
-        keeper.brought(Asked { nvpmodel: Some(3), governor: Some("schedutil".to_owned()), ..board.asked() });
+    let brought = keeper.brought(StateRequest {
+        nvpmodel: Some(3),
+        governor: Some("schedutil".to_owned()),
+        ..board.asked()
+    });
     assert_eq!(brought.found, brought.set);
     keeper.brought(board.asked());
     assert!(!board.pending().exists());
@@ -182,7 +185,10 @@ fn a_board_has_one_session_and_a_line_without_end_ends_it() {
     keeper.brought(board.maxn());
     let second = board.runner(&["hold", "bert"]).output().unwrap();
     assert_eq!(second.status.code(), Some(3));
-    assert_eq!(String::from_utf8_lossy(&second.stdout), "by process 7 (bench) of anna\n");
+    assert_eq!(
+        String::from_utf8_lossy(&second.stdout),
+        "{\"busy\":{\"name\":\"process 7 (bench) of anna\"}}\n"
+    );
     // Far more than is read; the pipe is closed before all of it is taken.
     let stdin = keeper.stdin.as_mut().unwrap();
     let chunk = vec![b'x'; 1 << 20];
@@ -191,7 +197,7 @@ fn a_board_has_one_session_and_a_line_without_end_ends_it() {
     assert!(keeper.child.wait().unwrap().success());
     board.wait_for(&before);
     let free = board.runner(&["holder"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&free.stdout), "free\n");
+    assert_eq!(String::from_utf8_lossy(&free.stdout), "{\"nobody\":{}}\n");
 }
 
 #[test]
@@ -200,7 +206,7 @@ fn signals_end_a_keeper_that_restores() {
         let board = Board::new();
         let before = board.jetson.state();
         let mut keeper = board.keep("anna");
-        keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.maxn() });
+        keeper.brought(StateRequest { governor: Some("performance".to_owned()), ..board.maxn() });
         assert_eq!(board.jetson.cpu(1, "scaling_governor"), "performance");
         keeper.signal(signal);
         assert!(keeper.child.wait().unwrap().success());
@@ -219,7 +225,7 @@ fn what_a_killed_session_left_is_restored_by_the_next_one_first() {
     assert_ne!(board.jetson.state(), before);
     assert!(board.pending().exists());
     let mut next = board.keep("bert");
-    let brought = next.brought(Asked { nvpmodel: Some(1), ..board.asked() });
+    let brought = next.brought(StateRequest { nvpmodel: Some(1), ..board.asked() });
     let leftover = brought.leftover.unwrap();
     assert_eq!(leftover.by, "anna");
     // The state that was changed is never taken for the one that was found.
@@ -290,7 +296,7 @@ fn clocks_of_a_file_from_before_a_restart_are_left_alone() {
     killed.signal(Signal::KILL);
     killed.child.wait().unwrap();
     let text = fs::read_to_string(board.pending()).unwrap();
-    let mut pending: protocol::Pending = serde_json::from_str(&text).unwrap();
+    let mut pending: protocol::SavedState = serde_json::from_str(&text).unwrap();
     pending.boot = Some("another".to_owned());
     fs::write(board.pending(), serde_json::to_string(&pending).unwrap()).unwrap();
     // The kernel began anew; the power mode outlived it.
@@ -308,11 +314,11 @@ fn a_mode_that_asks_a_question_is_refused() {
     let board = Board::new();
     let before = board.jetson.state();
     let mut keeper = board.keep("anna");
-    let message = keeper.refused(Asked { nvpmodel: Some(7), ..board.asked() });
+    let message = keeper.refused(StateRequest { nvpmodel: Some(7), ..board.asked() });
     assert!(message.contains("power mode 7 is requested, but the mode is 3 (MAXP_CORE_ARM)"), "{message}");
     assert!(message.contains("set a mode that needs a reboot by hand"), "{message}");
     assert!(message.contains("the changes were undone"), "{message}");
-    let message = keeper.refused(Asked { nvpmodel: Some(5), ..board.asked() });
+    let message = keeper.refused(StateRequest { nvpmodel: Some(5), ..board.asked() });
     assert!(message.contains("unknown power mode: 5"), "{message}");
     keeper.end();
     board.wait_for(&before);
@@ -340,7 +346,9 @@ fn a_restoration_that_fails_is_told_and_stays_to_be_done() {
     let mut keeper = board.keep("anna");
     keeper.brought(board.maxn());
     board.jetson.write("broken", "");
-    let Kept::Failed { message } = keeper.ask(&Keep::Restore {}) else { panic!("it cannot be restored") };
+    let StateReply::Failed { message } = keeper.ask(&StateCommand::Restore {}) else {
+        panic!("it cannot be restored")
+    };
     assert!(message.contains("power mode") && message.contains("still pinned"), "{message}");
     assert!(board.pending().exists());
     keeper.end();
@@ -366,17 +374,20 @@ fn a_board_that_is_no_jetson_says_what_to_leave_out() {
     }
     let mut keeper = board.keep("anna");
     for (asked, said) in [
-        (Asked { nvpmodel: Some(0), ..board.asked() }, "the board has no program nvpmodel"),
-        (Asked { jetson_clocks: Some(true), ..board.asked() }, "the board has no program jetson_clocks"),
+        (StateRequest { nvpmodel: Some(0), ..board.asked() }, "the board has no program nvpmodel"),
         (
-            Asked { governor: Some("turbo".to_owned()), ..board.asked() },
+            StateRequest { jetson_clocks: Some(true), ..board.asked() },
+            "the board has no program jetson_clocks",
+        ),
+        (
+            StateRequest { governor: Some("turbo".to_owned()), ..board.asked() },
             "CPU 0 supports only performance, powersave, schedutil",
         ),
     ] {
         let message = keeper.refused(asked);
         assert!(message.contains(said), "{message}");
     }
-    let brought = keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+    let brought = keeper.brought(StateRequest { governor: Some("performance".to_owned()), ..board.asked() });
     assert_eq!(brought.set.cpus[0].governor.as_deref(), Some("performance"));
     assert_eq!(brought.set.power_mode, None);
     keeper.end();
@@ -389,17 +400,18 @@ fn a_power_mode_that_nobody_set_matters_only_to_who_asks_for_one() {
     for said in ["", "NVPM WARN: fan mode is not set!\n", "NV Fan Mode:quiet\n"] {
         board.jetson.program("nvpmodel", &format!("#!/bin/sh\nprintf '%s' '{said}'\n"));
         let mut keeper = board.keep("anna");
-        let message = keeper.refused(Asked { nvpmodel: Some(0), ..board.asked() });
+        let message = keeper.refused(StateRequest { nvpmodel: Some(0), ..board.asked() });
         assert!(
             message.contains("does not show the power mode") && message.contains("remove `nvpmodel` from"),
             "{message}"
         );
-        let brought = keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        let brought =
+            keeper.brought(StateRequest { governor: Some("performance".to_owned()), ..board.asked() });
         assert_eq!(
             (brought.set.power_mode, board.jetson.cpu(0, "scaling_governor").as_str()),
             (None, "performance")
         );
-        keeper.brought(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        keeper.brought(StateRequest { governor: Some("performance".to_owned()), ..board.asked() });
         keeper.end();
         assert_eq!(board.jetson.cpu(0, "scaling_governor"), "schedutil");
     }
@@ -458,7 +470,7 @@ fn a_user_who_may_not_is_told_the_line_that_sudoers_lacks() {
     let refusal = "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n";
     board.jetson.program("sudo", refusal);
     let mut keeper = as_nobody(&board);
-    let message = keeper.refused(Asked { governor: Some("performance".to_owned()), ..board.maxn() });
+    let message = keeper.refused(StateRequest { governor: Some("performance".to_owned()), ..board.maxn() });
     assert!(message.contains("sudo: a password is required"), "{message}");
     // Both CPUs: the mode will bring the second.
     let line = format!(
@@ -484,7 +496,8 @@ fn a_sudo_that_runs_commands_and_lists_none_is_enough() {
             .jetson
             .program("sudo", &format!("#!/bin/sh\n[ \"$2\" != -l ] || {{ {listing}; }}\ncat >/dev/null\n"));
         let mut keeper = as_nobody(&board);
-        let message = keeper.refused(Asked { governor: Some("performance".to_owned()), ..board.asked() });
+        let message =
+            keeper.refused(StateRequest { governor: Some("performance".to_owned()), ..board.asked() });
         assert!(message.contains("performance is requested, but it is schedutil"), "{message}");
         keeper.end();
     }

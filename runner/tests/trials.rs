@@ -5,7 +5,8 @@
 mod support;
 
 use protocol::{
-    Binding, Event, Fault, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Transfer, Trial,
+    Event, Fault, Frames, Isolate, Measured, Phase, Processor, Profile, Request, ScheduleKind, Span,
+    Transfer, Trial,
 };
 use support::{Runner, stages, threads_of, trial, two_cpus};
 
@@ -26,7 +27,7 @@ fn check(trial: &Trial, measured: &Measured) {
         assert!(accounted <= length + 1_000_000, "{stage:?} in a window of {length} ns");
         assert!(stage.busy_ns > 0 && stage.cpu_ns > 0 && stage.frames > 0, "{stage:?}");
     }
-    if trial.schedule.kind == Kind::Replicate {
+    if trial.schedule.kind == ScheduleKind::Replicate {
         assert_eq!(window.completed_by.len(), frames);
         for (place, stage) in (0..).zip(&measured.stages) {
             let own = window.completed_by.iter().filter(|by| **by == place).count() as u64;
@@ -41,7 +42,7 @@ fn check(trial: &Trial, measured: &Measured) {
         let last = measured.stages.last().unwrap().frames;
         assert!(last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
     }
-    let replicate = trial.schedule.kind == Kind::Replicate;
+    let replicate = trial.schedule.kind == ScheduleKind::Replicate;
     let spans = frames.min(20) * if replicate { 1 } else { stages };
     assert_eq!(measured.timeline.len(), spans);
     assert!(measured.timeline.iter().all(|span| span.begin_ns < span.end_ns));
@@ -54,7 +55,7 @@ fn check(trial: &Trial, measured: &Measured) {
 fn a_single_stage_is_measured() {
     let mut runner = Runner::start();
     let cpu = [support::cpus()[0]];
-    let trial = trial(stages().schedule(Kind::Single, &[("net", &cpu)]));
+    let trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &cpu)]));
     let measured = runner.measure(&trial);
     check(&trial, &measured);
     let weights = std::fs::metadata(stages().folder.join("weights.bin")).unwrap().len();
@@ -71,9 +72,9 @@ fn every_kind_is_measured_and_phases_are_announced_in_order() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
     let schedules = [
-        stages().schedule(Kind::Single, &[("net", &zero)]),
-        stages().schedule(Kind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
-        stages().schedule(Kind::Replicate, &[("net", &zero), ("net", &one)]),
+        stages().schedule(ScheduleKind::Single, &[("net", &zero)]),
+        stages().schedule(ScheduleKind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
+        stages().schedule(ScheduleKind::Replicate, &[("net", &zero), ("net", &one)]),
     ];
     let mut runner = Runner::start();
     for schedule in schedules {
@@ -99,7 +100,7 @@ fn every_kind_is_measured_and_phases_are_announced_in_order() {
 fn two_stages_on_two_cpus_run_at_once() {
     let (first, second) = two_cpus();
     let mut trial =
-        trial(stages().schedule(Kind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
+        trial(stages().schedule(ScheduleKind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
     // Looked at while kernels run, because TVM binds threads as it runs its first ones if it is let.
@@ -134,8 +135,9 @@ fn measure_and_look(runner: &mut Runner, trial: &Trial, threads: &str) -> (Measu
 #[test]
 fn every_thread_of_a_stage_sits_on_its_own_cpu() {
     let (first, second) = two_cpus();
-    let mut trial = trial(stages().schedule(Kind::Single, &[("wide", &[second, first])]));
-    trial.schedule.stages[0].binding.threads = 2;
+    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("wide", &[second, first])]));
+    let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
+    cpu.threads = 2;
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
     let (measured, seen) = measure_and_look(&mut runner, &trial, "stage0");
@@ -151,7 +153,7 @@ fn every_thread_of_a_stage_sits_on_its_own_cpu() {
 #[test]
 fn a_profile_tells_the_kernels_in_order() {
     let cpu = [support::cpus()[0]];
-    let schedule = stages().schedule(Kind::Single, &[("net", &cpu)]);
+    let schedule = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
     let request = Profile {
         id: 9,
         values: schedule.values,
@@ -194,10 +196,10 @@ fn a_profile_tells_the_kernels_in_order() {
 #[test]
 fn a_hand_over_is_timed_for_every_size_and_round() {
     let (first, second) = two_cpus();
-    let binding = |cpu| Binding { processor: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
+    let processor = |cpu| support::processor("p", &[cpu]);
     let sizes = vec![0, 100, 1 << 20];
     let request =
-        Transfer { id: 6, from: binding(first), to: binding(second), sizes: sizes.clone(), rounds: 7 };
+        Transfer { id: 6, from: processor(first), to: processor(second), sizes: sizes.clone(), rounds: 7 };
     let mut runner = Runner::start();
     match runner.ask(&Request::Transfer(request.clone())) {
         Event::Transferred(found) => {
@@ -209,7 +211,7 @@ fn a_hand_over_is_timed_for_every_size_and_round() {
         other => panic!("{other:?}"),
     }
     let wrong = [
-        Transfer { to: binding(999), ..request.clone() },
+        Transfer { to: processor(999), ..request.clone() },
         Transfer { rounds: 0, ..request.clone() },
         Transfer { sizes: vec![u64::MAX], ..request },
     ];

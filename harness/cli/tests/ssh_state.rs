@@ -353,7 +353,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
     let mut bench = Bench::start(&board, &["--trials", "200"]);
     bench.until("frames/s");
     let (text, _) = board.farm.run(&["boards", "--break-lock", "loopback"], 0);
-    assert!(text.contains("was held by process"), "{text}");
+    assert!(text.contains("broke the lock of process"), "{text}");
     assert_eq!(board.jetson.state(), board.before);
     let (code, said) = bench.end();
     assert_eq!(code, Some(3), "{said}");

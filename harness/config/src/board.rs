@@ -130,8 +130,8 @@ pub struct State {
 
 impl State {
     /// The same in the runner's words.
-    pub fn asked(&self) -> protocol::Asked {
-        protocol::Asked {
+    pub fn asked(&self) -> protocol::StateRequest {
+        protocol::StateRequest {
             sysfs: self.root.clone().unwrap_or_else(|| "/sys".to_owned()),
             nvpmodel: self.nvpmodel,
             jetson_clocks: self.jetson_clocks,

@@ -3,7 +3,7 @@
 use super::programs::{self, CHANGE_TIMEOUT, DryRun, Privileged};
 use super::saved::StateFolder;
 use super::settings::{self, governor_file};
-use protocol::{Asked, CpuGovernor, CpuSettings, Pending, Settings};
+use protocol::{CpuGovernor, CpuSettings, SavedState, Settings, StateRequest};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(super) enum RequestNumber {
 /// The changes that set a requested state.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    asked: &'a Asked,
+    asked: &'a StateRequest,
     /// `nvpmodel` and the mode, if the mode must change.
     mode: Option<(PathBuf, u32)>,
     /// `jetson_clocks`, if it must pin the clocks.
@@ -38,7 +38,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// If the board does not support the request. The message is a clause.
     pub(super) fn new(
-        asked: &'a Asked,
+        asked: &'a StateRequest,
         now: &Settings,
         folder: &StateFolder,
         request: RequestNumber,
@@ -117,7 +117,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Applies the changes, and returns the settings as read back.
-    pub(super) fn apply(&self, folder: &StateFolder, pending: &mut Pending) -> Result<Settings, String> {
+    pub(super) fn apply(&self, folder: &StateFolder, pending: &mut SavedState) -> Result<Settings, String> {
         let asked = self.asked;
         let sysfs = Path::new(&asked.sysfs);
         if let Some((nvpmodel, mode)) = &self.mode {
@@ -205,8 +205,8 @@ pub(super) fn boot_id() -> Option<String> {
 ///
 /// # Errors
 /// If something that the session changed was not restored. The message is a clause.
-pub(super) fn restore(pending: &Pending, folder: &StateFolder) -> Result<Vec<String>, String> {
-    let Pending { asked, found, governors, .. } = pending;
+pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<String>, String> {
+    let SavedState { asked, found, governors, .. } = pending;
     let sysfs = Path::new(&asked.sysfs);
     // Clocks and governors are reset by a reboot; the power mode is not.
     let is_same_boot = pending.boot.is_some() && pending.boot == boot_id();
@@ -259,8 +259,8 @@ pub(super) fn restore(pending: &Pending, folder: &StateFolder) -> Result<Vec<Str
 }
 
 /// What the session changed and is not restored.
-fn not_restored(pending: &Pending, now: &Settings, is_same_boot: bool) -> Vec<String> {
-    let Pending { asked, found, .. } = pending;
+fn not_restored(pending: &SavedState, now: &Settings, is_same_boot: bool) -> Vec<String> {
+    let SavedState { asked, found, .. } = pending;
     let sysfs = Path::new(&asked.sysfs);
     let mut missing = Vec::new();
     if asked.nvpmodel.is_some() && now.power_mode != found.power_mode {

@@ -2,7 +2,7 @@
 
 use super::saved::{self, StateFolder};
 use super::{apply, settings};
-use protocol::{Asked, Brought, Keep, Kept, Pending, Settings};
+use protocol::{AppliedState, SavedState, Settings, StateCommand, StateReply, StateRequest};
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) struct StateKeeper {
     /// Held from the first request that changes something to the end of the session.
     lock: Option<File>,
     /// What is to be restored, after the first change.
-    changed: Option<Pending>,
+    changed: Option<SavedState>,
     /// The settings after the last change.
     set: Option<Settings>,
 }
@@ -29,31 +29,31 @@ impl StateKeeper {
     }
 
     /// Executes a command, which is one line, and returns the reply.
-    pub(crate) fn answer(&mut self, line: &[u8]) -> Kept {
+    pub(crate) fn answer(&mut self, line: &[u8]) -> StateReply {
         match serde_json::from_slice(line) {
-            Ok(Keep::Bring(asked)) => match self.bring(&asked) {
-                Ok(brought) => Kept::Brought(Box::new(brought)),
-                Err(message) => Kept::Failed { message },
+            Ok(StateCommand::Set(asked)) => match self.bring(&asked) {
+                Ok(brought) => StateReply::Set(Box::new(brought)),
+                Err(message) => StateReply::Failed { message },
             },
-            Ok(Keep::Restore {}) => match self.restore() {
-                Ok(differences) => Kept::Restored { differences },
+            Ok(StateCommand::Restore {}) => match self.restore() {
+                Ok(differences) => StateReply::Restored { differences },
                 Err(message) => {
                     let remedy =
                         "the next session will try again; `cargo xtask boards --restore BOARD` tries now";
-                    Kept::Failed {
+                    StateReply::Failed {
                         message: format!("failed to restore the board's state: {message}; {remedy}"),
                     }
                 }
             },
-            Err(error) => {
-                Kept::Failed { message: format!("failed to read a command for the board's state: {error}") }
-            }
+            Err(error) => StateReply::Failed {
+                message: format!("failed to read a command for the board's state: {error}"),
+            },
         }
     }
 
     /// Sets the requested state, after restoring what another session left behind. A second request sets again what has
     /// changed since; what is restored in the end is still what the first request found.
-    fn bring(&mut self, asked: &Asked) -> Result<Brought, String> {
+    fn bring(&mut self, asked: &StateRequest) -> Result<AppliedState, String> {
         let failed = |why: String| format!("failed to set the state that the board's file requests: {why}");
         let sysfs = Path::new(&asked.sysfs);
         let folder = match self.folder.clone() {
@@ -87,12 +87,12 @@ impl StateKeeper {
         };
         let plan = apply::Plan::new(asked, &before, &folder, request).map_err(failed)?;
         if plan.is_empty() {
-            return Ok(Brought { leftover, set: before, found });
+            return Ok(AppliedState { leftover, set: before, found });
         }
         plan.check().map_err(failed)?;
         if self.changed.is_none() {
             plan.store_clocks(&folder).map_err(failed)?;
-            let pending = Pending {
+            let pending = SavedState {
                 version: saved::VERSION,
                 by: self.session.clone(),
                 boot: apply::boot_id(),
@@ -110,7 +110,7 @@ impl StateKeeper {
         match applied {
             Ok(set) => {
                 self.set = Some(set.clone());
-                Ok(Brought { leftover, found, set })
+                Ok(AppliedState { leftover, found, set })
             }
             Err(why) => {
                 let restored = match self.restore() {
@@ -133,14 +133,14 @@ impl StateKeeper {
 }
 
 /// The answer if nothing is requested.
-fn unchanged(sysfs: &Path, leftover: Option<Box<Pending>>) -> Brought {
+fn unchanged(sysfs: &Path, leftover: Option<Box<SavedState>>) -> AppliedState {
     // The power mode may stay unknown, because it was not requested.
     let found = settings::read_with(sysfs, settings::power_mode().unwrap_or(None));
-    Brought { leftover, set: found.clone(), found }
+    AppliedState { leftover, set: found.clone(), found }
 }
 
 /// Restores what another session left behind.
-fn leftover(folder: &StateFolder) -> Result<Option<Box<Pending>>, String> {
+fn leftover(folder: &StateFolder) -> Result<Option<Box<SavedState>>, String> {
     let failed = |why: String| format!("failed to restore the state that another session left behind: {why}");
     let Some(pending) = folder.read().map_err(failed)? else { return Ok(None) };
     match apply::restore(&pending, folder) {
@@ -158,7 +158,7 @@ fn leftover(folder: &StateFolder) -> Result<Option<Box<Pending>>, String> {
 ///
 /// # Errors
 /// If it cannot be restored. The message starts with "failed to".
-pub(crate) fn restore_leftover(max_wait: Duration) -> Result<Option<Pending>, String> {
+pub(crate) fn restore_leftover(max_wait: Duration) -> Result<Option<SavedState>, String> {
     let failed = |why: String| format!("failed to restore the board's state: {why}");
     // Without a home folder, no session can have changed anything.
     let Ok(folder) = StateFolder::find() else { return Ok(None) };
@@ -170,6 +170,6 @@ pub(crate) fn restore_leftover(max_wait: Duration) -> Result<Option<Pending>, St
 ///
 /// # Errors
 /// As [`StateFolder::read`].
-pub(crate) fn pending() -> Result<Option<Pending>, String> {
+pub(crate) fn pending() -> Result<Option<SavedState>, String> {
     StateFolder::find().map_or(Ok(None), |folder| folder.read())
 }

@@ -1,7 +1,7 @@
 //! The file that describes the state to be restored. It exists from before the first change until everything is restored, so
 //! that after a killed session or a power cut the next session can restore the board.
 
-use protocol::Pending;
+use protocol::SavedState;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -95,14 +95,14 @@ impl StateFolder {
     ///
     /// # Errors
     /// If it cannot be read or parsed. The message is a clause.
-    pub(super) fn read(&self) -> Result<Option<Pending>, String> {
+    pub(super) fn read(&self) -> Result<Option<SavedState>, String> {
         let path = self.file();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         };
-        let pending: Pending = serde_json::from_slice(&bytes).map_err(|error| {
+        let pending: SavedState = serde_json::from_slice(&bytes).map_err(|error| {
             format!(
                 "cannot parse {}, which describes the state before another session: {error}; restore the board by hand, then \
                  remove the file",
@@ -121,7 +121,7 @@ impl StateFolder {
     }
 
     /// Writes the file; it is on disk when this returns.
-    pub(super) fn write(&self, pending: &Pending) -> Result<(), String> {
+    pub(super) fn write(&self, pending: &SavedState) -> Result<(), String> {
         let path = self.file();
         let write = || -> std::io::Result<()> {
             let fresh = self.0.join("board-state.new");

@@ -2,7 +2,9 @@
 
 use super::programs::{self, QUERY_TIMEOUT};
 use crate::timed_read::text;
-use protocol::{Asked, Changed, ClockLimits, CpuSettings, PowerMode, Settings, parse_cpu_list};
+use protocol::{
+    ClockLimits, CpuSettings, PowerMode, SettingDifference, Settings, StateRequest, parse_cpu_list,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -108,7 +110,7 @@ pub(crate) fn gpu(sysfs: &Path) -> Option<ClockLimits> {
 ///
 /// # Errors
 /// As [`power_mode`], if a power mode is requested; otherwise it may stay unknown.
-pub(crate) fn read(asked: &Asked) -> Result<Settings, String> {
+pub(crate) fn read(asked: &StateRequest) -> Result<Settings, String> {
     let mode = match (power_mode(), asked.nvpmodel) {
         (Err(error), Some(_)) => return Err(error),
         (mode, _) => mode.unwrap_or(None),
@@ -155,7 +157,7 @@ pub(crate) fn mode_difference(was: &Settings, is: &Settings) -> Option<String> {
 }
 
 /// Settings that differ from the request, each with both values.
-pub(crate) fn mismatches(asked: &Asked, now: &Settings) -> Vec<String> {
+pub(crate) fn mismatches(asked: &StateRequest, now: &Settings) -> Vec<String> {
     let sysfs = Path::new(&asked.sysfs);
     let mut found = Vec::new();
     if let Some(wanted) = asked.nvpmodel {
@@ -203,7 +205,8 @@ pub(crate) fn mismatches(asked: &Asked, now: &Settings) -> Vec<String> {
 
 /// Settings that have changed, each with both values.
 pub(crate) fn differences(was: &Settings, is: &Settings) -> Vec<String> {
-    let describe = |Changed { setting, from, to }| format!("{setting} is {}, was {}", shown(to), shown(from));
+    let describe =
+        |SettingDifference { setting, from, to }| format!("{setting} is {}, was {}", shown(to), shown(from));
     was.changes_to(is).into_iter().map(describe).collect()
 }
 

@@ -9,7 +9,7 @@ use crate::schedule::{CheckedStage, TensorSpec};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorRef};
-use protocol::{Dtype, OnnxModel};
+use protocol::{Dtype, OnnxModel, Processor};
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ struct Port {
 impl OnnxRuntimeEngine {
     /// Loads a model. The names of the stage's values are those of the model's inputs and outputs.
     ///
-    /// The session has the threads of the stage's binding, the calling one included; the others inherit its CPUs and may
+    /// The session has the threads of the stage's processor, the calling one included; the others inherit its CPUs and may
     /// move among them. All else has ONNX Runtime's defaults: all graph optimizations, sequential execution, the CPU
     /// provider, threads that spin while they wait.
     pub(crate) fn load(
@@ -44,7 +44,7 @@ impl OnnxRuntimeEngine {
         stage: &CheckedStage,
         specs: &[TensorSpec],
     ) -> Result<Self, Failure> {
-        bind(None, &stage.binding.cpus, &stage.binding)?;
+        bind(None, stage.processor.cpus(), stage.processor.name())?;
         let (workers, engine) = with_new_threads(|| {
             load_runtime(Path::new(&request.runtime))?;
             Self::start_session(PathBuf::from(&request.model), stage, specs)
@@ -60,7 +60,8 @@ impl OnnxRuntimeEngine {
         if !model.is_file() {
             return Err(fail(&"the file does not exist; compile and deploy it again"));
         }
-        let threads = usize::try_from(stage.binding.threads).unwrap_or(1);
+        let Processor::Cpu(processor) = &stage.processor;
+        let threads = usize::try_from(processor.threads).unwrap_or(1);
         let session = Session::builder()
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?))

@@ -137,18 +137,17 @@ pub(super) fn raw(view: &AnyView<'_>) -> TVMFFIAny {
 mod tests {
     use super::*;
 
-    fn spec(shape: &[i64], dtype: &str) -> TensorSpec {
-        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: shape.into(), dtype: dtype.into() })
-            .unwrap()
+    fn spec(shape: &[i64], dtype: Dtype) -> TensorSpec {
+        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: shape.into(), dtype }).unwrap()
     }
 
     #[test]
     fn a_tensor_returns_its_bytes_and_reports_a_mismatch() {
-        let own = spec(&[2, 2], "float32");
+        let own = spec(&[2, 2], Dtype::Float32);
         let tensor = Tensor::filled(&own, |bytes| bytes.copy_from_slice(&[7; 16])).unwrap();
         assert_eq!(tensor.bytes(), [7; 16]);
         tensor.check(&own).unwrap();
-        let message = tensor.check(&spec(&[4], "int32")).unwrap_err();
+        let message = tensor.check(&spec(&[4], Dtype::Int32)).unwrap_err();
         assert_eq!(message, "x is float32 [2, 2], expected int32 [4]");
     }
 }

@@ -10,7 +10,7 @@ use crate::affinity::{bind, current_thread, with_new_threads};
 use crate::clock::monotonic_ns;
 use crate::failure::Failure;
 use crate::schedule::CheckedStage;
-use protocol::{Binding, StageLibrary};
+use protocol::{CpuProcessor, Processor, StageLibrary};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tvm_ffi::{Any, AnyView, Array, Function, Module, TypeIndex};
@@ -42,7 +42,8 @@ impl TvmEngine {
         stage: &CheckedStage,
         weights: &Arc<WeightsFile>,
     ) -> Result<Self, Failure> {
-        let threads = place_threads(&stage.binding)?;
+        let Processor::Cpu(processor) = &stage.processor;
+        let threads = place_threads(processor)?;
         let weights = weights.tensors(&library.weights)?;
         let path = PathBuf::from(&library.path);
         let module = load_library(&path)?;
@@ -106,15 +107,15 @@ impl Engine for TvmEngine {
 
 /// Binds the calling thread and the workers of its pool to the CPUs. With as many threads as CPUs, each thread gets a CPU of
 /// its own; with fewer, all threads may use all CPUs. Returns the ids of all threads, the caller's first.
-fn place_threads(binding: &Binding) -> Result<Vec<u32>, Failure> {
-    bind(None, &binding.cpus, binding)?;
-    let threads = usize::try_from(binding.threads).unwrap_or(1);
+fn place_threads(processor: &CpuProcessor) -> Result<Vec<u32>, Failure> {
+    bind(None, &processor.cpus, &processor.name)?;
+    let threads = usize::try_from(processor.threads).unwrap_or(1);
     let mut all = vec![current_thread()];
     if threads == 1 {
         return Ok(all);
     }
     let (workers, ()) =
-        with_new_threads(|| create_thread_pool(&binding.cpus[..threads]).map_err(Failure::internal))?;
+        with_new_threads(|| create_thread_pool(&processor.cpus[..threads]).map_err(Failure::internal))?;
     all.extend(workers);
     if all.len() != threads {
         return Err(Failure::internal(format!(
@@ -122,9 +123,9 @@ fn place_threads(binding: &Binding) -> Result<Vec<u32>, Failure> {
             all.len()
         )));
     }
-    if threads == binding.cpus.len() {
-        for (thread, cpu) in all.iter().zip(&binding.cpus) {
-            bind(Some(*thread), &[*cpu], binding)?;
+    if threads == processor.cpus.len() {
+        for (thread, cpu) in all.iter().zip(&processor.cpus) {
+            bind(Some(*thread), &[*cpu], &processor.name)?;
         }
     }
     Ok(all)

@@ -187,7 +187,8 @@ mod tests {
     }
 
     fn request(path: &Path, offset: u64, extent: i64) -> protocol::Weights {
-        let tensor = protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: "uint8".into() };
+        let tensor =
+            protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: protocol::Dtype::Uint8 };
         protocol::Weights { path: path.display().to_string(), offsets: vec![offset], tensors: vec![tensor] }
     }
 

@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its assumptions do")]
 
 use protocol::{
-    Binding, Call, Compare, Compared, Event, Fault, Frames, Hello, Kind, Measure, Measured, OnnxModel,
-    Program, Request, Schedule, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
+    Call, Compare, Compared, CpuProcessor, Event, Fault, Frames, Hello, Measured, OnnxModel, Processor,
+    Program, Request, Schedule, ScheduleKind, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
+    WindowRule,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -196,7 +197,7 @@ pub(crate) fn stages() -> &'static Stages {
 
 impl Stages {
     /// A schedule of these stages on these CPUs, one thread each. Tensors of equal name are the same.
-    pub(crate) fn schedule(&self, kind: Kind, placed: &[(&str, &[u32])]) -> Schedule {
+    pub(crate) fn schedule(&self, kind: ScheduleKind, placed: &[(&str, &[u32])]) -> Schedule {
         let mut values: Vec<Tensor> = Vec::new();
         let mut index = |tensor: &Tensor| {
             let known = values.iter().position(|value| value.name == tensor.name);
@@ -210,7 +211,7 @@ impl Stages {
         for (name, cpus) in placed {
             let made = &self.made[*name];
             stages.push(Stage {
-                binding: Binding { processor: format!("cpus{cpus:?}"), cpus: cpus.to_vec(), threads: 1 },
+                processor: processor(&format!("cpus{cpus:?}"), cpus),
                 program: Program::Library(StageLibrary {
                     path: self.folder.join(format!("{name}.so")).display().to_string(),
                     entry: "main".to_owned(),
@@ -232,10 +233,11 @@ impl Stages {
     /// `net` in ONNX Runtime: a session for each of these sets of CPUs, with a thread on each CPU.
     pub(crate) fn onnx(&self, sessions: &[&[u32]]) -> Schedule {
         let placed: Vec<(&str, &[u32])> = sessions.iter().map(|cpus| ("net", *cpus)).collect();
-        let kind = if sessions.len() == 1 { Kind::Single } else { Kind::Replicate };
+        let kind = if sessions.len() == 1 { ScheduleKind::Single } else { ScheduleKind::Replicate };
         let mut schedule = self.schedule(kind, &placed);
         for stage in &mut schedule.stages {
-            stage.binding.threads = u32::try_from(stage.binding.cpus.len()).unwrap();
+            let Processor::Cpu(cpu) = &mut stage.processor;
+            cpu.threads = u32::try_from(cpu.cpus.len()).unwrap();
             let path = |name: &str| self.folder.join(name).display().to_string();
             stage.program =
                 Program::OnnxRuntime(OnnxModel { runtime: path("onnxruntime"), model: path("net.onnx") });
@@ -249,6 +251,11 @@ impl Stages {
     }
 }
 
+/// CPUs as a processor with one thread.
+pub(crate) fn processor(name: &str, cpus: &[u32]) -> Processor {
+    Processor::Cpu(CpuProcessor { name: name.to_owned(), cpus: cpus.to_vec(), threads: 1 })
+}
+
 /// A short trial.
 pub(crate) fn trial(schedule: Schedule) -> Trial {
     const MS: u64 = 1_000_000;
@@ -259,7 +266,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
         queue_depth: 2,
         isolate: None,
         warm_up: WarmUpRule { min_frames: 20, min_ns: 20 * MS, max_ns: 500 * MS },
-        measure: Measure { min_frames: 30, min_ns: 100 * MS, max_ns: 20_000 * MS, max_frames: 1_000_000 },
+        measure: WindowRule { min_frames: 30, min_ns: 100 * MS, max_ns: 20_000 * MS, max_frames: 1_000_000 },
         timeline_frames: 20,
         power: None,
         sysfs: "/sys".to_owned(),
@@ -271,11 +278,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
 pub(crate) fn cpus() -> Vec<u32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
-    let range = |part: &str| {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        from.trim().parse::<u32>().unwrap()..=to.trim().parse::<u32>().unwrap()
-    };
-    list.trim().split(',').flat_map(range).collect()
+    protocol::parse_cpu_list(list)
 }
 
 /// Two different CPUs, on which two stages can run at once.
