@@ -166,8 +166,7 @@ pub struct Trial {
     pub timeline_frames: u32,
     /// The power meter to read during the trial; absent: none.
     pub power: Option<Meter>,
-    /// Where sysfs is, of which the state before, after and meanwhile is taken: `/sys`, unless a tree of files stands
-    /// in for it.
+    /// Folder of sysfs, from which the state before, after and meanwhile is read: `/sys`, or a replacement for tests.
     pub sysfs: String,
     /// Makes stages slower on purpose, to test that regressions are found: each stage spins after a frame for this share of
     /// the frame's time, in thousandths, in stage order. Empty: none does.

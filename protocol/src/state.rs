@@ -186,7 +186,8 @@ pub struct SavedState {
     /// The kernel's boot id: a reboot resets clocks and governors.
     pub boot: Option<String>,
     /// The requested state.
-    pub asked: StateRequest,
+    #[serde(rename = "asked")]
+    pub request: StateRequest,
     /// The settings that were found.
     pub found: Settings,
     /// Governors before they were changed, including those of CPUs that only the requested power mode has online.

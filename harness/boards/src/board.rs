@@ -1,8 +1,8 @@
 //! A board with the means to start runners on it.
 
-use super::keeper::{Keeper, KeeperError, TakeError};
+use super::keeper::{Keeper, KeeperError, TakeError, by_holder};
 use super::process::Process;
-use super::remote::{Remote, RemoteError, by_holder};
+use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
 use crate::session::SessionError;
 use config::{self, Connect};

@@ -2,7 +2,7 @@
 //! end, also where this harness is killed or the link to it is lost.
 
 use host::interrupt::Interrupt;
-use protocol::{AppliedState, HoldReply, StateCommand, StateReply, StateRequest};
+use protocol::{AppliedState, HoldReply, LockHolder, StateCommand, StateReply, StateRequest};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -169,6 +169,14 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+}
+
+/// ` by` the session that the output of `runner holder` names; empty if it names none.
+pub(super) fn by_holder(line: &str) -> String {
+    match serde_json::from_str(line) {
+        Ok(LockHolder::Session { name }) => format!(" by {name}"),
+        _ => String::new(),
     }
 }
 

@@ -1,14 +1,14 @@
 //! A board over SSH: connected, with a runner on it, and held for us alone.
 
 use super::deploy::{self, BoardCache, Item};
-use super::keeper::{Keeper, KeeperError};
+use super::keeper::{Keeper, KeeperError, by_holder};
 use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route};
 use super::tell_leftover;
 use config::{self, Connect, Triple};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{AppliedState, HoldReply, LockHolder, Program, Request, StateRequest};
+use protocol::{AppliedState, HoldReply, Program, Request, StateRequest};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -114,14 +114,6 @@ pub enum RemoteError {
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// ` by` the session that the output of `runner holder` names; empty if it names none.
-pub(super) fn by_holder(line: &str) -> String {
-    match serde_json::from_str(line) {
-        Ok(LockHolder::Session { name }) => format!(" by {name}"),
-        _ => String::new(),
-    }
 }
 
 impl RemoteError {

@@ -24,43 +24,43 @@ pub(super) enum RequestNumber {
 /// The changes that set a requested state.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    asked: &'a StateRequest,
+    request: &'a StateRequest,
     /// `nvpmodel` and the mode, if the mode must change.
     mode: Option<(PathBuf, u32)>,
     /// `jetson_clocks`, if it must pin the clocks.
     clocks: Option<PathBuf>,
     /// Governor files that may have to be written. A change of the power mode may bring more CPUs online.
     governors: Vec<PathBuf>,
-    request: RequestNumber,
+    number: RequestNumber,
 }
 
 impl<'a> Plan<'a> {
     /// # Errors
     /// If the board does not support the request. The message is a clause.
     pub(super) fn new(
-        asked: &'a StateRequest,
+        request: &'a StateRequest,
         now: &Settings,
         folder: &StateFolder,
-        request: RequestNumber,
+        number: RequestNumber,
     ) -> Result<Self, String> {
-        let sysfs = Path::new(&asked.sysfs);
+        let sysfs = Path::new(&request.sysfs);
         let program = |name: &str, key: &str| {
             programs::find(name).ok_or_else(|| {
                 format!("the board has no program {name}; `{key}` is for Jetsons only, remove it from the board's file")
             })
         };
-        let mode = match asked.nvpmodel {
+        let mode = match request.nvpmodel {
             Some(wanted) => {
                 let nvpmodel = program("nvpmodel", "nvpmodel")?;
                 let is_set = now.power_mode.as_ref().is_some_and(|mode| mode.id == wanted);
-                (!is_set || request == RequestNumber::LaterChanged).then_some((nvpmodel, wanted))
+                (!is_set || number == RequestNumber::LaterChanged).then_some((nvpmodel, wanted))
             }
             None => None,
         };
-        let clocks = match asked.jetson_clocks {
+        let clocks = match request.jetson_clocks {
             Some(true) => {
                 let jetson_clocks = program("jetson_clocks", "jetson_clocks")?;
-                (request != RequestNumber::LaterUnchanged).then_some(jetson_clocks)
+                (number != RequestNumber::LaterUnchanged).then_some(jetson_clocks)
             }
             Some(false) if !folder.clocks_before().exists() && settings::are_pinned(sysfs, now) => {
                 return Err("unpinned clocks are requested, but the clocks are pinned, possibly by hand: unpin them by \
@@ -69,11 +69,11 @@ impl<'a> Plan<'a> {
             }
             _ => None,
         };
-        let governors = match &asked.governor {
+        let governors = match &request.governor {
             Some(wanted) => governors_to_set(sysfs, now, wanted, mode.is_some())?,
             None => Vec::new(),
         };
-        Ok(Self { asked, mode, clocks, governors, request })
+        Ok(Self { request, mode, clocks, governors, number })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -118,20 +118,20 @@ impl<'a> Plan<'a> {
 
     /// Applies the changes, and returns the settings as read back.
     pub(super) fn apply(&self, folder: &StateFolder, pending: &mut SavedState) -> Result<Settings, String> {
-        let asked = self.asked;
-        let sysfs = Path::new(&asked.sysfs);
+        let request = self.request;
+        let sysfs = Path::new(&request.sysfs);
         if let Some((nvpmodel, mode)) = &self.mode {
             set_mode(nvpmodel, *mode)?;
         }
         if let Some(jetson_clocks) = &self.clocks {
             // Without a new mode they are stored already, and a later request finds them pinned.
-            if self.mode.is_some() && self.request == RequestNumber::First {
+            if self.mode.is_some() && self.number == RequestNumber::First {
                 store_clocks(jetson_clocks, &folder.clocks_in_mode())?;
             }
             run_successfully(jetson_clocks, &[])?;
         }
-        if let Some(wanted) = &self.asked.governor {
-            let now = settings::read(asked)?;
+        if let Some(wanted) = &self.request.governor {
+            let now = settings::read(request)?;
             let others = settings::clocked(&now)
                 .filter_map(|cpu| Some((cpu.id, cpu.governor.clone()?)))
                 .filter(|(_, governor)| governor != wanted);
@@ -148,8 +148,8 @@ impl<'a> Plan<'a> {
         }
         let deadline = Instant::now() + SETTLING;
         loop {
-            let now = settings::read(asked)?;
-            let mismatches = settings::mismatches(self.asked, &now);
+            let now = settings::read(request)?;
+            let mismatches = settings::mismatches(self.request, &now);
             if mismatches.is_empty() {
                 return Ok(now);
             }
@@ -206,14 +206,14 @@ pub(super) fn boot_id() -> Option<String> {
 /// # Errors
 /// If something that the session changed was not restored. The message is a clause.
 pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<String>, String> {
-    let SavedState { asked, found, governors, .. } = pending;
-    let sysfs = Path::new(&asked.sysfs);
+    let SavedState { request, found, governors, .. } = pending;
+    let sysfs = Path::new(&request.sysfs);
     // Clocks and governors are reset by a reboot; the power mode is not.
     let is_same_boot = pending.boot.is_some() && pending.boot == boot_id();
     let jetson_clocks =
-        programs::find("jetson_clocks").filter(|_| is_same_boot && asked.jetson_clocks == Some(true));
-    let now = settings::read(asked)?;
-    let wanted = asked.nvpmodel.and(found.power_mode.as_ref());
+        programs::find("jetson_clocks").filter(|_| is_same_boot && request.jetson_clocks == Some(true));
+    let now = settings::read(request)?;
+    let wanted = request.nvpmodel.and(found.power_mode.as_ref());
     let mode = wanted.filter(|wanted| now.power_mode.as_ref() != Some(*wanted));
     let mut failures = Vec::new();
     let mut attempt = |done: Result<(), String>| failures.extend(done.err());
@@ -240,7 +240,7 @@ pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<
     }
     let deadline = Instant::now() + SETTLING;
     loop {
-        let now = settings::read(asked)?;
+        let now = settings::read(request)?;
         let missing = not_restored(pending, &now, is_same_boot);
         let differences = if is_same_boot { settings::differences(found, &now) } else { Vec::new() };
         if missing.is_empty() && differences.is_empty() {
@@ -260,16 +260,16 @@ pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<
 
 /// What the session changed and is not restored.
 fn not_restored(pending: &SavedState, now: &Settings, is_same_boot: bool) -> Vec<String> {
-    let SavedState { asked, found, .. } = pending;
-    let sysfs = Path::new(&asked.sysfs);
+    let SavedState { request, found, .. } = pending;
+    let sysfs = Path::new(&request.sysfs);
     let mut missing = Vec::new();
-    if asked.nvpmodel.is_some() && now.power_mode != found.power_mode {
+    if request.nvpmodel.is_some() && now.power_mode != found.power_mode {
         missing.extend(settings::mode_difference(found, now));
     }
     if !is_same_boot {
         return missing;
     }
-    let is_pinned = asked.jetson_clocks == Some(true) && settings::are_pinned(sysfs, now);
+    let is_pinned = request.jetson_clocks == Some(true) && settings::are_pinned(sysfs, now);
     if is_pinned && !settings::were_pinned(found) {
         missing.push("the clocks are still pinned".to_owned());
     }

@@ -31,8 +31,8 @@ impl StateKeeper {
     /// Executes a command, which is one line, and returns the reply.
     pub(crate) fn answer(&mut self, line: &[u8]) -> StateReply {
         match serde_json::from_slice(line) {
-            Ok(StateCommand::Set(asked)) => match self.bring(&asked) {
-                Ok(brought) => StateReply::Set(Box::new(brought)),
+            Ok(StateCommand::Set(request)) => match self.set_state(&request) {
+                Ok(applied) => StateReply::Set(Box::new(applied)),
                 Err(message) => StateReply::Failed { message },
             },
             Ok(StateCommand::Restore {}) => match self.restore() {
@@ -53,15 +53,15 @@ impl StateKeeper {
 
     /// Sets the requested state, after restoring what another session left behind. A second request sets again what has
     /// changed since; what is restored in the end is still what the first request found.
-    fn bring(&mut self, asked: &StateRequest) -> Result<AppliedState, String> {
+    fn set_state(&mut self, request: &StateRequest) -> Result<AppliedState, String> {
         let failed = |why: String| format!("failed to set the state that the board's file requests: {why}");
-        let sysfs = Path::new(&asked.sysfs);
+        let sysfs = Path::new(&request.sysfs);
         let folder = match self.folder.clone() {
             Ok(folder) => folder,
-            Err(_) if asked.is_nothing() => return Ok(unchanged(sysfs, None)),
+            Err(_) if request.is_nothing() => return Ok(unchanged(sysfs, None)),
             Err(why) => return Err(failed(why)),
         };
-        if asked.is_nothing() {
+        if request.is_nothing() {
             // A session that changes nothing does not lock the state for its whole duration.
             let mut restored = None;
             if folder.file().exists() {
@@ -78,14 +78,14 @@ impl StateKeeper {
             Some(_) => None,
             None => leftover(&folder)?,
         };
-        let before = settings::read(asked).map_err(failed)?;
+        let before = settings::read(request).map_err(failed)?;
         let found = self.changed.as_ref().map_or_else(|| before.clone(), |pending| pending.found.clone());
-        let request = match &self.set {
+        let number = match &self.set {
             _ if self.changed.is_none() => apply::RequestNumber::First,
             Some(set) if set.changes_to(&before).is_empty() => apply::RequestNumber::LaterUnchanged,
             _ => apply::RequestNumber::LaterChanged,
         };
-        let plan = apply::Plan::new(asked, &before, &folder, request).map_err(failed)?;
+        let plan = apply::Plan::new(request, &before, &folder, number).map_err(failed)?;
         if plan.is_empty() {
             return Ok(AppliedState { leftover, set: before, found });
         }
@@ -96,7 +96,7 @@ impl StateKeeper {
                 version: saved::VERSION,
                 by: self.session.clone(),
                 boot: apply::boot_id(),
-                asked: asked.clone(),
+                request: request.clone(),
                 found: found.clone(),
                 governors: Vec::new(),
             };

@@ -110,12 +110,12 @@ pub(crate) fn gpu(sysfs: &Path) -> Option<ClockLimits> {
 ///
 /// # Errors
 /// As [`power_mode`], if a power mode is requested; otherwise it may stay unknown.
-pub(crate) fn read(asked: &StateRequest) -> Result<Settings, String> {
-    let mode = match (power_mode(), asked.nvpmodel) {
+pub(crate) fn read(request: &StateRequest) -> Result<Settings, String> {
+    let mode = match (power_mode(), request.nvpmodel) {
         (Err(error), Some(_)) => return Err(error),
         (mode, _) => mode.unwrap_or(None),
     };
-    Ok(read_with(Path::new(&asked.sysfs), mode))
+    Ok(read_with(Path::new(&request.sysfs), mode))
 }
 
 /// Reads all settings but the power mode.
@@ -157,10 +157,10 @@ pub(crate) fn mode_difference(was: &Settings, is: &Settings) -> Option<String> {
 }
 
 /// Settings that differ from the request, each with both values.
-pub(crate) fn mismatches(asked: &StateRequest, now: &Settings) -> Vec<String> {
-    let sysfs = Path::new(&asked.sysfs);
+pub(crate) fn mismatches(request: &StateRequest, now: &Settings) -> Vec<String> {
+    let sysfs = Path::new(&request.sysfs);
     let mut found = Vec::new();
-    if let Some(wanted) = asked.nvpmodel {
+    if let Some(wanted) = request.nvpmodel {
         match &now.power_mode {
             Some(mode) if mode.id == wanted => {}
             Some(mode) => {
@@ -172,7 +172,7 @@ pub(crate) fn mismatches(asked: &StateRequest, now: &Settings) -> Vec<String> {
             None => found.push(format!("power mode {wanted} is requested, but the mode is unknown")),
         }
     }
-    if asked.jetson_clocks == Some(true) {
+    if request.jetson_clocks == Some(true) {
         for cpu in clocked(now).filter(|cpu| !is_pinned(sysfs, cpu)) {
             found.push(format!(
                 "pinned clocks are requested, but CPU {} may run at {} to {} kHz",
@@ -188,10 +188,10 @@ pub(crate) fn mismatches(asked: &StateRequest, now: &Settings) -> Vec<String> {
             ));
         }
     }
-    if asked.jetson_clocks == Some(false) && are_pinned(sysfs, now) {
+    if request.jetson_clocks == Some(false) && are_pinned(sysfs, now) {
         found.push("unpinned clocks are requested, but all CPUs are pinned".to_owned());
     }
-    if let Some(wanted) = &asked.governor {
+    if let Some(wanted) = &request.governor {
         for cpu in clocked(now).filter(|cpu| cpu.governor.as_ref() != Some(wanted)) {
             found.push(format!(
                 "governor {wanted} is requested, but it is {} on CPU {}",

@@ -99,7 +99,7 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  a bench brings it to: {}", text::asked(&asked));
+        let _ = writeln!(told, "  a bench brings it to: {}", text::request(&asked));
     }
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{described}{told}  {state}");

@@ -67,7 +67,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         version: 1,
         by: "anna".into(),
         boot: None,
-        asked: asked.clone(),
+        request: asked.clone(),
         found: found.clone(),
         governors: vec![],
     };
