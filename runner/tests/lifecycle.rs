@@ -1,4 +1,4 @@
-//! How a runner begins and ends. A harness that is gone never leaves a busy board behind.
+//! How a runner starts and ends: a harness that is gone does not leave a busy board behind.
 
 mod support;
 
@@ -47,7 +47,7 @@ fn the_end_of_input_ends_the_runner_in_the_middle_of_a_trial() {
 }
 
 #[test]
-fn the_end_of_input_ends_an_idle_runner_and_one_that_loads() {
+fn the_end_of_input_ends_a_runner_that_is_idle_or_loads() {
     let mut runner = Runner::start();
     drop(runner.stdin.take());
     assert!(runner.ended(SOON).success());
@@ -59,8 +59,8 @@ fn the_end_of_input_ends_an_idle_runner_and_one_that_loads() {
 }
 
 #[test]
-fn a_harness_that_is_killed_takes_the_runner_along() {
-    // The shell stands for the harness: it holds the only writing end of the runner's input.
+fn killing_the_harness_ends_the_runner() {
+    // The shell acts as the harness: it has the only writing end of the runner's input.
     let script = r#"exec 3> >(exec "$0"); printf '%s\n' "$1" >&3; exec sleep 1000"#;
     let line = serde_json::to_string(&endless()).unwrap();
     let mut harness = Command::new("bash")
@@ -93,7 +93,7 @@ fn a_harness_that_is_killed_takes_the_runner_along() {
 }
 
 #[test]
-fn hello_comes_first_and_tells_version_and_process() {
+fn the_first_line_has_version_and_process_id() {
     let runner = Runner::start();
     assert_eq!(runner.hello.protocol, protocol::VERSION);
     assert_eq!(runner.hello.runner, env!("CARGO_PKG_VERSION"));
@@ -101,10 +101,10 @@ fn hello_comes_first_and_tells_version_and_process() {
 }
 
 #[test]
-fn what_libraries_print_goes_to_the_log() {
+fn output_of_libraries_goes_to_the_log() {
     let runner = Runner::start();
     let descriptor = |number| std::fs::read_link(format!("/proc/{}/fd/{number}", runner.child.id())).unwrap();
-    // Standard output was a pipe when the runner started; now it is where its log goes.
+    // Standard output was a pipe when the runner started; now it is the log.
     assert_eq!(descriptor(1), descriptor(2));
     let own = std::fs::read_link("/proc/self/fd/2").unwrap();
     assert_eq!(descriptor(2), own);
@@ -145,7 +145,7 @@ fn a_missing_runtime_is_named() {
 }
 
 #[test]
-fn no_variable_of_the_linker_brings_another_library() {
+fn no_variable_makes_the_linker_load_another_library() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["libtvm_ffi.so", "libtvm_runtime.so"] {
         std::fs::write(folder.path().join(name), "garbage").unwrap();

@@ -1,7 +1,7 @@
 //! Every message that a request can fail with, as far as a test can provoke it, in one snapshot to be reviewed as prose. After
 //! each failure the runner answers the next request.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
 mod support;
 

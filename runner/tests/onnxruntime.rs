@@ -1,19 +1,19 @@
-//! ONNX Runtime beside the stage libraries: the same frames, the same way through a trial.
+//! ONNX Runtime as an engine: the same frames and trials as for stage libraries.
 
 mod support;
 
 use protocol::{Fault, Program, Request, Schedule, ScheduleKind};
 use support::{Runner, cpus, stages, threads_of, trial, two_cpus};
 
-fn spoiled(spoil: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
+fn invalid(change: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
     let mut schedule = stages().onnx(&[&[cpus()[0]]]);
     let Program::OnnxRuntime(model) = &mut schedule.stages[0].program else { panic!("no model") };
-    spoil(model);
+    change(model);
     schedule
 }
 
 #[test]
-fn it_gives_what_the_stage_library_gives() {
+fn its_outputs_are_those_of_the_stage_library() {
     let (first, second) = two_cpus();
     let library = stages().schedule(ScheduleKind::Single, &[("net", &[first])]);
     let mut runner = Runner::start();
@@ -29,18 +29,18 @@ fn it_gives_what_the_stage_library_gives() {
 }
 
 #[test]
-fn a_trial_measures_it_as_it_measures_stages() {
+fn a_trial_measures_it_like_a_stage_library() {
     let (first, second) = two_cpus();
     let mut runner = Runner::start();
     let measured = runner.measure(&trial(stages().onnx(&[&[first], &[second]])));
     assert!(measured.window.completed_ns.len() >= 30, "{measured:?}");
     assert!(measured.stages.iter().all(|stage| stage.frames > 0 && stage.cpu_ns > 0), "{measured:?}");
-    assert_eq!(measured.weights_bytes, 0, "they are in the model");
+    assert_eq!(measured.weights_bytes, 0, "the model contains them");
     let mut long = trial(stages().onnx(&[&[first, second]]));
     long.measure.min_ns = 1_000_000_000;
     runner.send(&Request::Trial(long));
     while !matches!(runner.event(), protocol::Event::Phase { phase: protocol::Phase::WarmUp, .. }) {}
-    // The session's worker has its name and CPUs from the stage's thread. (One more thread, of the library itself,
+    // The session's worker inherits its name and CPUs from the stage's thread. (One more thread, of the library itself,
     // stays on the first CPU.)
     let threads = threads_of(runner.child.id(), "stage");
     let free = threads.iter().filter(|(_, cpus)| cpus.contains(['-', ','])).count();
@@ -50,21 +50,21 @@ fn a_trial_measures_it_as_it_measures_stages() {
 }
 
 #[test]
-fn what_it_cannot_load_is_told() {
+fn files_that_it_cannot_load_are_errors() {
     let mut runner = Runner::start();
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text.onnx");
     std::fs::write(&text, "no model").unwrap();
     let absent = folder.path().join("absent").display().to_string();
-    for (schedule, says) in [
-        (spoiled(|model| model.runtime.clone_from(&absent)), "failed to load ONNX Runtime"),
-        (spoiled(|model| model.runtime = text.display().to_string()), "failed to load ONNX Runtime"),
-        (spoiled(|model| model.model.clone_from(&absent)), "the file does not exist"),
-        (spoiled(|model| model.model = text.display().to_string()), "failed to load model"),
+    for (schedule, expected) in [
+        (invalid(|model| model.runtime.clone_from(&absent)), "failed to load ONNX Runtime"),
+        (invalid(|model| model.runtime = text.display().to_string()), "failed to load ONNX Runtime"),
+        (invalid(|model| model.model.clone_from(&absent)), "the file does not exist"),
+        (invalid(|model| model.model = text.display().to_string()), "failed to load model"),
     ] {
         let (fault, message) = runner.fails(&Request::Trial(trial(schedule)));
         assert_eq!(fault, Fault::StageLibrary, "{message}");
-        assert!(message.starts_with("failed to ") && message.contains(says), "{message}");
+        assert!(message.starts_with("failed to ") && message.contains(expected), "{message}");
     }
     let mut renamed = stages().onnx(&[&[cpus()[0]]]);
     renamed.values[0].name = "image".to_owned();

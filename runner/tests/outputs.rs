@@ -19,7 +19,7 @@ fn a_network_returns_what_numpy_computed() {
         assert_eq!((output.name.as_str(), output.elements, output.non_finite), (name, elements, 0));
         assert!(output.max_reference > 1.0 && output.max_abs < 1e-5 * output.max_reference, "{output:?}");
     }
-    // Another frame gives something else, so the comparison can tell.
+    // Another frame has other outputs, so the comparison can fail.
     let other = runner.compare(expected, net, 8, 1);
     assert!(other.outputs[0].max_abs > 0.1 * other.outputs[0].max_reference, "{other:?}");
     assert!(!other.outputs[0].identical);
@@ -54,7 +54,7 @@ fn outputs_are_compared_with_files() {
         assert!(compared.outputs.iter().all(|output| output.identical && output.max_reference > 1.0));
         assert_eq!(compared.outputs[1].elements, 128 * times);
     }
-    // One element that is off, then one that is no number.
+    // One element that is wrong, then one that is NaN.
     let right = fs::read(file("output1")).unwrap();
     for (value, non_finite) in [(1e3_f32, 0), (f32::NAN, 1)] {
         let mut wrong = right.clone();

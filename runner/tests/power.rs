@@ -1,7 +1,7 @@
 //! A power meter beside a real trial: the files of a kernel driver, played from a known load, read by the real
 //! runner, and made to energy by the analysis that reports use.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
 mod support;
 
@@ -183,7 +183,7 @@ fn energy_agrees_with_the_load_by_hwmon() {
 }
 
 #[test]
-fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
+fn idle_power_is_read_and_a_missing_meter_is_an_error() {
     let player = Player::start(Layout::Iio);
     let mut runner = Runner::start();
     let idle = |meter| Request::Idle(Idle { id: 7, meter, duration_ns: 300_000_000 });

@@ -1,7 +1,7 @@
 //! `runner hold` with fake programs of a Jetson: it sets the requested state, and restores what it found however the session
 //! ends.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
 mod jetson;
 

@@ -128,7 +128,7 @@ fn channels_without_labels_are_named_in_the_boards_file() {
 }
 
 #[test]
-fn a_meter_that_does_not_fit_is_refused() {
+fn a_meter_that_does_not_match_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let message = error_of(&ina3221(&root, "VDD_IN", &[]));
     assert!(message.starts_with("failed to find an INA3221 below"), "{message}");
@@ -164,7 +164,7 @@ fn energy_counters_are_found_with_their_range() {
 }
 
 #[test]
-fn what_fails_is_counted_and_nothing_is_put_in_its_place() {
+fn failed_readings_are_counted_and_not_replaced() {
     let root = tempfile::tempdir().unwrap();
     hwmon(root.path(), 0, "1-0040", ["VDD_IN", "NC", "NC"]);
     let current = root.path().join("class/hwmon/hwmon0/curr1_input");

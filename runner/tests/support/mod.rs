@@ -1,7 +1,7 @@
-//! A runner under test and the stage libraries it runs.
+//! A runner under test, and the stage libraries that it runs.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its assumptions do")]
+#![allow(dead_code, reason = "each test program uses only some of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics if its assumptions fail")]
 
 use protocol::{
     Call, Compare, Compared, CpuProcessor, Event, Fault, Frames, Hello, Measured, OnnxModel, Processor,
@@ -18,10 +18,10 @@ use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// Longer than any answer takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any answer takes, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The program under test, with TVM's libraries beside it.
+/// The program under test, with TVM's libraries next to it.
 pub(crate) fn program() -> PathBuf {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_runner"));
     let library = program.with_file_name("lib/libtvm_runtime.so");
@@ -29,7 +29,7 @@ pub(crate) fn program() -> PathBuf {
     program
 }
 
-/// A running runner. Ends with the test, also where that fails.
+/// A running runner, which is killed when this is dropped.
 pub(crate) struct Runner {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,
@@ -42,7 +42,7 @@ impl Runner {
         Self::start_with(|_| {})
     }
 
-    /// Starts it with what `prepare` adds to its environment.
+    /// Starts it after `prepare` has changed the command.
     pub(crate) fn start_with(prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(program());
         prepare(&mut command);
@@ -62,7 +62,7 @@ impl Runner {
         let mut runner = Self { child, stdin, hello: placeholder, lines };
         match runner.event() {
             Event::Hello(hello) => runner.hello = hello,
-            other => panic!("the first line is no hello: {other:?}"),
+            other => panic!("the first line is not a hello: {other:?}"),
         }
         runner
     }
@@ -78,13 +78,13 @@ impl Runner {
 
     /// The next event.
     pub(crate) fn event(&mut self) -> Event {
-        let line = self.lines.recv_timeout(PATIENCE).expect("the runner answers");
+        let line = self.lines.recv_timeout(TIMEOUT).expect("the runner answers");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))
     }
 
-    /// Whether nothing more was printed to the end of the process.
+    /// Whether the process prints nothing more before it ends.
     pub(crate) fn is_silent(&mut self) -> bool {
-        self.lines.recv_timeout(PATIENCE).is_err()
+        self.lines.recv_timeout(TIMEOUT).is_err()
     }
 
     /// The answer to a request.
@@ -126,14 +126,14 @@ impl Runner {
         }
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the process to end.
     pub(crate) fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
         let begun = std::time::Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begun.elapsed() < within, "the runner is still there after {within:?}");
+            assert!(begun.elapsed() < within, "the runner is still running after {within:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -185,7 +185,7 @@ pub(crate) fn stages() -> &'static Stages {
             let made = Command::new(&python).arg(&script).arg(&fresh).output().expect("Python starts");
             let log = String::from_utf8_lossy(&made.stderr).into_owned();
             assert!(made.status.success(), "failed to compile the stages of these tests:\n{log}");
-            // Another test program may have been faster; then its folder stays.
+            // If another test program was faster, use its folder.
             if std::fs::rename(&fresh, &folder).is_err() {
                 drop(std::fs::remove_dir_all(&fresh));
             }
@@ -196,7 +196,7 @@ pub(crate) fn stages() -> &'static Stages {
 }
 
 impl Stages {
-    /// A schedule of these stages on these CPUs, one thread each. Tensors of equal name are the same.
+    /// A schedule of these stages on these CPUs, with one thread each. Tensors with equal names are the same.
     pub(crate) fn schedule(&self, kind: ScheduleKind, placed: &[(&str, &[u32])]) -> Schedule {
         let mut values: Vec<Tensor> = Vec::new();
         let mut index = |tensor: &Tensor| {
@@ -230,7 +230,7 @@ impl Stages {
         Schedule { kind, values, inputs, outputs, stages }
     }
 
-    /// `net` in ONNX Runtime: a session for each of these sets of CPUs, with a thread on each CPU.
+    /// `net` in ONNX Runtime: a session for each set of CPUs, with a thread for each CPU.
     pub(crate) fn onnx(&self, sessions: &[&[u32]]) -> Schedule {
         let placed: Vec<(&str, &[u32])> = sessions.iter().map(|cpus| ("net", *cpus)).collect();
         let kind = if sessions.len() == 1 { ScheduleKind::Single } else { ScheduleKind::Replicate };
@@ -274,14 +274,14 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
     }
 }
 
-/// CPUs the tests may use.
+/// CPUs that the tests may use.
 pub(crate) fn cpus() -> Vec<u32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     protocol::parse_cpu_list(list)
 }
 
-/// Two different CPUs, on which two stages can run at once.
+/// Two CPUs, on which two stages can run at the same time.
 pub(crate) fn two_cpus() -> (u32, u32) {
     match cpus()[..] {
         [first, second, ..] => (first, second),
@@ -289,7 +289,7 @@ pub(crate) fn two_cpus() -> (u32, u32) {
     }
 }
 
-/// Threads of a process whose name begins so, and the CPUs each may use as the kernel writes them.
+/// Threads of a process whose names start with `name`, and the CPU list of each.
 pub(crate) fn threads_of(pid: u32, name: &str) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
