@@ -59,7 +59,12 @@ def schedule(stage: dict[str, Any], cpus: list[int]) -> dict[str, Any]:
         "outputs": outputs,
         "stages": [
             {
-                "binding": {"processor": "a57", "cpus": cpus, "threads": len(cpus)},
+                "processor": {
+                    "kind": "cpu",
+                    "name": "a57",
+                    "cpus": cpus,
+                    "threads": len(cpus),
+                },
                 "program": {
                     "library": {
                         "path": f"{stage['folder']}/{stage['library']}",

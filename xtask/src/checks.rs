@@ -63,14 +63,19 @@ impl Checks<'_> {
         let (verb, rest) = arguments.split_at(1.min(arguments.len()));
         let builds = verb.first().is_some_and(|verb| *verb != "fmt");
         command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
-        command.env("EDGEPIPE_PYTHON", &self.toolchain.python);
+        command.env("EDGEPIPE_PYTHON", &self.toolchain.python).env("EDGEPIPE_LOCK", self.board_lock());
         Ok(command)
     }
 
     fn python(&self, arguments: &[&str]) -> Command {
         let mut command = environment::python(&self.toolchain.python);
-        command.args(arguments).current_dir(&self.workspace.root);
+        command.args(arguments).current_dir(&self.workspace.root).env("EDGEPIPE_LOCK", self.board_lock());
         command
+    }
+
+    /// The lock that tests take instead of the machine's, so that the tests of two checkouts do not wait for each other.
+    fn board_lock(&self) -> PathBuf {
+        self.workspace.target.join("edgepipe/test-board.lock")
     }
 
     fn pytest(&self, arguments: &[&str]) -> Command {

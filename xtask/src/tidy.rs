@@ -26,9 +26,11 @@ const ALLOWED: [(&str, &[&str]); 3] = [
     (
         "runner",
         &[
+            "libc",
             "libloading",
             "ort",
             "protocol",
+            "rand_xoshiro",
             "rustix",
             "serde",
             "serde_json",

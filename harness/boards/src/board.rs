@@ -1,6 +1,6 @@
 //! A board with the means to start runners on it.
 
-use super::keeper::{Keeper, KeeperError, TakeError};
+use super::keeper::{Keeper, KeeperError, TakeError, by_holder};
 use super::process::Process;
 use super::remote::{Remote, RemoteError};
 use super::{holder, tell_leftover};
@@ -8,7 +8,7 @@ use crate::session::SessionError;
 use config::{self, Connect};
 use host::exit::{Coded, Exit};
 use host::interrupt::Interrupt;
-use protocol::{Asked, Brought, Pending, Request};
+use protocol::{AppliedState, LockHolder, Request, SavedState, StateRequest};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -26,7 +26,7 @@ pub enum Board {
 pub struct Local {
     name: String,
     runner: PathBuf,
-    asked: Asked,
+    asked: StateRequest,
     keeper: Option<Keeper>,
 }
 
@@ -84,7 +84,7 @@ impl Board {
     ///
     /// # Errors
     /// Where it does not become that.
-    pub fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+    pub fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         match self {
             Self::Local(local) => local.bring(interrupt),
             Self::Remote(remote) => Ok(remote.bring()?),
@@ -108,27 +108,29 @@ impl Board {
         }
     }
 
-    /// Who has it: `free`, or `by` somebody.
+    /// Who has the board's lock.
     ///
     /// # Errors
-    /// If it does not tell.
-    pub fn holder(&mut self) -> Result<String, SessionError> {
-        self.say("holder")
+    /// If the runner cannot read the lock.
+    pub fn holder(&mut self) -> Result<LockHolder, SessionError> {
+        let line = self.say("holder")?;
+        self.parse(&line)
     }
 
-    /// Ends whoever has it. Tells who it was: `free`, or `by` somebody.
+    /// Ends the process that has the board's lock. Returns who had it.
     ///
     /// # Errors
-    /// If the holder cannot be ended.
-    pub fn break_lock(&mut self) -> Result<String, SessionError> {
-        self.say("break")
+    /// If the process cannot be ended.
+    pub fn break_lock(&mut self) -> Result<LockHolder, SessionError> {
+        let line = self.say("break")?;
+        self.parse(&line)
     }
 
     /// What is to be restored on it, if anything.
     ///
     /// # Errors
     /// Where it does not tell.
-    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.told("pending")
     }
 
@@ -136,17 +138,21 @@ impl Board {
     ///
     /// # Errors
     /// Where it cannot be restored, or a session has the board.
-    pub fn restore_leftover(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn restore_leftover(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.told("restore")
     }
 
-    fn told(&mut self, word: &str) -> Result<Option<Pending>, SessionError> {
+    fn told(&mut self, word: &str) -> Result<Option<SavedState>, SessionError> {
         let text = self.say(word)?;
         if text.is_empty() {
             return Ok(None);
         }
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            let message = format!("failed to read {text:?}: {error}");
+        self.parse(&text).map(Some)
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, line: &str) -> Result<T, SessionError> {
+        serde_json::from_str(line).map_err(|error| {
+            let message = format!("failed to parse the runner's answer {line:?}: {error}");
             RemoteError::State { board: self.name().to_owned(), message }.into()
         })
     }
@@ -198,7 +204,7 @@ impl Board {
 }
 
 impl Local {
-    fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+    fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         let Some(keeper) = &mut self.keeper else { return Err(self.failed(KeeperError::Gone)) };
         let brought = keeper.bring(&self.asked, interrupt).map_err(|error| self.failed(error))?;
         tell_leftover(&self.name, &brought);
@@ -211,8 +217,8 @@ impl Local {
             return Ok(());
         }
         let output = environment::command(&self.runner).arg("holder").stdin(Stdio::null()).output();
-        let by = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        let by = by.ok().filter(|by| by.starts_with("by ")).map_or_else(String::new, |by| format!(" {by}"));
+        let by = output
+            .map_or_else(|_| String::new(), |output| by_holder(&String::from_utf8_lossy(&output.stdout)));
         Err(RemoteError::Broken { board: self.name.clone(), by }.into())
     }
 

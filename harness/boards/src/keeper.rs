@@ -2,7 +2,7 @@
 //! end, also where this harness is killed or the link to it is lost.
 
 use host::interrupt::Interrupt;
-use protocol::{Asked, Brought, Keep, Kept};
+use protocol::{AppliedState, HoldReply, LockHolder, StateCommand, StateReply, StateRequest};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,7 +27,7 @@ const LONGEST_LINE: u64 = 8 << 20;
 pub(super) enum TakeError {
     /// The program does not start.
     Start(std::io::Error),
-    /// Somebody else has it: `by` whom.
+    /// The named session has it.
     Busy(String),
     /// The program says why, in a sentence of its own.
     Failed(String),
@@ -101,9 +101,12 @@ impl Keeper {
         let mut keeper = Self::new(stdin.into(), stdout.into());
         keeper.child = Some(child);
         match keeper.answers.recv_timeout(TAKING).as_deref() {
-            Ok("held") => Ok(keeper),
-            Ok(busy) if busy.starts_with("by ") => Err(TakeError::Busy(busy.to_owned())),
-            Ok(said) => Err(TakeError::Failed(said.to_owned())),
+            Ok(line) => match serde_json::from_str(line) {
+                Ok(HoldReply::Acquired {}) => Ok(keeper),
+                Ok(HoldReply::Busy { name }) => Err(TakeError::Busy(name)),
+                Ok(HoldReply::Failed { message }) => Err(TakeError::Failed(message)),
+                Err(_) => Err(TakeError::Failed(line.to_owned())),
+            },
             Err(_) => Err(TakeError::Failed(format!(
                 "failed to take this machine: the runner {} says nothing; `cargo xtask build` builds it again",
                 runner.display()
@@ -120,11 +123,15 @@ impl Keeper {
     ///
     /// # Errors
     /// Where the board does not become what is asked; what was changed is restored then.
-    pub(super) fn bring(&mut self, asked: &Asked, interrupt: &Interrupt) -> Result<Brought, KeeperError> {
-        match self.ask(&Keep::Bring(asked.clone()), Some(interrupt))? {
-            Kept::Brought(brought) => Ok(*brought),
-            Kept::Failed { message } => Err(KeeperError::Refused(message)),
-            Kept::Restored { .. } => Err(KeeperError::Gone),
+    pub(super) fn bring(
+        &mut self,
+        asked: &StateRequest,
+        interrupt: &Interrupt,
+    ) -> Result<AppliedState, KeeperError> {
+        match self.ask(&StateCommand::Set(asked.clone()), Some(interrupt))? {
+            StateReply::Set(brought) => Ok(*brought),
+            StateReply::Failed { message } => Err(KeeperError::Refused(message)),
+            StateReply::Restored { .. } => Err(KeeperError::Gone),
         }
     }
 
@@ -133,14 +140,14 @@ impl Keeper {
     /// # Errors
     /// Where what was changed is not as it was.
     pub(super) fn restore(&mut self) -> Result<Vec<String>, KeeperError> {
-        match self.ask(&Keep::Restore {}, None)? {
-            Kept::Restored { differences } => Ok(differences),
-            Kept::Failed { message } => Err(KeeperError::Refused(message)),
-            Kept::Brought(_) => Err(KeeperError::Gone),
+        match self.ask(&StateCommand::Restore {}, None)? {
+            StateReply::Restored { differences } => Ok(differences),
+            StateReply::Failed { message } => Err(KeeperError::Refused(message)),
+            StateReply::Set(_) => Err(KeeperError::Gone),
         }
     }
 
-    fn ask(&mut self, keep: &Keep, interrupt: Option<&Interrupt>) -> Result<Kept, KeeperError> {
+    fn ask(&mut self, keep: &StateCommand, interrupt: Option<&Interrupt>) -> Result<StateReply, KeeperError> {
         let mut line = serde_json::to_string(keep).map_err(|_| KeeperError::Gone)?;
         line.push('\n');
         let stdin = self.stdin.as_mut().ok_or(KeeperError::Gone)?;
@@ -162,6 +169,14 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+}
+
+/// ` by` the session that the output of `runner holder` names; empty if it names none.
+pub(super) fn by_holder(line: &str) -> String {
+    match serde_json::from_str(line) {
+        Ok(LockHolder::Session { name }) => format!(" by {name}"),
+        _ => String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ pub use remote::{Remote, RemoteError, SILENCE};
 pub use session::{Session, SessionError};
 
 /// Says what another session had left to be restored on a board, which has been done.
-fn tell_leftover(board: &str, brought: &protocol::Brought) {
+fn tell_leftover(board: &str, brought: &protocol::AppliedState) {
     if let Some(leftover) = &brought.leftover {
         let text = format!(
             "{board} was still in the state that a session had left it in ({}); it was restored first",

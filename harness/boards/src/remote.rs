@@ -1,14 +1,14 @@
 //! A board over SSH: connected, with a runner on it, and held for us alone.
 
 use super::deploy::{self, BoardCache, Item};
-use super::keeper::{Keeper, KeeperError};
+use super::keeper::{Keeper, KeeperError, by_holder};
 use super::process::{End, Ending, Process};
 use super::ssh::{Address, Connection, SshError, quoted, route};
 use super::tell_leftover;
 use config::{self, Connect, Triple};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{Asked, Brought, Program, Request};
+use protocol::{AppliedState, HoldReply, Program, Request, StateRequest};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -51,13 +51,13 @@ pub enum RemoteError {
     },
     /// Somebody else has it.
     #[error(
-        "failed to take the board {board}: it is in use {holder}. Two measurements at once would spoil each other; wait \
+        "failed to take the board {board}: it is in use by {holder}. Two measurements at once would spoil each other; wait \
          for it, or end it by `cargo xtask boards --break-lock {board}`"
     )]
     Busy {
         /// The board.
         board: String,
-        /// What the holder wrote of itself.
+        /// The session that has the lock.
         holder: String,
     },
     /// Somebody took it from us.
@@ -67,7 +67,7 @@ pub enum RemoteError {
     Broken {
         /// The board.
         board: String,
-        /// By whom, if somebody has it now.
+        /// ` by` the session that has it now, if any.
         by: String,
     },
     /// Its processor is another one than the file says.
@@ -144,9 +144,9 @@ pub struct Remote {
     /// Who we are, for others who want the board; absent: the board is looked at only.
     holder: Option<String>,
     /// The state its file asks for.
-    asked: Asked,
+    asked: StateRequest,
     /// What was found there at first, and set, until the campaign asks for it.
-    brought: Option<Brought>,
+    brought: Option<AppliedState>,
     was_brought: bool,
     patience: Duration,
     interrupt: Interrupt,
@@ -280,20 +280,24 @@ impl Remote {
                 .start("take the board", &script, Some(HEARTBEAT))
                 .map_err(|error| self.ssh(error))?;
             let said = connection.first_line("take the board", &opened, PROMPT, &self.interrupt);
-            match said.map_err(|error| self.ssh(error))?.trim() {
-                // It says no more than this line before it is told something.
-                "held" => {
+            let said = said.map_err(|error| self.ssh(error))?;
+            match serde_json::from_str(&said) {
+                // The runner prints nothing more before it receives a command.
+                Ok(HoldReply::Acquired {}) => {
                     return Ok(Held { keeper: Keeper::new(opened.stdin, opened.stdout), end: opened.end });
                 }
-                busy if busy.starts_with("by ") => {
-                    // A lock of this very process is left from a link that was lost, and ends with its lease.
-                    if !busy.ends_with(holder) || Instant::now() >= deadline {
-                        return Err(RemoteError::Busy { board: self.name.clone(), holder: busy.to_owned() });
+                Ok(HoldReply::Busy { name }) => {
+                    // A lock of this very process remains from a link that was lost, and ends with its lease.
+                    if name != holder || Instant::now() >= deadline {
+                        return Err(RemoteError::Busy { board: self.name.clone(), holder: name });
                     }
                     self.pause()?;
                 }
-                said => {
-                    let mut words = said.to_owned();
+                failed => {
+                    let mut words = match failed {
+                        Ok(HoldReply::Failed { message }) => message,
+                        _ => said.trim().to_owned(),
+                    };
                     let ending = opened.end.wait(PROMPT);
                     if ending.is_some() {
                         // Its last words are a help where there are some.
@@ -316,7 +320,7 @@ impl Remote {
     }
 
     /// Has the board brought to its state, over each link anew: a holder that lost its link has restored what it found.
-    fn keep(&self, held: &mut Held, connection: &Connection) -> Result<Brought, RemoteError> {
+    fn keep(&self, held: &mut Held, connection: &Connection) -> Result<AppliedState, RemoteError> {
         let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
             match (error, connection.lost()) {
                 (KeeperError::Gone, Some(lost)) => self.ssh(lost),
@@ -328,7 +332,7 @@ impl Remote {
     }
 
     /// The state its file asks for.
-    pub fn asked(&self) -> &Asked {
+    pub fn asked(&self) -> &StateRequest {
         &self.asked
     }
 
@@ -336,7 +340,7 @@ impl Remote {
     ///
     /// # Errors
     /// Where it does not become what is asked, or the board is out of reach.
-    pub fn bring(&mut self) -> Result<Brought, RemoteError> {
+    pub fn bring(&mut self) -> Result<AppliedState, RemoteError> {
         let connection = self.ensure()?;
         if let Some(first) = self.brought.take() {
             return Ok(first);
@@ -383,10 +387,9 @@ impl Remote {
                 None => return Ok(connection),
                 Some(Ending::Lost(_)) => {}
                 Some(_) => {
-                    let by = match self.ask(&connection, "holder", PROMPT) {
-                        Ok(holder) if holder != "free" => format!(" {holder}"),
-                        _ => String::new(),
-                    };
+                    let by = self
+                        .ask(&connection, "holder", PROMPT)
+                        .map_or_else(|_| String::new(), |line| by_holder(&line));
                     self.disconnect();
                     // A lock that is gone is not taken again behind the back of whoever broke it.
                     self.patience = Duration::ZERO;

@@ -60,8 +60,8 @@ impl Campaign {
     fn roof(&mut self, processor: &Processor, stream: u64) -> Outcome<Roof> {
         let during = format!("measure the peak of {}", processor.name);
         let answer = self.link.request(&during, LOADING, |id| {
-            let binding = processor.binding();
-            Request::Peak(protocol::Peak { id, binding, rounds: ROUNDS, streams: vec![stream] })
+            let processor = processor.on_the_wire();
+            Request::Peak(protocol::Peak { id, processor, rounds: ROUNDS, streams: vec![stream] })
         });
         match answer? {
             Event::Peaked(peaked) => roof(&peaked, processor.threads).ok_or_else(|| {

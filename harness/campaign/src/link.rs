@@ -4,7 +4,7 @@ use boards::Board;
 use boards::session::{Session, SessionError};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{Brought, Event, MachineState, Pending, Request};
+use protocol::{AppliedState, Event, MachineState, Request, SavedState};
 use std::time::Duration;
 
 /// Time given to answers that need no measuring.
@@ -111,7 +111,7 @@ impl Link {
     ///
     /// # Errors
     /// Where it does not become that.
-    pub fn bring(&mut self) -> Result<Brought, SessionError> {
+    pub fn bring(&mut self) -> Result<AppliedState, SessionError> {
         self.board.bring(&self.interrupt)
     }
 
@@ -133,7 +133,7 @@ impl Link {
     ///
     /// # Errors
     /// Where the board does not tell.
-    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.board.pending()
     }
 

@@ -18,8 +18,8 @@ use store::{self, RunRecorder, Store, StoreError, TrialRecord};
 /// Trials of a schedule that may fail in a row before the rest of it is given up.
 const FAILURES_IN_A_ROW: u32 = 2;
 
-/// Most rounds, whatever the precision.
-const MOST_ROUNDS: u32 = 10_000;
+/// Limit on the rounds of a run, for any precision.
+pub(crate) const MAX_ROUNDS: u32 = 10_000;
 
 /// What is measured, and how far that is.
 pub(super) struct Field<'a> {
@@ -81,7 +81,7 @@ impl Campaign {
             if is_precise(store, recorder, rounds, wanted) {
                 break format!("±{:.1} % reached after {rounds} rounds", 100.0 * wanted);
             }
-            if begun.elapsed() >= experiment.max_time || rounds >= MOST_ROUNDS {
+            if begun.elapsed() >= experiment.max_time || rounds >= MAX_ROUNDS {
                 let minutes = experiment.max_time.as_secs_f64() / 60.0;
                 break format!(
                     "±{:.1} % not reached in {minutes:.1} minutes and {rounds} rounds",

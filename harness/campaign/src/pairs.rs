@@ -144,7 +144,7 @@ impl Campaign {
     ) -> Outcome<()> {
         let experiment = self.loaded.experiment.clone();
         let cpus: Vec<u32> =
-            ready.wire.stages.iter().flat_map(|stage| stage.binding.cpus.iter().copied()).collect();
+            ready.wire.stages.iter().flat_map(|stage| stage.processor.cpus().iter().copied()).collect();
         match trials::measure(&mut self.link, &experiment, name, ready, None) {
             Ok(measured) => match analysis::valid_throughput(measured, &cpus) {
                 Some(fps) => {

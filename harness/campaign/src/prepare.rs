@@ -304,7 +304,8 @@ pub(super) fn profile(
     let Some(deployed) = deployed.first() else {
         return Err(ProfileFailure::Artifact(anyhow::anyhow!("a single schedule has no stage")));
     };
-    let (values, stage, calls) = wire::profile(deployed, processor.binding());
+    let (values, stage, calls) =
+        wire::profile(deployed, processor.on_the_wire()).map_err(ProfileFailure::Artifact)?;
     let during = format!("profile {} on {}", prepared.name, processor.name);
     let rule = &experiment.profile;
     let event = link.request(&during, rule.max + LOADING, |id| {
@@ -382,7 +383,7 @@ pub(super) fn company(
                 min_ns: 0,
                 max_ns: nanoseconds(rule.max),
             },
-            measure: protocol::Measure {
+            measure: protocol::WindowRule {
                 min_frames: each(rule.min_frames),
                 min_ns: nanoseconds(rule.min),
                 max_ns: nanoseconds(rule.max),
@@ -442,8 +443,8 @@ pub(super) fn transfer(
     let event = link.request(&during, LOADING, |id| {
         Request::Transfer(protocol::Transfer {
             id,
-            from: from.binding(),
-            to: to.binding(),
+            from: from.on_the_wire(),
+            to: to.on_the_wire(),
             sizes: TRANSFER_SIZES.to_vec(),
             rounds: TRANSFER_ROUNDS,
         })

@@ -106,11 +106,6 @@ impl History {
                 .collect(),
         })
     }
-
-    /// Whether there is a figure at all.
-    pub fn has_points(&self) -> bool {
-        self.series.iter().any(|series| !series.segments.is_empty())
-    }
 }
 
 fn place(kind: Kind) -> usize {

@@ -9,6 +9,7 @@ mod likeness;
 
 pub use asked::{Asked, Request, asked};
 
+use crate::measuring::MAX_ROUNDS;
 use crate::{Campaign, Dealer, Ended, Observed, Part, Paths, Seat, StartLine, is_narrow};
 use analysis::CampaignReport;
 use config::{Connect, Loaded};
@@ -21,9 +22,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 use store::{self, Access, CampaignRecord, Store, StoreError, StoredRun};
-
-/// Most rounds, whatever the precision.
-const MOST_ROUNDS: u32 = 10_000;
 
 /// A board with its work.
 #[derive(Debug)]
@@ -252,7 +250,7 @@ fn dealer(record: &CampaignRecord, jobs: &[Job], interrupt: &Interrupt, store: &
             progress::say("refine", &format!("±{:.1} % reached after {rounds} rounds", 100.0 * wanted));
             return false;
         }
-        let is_over = begun.elapsed() >= most || rounds >= MOST_ROUNDS;
+        let is_over = begun.elapsed() >= most || rounds >= MAX_ROUNDS;
         if is_over {
             let minutes = begun.elapsed().as_secs_f64() / 60.0;
             let said =

@@ -9,7 +9,7 @@ use config::{self, Connect, Kind};
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
 use protocol::text;
-use protocol::{Event, Meter, PowerReadings, Request};
+use protocol::{Event, LockHolder, Meter, PowerReadings, Request};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -75,16 +75,18 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
         Connect::Local => "this machine".to_owned(),
         Connect::Ssh { host, .. } => format!("over SSH at {host}"),
     };
-    let state = match reached.holder().ending(Exit::Board)? {
-        holder if holder == "free" => holder,
-        holder => format!("in use {holder}"),
+    let holder = reached.holder().ending(Exit::Board)?;
+    let is_free = holder == LockHolder::Nobody {};
+    let state = match holder {
+        LockHolder::Nobody {} => "free".to_owned(),
+        LockHolder::Session { name } => format!("in use by {name}"),
     };
     let mut link = Link::new(reached, Interrupt::default());
     let machine = link.whole_state().ending(Exit::Board)?;
     let pending = link.pending().ending(Exit::Board)?;
     let power = match board.power.meter() {
         // Two readers of a bus slow each other down.
-        Some(_) if state != "free" => Err("not read while the board is in use".to_owned()),
+        Some(_) if !is_free => Err("not read while the board is in use".to_owned()),
         Some(meter) => power(&mut link, meter).map(Some),
         None => Ok(None),
     };
@@ -92,12 +94,12 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let described = processors::describe(board, &machine);
     let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
     // What is changed is to be restored by whoever has the board now.
-    let pending = pending.as_ref().filter(|_| state == "free");
+    let pending = pending.as_ref().filter(|_| is_free);
     let mut told = text::state(&machine, power, pending);
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  a bench brings it to: {}", text::asked(&asked));
+        let _ = writeln!(told, "  a bench brings it to: {}", text::request(&asked));
     }
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{described}{told}  {state}");
@@ -136,8 +138,8 @@ fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
     let text = match reached.break_lock().ending(Exit::Board)? {
-        holder if holder == "free" => format!("{name}: nobody had it\n"),
-        holder => format!("{name}: was held {holder}; its lock is broken\n"),
+        LockHolder::Nobody {} => format!("{name}: the board was free\n"),
+        LockHolder::Session { name: session } => format!("{name}: broke the lock of {session}\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)
