@@ -3,7 +3,7 @@
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
-use domain::{Kind, Peer, Schedule, Stage};
+use domain::{Peer, Schedule, ScheduleKind, Stage};
 use protocol::{Binding, Call, OnnxModel, Program, StageLibrary, Tensor, Weights};
 use std::path::Path;
 
@@ -54,7 +54,7 @@ pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> 
         .filter_map(|stage| processors.iter().find(|processor| processor.name == stage.processor))
         .map(|processor| processor.target.isa.as_str());
     let first = isas.next();
-    let alike = schedule.kind() == Kind::Pipeline && isas.all(|isa| Some(isa) == first);
+    let alike = schedule.kind() == ScheduleKind::Pipeline && isas.all(|isa| Some(isa) == first);
     if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
 }
 
@@ -91,9 +91,9 @@ pub(super) fn schedule(
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
-        Kind::Single => protocol::Kind::Single,
-        Kind::Pipeline => protocol::Kind::Pipeline,
-        Kind::Replicate | Kind::Peer => protocol::Kind::Replicate,
+        ScheduleKind::Single => protocol::Kind::Single,
+        ScheduleKind::Pipeline => protocol::Kind::Pipeline,
+        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::Kind::Replicate,
     };
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
 }
