@@ -1,15 +1,15 @@
 //! One schedule against another.
 
 use crate::samples::{Samples, SamplesError};
-use crate::statistics::{Confidence, Interval, interval_of_any, median_interval};
-use crate::units::{FramesPerSecond, Nanoseconds};
+use crate::statistics::{Confidence, Interval, interval_of_any};
+use crate::units::FramesPerSecond;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The figure of one trial, and the round of the interleaved order it ran in. Trials of the same round ran next to
 /// each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Observed {
+pub struct Observation {
     /// Round.
     pub round: u32,
     /// The figure, in any unit; more than zero.
@@ -58,8 +58,8 @@ pub enum Finding {
 /// method of [`crate::statistics`]; in simulated campaigns of 3 to 20 rounds with a drift of ±1.5 % a round, 95 %
 /// intervals held the true ratio in 94 to 97 %.
 pub fn compare(
-    candidate: &[Observed],
-    baseline: &[Observed],
+    candidate: &[Observation],
+    baseline: &[Observation],
     confidence: Confidence,
 ) -> Result<Comparison, ComparisonError> {
     let (left, right) = (by_round(candidate)?, by_round(baseline)?);
@@ -75,7 +75,7 @@ pub fn compare(
     Ok(Comparison { ratio, unpaired })
 }
 
-fn by_round(trials: &[Observed]) -> Result<BTreeMap<u32, f64>, ComparisonError> {
+fn by_round(trials: &[Observation]) -> Result<BTreeMap<u32, f64>, ComparisonError> {
     let mut rounds = BTreeMap::new();
     for trial in trials {
         if !(trial.value.is_finite() && trial.value > 0.0) {
@@ -91,7 +91,7 @@ fn by_round(trials: &[Observed]) -> Result<BTreeMap<u32, f64>, ComparisonError> 
 /// Place of the best of several baselines: the one of the highest median, the first where they are equal; none where
 /// no baseline has a trial. Which one is best is itself uncertain: where two are nearly equal, the one picked is
 /// lucky by up to its noise, and a gain over it a little too low.
-pub fn best(baselines: &[&[Observed]]) -> Option<usize> {
+pub fn best(baselines: &[&[Observation]]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (place, trials) in baselines.iter().enumerate() {
         let values: Vec<f64> = trials.iter().map(|trial| trial.value).collect();
@@ -105,24 +105,12 @@ pub fn best(baselines: &[&[Observed]]) -> Option<usize> {
 
 /// Candidate over the best of several baselines, and the place of that one.
 pub fn compare_with_best(
-    candidate: &[Observed],
-    baselines: &[&[Observed]],
+    candidate: &[Observation],
+    baselines: &[&[Observation]],
     confidence: Confidence,
 ) -> Result<(usize, Comparison), ComparisonError> {
     let place = best(baselines).ok_or(ComparisonError::NoCommonRound)?;
     compare(candidate, baselines[place], confidence).map(|comparison| (place, comparison))
-}
-
-/// The median figure of several trials, with its interval.
-pub fn summary(trials: &[Observed], confidence: Confidence) -> Result<Interval, SamplesError> {
-    let values: Vec<f64> = trials.iter().map(|trial| trial.value).collect();
-    Samples::new(&values).map(|samples| median_interval(&samples, confidence))
-}
-
-/// Share of the rate that the slowest stage would have alone: measured frames per second × its isolated time. Below
-/// 1 by what hand-over, waiting and contention for memory cost.
-pub fn pipeline_efficiency(measured: FramesPerSecond, slowest_isolated: Nanoseconds) -> f64 {
-    measured.0 * slowest_isolated.as_f64() / 1e9
 }
 
 /// Predicted over measured, less one: 0.1 is predicted 10 % too fast.
@@ -161,8 +149,8 @@ mod tests {
     use crate::statistics::Method;
     use proptest::prelude::*;
 
-    fn trials(values: &[f64]) -> Vec<Observed> {
-        values.iter().zip(0..).map(|(&value, round)| Observed { round, value }).collect()
+    fn trials(values: &[f64]) -> Vec<Observation> {
+        values.iter().zip(0..).map(|(&value, round)| Observation { round, value }).collect()
     }
 
     #[test]
@@ -181,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_rounds_of_both_count() {
-        let at = |round, value| Observed { round, value };
+        let at = |round, value| Observation { round, value };
         let candidate = [at(0, 2.0), at(2, 3.0), at(5, 8.0)];
         let baseline = [at(5, 4.0), at(0, 1.0), at(1, 1.0)];
         let comparison = compare(&candidate, &baseline, Confidence::P95).unwrap();
@@ -222,22 +210,20 @@ mod tests {
     }
 
     #[test]
-    fn efficiency_and_prediction() {
-        let efficiency = pipeline_efficiency(FramesPerSecond(48.0), Nanoseconds(20_000_000));
-        assert!((efficiency - 0.96).abs() < 1e-12);
+    fn prediction_errors() {
         assert!((prediction_error(FramesPerSecond(55.0), FramesPerSecond(50.0)) - 0.1).abs() < 1e-12);
     }
 
     #[test]
     fn what_cannot_be_compared() {
-        let check = |left: &[Observed], right: &[Observed], wanted: &str| {
+        let check = |left: &[Observation], right: &[Observation], wanted: &str| {
             let error = compare(left, right, Confidence::P95).unwrap_err().to_string();
             assert_eq!(error, format!("failed to compare the schedules: {wanted}"));
         };
-        let one = Observed { round: 1, value: 1.0 };
+        let one = Observation { round: 1, value: 1.0 };
         check(&[one], &[], "no round has a valid trial of both");
         check(&[one], &[one, one], "one has two trials in round 1");
-        let zero = Observed { round: 1, value: 0.0 };
+        let zero = Observation { round: 1, value: 0.0 };
         check(&[zero], &[one], "0 in round 1 is no figure to make a ratio of");
         assert_eq!(compare_with_best(&[one], &[], Confidence::P95), Err(ComparisonError::NoCommonRound));
     }

@@ -4,7 +4,7 @@
 use crate::samples::Samples;
 use crate::steady::steadiness;
 use crate::units::{FramesPerSecond, Nanoseconds};
-use crate::validity::{Code, Reason, Severity};
+use crate::validity::{Reason, ReasonCode, Severity};
 
 /// A change of pace inside a window is told from this share on.
 const PACE: f64 = 0.05;
@@ -37,7 +37,7 @@ pub fn pace(frame_times: &[Nanoseconds]) -> Option<Reason> {
             slowest.end
         );
         let remedy = "look for what else ran, or for clocks that dropped; all frames count";
-        Reason::new(Code::PaceChanged, Severity::Warn, text, remedy)
+        Reason::new(ReasonCode::PaceChanged, Severity::Warn, text, remedy)
     })
 }
 
@@ -65,7 +65,7 @@ pub fn apart(trials: &[(u32, FramesPerSecond)]) -> Option<Reason> {
             FramesPerSecond(median)
         );
         let remedy = "they count, and the interval has room for them; more trials narrow it";
-        Reason::new(Code::OutlyingTrials, Severity::Warn, text, remedy)
+        Reason::new(ReasonCode::OutlyingTrials, Severity::Warn, text, remedy)
     })
 }
 
@@ -74,7 +74,7 @@ pub fn warmer(zone: &str, before: f64, after: f64) -> Option<Reason> {
     (after - before >= WARMER).then(|| {
         let text = format!("{zone} rose from {before:.0} to {after:.0} °C in the window");
         let remedy = "let the board cool down between trials (`cooldown_seconds`), or cool it better";
-        Reason::new(Code::Warmed, Severity::Warn, text, remedy)
+        Reason::new(ReasonCode::Warmed, Severity::Warn, text, remedy)
     })
 }
 
@@ -85,7 +85,7 @@ pub fn minor_faults(faults: u64, frames: usize) -> Option<Reason> {
         let text = format!("{each:.0} pages a frame were new to the process");
         let remedy =
             "an engine that gives memory back after every frame pays for it; raise `warm_up` otherwise";
-        Reason::new(Code::MinorFaults, Severity::Warn, text, remedy)
+        Reason::new(ReasonCode::MinorFaults, Severity::Warn, text, remedy)
     })
 }
 
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(pace(&frames(&[(200, 1_000_000)])), None);
         assert_eq!(pace(&frames(&[(100, 1_000_000), (100, 1_020_000)])), None, "too little to tell");
         let found = pace(&frames(&[(100, 1_000_000), (100, 1_500_000)])).unwrap();
-        assert_eq!((found.code, found.severity), (Code::PaceChanged, Severity::Warn));
+        assert_eq!((found.code, found.severity), (ReasonCode::PaceChanged, Severity::Warn));
         assert!(found.text.contains("in frames 0 to 100"), "{}", found.text);
         assert_eq!(pace(&frames(&[(5, 1_000_000)])), None, "too few to tell");
     }
@@ -117,7 +117,7 @@ mod tests {
             (0..).zip(rates.iter().map(|rate| FramesPerSecond(*rate))).collect()
         };
         let found = apart(&trials(&[100.0, 101.0, 50.0, 99.0, 100.5])).unwrap();
-        assert_eq!(found.code, Code::OutlyingTrials);
+        assert_eq!(found.code, ReasonCode::OutlyingTrials);
         assert!(found.text.starts_with("1 of 5 trials") && found.text.contains("round 3"), "{}", found.text);
         assert_eq!(apart(&trials(&[100.0, 100.1, 100.2, 100.0, 101.5])), None, "apart, but by little");
         assert_eq!(apart(&trials(&[100.0, 101.0, 50.0])), None, "too few to tell");

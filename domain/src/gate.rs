@@ -21,20 +21,12 @@
 //! confidence 1 − 2·level/k; those that are leave, and the rest are looked at again with the smaller k. Nothing is
 //! assumed of how comparisons depend on one another. The interval of 95 % must lie beyond as well.
 
-use crate::comparison::{Comparison, ComparisonError, Finding, Observed, compare};
+use crate::comparison::{Comparison, ComparisonError, Finding, Observation, compare};
 use crate::distributions::{normal_quantile, student_quantile};
+use crate::metric::Direction;
 use crate::samples::{Samples, SamplesError};
 use crate::statistics::{Confidence, Interval, Method};
 use serde::Serialize;
-
-/// Whether a measure should be large or small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Better {
-    /// Throughput.
-    More,
-    /// Latency, energy.
-    Less,
-}
 
 /// How far runs of the same thing lie apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,9 +116,9 @@ pub enum Evidence {
     /// Trials of the same rounds, next to each other.
     Paired {
         /// Judged.
-        candidate: Vec<Observed>,
+        candidate: Vec<Observation>,
         /// Held against.
-        baseline: Vec<Observed>,
+        baseline: Vec<Observation>,
     },
     /// Runs of another time, each with its trials.
     Apart {
@@ -252,8 +244,8 @@ fn apart(
 /// A comparison that the gate is to judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// Which way is better.
-    pub better: Better,
+    /// Which change is an improvement.
+    pub direction: Direction,
     /// Share by which the measure may be worse.
     pub threshold: f64,
     /// Observations.
@@ -342,9 +334,9 @@ fn finding(case: &Case, ratio: Interval) -> Finding {
 
 /// Whether the interval lies beyond the threshold on the good side (`true`) or on the bad one (`false`).
 fn beyond(case: &Case, ratio: Interval) -> Option<bool> {
-    match (finding(case, ratio), case.better) {
-        (Finding::More, better) => Some(better == Better::More),
-        (Finding::Less, better) => Some(better == Better::Less),
+    match (finding(case, ratio), case.direction) {
+        (Finding::More, better) => Some(better == Direction::MoreIsBetter),
+        (Finding::Less, better) => Some(better == Direction::LessIsBetter),
         _ => None,
     }
 }
@@ -357,9 +349,9 @@ fn more_trials(case: &Case, ratio: Interval, level: f64, cases: usize) -> Option
     let bounds = [(1.0 - case.threshold).ln(), (1.0 + case.threshold).ln()];
     let nearest = bounds.iter().map(|bound| (point - bound).abs()).fold(f64::INFINITY, f64::min);
     // What lies on the bad side has to stand Holm's first step.
-    let bad = match case.better {
-        Better::More => point < bounds[0],
-        Better::Less => point > bounds[1],
+    let bad = match case.direction {
+        Direction::MoreIsBetter => point < bounds[0],
+        Direction::LessIsBetter => point > bounds[1],
     };
     let confidence =
         if bad { Confidence::new(1.0 - 2.0 * level / cases.max(1) as f64)? } else { Confidence::P95 };
@@ -383,13 +375,13 @@ fn more_trials(case: &Case, ratio: Interval, level: f64, cases: usize) -> Option
 mod tests {
     use super::*;
 
-    fn observed(values: &[f64]) -> Vec<Observed> {
-        values.iter().zip(0..).map(|(&value, round)| Observed { round, value }).collect()
+    fn observed(values: &[f64]) -> Vec<Observation> {
+        values.iter().zip(0..).map(|(&value, round)| Observation { round, value }).collect()
     }
 
-    fn paired(better: Better, threshold: f64, candidate: &[f64]) -> Case {
+    fn paired(direction: Direction, threshold: f64, candidate: &[f64]) -> Case {
         let baseline = observed(&vec![100.0; candidate.len()]);
-        Case { better, threshold, evidence: Evidence::Paired { candidate: observed(candidate), baseline } }
+        Case { direction, threshold, evidence: Evidence::Paired { candidate: observed(candidate), baseline } }
     }
 
     fn rulings(cases: &[Case]) -> Vec<Ruling> {
@@ -401,24 +393,24 @@ mod tests {
         let slower = [95.0, 95.2, 94.9, 95.1, 95.0, 94.8, 95.1, 95.0];
         let faster = slower.map(|value| 10_000.0 / value);
         let wild = [90.0, 110.0, 93.0, 104.0, 97.0, 101.0, 99.0, 108.0];
-        let check = |better, threshold, values: &[f64], wanted| {
-            assert_eq!(rulings(&[paired(better, threshold, values)]), [wanted], "{values:?}");
+        let check = |direction, threshold, values: &[f64], wanted| {
+            assert_eq!(rulings(&[paired(direction, threshold, values)]), [wanted], "{values:?}");
         };
-        check(Better::More, 0.01, &slower, Ruling::Regression);
-        check(Better::Less, 0.01, &slower, Ruling::Improvement);
-        check(Better::More, 0.01, &faster, Ruling::Improvement);
-        check(Better::Less, 0.01, &faster, Ruling::Regression);
-        check(Better::More, 0.10, &slower, Ruling::Alike);
-        check(Better::More, 0.01, &wild, Ruling::CannotTell);
+        check(Direction::MoreIsBetter, 0.01, &slower, Ruling::Regression);
+        check(Direction::LessIsBetter, 0.01, &slower, Ruling::Improvement);
+        check(Direction::MoreIsBetter, 0.01, &faster, Ruling::Improvement);
+        check(Direction::LessIsBetter, 0.01, &faster, Ruling::Regression);
+        check(Direction::MoreIsBetter, 0.10, &slower, Ruling::Alike);
+        check(Direction::MoreIsBetter, 0.01, &wild, Ruling::CannotTell);
         // The threshold lies within the interval.
-        check(Better::More, 0.05, &slower, Ruling::CannotTell);
+        check(Direction::MoreIsBetter, 0.05, &slower, Ruling::CannotTell);
     }
 
     #[test]
     fn one_of_many_has_to_be_surer() {
         // Beyond 1 % with 95 %, and not with 99.8 %.
-        let slower = paired(Better::More, 0.01, &[98.3, 97.0, 98.5, 96.8, 97.9]);
-        let same = paired(Better::More, 0.01, &[100.0, 100.1, 99.9, 100.05, 99.95]);
+        let slower = paired(Direction::MoreIsBetter, 0.01, &[98.3, 97.0, 98.5, 96.8, 97.9]);
+        let same = paired(Direction::MoreIsBetter, 0.01, &[100.0, 100.1, 99.9, 100.05, 99.95]);
         assert_eq!(rulings(std::slice::from_ref(&slower)), [Ruling::Regression]);
         let mut many = vec![slower];
         many.extend(vec![same; 19]);
@@ -431,8 +423,8 @@ mod tests {
     #[test]
     fn what_leaves_makes_room_for_the_rest() {
         // Alone among four it would need 99 %, with the three clear ones gone 96 % are enough.
-        let clear = paired(Better::More, 0.01, &[80.0, 80.1, 79.9, 80.0, 80.05]);
-        let close = paired(Better::More, 0.01, &[98.3, 97.0, 98.5, 96.8, 97.9]);
+        let clear = paired(Direction::MoreIsBetter, 0.01, &[80.0, 80.1, 79.9, 80.0, 80.05]);
+        let close = paired(Direction::MoreIsBetter, 0.01, &[98.3, 97.0, 98.5, 96.8, 97.9]);
         let all = [clear.clone(), clear.clone(), clear, close];
         assert_eq!(rulings(&all), [Ruling::Regression; 4]);
     }
@@ -441,7 +433,7 @@ mod tests {
     fn runs_apart_are_as_uncertain_as_runs_are() {
         let runs = |values: &[f64]| vec![values.to_vec()];
         let case = |deviation, freedom| Case {
-            better: Better::More,
+            direction: Direction::MoreIsBetter,
             threshold: 0.005,
             evidence: Evidence::Apart {
                 candidate: runs(&[97.0, 97.1, 96.9, 97.05, 96.95]),
@@ -498,9 +490,9 @@ mod tests {
 
     #[test]
     fn single_trials_tell_nothing() {
-        assert_eq!(rulings(&[paired(Better::More, 0.01, &[50.0])]), [Ruling::CannotTell]);
+        assert_eq!(rulings(&[paired(Direction::MoreIsBetter, 0.01, &[50.0])]), [Ruling::CannotTell]);
         let apart = Case {
-            better: Better::More,
+            direction: Direction::MoreIsBetter,
             threshold: 0.01,
             evidence: Evidence::Apart {
                 candidate: vec![vec![50.0]],
@@ -513,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_comparison_without_a_common_round_is_an_error_and_not_a_pass() {
-        let case = paired(Better::More, 0.01, &[]);
+        let case = paired(Direction::MoreIsBetter, 0.01, &[]);
         assert!(judge(&[case], 0.02)[0].is_err());
     }
 }

@@ -14,6 +14,7 @@ pub mod energy;
 pub mod fleet;
 pub mod gate;
 pub mod history;
+pub mod metric;
 mod nearest;
 pub mod network;
 pub mod packed;
@@ -33,26 +34,27 @@ pub mod throughput;
 pub mod units;
 pub mod validity;
 
-pub use comparison::{Comparison, ComparisonError, Finding, Observed};
+pub use comparison::{Comparison, ComparisonError, Finding, Observation};
 pub use costs::{Costs, CostsError, Link, Transfer};
 pub use energy::{Absence, Drawn, Energy};
 pub use fleet::FleetMode;
 pub use history::{History, Level, Step, history};
+pub use metric::{Direction, Metric};
 pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut};
 pub use peer::Peer;
 pub use planner::{Options, Plan, PlanError, best_single, plan};
-pub use prediction::{Prediction, predict};
+pub use prediction::{Prediction, PredictionError, predict};
 pub use processor::ProcessorName;
 pub use profile::{Profile, ProfileError, UnitCosts};
 pub use random::SplitMix64;
 pub use roofline::{BelowRoof, Roof};
 pub use samples::{Samples, SamplesError};
-pub use schedule::{Kind, Schedule, ScheduleError, Stage};
+pub use schedule::{Schedule, ScheduleError, ScheduleKind, Stage};
 pub use statistics::{Confidence, Interval, Method, median_interval};
 pub use steady::{Steadiness, Stretch, steadiness};
 pub use throughput::{Latency, Window, WindowError};
 pub use units::{Bytes, FramesPerSecond, Millijoules, Milliwatts, Nanoseconds};
-pub use validity::{Code, Limits, Reason, Severity, Verdict};
+pub use validity::{Limits, Reason, ReasonCode, Severity, Validity};
 
 /// Version of the analysis. Everything derived from raw observations carries it; it rises with every change that
 /// makes the same observations give other figures.

@@ -34,8 +34,7 @@
 
 use crate::costs::{Costs, Transfer};
 use crate::network::{Cut, Network};
-use crate::prediction::{Prediction, check_units, predict, stage_time_ns};
-use crate::processor::ProcessorName;
+use crate::prediction::{Prediction, PredictionError, check_units, predict, stage_time_ns};
 use crate::schedule::{Schedule, ScheduleError, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -272,45 +271,24 @@ fn crossing(stack: &[End], receive: f64, before_first: f64) -> f64 {
     by_time.min(by_rest)
 }
 
-/// Why there is no plan or prediction.
+/// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The costs are those of another network.
-    #[error("failed to plan network {network}: it has {units} units, the costs are for {costs}")]
-    CostUnits {
-        /// The network.
-        network: String,
-        /// Its units.
-        units: usize,
-        /// Units of the costs.
-        costs: usize,
-    },
-    /// The schedule is one of another network.
-    #[error("failed to predict network {network}: it has {units} units, the schedule is for {schedule}")]
-    ScheduleUnits {
-        /// The network.
-        network: String,
-        /// Its units.
-        units: usize,
-        /// Units of the schedule.
-        schedule: usize,
-    },
-    /// A processor of the schedule has no profile.
-    #[error("failed to predict a schedule: processor {processor} has no profile")]
-    NoCosts {
-        /// The processor.
-        processor: ProcessorName,
-    },
+    /// Network and costs do not fit.
+    #[error(transparent)]
+    Prediction(#[from] PredictionError),
     /// Time and memory double with every processor.
-    #[error("failed to plan for {found} processors: the most are {MOST_PROCESSORS}; leave some out")]
+    #[error(
+        "failed to plan for {found} processors: the limit is {MOST_PROCESSORS}; remove some from `processors`"
+    )]
     TooManyProcessors {
         /// Processors given.
         found: usize,
     },
-    /// No stage is allowed.
-    #[error("failed to plan a schedule of no stages")]
+    /// `max_stages` is 0.
+    #[error("failed to plan a schedule without stages: `max_stages` is 0")]
     NoStages,
-    /// What was planned is no schedule: a bug.
+    /// The planned stages are not a valid schedule: a bug.
     #[error("failed to plan")]
     Schedule(#[from] ScheduleError),
 }

@@ -2,8 +2,8 @@
 
 use crate::costs::Costs;
 use crate::network::{Cut, Network};
-use crate::planner::PlanError;
-use crate::schedule::{Kind, Schedule, Stage};
+use crate::processor::ProcessorName;
+use crate::schedule::{Schedule, ScheduleKind, Stage};
 use crate::units::FramesPerSecond;
 use serde::{Deserialize, Serialize};
 
@@ -18,19 +18,16 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    fn new(kind: Kind, stage_ns: Vec<f64>) -> Self {
+    fn new(kind: ScheduleKind, stage_ns: Vec<f64>) -> Self {
         let throughput = match kind {
-            Kind::Single | Kind::Pipeline => FramesPerSecond::from_frame_ns(slowest(&stage_ns)),
-            Kind::Replicate | Kind::Peer => {
+            ScheduleKind::Single | ScheduleKind::Pipeline => {
+                FramesPerSecond::from_frame_ns(slowest(&stage_ns))
+            }
+            ScheduleKind::Replicate | ScheduleKind::Peer => {
                 FramesPerSecond(stage_ns.iter().map(|ns| FramesPerSecond::from_frame_ns(*ns).0).sum())
             }
         };
         Self { stage_ns, throughput }
-    }
-
-    /// Time of the slowest stage, in ns.
-    pub fn slowest_ns(&self) -> f64 {
-        slowest(&self.stage_ns)
     }
 }
 
@@ -40,10 +37,10 @@ fn slowest(stage_ns: &[f64]) -> f64 {
 
 /// Predicts a schedule. The first stage of a pipeline receives nothing; every later one receives all tensors alive
 /// at its first cut, also those that only pass it by.
-pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<Prediction, PlanError> {
+pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<Prediction, PredictionError> {
     check_units(network, costs)?;
     if schedule.units() != network.len() {
-        return Err(PlanError::ScheduleUnits {
+        return Err(PredictionError::ScheduleUnits {
             network: network.name().to_owned(),
             units: network.len(),
             schedule: schedule.units(),
@@ -52,7 +49,7 @@ pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<
     let index = |stage: &Stage| {
         costs
             .index_of(&stage.processor)
-            .ok_or_else(|| PlanError::NoCosts { processor: stage.processor.clone() })
+            .ok_or_else(|| PredictionError::NoCosts { processor: stage.processor.clone() })
     };
     let mut from = None;
     let mut stage_ns = Vec::with_capacity(schedule.stages().len());
@@ -60,7 +57,7 @@ pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<
         let processor = index(stage)?;
         let (first, end) = (Cut(stage.first), Cut(stage.end));
         stage_ns.push(stage_time_ns(network, costs, from, processor, first, end));
-        from = (schedule.kind() == Kind::Pipeline).then_some(processor);
+        from = (schedule.kind() == ScheduleKind::Pipeline).then_some(processor);
     }
     Ok(Prediction::new(schedule.kind(), stage_ns))
 }
@@ -80,13 +77,44 @@ pub(crate) fn stage_time_ns(
     receive + costs.compute_ns(processor, first, end)
 }
 
-pub(crate) fn check_units(network: &Network, costs: &Costs) -> Result<(), PlanError> {
+pub(crate) fn check_units(network: &Network, costs: &Costs) -> Result<(), PredictionError> {
     if costs.units() == network.len() {
         return Ok(());
     }
-    Err(PlanError::CostUnits {
+    Err(PredictionError::CostUnits {
         network: network.name().to_owned(),
         units: network.len(),
         costs: costs.units(),
     })
+}
+
+/// Why there is no prediction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PredictionError {
+    /// The costs are those of another network.
+    #[error("failed to plan network {network}: it has {units} units, the costs are for {costs}")]
+    CostUnits {
+        /// The network.
+        network: String,
+        /// Its units.
+        units: usize,
+        /// Units of the costs.
+        costs: usize,
+    },
+    /// The schedule is for another network.
+    #[error("failed to predict network {network}: it has {units} units, the schedule is for {schedule}")]
+    ScheduleUnits {
+        /// The network.
+        network: String,
+        /// Its units.
+        units: usize,
+        /// Units of the schedule.
+        schedule: usize,
+    },
+    /// A processor of the schedule has no profile.
+    #[error("failed to predict a schedule: processor {processor} has no profile")]
+    NoCosts {
+        /// The processor.
+        processor: ProcessorName,
+    },
 }

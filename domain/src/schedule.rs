@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How a schedule uses its stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ScheduleKind {
     /// One stage on one processor: a baseline.
     Single,
     /// Every frame passes all stages in order.
@@ -20,14 +20,21 @@ pub enum Kind {
     Peer,
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+impl ScheduleKind {
+    /// The name in files, in the database and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Single => "single",
             Self::Pipeline => "pipeline",
             Self::Replicate => "replicate",
             Self::Peer => "peer",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ScheduleKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
     }
 }
 
@@ -46,11 +53,11 @@ pub struct Stage {
 ///
 /// No stage is empty and no processor has two. The stages of a pipeline follow one another without gaps from the
 /// first unit of the network to its last; those of a replicate each hold all units. A schedule of one stage is
-/// always [`Kind::Single`], however it was made, and one of several never is; but a peer's is [`Kind::Peer`].
+/// always [`ScheduleKind::Single`], however it was made, and one of several never is; but a peer's is [`ScheduleKind::Peer`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawSchedule")]
 pub struct Schedule {
-    kind: Kind,
+    kind: ScheduleKind,
     units: usize,
     stages: Vec<Stage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +68,7 @@ pub struct Schedule {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSchedule {
-    kind: Kind,
+    kind: ScheduleKind,
     units: usize,
     stages: Vec<Stage>,
     #[serde(default)]
@@ -74,18 +81,18 @@ impl TryFrom<RawSchedule> for Schedule {
     fn try_from(raw: RawSchedule) -> Result<Self, ScheduleError> {
         if let Some(peer) = raw.peer {
             let schedule = Self::of_peer(raw.units, peer)?;
-            return if raw.kind == Kind::Peer && raw.stages == schedule.stages {
+            return if raw.kind == ScheduleKind::Peer && raw.stages == schedule.stages {
                 Ok(schedule)
             } else {
                 Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() })
             };
         }
         let schedule = match raw.kind {
-            Kind::Peer => {
+            ScheduleKind::Peer => {
                 return Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() });
             }
-            Kind::Single | Kind::Pipeline => Self::covering(raw.units, raw.stages)?,
-            Kind::Replicate => {
+            ScheduleKind::Single | ScheduleKind::Pipeline => Self::covering(raw.units, raw.stages)?,
+            ScheduleKind::Replicate => {
                 if let Some(stage) =
                     raw.stages.iter().find(|stage| stage.first != 0 || stage.end != raw.units)
                 {
@@ -108,7 +115,7 @@ impl Schedule {
     /// The whole network on one processor.
     pub fn single(network: &Network, processor: ProcessorName) -> Self {
         let stage = Stage { processor, first: 0, end: network.len() };
-        Self { kind: Kind::Single, units: network.len(), stages: vec![stage], peer: None }
+        Self { kind: ScheduleKind::Single, units: network.len(), stages: vec![stage], peer: None }
     }
 
     /// The whole network in another engine.
@@ -122,7 +129,7 @@ impl Schedule {
         }
         let stage = |processor| Stage { processor, first: 0, end: units };
         let stages = peer.stage_names().into_iter().map(stage).collect();
-        Ok(Self { kind: Kind::Peer, units, stages, peer: Some(peer) })
+        Ok(Self { kind: ScheduleKind::Peer, units, stages, peer: Some(peer) })
     }
 
     /// These stages one after another.
@@ -187,7 +194,7 @@ impl Schedule {
             Some(last) if reached < units => {
                 Err(ScheduleError::Unfinished { processor: last.processor.clone(), end: reached, units })
             }
-            _ => Ok(Self { kind: kind(Kind::Pipeline, stages.len()), units, stages, peer: None }),
+            _ => Ok(Self { kind: kind(ScheduleKind::Pipeline, stages.len()), units, stages, peer: None }),
         }
     }
 
@@ -198,11 +205,11 @@ impl Schedule {
         if units == 0 {
             return Err(ScheduleError::EmptyStage { processor: stages[0].processor.clone(), at: Cut(0) });
         }
-        Ok(Self { kind: kind(Kind::Replicate, stages.len()), units, stages, peer: None })
+        Ok(Self { kind: kind(ScheduleKind::Replicate, stages.len()), units, stages, peer: None })
     }
 
     /// How the stages are used.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ScheduleKind {
         self.kind
     }
 
@@ -233,10 +240,10 @@ impl Schedule {
             return peer.to_string();
         }
         let (shown, between): (Vec<String>, &str) = match self.kind {
-            Kind::Single | Kind::Replicate | Kind::Peer => {
+            ScheduleKind::Single | ScheduleKind::Replicate | ScheduleKind::Peer => {
                 (self.processors().map(ToString::to_string).collect(), " | ")
             }
-            Kind::Pipeline => {
+            ScheduleKind::Pipeline => {
                 let stage = |stage: &Stage| format!("{}[{}..{}]", stage.processor, stage.first, stage.end);
                 (self.stages.iter().map(stage).collect(), " > ")
             }
@@ -251,8 +258,8 @@ impl fmt::Display for Schedule {
     }
 }
 
-fn kind(of_several: Kind, stages: usize) -> Kind {
-    if stages == 1 { Kind::Single } else { of_several }
+fn kind(of_several: ScheduleKind, stages: usize) -> ScheduleKind {
+    if stages == 1 { ScheduleKind::Single } else { of_several }
 }
 
 fn check_processors<'a>(
@@ -354,7 +361,7 @@ pub enum ScheduleError {
     #[error("failed to make a schedule: a {kind} schedule cannot have {stages} stages")]
     WrongKind {
         /// What it was called.
-        kind: Kind,
+        kind: ScheduleKind,
         /// Stages it has.
         stages: usize,
     },
@@ -388,11 +395,11 @@ mod tests {
         let cuts = [("cpu0".into(), Some(Cut(12))), ("cpu1".into(), None)];
         let pipeline = Schedule::from_cuts(&network, &cuts).unwrap();
         assert_eq!(pipeline.label(), "cpu0[0..12] > cpu1[12..21]");
-        assert_eq!(pipeline.kind(), Kind::Pipeline);
+        assert_eq!(pipeline.kind(), ScheduleKind::Pipeline);
         let replicate = Schedule::replicate(&network, vec!["cpu0".into(), "cpu1".into()]).unwrap();
-        assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", Kind::Replicate));
+        assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", ScheduleKind::Replicate));
         let single = Schedule::single(&network, "cpu0".into());
-        assert_eq!((single.label().as_str(), single.kind()), ("cpu0", Kind::Single));
+        assert_eq!((single.label().as_str(), single.kind()), ("cpu0", ScheduleKind::Single));
     }
 
     fn peer(sessions: &[&[u32]]) -> Peer {
@@ -404,7 +411,7 @@ mod tests {
     fn peers() {
         let network = network(4);
         let one = Schedule::peer(&network, peer(&[&[0]])).unwrap();
-        assert_eq!((one.label().as_str(), one.kind()), ("onnxruntime, 1 thread", Kind::Peer));
+        assert_eq!((one.label().as_str(), one.kind()), ("onnxruntime, 1 thread", ScheduleKind::Peer));
         let two = Schedule::peer(&network, peer(&[&[0], &[1]])).unwrap();
         assert_eq!((two.label().as_str(), two.stages().len()), ("2 × onnxruntime, 1 thread", 2));
         assert_eq!(two.as_peer().unwrap().cpus(), [0, 1]);

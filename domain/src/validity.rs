@@ -2,32 +2,33 @@
 
 use crate::comparison::prediction_error;
 use crate::units::{FramesPerSecond, Nanoseconds};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether the figures of a trial or a schedule count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its figures count.
+pub enum Validity {
+    /// The figures count.
     Valid,
-    /// Its figures are kept and shown as void; they count nowhere.
+    /// The figures are kept and shown as void. They enter no other figure.
     Void,
 }
 
-/// How much a reason weighs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What a reason does to the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The figures count, and the report says so beside them.
+    /// The figures count; the report shows the reason beside them.
     Warn,
     /// The figures do not count.
     Void,
 }
 
-/// Which rule spoke. The names in JSON and in the database are these in snake case, and never change.
+/// Why a figure needs a note. The names in JSON are these in snake case, and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
+pub enum ReasonCode {
     /// The outputs are not those of the baseline.
     OutputsDiffer,
     /// An output holds infinities or no numbers.
@@ -38,8 +39,6 @@ pub enum Code {
     OtherLoad,
     /// A CPU ran slower after the window than before.
     FrequencyDrop,
-    /// Threads moved between CPUs.
-    Migrations,
     /// Pages were read from disk.
     MajorFaults,
     /// The window holds too few frames.
@@ -60,35 +59,88 @@ pub enum Code {
     StateChanged,
     /// A CPU whose clock was pinned ran below that.
     BelowPinned,
-    /// A CPU quota held the runner up.
+    /// A CPU quota throttled the runner.
     Throttled,
+    /// `inject` slowed a stage down.
+    SlowedOnPurpose,
+    /// An interval is wider than the precision asked for.
+    Imprecise,
+    /// The outputs were not compared with the baseline's.
+    OutputsNotCompared,
+    /// A warning of the planner.
+    Planning,
+    /// Trials failed.
+    FailedTrials,
+    /// Planned trials were not run.
+    MissingTrials,
+    /// No trial was measured.
+    NotMeasured,
+    /// Some trials have no energy.
+    TrialsWithoutEnergy,
+    /// The compiler had no schedule rule for some units.
+    FallbackUnits,
 }
 
-/// Something about a trial that a reader must know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl ReasonCode {
+    /// The name in JSON and CSV.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OutputsDiffer => "outputs_differ",
+            Self::OutputsNotFinite => "outputs_not_finite",
+            Self::Steal => "steal",
+            Self::OtherLoad => "other_load",
+            Self::FrequencyDrop => "frequency_drop",
+            Self::MajorFaults => "major_faults",
+            Self::TooFewFrames => "too_few_frames",
+            Self::NotSteady => "not_steady",
+            Self::PredictionOff => "prediction_off",
+            Self::PaceChanged => "pace_changed",
+            Self::OutlyingTrials => "outlying_trials",
+            Self::Warmed => "warmed",
+            Self::MinorFaults => "minor_faults",
+            Self::StateChanged => "state_changed",
+            Self::BelowPinned => "below_pinned",
+            Self::Throttled => "throttled",
+            Self::SlowedOnPurpose => "slowed_on_purpose",
+            Self::Imprecise => "imprecise",
+            Self::OutputsNotCompared => "outputs_not_compared",
+            Self::Planning => "planning",
+            Self::FailedTrials => "failed_trials",
+            Self::MissingTrials => "missing_trials",
+            Self::NotMeasured => "not_measured",
+            Self::TrialsWithoutEnergy => "trials_without_energy",
+            Self::FallbackUnits => "fallback_units",
+        }
+    }
+}
+
+/// A note on a figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
-    /// Which rule.
-    pub code: Code,
-    /// How much it weighs.
+    /// Short name of the rule that found it; it never changes.
+    #[schemars(with = "String")]
+    pub code: ReasonCode,
+    /// Whether the figures count.
     pub severity: Severity,
-    /// What was seen, with the figures.
+    /// What was observed, with the figures.
     pub text: String,
     /// What to do about it.
     pub remedy: String,
 }
 
 impl Reason {
-    pub(crate) fn new(code: Code, severity: Severity, text: String, remedy: &str) -> Self {
+    /// A reason of this rule.
+    pub fn new(code: ReasonCode, severity: Severity, text: String, remedy: &str) -> Self {
         Self { code, severity, text, remedy: remedy.to_owned() }
     }
 }
 
 /// Void as soon as one reason voids.
-pub fn verdict(reasons: &[Reason]) -> Verdict {
+pub fn validity(reasons: &[Reason]) -> Validity {
     if reasons.iter().any(|reason| reason.severity == Severity::Void) {
-        Verdict::Void
+        Validity::Void
     } else {
-        Verdict::Valid
+        Validity::Valid
     }
 }
 
@@ -167,7 +219,7 @@ pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
             "{} of {} elements of output {} are not finite",
             check.non_finite, check.elements, check.name
         );
-        return Some(Reason::new(Code::OutputsNotFinite, Severity::Void, text, remedy));
+        return Some(Reason::new(ReasonCode::OutputsNotFinite, Severity::Void, text, remedy));
     }
     let bound = limits.outputs * check.max_reference;
     if check.elements > 0 && check.max_abs <= bound {
@@ -177,7 +229,7 @@ pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
         "output {} differs from the baseline's by up to {:.3e}, where {:.3e} is allowed ({} elements compared)",
         check.name, check.max_abs, bound, check.elements
     );
-    Some(Reason::new(Code::OutputsDiffer, Severity::Void, text, remedy))
+    Some(Reason::new(ReasonCode::OutputsDiffer, Severity::Void, text, remedy))
 }
 
 /// Time stolen by the hypervisor, over the window's time on all CPUs of the schedule.
@@ -186,7 +238,7 @@ pub fn steal(stolen: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -> Opt
     let severity = limits.steal.judge(share)?;
     let text = format!("the hypervisor took {} of the CPU time", percent(share));
     let remedy = "measure on a machine of its own, or raise `trials` until the interval is narrow enough";
-    Some(Reason::new(Code::Steal, severity, text, remedy))
+    Some(Reason::new(ReasonCode::Steal, severity, text, remedy))
 }
 
 /// Time other processes used on the CPUs of the schedule, over the window's time on all of these.
@@ -194,7 +246,12 @@ pub fn other_load(others: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -
     let share = share(others, cpu_time)?;
     let severity = limits.other_load.judge(share)?;
     let text = format!("other processes used {} of the CPU time", percent(share));
-    Some(Reason::new(Code::OtherLoad, severity, text, "stop what else runs on these CPUs, or choose others"))
+    Some(Reason::new(
+        ReasonCode::OtherLoad,
+        severity,
+        text,
+        "stop what else runs on these CPUs, or choose others",
+    ))
 }
 
 /// Frequency of a CPU before and after the window, in kHz.
@@ -212,7 +269,7 @@ pub fn frequency(cpu: u32, before_khz: u64, after_khz: u64, limits: &Limits) -> 
     );
     let remedy =
         "fix the frequency (governor `performance`, or the board's own tool), and let the board cool down";
-    Some(Reason::new(Code::FrequencyDrop, severity, text, remedy))
+    Some(Reason::new(ReasonCode::FrequencyDrop, severity, text, remedy))
 }
 
 /// What to do about a state that does not stay.
@@ -222,7 +279,7 @@ const STATE_REMEDY: &str = "something else sets the board's state (another user,
 /// A setting of the board that was another one within a trial, or than was set. `when` completes the sentence.
 pub fn state_changed(setting: &str, from: &str, to: &str, when: &str) -> Reason {
     let text = format!("the {setting} was {to} instead of {from}{when}");
-    Reason::new(Code::StateChanged, Severity::Void, text, STATE_REMEDY)
+    Reason::new(ReasonCode::StateChanged, Severity::Void, text, STATE_REMEDY)
 }
 
 /// The lowest frequency seen of a CPU whose clock was pinned. The kernel's figures of some processors are measured and
@@ -236,7 +293,7 @@ pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Op
             percent(lost),
             pinned_khz / 1000
         );
-        Reason::new(Code::BelowPinned, Severity::Void, text, STATE_REMEDY)
+        Reason::new(ReasonCode::BelowPinned, Severity::Void, text, STATE_REMEDY)
     })
 }
 
@@ -246,20 +303,7 @@ pub fn throttled(group: &str, milli_cpus: Option<u64>, waited: Nanoseconds) -> R
     let quota = milli_cpus.map_or_else(String::new, |milli| format!(" of {} CPUs", milli as f64 / 1000.0));
     let text = format!("the CPU quota{quota} of the cgroup {group} throttled the trial for {waited}");
     let remedy = "run edgepipe outside of the container or service that has this limit, or raise it";
-    Reason::new(Code::Throttled, Severity::Void, text, remedy)
-}
-
-/// Times a stage's thread moved to another CPU during the window.
-pub fn migrations(stage: usize, moves: u64) -> Option<Reason> {
-    (moves > 0).then(|| {
-        let text = format!("the thread of stage {stage} moved between CPUs {moves} times");
-        Reason::new(
-            Code::Migrations,
-            Severity::Warn,
-            text,
-            "give the processor one CPU for each of its threads",
-        )
-    })
+    Reason::new(ReasonCode::Throttled, Severity::Void, text, remedy)
 }
 
 /// Pages a stage read from disk during the window.
@@ -267,7 +311,7 @@ pub fn major_faults(stage: usize, faults: u64) -> Option<Reason> {
     (faults > 0).then(|| {
         let text = format!("stage {stage} waited for the disk {faults} times");
         let remedy = "raise `warm_up`, or free memory: weights were not resident when the window opened";
-        Reason::new(Code::MajorFaults, Severity::Warn, text, remedy)
+        Reason::new(ReasonCode::MajorFaults, Severity::Warn, text, remedy)
     })
 }
 
@@ -276,7 +320,7 @@ pub fn frames(found: usize, asked: usize) -> Option<Reason> {
     (found < asked).then(|| {
         let severity = if 2 * found < asked { Severity::Void } else { Severity::Warn };
         let text = format!("the window holds {found} frames, {asked} were asked for");
-        Reason::new(Code::TooFewFrames, severity, text, "raise `measure.max_seconds`")
+        Reason::new(ReasonCode::TooFewFrames, severity, text, "raise `measure.max_seconds`")
     })
 }
 
@@ -284,7 +328,7 @@ pub fn frames(found: usize, asked: usize) -> Option<Reason> {
 pub fn steady(settled: bool) -> Option<Reason> {
     (!settled).then(|| {
         let text = "the pace had not settled when the window opened".to_owned();
-        Reason::new(Code::NotSteady, Severity::Warn, text, "raise `warm_up.max_seconds`")
+        Reason::new(ReasonCode::NotSteady, Severity::Warn, text, "raise `warm_up.max_seconds`")
     })
 }
 
@@ -302,7 +346,7 @@ pub fn prediction(predicted: FramesPerSecond, measured: FramesPerSecond, limits:
     );
     let remedy =
         "profile again on a quiet machine; where it stays, the stages disturb each other (memory, clocks)";
-    Some(Reason::new(Code::PredictionOff, Severity::Warn, text, remedy))
+    Some(Reason::new(ReasonCode::PredictionOff, Severity::Warn, text, remedy))
 }
 
 fn share(part: Nanoseconds, whole: Nanoseconds) -> Option<f64> {
@@ -317,7 +361,7 @@ fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
-    fn check(reason: Option<Reason>, wanted: Option<(Code, Severity, &str)>) {
+    fn check(reason: Option<Reason>, wanted: Option<(ReasonCode, Severity, &str)>) {
         let found = reason.as_ref().map(|reason| (reason.code, reason.severity, reason.text.as_str()));
         assert_eq!(found, wanted);
         assert!(reason.is_none_or(|reason| !reason.remedy.is_empty()));
@@ -330,7 +374,7 @@ mod tests {
     #[test]
     fn outputs_that_differ_void() {
         let limits = Limits::default();
-        let differs = |text| Some((Code::OutputsDiffer, Severity::Void, text));
+        let differs = |text| Some((ReasonCode::OutputsDiffer, Severity::Void, text));
         check(outputs(&output(1000, 0, 0.009, 10.0), &limits), None);
         check(outputs(&output(1000, 0, 0.0, 0.0), &limits), None);
         check(
@@ -348,7 +392,11 @@ mod tests {
         assert!(outputs(&output(1, 0, f64::NAN, 1.0), &limits).is_some());
         check(
             outputs(&output(1000, 3, 0.0, 10.0), &limits),
-            Some((Code::OutputsNotFinite, Severity::Void, "3 of 1000 elements of output y are not finite")),
+            Some((
+                ReasonCode::OutputsNotFinite,
+                Severity::Void,
+                "3 of 1000 elements of output y are not finite",
+            )),
         );
     }
 
@@ -358,17 +406,20 @@ mod tests {
         let time = Nanoseconds(1_000_000);
         check(steal(Nanoseconds(20_000), time, &limits), None);
         let text = "the hypervisor took 5.0 % of the CPU time";
-        check(steal(Nanoseconds(50_000), time, &limits), Some((Code::Steal, Severity::Warn, text)));
+        check(steal(Nanoseconds(50_000), time, &limits), Some((ReasonCode::Steal, Severity::Warn, text)));
         let text = "the hypervisor took 25.0 % of the CPU time";
-        check(steal(Nanoseconds(250_000), time, &limits), Some((Code::Steal, Severity::Void, text)));
+        check(steal(Nanoseconds(250_000), time, &limits), Some((ReasonCode::Steal, Severity::Void, text)));
         let text = "other processes used 3.0 % of the CPU time";
-        check(other_load(Nanoseconds(30_000), time, &limits), Some((Code::OtherLoad, Severity::Warn, text)));
+        check(
+            other_load(Nanoseconds(30_000), time, &limits),
+            Some((ReasonCode::OtherLoad, Severity::Warn, text)),
+        );
         check(other_load(Nanoseconds(0), Nanoseconds(0), &limits), None);
     }
 
     #[test]
     fn a_quota_that_held_a_trial_up_voids_it() {
-        let voids = |text| Some((Code::Throttled, Severity::Void, text));
+        let voids = |text| Some((ReasonCode::Throttled, Severity::Void, text));
         check(
             Some(throttled("/x", Some(1300), Nanoseconds(70_000_000))),
             voids("the CPU quota of 1.3 CPUs of the cgroup /x throttled the trial for 70.0 ms"),
@@ -386,7 +437,10 @@ mod tests {
         check(frequency(3, 2_000_000, 2_100_000, &limits), None);
         check(frequency(3, 0, 2_100_000, &limits), None);
         let text = "CPU 3 ran at 1500 MHz after the window, 25.0 % below the 2000 MHz before it";
-        check(frequency(3, 2_000_000, 1_500_000, &limits), Some((Code::FrequencyDrop, Severity::Void, text)));
+        check(
+            frequency(3, 2_000_000, 1_500_000, &limits),
+            Some((ReasonCode::FrequencyDrop, Severity::Void, text)),
+        );
     }
 
     #[test]
@@ -395,32 +449,32 @@ mod tests {
         let text = "the governor of CPU 3 was schedutil instead of performance, 2.0 s into the window";
         let reason =
             state_changed("governor of CPU 3", "performance", "schedutil", ", 2.0 s into the window");
-        check(Some(reason), Some((Code::StateChanged, Severity::Void, text)));
+        check(Some(reason), Some((ReasonCode::StateChanged, Severity::Void, text)));
         check(pinned(3, 2_000_000, 2_000_000, &limits), None);
         check(pinned(3, 2_000_000, 1_970_000, &limits), None);
         check(pinned(3, 0, 0, &limits), None);
         let text = "CPU 3 ran at 1500 MHz, 25.0 % below the 2000 MHz it was pinned to";
-        check(pinned(3, 2_000_000, 1_500_000, &limits), Some((Code::BelowPinned, Severity::Void, text)));
+        check(
+            pinned(3, 2_000_000, 1_500_000, &limits),
+            Some((ReasonCode::BelowPinned, Severity::Void, text)),
+        );
     }
 
     #[test]
     fn counts() {
-        check(migrations(0, 0), None);
         check(major_faults(0, 0), None);
         check(frames(50, 50), None);
         check(steady(true), None);
-        let text = "the thread of stage 1 moved between CPUs 2 times";
-        check(migrations(1, 2), Some((Code::Migrations, Severity::Warn, text)));
         check(
             major_faults(1, 2),
-            Some((Code::MajorFaults, Severity::Warn, "stage 1 waited for the disk 2 times")),
+            Some((ReasonCode::MajorFaults, Severity::Warn, "stage 1 waited for the disk 2 times")),
         );
         let text = "the window holds 30 frames, 50 were asked for";
-        check(frames(30, 50), Some((Code::TooFewFrames, Severity::Warn, text)));
+        check(frames(30, 50), Some((ReasonCode::TooFewFrames, Severity::Warn, text)));
         let text = "the window holds 3 frames, 50 were asked for";
-        check(frames(3, 50), Some((Code::TooFewFrames, Severity::Void, text)));
+        check(frames(3, 50), Some((ReasonCode::TooFewFrames, Severity::Void, text)));
         let text = "the pace had not settled when the window opened";
-        check(steady(false), Some((Code::NotSteady, Severity::Warn, text)));
+        check(steady(false), Some((ReasonCode::NotSteady, Severity::Warn, text)));
     }
 
     #[test]
@@ -428,7 +482,7 @@ mod tests {
         let limits = Limits::default();
         check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), &limits), None);
         let text = "60.0 frames/s were predicted and 50.0 frames/s measured, 20.0 % too many";
-        let warned = Some((Code::PredictionOff, Severity::Warn, text));
+        let warned = Some((ReasonCode::PredictionOff, Severity::Warn, text));
         check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), &limits), warned);
         assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), &limits).is_some());
     }
@@ -437,9 +491,11 @@ mod tests {
     fn one_void_voids() {
         let warning = steady(false).unwrap();
         let void = frames(1, 50).unwrap();
-        assert_eq!(verdict(&[]), Verdict::Valid);
-        assert_eq!(verdict(std::slice::from_ref(&warning)), Verdict::Valid);
-        assert_eq!(verdict(&[warning, void]), Verdict::Void);
-        assert_eq!(serde_json::to_string(&Code::OutputsNotFinite).unwrap(), "\"outputs_not_finite\"");
+        assert_eq!(validity(&[]), Validity::Valid);
+        assert_eq!(validity(std::slice::from_ref(&warning)), Validity::Valid);
+        assert_eq!(validity(&[warning, void]), Validity::Void);
+        for code in [ReasonCode::OutputsNotFinite, ReasonCode::MajorFaults, ReasonCode::FallbackUnits] {
+            assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{}\"", code.as_str()));
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use domain::comparison::compare;
 use domain::statistics::{Bootstrap, bootstrap_interval, median_interval};
-use domain::{Confidence, Observed, Samples, SplitMix64};
+use domain::{Confidence, Observation, Samples, SplitMix64};
 
 /// Noise of a trial, in per cent of its figure.
 #[derive(Debug, Clone, Copy)]
@@ -129,8 +129,8 @@ fn ratios_hold_the_truth_under_noise_and_drift() {
                     for round in 0..count {
                         drift *= 1.0 + 0.03 * (numbers.unit() - 0.5);
                         let mut trial = |speed: f64| speed * drift * figure(noise.draw(&mut numbers));
-                        left.push(Observed { round, value: trial(1.7) });
-                        right.push(Observed { round, value: trial(1.0) });
+                        left.push(Observation { round, value: trial(1.7) });
+                        right.push(Observation { round, value: trial(1.0) });
                     }
                     compare(&left, &right, Confidence::P95).unwrap().ratio.holds(1.7)
                 })
@@ -150,8 +150,8 @@ fn pairing_is_narrower_than_not_pairing_where_rounds_differ() {
         let round_speed = 1.0 + 0.2 * numbers.unit();
         let mut trial = || round_speed * figure(Noise::Normal.draw(&mut numbers));
         let (one, other) = (trial(), trial());
-        left.push(Observed { round, value: one });
-        right.push(Observed { round, value: other });
+        left.push(Observation { round, value: one });
+        right.push(Observation { round, value: other });
         values.push(one);
     }
     let paired = compare(&left, &right, Confidence::P95).unwrap().ratio.precision().unwrap();

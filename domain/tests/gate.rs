@@ -5,8 +5,9 @@
 //! time, and in each round baseline and candidate come in a random order, as in a campaign.
 #![cfg(test)]
 
-use domain::gate::{Better, Case, Evidence, Ruling, Spread, judge};
-use domain::{Confidence, Observed, SplitMix64, precision};
+use domain::Direction;
+use domain::gate::{Case, Evidence, Ruling, Spread, judge};
+use domain::{Confidence, Observation, SplitMix64, precision};
 
 /// A normal number (Box & Muller 1958).
 fn normal(numbers: &mut SplitMix64) -> f64 {
@@ -102,13 +103,19 @@ impl Machine {
     }
 
     /// A round of both, in random order.
-    fn round(&mut self, round: u32, ratio: f64, candidate: &mut Vec<Observed>, baseline: &mut Vec<Observed>) {
+    fn round(
+        &mut self,
+        round: u32,
+        ratio: f64,
+        candidate: &mut Vec<Observation>,
+        baseline: &mut Vec<Observation>,
+    ) {
         let first = self.numbers.unit() < 0.5;
         let early = self.trial(if first { 100.0 * ratio } else { 100.0 });
         let late = self.trial(if first { 100.0 } else { 100.0 * ratio });
         let (mine, other) = if first { (early, late) } else { (late, early) };
-        candidate.push(Observed { round, value: mine });
-        baseline.push(Observed { round, value: other });
+        candidate.push(Observation { round, value: mine });
+        baseline.push(Observation { round, value: other });
     }
 
     fn campaign(&mut self, rounds: u32, ratio: f64) -> Evidence {
@@ -138,8 +145,11 @@ impl Machine {
 fn shares(seed: u64, times: u32, ratio: f64, evidence: impl Fn(u64) -> Evidence) -> (f64, f64) {
     let (mut failed, mut held) = (0_u32, 0_u32);
     for time in 0..times {
-        let case =
-            Case { better: Better::More, threshold: 0.005, evidence: evidence(seed + u64::from(time)) };
+        let case = Case {
+            direction: Direction::MoreIsBetter,
+            threshold: 0.005,
+            evidence: evidence(seed + u64::from(time)),
+        };
         let ruled = judge(&[case], 0.02).remove(0).unwrap();
         failed += u32::from(ruled.ruling == Ruling::Regression);
         held += u32::from(ruled.ratio.holds(ratio));
@@ -273,7 +283,7 @@ fn runs_apart_fail_as_seldom_where_the_spread_between_runs_is_known() {
 
 #[test]
 fn as_many_trials_as_are_advised_mostly_tell() {
-    let case = |evidence| Case { better: Better::More, threshold: 0.01, evidence };
+    let case = |evidence| Case { direction: Direction::MoreIsBetter, threshold: 0.01, evidence };
     let (mut told, mut asked) = (0, 0);
     for seed in 0..400 {
         let evidence = Machine::new(World::LogNormal, seed).campaign(16, 0.982);

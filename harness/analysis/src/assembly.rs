@@ -1,39 +1,26 @@
 //! From records to rows.
 
 use super::asked::Asked;
-use super::energy::{self, MeterKnown};
+use super::energy;
+use super::measurements::{Measurements, add_energy, measurements};
 use super::rows::{
-    Interval, Latency, NetworkSection, Noise, PowerSection, ProcessorSection, Reason, Report, Row, SCHEMA,
-    Severity, StageSection, Summary, Verdict, is_comparable,
+    Interval, Latency, NetworkSection, Noise, PowerSection, ProcessorSection, Report, Row, SCHEMA,
+    StageSection, Summary, is_comparable,
 };
-use super::trial::{Bounds, Trial};
-use super::{heading, judgement, pooled};
+use super::trial::Trial;
+use super::{heading, pooled, reasons};
 use domain::FleetMode;
 use domain::{
-    Absence, Confidence, Kind, Nanoseconds, Network, Observed, Samples, comparison, disturbance, throughput,
-    validity,
+    Absence, Confidence, Metric, Nanoseconds, Network, Observation, Reason, ReasonCode, Samples,
+    ScheduleKind, Validity, comparison, disturbance, throughput, validity,
 };
-use std::collections::{BTreeMap, HashMap};
-use store::{NetworkRecord, Outcome, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
+use std::collections::BTreeMap;
+use store::{NetworkRecord, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 
 /// A machine is called noisy where the median of the intervals' halves is above this share,
 const NOISY_INTERVAL: f64 = 0.05;
 /// or more than this share of the trials are void.
 const NOISY_VOID: f64 = 0.10;
-
-/// A schedule with its trials, on the way to a [`Row`].
-pub(super) struct Measurements {
-    pub(super) record: ScheduleRecord,
-    cpus: Vec<u32>,
-    /// By round; a trial that was repeated counts as it went the last time.
-    pub(super) trials: BTreeMap<u32, Trial>,
-    pub(super) failed: BTreeMap<u32, String>,
-    limits: validity::Limits,
-    /// Whether the board has a power meter.
-    metered: bool,
-    /// Of the schedule as a whole.
-    pub(super) reasons: Vec<Reason>,
-}
 
 impl Report {
     /// The report of a run, from the database alone.
@@ -96,12 +83,12 @@ impl Report {
             parameters: record.network.parameters(),
             macs: record.network.macs(),
             units: record.network.len(),
-            reasons: judgement::fallback(record, profiles),
+            reasons: reasons::fallback(record, profiles),
         };
         let mut section_of_run = heading::run(run);
         section_of_run.precision_reached = section_of_run.precision_asked.map(|_| {
             let counted = rows.iter().filter(|row| !row.is_wrong());
-            counted.flat_map(|row| &row.reasons).all(|reason| reason.code != "imprecise")
+            counted.flat_map(|row| &row.reasons).all(|reason| reason.code != ReasonCode::Imprecise)
         });
         let measured_on = heading::machine(run);
         Self {
@@ -121,117 +108,30 @@ impl Report {
 
     /// Whether there is a row whose figures do not count.
     pub fn has_void_rows(&self) -> bool {
-        self.rows.iter().any(|row| row.verdict == Verdict::Void)
-    }
-}
-
-pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
-    let comparisons = store.comparisons(run)?;
-    let asked = Asked::of(&run.start.configuration);
-    let min_frames = asked.min_frames;
-    let mut schedules: Vec<Measurements> = Vec::new();
-    let mut places = HashMap::new();
-    for record in store.schedules(run)? {
-        let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
-        let mut limits = validity::Limits::default();
-        let mut reasons = judgement::outputs(&record, of_schedule, &mut limits);
-        reasons.extend(judgement::injected(&record, &asked));
-        let processors = &run.start.processors;
-        let used = processors
-            .iter()
-            .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
-        let cpus = match record.schedule.as_peer() {
-            Some(peer) => peer.cpus(),
-            None => used.flat_map(|processor| processor.cpus.iter().copied()).collect(),
-        };
-        places.insert(record.place, schedules.len());
-        let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
-        let metered = false;
-        schedules.push(Measurements { record, cpus, trials, failed, limits, metered, reasons });
-    }
-    store.each_brief_trial(run, |trial| {
-        let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
-        let taken = match trial.outcome {
-            Outcome::Measured(measured) => {
-                let state = run.start.state.as_ref();
-                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits, state };
-                Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
-            }
-            Outcome::Failed { message, .. } => Err(message),
-        };
-        match taken {
-            Ok(taken) => {
-                schedule.failed.remove(&trial.round);
-                schedule.trials.insert(trial.round, taken);
-            }
-            Err(message) if !schedule.trials.contains_key(&trial.round) => {
-                schedule.failed.insert(trial.round, message);
-            }
-            Err(_) => {}
-        }
-    })?;
-    Ok(schedules)
-}
-
-/// Energy of each trial, by what all of them and the idle board tell of the meter.
-pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
-    let mut known = MeterKnown::default();
-    known.learn_idle(idle);
-    let trials = schedules.iter().flat_map(|schedule| schedule.trials.values());
-    trials.filter_map(|trial| trial.power.as_ref().ok()).for_each(|readings| known.learn(readings));
-    for schedule in schedules {
-        schedule.metered = idle.is_some();
-        for trial in schedule.trials.values_mut() {
-            trial.energy = known.energy(&trial.power);
-        }
-    }
-    known
-}
-
-impl Measurements {
-    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
-        self.trials.values().filter(|trial| trial.is_valid())
-    }
-
-    /// The trials the figures are of.
-    pub(super) fn counted(&self) -> Vec<&Trial> {
-        let valid: Vec<&Trial> = self.valid().collect();
-        if valid.is_empty() { self.trials.values().collect() } else { valid }
-    }
-
-    pub(super) fn observed(&self) -> Vec<Observed> {
-        self.counted()
-            .iter()
-            .map(|trial| Observed { round: trial.round, value: trial.throughput.0 })
-            .collect()
-    }
-
-    pub(super) fn verdict(&self) -> Verdict {
-        let void = self.reasons.iter().any(|reason| reason.severity == Severity::Void);
-        if void || self.valid().next().is_none() { Verdict::Void } else { Verdict::Valid }
+        self.rows.iter().any(|row| row.verdict == Validity::Void)
     }
 }
 
 fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> Vec<Row> {
-    let valid = |kind: Kind| {
+    let valid = |kind: ScheduleKind| {
         schedules
             .iter()
             .filter(move |schedule| schedule.record.schedule.kind() == kind)
-            .filter(|schedule| schedule.verdict() == Verdict::Valid)
-            .map(|schedule| (schedule.record.schedule.label(), schedule.observed()))
+            .filter(|schedule| schedule.validity() == Validity::Valid)
+            .map(|schedule| (schedule.record.schedule.label(), schedule.throughputs()))
     };
-    let singles: Vec<(String, Vec<Observed>)> = valid(Kind::Single).collect();
-    let peers: Vec<(String, Vec<Observed>)> = valid(Kind::Peer).collect();
+    let singles: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Single).collect();
+    let peers: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Peer).collect();
     let asked = Asked::of(&run.start.configuration);
     let by_energy: Vec<energy::Single<'_>> = schedules
         .iter()
-        .filter(|schedule| schedule.record.schedule.kind() == Kind::Single)
-        .filter(|schedule| schedule.verdict() == Verdict::Valid)
+        .filter(|schedule| schedule.record.schedule.kind() == ScheduleKind::Single)
+        .filter(|schedule| schedule.validity() == Validity::Valid)
         .filter_map(|schedule| {
             let trials = schedule.counted();
             Some(energy::Single {
                 processor: schedule.record.schedule.processors().next()?.as_str(),
-                observed: energy::observed(&trials),
+                frames_per_joule: energy::frames_per_joule(&trials),
                 uncertainty: energy::uncertainty(&trials),
             })
         })
@@ -240,14 +140,14 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
         .iter()
         .map(|schedule| {
             let mut row = row(network, run, schedule);
-            if row.verdict == Verdict::Valid {
-                add_gains(&mut row, &schedule.observed(), &singles);
+            if row.verdict == Validity::Valid {
+                add_gains(&mut row, &schedule.throughputs(), &singles);
                 if let Some(wanted) = asked.precision {
                     add_precision(&mut row, wanted);
                 }
                 energy::add_gain(&mut row, &schedule.counted(), &by_energy);
                 if row.peer.is_none() {
-                    row.gain_over_peer = gains(&schedule.observed(), &peers);
+                    row.gain_over_peer = gains(&schedule.throughputs(), &peers);
                 }
             }
             row
@@ -258,31 +158,27 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
 fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
     let counted = measurements.counted();
-    let throughput = comparison::summary(&measurements.observed(), Confidence::P95).ok();
+    let throughput = Metric::Throughput.over_trials(&measurements.throughputs());
     let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
     let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
     let latency = throughput::Latency::of(&latency).ok();
     let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
-    let side_by_side = matches!(schedule.kind(), Kind::Replicate | Kind::Peer);
+    let side_by_side = matches!(schedule.kind(), ScheduleKind::Replicate | ScheduleKind::Peer);
     let peer = schedule.as_peer();
-    let mut reasons = measurements.reasons.clone();
-    reasons.extend(judgement::trials(
-        measurements.trials.values(),
-        measurements.failed.values(),
-        planned(run),
-    ));
+    let mut notes = measurements.reasons.clone();
+    notes.extend(reasons::trials(measurements.trials.values(), measurements.failed.values(), planned(run)));
     let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
-    reasons.extend(disturbance::apart(&rates).map(judgement::reason));
+    notes.extend(disturbance::apart(&rates));
     if let Some((predicted, fps)) = predicted.zip(fps) {
         let off = validity::prediction(predicted, fps, &measurements.limits);
-        reasons.extend(off.map(judgement::reason));
+        notes.extend(off);
     }
     let mut row = Row {
         board: run.start.board.clone(),
         network: network.name().to_owned(),
         schedule: schedule.label(),
         place: measurements.record.place,
-        kind: schedule.kind().to_string(),
+        kind: schedule.kind(),
         processors: match peer {
             Some(_) => Vec::new(),
             None => schedule.processors().map(ToString::to_string).collect(),
@@ -319,8 +215,8 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
             .map(|(predicted, measured)| comparison::prediction_error(predicted, measured)),
         pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(side_by_side))),
         stages: stages(network, measurements, &counted),
-        verdict: measurements.verdict(),
-        reasons,
+        verdict: measurements.validity(),
+        reasons: notes,
     };
     let reason = if measurements.metered { Absence::NotRead } else { Absence::NoMeter };
     energy::describe(&mut row, &counted, &reason);
@@ -373,7 +269,7 @@ fn noise(rows: &[Row]) -> Option<Noise> {
     let typical = Samples::new(&halves).ok()?;
     let trials_void: usize = rows.iter().map(|row| row.trials_void).sum();
     // The figures of a row without a valid trial are of its void ones.
-    let valid = rows.iter().filter(|row| row.verdict == Verdict::Valid).map(|row| row.trials);
+    let valid = rows.iter().filter(|row| row.verdict == Validity::Valid).map(|row| row.trials);
     let trials = trials_void + valid.sum::<usize>();
     let noisy = typical.median() > NOISY_INTERVAL || trials_void as f64 > NOISY_VOID * trials as f64;
     Some(Noise {
@@ -391,10 +287,10 @@ fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     Samples::new(&values).ok().map(|samples| samples.median())
 }
 
-fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(String, Vec<Observed>)]) {
+fn add_gains(row: &mut Row, candidate: &[Observation], singles: &[(String, Vec<Observation>)]) {
     row.gain_over_intervals = gains(candidate, singles);
     row.gain_over = row.gain_over_intervals.iter().map(|(name, gain)| (name.clone(), gain.point)).collect();
-    let baselines: Vec<&[Observed]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
+    let baselines: Vec<&[Observation]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
     if let Ok((best, compared)) = comparison::compare_with_best(candidate, &baselines, Confidence::P95) {
         row.best_single = Some(singles[best].0.clone());
         row.gain_over_best_single = Some(compared.ratio.point);
@@ -405,13 +301,13 @@ fn add_gains(row: &mut Row, candidate: &[Observed], singles: &[(String, Vec<Obse
 /// Says where intervals are wider than was asked for.
 fn add_precision(row: &mut Row, wanted: f64) {
     let wide: Vec<Reason> =
-        row.halves().filter_map(|(of, half)| judgement::precision(half, of, wanted)).collect();
+        row.halves().filter_map(|(of, half)| reasons::precision(half, of, wanted)).collect();
     row.reasons.extend(wide);
 }
 
 /// Throughput over that of each of the others. Without a common round there is no ratio.
-fn gains(candidate: &[Observed], others: &[(String, Vec<Observed>)]) -> BTreeMap<String, Interval> {
-    let ratio = |(name, other): &(String, Vec<Observed>)| {
+fn gains(candidate: &[Observation], others: &[(String, Vec<Observation>)]) -> BTreeMap<String, Interval> {
+    let ratio = |(name, other): &(String, Vec<Observation>)| {
         let compared = comparison::compare(candidate, other, Confidence::P95).ok()?;
         Some((name.clone(), Interval::from(compared.ratio)))
     };
@@ -421,8 +317,7 @@ fn gains(candidate: &[Observed], others: &[(String, Vec<Observed>)]) -> BTreeMap
 /// Gains by kind: of each network the schedule of this kind that gains most; first over the best single processor, then
 /// over each peer, like with like.
 fn summaries(rows: &[Row], processors: &[ProcessorSection]) -> Vec<Summary> {
-    let of_kind = |kind: Kind, over: Option<&Row>| {
-        let kind = kind.to_string();
+    let of_kind = |kind: ScheduleKind, over: Option<&Row>| {
         let mut best: BTreeMap<&str, f64> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.kind == kind) {
             let gain = match over {
@@ -453,9 +348,11 @@ fn summaries(rows: &[Row], processors: &[ProcessorSection]) -> Vec<Summary> {
             peers.push(row);
         }
     }
-    let over_single = [Kind::Pipeline, Kind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));
+    let over_single =
+        [ScheduleKind::Pipeline, ScheduleKind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));
     let over_peers = peers.iter().flat_map(|peer| {
-        [Kind::Single, Kind::Pipeline, Kind::Replicate].map(|kind| of_kind(kind, Some(peer)))
+        [ScheduleKind::Single, ScheduleKind::Pipeline, ScheduleKind::Replicate]
+            .map(|kind| of_kind(kind, Some(peer)))
     });
     over_single.chain(over_peers.flatten()).collect()
 }

@@ -1,10 +1,10 @@
 //! What several boards did in one `bench`. This is also its JSON, whose schema is `results/campaign.schema.json`.
 
-use super::assembly::{Measurements, measurements};
-use super::rows::{Interval, Report, Verdict};
+use super::measurements::{Measurements, measurements};
+use super::rows::{Interval, Report};
 use domain::FleetMode;
 use domain::gate::{Evidence, Spread};
-use domain::{Confidence, Kind};
+use domain::{Confidence, ScheduleKind, Validity};
 use host::date::Date;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -97,7 +97,7 @@ pub struct Against {
 }
 
 /// A schedule by what it has in common on all boards: network, kind, processors, and its number among those.
-type Key = (String, Kind, Vec<String>, usize);
+type Key = (String, ScheduleKind, Vec<String>, usize);
 
 /// Valid frame rates of a schedule on a board.
 struct OnBoard {
@@ -223,7 +223,7 @@ fn rates_of(board: &str, schedules: &[Measurements], report: &Report) -> Vec<OnB
         };
         let number = found.iter().filter(alike).count();
         let row = report.rows.iter().find(|row| row.place == record.place);
-        let counts = row.is_some_and(|row| row.verdict == Verdict::Valid);
+        let counts = row.is_some_and(|row| row.verdict == Validity::Valid);
         let rates = schedule.valid().filter(|_| counts).map(|trial| trial.throughput.0).collect();
         found.push(OnBoard {
             board: board.to_owned(),

@@ -1,64 +1,110 @@
-//! What a run says of each schedule, as intervals, for comparing runs.
+//! Figures of single trials, for comparing runs: the regression gate and histories.
 
-use super::assembly::{add_energy, measurements};
-use super::rows::Verdict;
+use super::measurements::{self, Measurements};
 use super::trial::Trial;
-use domain::{Confidence, Interval, Kind, Observed, Samples, comparison};
+use domain::{Interval, Metric, Observation, ScheduleKind, Severity, Validity};
 use store::{Store, StoreError, StoredRun};
 
-/// Figures of a schedule in a run: of the trials that count, or of all where none does.
+/// A schedule with the figures of its valid trials.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Figures {
-    /// Name of the network.
+pub struct ScheduleFigures {
+    /// Its network.
     pub network: String,
-    /// One line that tells the schedule from the others of the run.
-    pub schedule: String,
-    /// What it is.
-    pub kind: Kind,
-    /// Its processors, in stage order.
+    /// The label, which is unique among the schedules of a run.
+    pub label: String,
+    /// How it uses its stages.
+    pub kind: ScheduleKind,
+    /// In stage order.
     pub processors: Vec<String>,
-    /// Whether they count.
-    pub verdict: Verdict,
-    /// Frames a second.
-    pub throughput_fps: Option<Interval>,
-    /// Median over the trials of the median latency of each, in milliseconds.
-    pub latency_ms: Option<Interval>,
-    /// Energy of a frame in millijoules, over the trials that have one. What the meter is off by as a whole is not in
-    /// it: that is the same in every run with this meter.
-    pub energy_mj: Option<Interval>,
+    /// As in the report.
+    pub validity: Validity,
+    /// Why the gate must not use it; absent if it may.
+    pub void: Option<String>,
+    /// Valid trials by round.
+    pub trials: Vec<TrialFigures>,
+}
+
+/// Figures of a trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrialFigures {
+    /// Trials of one round ran next to each other.
+    pub round: u32,
+    /// Frames per second.
+    pub throughput_fps: f64,
+    /// Median latency.
+    pub latency_p50_ms: Option<f64>,
+    /// 99th percentile of the latency.
+    pub latency_p99_ms: Option<f64>,
+    /// Absent if it was not measured.
+    pub energy_mj_per_frame: Option<f64>,
+}
+
+impl TrialFigures {
+    fn of(trial: &Trial) -> Self {
+        Self {
+            round: trial.round,
+            throughput_fps: trial.throughput.0,
+            latency_p50_ms: trial.figure(Metric::LatencyP50),
+            latency_p99_ms: trial.figure(Metric::LatencyP99),
+            energy_mj_per_frame: trial.figure(Metric::EnergyPerFrame),
+        }
+    }
+}
+
+impl ScheduleFigures {
+    /// The metric over the valid trials. Absent if none has a positive figure.
+    pub fn interval(&self, metric: Metric) -> Option<Interval> {
+        let value = |trial: &TrialFigures| match metric {
+            Metric::Throughput => Some(trial.throughput_fps),
+            Metric::LatencyP50 => trial.latency_p50_ms,
+            Metric::LatencyP99 => trial.latency_p99_ms,
+            Metric::EnergyPerFrame => trial.energy_mj_per_frame,
+            Metric::Power => None,
+        };
+        let observed = self.trials.iter().filter_map(|trial| {
+            value(trial).filter(|value| *value > 0.0).map(|value| Observation { round: trial.round, value })
+        });
+        metric.over_trials(&observed.collect::<Vec<_>>())
+    }
 }
 
 /// The figures of all schedules of a run, in the order of the report.
-pub fn figures(store: &Store, run: &StoredRun) -> Result<Vec<Figures>, StoreError> {
-    let of_schedule = |schedule: &super::assembly::Measurements| {
-        let counted = schedule.counted();
-        let summary = |value: &dyn Fn(&Trial) -> Option<f64>| {
-            let values: Option<Vec<Observed>> = counted
-                .iter()
-                .map(|trial| Some(Observed { round: trial.round, value: value(trial)? }))
-                .collect();
-            comparison::summary(&values?, Confidence::P95).ok()
-        };
-        let planned = &schedule.record.schedule;
-        Figures {
-            network: schedule.record.network.clone(),
-            schedule: planned.label(),
-            kind: planned.kind(),
-            processors: planned.processors().map(ToString::to_string).collect(),
-            verdict: schedule.verdict(),
-            throughput_fps: summary(&|trial| Some(trial.throughput.0)),
-            latency_ms: summary(&|trial| Some(Samples::of_durations(&trial.latency).ok()?.median() / 1e6)),
-            energy_mj: {
-                let of_trial = |trial: &&Trial| {
-                    let value = trial.energy.drawn()?.energy.0 / trial.frames as f64;
-                    (value > 0.0).then_some(Observed { round: trial.round, value })
-                };
-                let values: Vec<Observed> = counted.iter().filter_map(of_trial).collect();
-                comparison::summary(&values, Confidence::P95).ok()
-            },
+pub fn schedule_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
+    let mut schedules = measurements::measurements(store, run)?;
+    measurements::add_energy(&mut schedules, store.idle_power(run)?.as_ref());
+    let figures = |measurements: &Measurements| {
+        let schedule = &measurements.record.schedule;
+        ScheduleFigures {
+            network: measurements.record.network.clone(),
+            label: schedule.label(),
+            kind: schedule.kind(),
+            processors: schedule.processors().map(ToString::to_string).collect(),
+            validity: measurements.validity(),
+            void: void(measurements),
+            trials: measurements.valid().map(TrialFigures::of).collect(),
         }
     };
-    let mut schedules = measurements(store, run)?;
-    add_energy(&mut schedules, store.idle_power(run)?.as_ref());
-    Ok(schedules.iter().map(of_schedule).collect())
+    Ok(schedules.iter().map(figures).collect())
+}
+
+/// Why a schedule is void for the gate. If more than half of its trials are void, so is the schedule: the cause probably
+/// affected the other trials too.
+fn void(measurements: &Measurements) -> Option<String> {
+    let of_trials = || {
+        let mut reasons = measurements.trials.values().flat_map(|trial| &trial.reasons);
+        reasons.find(|reason| reason.severity == Severity::Void).map(|reason| reason.text.clone())
+    };
+    if measurements.validity() == Validity::Void {
+        let own = measurements.reasons.iter().find(|reason| reason.severity == Severity::Void);
+        let reason = own
+            .map(|reason| reason.text.clone())
+            .or_else(of_trials)
+            .or_else(|| measurements.failed.values().next().cloned());
+        return Some(reason.unwrap_or_else(|| "nothing was measured".to_owned()));
+    }
+    let (valid, all) = (measurements.valid().count(), measurements.trials.len());
+    (2 * valid < all).then(|| {
+        let reason = of_trials().unwrap_or_else(|| "void trials".to_owned());
+        format!("{} of {all} trials are void ({reason}); measure again", all - valid)
+    })
 }

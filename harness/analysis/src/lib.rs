@@ -12,9 +12,10 @@ mod figures;
 pub mod gate;
 mod heading;
 pub mod history;
-mod judgement;
-mod observed;
+mod measurements;
+mod meter;
 mod pooled;
+mod reasons;
 mod rows;
 #[cfg(any(test, feature = "scenario"))]
 pub mod scenario;
@@ -24,14 +25,13 @@ mod timeline;
 mod trial;
 
 pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
-pub use energy::energy_within;
-pub use figures::{Figures, figures};
-pub use observed::{ScheduleFigures, TrialFigures, trial_figures};
+pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
+pub use meter::energy_within;
 pub use rows::{
-    Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection, RailSection, Reason,
-    Report, Row, RunSection, SCHEMA, Severity, StageSection, Summary, Verdict, is_comparable,
+    Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection, RailSection, Report,
+    Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,
 };
-pub use timeline::{Timeline, speed};
+pub use timeline::speed;
 
 /// Frames per second of a trial on these CPUs, if nothing voids it.
 pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f64> {

@@ -1,8 +1,8 @@
 //! Trials of equal boards that shared the rounds, as one: a round is measured on one board as a whole, so gains, which
 //! are taken within rounds, hold whatever board it was.
 
-use super::assembly::Measurements;
-use super::rows::Severity;
+use super::measurements::Measurements;
+use domain::{ReasonCode, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 use store::StoredRun;
 
@@ -61,9 +61,9 @@ pub(super) fn measurements(parts: Vec<Vec<Measurements>>) -> Vec<Measurements> {
         schedule.failed.retain(|round, _| !measured.contains(round));
         // One board's fault is not the schedule's, as long as it counts on others.
         if boards > 1 && schedule.valid().next().is_some() {
-            schedule
-                .reasons
-                .retain(|reason| reason.severity != Severity::Void || reason.code != "outputs_not_compared");
+            schedule.reasons.retain(|reason| {
+                reason.severity != Severity::Void || reason.code != ReasonCode::OutputsNotCompared
+            });
         }
     }
     pooled

@@ -1,7 +1,8 @@
 //! What a report says, before anybody writes it down. This is also its JSON, whose schema is
 //! `results/report.schema.json`.
 
-use super::timeline::Timeline;
+use domain::{Reason, ReasonCode, ScheduleKind, Validity};
+use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,6 +38,17 @@ pub struct Report {
     #[serde(skip)]
     #[schemars(skip)]
     pub timelines: Vec<Timeline>,
+}
+
+/// Frames of a trial in the stages of their schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeline {
+    /// Number of the schedule, as in [`Row::place`].
+    pub place: u32,
+    /// Round of the trial.
+    pub round: u32,
+    /// By time of their begin.
+    pub spans: Vec<Span>,
 }
 
 /// The run.
@@ -196,7 +208,8 @@ pub struct Row {
     /// Its number within the run.
     pub place: u32,
     /// `single`, `pipeline`, `replicate`, or `peer`: the whole network in another inference engine.
-    pub kind: String,
+    #[schemars(with = "String")]
+    pub kind: ScheduleKind,
     /// Its processors, in stage order; none of a peer, which is given CPUs.
     pub processors: Vec<String>,
     /// The engine of a peer, `onnxruntime`.
@@ -265,7 +278,7 @@ pub struct Row {
     /// The stages.
     pub stages: Vec<StageSection>,
     /// Whether the figures count.
-    pub verdict: Verdict,
+    pub verdict: Validity,
     /// What is to be known of them.
     pub reasons: Vec<Reason>,
 }
@@ -273,13 +286,17 @@ pub struct Row {
 impl Row {
     /// Whether its figures do not count.
     pub fn is_void(&self) -> bool {
-        self.verdict == Verdict::Void
+        self.verdict == Validity::Void
     }
 
     /// Whether it is void for what it is rather than for what disturbed it, so that more trials would not help.
     pub fn is_wrong(&self) -> bool {
-        let wrong = ["outputs_differ", "outputs_not_finite", "outputs_not_compared"];
-        self.reasons.iter().any(|reason| wrong.contains(&reason.code.as_str()))
+        self.reasons.iter().any(|reason| {
+            matches!(
+                reason.code,
+                ReasonCode::OutputsDiffer | ReasonCode::OutputsNotFinite | ReasonCode::OutputsNotCompared
+            )
+        })
     }
 
     /// Half the widths of the intervals of throughput and of the gain over the best single processor, as shares of
@@ -348,39 +365,6 @@ pub struct StageSection {
     pub predicted_ms: Option<f64>,
 }
 
-/// Whether figures count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// They do.
-    Valid,
-    /// They do not, and enter nothing else.
-    Void,
-}
-
-/// Something a reader must know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Reason {
-    /// Short name of the rule that found it; it never changes.
-    pub code: String,
-    /// How much it weighs.
-    pub severity: Severity,
-    /// What was seen.
-    pub text: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-/// How much a reason weighs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// The figures count all the same.
-    Warn,
-    /// What it was found in does not count.
-    Void,
-}
-
 /// How much the machine disturbed the run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Noise {
@@ -400,7 +384,8 @@ pub struct Noise {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Summary {
     /// `single`, `pipeline` or `replicate`.
-    pub kind: String,
+    #[schemars(with = "String")]
+    pub kind: ScheduleKind,
     /// The peer compared with; absent where it is the best single processor.
     pub over_peer: Option<String>,
     /// Networks with a valid schedule of this kind; of each the best counts.
@@ -417,12 +402,14 @@ pub struct Summary {
 /// one over several processors against a peer that no processor holds.
 pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
     let holds = |processor: &&ProcessorSection| peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu));
-    match row.kind.as_str() {
-        "single" => {
+    match row.kind {
+        ScheduleKind::Single => {
             let own = |processor: &&ProcessorSection| row.processors.contains(&processor.name);
             processors.iter().filter(own).any(|processor| holds(&processor))
         }
-        "peer" => false,
-        _ => !processors.iter().any(|processor| holds(&processor)),
+        ScheduleKind::Peer => false,
+        ScheduleKind::Pipeline | ScheduleKind::Replicate => {
+            !processors.iter().any(|processor| holds(&processor))
+        }
     }
 }

@@ -141,5 +141,5 @@ pub fn troubled() -> Report {
 }
 
 pub fn row<'r>(report: &'r Report, network: &str, kind: &str) -> &'r Row {
-    report.rows.iter().find(|row| row.network == network && row.kind == kind).unwrap()
+    report.rows.iter().find(|row| row.network == network && row.kind.as_str() == kind).unwrap()
 }

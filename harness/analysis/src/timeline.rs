@@ -1,23 +1,12 @@
 //! The way of single frames through the stages, as the runner kept it of the first frames of a window.
 
-use super::rows::{Report, Row, Verdict};
-use protocol::Span;
+use super::rows::{Report, Row, Timeline};
+use domain::Validity;
 use store::{Outcome, Store, StoreError};
 
 /// Timelines that a report shows at most. A page of nineteen networks with three pipelines each stays within it; the
 /// others are had by `report --trace`.
 const MOST: usize = 60;
-
-/// Frames of a trial in the stages of their schedule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeline {
-    /// Number of the schedule, as in [`Row::place`].
-    pub place: u32,
-    /// Round of the trial.
-    pub round: u32,
-    /// By time of their begin.
-    pub spans: Vec<Span>,
-}
 
 impl Report {
     /// Reads a timeline of each schedule of several stages: that of its typical trial. Where there are too many, the
@@ -51,7 +40,7 @@ impl Report {
 /// Frames a second by which rows are ordered: what does not count comes last.
 pub fn speed(row: &Row) -> f64 {
     match (row.verdict, row.throughput_fps) {
-        (Verdict::Valid, Some(fps)) => fps.point,
+        (Validity::Valid, Some(fps)) => fps.point,
         _ => f64::NEG_INFINITY,
     }
 }

@@ -1,8 +1,9 @@
 //! What one trial says.
 
-use super::energy::Readings;
+use super::meter::Readings;
 use domain::{
-    Absence, Energy, FramesPerSecond, Nanoseconds, Samples, Window, disturbance, throughput, validity,
+    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, Samples, Validity, Window,
+    disturbance, throughput, validity,
 };
 use protocol::text;
 use protocol::{
@@ -88,9 +89,21 @@ impl Trial {
         })
     }
 
+    /// The figure of this trial, in the unit of the metric. Absent if it was not measured.
+    pub(super) fn figure(&self, metric: Metric) -> Option<f64> {
+        let latency = || throughput::Latency::of(&self.latency).ok();
+        match metric {
+            Metric::Throughput => Some(self.throughput.0),
+            Metric::LatencyP50 => latency().map(|latency| latency.p50_ns / 1e6),
+            Metric::LatencyP99 => latency().map(|latency| latency.p99_ns / 1e6),
+            Metric::EnergyPerFrame => Some(self.energy.drawn()?.energy.0 / self.frames as f64),
+            Metric::Power => Some(self.energy.drawn()?.mean_power().0),
+        }
+    }
+
     /// Whether it counts.
     pub(super) fn is_valid(&self) -> bool {
-        validity::verdict(&self.reasons) == validity::Verdict::Valid
+        validity::validity(&self.reasons) == Validity::Valid
     }
 
     /// Rate over that of the slowest stage by itself, or of all stages by themselves where they work side by side.
@@ -100,6 +113,12 @@ impl Trial {
         let possible = if side_by_side { rates.sum() } else { rates.fold(f64::INFINITY, f64::min) };
         (!self.isolated_ns.is_empty() && possible.is_finite()).then(|| self.throughput.0 / possible)
     }
+}
+
+/// The figures of the trials that have one.
+pub(super) fn observations(trials: &[&Trial], metric: Metric) -> Vec<Observation> {
+    let observation = |trial: &&Trial| Some(Observation { round: trial.round, value: trial.figure(metric)? });
+    trials.iter().filter_map(observation).collect()
 }
 
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {

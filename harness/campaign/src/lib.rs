@@ -424,7 +424,7 @@ impl Campaign {
         ready: &[Ready],
         progress: &Progress,
     ) -> Outcome<Option<Vec<bool>>> {
-        let is_single = |ready: &Ready| ready.planned.schedule.kind() == domain::Kind::Single;
+        let is_single = |ready: &Ready| ready.planned.schedule.kind() == domain::ScheduleKind::Single;
         let single = ready.iter().position(is_single);
         let baseline = match single {
             Some(position) => ready[position].clone(),

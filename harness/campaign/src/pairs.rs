@@ -5,7 +5,7 @@ use super::before::Before;
 use super::trials::{self, Ready};
 use boards::session::SessionError;
 use domain::gate::Evidence;
-use domain::{Confidence, Observed, SplitMix64, precision};
+use domain::{Confidence, Observation, SplitMix64, precision};
 use host::exit::{Exit, Failure, Outcome};
 use host::progress;
 use serde::{Deserialize, Serialize};
@@ -41,9 +41,10 @@ pub struct Pair {
 
 impl Pair {
     /// Observations of the baseline, then of the candidate.
-    pub fn observed(&self) -> [Vec<Observed>; 2] {
-        let observed =
-            |trials: &[(u32, f64)]| trials.iter().map(|&(round, value)| Observed { round, value }).collect();
+    pub fn observed(&self) -> [Vec<Observation>; 2] {
+        let observed = |trials: &[(u32, f64)]| {
+            trials.iter().map(|&(round, value)| Observation { round, value }).collect()
+        };
         [observed(&self.baseline), observed(&self.candidate)]
     }
 }

@@ -3,7 +3,7 @@
 use super::peers;
 use crate::processors::Processor;
 use config::{ManualStage, ScheduleSpec};
-use domain::{Costs, Kind, Network, Prediction, ProcessorName, Schedule, Transfer, planner, predict};
+use domain::{Costs, Network, Prediction, ProcessorName, Schedule, ScheduleKind, Transfer, planner, predict};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 
 /// A schedule to measure.
@@ -72,9 +72,9 @@ pub(super) fn resolve(
                 continue;
             }
             let costs = match schedule.kind() {
-                Kind::Single => Some(&costs.alone),
-                Kind::Pipeline | Kind::Replicate => Some(&costs.in_company),
-                Kind::Peer => None,
+                ScheduleKind::Single => Some(&costs.alone),
+                ScheduleKind::Pipeline | ScheduleKind::Replicate => Some(&costs.in_company),
+                ScheduleKind::Peer => None,
             };
             let prediction =
                 costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;

@@ -12,7 +12,7 @@ use compiler::{
     Source, Spent, Target,
 };
 use config::{self, Experiment, NetworkSource};
-use domain::{Costs, Kind, Nanoseconds, Network, Profile, Schedule, Transfer};
+use domain::{Costs, Nanoseconds, Network, Profile, Schedule, ScheduleKind, Transfer};
 use host::exit::{Coded, Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use host::progress::Progress;
@@ -76,7 +76,8 @@ impl Prepared {
             let processor =
                 processor.with_context(|| format!("there is no processor {}", stage.processor))?;
             let entry = self.entry(&processor.target).context("nothing was compiled for this target")?;
-            let layout = if schedule.kind() == Kind::Pipeline { layout } else { BoundaryLayout::Plain };
+            let layout =
+                if schedule.kind() == ScheduleKind::Pipeline { layout } else { BoundaryLayout::Plain };
             Deployed::local(entry, stage.first, stage.end, layout)
         });
         stages.collect()
@@ -166,7 +167,8 @@ impl Workshop {
                             processor.name == stage.processor && processor.target == *target
                         });
                         let wanted = (stage.first, Some(stage.end), layout);
-                        if on_target && schedule.kind() == Kind::Pipeline && !stages.contains(&wanted) {
+                        if on_target && schedule.kind() == ScheduleKind::Pipeline && !stages.contains(&wanted)
+                        {
                             stages.push(wanted);
                         }
                     }

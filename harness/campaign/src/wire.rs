@@ -3,7 +3,7 @@
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
-use domain::{Kind, Peer, Schedule, Stage};
+use domain::{Peer, Schedule, ScheduleKind, Stage};
 use protocol::{Call, CpuProcessor, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
 use std::path::Path;
 
@@ -54,7 +54,7 @@ pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> 
         .filter_map(|stage| processors.iter().find(|processor| processor.name == stage.processor))
         .map(|processor| processor.target.isa.as_str());
     let first = isas.next();
-    let alike = schedule.kind() == Kind::Pipeline && isas.all(|isa| Some(isa) == first);
+    let alike = schedule.kind() == ScheduleKind::Pipeline && isas.all(|isa| Some(isa) == first);
     if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
 }
 
@@ -91,9 +91,9 @@ pub(super) fn schedule(
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
-        Kind::Single => protocol::ScheduleKind::Single,
-        Kind::Pipeline => protocol::ScheduleKind::Pipeline,
-        Kind::Replicate | Kind::Peer => protocol::ScheduleKind::Replicate,
+        ScheduleKind::Single => protocol::ScheduleKind::Single,
+        ScheduleKind::Pipeline => protocol::ScheduleKind::Pipeline,
+        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::ScheduleKind::Replicate,
     };
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
 }

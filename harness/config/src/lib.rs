@@ -51,7 +51,7 @@ pub use power::Power;
 pub use processors::{Processor, ProcessorKind, Processors};
 pub use schedules::{ManualStage, PeerSpec, ScheduleSpec};
 pub use schema::DEFAULTS;
-pub use thresholds::{Measured, Thresholds};
+pub use thresholds::Thresholds;
 
 /// A board and an experiment.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,40 +3,13 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use domain::{Metric, ScheduleKind};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::faults::{Faults, Spot};
 use super::values::{Name, Percent, PercentOrNone, Text, percent};
 use super::{check, files, schema, tree, typed};
-
-/// A metric that the gate checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Measured {
-    /// Frames per second.
-    Throughput,
-    /// Median latency of a frame.
-    LatencyP50,
-    /// 99th percentile of the latency of a frame.
-    LatencyP99,
-    /// Energy per frame.
-    JoulesPerFrame,
-}
-
-impl Measured {
-    /// All of them, in display order.
-    pub const ALL: [Self; 4] = [Self::Throughput, Self::LatencyP50, Self::LatencyP99, Self::JoulesPerFrame];
-
-    /// Its name in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::LatencyP50 => "latency_p50",
-            Self::LatencyP99 => "latency_p99",
-            Self::JoulesPerFrame => "joules_per_frame",
-        }
-    }
-}
 
 /// How much worse a metric can become before `cargo xtask check` fails. Shares are of one: 0.01 is 1 %.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -131,22 +104,24 @@ impl Thresholds {
     }
 
     /// The threshold of a metric of a schedule with this kind and label; `None`: not checked.
-    pub fn of(&self, metric: Measured, network: &str, kind: &str, label: &str) -> Option<f64> {
+    pub fn of(&self, metric: Metric, network: &str, kind: ScheduleKind, label: &str) -> Option<f64> {
         let matches = |rule: &&Override| {
             rule.network.as_deref().is_none_or(|name| name == network)
-                && rule.schedule.as_deref().is_none_or(|name| name == kind || name == label)
+                && rule.schedule.as_deref().is_none_or(|name| name == kind.as_str() || name == label)
         };
         let limit = self.overrides.iter().rev().filter(matches).find_map(|rule| match metric {
-            Measured::Throughput => rule.throughput,
-            Measured::LatencyP50 => rule.latency_p50,
-            Measured::LatencyP99 => rule.latency_p99,
-            Measured::JoulesPerFrame => rule.joules_per_frame,
+            Metric::Throughput => rule.throughput,
+            Metric::LatencyP50 => rule.latency_p50,
+            Metric::LatencyP99 => rule.latency_p99,
+            Metric::EnergyPerFrame => rule.joules_per_frame,
+            Metric::Power => None,
         });
         let general = match metric {
-            Measured::Throughput => self.throughput,
-            Measured::LatencyP50 => self.latency_p50,
-            Measured::LatencyP99 => self.latency_p99,
-            Measured::JoulesPerFrame => self.joules_per_frame,
+            Metric::Throughput => self.throughput,
+            Metric::LatencyP50 => self.latency_p50,
+            Metric::LatencyP99 => self.latency_p99,
+            Metric::EnergyPerFrame => self.joules_per_frame,
+            Metric::Power => Limit::Off,
         };
         match limit.unwrap_or(general) {
             Limit::Share(share) => Some(share),
@@ -208,11 +183,11 @@ mod tests {
         let thresholds = read_text(&text).unwrap();
         let of = |measure, network, kind, label| thresholds.of(measure, network, kind, label);
         assert_eq!((thresholds.false_alarms, thresholds.between_runs), (0.02, 0.015));
-        assert_eq!(of(Measured::Throughput, "resnet18", "single", "cpu0"), Some(0.005));
-        assert_eq!(of(Measured::Throughput, "tiny", "single", "cpu0"), Some(0.05));
-        assert_eq!(of(Measured::Throughput, "tiny", "pipeline", "cpu0[0..2] > cpu1[2..4]"), None);
-        assert_eq!(of(Measured::LatencyP99, "tiny", "replicate", "cpu0 | cpu1"), Some(0.09));
-        assert_eq!(of(Measured::LatencyP99, "tiny", "single", "cpu0"), None);
+        assert_eq!(of(Metric::Throughput, "resnet18", ScheduleKind::Single, "cpu0"), Some(0.005));
+        assert_eq!(of(Metric::Throughput, "tiny", ScheduleKind::Single, "cpu0"), Some(0.05));
+        assert_eq!(of(Metric::Throughput, "tiny", ScheduleKind::Pipeline, "cpu0[0..2] > cpu1[2..4]"), None);
+        assert_eq!(of(Metric::LatencyP99, "tiny", ScheduleKind::Replicate, "cpu0 | cpu1"), Some(0.09));
+        assert_eq!(of(Metric::LatencyP99, "tiny", ScheduleKind::Single, "cpu0"), None);
     }
 
     #[test]

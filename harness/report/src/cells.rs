@@ -1,6 +1,7 @@
 //! Figures as cells of tables.
 
-use analysis::{Interval, Report, Row, Verdict};
+use analysis::{Interval, Report, Row};
+use domain::{ScheduleKind, Validity};
 
 /// Stands where nothing was measured.
 pub(super) const ABSENT: &str = "–";
@@ -79,7 +80,7 @@ pub(super) fn stage_lines(row: &Row) -> Vec<String> {
     if row.peer.is_some() {
         return peer_lines(row);
     }
-    let separator = if row.kind == "replicate" { " | " } else { " > " };
+    let separator = if row.kind == ScheduleKind::Replicate { " | " } else { " > " };
     let parts = row.schedule.split(separator);
     let line = |(place, part): (usize, &str)| {
         if place == 0 { part.to_owned() } else { format!("{}{part}", separator.trim_start()) }
@@ -95,11 +96,11 @@ fn peer_lines(row: &Row) -> Vec<String> {
     [format!("{engine},"), threads.to_owned()].into_iter().chain(others).collect()
 }
 
-/// Verdict as a word.
+/// Validity as a word.
 pub(super) fn verdict(row: &Row) -> String {
     let word = match row.verdict {
-        Verdict::Valid => "valid",
-        Verdict::Void => "void",
+        Validity::Valid => "valid",
+        Validity::Void => "void",
     };
     word.to_owned()
 }

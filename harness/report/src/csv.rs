@@ -87,7 +87,7 @@ fn record(report: &Report, row: &Row) -> [String; 43] {
         row.board.clone(),
         row.network.clone(),
         row.schedule.clone(),
-        row.kind.clone(),
+        row.kind.to_string(),
         row.processors.join(" "),
         row.peer.clone().unwrap_or_default(),
         row.peer_threads.map(|threads| threads.to_string()).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! What a check says, as text.
 
-use analysis::gate::{Baseline, CheckReport, CheckedRow, Verdict};
+use analysis::gate::{Baseline, CheckReport, CheckedRow, GateVerdict};
 use clap::ValueEnum;
 use domain::gate::Ruling;
 use host::progress;
@@ -71,9 +71,9 @@ fn sentence(check: &CheckReport) -> String {
     let count = |ruling| check.rows.iter().filter(|row| row.ruling == ruling).count();
     let regressions = count(Ruling::Regression);
     let word = match check.verdict {
-        Verdict::Pass => "passed",
-        Verdict::Fail => "FAILED",
-        Verdict::Incomplete => "INCOMPLETE",
+        GateVerdict::Pass => "passed",
+        GateVerdict::Fail => "FAILED",
+        GateVerdict::Incomplete => "INCOMPLETE",
     };
     let missing = check.not_compared.iter().filter(|missed| missed.gap).count()
         + check.rows.iter().filter(|row| row.is_unwatched()).count();
@@ -157,9 +157,9 @@ fn terminal(check: &CheckReport) -> String {
 
 fn markdown(check: &CheckReport) -> String {
     let mark = match check.verdict {
-        Verdict::Pass => "✅",
-        Verdict::Fail => "❌",
-        Verdict::Incomplete => "⚠️",
+        GateVerdict::Pass => "✅",
+        GateVerdict::Fail => "❌",
+        GateVerdict::Incomplete => "⚠️",
     };
     let mut out = format!("### {mark} {}\n\n", escaped(&sentence(check)));
     for (ruling, title) in SECTIONS {

@@ -2,7 +2,8 @@
 
 use super::cells::{number, with_ends};
 use analysis::speed;
-use analysis::{Interval, Report, Row, Verdict};
+use analysis::{Interval, Report, Row};
+use domain::{ScheduleKind, Validity};
 
 /// The finding and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +20,13 @@ pub(super) fn sorted<'r>(report: &'r Report, network: &str) -> Vec<&'r Row> {
 }
 
 /// The fastest valid row of a kind.
-pub(super) fn fastest<'r>(rows: &[&'r Row], kind: &str) -> Option<&'r Row> {
-    rows.iter().find(|row| row.kind == kind && row.verdict == Verdict::Valid).copied()
+pub(super) fn fastest<'r>(rows: &[&'r Row], kind: ScheduleKind) -> Option<&'r Row> {
+    rows.iter().find(|row| row.kind == kind && row.verdict == Validity::Valid).copied()
 }
 
 /// The row a network's gain is told by: its fastest pipeline, else its fastest replicate.
 pub(super) fn candidate<'r>(rows: &[&'r Row]) -> Option<&'r Row> {
-    fastest(rows, "pipeline").or_else(|| fastest(rows, "replicate"))
+    fastest(rows, ScheduleKind::Pipeline).or_else(|| fastest(rows, ScheduleKind::Replicate))
 }
 
 /// Networks by the gain of their pipeline, the greatest first; those without one last.
@@ -41,8 +42,8 @@ pub(super) fn networks(report: &Report) -> Vec<&str> {
 }
 
 /// What a gain says of a kind of schedule.
-pub(super) fn finding(kind: &str, gain: Interval) -> String {
-    let kind = capital(kind);
+pub(super) fn finding(kind: ScheduleKind, gain: Interval) -> String {
+    let kind = capital(kind.as_str());
     let times = format!("{:.2}×", gain.point);
     match gain.lo.zip(gain.hi) {
         None => format!("{kind} {times} the best single processor, by one trial"),
@@ -54,7 +55,7 @@ pub(super) fn finding(kind: &str, gain: Interval) -> String {
 
 /// The headline of a network.
 pub(super) fn headline(rows: &[&Row]) -> Headline {
-    let Some(first) = rows.first().filter(|row| row.verdict == Verdict::Valid) else {
+    let Some(first) = rows.first().filter(|row| row.verdict == Validity::Valid) else {
         let finding = "Nothing that counts was measured".to_owned();
         return Headline { finding, detail: "The reasons stand below.".to_owned() };
     };
@@ -69,7 +70,9 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
     let best = row.best_single.as_deref().unwrap_or("none");
     let best_fps = rows
         .iter()
-        .find(|row| row.kind == "single" && row.processors.first().is_some_and(|name| name == best))
+        .find(|row| {
+            row.kind == ScheduleKind::Single && row.processors.first().is_some_and(|name| name == best)
+        })
         .map(|single| format!(" ({} frames/s)", number(speed(single))))
         .unwrap_or_default();
     let range = gain.lo.zip(gain.hi);
@@ -80,7 +83,7 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
         format!(" The highest median has the {} {}: {}.", first.kind, first.schedule, fps(first))
     };
     let detail = format!("{} by {}, over {best}{best_fps}{range}.{faster}", fps(row), row.schedule);
-    Headline { finding: finding(&row.kind, gain), detail }
+    Headline { finding: finding(row.kind, gain), detail }
 }
 
 fn capital(word: &str) -> String {
@@ -105,7 +108,7 @@ mod tests {
             (gain(0.9, Some((0.85, 0.95))), "Pipeline slower than the best single processor: 0.90×"),
             (gain(1.9, None), "Pipeline 1.90× the best single processor, by one trial"),
         ] {
-            assert_eq!(finding("pipeline", gain), said);
+            assert_eq!(finding(ScheduleKind::Pipeline, gain), said);
         }
     }
 }

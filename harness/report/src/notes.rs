@@ -1,7 +1,8 @@
 //! What stands below the tables: everything a reader must know, each thing once.
 
 use super::cells;
-use analysis::{Reason, Report, Severity, Verdict};
+use analysis::Report;
+use domain::{Reason, ScheduleKind, Severity, Validity};
 
 /// Something to know, and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) struct Note {
 pub(super) fn notes(report: &Report) -> Vec<Note> {
     let of_rows = report.rows.iter().flat_map(|row| {
         let place = format!("{} {}", row.network, row.schedule);
-        let void = row.verdict == Verdict::Void;
+        let void = row.verdict == Validity::Void;
         row.reasons
             .iter()
             .map(move |reason| (place.clone(), void && reason.severity == Severity::Void, reason))
@@ -31,7 +32,7 @@ pub(super) fn notes(report: &Report) -> Vec<Note> {
     for (place, voids, reason) in of_rows.chain(of_networks) {
         let same = |group: &&mut (&Reason, bool, Vec<String>)| {
             let (other, also_voids, _) = group;
-            let rule = |reason: &Reason| (reason.code.clone(), reason.severity, reason.remedy.clone());
+            let rule = |reason: &Reason| (reason.code, reason.severity, reason.remedy.clone());
             *also_voids == voids && rule(other) == rule(reason)
         };
         match groups.iter_mut().find(same) {
@@ -82,7 +83,7 @@ pub(super) fn meter(report: &Report) -> Vec<String> {
     for row in &report.rows {
         if let (Some(gain), Some(single)) =
             (&row.energy_gain_over_best_single_interval, &row.best_single_by_energy)
-            && row.kind != "single"
+            && row.kind != ScheduleKind::Single
         {
             let gain = cells::with_ends(gain, "×");
             let (network, schedule) = (&row.network, &row.schedule);

@@ -4,6 +4,7 @@ use super::cells::{number, or_absent, with_ends};
 use super::headline;
 use super::notes;
 use analysis::{Report, Row};
+use domain::{ScheduleKind, Validity};
 
 /// The table as text without markup, by which every format draws it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,10 @@ pub(super) struct Line {
 impl Paper {
     pub(super) fn of(report: &Report) -> Self {
         let alone = |name: &String| {
-            report.rows.iter().any(|row| row.kind == "single" && row.processors.first() == Some(name))
+            report
+                .rows
+                .iter()
+                .any(|row| row.kind == ScheduleKind::Single && row.processors.first() == Some(name))
         };
         let processors = report.measured_on.processors.iter().map(|processor| processor.name.clone());
         let processors: Vec<String> = processors.filter(alone).collect();
@@ -64,11 +68,11 @@ impl Paper {
         );
         let mut remarks: Vec<String> =
             notes::energy(report).into_iter().map(|why| format!("Energy was not measured: {why}.")).collect();
-        let void = report.rows.iter().filter(|row| row.verdict == analysis::Verdict::Void).count();
+        let void = report.rows.iter().filter(|row| row.verdict == Validity::Void).count();
         if void > 0 {
             remarks.push(format!("{void} of {} schedules are void and not shown.", report.rows.len()));
         }
-        let has_peers = report.rows.iter().any(|row| row.kind == "peer");
+        let has_peers = report.rows.iter().any(|row| row.kind == ScheduleKind::Peer);
         Self { processors, has_peers, lines, caption, remarks }
     }
 
@@ -97,21 +101,21 @@ impl Paper {
 
 fn line(report: &Report, network: &str, processors: &[String]) -> Line {
     let rows = headline::sorted(report, network);
-    let valid = |kind: &str| headline::fastest(&rows, kind);
+    let valid = |kind| headline::fastest(&rows, kind);
     let fps =
         |row: Option<&Row>| or_absent(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
     let single = |name: &String| {
-        let of = |row: &&&Row| row.kind == "single" && row.processors.first() == Some(name);
-        fps(rows.iter().filter(|row| row.verdict == analysis::Verdict::Valid).find(of).copied())
+        let of = |row: &&&Row| row.kind == ScheduleKind::Single && row.processors.first() == Some(name);
+        fps(rows.iter().filter(|row| row.verdict == Validity::Valid).find(of).copied())
     };
     let energy = |row: Option<&Row>| row.and_then(|row| row.energy_mj_per_frame).map(|mj| number(mj.point));
-    let pipeline = valid("pipeline");
+    let pipeline = valid(ScheduleKind::Pipeline);
     let gain = pipeline.and_then(|row| row.gain_over_best_single_interval);
-    let (before, after) = (energy(valid("single")), energy(pipeline));
+    let (before, after) = (energy(valid(ScheduleKind::Single)), energy(pipeline));
     Line {
         network: network.to_owned(),
         singles: processors.iter().map(single).collect(),
-        peer: fps(valid("peer")),
+        peer: fps(valid(ScheduleKind::Peer)),
         schedule: or_absent(pipeline.map(|row| row.schedule.clone())),
         pipeline: fps(pipeline),
         gain: or_absent(gain.map(|gain| with_ends(&gain, "×"))),

@@ -3,13 +3,14 @@
 
 use super::cells::{self, ABSENT, or_absent};
 use analysis::{Interval, Report, Row};
+use domain::ScheduleKind;
 
 /// A table of text, header first; the last row has geometric means.
 pub(super) type Table = Vec<Vec<String>>;
 
 /// A kind of schedule held against a peer.
 struct Column<'a> {
-    kind: &'static str,
+    kind: ScheduleKind,
     peer: &'a Row,
 }
 
@@ -44,7 +45,7 @@ fn columns(report: &Report) -> Vec<Column<'_>> {
         if columns.iter().any(|column| column.peer.schedule == peer.schedule) {
             continue;
         }
-        for kind in ["single", "pipeline", "replicate"] {
+        for kind in [ScheduleKind::Single, ScheduleKind::Pipeline, ScheduleKind::Replicate] {
             let mut of_kind = report.rows.iter().filter(|row| row.kind == kind);
             if of_kind.any(|row| analysis::is_comparable(row, peer, &report.measured_on.processors)) {
                 columns.push(Column { kind, peer });
@@ -87,9 +88,9 @@ mod tests {
         for row in &mut report.rows {
             let gain = Interval { point: 2.0, lo: Some(1.9), hi: Some(2.1) };
             row.gain_over_peer.insert(label.to_owned(), gain);
-            if row.kind == "single" && row.processors == ["cpu0"] {
+            if row.kind == ScheduleKind::Single && row.processors == ["cpu0"] {
                 let mut peer = row.clone();
-                (peer.kind, peer.schedule) = ("peer".to_owned(), label.to_owned());
+                (peer.kind, peer.schedule) = (ScheduleKind::Peer, label.to_owned());
                 (peer.peer, peer.peer_cpus) = (Some("onnxruntime".to_owned()), cpus.to_vec());
                 peer.gain_over_peer.clear();
                 peers.push(peer);

@@ -5,6 +5,7 @@
 //! have negative times, which viewers drop, so everything is moved; the opening is an event of its own.
 
 use analysis::{Report, Row};
+use domain::ScheduleKind;
 use protocol::{Measured, Power, Span};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -91,7 +92,7 @@ fn slices(row: &Row, spans: &[Span], clock: Clock) -> Vec<Value> {
             "args": { "frame": span.frame },
         }));
     }
-    if row.kind != "pipeline" {
+    if row.kind != ScheduleKind::Pipeline {
         return events;
     }
     for (frame, mut spans) in frames {

@@ -202,7 +202,7 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
             network_of(connection, run, &record.network)?,
             kind.to_string(),
             schedule.label(),
-            kind == domain::Kind::Single,
+            kind == domain::ScheduleKind::Single,
             prediction.map(|prediction| prediction.throughput.0),
             json(&record.warnings)?,
             schedule.as_peer().map(json).transpose()?,

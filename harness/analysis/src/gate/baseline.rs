@@ -1,7 +1,8 @@
 //! A baseline: figures of trials, kept in a file.
 
 use super::identity::Identity;
-use crate::ScheduleFigures;
+use crate::{ScheduleFigures, TrialFigures};
+use domain::{Metric, ScheduleKind};
 use host::date::Date;
 use host::exit::{Exit, Failure, Outcome};
 use host::progress;
@@ -66,7 +67,8 @@ pub struct BaselineRow {
     /// One line that tells the schedule from the others.
     pub schedule: String,
     /// `single`, `pipeline` or `replicate`.
-    pub kind: String,
+    #[schemars(with = "String")]
+    pub kind: ScheduleKind,
     /// Its processors, in stage order.
     pub processors: Vec<String>,
     /// Its trials.
@@ -92,6 +94,31 @@ pub struct BaselineTrial {
     /// Energy of a frame in joules; absent where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_per_frame: Option<f64>,
+}
+
+impl BaselineTrial {
+    /// The trial of the run with the index `run`.
+    pub(super) fn new(run: usize, trial: &TrialFigures) -> Self {
+        Self {
+            run,
+            round: trial.round,
+            throughput_fps: trial.throughput_fps,
+            latency_p50_ms: trial.latency_p50_ms,
+            latency_p99_ms: trial.latency_p99_ms,
+            joules_per_frame: trial.energy_mj_per_frame.map(|millijoules| millijoules / 1e3),
+        }
+    }
+
+    /// The figure as it is stored: energy in J.
+    pub(super) fn figure(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::Throughput => Some(self.throughput_fps),
+            Metric::LatencyP50 => self.latency_p50_ms,
+            Metric::LatencyP99 => self.latency_p99_ms,
+            Metric::EnergyPerFrame => self.joules_per_frame,
+            Metric::Power => None,
+        }
+    }
 }
 
 impl Baseline {
@@ -144,7 +171,7 @@ impl Baseline {
                     told.join("; ")
                 )));
             }
-            for figures in crate::trial_figures(store, run)? {
+            for figures in crate::schedule_figures(store, run)? {
                 if figures.void.is_none() {
                     add(&mut rows, place, &figures);
                 } else {
@@ -249,13 +276,8 @@ impl Baseline {
                         trial.run
                     ));
                 }
-                let figures = [
-                    Some(trial.throughput_fps),
-                    trial.latency_p50_ms,
-                    trial.latency_p99_ms,
-                    trial.joules_per_frame,
-                ];
-                if let Some(figure) = figures.into_iter().flatten().find(|figure| !FIGURES.contains(figure)) {
+                let mut figures = Metric::GATED.into_iter().filter_map(|metric| trial.figure(metric));
+                if let Some(figure) = figures.find(|figure| !FIGURES.contains(figure)) {
                     return Some(format!("{figure} is no figure of {what}"));
                 }
             }
@@ -279,20 +301,13 @@ fn add(rows: &mut Vec<BaselineRow>, run: usize, figures: &ScheduleFigures) {
         rows.push(BaselineRow {
             network: figures.network.clone(),
             schedule: figures.label.clone(),
-            kind: figures.kind.clone(),
+            kind: figures.kind,
             processors: figures.processors.clone(),
             trials: Vec::new(),
         });
         rows.len() - 1
     });
-    rows[place].trials.extend(figures.trials.iter().map(|trial| BaselineTrial {
-        run,
-        round: trial.round,
-        throughput_fps: trial.throughput_fps,
-        latency_p50_ms: trial.latency_p50_ms,
-        latency_p99_ms: trial.latency_p99_ms,
-        joules_per_frame: trial.joules_per_frame,
-    }));
+    rows[place].trials.extend(figures.trials.iter().map(|trial| BaselineTrial::new(run, trial)));
 }
 
 pub(super) fn usage(message: String) -> Failure {

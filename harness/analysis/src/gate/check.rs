@@ -2,9 +2,10 @@
 
 use super::baseline::{Baseline, BaselineRow, BaselineTrial};
 use super::identity::Difference;
-use crate::{ScheduleFigures, TrialFigures};
-use config::{Measured, Thresholds};
-use domain::gate::{self, Better, Case, Evidence, Ruling, Spread};
+use crate::ScheduleFigures;
+use config::Thresholds;
+use domain::Metric;
+use domain::gate::{self, Case, Evidence, Ruling, Spread};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ pub struct CheckReport {
     /// The run that was judged.
     pub run: String,
     /// Whether the gate lets it pass.
-    pub verdict: Verdict,
+    pub verdict: GateVerdict,
     /// Probability with which a whole check may fail although nothing became worse.
     pub false_alarms: f64,
     /// Standard deviation between runs of the same thing, on the logarithmic scale.
@@ -41,7 +42,7 @@ pub struct CheckReport {
 /// Whether the gate lets a run pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum GateVerdict {
     /// No row is a regression.
     Pass,
     /// At least one is.
@@ -146,12 +147,13 @@ pub fn check(
     let told = between.freedom.is_finite();
     let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (row, found) in pairs {
-        for measure in Measured::ALL {
-            let Some(threshold) = thresholds.of(measure, &row.network, &row.kind, &found.label) else {
+        for metric in Metric::GATED {
+            let Some(threshold) = thresholds.of(metric, &row.network, row.kind, &found.label) else {
                 continue;
             };
-            let before = by_run(baseline.runs.len(), &row.trials, measure);
-            let now: Vec<f64> = found.trials.iter().filter_map(|trial| of_run(trial, measure)).collect();
+            let before = by_run(baseline.runs.len(), &row.trials, metric);
+            let trials = found.trials.iter().map(|trial| BaselineTrial::new(0, trial));
+            let now: Vec<f64> = trials.filter_map(|trial| trial.figure(metric)).collect();
             let all: Vec<f64> = before.iter().flatten().copied().collect();
             let (Some(was), Some(is)) = (middle(&all), middle(&now)) else { continue };
             let runs: Vec<&[f64]> = before.iter().chain([&now]).map(Vec::as_slice).collect();
@@ -161,7 +163,7 @@ pub fn check(
                 network: row.network.clone(),
                 schedule: found.label.clone(),
                 schedule_before: (row.schedule != found.label).then(|| row.schedule.clone()),
-                measure: measure.name().to_owned(),
+                measure: metric.name().to_owned(),
                 threshold,
                 before: was,
                 now: is,
@@ -172,11 +174,7 @@ pub fn check(
                 ruling: Ruling::CannotTell,
                 more_trials: None,
             });
-            cases.push(Case {
-                better: if measure == Measured::Throughput { Better::More } else { Better::Less },
-                threshold,
-                evidence,
-            });
+            cases.push(Case { direction: metric.direction(), threshold, evidence });
         }
     }
     for (row, ruled) in rows.iter_mut().zip(gate::judge(&cases, thresholds.false_alarms)) {
@@ -194,14 +192,14 @@ pub fn check(
         }
     }
     let verdict = if rows.iter().any(|row| row.ruling == Ruling::Regression) {
-        Verdict::Fail
+        GateVerdict::Fail
     } else if rows.is_empty()
         || rows.iter().any(CheckedRow::is_unwatched)
         || not_compared.iter().any(|missed| missed.gap)
     {
-        Verdict::Incomplete
+        GateVerdict::Incomplete
     } else {
-        Verdict::Pass
+        GateVerdict::Pass
     };
     CheckReport {
         schema: SCHEMA,
@@ -248,32 +246,17 @@ impl Baseline {
 fn spread(baseline: &Baseline) -> Option<Spread> {
     let runs = baseline.runs.len();
     let throughputs: Vec<Vec<Vec<f64>>> =
-        baseline.rows.iter().map(|row| by_run(runs, &row.trials, Measured::Throughput)).collect();
+        baseline.rows.iter().map(|row| by_run(runs, &row.trials, Metric::Throughput)).collect();
     Spread::of(&throughputs)
 }
 
-fn by_run(runs: usize, trials: &[BaselineTrial], measure: Measured) -> Vec<Vec<f64>> {
-    let mut sorted = vec![Vec::new(); runs];
+fn by_run(runs: usize, trials: &[BaselineTrial], metric: Metric) -> Vec<Vec<f64>> {
+    let mut figures = vec![Vec::new(); runs];
     for trial in trials {
-        let value = match measure {
-            Measured::Throughput => Some(trial.throughput_fps),
-            Measured::LatencyP50 => trial.latency_p50_ms,
-            Measured::LatencyP99 => trial.latency_p99_ms,
-            Measured::JoulesPerFrame => trial.joules_per_frame,
-        };
-        sorted[trial.run].extend(value);
+        figures[trial.run].extend(trial.figure(metric));
     }
-    sorted.retain(|run| !run.is_empty());
-    sorted
-}
-
-fn of_run(trial: &TrialFigures, measure: Measured) -> Option<f64> {
-    match measure {
-        Measured::Throughput => Some(trial.throughput_fps),
-        Measured::LatencyP50 => trial.latency_p50_ms,
-        Measured::LatencyP99 => trial.latency_p99_ms,
-        Measured::JoulesPerFrame => trial.joules_per_frame,
-    }
+    figures.retain(|run| !run.is_empty());
+    figures
 }
 
 fn middle(values: &[f64]) -> Option<f64> {

@@ -8,5 +8,5 @@ mod check;
 mod identity;
 
 pub use baseline::{Baseline, BaselineRow, BaselineRun, BaselineTrial};
-pub use check::{CheckReport, CheckedRow, NotCompared, Verdict, check};
+pub use check::{CheckReport, CheckedRow, GateVerdict, NotCompared, check};
 pub use identity::{Difference, Identity};

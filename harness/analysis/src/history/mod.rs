@@ -7,5 +7,5 @@ mod conditions;
 mod rows;
 mod series;
 
-pub use rows::{Condition, Figure, History, LeftOut, Measure, Point, SCHEMA, Segment, Series, Step};
-pub use series::{Asked, HistoryError};
+pub use rows::{Condition, Figure, History, LeftOut, Point, SCHEMA, Segment, Series, Step};
+pub use series::{HistoryError, HistoryQuery};

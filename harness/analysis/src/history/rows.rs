@@ -1,5 +1,6 @@
 //! What a history says. This is also its JSON, whose schema is `results/history.schema.json`.
 
+use domain::{Metric, ScheduleKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -20,38 +21,17 @@ pub struct History {
     pub false_alarms: f64,
     /// The network.
     pub network: String,
-    /// What was measured.
-    pub measure: Measure,
+    /// `throughput` in frames/s, `latency` in ms (median of the trials' median latencies), or `energy` in mJ/frame.
+    #[serde(rename = "measure", serialize_with = "short_name")]
+    #[schemars(with = "String", extend("enum" = Metric::FOLLOWED.map(Metric::short_name)))]
+    pub metric: Metric,
     /// One a board and schedule.
     pub series: Vec<Series>,
 }
 
-/// What is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Measure {
-    /// Frames a second.
-    Throughput,
-    /// Median over the trials of the median latency of each, in milliseconds.
-    Latency,
-    /// Millijoules a frame.
-    Energy,
-}
-
-impl Measure {
-    /// Unit of the figures.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Throughput => "frames/s",
-            Self::Latency => "ms",
-            Self::Energy => "mJ/frame",
-        }
-    }
-
-    /// Whether a change by this factor is for the better.
-    pub fn is_better(self, ratio: f64) -> bool {
-        (ratio > 1.0) == (self == Self::Throughput)
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn short_name<S: serde::Serializer>(metric: &Metric, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(metric.short_name())
 }
 
 /// A schedule of the network on a board.
@@ -63,7 +43,8 @@ pub struct Series {
     /// for. Of several in a run it is the fastest one.
     pub schedule: String,
     /// `single`, `pipeline` or `replicate`.
-    pub kind: String,
+    #[schemars(with = "String")]
+    pub kind: ScheduleKind,
     /// Runs of like things, which may be compared; by the time of their first run.
     pub segments: Vec<Segment>,
     /// Runs whose figures do not count, or that have none.

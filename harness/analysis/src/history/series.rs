@@ -1,16 +1,16 @@
 //! From runs to series.
 
 use super::conditions::{circumstances, conditions, unlike};
-use super::rows::{Condition, Figure, History, LeftOut, Measure, Point, SCHEMA, Segment, Series, Step};
-use crate::{Figures, Verdict, figures};
-use domain::{Confidence, Interval, Kind};
+use super::rows::{Condition, Figure, History, LeftOut, Point, SCHEMA, Segment, Series, Step};
+use crate::{ScheduleFigures, schedule_figures};
+use domain::{Confidence, Interval, Metric, ScheduleKind, Validity};
 use host::date::Date;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{NetworkRecord, RunFilter, Store, StoreError, StoredRun};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct HistoryQuery {
     /// The network.
     pub network: String,
     /// One board only.
@@ -18,7 +18,7 @@ pub struct Asked {
     /// Schedules of this kind, on these processors (`cpu0 > cpu1`), or with exactly these stages.
     pub schedule: Option<String>,
     /// What is followed.
-    pub measure: Measure,
+    pub metric: Metric,
 }
 
 /// Why there is no history.
@@ -41,16 +41,15 @@ pub enum HistoryError {
 struct Observation {
     run: StoredRun,
     network: NetworkRecord,
-    figures: Figures,
+    figures: ScheduleFigures,
     interval: Interval,
 }
 
-/// By which runs are put into one series: place of the kind among kinds, board, name of the series.
-type Key = (usize, String, String);
+/// Runs with the same kind, board and name are one series.
+type Key = (ScheduleKind, String, String);
 
 #[derive(Default)]
 struct Gathered {
-    kind: String,
     observations: Vec<Observation>,
     left_out: Vec<LeftOut>,
 }
@@ -60,10 +59,10 @@ impl History {
     ///
     /// # Errors
     /// Where there is nothing to show, with what there is instead.
-    pub fn build(store: &Store, asked: &Asked) -> Result<Self, HistoryError> {
+    pub fn build(store: &Store, query: &HistoryQuery) -> Result<Self, HistoryError> {
         let filter = RunFilter {
-            board: asked.board.clone(),
-            network: Some(asked.network.clone()),
+            board: query.board.clone(),
+            network: Some(query.network.clone()),
             measured: true,
             ..RunFilter::default()
         };
@@ -73,96 +72,80 @@ impl History {
         for id in store.runs(&filter)?.iter().rev() {
             let run = store.run(id.as_str())?;
             let networks = store.networks(&run)?;
-            let Some(network) = networks.iter().find(|record| record.network.name() == asked.network) else {
+            let Some(network) = networks.iter().find(|record| record.network.name() == query.network) else {
                 continue;
             };
-            let mut of_run: BTreeMap<Key, Figures> = BTreeMap::new();
-            for figures in figures(store, &run)?.into_iter().filter(|found| found.network == asked.network) {
+            let mut of_run: BTreeMap<Key, ScheduleFigures> = BTreeMap::new();
+            for figures in
+                schedule_figures(store, &run)?.into_iter().filter(|found| found.network == query.network)
+            {
                 schedules.insert(processors(&figures));
-                let Some(name) = wanted(asked, &figures) else { continue };
-                let key = (place(figures.kind), run.start.board.clone(), name);
+                let Some(name) = wanted(query, &figures) else { continue };
+                let key = (figures.kind, run.start.board.clone(), name);
                 let is_better = of_run.get(&key).is_none_or(|other| is_faster(&figures, other));
                 if is_better {
                     of_run.insert(key, figures);
                 }
             }
             for (key, figures) in of_run {
-                gathered.entry(key).or_default().add(&run, network, figures, asked.measure);
+                gathered.entry(key).or_default().add(&run, network, figures, query.metric);
             }
         }
         if gathered.is_empty() {
-            return Err(nothing(store, asked, &schedules)?);
+            return Err(nothing(store, query, &schedules)?);
         }
         Ok(Self {
             schema: SCHEMA,
             analysis_version: domain::ANALYSIS_VERSION,
             confidence: Confidence::P95.probability(),
             false_alarms: domain::history::FALSE_ALARMS,
-            network: asked.network.clone(),
-            measure: asked.measure,
-            series: gathered
-                .into_iter()
-                .map(|(key, gathered)| series(key, gathered, asked.measure))
-                .collect(),
+            network: query.network.clone(),
+            metric: query.metric,
+            series: gathered.into_iter().map(|(key, gathered)| series(key, gathered, query.metric)).collect(),
         })
     }
 }
 
-fn place(kind: Kind) -> usize {
-    match kind {
-        Kind::Single => 0,
-        Kind::Pipeline => 1,
-        Kind::Replicate => 2,
-        Kind::Peer => 3,
-    }
-}
-
 /// Its processors as a schedule's label has them, without cuts; of a peer its label.
-fn processors(figures: &Figures) -> String {
-    if figures.kind == Kind::Peer {
-        return figures.schedule.clone();
+fn processors(figures: &ScheduleFigures) -> String {
+    if figures.kind == ScheduleKind::Peer {
+        return figures.label.clone();
     }
-    let between = if figures.kind == Kind::Replicate { " | " } else { " > " };
+    let between = if figures.kind == ScheduleKind::Replicate { " | " } else { " > " };
     figures.processors.join(between)
 }
 
 /// Name of the series the schedule goes into, if it is wanted. Pipelines are one series unless told apart: a planner
 /// may order processors that are alike one way today and the other tomorrow.
-fn wanted(asked: &Asked, figures: &Figures) -> Option<String> {
+fn wanted(query: &HistoryQuery, figures: &ScheduleFigures) -> Option<String> {
     let (kind, processors) = (figures.kind.to_string(), processors(figures));
     let by_kind = match figures.kind {
-        Kind::Single | Kind::Peer => processors.clone(),
-        Kind::Pipeline | Kind::Replicate => kind.clone(),
+        ScheduleKind::Single | ScheduleKind::Peer => processors.clone(),
+        ScheduleKind::Pipeline | ScheduleKind::Replicate => kind.clone(),
     };
-    match &asked.schedule {
+    match &query.schedule {
         None => Some(by_kind),
         Some(wanted) if *wanted == kind => Some(by_kind),
         Some(wanted) if *wanted == processors => Some(processors),
-        Some(wanted) if *wanted == figures.schedule => Some(figures.schedule.clone()),
+        Some(wanted) if *wanted == figures.label => Some(figures.label.clone()),
         Some(_) => None,
     }
 }
 
-fn is_faster(figures: &Figures, other: &Figures) -> bool {
-    let rank = |figures: &Figures| {
-        let fps = figures.throughput_fps.map_or(0.0, |interval| interval.point);
-        (figures.verdict == Verdict::Valid, fps)
+fn is_faster(figures: &ScheduleFigures, other: &ScheduleFigures) -> bool {
+    let rank = |figures: &ScheduleFigures| {
+        let fps = figures.interval(Metric::Throughput).map_or(0.0, |interval| interval.point);
+        (figures.validity == Validity::Valid, fps)
     };
     rank(figures) > rank(other)
 }
 
 impl Gathered {
-    fn add(&mut self, run: &StoredRun, network: &NetworkRecord, figures: Figures, measure: Measure) {
-        self.kind = figures.kind.to_string();
-        let interval = match measure {
-            Measure::Throughput => figures.throughput_fps,
-            Measure::Latency => figures.latency_ms,
-            Measure::Energy => figures.energy_mj,
-        };
-        let reason = match (figures.verdict, interval) {
-            (Verdict::Void, _) => "its figures do not count",
+    fn add(&mut self, run: &StoredRun, network: &NetworkRecord, figures: ScheduleFigures, metric: Metric) {
+        let reason = match (figures.validity, figures.interval(metric)) {
+            (Validity::Void, _) => "its figures do not count",
             (_, None) => "it was not measured",
-            (Verdict::Valid, Some(interval)) => {
+            (Validity::Valid, Some(interval)) => {
                 let (run, network) = (run.clone(), network.clone());
                 self.observations.push(Observation { run, network, figures, interval });
                 return;
@@ -172,7 +155,7 @@ impl Gathered {
     }
 }
 
-fn series((_, board, schedule): Key, gathered: Gathered, measure: Measure) -> Series {
+fn series((kind, board, schedule): Key, gathered: Gathered, metric: Metric) -> Series {
     // Runs of like things belong together, also where others lie between: two machines may take turns.
     let mut segments: Vec<(Vec<Condition>, Vec<Observation>)> = Vec::new();
     for observation in gathered.observations {
@@ -187,17 +170,17 @@ fn series((_, board, schedule): Key, gathered: Gathered, measure: Measure) -> Se
         .into_iter()
         .map(|(conditions, observations)| {
             let unlike = before.replace(conditions.clone()).map(|before| unlike(&before, &conditions));
-            segment(conditions, unlike.unwrap_or_default(), &observations, measure)
+            segment(conditions, unlike.unwrap_or_default(), &observations, metric)
         })
         .collect();
-    Series { board, schedule, kind: gathered.kind, segments, left_out: gathered.left_out }
+    Series { board, schedule, kind, segments, left_out: gathered.left_out }
 }
 
 fn segment(
     conditions: Vec<Condition>,
     unlike_before: Vec<String>,
     observations: &[Observation],
-    measure: Measure,
+    metric: Metric,
 ) -> Segment {
     let intervals: Vec<Interval> = observations.iter().map(|one| one.interval).collect();
     let found = domain::history(&intervals);
@@ -205,19 +188,24 @@ fn segment(
     let points =
         observations.iter().enumerate().map(|(place, Observation { run, figures, interval, .. })| {
             let start = &run.start;
-            let now = circumstances(run, &figures.schedule);
+            let now = circumstances(run, &figures.label);
             let changed = before.replace(now.clone()).map(|before| unlike(&before, &now)).unwrap_or_default();
             let level = found.levels.iter().find(|level| level.end > place);
             let step = found.steps.iter().find(|step| step.first == place).and_then(|step| {
                 let Interval { point, lo, hi, .. } = step.ratio;
-                Some(Step { ratio: point, lo: lo?, hi: hi?, better: measure.is_better(point) })
+                Some(Step {
+                    ratio: point,
+                    lo: lo?,
+                    hi: hi?,
+                    better: metric.direction().is_improvement(point),
+                })
             });
             Point {
                 run: start.id.to_string(),
                 begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
                 revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
                 dirty: start.revision.as_ref().map(|revision| revision.dirty),
-                schedule: figures.schedule.clone(),
+                schedule: figures.label.clone(),
                 figure: Figure {
                     point: interval.point,
                     lo: interval.lo,
@@ -233,8 +221,12 @@ fn segment(
     Segment { conditions, unlike_before, points: points.collect(), noise: found.noise }
 }
 
-fn nothing(store: &Store, asked: &Asked, schedules: &BTreeSet<String>) -> Result<HistoryError, StoreError> {
-    let Asked { network, board, schedule, .. } = asked;
+fn nothing(
+    store: &Store,
+    query: &HistoryQuery,
+    schedules: &BTreeSet<String>,
+) -> Result<HistoryError, StoreError> {
+    let HistoryQuery { network, board, schedule, .. } = query;
     let schedule = schedule.as_ref().map_or_else(String::new, |schedule| format!(" as {schedule:?}"));
     let board = board.as_ref().map_or_else(String::new, |board| format!(" on the board {board}"));
     let text = format!("{network}{schedule}{board}");

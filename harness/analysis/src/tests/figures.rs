@@ -1,7 +1,8 @@
 //! What figures a report has, and which it has not.
 
+use crate::Report;
 use crate::scenario::{Scenario, row, troubled};
-use crate::{Report, Severity, Verdict};
+use domain::{ReasonCode, Severity, Validity};
 use protocol::Fault;
 use store::fixture;
 use store::{Outcome, Record, Status};
@@ -10,8 +11,8 @@ fn close(left: f64, right: f64, share: f64) -> bool {
     (left - right).abs() <= share * right.abs()
 }
 
-fn codes(report: &Report, network: &str, kind: &str) -> Vec<(String, Severity)> {
-    row(report, network, kind).reasons.iter().map(|reason| (reason.code.clone(), reason.severity)).collect()
+fn codes(report: &Report, network: &str, kind: &str) -> Vec<(&'static str, Severity)> {
+    row(report, network, kind).reasons.iter().map(|reason| (reason.code.as_str(), reason.severity)).collect()
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn the_best_single_gains_nothing_over_itself_and_energy_is_absent_with_a_reason(
     for row in &report.rows {
         assert_eq!(row.energy_mj_per_frame, None);
         assert_eq!(row.energy_absent_reason.as_deref(), Some("the board has no power meter configured"));
-        if row.kind == "single" {
+        if row.kind.as_str() == "single" {
             let itself = &row.processors[0];
             assert_eq!(row.gain_over.get(itself), Some(&1.0));
             assert!(row.gain_over_best_single.is_some_and(|gain| gain <= 1.0));
@@ -77,10 +78,10 @@ fn outputs_that_differ_void_a_row_and_its_gains() {
     let report = troubled();
     assert!(report.has_void_rows());
     let pipeline = row(&report, "resnet18", "pipeline");
-    assert_eq!(pipeline.verdict, Verdict::Void);
+    assert_eq!(pipeline.verdict, Validity::Void);
     assert!(pipeline.throughput_fps.is_some(), "shown, but not counted");
     assert!(pipeline.gain_over.is_empty() && pipeline.gain_over_best_single.is_none());
-    assert_eq!(codes(&report, "resnet18", "pipeline"), [("outputs_differ".to_owned(), Severity::Void)]);
+    assert_eq!(codes(&report, "resnet18", "pipeline"), [("outputs_differ", Severity::Void)]);
     // The other network's pipeline alone makes the summary.
     assert_eq!((report.summary[0].kind.as_str(), report.summary[0].networks), ("pipeline", 1));
 }
@@ -92,7 +93,7 @@ fn a_void_baseline_enters_no_gain() {
     scenario.records.push(Record::Comparison(fixture::comparison(0, 1, f64::MAX)));
     let report = scenario.report();
     let pipeline = row(&report, "resnet18", "pipeline");
-    assert_eq!(row(&report, "resnet18", "single").verdict, Verdict::Void);
+    assert_eq!(row(&report, "resnet18", "single").verdict, Validity::Void);
     assert_eq!(pipeline.gain_over.keys().collect::<Vec<_>>(), ["cpu1"]);
     assert_eq!(pipeline.best_single.as_deref(), Some("cpu1"));
 }
@@ -102,9 +103,9 @@ fn outputs_nobody_compared_are_not_taken_as_right() {
     let mut scenario = Scenario::small();
     scenario.records.retain(|record| !matches!(record, Record::Comparison(_)));
     let report = scenario.report();
-    assert_eq!(codes(&report, "resnet18", "pipeline"), [("outputs_not_compared".to_owned(), Severity::Void)]);
-    assert_eq!(row(&report, "resnet18", "pipeline").verdict, Verdict::Void);
-    assert_eq!(row(&report, "resnet18", "single").verdict, Verdict::Valid);
+    assert_eq!(codes(&report, "resnet18", "pipeline"), [("outputs_not_compared", Severity::Void)]);
+    assert_eq!(row(&report, "resnet18", "pipeline").verdict, Validity::Void);
+    assert_eq!(row(&report, "resnet18", "single").verdict, Validity::Valid);
 }
 
 #[test]
@@ -117,9 +118,9 @@ fn a_trial_that_is_void_does_not_count() {
     scenario.measured(2, 3).host.steal_ns = Some(800_000_000);
     let report = scenario.report();
     let (clean, other) = (row(&sound, "resnet18", "pipeline"), row(&report, "resnet18", "pipeline"));
-    assert_eq!((other.trials, other.trials_void, other.verdict), (4, 1, Verdict::Valid));
+    assert_eq!((other.trials, other.trials_void, other.verdict), (4, 1, Validity::Valid));
     assert!(close(other.throughput_fps.unwrap().point, clean.throughput_fps.unwrap().point, 0.002));
-    assert_eq!(codes(&report, "resnet18", "pipeline"), [("steal".to_owned(), Severity::Void)]);
+    assert_eq!(codes(&report, "resnet18", "pipeline"), [("steal", Severity::Void)]);
     assert!(other.reasons[0].text.starts_with("1 of 5 trials does not count: the hypervisor took "));
 }
 
@@ -151,8 +152,8 @@ fn a_trial_that_a_cpu_quota_held_up_does_not_count() {
         ("replicate", "state_changed", "the CPU quota was 1.3 CPUs instead of unknown, after the window"),
     ] {
         let row = row(&report, "resnet18", kind);
-        assert_eq!((row.trials_void, row.verdict), (1, Verdict::Void), "{kind}");
-        let reason = row.reasons.iter().find(|reason| reason.code == code).unwrap();
+        assert_eq!((row.trials_void, row.verdict), (1, Validity::Void), "{kind}");
+        let reason = row.reasons.iter().find(|reason| reason.code.as_str() == code).unwrap();
         assert!(reason.text.contains(said), "{}", reason.text);
     }
 }
@@ -163,7 +164,7 @@ fn where_all_trials_are_void_the_row_is() {
     scenario.measured(3, 0).host.steal_ns = Some(400_000_000);
     let report = scenario.report();
     let replicate = row(&report, "resnet18", "replicate");
-    assert_eq!((replicate.trials, replicate.trials_void, replicate.verdict), (1, 1, Verdict::Void));
+    assert_eq!((replicate.trials, replicate.trials_void, replicate.verdict), (1, 1, Validity::Void));
     assert!(replicate.throughput_fps.is_some() && replicate.gain_over.is_empty());
 }
 
@@ -175,10 +176,7 @@ fn a_tick_more_or_less_is_no_load() {
     *scenario.measured(2, 0) = window.measured(7, 40);
     let host = &mut scenario.measured(2, 0).host;
     (host.busy_ns, host.steal_ns) = (Some(host.runner_ns + 40_000_000), Some(20_000_000));
-    assert_eq!(
-        codes(&scenario.report(), "resnet18", "pipeline"),
-        [("prediction_off".to_owned(), Severity::Warn)]
-    );
+    assert_eq!(codes(&scenario.report(), "resnet18", "pipeline"), [("prediction_off", Severity::Warn)]);
 }
 
 #[test]
@@ -188,7 +186,6 @@ fn too_few_frames_are_told_by_what_the_configuration_asked_for() {
         scenario.start.configuration =
             format!("schema: 1\nexperiment:\n  measure:\n    min_frames: {min_frames}\n");
         let found = codes(&scenario.report(), "resnet18", "pipeline");
-        let wanted: Vec<_> = wanted.iter().map(|(code, severity)| ((*code).to_owned(), *severity)).collect();
         assert_eq!(found, wanted);
     };
     check(40, &[]);
@@ -215,7 +212,7 @@ fn what_was_not_measured_is_absent() {
     scenario.status = Status::Interrupted;
     let report = scenario.report();
     let pipeline = row(&report, "resnet18", "pipeline");
-    assert_eq!(pipeline.verdict, Verdict::Void);
+    assert_eq!(pipeline.verdict, Validity::Void);
     assert_eq!((pipeline.trials, pipeline.frames), (0, 0));
     assert!(pipeline.throughput_fps.is_none() && pipeline.latency_ms.is_none());
     assert!(pipeline.pipeline_efficiency.is_none() && pipeline.prediction_error.is_none());
@@ -225,7 +222,7 @@ fn what_was_not_measured_is_absent() {
     assert_eq!(found, ["missing_trials", "not_measured"]);
     let replicate = row(&report, "resnet18", "replicate");
     assert!(replicate.pipeline_efficiency.is_none() && replicate.predicted_fps.is_none());
-    assert_eq!(replicate.verdict, Verdict::Valid);
+    assert_eq!(replicate.verdict, Validity::Valid);
 }
 
 #[test]
@@ -236,14 +233,14 @@ fn a_failed_trial_that_was_repeated_counts_as_it_went_then() {
     scenario.trial(2, 0).outcome = Outcome::Failed { fault: Some(Fault::Execution), message };
     let failed = scenario.report();
     let pipeline = row(&failed, "resnet18", "pipeline");
-    assert_eq!((pipeline.trials, pipeline.trials_failed, pipeline.verdict), (0, 1, Verdict::Void));
+    assert_eq!((pipeline.trials, pipeline.trials_failed, pipeline.verdict), (0, 1, Validity::Void));
     let text = &pipeline.reasons[0].text;
     assert_eq!(text, "1 of 1 trials failed: failed to run a stage");
 
     scenario.records.push(Record::Trial(again));
     let repeated = scenario.report();
     let pipeline = row(&repeated, "resnet18", "pipeline");
-    assert_eq!((pipeline.trials, pipeline.trials_failed, pipeline.verdict), (1, 0, Verdict::Valid));
+    assert_eq!((pipeline.trials, pipeline.trials_failed, pipeline.verdict), (1, 0, Validity::Valid));
 }
 
 #[test]
@@ -252,7 +249,7 @@ fn a_window_that_makes_no_sense_is_a_failed_trial() {
     scenario.measured(2, 0).window.completed_ns = vec![5, 3];
     let report = scenario.report();
     let pipeline = row(&report, "resnet18", "pipeline");
-    assert_eq!((pipeline.trials_failed, pipeline.verdict), (1, Verdict::Void));
+    assert_eq!((pipeline.trials_failed, pipeline.verdict), (1, Validity::Void));
     assert!(pipeline.reasons[0].text.contains("frame 1 completed at 3 ns"), "{:?}", pipeline.reasons);
 }
 
@@ -260,7 +257,7 @@ fn a_window_that_makes_no_sense_is_a_failed_trial() {
 fn units_without_a_rule_are_told_with_their_share() {
     let report = troubled();
     let reason = &report.networks[0].reasons[0];
-    assert_eq!(reason.code, "fallback_units");
+    assert_eq!(reason.code, ReasonCode::FallbackUnits);
     // Two of four equal units.
     let wanted = "units without a schedule rule (layer1.0, fc) take 50 % of a frame on cpu0, \
                   50 % of a frame on cpu1";
@@ -293,7 +290,7 @@ fn what_was_injected_is_told_wherever_the_run_is_shown() {
         "experiment:\n  inject: { slow_down: { processor: cpu1, percent: 5 } }\n".to_owned();
     let report = scenario.report();
     let told = |kind: &str| {
-        row(&report, "resnet18", kind).reasons.iter().any(|reason| reason.code == "slowed_on_purpose")
+        row(&report, "resnet18", kind).reasons.iter().any(|reason| reason.code == ReasonCode::SlowedOnPurpose)
     };
     // The first single is cpu0's.
     assert_eq!((told("single"), told("pipeline"), told("replicate")), (false, true, true));
@@ -307,7 +304,11 @@ fn precision_that_was_not_reached_is_told() {
         scenario.start.configuration = format!("experiment:\n  precision: {precision}\n");
         let report = scenario.report();
         assert_eq!(report.run.precision_reached, Some(reached));
-        let wide = report.rows.iter().flat_map(|row| &row.reasons).any(|reason| reason.code == "imprecise");
+        let wide = report
+            .rows
+            .iter()
+            .flat_map(|row| &row.reasons)
+            .any(|reason| reason.code == ReasonCode::Imprecise);
         assert_eq!(wide, !reached);
     };
     check("20%", true);

@@ -4,7 +4,7 @@ use super::bench::open;
 use crate::output::{after_closing, print};
 use crate::selection::{Selection, What};
 use ::report::{CheckFormat, render_check};
-use analysis::gate::{self, Baseline, CheckReport, Identity, Verdict};
+use analysis::gate::{self, Baseline, CheckReport, GateVerdict, Identity};
 use campaign::{Campaign, Paths};
 use clap::Args;
 use config::Thresholds;
@@ -171,7 +171,7 @@ fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Ou
             ),
         ));
     }
-    let figures = analysis::trial_figures(store, &run)?;
+    let figures = analysis::schedule_figures(store, &run)?;
     let report = gate::check(baseline, run.start.id.as_str(), &figures, differences, thresholds);
     for (format, path) in &options.write {
         std::fs::write(path, render_check(&report, *format)).map_err(|error| {
@@ -184,9 +184,9 @@ fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Ou
 
 fn exit(report: &CheckReport) -> Exit {
     match report.verdict {
-        Verdict::Pass => Exit::Fine,
-        Verdict::Fail => Exit::Regression,
-        Verdict::Incomplete => Exit::Trial,
+        GateVerdict::Pass => Exit::Fine,
+        GateVerdict::Fail => Exit::Regression,
+        GateVerdict::Incomplete => Exit::Trial,
     }
 }
 

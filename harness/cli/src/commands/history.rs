@@ -2,9 +2,11 @@
 
 use crate::output::print;
 use ::report::{HistoryFormat, render_history};
-use analysis::history::{Asked, History, HistoryError, Measure};
+use analysis::history::{History, HistoryError, HistoryQuery};
 use campaign::Paths;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use domain::Metric;
 use host::exit::{Exit, Failure, Outcome};
 use store::{Access, Store};
 
@@ -21,25 +23,36 @@ pub(crate) struct Arguments {
     /// several pipelines in a run, the fastest one is taken.
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<String>,
-    /// What is followed.
-    #[arg(long, value_enum, default_value_t = Measure::Throughput)]
-    measure: Measure,
+    /// The metric to follow.
+    #[arg(long, value_name = "METRIC", default_value = "throughput", value_parser = metrics())]
+    measure: Metric,
     /// How it is printed; the schema of json is results/history.schema.json.
     #[arg(long, value_enum, default_value_t = HistoryFormat::Terminal)]
     format: HistoryFormat,
+}
+
+fn metrics() -> impl TypedValueParser<Value = Metric> {
+    let values = Metric::FOLLOWED.map(|metric| {
+        let help = match metric {
+            Metric::LatencyP50 => "Median over the trials of the median latency of each, in ms".to_owned(),
+            other => format!("Median over the trials, in {}", other.unit()),
+        };
+        PossibleValue::new(metric.short_name()).help(help)
+    });
+    PossibleValuesParser::new(values).try_map(|name| Metric::from_short_name(&name).ok_or("unknown metric"))
 }
 
 /// # Errors
 /// With the exit code of the failure.
 pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
     let store = Store::open(&paths.database, Access::ReadOnly)?;
-    let asked = Asked {
+    let query = HistoryQuery {
         network: arguments.network.clone(),
         board: arguments.board.clone(),
         schedule: arguments.schedule.clone(),
-        measure: arguments.measure,
+        metric: arguments.measure,
     };
-    let history = History::build(&store, &asked).map_err(|error| match error {
+    let history = History::build(&store, &query).map_err(|error| match error {
         HistoryError::Store(error) => error.into(),
         nothing @ HistoryError::Nothing { .. } => Failure::new(Exit::Usage, nothing),
     })?;

@@ -37,7 +37,7 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
             };
             let fps = prediction.throughput.0;
             let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
-            if planned.schedule.kind() != domain::Kind::Pipeline {
+            if planned.schedule.kind() != domain::ScheduleKind::Pipeline {
                 continue;
             }
             for (stage, ns) in planned.schedule.stages().iter().zip(&prediction.stage_ns) {

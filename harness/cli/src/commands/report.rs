@@ -3,9 +3,10 @@
 use super::bench::{build, check_format};
 use crate::output::{deliver, is_wide, print};
 use ::report::{Format, render, render_campaign};
-use analysis::{CampaignReport, Report, Row, Verdict};
+use analysis::{CampaignReport, Report, Row};
 use campaign::Paths;
 use clap::Args;
+use domain::{ScheduleKind, Validity};
 use host::exit::{Exit, Failure, Outcome};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -103,7 +104,7 @@ fn trace(store: &Store, report: &Report, arguments: &Arguments) -> Outcome<Strin
     };
     let rank = |row: &Row| {
         let fps = row.throughput_fps.map_or(0.0, |fps| fps.point);
-        (row.verdict == Verdict::Valid, row.kind == "pipeline", fps)
+        (row.verdict == Validity::Valid, row.kind == ScheduleKind::Pipeline, fps)
     };
     let rows = report.rows.iter().filter(asked_for);
     let row = rows.max_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal));

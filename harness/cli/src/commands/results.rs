@@ -1,7 +1,7 @@
 //! `cargo xtask results`: what is in the database, and results of other hosts brought into it.
 
 use crate::output::print;
-use analysis::{Report, Row, Verdict};
+use analysis::{Report, Row};
 use clap::{Args, Subcommand};
 use host::date::Date;
 use host::exit::{Exit, Outcome};
@@ -114,7 +114,7 @@ fn list(database: &Path, options: &ListRuns) -> Outcome<String> {
 }
 
 fn is_void(row: &Row) -> bool {
-    row.verdict == Verdict::Void
+    row.verdict == domain::Validity::Void
 }
 
 /// The commit in short, with a star where files differed from it.

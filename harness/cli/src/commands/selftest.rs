@@ -6,9 +6,10 @@ use crate::output::{after_closing, print};
 use campaign::provenance::Provenance;
 use campaign::{Campaign, Pairing, Paths};
 use clap::{Args, Subcommand};
-use config::{self, Measured, Overrides, Thresholds};
+use config::{self, Overrides, Thresholds};
 use domain::Samples;
-use domain::gate::{Better, Case, Evidence, Ruled, Ruling, Spread, judge};
+use domain::gate::{Case, Evidence, Ruled, Ruling, Spread, judge};
+use domain::{Metric, ScheduleKind};
 use host::date::{Date, unix_ns};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
@@ -116,8 +117,9 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
     };
     let measured = measure(&mut campaign);
     let (kept, closed) = campaign.close(measured)?;
-    let threshold =
-        thresholds.of(Measured::Throughput, experiment.networks[0].name(), "single", "").unwrap_or(0.0);
+    let threshold = thresholds
+        .of(Metric::Throughput, experiment.networks[0].name(), ScheduleKind::Single, "")
+        .unwrap_or(0.0);
     let spread = Spread { deviation: thresholds.between_runs, freedom: f64::INFINITY };
     let ruled: Vec<Option<Ruled>> = kept
         .pairs
@@ -132,7 +134,7 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
             } else {
                 Evidence::Paired { candidate, baseline }
             };
-            let case = Case { better: Better::More, threshold, evidence };
+            let case = Case { direction: Metric::Throughput.direction(), threshold, evidence };
             judge(&[case], thresholds.false_alarms).pop().and_then(Result::ok)
         })
         .collect();

@@ -1,6 +1,6 @@
 //! Baselines and checks of databases that were written by the real store.
 
-use super::{Baseline, CheckReport, Format, Identity, Verdict, check, schemas};
+use super::{Baseline, CheckReport, Format, Identity, GateVerdict, check, schemas};
 use config::Thresholds;
 use crate;
 use store::fixture::{self, Place};
@@ -58,7 +58,7 @@ fn run_with(
 
 fn checked(store: &Store, baseline: &[StoredRun], run: &StoredRun, text: &str) -> CheckReport {
     let baseline = Baseline::of(store, "main", baseline).unwrap();
-    let figures = report::trial_figures(store, run).unwrap();
+    let figures = analysis::schedule_figures(store, run).unwrap();
     check(&baseline, run.start.id.as_str(), &figures, Vec::new(), &thresholds(text))
 }
 
@@ -70,9 +70,9 @@ fn a_slower_schedule_fails_and_the_same_one_passes() {
     let same = run(&store, &place, 1, None);
     let slower = run(&store, &place, 2, Some((2, 1.05)));
     let passed = checked(&store, std::slice::from_ref(&before), &same, STRICT);
-    assert_eq!((passed.verdict, passed.rows.len()), (Verdict::Pass, 4), "{passed:?}");
+    assert_eq!((passed.verdict, passed.rows.len()), (GateVerdict::Pass, 4), "{passed:?}");
     let failed = checked(&store, std::slice::from_ref(&before), &slower, STRICT);
-    assert_eq!(failed.verdict, Verdict::Fail);
+    assert_eq!(failed.verdict, GateVerdict::Fail);
     let regressions: Vec<&str> = failed
         .rows
         .iter()
@@ -81,7 +81,7 @@ fn a_slower_schedule_fails_and_the_same_one_passes() {
         .collect();
     assert_eq!(regressions, ["cpu0[0..2] > cpu1[2..4]"]);
     let faster = checked(&store, &[slower], &before, STRICT);
-    assert_eq!(faster.verdict, Verdict::Pass);
+    assert_eq!(faster.verdict, GateVerdict::Pass);
     assert!(faster.rows.iter().any(|row| row.ruling == Ruling::Improvement));
     // Where runs lie 5 % apart, a single one of either tells nothing.
     let wide = STRICT.replace("0.2%", "5%");
@@ -97,7 +97,7 @@ fn three_runs_tell_how_far_runs_lie_apart() {
     let now = run(&store, &place, 3, None);
     let report = checked(&store, &runs, &now, &STRICT.replace("0.2%", "9%"));
     assert!(report.between_runs_told && report.between_runs < 0.005, "{report:?}");
-    assert_eq!(report.verdict, Verdict::Pass);
+    assert_eq!(report.verdict, GateVerdict::Pass);
 }
 
 #[test]
@@ -107,12 +107,12 @@ fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
     let before = run(&store, &place, 0, None);
     let now = run(&store, &place, 1, None);
     let baseline = Baseline::of(&store, "main", &[before]).unwrap();
-    let mut figures = report::trial_figures(&store, &now).unwrap();
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
     figures[1].void = Some("other processes used 60 % of the CPU time".to_owned());
     figures[1].trials.clear();
     figures.remove(3);
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
-    assert_eq!((report.verdict, report.not_compared.len()), (Verdict::Incomplete, 2), "{report:?}");
+    assert_eq!((report.verdict, report.not_compared.len()), (GateVerdict::Incomplete, 2), "{report:?}");
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn a_pipeline_that_is_cut_elsewhere_is_still_watched() {
     let now = run(&store, &place, 1, None);
     let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
     baseline.rows[2].schedule = "cpu0[0..1] > cpu1[1..4]".to_owned();
-    let figures = report::trial_figures(&store, &now).unwrap();
+    let figures = analysis::schedule_figures(&store, &now).unwrap();
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
-    assert_eq!((report.verdict, report.rows.len()), (Verdict::Pass, 4), "{report:?}");
+    assert_eq!((report.verdict, report.rows.len()), (GateVerdict::Pass, 4), "{report:?}");
     assert_eq!(report.rows[2].schedule_before.as_deref(), Some("cpu0[0..1] > cpu1[1..4]"));
 }
 
@@ -230,7 +230,7 @@ fn what_is_left_of_mostly_void_trials_is_not_judged() {
     recorder.finish(Status::Complete, begun + 90_000_000_000).unwrap();
     let now = store.latest_run(&store::RunFilter::default()).unwrap().unwrap();
     let report = checked(&store, &[before], &now, STRICT);
-    assert_eq!((report.verdict, report.rows.len()), (Verdict::Incomplete, 3), "{report:?}");
+    assert_eq!((report.verdict, report.rows.len()), (GateVerdict::Incomplete, 3), "{report:?}");
     assert!(report.not_compared[0].reason.contains("3 of 5 trials are void (other processes"), "{report:?}");
 }
 
@@ -242,10 +242,10 @@ fn a_single_trial_is_no_pass() {
     let now = run(&store, &place, 1, None);
     let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
     baseline.rows[1].trials.truncate(1);
-    let mut figures = report::trial_figures(&store, &now).unwrap();
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
     figures[1].trials.truncate(1);
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
-    assert_eq!(report.verdict, Verdict::Incomplete, "{report:?}");
+    assert_eq!(report.verdict, GateVerdict::Incomplete, "{report:?}");
     assert!(crate::render_check(&report, CheckFormat::Terminal).contains("1 unwatched"), "{}", crate::render_check(&report, CheckFormat::Terminal));
 }
 
@@ -256,13 +256,13 @@ fn runs_whose_pace_changes_are_not_told_apart() {
     let before = run(&store, &place, 0, None);
     let now = run(&store, &place, 1, Some((2, 1.05)));
     let baseline = Baseline::of(&store, "main", &[before]).unwrap();
-    let mut figures = report::trial_figures(&store, &now).unwrap();
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
     // Half of the trials of every schedule at two thirds of its pace.
     for trial in figures.iter_mut().flat_map(|figures| &mut figures.trials).filter(|trial| trial.round < 2) {
         trial.throughput_fps *= 0.67;
     }
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
-    assert_eq!(report.verdict, Verdict::Pass, "{report:?}");
+    assert_eq!(report.verdict, GateVerdict::Pass, "{report:?}");
     assert!(report.rows.iter().all(|row| row.between_runs > 0.1), "{report:?}");
     assert!((report.between_runs - 0.002).abs() < 1e-12);
 }
@@ -274,7 +274,7 @@ fn texts() {
     let before = run(&store, &place, 0, None);
     let now = run(&store, &place, 1, Some((2, 1.05)));
     let baseline = Baseline::of(&store, "main", &[before]).unwrap();
-    let mut figures = report::trial_figures(&store, &now).unwrap();
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
     figures[0].void = Some("the hypervisor took 31 % of the CPU time".to_owned());
     let differences = Identity::default().differences(&Identity::default());
     let strict = STRICT.replace("latency_p50: none", "latency_p50: 0.5%");

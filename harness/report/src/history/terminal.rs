@@ -42,7 +42,7 @@ fn table(history: &History, series: &Series, segment: &Segment) -> String {
     let scale = Scale::of(series);
     let mut builder = Builder::default();
     let mut after: Vec<Vec<String>> = Vec::new();
-    builder.push_record(["begun", "run", "revision", history.measure.unit(), &scale.heading()]);
+    builder.push_record(["begun", "run", "revision", history.metric.unit(), &scale.heading()]);
     for point in &segment.points {
         builder.push_record([
             texts::begun(point),

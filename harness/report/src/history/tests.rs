@@ -1,5 +1,6 @@
 use crate::HistoryFormat;
-use analysis::history::{Asked, History, HistoryError, Measure};
+use analysis::history::{History, HistoryError, HistoryQuery};
+use domain::Metric;
 use std::path::Path;
 use store::fixture::{self, Place};
 use store::{Outcome, Record, Revision, RunRecorder, RunStart, Status, Store};
@@ -55,11 +56,11 @@ fn filled() -> (Place, Store) {
     (place, store)
 }
 
-fn asked() -> Asked {
-    Asked { network: "resnet18".to_owned(), board: None, schedule: None, measure: Measure::Throughput }
+fn asked() -> HistoryQuery {
+    HistoryQuery { network: "resnet18".to_owned(), board: None, schedule: None, metric: Metric::Throughput }
 }
 
-fn build(store: &Store, asked: &Asked) -> History {
+fn build(store: &Store, asked: &HistoryQuery) -> History {
     History::build(store, asked).unwrap()
 }
 
@@ -87,7 +88,7 @@ fn a_step_is_marked_and_unlike_things_are_kept_apart() {
         assert_eq!(unlike.as_slice(), wanted);
     }
     // A longer latency is a worse one.
-    let latency = build(&store, &Asked { measure: Measure::Latency, ..asked() });
+    let latency = build(&store, &HistoryQuery { metric: Metric::LatencyP50, ..asked() });
     let step = latency.series[0].segments[0].points[6].step.unwrap();
     assert!(step.ratio > 1.1 && !step.better, "{step:?}");
 }
@@ -114,7 +115,7 @@ fn machines_that_take_turns_have_series_of_their_own() {
 fn schedules_are_picked_by_kind_processors_or_label() {
     let (_place, store) = filled();
     let picked = |schedule: &str| {
-        let history = build(&store, &Asked { schedule: Some(schedule.to_owned()), ..asked() });
+        let history = build(&store, &HistoryQuery { schedule: Some(schedule.to_owned()), ..asked() });
         history.series.into_iter().map(|series| series.schedule).collect::<Vec<_>>()
     };
     assert_eq!(picked("single"), ["cpu0", "cpu1"]);
@@ -127,21 +128,21 @@ fn schedules_are_picked_by_kind_processors_or_label() {
 #[test]
 fn what_is_not_there_is_said_with_what_is() {
     let (place, store) = filled();
-    let check = |asked: Asked, wanted: &str| {
+    let check = |asked: HistoryQuery, wanted: &str| {
         let error = History::build(&store, &asked).unwrap_err();
         assert!(matches!(error, HistoryError::Nothing { .. }), "{error}");
         assert!(error.to_string().contains(wanted), "{error}");
     };
-    check(Asked { network: "resnet".to_owned(), ..asked() }, "there are resnet18 on local");
+    check(HistoryQuery { network: "resnet".to_owned(), ..asked() }, "there are resnet18 on local");
     check(
-        Asked { board: Some("tx2".to_owned()), ..asked() },
+        HistoryQuery { board: Some("tx2".to_owned()), ..asked() },
         "resnet18 on the board tx2; there are resnet18",
     );
     check(
-        Asked { schedule: Some("gpu".to_owned()), ..asked() },
+        HistoryQuery { schedule: Some("gpu".to_owned()), ..asked() },
         "there are cpu0, cpu0 > cpu1, cpu0 | cpu1, cpu1",
     );
-    let energy = build(&store, &Asked { measure: Measure::Energy, ..asked() });
+    let energy = build(&store, &HistoryQuery { metric: Metric::EnergyPerFrame, ..asked() });
     assert!(energy.series.iter().all(|series| series.segments.is_empty()));
     assert!(
         crate::render_history(&energy, HistoryFormat::Terminal)
@@ -167,7 +168,7 @@ fn a_run_that_does_not_count_is_left_out() {
         recorder.record(wrong).unwrap();
     }
     recorder.finish(Status::Complete, fixture::BEGUN + DAY + 1).unwrap();
-    let history = build(&store, &Asked { schedule: Some("pipeline".to_owned()), ..asked() });
+    let history = build(&store, &HistoryQuery { schedule: Some("pipeline".to_owned()), ..asked() });
     assert_eq!(history.series[0].segments[0].points.len(), 1);
     assert_eq!(history.series[0].left_out[0].reason, "its figures do not count");
 }
@@ -175,7 +176,7 @@ fn a_run_that_does_not_count_is_left_out() {
 #[test]
 fn history_as_text() {
     let (_place, store) = filled();
-    let history = build(&store, &Asked { schedule: Some("pipeline".to_owned()), ..asked() });
+    let history = build(&store, &HistoryQuery { schedule: Some("pipeline".to_owned()), ..asked() });
     insta::assert_snapshot!("terminal", crate::render_history(&history, HistoryFormat::Terminal));
     insta::assert_snapshot!("markdown", crate::render_history(&history, HistoryFormat::Markdown));
     insta::assert_snapshot!("csv", crate::render_history(&history, HistoryFormat::Csv));

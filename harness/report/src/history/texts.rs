@@ -43,8 +43,9 @@ pub(super) fn revision(point: &Point) -> String {
 }
 
 pub(super) fn title(history: &History, series: &Series) -> String {
-    let kind = if series.schedule == series.kind { String::new() } else { format!(" ({})", series.kind) };
-    let (network, unit) = (&history.network, history.measure.unit());
+    let kind =
+        if series.schedule == series.kind.as_str() { String::new() } else { format!(" ({})", series.kind) };
+    let (network, unit) = (&history.network, history.metric.unit());
     format!("{network} on {}: {}{kind}, {unit}", series.board, series.schedule)
 }
 
@@ -75,7 +76,7 @@ pub(super) fn step(history: &History, point: &Point) -> Option<String> {
         percent(step.lo),
         percent(step.hi),
         number(point.level),
-        history.measure.unit()
+        history.metric.unit()
     ))
 }
 
@@ -130,7 +131,7 @@ pub(super) fn markdown(history: &History) -> String {
                 let _ = writeln!(out, "**Not comparable with the runs above:** {unlike}\n");
             }
             let _ = writeln!(out, "{}\n", escaped(&common(segment)));
-            let _ = writeln!(out, "| begun | run | revision | {} | step | changed |", history.measure.unit());
+            let _ = writeln!(out, "| begun | run | revision | {} | step | changed |", history.metric.unit());
             out += "|---|---|---|--:|---|---|\n";
             for point in &segment.points {
                 let outlying = if point.outlying { "outlying" } else { "" };
@@ -168,14 +169,14 @@ pub(super) fn csv(history: &History) -> String {
                     history.network.clone(),
                     series.board.clone(),
                     point.schedule.clone(),
-                    series.kind.clone(),
+                    series.kind.to_string(),
                     (place + 1).to_string(),
                     point.run.clone(),
                     point.begun.clone(),
                     point.revision.clone().unwrap_or_default(),
                     point.dirty.map(|dirty| dirty.to_string()).unwrap_or_default(),
-                    format!("{:?}", history.measure).to_lowercase(),
-                    history.measure.unit().to_owned(),
+                    history.metric.short_name().to_owned(),
+                    history.metric.unit().to_owned(),
                     point.figure.point.to_string(),
                     optional(point.figure.lo),
                     optional(point.figure.hi),

@@ -6,7 +6,8 @@ use super::super::notes;
 use super::scale::Scale;
 use super::scatter::{Plot, Point};
 use super::{marks, place, scrolling};
-use analysis::{Report, Row, Verdict};
+use analysis::{Report, Row};
+use domain::{ScheduleKind, Validity};
 use maud::{Markup, html};
 
 /// Schedules up to which the table has all of them.
@@ -16,7 +17,7 @@ pub(super) fn section(report: &Report) -> Markup {
     let rows: Vec<&Row> = report
         .rows
         .iter()
-        .filter(|row| row.verdict == Verdict::Valid && row.throughput_fps.is_some_and(|fps| fps.point > 0.0))
+        .filter(|row| row.verdict == Validity::Valid && row.throughput_fps.is_some_and(|fps| fps.point > 0.0))
         .filter(|row| row.energy_mj_per_frame.is_some_and(|energy| energy.point > 0.0))
         .collect();
     let absent = notes::energy(report);
@@ -32,7 +33,7 @@ pub(super) fn section(report: &Report) -> Markup {
             } @else {
                 p { "Right is faster, down is cheaper. A line joins the best single processor of a network with its fastest pipeline." }
                 figure {
-                    (marks::legend(rows.iter().map(|row| row.kind.as_str())))
+                    (marks::legend(rows.iter().map(|row| row.kind)))
                     @let plot = plot(report, &rows);
                     (plot.draw())
                     (table(&listed(&rows, &plot), rows.len()))
@@ -69,14 +70,14 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
         let at =
             |row: Option<&Row>| rows.iter().position(|other| Some(other.place) == row.map(|row| row.place));
         let (single, told) =
-            (at(headline::fastest(&of_network, "single")), at(headline::candidate(&of_network)));
+            (at(headline::fastest(&of_network, ScheduleKind::Single)), at(headline::candidate(&of_network)));
         joined.extend(single.zip(told));
         named.extend(told.or(single));
     }
     let points = rows.iter().enumerate().map(|(at, row)| {
         let (x, y) = figures(row);
         Point {
-            kind: row.kind.clone(),
+            kind: row.kind,
             x,
             y,
             range: row.energy_mj_per_frame.and_then(|energy| energy.lo.zip(energy.hi)),

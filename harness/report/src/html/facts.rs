@@ -3,7 +3,8 @@
 use super::super::cells::or_absent;
 use super::super::notes;
 use super::confidence;
-use analysis::{Report, Severity};
+use analysis::Report;
+use domain::Severity;
 use maud::{Markup, html};
 
 /// Notes of all rows, each once, with what to do.

@@ -4,7 +4,8 @@ use super::super::cells::{self, number, or_absent, with_ends};
 use super::super::headline;
 use super::scale::{Scale, percent};
 use super::{confidence, marks, scrolling};
-use analysis::{Interval, Report, Row, Verdict};
+use analysis::{Interval, Report, Row};
+use domain::{ScheduleKind, Validity};
 use maud::{Markup, html};
 
 pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
@@ -16,7 +17,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
     let points = || {
         rows.iter().flat_map(|(_, _, rows)| shown(rows)).filter_map(|row| row.gain_over_best_single_interval)
     };
-    let kinds = || rows.iter().flat_map(|(_, _, rows)| shown(rows)).map(|row| row.kind.as_str());
+    let kinds = || rows.iter().flat_map(|(_, _, rows)| shown(rows)).map(|row| row.kind);
     let has_energy = report.rows.iter().any(|row| row.energy_mj_per_frame.is_some());
     let scale = scale(points());
     let table = html! {
@@ -58,7 +59,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
 
 /// The fastest of each kind that is compared with single processors.
 fn shown<'r>(rows: &[&'r Row]) -> Vec<&'r Row> {
-    let kinds = ["peer", "replicate", "pipeline"];
+    let kinds = [ScheduleKind::Peer, ScheduleKind::Replicate, ScheduleKind::Pipeline];
     let of_kind = kinds.into_iter().filter_map(|kind| headline::fastest(rows, kind));
     of_kind.filter(|row| row.gain_over_best_single.is_some()).collect()
 }
@@ -78,7 +79,7 @@ fn scale(gains: impl Iterator<Item = Interval>) -> Scale {
 fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool) -> Markup {
     let shown = shown(rows);
     let told = headline::candidate(rows);
-    let best = rows.iter().find(|row| row.kind == "single" && row.verdict == Verdict::Valid);
+    let best = rows.iter().find(|row| row.kind == ScheduleKind::Single && row.verdict == Validity::Valid);
     let gain = told.and_then(|row| row.gain_over_best_single_interval);
     let fps =
         |row: Option<&Row>| or_absent(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
@@ -96,7 +97,7 @@ fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool
             td { b { (or_absent(told.and_then(cells::gain))) } @if let Some(gain) = gain { (ends(&gain)) } }
             td {
                 (fps(told))
-                @if let Some(other) = told.filter(|row| row.kind != "pipeline") { small { (other.kind) } }
+                @if let Some(other) = told.filter(|row| row.kind != ScheduleKind::Pipeline) { small { (other.kind) } }
             }
             td { (fps(best.copied())) @if let Some(best) = best { small { (best.schedule) } } }
             td { (or_absent(over.filter(|over| !over.is_empty()))) }
@@ -136,10 +137,10 @@ fn drawing(name: &str, rows: &[&Row], scale: &Scale) -> Markup {
                 @if let Some(gain) = row.gain_over_best_single_interval {
                     @let y = (12 + 14 * place).to_string();
                     @if let Some((lo, hi)) = gain.lo.zip(gain.hi) {
-                        line class={ "whisker " (marks::class(&row.kind)) } x1=(percent(scale.place(lo)))
+                        line class={ "whisker " (row.kind) } x1=(percent(scale.place(lo)))
                             x2=(percent(scale.place(hi))) y1=(y) y2=(y) {}
                     }
-                    (marks::mark(&row.kind, &percent(scale.place(gain.point)), &y, false))
+                    (marks::mark(row.kind, &percent(scale.place(gain.point)), &y, false))
                 }
             }
         }

@@ -2,9 +2,10 @@
 
 use super::super::cells::number;
 use super::scale::{Scale, percent};
-use super::{marks, place, schedule, scrolling};
+use super::{place, schedule, scrolling};
 use analysis::Row;
 use analysis::Timeline;
+use domain::ScheduleKind;
 use maud::{Markup, html};
 use protocol::Span;
 use std::collections::BTreeMap;
@@ -44,8 +45,8 @@ pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
                         line.grid x1=(x) x2=(x) y1="0" y2=(height) {}
                         text.tick x=(x) y=(height + 13) { (super::scale::label(tick)) }
                     }
-                    @if row.kind == "pipeline" { (hand_overs(&spans, &scale)) }
-                    g class=(marks::class(&row.kind)) { @for span in &spans { (block(span, &scale)) } }
+                    @if row.kind == ScheduleKind::Pipeline { (hand_overs(&spans, &scale)) }
+                    g class=(row.kind) { @for span in &spans { (block(span, &scale)) } }
                 }
             }
             p.unit { "ms since the window opened; numbers are frames" }

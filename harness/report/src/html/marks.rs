@@ -1,15 +1,9 @@
-//! What stands for each kind of schedule: a colour, a shape and a hatching, so that no one of them is needed.
+//! The mark of each kind of schedule: colour, shape and hatching, so that readers need not tell colours apart.
 
 use super::scale::{self, Scale, percent};
+use domain::ScheduleKind;
 use maud::{Markup, html};
-
-/// Kinds with a mark of their own, in the order of legends.
-const KINDS: [&str; 4] = ["single", "pipeline", "replicate", "peer"];
-
-/// The kind as a class and part of names; `other` for one that this page does not know.
-pub(super) fn class(kind: &str) -> &'static str {
-    KINDS.into_iter().find(|known| *known == kind).unwrap_or("other")
-}
+use std::collections::BTreeSet;
 
 /// Shapes and hatchings, once a page.
 pub(super) fn definitions() -> Markup {
@@ -20,7 +14,6 @@ pub(super) fn definitions() -> Markup {
                 path #m-pipeline d="M0-6.5L6.5 0 0 6.5-6.5 0z" {}
                 rect #m-replicate x="-4.5" y="-4.5" width="9" height="9" {}
                 path #m-peer d="M0-6L5.8 4.5H-5.8z" {}
-                path #m-other d="M-5-5L5 5M5-5L-5 5" {}
                 pattern #h-replicate width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
                     rect.fill-replicate width="7" height="7" {}
                     rect.gap width="2" height="7" {}
@@ -54,25 +47,19 @@ pub(super) fn grid(name: &str) -> Markup {
 }
 
 /// A mark at a place of a drawing.
-pub(super) fn mark(kind: &str, x: &str, y: &str, void: bool) -> Markup {
-    let class = class(kind);
+pub(super) fn mark(kind: ScheduleKind, x: &str, y: &str, void: bool) -> Markup {
+    let class = kind.as_str();
     html! {
         use class={ "m " (class) @if void { " hollow" } } href={ "#m-" (class) } x=(x) y=(y) {}
     }
 }
 
 /// The kinds that occur, with their marks.
-pub(super) fn legend<'k>(kinds: impl Iterator<Item = &'k str>) -> Markup {
-    let mut found: Vec<&str> = Vec::new();
-    for kind in kinds {
-        if !found.contains(&kind) {
-            found.push(kind);
-        }
-    }
-    found.sort_by_key(|kind| KINDS.iter().position(|known| known == kind).unwrap_or(KINDS.len()));
+pub(super) fn legend(kinds: impl Iterator<Item = ScheduleKind>) -> Markup {
+    let kinds: BTreeSet<ScheduleKind> = kinds.collect();
     html! {
         ul.legend {
-            @for kind in found {
+            @for kind in kinds {
                 li {
                     svg width="14" height="14" aria-hidden="true" focusable="false" { (mark(kind, "7", "7", false)) }
                     (kind)

@@ -17,7 +17,8 @@ mod scatter;
 
 use super::cells;
 use super::headline;
-use analysis::{Report, Row, Verdict};
+use analysis::{Report, Row};
+use domain::{ScheduleKind, Validity};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
@@ -121,18 +122,16 @@ fn claim(report: &Report) -> String {
     let Some(summary) = report.summary.iter().find(|summary| summary.over_peer.is_none()) else {
         return format!("What {} measured on {}", report.run.experiment, report.run.board);
     };
-    let (gain, kind) = (summary.gain_geometric_mean, &summary.kind);
+    let (gain, kind) = (summary.gain_geometric_mean, summary.kind);
     let over = "the best single processor";
     if summary.networks == 1 {
-        let told = report.rows.iter().filter(|row| row.kind == *kind && row.verdict == Verdict::Valid);
+        let told = report.rows.iter().filter(|row| row.kind == kind && row.verdict == Validity::Valid);
         let once = if told.map(|row| row.trials).max() == Some(1) { ", by one trial" } else { "" };
         return format!("A {kind} reaches {gain:.2}× {over}{once}");
     }
-    format!("{kind}s reach {gain:.2}× {over}").replacen('p', "P", usize::from(kind == "pipeline")).replacen(
-        "replicates",
-        "Replicates",
-        1,
-    )
+    format!("{kind}s reach {gain:.2}× {over}")
+        .replacen('p', "P", usize::from(kind == ScheduleKind::Pipeline))
+        .replacen("replicates", "Replicates", 1)
 }
 
 fn processors(report: &Report) -> String {
@@ -150,8 +149,8 @@ fn processors(report: &Report) -> String {
 
 /// Figures of the run as a whole.
 fn tiles(report: &Report) -> Markup {
-    let count = |verdict: Verdict| report.rows.iter().filter(|row| row.verdict == verdict).count();
-    let (valid, void) = (count(Verdict::Valid), count(Verdict::Void));
+    let count = |verdict: Validity| report.rows.iter().filter(|row| row.verdict == verdict).count();
+    let (valid, void) = (count(Validity::Valid), count(Validity::Void));
     let trials: usize = report.rows.iter().map(|row| row.trials).sum();
     let lost: usize = report.rows.iter().map(|row| row.trials_failed + row.trials_void).sum();
     let mut widths: Vec<f64> = report

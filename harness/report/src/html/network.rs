@@ -4,7 +4,8 @@ use super::super::cells::{self, number, or_absent};
 use super::super::headline;
 use super::scale::{Scale, percent};
 use super::{confidence, facts, gain, marks, occupancy, schedule, scrolling};
-use analysis::{Report, Row, Verdict};
+use analysis::{Report, Row};
+use domain::{ScheduleKind, Validity};
 use maud::{Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ fn throughput(report: &Report, name: &str, place: usize, rows: &[&Row]) -> Marku
     html! {
         figure {
             h4 { "Throughput" }
-            (marks::legend(rows.iter().map(|row| row.kind.as_str())))
+            (marks::legend(rows.iter().map(|row| row.kind)))
             table.bars role="table" {
                 caption {
                     "Frames per second of " (name) ": medians over the trials with " (confidence(report))
@@ -88,12 +89,12 @@ fn throughput(report: &Report, name: &str, place: usize, rows: &[&Row]) -> Marku
 }
 
 fn bar_row(row: &Row, scale: &Scale, grid: &str) -> Markup {
-    let void = row.verdict == Verdict::Void;
+    let void = row.verdict == Validity::Void;
     html! {
         tr role="row" class=[void.then_some("void")] {
             th.label role="rowheader" scope="row" {
                 (schedule(row)) " "
-                @if row.kind != "single" && row.kind != "pipeline" { span.kind { (row.kind) } }
+                @if row.kind != ScheduleKind::Single && row.kind != ScheduleKind::Pipeline { span.kind { (row.kind) } }
                 @if void { span.chip { "void" } }
             }
             td.plot role="cell" { (bar(row, scale, grid, void)) }
@@ -113,7 +114,7 @@ fn bar(row: &Row, scale: &Scale, grid: &str, void: bool) -> Markup {
         return html! { span.muted { "not measured" } };
     };
     let x = |value: f64| percent(scale.place(value));
-    let class = marks::class(&row.kind);
+    let class = row.kind;
     html! {
         svg.row role="img" width="100%" height="22" {
             title { (row.schedule) ": " (cells::with_ends(&fps, " frames/s")) @if void { ", void" } }
@@ -152,12 +153,12 @@ fn figures(report: &Report, name: &str, rows: &[&Row]) -> Markup {
                     @if has_energy { th.n scope="col" { "mJ/frame" } }
                     th.n scope="col" { "Trials" }
                     th.n scope="col" { "Frames" }
-                    th scope="col" { "Verdict" }
+                    th scope="col" { "Validity" }
                 }
             }
             tbody {
                 @for row in rows {
-                    tr class=[(row.verdict == Verdict::Void).then_some("void")] {
+                    tr class=[(row.verdict == Validity::Void).then_some("void")] {
                         th scope="row" { (schedule(row)) }
                         td { (row.place) }
                         @for baseline in &baselines {

@@ -2,8 +2,9 @@
 
 use super::super::cells::{ABSENT, number};
 use super::scale::percent;
-use super::{marks, schedule, scrolling};
+use super::{schedule, scrolling};
 use analysis::{Row, StageSection};
+use domain::ScheduleKind;
 use maud::{Markup, html};
 
 /// Stages of all schedules that have several; nothing where there are none.
@@ -76,7 +77,7 @@ fn line(row: &Row, stage: &StageSection) -> Markup {
     };
     html! {
         tr {
-            th scope="row" { (stage.processor) @if row.kind == "pipeline" { small { (units) } } }
+            th scope="row" { (stage.processor) @if row.kind == ScheduleKind::Pipeline { small { (units) } } }
             td.plot { (drawing(row, stage)) }
             td { (share(stage.busy)) }
             td { (share(stage.waiting_input)) }
@@ -102,7 +103,7 @@ fn drawing(row: &Row, stage: &StageSection) -> Markup {
     html! {
         svg.shares width="100%" height="14" aria-hidden="true" {
             @for (class, x, width) in parts {
-                rect class={ (class) @if class == "busy" { " " (marks::class(&row.kind)) } }
+                rect class={ (class) @if class == "busy" { " " (row.kind) } }
                     x=[(x > 0.0).then(|| percent(x))] width=(percent(width)) {}
             }
         }

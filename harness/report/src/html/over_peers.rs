@@ -20,7 +20,7 @@ pub(super) fn section(report: &Report) -> Markup {
     }
     let ends = || told(report).flat_map(|(summary, _)| [summary.gain_least, summary.gain_greatest]);
     let scale = Scale::round(ends().fold(0.9, f64::min), ends().fold(1.1, f64::max));
-    let kinds = told(report).map(|(summary, _)| summary.kind.as_str());
+    let kinds = told(report).map(|(summary, _)| summary.kind);
     let table = html! {
         table.chart {
             caption {
@@ -60,9 +60,9 @@ fn line(summary: &Summary, peer: &str, scale: &Scale) -> Markup {
                     (marks::grid("over"))
                     @let one = percent(scale.place(1.0));
                     line.one x1=(one) x2=(one) y1="0" y2="100%" {}
-                    line class={ "whisker " (marks::class(&summary.kind)) } x1=(percent(scale.place(least)))
+                    line class={ "whisker " (summary.kind) } x1=(percent(scale.place(least)))
                         x2=(percent(scale.place(greatest))) y1="12" y2="12" {}
-                    (marks::mark(&summary.kind, &percent(scale.place(mean)), "12", false))
+                    (marks::mark(summary.kind, &percent(scale.place(mean)), "12", false))
                 }
             }
             td { b { (times(mean)) } }

@@ -4,7 +4,8 @@ use super::super::cells::{number, with_ends};
 use super::scale::Scale;
 use super::scatter::{Plot, Point};
 use super::{marks, place, scrolling};
-use analysis::{Report, Row, Verdict};
+use analysis::{Report, Row};
+use domain::Validity;
 use maud::{Markup, html};
 
 /// Errors that are drawn at the edge instead of making the others unreadable.
@@ -20,7 +21,7 @@ pub(super) fn section(report: &Report) -> Markup {
     let mut rows: Vec<(&Row, f64, f64)> = report
         .rows
         .iter()
-        .filter(|row| row.verdict == Verdict::Valid)
+        .filter(|row| row.verdict == Validity::Valid)
         .filter_map(|row| {
             Some((row, 100.0 * row.prediction_error?, row.throughput_fps?.point))
                 .filter(|(_, _, fps)| *fps > 0.0)
@@ -35,7 +36,7 @@ pub(super) fn section(report: &Report) -> Markup {
             } @else {
                 p { (sentence(&rows)) }
                 figure {
-                    (marks::legend(rows.iter().map(|(row, _, _)| row.kind.as_str())))
+                    (marks::legend(rows.iter().map(|(row, _, _)| row.kind)))
                     (plot(&rows).draw())
                     (table(&rows))
                 }
@@ -64,7 +65,7 @@ fn plot(rows: &[(&Row, f64, f64)]) -> Plot {
         let error_at = |fps: f64| 100.0 * (row.predicted_fps.unwrap_or(fps) / fps - 1.0);
         let range = row.throughput_fps.and_then(|fps| fps.lo.zip(fps.hi));
         Point {
-            kind: row.kind.clone(),
+            kind: row.kind,
             x: *fps,
             y: *error,
             range: range.filter(|(lo, _)| *lo > 0.0).map(|(lo, hi)| (error_at(hi), error_at(lo))),

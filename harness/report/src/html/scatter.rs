@@ -2,6 +2,7 @@
 
 use super::marks;
 use super::scale::{self, Scale, percent};
+use domain::ScheduleKind;
 use maud::{Markup, html};
 
 /// Height of the drawing's area.
@@ -13,7 +14,7 @@ const TOLD: usize = 60;
 /// A schedule in a drawing.
 #[derive(Debug, Clone)]
 pub(super) struct Point {
-    pub(super) kind: String,
+    pub(super) kind: ScheduleKind,
     pub(super) x: f64,
     pub(super) y: f64,
     /// Ends of the interval in y.
@@ -116,9 +117,9 @@ impl Plot {
                         g {
                             @if self.points.len() <= TOLD { title { (point.name) } }
                             @if let Some((lo, hi)) = point.range {
-                                line class={ "whisker " (marks::class(&point.kind)) } x1=(x(point.x)) x2=(x(point.x)) y1=(y(lo)) y2=(y(hi)) {}
+                                line class={ "whisker " (point.kind) } x1=(x(point.x)) x2=(x(point.x)) y1=(y(lo)) y2=(y(hi)) {}
                             }
-                            (marks::mark(&point.kind, &x(point.x), &y(point.y), false))
+                            (marks::mark(point.kind, &x(point.x), &y(point.y), false))
                         }
                     }
                     @for (point, left) in self.points.iter().zip(self.names()) {
@@ -139,7 +140,7 @@ mod tests {
 
     fn plot(points: &[(f64, f64, &str)]) -> Plot {
         let points = points.iter().map(|&(x, y, label)| Point {
-            kind: "single".to_owned(),
+            kind: ScheduleKind::Single,
             x,
             y,
             range: None,

@@ -109,7 +109,11 @@ fn trials_of_all_boards_make_one_figure_and_gains_stay_within_rounds() {
         // The part of a round that the lost board had begun counts besides.
         let trials = if row.place == 1 { 6 } else { 5 };
         assert_eq!((row.trials, row.trials_failed), (trials, 0), "{}", row.schedule);
-        assert!(row.reasons.iter().all(|reason| reason.code != "missing_trials"), "{:?}", row.reasons);
+        assert!(
+            row.reasons.iter().all(|reason| reason.code != domain::ReasonCode::MissingTrials),
+            "{:?}",
+            row.reasons
+        );
         let (ours, theirs) = (row.gain_over_best_single, whole.gain_over_best_single);
         match (ours, theirs) {
             (Some(ours), Some(theirs)) => assert!((ours / theirs - 1.0).abs() < 0.01),

@@ -158,7 +158,9 @@ fn trials_without_energy_are_told_beside_those_that_have_it() {
     let Outcome::Measured(measured) = &mut run.trial(0, 1).outcome else { panic!("it was measured") };
     measured.power = Some(Power::Unreadable { message: "the meter is gone; plug it in".to_owned() });
     let report = run.report();
-    let told = |row: &Row| row.reasons.iter().find(|reason| reason.code == "trials_without_energy").cloned();
+    let told = |row: &Row| {
+        row.reasons.iter().find(|reason| reason.code == domain::ReasonCode::TrialsWithoutEnergy).cloned()
+    };
     assert_eq!(report.rows[0].energy_trials, 2);
     let reason = told(&report.rows[0]).unwrap();
     assert_eq!(

@@ -4,6 +4,7 @@ use super::{Report, Scenario, troubled};
 use crate::Format;
 use analysis::Summary;
 use analysis::{Interval, Timeline};
+use domain::ScheduleKind;
 use std::collections::BTreeSet;
 
 fn page(report: &Report) -> String {
@@ -45,19 +46,19 @@ pub(super) fn zoo() -> Report {
             row.predicted_fps = row.predicted_fps.map(|fps| fps * pace);
             row.energy_mj_per_frame = row.energy_mj_per_frame.map(|energy| times(energy, 1.0 / pace));
             if copy == 7 {
-                "peer".clone_into(&mut row.kind);
+                row.kind = ScheduleKind::Peer;
                 "onnxruntime, 2 threads".clone_into(&mut row.schedule);
             }
             report.rows.push(row);
         }
     }
     for (kind, peer, mean) in [
-        ("single", "onnxruntime, 1 thread", 1.11),
-        ("pipeline", "onnxruntime, 2 threads", 1.23),
-        ("replicate", "2 × onnxruntime, 1 thread", 0.97),
+        (ScheduleKind::Single, "onnxruntime, 1 thread", 1.11),
+        (ScheduleKind::Pipeline, "onnxruntime, 2 threads", 1.23),
+        (ScheduleKind::Replicate, "2 × onnxruntime, 1 thread", 0.97),
     ] {
         report.summary.push(Summary {
-            kind: kind.to_owned(),
+            kind,
             over_peer: Some(peer.to_owned()),
             networks: 19,
             gain_geometric_mean: mean,

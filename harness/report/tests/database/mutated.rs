@@ -1,7 +1,7 @@
 //! No journal and no database makes a command panic, call itself a bug, or take long.
 
 use analysis::Report;
-use analysis::history::{Asked, History, HistoryError};
+use analysis::history::{History, HistoryError, HistoryQuery};
 use clap::ValueEnum as _;
 use host::exit::Exit;
 use host::mutation::{cases, mutated, timed};
@@ -51,14 +51,14 @@ fn use_it(store: &Store) {
             Err(error) => told(error),
         }
         if let Ok(run) = store.run(id.as_str()) {
-            analysis::trial_figures(store, &run).map_or_else(told, drop);
+            analysis::schedule_figures(store, &run).map_or_else(told, drop);
         }
     }
-    let asked = Asked {
+    let asked = HistoryQuery {
         network: "resnet18".to_owned(),
         board: None,
         schedule: None,
-        measure: analysis::history::Measure::Throughput,
+        metric: domain::Metric::Throughput,
     };
     match History::build(store, &asked) {
         Ok(_) | Err(HistoryError::Nothing { .. }) => {}

@@ -1,39 +1,25 @@
 //! What a reader must know of a schedule, from the reasons of its trials and from what went before them.
 
 use super::asked::Asked;
-use super::rows::{Reason, Severity};
 use super::trial::Trial;
-use domain::{Absence, Kind, Nanoseconds, Profile, validity};
+use domain::{Absence, Nanoseconds, Profile, Reason, ReasonCode, ScheduleKind, Severity, validity};
 use std::collections::BTreeMap;
 use store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
 
 /// Share of a network's time from which on units without a rule are worth a word.
 const SLOW_SHARE: f64 = 0.02;
 
-/// A reason of the analysis.
-pub(super) fn reason(reason: validity::Reason) -> Reason {
-    let severity = match reason.severity {
-        validity::Severity::Warn => Severity::Warn,
-        validity::Severity::Void => Severity::Void,
-    };
-    Reason { code: code(reason.code), severity, text: reason.text, remedy: reason.remedy }
-}
-
-fn code(code: validity::Code) -> String {
-    // A unit variant is its name as a JSON string.
-    serde_json::to_value(code).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
-}
-
-fn own(code: &str, severity: Severity, text: String, remedy: &str) -> Reason {
-    Reason { code: code.to_owned(), severity, text, remedy: remedy.to_owned() }
-}
-
 /// What a run was asked to do to this schedule on purpose.
 pub(super) fn injected(schedule: &ScheduleRecord, asked: &Asked) -> Option<Reason> {
     let (processor, percent) = asked.slow_down.as_ref()?;
     schedule.schedule.processors().any(|used| used.as_str() == processor).then(|| {
         let text = format!("stages on {processor} were made {percent} % slower on purpose (`inject`)");
-        own("slowed_on_purpose", Severity::Warn, text, "not to be published; measure again without `inject`")
+        Reason::new(
+            ReasonCode::SlowedOnPurpose,
+            Severity::Warn,
+            text,
+            "not to be published; measure again without `inject`",
+        )
     })
 }
 
@@ -44,7 +30,12 @@ pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reas
     }
     let wide = half.map_or_else(|| "unknown".to_owned(), |half| format!("±{:.1} %", 100.0 * half));
     let text = format!("the interval of the {of} is {wide}, where ±{:.1} % was asked for", 100.0 * wanted);
-    Some(own("imprecise", Severity::Warn, text, "raise `max_minutes`, or measure on a quieter machine"))
+    Some(Reason::new(
+        ReasonCode::Imprecise,
+        Severity::Warn,
+        text,
+        "raise `max_minutes`, or measure on a quieter machine",
+    ))
 }
 
 /// Whether the outputs are those of the baseline, and what was said when the schedule was planned. The tolerance of
@@ -67,18 +58,18 @@ pub(super) fn outputs<'a>(
                 max_abs: output.max_abs,
                 max_reference: output.max_reference,
             };
-            reasons.extend(validity::outputs(&check, limits).map(reason));
+            reasons.extend(validity::outputs(&check, limits));
         }
     }
-    if !compared && schedule.schedule.kind() != Kind::Single {
+    if !compared && schedule.schedule.kind() != ScheduleKind::Single {
         let text = "the outputs were not compared with the baseline's".to_owned();
         let remedy =
             "go on with --resume, or run again: a schedule counts once its outputs are known to be right";
-        reasons.push(own("outputs_not_compared", Severity::Void, text, remedy));
+        reasons.push(Reason::new(ReasonCode::OutputsNotCompared, Severity::Void, text, remedy));
     }
     for warning in &schedule.warnings {
         let (text, remedy) = warning.split_once("; ").unwrap_or((warning, ""));
-        reasons.push(own("planning", Severity::Warn, text.to_owned(), remedy));
+        reasons.push(Reason::new(ReasonCode::Planning, Severity::Warn, text.to_owned(), remedy));
     }
     reasons
 }
@@ -90,10 +81,10 @@ pub(super) fn trials<'a>(
     planned: usize,
 ) -> Vec<Reason> {
     let (count, failures) = (measured.len(), failed.len());
-    let mut found: BTreeMap<_, (&validity::Reason, usize)> = BTreeMap::new();
+    let mut found: BTreeMap<_, (&Reason, usize)> = BTreeMap::new();
     for trial in measured {
         // Of several stages with the same reason one is enough.
-        let of_trial: BTreeMap<_, &validity::Reason> =
+        let of_trial: BTreeMap<_, &Reason> =
             trial.reasons.iter().rev().map(|reason| ((reason.code, reason.severity), reason)).collect();
         for (rule, reason) in of_trial {
             found.entry(rule).or_insert((reason, 0)).1 += 1;
@@ -101,8 +92,7 @@ pub(super) fn trials<'a>(
     }
     let mut reasons: Vec<Reason> = found
         .into_values()
-        .map(|(example, trials)| {
-            let reason = reason(example.clone());
+        .map(|(reason, trials)| {
             let example = if trials > 1 { "for example " } else { "" };
             let text = match reason.severity {
                 Severity::Warn => format!("in {trials} of {count} trials {example}{}", reason.text),
@@ -113,22 +103,27 @@ pub(super) fn trials<'a>(
                     format!("{trials} of {count} trials do not count: {example}{}", reason.text)
                 }
             };
-            Reason { text, ..reason }
+            Reason { text, ..reason.clone() }
         })
         .collect();
     let messages: Vec<&String> = failed.collect();
     if let Some(message) = messages.first() {
         let text = format!("{failures} of {} trials failed: {message}", count + failures);
-        reasons.push(own("failed_trials", Severity::Warn, text, "mend this and go on with --resume"));
+        reasons.push(Reason::new(
+            ReasonCode::FailedTrials,
+            Severity::Warn,
+            text,
+            "mend this and go on with --resume",
+        ));
     }
     let missing = planned.saturating_sub(count + failures);
     if missing > 0 {
         let text = format!("{missing} of {planned} trials were not run");
-        reasons.push(own("missing_trials", Severity::Warn, text, "go on with --resume"));
+        reasons.push(Reason::new(ReasonCode::MissingTrials, Severity::Warn, text, "go on with --resume"));
     }
     if count == 0 {
         let text = "nothing was measured".to_owned();
-        reasons.push(own("not_measured", Severity::Void, text, "go on with --resume"));
+        reasons.push(Reason::new(ReasonCode::NotMeasured, Severity::Void, text, "go on with --resume"));
     }
     reasons
 }
@@ -145,7 +140,7 @@ pub(super) fn without_energy(without: usize, count: usize, example: &Absence) ->
     let (text, remedy) = parts.unwrap_or((&told, "measure again where energy matters"));
     let text =
         format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
-    own("trials_without_energy", Severity::Warn, text, remedy)
+    Reason::new(ReasonCode::TrialsWithoutEnergy, Severity::Warn, text, remedy)
 }
 
 /// Units without a schedule rule, with their share of the time on each processor.
@@ -178,7 +173,7 @@ pub(super) fn fallback(record: &NetworkRecord, profiles: &[ProfileRecord]) -> Ve
     let take = if shares.is_empty() { String::new() } else { format!(" take {}", shares.join(", ")) };
     let text = format!("units without a schedule rule ({}{more}){take}", shown.join(", "));
     let remedy = "they run as TVM compiles them by itself; a rule in compiler/edgepipe_compiler/kernels/ makes them faster";
-    vec![own("fallback_units", Severity::Warn, text, remedy)]
+    vec![Reason::new(ReasonCode::FallbackUnits, Severity::Warn, text, remedy)]
 }
 
 fn share(record: &NetworkRecord, profile: &ProfileRecord) -> Option<f64> {

@@ -1,0 +1,108 @@
+//! The trials of each schedule of a run, read from the store.
+
+use super::asked::Asked;
+use super::meter::MeterKnown;
+use super::reasons;
+use super::trial::{Bounds, Trial, observations};
+use domain::{Metric, Observation, Reason, Severity, Validity, validity};
+use std::collections::{BTreeMap, HashMap};
+use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
+
+/// A schedule with its trials, on the way to a [`Row`].
+pub(super) struct Measurements {
+    pub(super) record: ScheduleRecord,
+    cpus: Vec<u32>,
+    /// By round; a trial that was repeated counts as it went the last time.
+    pub(super) trials: BTreeMap<u32, Trial>,
+    pub(super) failed: BTreeMap<u32, String>,
+    pub(super) limits: validity::Limits,
+    /// Whether the board has a power meter.
+    pub(super) metered: bool,
+    /// Of the schedule as a whole.
+    pub(super) reasons: Vec<Reason>,
+}
+
+pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
+    let comparisons = store.comparisons(run)?;
+    let asked = Asked::of(&run.start.configuration);
+    let min_frames = asked.min_frames;
+    let mut schedules: Vec<Measurements> = Vec::new();
+    let mut places = HashMap::new();
+    for record in store.schedules(run)? {
+        let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
+        let mut limits = validity::Limits::default();
+        let mut reasons = reasons::outputs(&record, of_schedule, &mut limits);
+        reasons.extend(reasons::injected(&record, &asked));
+        let processors = &run.start.processors;
+        let used = processors
+            .iter()
+            .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
+        let cpus = match record.schedule.as_peer() {
+            Some(peer) => peer.cpus(),
+            None => used.flat_map(|processor| processor.cpus.iter().copied()).collect(),
+        };
+        places.insert(record.place, schedules.len());
+        let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
+        let metered = false;
+        schedules.push(Measurements { record, cpus, trials, failed, limits, metered, reasons });
+    }
+    store.each_brief_trial(run, |trial| {
+        let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
+        let taken = match trial.outcome {
+            Outcome::Measured(measured) => {
+                let state = run.start.state.as_ref();
+                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits, state };
+                Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
+            }
+            Outcome::Failed { message, .. } => Err(message),
+        };
+        match taken {
+            Ok(taken) => {
+                schedule.failed.remove(&trial.round);
+                schedule.trials.insert(trial.round, taken);
+            }
+            Err(message) if !schedule.trials.contains_key(&trial.round) => {
+                schedule.failed.insert(trial.round, message);
+            }
+            Err(_) => {}
+        }
+    })?;
+    Ok(schedules)
+}
+
+/// Energy of each trial, by what all of them and the idle board tell of the meter.
+pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
+    let mut known = MeterKnown::default();
+    known.learn_idle(idle);
+    let trials = schedules.iter().flat_map(|schedule| schedule.trials.values());
+    trials.filter_map(|trial| trial.power.as_ref().ok()).for_each(|readings| known.learn(readings));
+    for schedule in schedules {
+        schedule.metered = idle.is_some();
+        for trial in schedule.trials.values_mut() {
+            trial.energy = known.energy(&trial.power);
+        }
+    }
+    known
+}
+
+impl Measurements {
+    pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
+        self.trials.values().filter(|trial| trial.is_valid())
+    }
+
+    /// The trials the figures are of.
+    pub(super) fn counted(&self) -> Vec<&Trial> {
+        let valid: Vec<&Trial> = self.valid().collect();
+        if valid.is_empty() { self.trials.values().collect() } else { valid }
+    }
+
+    /// Throughput of the trials the figures are of.
+    pub(super) fn throughputs(&self) -> Vec<Observation> {
+        observations(&self.counted(), Metric::Throughput)
+    }
+
+    pub(super) fn validity(&self) -> Validity {
+        let void = self.reasons.iter().any(|reason| reason.severity == Severity::Void);
+        if void || self.valid().next().is_none() { Validity::Void } else { Validity::Valid }
+    }
+}
