@@ -16,10 +16,9 @@ mod onnx_suite;
 mod openssh;
 mod python;
 mod selection;
-mod tidy;
 mod workspace;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use workspace::Workspace;
@@ -184,7 +183,7 @@ fn run(arguments: &[String]) -> Result<u8> {
                 rest.join(" ")
             ),
         },
-        "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
+        "tidy" => no_options(verb, rest).and_then(|()| tidy(&workspace)),
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
         | "results" | "boards" => harness::start(&workspace, verb, rest),
         other => {
@@ -192,6 +191,14 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(USAGE)
         }
     }
+}
+
+/// Builds and runs the crate `tidy`, whose exit code is ours.
+fn tidy(workspace: &Workspace) -> Result<u8> {
+    let mut cargo = cargo::command(workspace)?;
+    cargo.args(["run", "--quiet", "--locked", "--package", "tidy", "--"]).arg(&workspace.root);
+    let status = cargo.status().context("failed to start cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG))
 }
 
 /// `build [--board NAME]... [--via zig|cross]`.
