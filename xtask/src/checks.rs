@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every check there is, each as its own step; the first failure does not hide the others.
 
 use crate::cargo::{Built, Programs};
-use crate::python::Toolchain;
 use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
 use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
@@ -12,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
+use toolchain::Toolchain;
 
 /// Names of the tests that need the virtual board begin so.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";

@@ -1,33 +1,21 @@
-//! zig as C compiler and linker: it carries the symbols of every glibc, so what it links starts on an old one.
+//! zig as C compiler and linker. It brings the symbols of every glibc, so what it links also starts on an older one, and
+//! a machine needs no C compiler of its own.
 
-use super::{Target, quoted, with_cross_packages, write_script};
-use crate::python::Toolchain;
-use crate::workspace::Workspace;
+use crate::Toolchain;
 use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 
 const CC: &str = include_str!("cc.py");
 
-/// Writes `cc` to `folder`, which compiles and links for `target`, and installs zig where it is not there yet.
-pub(crate) fn linker(
-    workspace: &Workspace,
-    toolchain: &Toolchain,
-    target: &Target,
-    folder: &Path,
-) -> Result<PathBuf> {
-    with_cross_packages(workspace)?;
-    let zig = toolchain
-        .libraries
-        .iter()
-        .find_map(|library| library.ancestors().nth(3).map(|packages| packages.join("ziglang/zig")))
-        .filter(|zig| zig.exists())
-        .context("failed to find zig in the private Python environment: remove target/edgepipe/toolchain and try again")?;
-    let path = folder.join("cc");
-    write_script(
-        &path,
-        &script(&toolchain.python, &zig, &name(target), &workspace.cross().join("zig-cache")),
+/// Writes the script `path`, which is called like a C compiler and runs zig for `target`, such as
+/// `aarch64-linux-gnu.2.27`.
+pub fn write(path: &Path, toolchain: &Toolchain, target: &str, cache: &Path) -> Result<()> {
+    let zig = toolchain.zig().context(
+        "failed to find zig in the private Python environment: remove the folder `toolchain` and try again",
     )?;
-    Ok(path)
+    write_script(path, &script(&toolchain.python, &zig, target, cache))
 }
 
 /// Starts [`CC`] with what it needs before the compiler's own arguments.
@@ -41,29 +29,34 @@ fn script(python: &Path, zig: &Path, target: &str, cache: &Path) -> String {
     )
 }
 
-/// The target in zig's words: `aarch64-linux-gnu.2.27`.
-fn name(target: &Target) -> String {
-    let version = target.glibc.as_ref().map(|version| format!(".{version}")).unwrap_or_default();
-    format!("{}-linux-gnu{version}", target.architecture())
+/// Writes an executable script to `path` atomically, unless it has this text already.
+pub fn write_script(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if fs::read_to_string(path).is_ok_and(|current| current == text) {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        drop(file);
+        fs::rename(&fresh, path)
+    };
+    write().with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// A path as one word for a shell.
+pub fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, name, script};
-    use crate::cross::write_script;
+    use super::{quoted, script, write_script};
     use std::fs;
     use std::path::Path;
     use std::process::Command;
-
-    #[test]
-    fn zig_is_told_the_version_of_the_c_library() {
-        let target = |glibc: Option<&str>| Target {
-            triple: "aarch64-unknown-linux-gnu".to_owned(),
-            glibc: glibc.map(str::to_owned),
-        };
-        assert_eq!(name(&target(Some("2.27"))), "aarch64-linux-gnu.2.27");
-        assert_eq!(name(&target(None)), "aarch64-linux-gnu");
-    }
 
     /// Stands for zig: prints its arguments, those in files as well, and its environment.
     const ZIG: &str = "#!/bin/sh\nfor word; do case $word in @*) cat \"${word#@}\";; *) printf '%s\\n' \"$word\";; esac; done\n\
@@ -117,5 +110,10 @@ mod tests {
         fs::write(folder.join("args"), "a\\ b.o\n-Wl,x,--fix-cortex-a53-843419\n\"-Wl,--fix-cortex-a53-843419\"\nc\\\\d\n-Xlinker\n--fix-cortex-a53-843419\n").unwrap();
         assert_eq!(run(&["@args"]), "\"a b.o\"\n\"-Wl,x\"\n\"c\\\\d\"\n");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn quotes_in_paths_stay_in_their_word() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

@@ -1,7 +1,6 @@
 //! The packages of the private Python environment: installed by pip, checked, and found damaged later.
 
 use crate::hint;
-use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::fs;
@@ -17,34 +16,35 @@ const VERIFY: &str = include_str!("verify.py");
 const LAST_LINES: usize = 40;
 
 /// A set of packages that is installed as a whole.
-pub(super) struct Packages {
-    /// Path of the lock below the workspace.
-    pub(super) lock: &'static str,
-    /// Name of the stamp that says it is installed.
-    pub(super) stamp: &'static str,
+#[derive(Debug)]
+pub struct Packages {
+    /// Path of the lock file below the root.
+    pub(crate) lock: &'static str,
+    /// Name of the stamp file in the environment; it holds the lock that was installed.
+    pub(crate) stamp: &'static str,
     /// Modules that must be importable.
-    pub(super) modules: &'static [&'static str],
+    pub(crate) modules: &'static [&'static str],
 }
 
 impl Packages {
-    /// Whether the stamp is for the present lock.
-    pub(super) fn are_stamped(&self, workspace: &Workspace, environment: &Path) -> Result<bool> {
-        let wanted = self.read_lock(workspace)?;
+    /// Whether the present lock is the one that was installed.
+    pub(crate) fn are_stamped(&self, root: &Path, environment: &Path) -> Result<bool> {
+        let wanted = self.read_lock(root)?;
         Ok(fs::read_to_string(environment.join(self.stamp)).is_ok_and(|stamp| stamp == wanted))
     }
 
-    fn read_lock(&self, workspace: &Workspace) -> Result<String> {
-        let path = workspace.root.join(self.lock);
+    fn read_lock(&self, root: &Path) -> Result<String> {
+        let path = root.join(self.lock);
         fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
     }
 
     /// Installs the packages, checks that they are in the environment, and only then writes stamp and manifest.
-    pub(super) fn install(&self, workspace: &Workspace, environment: &Path) -> Result<()> {
-        let lock = self.read_lock(workspace)?;
+    pub(crate) fn install(&self, root: &Path, environment: &Path) -> Result<()> {
+        let lock = self.read_lock(root)?;
         let pins = pins_of(&lock);
         eprintln!("installing {} (pinned and hash-checked in {})", pins.join(", "), self.lock);
         let mut pip = pip(&environment.join("bin/python"), "install");
-        pip.args(["--progress-bar", "off", "--requirement"]).arg(workspace.root.join(self.lock));
+        pip.args(["--progress-bar", "off", "--requirement"]).arg(root.join(self.lock));
         run_pip(
             pip,
             &format!("install the Python packages of {}", self.lock),
@@ -55,7 +55,7 @@ impl Packages {
                 self.lock
             ),
         )?;
-        let faults = self.faults(workspace, environment)?;
+        let faults = self.faults(root, environment)?;
         if !faults.is_empty() {
             let faults = faults.join("; ");
             let remove = format!("remove {} and try again", environment.display());
@@ -70,12 +70,12 @@ impl Packages {
         fs::write(&stamp, lock).with_context(|| format!("failed to write {}", stamp.display()))
     }
 
-    /// What the environment itself says is wrong with the packages.
-    pub(super) fn faults(&self, workspace: &Workspace, environment: &Path) -> Result<Vec<String>> {
+    /// Lists what is wrong with the installed packages.
+    pub(crate) fn faults(&self, root: &Path, environment: &Path) -> Result<Vec<String>> {
         let python = environment.join("bin/python");
         let output = environment::python(&python)
             .args(["-I", "-X", "utf8", "-c", VERIFY])
-            .arg(workspace.root.join(self.lock))
+            .arg(root.join(self.lock))
             .args(self.modules)
             .stdin(Stdio::null())
             .output()
@@ -83,21 +83,21 @@ impl Packages {
         let mut faults: Vec<String> =
             String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
         if faults.is_empty() && !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             faults.push(format!(
                 "its interpreter ended with {} ({})",
                 output.status,
-                said.lines().last().unwrap_or("no reason given")
+                stderr.lines().last().unwrap_or("no reason given")
             ));
         }
         Ok(faults)
     }
 }
 
-/// pip of an interpreter, to run `verb`, with the user's settings of where packages come from and no others.
-pub(crate) fn pip(python: &Path, verb: &str) -> Command {
+/// Runs pip's `command` in an interpreter, with the user's settings for package sources and no others.
+pub fn pip(python: &Path, command: &str) -> Command {
     let mut pip = environment::pip(python);
-    pip.args(["-I", "-X", "utf8", "-c", PIP]).arg(environment::PIP_SOURCES.join(",")).arg(verb).args([
+    pip.args(["-I", "-X", "utf8", "-c", PIP]).arg(environment::PIP_SOURCES.join(",")).arg(command).args([
         "--disable-pip-version-check",
         "--require-hashes",
         "--only-binary=:all:",
@@ -107,9 +107,11 @@ pub(crate) fn pip(python: &Path, verb: &str) -> Command {
     pip
 }
 
-/// Runs pip and shows what it prints. `what` completes "failed to …"; `remedy` is for a failure whose cause pip names
-/// itself.
-pub(crate) fn run_pip(mut pip: Command, what: &str, remedy: &str) -> Result<()> {
+/// Runs pip and shows its output.
+///
+/// # Errors
+/// If pip fails: `what` completes "failed to …", and `remedy` follows unless the cause is known.
+pub fn run_pip(mut pip: Command, what: &str, remedy: &str) -> Result<()> {
     let mut child = pip
         .stdin(Stdio::null())
         .stdout(Stdio::from(std::io::stderr()))
@@ -132,8 +134,8 @@ pub(crate) fn run_pip(mut pip: Command, what: &str, remedy: &str) -> Result<()> 
         return Ok(());
     }
     match hint::of_text(&last.join("\n")) {
-        Some(hint) => bail!("failed to {what}: pip's reason stands above; {hint}"),
-        None => bail!("failed to {what}: pip's reason stands above. {remedy}"),
+        Some(hint) => bail!("failed to {what}: see pip's message above; {hint}"),
+        None => bail!("failed to {what}: see pip's message above. {remedy}"),
     }
 }
 
@@ -172,7 +174,7 @@ fn interpreter(environment: &Path) -> Result<String> {
 
 /// What has changed in the environment since it was installed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Nothing.
     None,
     /// Something that only a check of the packages can judge: another interpreter, or no manifest.
@@ -183,7 +185,7 @@ pub(super) enum Change {
 
 /// Compares the environment with its manifest: some thousand calls of the file system, which take a few hundredths of
 /// a second.
-pub(super) fn change(environment: &Path) -> Change {
+pub(crate) fn change(environment: &Path) -> Change {
     let Ok(now) = interpreter(environment) else {
         return Change::Damaged("bin/python".to_owned());
     };
@@ -201,7 +203,7 @@ pub(super) fn change(environment: &Path) -> Change {
 }
 
 /// Accepts the environment as it is now.
-pub(super) fn accept(environment: &Path) -> Result<()> {
+pub(crate) fn accept(environment: &Path) -> Result<()> {
     write_manifest(environment)
 }
 
@@ -293,7 +295,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// Stands for the interpreter's pip: tells its settings, and then what reached it.
+    /// A fake pip: prints its settings, and then its arguments and environment.
     const PROBE: &str = r#"
 import os, sys
 if sys.argv[1:] == ["config", "list"]:

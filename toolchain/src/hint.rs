@@ -1,4 +1,4 @@
-//! What the user can do about faults of the machine: a full disk, a read-only or `noexec` file system, missing rights.
+//! Remedies for faults of the machine: a full disk, a read-only or `noexec` file system, missing permissions.
 
 use std::io::ErrorKind;
 
@@ -14,8 +14,8 @@ const OLD: &str =
 const QUOTA: &str = "the disk quota is used up: make room, or put the build folder on another disk by \
                      CARGO_TARGET_DIR=FOLDER";
 
-/// What to do about an error, if one of its causes is a fault of the machine.
-pub(crate) fn of_error(error: &anyhow::Error) -> Option<&'static str> {
+/// The remedy for an error, if one of its causes is a fault of the machine.
+pub fn of_error(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| match cause.downcast_ref::<std::io::Error>()?.kind() {
         ErrorKind::StorageFull => Some(FULL),
         ErrorKind::ReadOnlyFilesystem => Some(READ_ONLY),
@@ -25,8 +25,8 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Option<&'static str> {
     })
 }
 
-/// The same about what another program printed.
-pub(crate) fn of_text(text: &str) -> Option<&'static str> {
+/// The remedy for what another program printed.
+pub fn of_text(text: &str) -> Option<&'static str> {
     let table = [
         ("No space left on device", FULL),
         ("Read-only file system", READ_ONLY),
