@@ -23,6 +23,7 @@ mod power;
 mod record;
 mod recorder;
 mod run_id;
+#[expect(unreachable_pub, reason = "public for tests of other crates")]
 #[cfg(not(feature = "fixture"))]
 mod schema;
 #[cfg(feature = "fixture")]
