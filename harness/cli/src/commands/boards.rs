@@ -3,7 +3,7 @@
 use crate::output::print;
 use ::boards::Board;
 use campaign::processors;
-use campaign::{Link, Paths};
+use campaign::{Paths, RunnerClient};
 use clap::Args;
 use config::{self, Connect, Kind};
 use host::exit::{Ending as _, Exit, Outcome};
@@ -79,13 +79,13 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
         holder if holder == "free" => holder,
         holder => format!("in use {holder}"),
     };
-    let mut link = Link::new(reached, Interrupt::default());
-    let machine = link.whole_state().ending(Exit::Board)?;
-    let pending = link.pending().ending(Exit::Board)?;
+    let mut runner = RunnerClient::new(reached, Interrupt::default());
+    let machine = runner.whole_state().ending(Exit::Board)?;
+    let pending = runner.pending().ending(Exit::Board)?;
     let power = match board.power.meter() {
         // Two readers of a bus slow each other down.
         Some(_) if state != "free" => Err("not read while the board is in use".to_owned()),
-        Some(meter) => power(&mut link, meter).map(Some),
+        Some(meter) => power(&mut runner, meter).map(Some),
         None => Ok(None),
     };
     let mut text = format!("{}: {place}\n", board.name);
@@ -105,12 +105,12 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
 }
 
 /// What the board's power meter says for a moment.
-fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
+fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, String> {
     let duration_ns = u64::try_from(READING.as_nanos()).unwrap_or(u64::MAX);
     let request = |id| Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns });
-    match link.request("read the power meter", READING * 10, request) {
+    match runner.request("read the power meter", READING * 10, request) {
         Ok(Event::Idled(idled)) => Ok(idled.readings),
-        Ok(other) => Err(link.unexpected("read the power meter", &other).to_string()),
+        Ok(other) => Err(runner.unexpected("read the power meter", &other).to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
