@@ -4,7 +4,7 @@ use crate::link::{self, LinkedNetwork, LinkedSchedule};
 use crate::open::OpenedBoard;
 use crate::runner_client::{LOADING, RunnerClient};
 use crate::stop::Stop;
-use boards::session::SessionError;
+use boards::SessionError;
 use config::Experiment;
 use host::progress::Progress;
 use protocol::{Compared, Event, Request};

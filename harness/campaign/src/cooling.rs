@@ -2,7 +2,7 @@
 
 use crate::limits::hottest;
 use crate::open::OpenedBoard;
-use boards::session::SessionError;
+use boards::SessionError;
 use host::progress::Progress;
 use protocol::text;
 use protocol::{MachineState, Settings, Temperature};

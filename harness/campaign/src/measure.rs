@@ -9,7 +9,7 @@ use crate::stop::Stop;
 use crate::trial;
 use crate::trial_order::{self, Slot};
 use analysis::Report;
-use boards::session::SessionError;
+use boards::SessionError;
 use config::Experiment;
 use domain::precision;
 use host::date::unix_ns;

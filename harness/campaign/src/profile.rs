@@ -7,7 +7,7 @@ use crate::processors::Processor;
 use crate::recording::Recording;
 use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message::{self, frames, nanoseconds};
-use boards::session::SessionError;
+use boards::SessionError;
 use config::Experiment;
 use domain::{Costs, Nanoseconds, Network, Profile, Schedule, Transfer};
 use host::exit::{Coded, Ending as _, Exit, Outcome};

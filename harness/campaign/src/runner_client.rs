@@ -1,7 +1,7 @@
 //! Sends requests to the runner on a board, and restarts the runner if it has ended.
 
 use boards::Board;
-use boards::session::{Session, SessionError};
+use boards::{Session, SessionError};
 use host::interrupt::Interrupt;
 use host::progress;
 use protocol::{Brought, Event, MachineState, Pending, Request};
@@ -68,7 +68,7 @@ impl RunnerClient {
         }
         let mut request = make(self.next_id);
         self.next_id += 1;
-        self.board.place(&mut request)?;
+        self.board.deploy(&mut request)?;
         let mut session = match self.session.take() {
             Some(session) => session,
             None => Session::new(self.board.start()?)?,

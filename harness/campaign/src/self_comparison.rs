@@ -4,7 +4,7 @@ use crate::link::LinkedSchedule;
 use crate::open::OpenedBoard;
 use crate::run;
 use crate::trial;
-use boards::session::SessionError;
+use boards::SessionError;
 use config::Experiment;
 use domain::gate::Evidence;
 use domain::{Confidence, Observation, SplitMix64, precision};

@@ -1,6 +1,6 @@
 //! Why the comparing and measuring steps of a run stop early.
 
-use boards::session::SessionError;
+use boards::SessionError;
 use host::exit::Failure;
 use store::StoreError;
 

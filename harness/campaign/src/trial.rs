@@ -3,7 +3,7 @@
 use crate::link::LinkedSchedule;
 use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message::nanoseconds;
-use boards::session::SessionError;
+use boards::SessionError;
 use config::Experiment;
 use protocol::{Event, Measured, Meter, Request};
 use std::time::Duration;

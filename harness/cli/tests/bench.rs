@@ -236,7 +236,7 @@ fn bad_runners_end_in_a_clear_error() {
         (
             r#"printf '{"hello":{"protocol":999,"runner":"9","pid":1}}\n'; sleep 60"#.to_owned(),
             3,
-            "speaks protocol 999",
+            "has protocol version 999",
         ),
     ];
     for (script, code, expected) in table {

@@ -1,7 +1,7 @@
-//! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
+//! `boards`: shows the configured boards, breaks locks, and restores states.
 
 use crate::output::print;
-use ::boards::Board;
+use ::boards::{Board, LockHolder};
 use campaign::processors;
 use campaign::{Paths, RunnerClient};
 use clap::Args;
@@ -13,7 +13,7 @@ use protocol::{Event, Meter, PowerReadings, Request};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// For how long the power meter is read: a few conversions of the slowest one.
+/// How long the power meter is read: a few conversions of the slowest one.
 const READING: Duration = Duration::from_millis(1500);
 
 /// Options of `boards`.
@@ -65,7 +65,7 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
         };
         print(&text)?;
     }
-    // A board that is off is a fact, and an error only for who asked for this one.
+    // An unreachable board is an error only if it was named.
     Ok(if options.names.is_empty() { Exit::Fine } else { exit })
 }
 
@@ -75,32 +75,33 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
         Connect::Local => "this machine".to_owned(),
         Connect::Ssh { host, .. } => format!("over SSH at {host}"),
     };
-    let state = match reached.holder().ending(Exit::Board)? {
-        holder if holder == "free" => holder,
-        holder => format!("in use {holder}"),
-    };
+    let holder = reached.holder()?;
     let mut runner = RunnerClient::new(reached, Interrupt::default());
-    let machine = runner.whole_state().ending(Exit::Board)?;
-    let pending = runner.pending().ending(Exit::Board)?;
+    let machine = runner.whole_state()?;
+    let pending = runner.pending()?;
     let power = match board.power.meter() {
-        // Two readers of a bus slow each other down.
-        Some(_) if state != "free" => Err("not read while the board is in use".to_owned()),
+        // A second reader on the bus would slow down the first.
+        Some(_) if holder != LockHolder::Free => Err("not read while the board is in use".to_owned()),
         Some(meter) => power(&mut runner, meter).map(Some),
         None => Ok(None),
     };
     let mut text = format!("{}: {place}\n", board.name);
     let described = processors::describe(board, &machine);
     let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
-    // What is changed is to be restored by whoever has the board now.
-    let pending = pending.as_ref().filter(|_| state == "free");
+    // While the board is in use, its holder restores the state.
+    let pending = pending.as_ref().filter(|_| holder == LockHolder::Free);
     let mut told = text::state(&machine, power, pending);
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  a bench brings it to: {}", text::asked(&asked));
+        let _ = writeln!(told, "  state set by a bench: {}", text::asked(&asked));
     }
+    let lock = match holder {
+        LockHolder::Free => "free".to_owned(),
+        LockHolder::Held(by) => format!("in use by {by}"),
+    };
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{described}{told}  {state}");
+    let _ = writeln!(text, "{described}{told}  {lock}");
     Ok(text)
 }
 
@@ -118,15 +119,15 @@ fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, Stri
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
-    let text = match reached.restore_leftover().ending(Exit::Board)? {
+    let text = match reached.restore_leftover()? {
         Some(pending) => {
             format!(
-                "{name}: restored to {}; it was changed by {}\n",
+                "{name}: restored to {}; it had been changed by {}\n",
                 text::settings(&pending.found),
                 pending.by
             )
         }
-        None => format!("{name}: nothing was to be restored\n"),
+        None => format!("{name}: nothing to restore\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)
@@ -135,9 +136,9 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
-    let text = match reached.break_lock().ending(Exit::Board)? {
-        holder if holder == "free" => format!("{name}: nobody had it\n"),
-        holder => format!("{name}: was held {holder}; its lock is broken\n"),
+    let text = match reached.break_lock()? {
+        LockHolder::Free => format!("{name}: the lock was free\n"),
+        LockHolder::Held(by) => format!("{name}: broke the lock held by {by}\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)
