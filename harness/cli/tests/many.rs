@@ -158,7 +158,7 @@ fn equal_boards_share_the_rounds_and_a_dead_one_leaves_its_own_to_the_others() {
         assert!(whole.values().any(|by| by == board), "{board} measured a round: {}", ended.said);
     }
     let reason = ended.board("b3")["set_aside"].as_str().unwrap();
-    assert!(reason.starts_with("failed to reach the board b3 again within 2 s"), "{reason}");
+    assert!(reason.starts_with("failed to reconnect to the board b3 within 2 s"), "{reason}");
     assert!(ended.said.contains("b3  set aside  "), "{}", ended.said);
     assert!(ended.said.contains("1 of 4 boards were set aside"), "{}", ended.said);
     // Nothing failed but what the dead board was at.
