@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Measures an experiment on a board and holds it against the figures of the main branch: what the pipelines run.
+# Measures an experiment on a board and compares it with the baseline of the main branch. The pipelines run this script.
 #
 #   ci/bench.sh BOARD EXPERIMENT
 #
-# Writes target/bench/summary.md for people, target/bench/comment.md with as much of it as a comment may have, and
-# target/bench/junit.xml for machines. Environment:
-#   SAVE_BASELINE=yes   make this run the baseline (on the main branch) instead of judging it
-#   BASELINE_RUNS=3     how often the baseline is measured; from three on, checks know how much runs differ by themselves
-#   COMMENT_BYTES=64000 longest comment: GitHub takes 65,536 characters, GitLab 1,000,000
-#   REPORT=PLACE        where readers of a comment that is shortened find the whole summary
-#   EDGEPIPE=COMMAND    instead of `cargo xtask`
+# Writes target/bench/summary.md, target/bench/comment.md (the summary, shortened to the limit of a comment) and
+# target/bench/junit.xml. Environment:
+#   SAVE_BASELINE=yes   save a new baseline (on the main branch) instead of checking
+#   BASELINE_RUNS=3     number of runs in the baseline; with three or more, checks know how much runs differ
+#   COMMENT_BYTES=64000 limit for comments: GitHub allows 65,536 characters, GitLab 1,000,000
+#   REPORT=PLACE        where readers of a shortened comment find the whole summary
+#   EDGEPIPE=COMMAND    command to use instead of `cargo xtask`
 #
-# Exit codes are those of `cargo xtask`: 0 fine, 1 regression, 2 usage or configuration, 3 board, 4 a trial failed or
-# was voided.
+# Exit codes are those of `cargo xtask`: 0 success, 1 regression, 2 usage or configuration, 3 board, 4 a trial failed or
+# is void.
 set -euo pipefail
 
 board=${1:?name a board: ci/bench.sh BOARD EXPERIMENT}
@@ -23,17 +23,17 @@ out=target/bench
 rm -rf "$out"
 mkdir -p "$out"
 
-# However this ends: the comment is made of the summary, if there is one.
+# On every exit: write the comment from the summary, if there is one.
 report=${REPORT:-"\`$out/summary.md\` among the files of this job"}
 trap 'if [ -f "$out/summary.md" ]; then
   "$(dirname "$0")/shorten.sh" "$out/summary.md" "${COMMENT_BYTES:-64000}" "$report" >"$out/comment.md"
 fi' EXIT
 
-# Prints the name of the run and leaves its report in $out/report.md.
+# Measures, writes $out/report.md, and prints the run's name.
 measure() {
   local code=0
   "${edgepipe[@]}" bench --board "$board" --experiment "$experiment" --format json >"$out/report.json" || code=$?
-  # 4 leaves a report that says what was voided; the others leave none.
+  # With exit code 4 there is a report that shows the void trials; with the others there is none.
   if [ "$code" -ne 0 ] && [ "$code" -ne 4 ]; then
     echo "The bench of \`$experiment\` on \`$board\` ended with exit code $code: see the log." >"$out/summary.md"
     return "$code"
@@ -45,7 +45,7 @@ measure() {
   return "$code"
 }
 
-# Puts the pieces together for the pull request.
+# Writes the summary from the comparison in the given file and the report.
 summarise() {
   {
     echo "### $experiment on $board"
@@ -88,7 +88,7 @@ if [ -f "results/baselines/$baseline.json" ]; then
   checked=0
   "${edgepipe[@]}" check --against "$baseline" --run "$run" \
     --write "markdown=$out/check.md" --write "junit=$out/junit.xml" || checked=$?
-  # A regression is told before a trial that was lost.
+  # The exit code of the check has priority over a lost trial.
   if [ "$checked" -ne 0 ]; then
     code=$checked
   fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Shortens a report in Markdown for a place that takes so many bytes and no more.
+# Shortens a Markdown report to at most BYTES bytes.
 #
 #   ci/shorten.sh FILE BYTES WHERE
 #
-# Whole lines are kept, so no row of a table and no character is cut; `<details>` and blocks of code that are open at the
-# end are closed; a last line counts what was left out and says WHERE the whole report is.
+# Only whole lines are removed. Open `<details>` elements and code blocks are closed. The last line states how many lines are
+# missing, and WHERE the whole report is.
 set -euo pipefail
 
 file=${1:?name a report: ci/shorten.sh FILE BYTES WHERE}
@@ -13,7 +13,7 @@ where=${3:?name the place of the whole report: ci/shorten.sh FILE BYTES WHERE}
 
 # In this locale awk counts bytes.
 LC_ALL=C awk -v limit="$bytes" -v where="$where" '
-  # How much more is open after a line than before it.
+  # How many more elements are open after a line than before it.
   function opened(line,    rest) {
     rest = line
     return gsub(/<details[ >]/, "", rest) - gsub(/<\/details>/, "", rest)
@@ -34,7 +34,7 @@ LC_ALL=C awk -v limit="$bytes" -v where="$where" '
       for (i = 1; i <= NR; i++) print line[i]
       exit
     }
-    # The longest begin that leaves room for what must follow it.
+    # The most lines that leave room for what must follow them.
     for (i = 0; i <= NR; i++) {
       if (i > 0) {
         used += length(line[i]) + 1

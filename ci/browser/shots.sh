@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Draws what results/tables shows of a run: the HTML report as desktop, phone, dark and on paper, the LaTeX table as PNG.
+# Takes screenshots of a run for results/tables/shots: the HTML report on a desktop, on a phone, in dark mode and printed, and
+# the LaTeX table.
 #
-#   ci/browser/shots.sh [RUN [FOLDER]]       the latest run and results/tables/shots by default
+#   ci/browser/shots.sh [RUN [FOLDER]]       default: the latest run, results/tables/shots
 #
 # Needs Node.js with npm, Chromium, pdflatex with booktabs, and pdftoppm (Debian: poppler-utils).
 set -euo pipefail

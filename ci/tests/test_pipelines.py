@@ -180,6 +180,7 @@ class Host:
             **os.environ,
             "EDGEPIPE": str(edgepipe),
             "BOARD": "local",
+            "EDGEPIPE_LOCK": str(folder / "board.lock"),
             "EXPERIMENT": "tiny",
             "BASELINE_RUNS": "1",
             "REPORT": "the artifacts of this job",

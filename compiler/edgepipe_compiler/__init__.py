@@ -1,6 +1,7 @@
 """Compiles CNNs into TVM stage libraries for edgepipe.
 
-Driven by the harness: a job file in, JSON lines out (see ``job``). A network is a graph of ONNX
-operators (``graph``), simplified (``simplify``), grouped into units (``units``), lowered unit by unit
-for a target (``lowering``, ``kernels``) and built into stage libraries (``stage``).
+The harness starts it with a job file and reads JSON lines (``job``, ``events``). ``frontend`` turns an ONNX
+file into a graph with static shapes and groups its operators into units. ``kernels`` and ``lowering``
+compile the units for a target. ``linking`` links them into stage libraries. Each package imports only the
+packages named before it.
 """

@@ -40,20 +40,20 @@ def main(arguments: list[str]) -> int:
 
 
 def failure_of(error: Exception) -> CompileError:
-    """The error as the harness is told of it."""
+    """Converts any exception into the error that is reported to the harness."""
     if isinstance(error, CompileError):
         return error
     if isinstance(error, MemoryError) or "bad_alloc" in str(error):
         return CompileError(
             "out_of_memory",
-            "failed to compile: the memory is used up; close other programs or compile fewer networks "
+            "failed to compile: out of memory; close other programs or compile fewer networks "
             "at a time",
         )
     if isinstance(error, ImportError):
         remedy = (
-            "the file system is mounted noexec: put the build folder elsewhere by CARGO_TARGET_DIR=FOLDER"
+            "the file system is mounted noexec, set CARGO_TARGET_DIR to a folder on another one"
             if "failed to map segment" in str(error)
-            else "the private Python environment is damaged: `cargo xtask setup` repairs it"
+            else "run `cargo xtask setup` to repair the private Python environment"
         )
         return CompileError(
             "environment", f"failed to load the compiler's modules: {error}; {remedy}"
@@ -62,10 +62,13 @@ def failure_of(error: Exception) -> CompileError:
         place = f" {error.filename}" if error.filename else ""
         return CompileError(
             "disk",
-            f"failed to write{place}: {error.strerror or error}; make room or mend the permissions",
+            f"failed to write{place}: {error.strerror or error}; free disk space or correct the permissions",
         )
     text = (str(error).strip().splitlines() or [""])[-1]
-    return CompileError("internal", f"failed to compile: {type(error).__name__}: {text}")
+    return CompileError(
+        "internal",
+        f"failed to compile: {type(error).__name__}: {text}; this is a bug, report it with the log",
+    )
 
 
 if __name__ == "__main__":

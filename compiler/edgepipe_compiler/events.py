@@ -1,4 +1,4 @@
-"""What the compiler tells the harness: one JSON object a line on standard output."""
+"""Events for the harness: one JSON object per line on standard output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _stream: TextIO = sys.stdout
 
 
 def own_stdout() -> None:
-    """Keeps standard output for events alone: whatever else prints there goes to standard error."""
+    """Reserves standard output for events; everything else that prints there goes to standard error."""
     global _stream
     sys.stdout.flush()
     _stream = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -22,17 +22,17 @@ def own_stdout() -> None:
 
 
 def progress(step: str, done: int, total: int) -> None:
-    """Says that ``done`` of ``total`` of ``step`` (import, lower, kernels, link) are finished."""
+    """Reports that ``done`` of ``total`` items of ``step`` (import, lower, kernels, link) are finished."""
     _emit({"event": "progress", "step": step, "done": done, "total": total})
 
 
 def done() -> None:
-    """Says that everything the job asks for is in its folder."""
+    """Reports that the job is finished."""
     _emit({"event": "done"})
 
 
 def error(failure: CompileError) -> None:
-    """Says why the job could not be done."""
+    """Reports why the job failed."""
     _emit(
         {
             "event": "error",

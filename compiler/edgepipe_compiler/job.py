@@ -1,4 +1,4 @@
-"""A job: which network to compile for which target, cut into which stages, and where to put them."""
+"""A job: the network to compile, the target, the stages, and the output folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import onnx
 
-from . import events, importer, lowering, onnx_file, reference, stage, units, zoo
-from .artifacts import Artifacts, sha256, text_of, write_atomically
+from . import events, lowering, zoo
 from .errors import CompileError
-from .graph import Graph
-from .kernels.target import LANES, TargetDescription
-from .stage import StageRange
-from .units import Unit
+from .frontend import importer, onnx_file, reference, units
+from .frontend.graph import Graph
+from .frontend.units import Unit
+from .kernels.target import LANES, CpuTarget
+from .linking import stage
+from .linking.artifacts import Artifacts, sha256, text_of, write_atomically
+from .linking.stage import StageRange
 from .weights import WeightsFile
 
 SCHEMA = 1
@@ -25,44 +27,47 @@ LIBRARY = "stage.so"
 
 @dataclass(frozen=True)
 class Job:
-    """What a job file asks for. ``stages`` are first unit, one past the last (None: all), boundary."""
+    """Content of a job file. Each of ``stages`` is (first unit, end unit or None for the last, boundary)."""
 
     name: str
     source: dict[str, Any]
-    target: TargetDescription
+    target: CpuTarget
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
-    model: bool = False  # Whether the network is wanted as an ONNX file, too.
+    model: bool = False  # Whether to write the network as an ONNX file as well.
 
 
 def read(path: Path) -> Job:
-    """Reads a job file."""
+    """Reads a job file. Raises ``CompileError`` of kind ``internal`` if it is invalid."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["schema"] != SCHEMA:
-            raise ValueError(f"schema {raw['schema']} instead of {SCHEMA}")
+            raise ValueError(f"unsupported schema {raw['schema']}, expected {SCHEMA}")
         network, target = dict(raw["network"]), dict(raw["target"])
         linker = target.pop("linker", ["cc"])
-        wanted = {field.name for field in fields(TargetDescription)}
+        if target["kind"] != "cpu":
+            raise ValueError(f"unknown processor kind {target['kind']!r}, expected cpu")
+        wanted = {field.name for field in fields(CpuTarget)}
         if set(target) != wanted or target["isa"] not in LANES:
-            raise ValueError(f"the target {target}; it has {', '.join(sorted(wanted))}")
+            raise ValueError(f"invalid target {target}, expected {', '.join(sorted(wanted))}")
         name = network.pop("name")
         if set(network) not in ({"zoo"}, {"onnx"}, {"onnx", "shapes"}):
-            raise ValueError(f"the network {network}; it has a name and either zoo or onnx")
+            raise ValueError(f"invalid network {network}, expected name and either zoo or onnx")
         stages = [
             (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
         ]
         out, model = Path(raw["out"]), bool(raw.get("model", False))
-        return Job(name, network, TargetDescription(**target), linker, stages, out, model)
+        return Job(name, network, CpuTarget(**target), linker, stages, out, model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CompileError(
-            "internal", f"failed to read the job {path}: {type(error).__name__}: {error}"
+            "internal",
+            f"failed to read the job {path}: {type(error).__name__}: {error}; report this bug",
         ) from error
 
 
 def run(job: Job) -> None:
-    """Does what the job asks for; what is there already stays as it is."""
+    """Compiles what the job asks for and is not in the output folder yet."""
     artifacts = Artifacts(job.out)
     source = _source(job)
     known = artifacts.known_network(job.name, source, SCHEMA)
@@ -75,8 +80,8 @@ def run(job: Job) -> None:
     graph, held_against = _import(job, artifacts)
     network_units = units.form(graph)
     events.progress("import", 1, 1)
-    # Described before lowering, which drops the constants as it goes.
-    from . import manifest
+    # Lowering drops constants, so the description is made first.
+    from .linking import manifest
 
     described = manifest.network(graph, network_units, source, held_against)
     missing = _missing(job, artifacts, source, len(network_units))
@@ -86,7 +91,7 @@ def run(job: Job) -> None:
 
 
 def _source(job: Job) -> dict[str, Any]:
-    """Where the network comes from; of a file, its content too, so that a changed file counts as new."""
+    """Identifies the network: a zoo name, or a file with the hash of its content."""
     if "zoo" in job.source:
         return job.source
     path = Path(job.source["onnx"])
@@ -97,20 +102,23 @@ def _source(job: Job) -> dict[str, Any]:
 def _missing(
     job: Job, artifacts: Artifacts, source: dict[str, Any], count: int
 ) -> list[StageRange]:
-    """Stages asked for that are not there."""
+    """The stages of the job that are not in the output folder."""
     wanted = [stage.resolve(first, end, boundary, count) for first, end, boundary in job.stages]
     same = {"schema": SCHEMA, "network": job.name, "source": source, "target": asdict(job.target)}
     return [item for item in dict.fromkeys(wanted) if not artifacts.has_stage(item, same)]
 
 
 def _import(job: Job, artifacts: Artifacts) -> tuple[Graph, dict[str, Any]]:
-    """The graph, and its independent reference. Leaves the ONNX file, shapes fixed, if the job wants it."""
+    """Imports the network and computes its reference.
+
+    Writes the ONNX file with fixed shapes if the job asks for it.
+    """
     shapes = job.source.get("shapes")
     if "zoo" in job.source:
         model = zoo.build(job.source["zoo"])
     else:
         model = onnx_file.load(Path(job.source["onnx"]))
-    # The reference is computed from what is compiled: old operator sets converted, functions inlined.
+    # Both use the prepared model: old operator sets are converted, functions are inlined.
     model = onnx_file.prepare(model, job.name)
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
@@ -133,8 +141,8 @@ def _compile(
     source: dict[str, Any],
     missing: list[StageRange],
 ) -> None:
-    from . import library, manifest
-    from .objects import Objects
+    from .linking import library, manifest
+    from .linking.objects import Objects
 
     lower_progress = functools.partial(events.progress, "lower")
     kernels_progress = functools.partial(events.progress, "kernels")

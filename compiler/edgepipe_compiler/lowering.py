@@ -1,7 +1,7 @@
-"""All units of a network lowered for one target.
+"""Lowers all units of a network for one target.
 
-The whole network is always lowered, whatever stages are asked for: layouts are chosen once, so a unit
-runs the same kernel in every stage that holds it, and the weights are the same file for all stages.
+The whole network is always lowered, whichever stages are requested. Layouts are chosen once, so a unit runs
+the same kernel in every stage, and all stages share one weights file.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm_ffi import structural_equal, structural_hash
 
-from . import kernels
-from .graph import Graph
-from .kernels import Call, TargetDescription, Value, Weight
-from .units import Unit
+from .frontend.graph import Graph
+from .frontend.units import Unit
+from .kernels.cpu import rules
+from .kernels.cpu.layout_conversion import convert
+from .kernels.kernel import Call, Value, Weight
+from .kernels.layout import PLAIN
+from .kernels.target import CpuTarget
 from .weights import Slot, WeightsFile
 
 
 @dataclass(frozen=True)
 class Step:
-    """A call of a function by name: arguments in order, then results in order. ``unit`` is an index."""
+    """A call of a named function: arguments in order, then results in order. ``unit`` is the unit's index."""
 
     function: str
     arguments: tuple[Value | Slot, ...]
@@ -31,21 +34,21 @@ class Step:
 
 @dataclass
 class LoweredUnit:
-    """Steps of a unit, and the rule that made them."""
+    """Steps of a unit, and the rule that lowered it."""
 
     steps: list[Step]
     rule: str
 
 
 class Functions:
-    """Scheduled functions by name; functions that are structurally equal share one name."""
+    """Scheduled functions by name. Structurally equal functions are stored once."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, tirx.PrimFunc] = {}
         self._by_hash: dict[int, list[str]] = {}
 
     def add(self, function: tirx.PrimFunc, name: str) -> str:
-        """Name under which ``function`` is known: ``name``, unless an equal one came before."""
+        """Stores ``function`` and returns its name: ``name``, unless an equal function has one already."""
         function = function.without_attr("global_symbol")
         same_hash = self._by_hash.setdefault(structural_hash(function), [])
         for known in same_hash:
@@ -62,21 +65,21 @@ class Functions:
 
 @dataclass
 class LoweredNetwork:
-    """Lowered units, their functions, and the form in which each value is made."""
+    """Lowered units, their functions, and the layout in which each value is produced."""
 
     graph: Graph
-    target: TargetDescription
+    target: CpuTarget
     units: list[LoweredUnit] = field(default_factory=list)
     functions: Functions = field(default_factory=Functions)
     made: dict[str, Value] = field(default_factory=dict)
 
     def convert(self, value: Value, layout: str, unit: int) -> list[Step]:
-        """Steps that make ``value`` in another layout, by way of plain between two packed ones."""
+        """Steps that convert ``value`` to ``layout``, through the plain layout if both layouts are packed."""
         steps: list[Step] = []
         logical = self.graph.tensor(value.name).shape
-        direct = kernels.PLAIN in (value.layout, layout)
-        for wanted in [layout] if direct else [kernels.PLAIN, layout]:
-            call = kernels.convert(value, wanted, logical, self.target)
+        direct = PLAIN in (value.layout, layout)
+        for wanted in [layout] if direct else [PLAIN, layout]:
+            call = convert(value, wanted, logical, self.target)
             shape = "x".join(str(extent) for extent in logical)
             name = f"{call.name}_{value.layout}_{wanted}_{shape}_{value.dtype}"
             function = self.functions.add(call.function, name)
@@ -88,18 +91,20 @@ class LoweredNetwork:
 def plain(graph: Graph, name: str) -> Value:
     """The value ``name`` in the layout of the ONNX graph."""
     tensor = graph.tensor(name)
-    return Value(name, kernels.PLAIN, tensor.shape, tensor.dtype)
+    return Value(name, PLAIN, tensor.shape, tensor.dtype)
 
 
 def lower(
     graph: Graph,
     units: list[Unit],
-    target: TargetDescription,
+    target: CpuTarget,
     weights: WeightsFile,
     progress: Callable[[int, int], None],
 ) -> LoweredNetwork:
-    """Lowers ``units`` in order and writes their weights; constants of ``graph`` are dropped once their
-    last unit is lowered, to keep large networks within memory."""
+    """Lowers ``units`` in order and writes their weights.
+
+    Drops each constant of ``graph`` after its last use, to bound memory.
+    """
     network = LoweredNetwork(graph, target)
     network.made = {name: plain(graph, name) for name in graph.inputs}
     last_use = {
@@ -111,7 +116,7 @@ def lower(
     }
     native = {name: value.layout for name, value in network.made.items()}
     for index, unit in enumerate(units):
-        kernel = kernels.lower(graph, unit, target, native)
+        kernel = rules.lower(graph, unit, target, native)
         steps = [_step(network, weights, call, index) for call in kernel.calls]
         network.units.append(LoweredUnit(steps, kernel.rule))
         made = {value.name: value for step in steps for value in step.results}

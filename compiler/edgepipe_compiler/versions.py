@@ -1,4 +1,4 @@
-"""Versions of what takes part in a compilation."""
+"""Versions of the packages that take part in a compilation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = {
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages, of Python and of TVM's LLVM."""
+    """Versions of the packages, Python and LLVM, and LLVM's default triple."""
     from tvm.target.codegen import llvm_get_system_triple, llvm_version_major
 
     found = {name: metadata.version(package) for name, package in PACKAGES.items()}

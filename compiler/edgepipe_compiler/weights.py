@@ -1,7 +1,7 @@
-"""The file with all weights of a network for one target.
+"""The weights file: all weights of a network for one target.
 
-Each weight starts at a multiple of 64 bytes, equal weights are stored once, and the order is that of the
-units, so that the file is the same byte for byte whenever it is made.
+Each weight starts at a multiple of 64 bytes, and equal weights are stored once. Weights are in unit order,
+so the file is reproducible byte for byte.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from types import TracebackType
 
 import numpy as np
 
-# TVM's kernels and every cache line of the processors at hand want this alignment.
+# TVM's kernels require it, and it is the cache line size of the supported processors.
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a weight lies in the file: offset and size in bytes, extents, element type."""
+    """Location of a weight in the file: offset and size in bytes, shape, element type."""
 
     offset: int
     bytes: int
@@ -30,10 +30,9 @@ class Slot:
 
 
 class WeightsFile:
-    """Writes weights one by one, so that no more than one packed weight is in memory.
+    """Writes weights one by one, so that at most one packed weight is in memory.
 
-    The file appears under its name when the ``with`` block ends well; an equal one that is there already
-    is left as it is.
+    A context manager. The file gets its final name when the block succeeds; an existing equal file is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +61,7 @@ class WeightsFile:
             self._partial.unlink(missing_ok=True)
 
     def add(self, array: np.ndarray) -> Slot:
-        """Stores ``array`` unless an equal one is stored, and says where."""
+        """Stores ``array``, unless an equal one is stored already, and returns its slot."""
         array = np.asarray(array, order="C")
         content = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
         key = (hashlib.sha256(content).digest(), tuple(array.shape), array.dtype.name)

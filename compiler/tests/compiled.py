@@ -1,4 +1,4 @@
-"""A network compiled for this machine, cut anywhere and run through TVM's virtual machine in Python."""
+"""A network compiled for this machine, which can be cut anywhere and run in TVM's virtual machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import onnx
 import tvm
 from tvm import relax
 
-from edgepipe_compiler import importer, library, lowering, stage, units
-from edgepipe_compiler.graph import Graph
-from edgepipe_compiler.kernels import TargetDescription
-from edgepipe_compiler.objects import Objects
-from edgepipe_compiler.stage import Stage, StageRange
+from edgepipe_compiler import lowering
+from edgepipe_compiler.frontend import importer, units
+from edgepipe_compiler.frontend.graph import Graph
+from edgepipe_compiler.kernels.target import CpuTarget
+from edgepipe_compiler.linking import library, stage
+from edgepipe_compiler.linking.objects import Objects
+from edgepipe_compiler.linking.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
 
-def host_target() -> TargetDescription:
+def host_target() -> CpuTarget:
     """This machine, one thread."""
     machine = platform.machine()
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
@@ -30,30 +32,28 @@ def host_target() -> TargetDescription:
         isa, mcpu = "neon", "generic"
     else:
         isa, mcpu = "generic", "x86-64"
-    return TargetDescription(
-        machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20
-    )
+    return CpuTarget(machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20)
 
 
 def tensor_of(weights: np.ndarray, slot: Slot) -> tvm.runtime.Tensor:
-    """A weight out of the bytes of a weights file."""
+    """A weight from the bytes of a weights file."""
     part = weights[slot.offset : slot.offset + slot.bytes]
     return tvm.runtime.tensor(part.view(slot.dtype).reshape(slot.shape))
 
 
 def machine_of(path: Path) -> relax.VirtualMachine:
-    """A virtual machine with the library ``path`` loaded."""
+    """A virtual machine that has loaded the library ``path``."""
     return relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
 
 
 class Compiled:
-    """A network lowered once, by default for this machine; stages are built when first asked for."""
+    """A network lowered once, by default for this machine. Stages are built on first use."""
 
     def __init__(
         self,
         source: onnx.ModelProto | Graph,
         folder: Path,
-        target: TargetDescription | None = None,
+        target: CpuTarget | None = None,
     ) -> None:
         self.folder = folder
         self.target = target or host_target()
@@ -71,7 +71,7 @@ class Compiled:
         self._stages: dict[StageRange, tuple[Stage, relax.VirtualMachine]] = {}
 
     def stage(self, wanted: StageRange) -> tuple[Stage, relax.VirtualMachine]:
-        """A stage and the machine that runs it."""
+        """A stage and the virtual machine that runs it."""
         if wanted not in self._stages:
             planned = stage.plan(self.network, self.units, wanted)
             names = [step.function for step in planned.steps]
@@ -83,14 +83,17 @@ class Compiled:
         return self._stages[wanted]
 
     def arguments(self, planned: Stage, values: dict[str, tvm.runtime.Tensor]) -> list[object]:
-        """What the entry function of a stage takes."""
+        """The arguments of a stage's entry function."""
         weights = [tensor_of(self.weights, slot) for slot in planned.weights]
         return [*(values[item.name] for item in planned.inputs), *weights]
 
     def run(
         self, cuts: tuple[int, ...], boundary: str, feeds: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Outputs of the network cut at ``cuts``. Only what the cuts let pass reaches a stage."""
+        """Outputs of the network cut at ``cuts``.
+
+        A stage receives only the values that are alive at its cut.
+        """
         values = {name: tvm.runtime.tensor(array) for name, array in feeds.items()}
         alive = stage.alive(self.graph, self.units)
         for first, end in zip((0, *cuts), (*cuts, len(self.units)), strict=True):

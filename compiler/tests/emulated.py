@@ -1,4 +1,4 @@
-"""Networks compiled for a Cortex-A57 and run by the board's own runner on an emulated one."""
+"""Networks compiled for a Cortex-A57, run by the board's runner under emulation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 
 from edgepipe_compiler import job
-from edgepipe_compiler.kernels import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 
-A57 = TargetDescription(
-    "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20
-)
+A57 = CpuTarget("aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20)
 KIT, EMULATOR = "EDGEPIPE_KIT", "EDGEPIPE_EMULATOR"
 
 
 def is_there() -> bool:
-    """Whether the runner for aarch64 and an emulator were named; `cargo xtask test` does."""
+    """Whether the environment names the aarch64 runner and an emulator, as `cargo xtask test` does."""
     return KIT in os.environ and EMULATOR in os.environ
 
 
 def compile_whole(source: dict[str, str], folder: Path, threads: int = 1) -> dict[str, Any]:
-    """Compiles a network as one stage, the way the harness has it done; the stage's description."""
+    """Compiles a network as one stage, as the harness does, and returns its manifest."""
     target = {**asdict(A57), "threads": threads, "linker": [f"{os.environ[KIT]}/cc"]}
     asked = {
         "schema": job.SCHEMA,
@@ -46,7 +44,7 @@ def compile_whole(source: dict[str, str], folder: Path, threads: int = 1) -> dic
 
 
 def schedule(stage: dict[str, Any], cpus: list[int]) -> dict[str, Any]:
-    """The stage as a schedule of its own, in the words of the protocol."""
+    """The stage as a schedule in the format of the protocol."""
 
     def tensor(item: dict[str, Any], name: str) -> dict[str, Any]:
         return {"name": name, "shape": item["shape"], "dtype": item["dtype"]}
@@ -61,7 +59,12 @@ def schedule(stage: dict[str, Any], cpus: list[int]) -> dict[str, Any]:
         "outputs": outputs,
         "stages": [
             {
-                "binding": {"processor": "a57", "cpus": cpus, "threads": len(cpus)},
+                "processor": {
+                    "kind": "cpu",
+                    "name": "a57",
+                    "cpus": cpus,
+                    "threads": len(cpus),
+                },
                 "program": {
                     "library": {
                         "path": f"{stage['folder']}/{stage['library']}",
@@ -97,12 +100,12 @@ class Runner:
         self.requests = 0
 
     def close(self) -> None:
-        """Ends it as the harness does: by the end of its standard input."""
+        """Ends the runner as the harness does: closes its standard input."""
         self.process.stdin.close()
         assert self.process.wait(30) == 0
 
     def ask(self, kind: str, **request: object) -> dict[str, Any]:
-        """Sends a request and gives the body of its answer."""
+        """Sends a request and returns the body of the answer."""
         self.requests += 1
         line = json.dumps({kind: {"id": self.requests, **request}})
         self.process.stdin.write(line + "\n")
@@ -119,17 +122,17 @@ class Runner:
         return json.loads(line)
 
     def state(self) -> dict[str, Any]:
-        """The machine as it finds it."""
+        """The machine's state."""
         return self.ask("state", sysfs="/sys", thorough=False)["state"]
 
     def cpus(self) -> list[int]:
-        """CPUs it may use."""
+        """CPUs that the runner may use."""
         return self.state()["allowed_cpus"]
 
     def outputs(
         self, stage: dict[str, Any], folder: Path, cpus: list[int]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """One seeded frame and what the stage makes of it, by name."""
+        """Runs the stage on a seeded frame; returns its outputs by name."""
         frames = {"seed": 7, "distinct": 1, "integers_below": 8}
         self.ask("capture", schedule=schedule(stage, cpus), frames=frames, folder=str(folder))
 

@@ -1,4 +1,4 @@
-"""Small networks in ONNX, one for each way in which units, cuts and layouts can go wrong."""
+"""Small ONNX networks that cover the ways in which units, cuts and layouts can go wrong."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def squeeze_excite() -> onnx.ModelProto:
 
 
 def many_ends() -> onnx.ModelProto:
-    """Two inputs; three outputs, one of them made early and read later."""
+    """Two inputs; three outputs, one of them produced early and read late."""
     net = Net()
     a, b = net.input("a", 1, 3, 8, 8), net.input("b", 1, 16, 8, 8)
     early = net.op("Relu", "early", net.conv(a, "left", 3, 16))
@@ -151,7 +151,7 @@ def many_ends() -> onnx.ModelProto:
 
 
 def long_skip() -> onnx.ModelProto:
-    """A value made first and read last, so that it passes by whole stages."""
+    """A value produced first and read last, so that it bypasses whole stages."""
     net = Net()
     first = net.op("Relu", "first.relu", net.conv(net.input("x", 1, 3, 8, 8), "first", 3, 16))
     x = first
@@ -184,7 +184,7 @@ def shuffle() -> onnx.ModelProto:
 
 
 def loose() -> onnx.ModelProto:
-    """A batch norm that nothing precedes, dropout, identities, a shared weight and dead nodes."""
+    """A batch norm without a preceding operator, dropout, identities, a shared weight and dead nodes."""
     net = Net()
     x = net.norm(net.input("x", 2, 16, 5, 7), "alone", 16)
     x = net.op("Dropout", "drop", net.op("Identity", "same", x))

@@ -1,4 +1,4 @@
-"""Small models with ``If``, ``Loop`` and ``Scan`` whose course is known before the first frame."""
+"""Small models with ``If``, ``Loop`` and ``Scan`` whose control flow is static."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _branch(op: str, source: str, result: str) -> onnx.GraphProto:
 
 @_model
 def if_of_a_constant() -> onnx.ModelProto:
-    """Both branches call their operator and their value alike; they read a value from outside."""
+    """Both branches use the same names for their operator and value, and read a value from outside."""
     net = Net()
     x = net.conv(net.input(1, 3, 6, 5), 8, 3, 3, 3)
     no = net.constant(np.array(False))
@@ -50,7 +50,7 @@ def if_of_a_constant() -> onnx.ModelProto:
 
 @_model
 def if_of_a_rank_squeezes() -> onnx.ModelProto:
-    """What PyTorch writes for ``squeeze``: drops an axis only if its extent is 1."""
+    """PyTorch's ``squeeze``: drops an axis only if its extent is 1."""
     net = Net(13)
     x = net.op("Relu", net.input(2, 5, 1, 7))
     axis = net.constant([2], np.int64)
@@ -85,7 +85,7 @@ def if_with_weights_and_two_outputs() -> onnx.ModelProto:
 
 @_model
 def if_in_if() -> onnx.ModelProto:
-    """The inner condition is computed in the outer branch, and decides by the shape of a value of it."""
+    """The inner condition is computed in the outer branch from the shape of one of its values."""
     net = Net()
     x = net.op("Abs", net.input(1, 4, 6, 5))
     inner = [
@@ -110,7 +110,7 @@ def if_in_if() -> onnx.ModelProto:
 
 @_model
 def ifs_in_a_row() -> onnx.ModelProto:
-    """Each decides by the shape of what the one before made."""
+    """Each condition depends on the shape of the previous result."""
     net = Net(13)
     x = net.input(2, 3, 4, 5)
     for place in range(10):
@@ -129,7 +129,7 @@ def ifs_in_a_row() -> onnx.ModelProto:
 
 @_model
 def if_reads_what_an_identity_made() -> onnx.ModelProto:
-    """A no-op in front of a branch that is taken late."""
+    """A no-op before a branch that is taken late."""
     net = Net()
     x = net.op("Identity", net.op("Relu", net.input(1, 4, 3, 3)))
     y = net.op("Exp", x)
@@ -141,7 +141,7 @@ def if_reads_what_an_identity_made() -> onnx.ModelProto:
 
 
 def _loop(*, stop: str = "", ends: int = 3) -> onnx.ModelProto:
-    """x = relu(conv(x)) + number, ``ends`` times; every x is an output as well."""
+    """x = relu(conv(x)) + number, ``ends`` times. Every x is also an output."""
     net = Net(13)
     x = net.input(1, 4, 5, 5)
     weight = net.weight(4, 4, 3, 3)
@@ -180,7 +180,7 @@ MODELS["loop_with_a_counter"] = lambda: _loop(stop="counter", ends=4)
 
 
 def _scan(**attributes: object) -> onnx.ModelProto:
-    """A running mean of slices, which are also given back."""
+    """A running mean of slices, which are also outputs."""
     net = Net(11)
     axis = attributes.get("scan_input_axes", [0])[0]
     shape = [3, 4]
@@ -210,7 +210,7 @@ MODELS["scan_backwards"] = lambda: _scan(
 
 @_model
 def if_among_names_like_its_own() -> onnx.ModelProto:
-    """Values and nodes of the network have the names that those of the branch would get."""
+    """The network already uses the names that the branch's values and nodes would get."""
     net = Net()
     x = net.input(1, 4, 3, 3)
     branch = _body(

@@ -17,21 +17,21 @@ FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 
 def conv_norm_relu() -> onnx.ModelProto:
-    """The normalization folds into a convolution with a bias of its own."""
+    """The normalization folds into a convolution with its own bias."""
     net = Net()
     x = net.conv(net.input(1, 5, 13, 11), 17, 5, 3, 3, **SAME)
     return net.build(net.op("Relu", net.batch_norm(x, 17)))
 
 
 def norm_relu_conv() -> onnx.ModelProto:
-    """The normalization comes first and folds into nothing: padding would differ."""
+    """The normalization comes first and cannot be folded: padding would differ."""
     net = Net()
     x = net.op("Relu", net.batch_norm(net.input(2, 17, 9, 9), 17))
     return net.build(net.conv(x, 33, 17, 3, 3, **SAME))
 
 
 def norm_after_depthwise_and_transposed() -> onnx.ModelProto:
-    """Weights whose output channels lie on other axes."""
+    """Weights whose output channels are on other axes."""
     net = Net()
     x = net.conv(net.input(1, 6, 9, 9), 12, 6, 3, 3, group=6, bias=False, **SAME)
     x = net.batch_norm(x, 12)
@@ -40,14 +40,14 @@ def norm_after_depthwise_and_transposed() -> onnx.ModelProto:
 
 
 def norm_read_twice() -> onnx.ModelProto:
-    """The convolution's own output is an output too, so nothing may fold into it."""
+    """The convolution's result is also a network output, so the normalization cannot be folded."""
     net = Net()
     x = net.conv(net.input(1, 5, 7, 7), 17, 5, 3, 3)
     return net.build(x, net.op("Relu", net.batch_norm(x, 17)))
 
 
 def residual_of_two_convolutions() -> onnx.ModelProto:
-    """Both operands of the sum are fresh."""
+    """Both operands of the sum are new values."""
     net = Net()
     x = net.input(2, 17, 9, 7)
     left = net.conv(x, 33, 17, 3, 3, strides=[2, 2], **SAME)
@@ -126,7 +126,7 @@ def hard_swish_in_parts_opset_11() -> onnx.ModelProto:
 
 
 def silu_gelu_mish() -> onnx.ModelProto:
-    """Smooth activations as exporters write them out, one behind the other."""
+    """Smooth activations as exporters write them, one after the other."""
     net = Net()
     x = net.conv(net.input(1, 5, 6, 7), 17, 5, 1, 1)
     x = net.op("Mul", x, net.op("Sigmoid", x))
@@ -150,7 +150,7 @@ def _shuffled(opset: int, batch: int, channels: int, groups: int) -> Model:
 
 
 def shuffle_unit() -> onnx.ModelProto:
-    """Half passes by, half is convolved; halves of 17 channels."""
+    """One half passes through, one half is convolved; halves of 17 channels."""
     net = Net(opset=13)
     x = net.op("Relu", net.conv(net.input(1, 5, 9, 9), 34, 5, 3, 3, **SAME))
     kept, y = net.node("Split", x, net.constant([17, 17], np.int64), outputs=2, axis=1)
@@ -163,7 +163,7 @@ def shuffle_unit() -> onnx.ModelProto:
 
 
 def dense_block() -> onnx.ModelProto:
-    """Every layer reads all before it; concatenations grow by 5 channels."""
+    """Every layer reads all previous ones; concatenations grow by 5 channels."""
     net = Net()
     features, channels = [net.input(1, 17, 7, 7)], 17
     for _ in range(3):
@@ -175,7 +175,7 @@ def dense_block() -> onnx.ModelProto:
 
 
 def inception_module() -> onnx.ModelProto:
-    """Four branches of unlike channels and kernels, one of them pooled."""
+    """Four branches with different channels and kernels, one of them pooled."""
     net = Net()
     x = net.op("Relu", net.conv(net.input(2, 3, 17, 17), 17, 3, 3, 3, strides=[2, 2]))
     wide = net.conv(net.op("Relu", net.conv(x, 6, 17, 1, 1)), 33, 6, 1, 7, pads=[0, 3, 0, 3])
@@ -186,7 +186,7 @@ def inception_module() -> onnx.ModelProto:
 
 
 def dilated_branches() -> onnx.ModelProto:
-    """As in DeepLab: the same map under several dilations and its mean, resized to it."""
+    """As in DeepLab: the same map with several dilations and its resized mean."""
     net = Net(opset=13)
     x = net.op("Relu", net.conv(net.input(1, 5, 13, 15), 17, 5, 3, 3, **SAME))
     parts = [net.conv(x, 8, 17, 1, 1)]
@@ -199,7 +199,7 @@ def dilated_branches() -> onnx.ModelProto:
 
 
 def encoder_decoder() -> onnx.ModelProto:
-    """As in U-Net, with a sum of odd extents that only padding brings together."""
+    """As in U-Net, with a sum of odd extents that match only after padding."""
     net = Net()
     x = net.op("Relu", net.conv(net.input(1, 3, 22, 18), 9, 3, 3, 3, **SAME))
     y = net.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
@@ -211,7 +211,7 @@ def encoder_decoder() -> onnx.ModelProto:
 
 
 def pyramid_of_outputs() -> onnx.ModelProto:
-    """Three outputs of unlike extents, made from the coarse to the fine."""
+    """Three outputs of different extents, from coarse to fine."""
     net = Net(opset=11)
     fine = net.op("Relu", net.conv(net.input(1, 3, 24, 20), 8, 3, 3, 3, strides=[2, 2], **SAME))
     middle = net.op("Relu", net.conv(fine, 17, 8, 3, 3, strides=[2, 2], **SAME))
@@ -229,7 +229,7 @@ def pyramid_of_outputs() -> onnx.ModelProto:
 
 
 def two_inputs_two_outputs() -> onnx.ModelProto:
-    """Inputs of unlike extents; one output is read further on, too."""
+    """Inputs of different extents; one output is also read by a later operator."""
     net = Net()
     image, depth = net.input(1, 3, 16, 16, name="image"), net.input(1, 1, 8, 8, name="depth")
     x = net.op("Relu", net.conv(image, 12, 3, 3, 3, strides=[2, 2], **SAME))
@@ -241,7 +241,7 @@ def two_inputs_two_outputs() -> onnx.ModelProto:
 
 
 def input_read_late() -> onnx.ModelProto:
-    """The second input and a first result skip several operators before they are read."""
+    """The second input and an early result skip several operators before they are read."""
     net = Net()
     x, late = net.input(1, 5, 9, 9, name="x"), net.input(1, 5, 9, 9, name="late")
     first = net.op("Relu", net.conv(x, 5, 5, 3, 3, **SAME))
@@ -253,7 +253,7 @@ def input_read_late() -> onnx.ModelProto:
 
 
 def classifier_opset_11() -> onnx.ModelProto:
-    """Flatten, two layers and a softmax of old semantics."""
+    """Flatten, two layers and a softmax with the old semantics."""
     net = Net(opset=11)
     x = net.op("Relu", net.conv(net.input(3, 3, 9, 9), 5, 3, 3, 3, strides=[2, 2]))
     x = net.op("Relu", net.op("Gemm", net.op("Flatten", x), net.weight(80, 33), net.vector(33)))
@@ -282,7 +282,7 @@ def spectrogram() -> onnx.ModelProto:
 
 
 def segmentation_with_unpooling() -> onnx.ModelProto:
-    """The places of maxima skip the middle, as in SegNet."""
+    """Indices of maxima skip the middle, as in SegNet."""
     net = Net(opset=13)
     window = {"kernel_shape": [2, 2], "strides": [2, 2]}
     x = net.conv(net.input(1, 3, 12, 16), 8, 3, 3, 3, **SAME)
@@ -292,7 +292,7 @@ def segmentation_with_unpooling() -> onnx.ModelProto:
 
 
 def masked() -> onnx.ModelProto:
-    """Truth values between stages, and arithmetic of integers."""
+    """Booleans between stages, and integer arithmetic."""
     net = Net()
     x = net.conv(net.input(1, 3, 9, 11), 18, 3, 3, 3, **SAME)
     large = net.op("Greater", x, net.constant(0.1, np.float32))
@@ -306,7 +306,7 @@ def masked() -> onnx.ModelProto:
 
 
 def detections() -> onnx.ModelProto:
-    """The best of all places, their boxes, and classes as words of a table."""
+    """The best pixels, their boxes, and class labels from a table."""
     net = Net()
     x = net.input(1, 5, 6, 7)
     scores = net.op("Reshape", net.conv(x, 4, 5, 1, 1), net.constant([1, 4, 42]))
@@ -321,7 +321,7 @@ def detections() -> onnx.ModelProto:
 
 
 def bounds_from_the_data() -> onnx.ModelProto:
-    """A convolution and what no rule knows behind it; scalars without axes; half of an operator's outputs."""
+    """A convolution followed by a fallback; 0-d scalars; one of two outputs of an operator."""
     net = Net()
     x = net.input(1, 5, 7, 9)
     y = net.op("Pow", net.conv(x, 18, 5, 3, 3, **SAME), net.constant(5, np.int64))

@@ -1,4 +1,4 @@
-"""Small models of operators that become several others before they are lowered."""
+"""Small models of operators that are decomposed before lowering."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _whole(*values: int) -> np.ndarray:
 
 
 def _bare(net: Net, output: str, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """A model of which ONNX cannot infer the shapes."""
+    """A model whose shapes ONNX cannot infer."""
     kind = onnx.TensorProto.FLOAT
     ends = [onnx.helper.make_tensor_value_info(output, kind, shape)]
     graph = onnx.helper.make_graph(net._nodes, "bare", net._inputs, ends, net._constants)
@@ -44,7 +44,7 @@ def _bare(net: Net, output: str, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def mean_variance_normalization() -> onnx.ModelProto:
-    """Over batch and image, which is what an absent attribute says."""
+    """Over batch and image, the default axes."""
     net = Net(13)
     x = net.op("MeanVarianceNormalization", net.op("Relu", net.input(2, 5, 6, 7)))
     return _bare(net, net.op("Neg", x), (2, 5, 6, 7))
@@ -92,7 +92,7 @@ REFERENCE |= {"group_norm_opset_18": _group_norm(18, 12, 3, 3)}
 
 
 def _einsum(equation: str, *shapes: tuple[int, ...], opset: int = 14, fixed: int = -1) -> Model:
-    """Operand ``fixed`` is a constant."""
+    """Operand ``fixed`` is constant."""
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -206,7 +206,7 @@ REFERENCE |= {
 
 
 def _regions(opset: int, **attributes: object) -> Model:
-    """Regions that reach beyond the image, one of less than a cell."""
+    """Regions that exceed the image, one smaller than a cell."""
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -235,7 +235,7 @@ MODELS["regions_opset_10"] = _regions(10, output_height=2, output_width=2)
 
 
 def attention() -> onnx.ModelProto:
-    """The operator of opset 23: causal, two heads for each of the keys."""
+    """The operator of opset 23: causal, two query heads per key head."""
     net = Net(23)
     query = net.input(1, 4, 5, 8, name="q")
     key, value = net.input(1, 2, 5, 8, name="k"), net.input(1, 2, 5, 6, name="v")
@@ -270,7 +270,7 @@ MODELS |= {
 
 
 def names_like_those_of_steps() -> onnx.ModelProto:
-    """The network has values with the names that steps of a decomposition would get."""
+    """The network already uses the names that decomposition steps would get."""
     net = Net(13)
     x = net.input(2, 7)
     net._nodes.append(onnx.helper.make_node("Exp", [x], ["norm.step0"], "norm.reducesum1"))

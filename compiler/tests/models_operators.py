@@ -11,8 +11,8 @@ import onnx
 from operator_net import Model, Net
 
 MODELS: dict[str, Model] = {}
-# Where ``onnx.reference`` (1.23) departs from the standard: groups and dilations of a transposed
-# convolution, Softmax before opset 13, the window of LRN. ONNX Runtime computes these rightly.
+# ``onnx.reference`` (1.23) deviates from the standard here: groups and dilations of a transposed
+# convolution, Softmax before opset 13, the window of LRN. ONNX Runtime is correct.
 REFERENCE_DEPARTS = {
     "transposed_grouped", "transposed_depthwise_dilated", "softmax_opset_11", "lrn",
 }  # fmt: skip
@@ -25,7 +25,7 @@ def _one(
     constants: tuple[str | np.ndarray, ...] = (),
     **attributes: object,
 ) -> Model:
-    """A single operator on one input; ``constants`` are its further inputs, "" leaves one out."""
+    """A single operator on one input. ``constants`` are its further inputs; "" omits one."""
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -189,7 +189,7 @@ MODELS |= {
 def _resize(*shape: int, scales: list[float] | None = None, sizes: list[int] | None = None,
             opset: int = 13, **attributes: object) -> Model:  # fmt: skip
     last = np.array(scales, np.float32) if scales else np.array(sizes, np.int64)
-    # Opset 11 still demands the region of interest, which only tf_crop_and_resize reads.
+    # Opset 11 requires the region of interest, which only tf_crop_and_resize reads.
     region = np.zeros(0, np.float32) if opset < 13 else ""
     constants = (region, last) if scales else (region, np.zeros(0, np.float32), last)
     if sizes and opset >= 13:
@@ -300,7 +300,7 @@ MODELS |= {
 
 
 def batch_norm_alone() -> onnx.ModelProto:
-    """Normalization with nothing to fold it into."""
+    """Normalization that cannot be folded."""
     net = Net()
     return net.build(net.batch_norm(net.input(2, 33, 5, 7), 33))
 
@@ -340,7 +340,7 @@ def matmul_of_activations() -> onnx.ModelProto:
 
 
 def split_uneven_opset_11() -> onnx.ModelProto:
-    """Shares 5, 17 and 11, each an output."""
+    """Parts of 5, 17 and 11 channels, each an output."""
     net = Net(opset=11)
     x = net.input(1, 33, 5, 5)
     return net.build(*net.node("Split", x, outputs=3, axis=1, split=[5, 17, 11]))

@@ -27,8 +27,11 @@ def _layer(
     computed: bool = False,
     **attributes: object,
 ) -> Model:
-    """One layer. ``outputs`` are the places of those that the network gives; ``initial`` is "constant" or
-    "input"; ``computed``: weights are computed in each frame."""
+    """One layer.
+
+    ``outputs`` are the indices of its used outputs; ``initial`` is "constant" or "input"; ``computed``:
+    weights are computed in each frame.
+    """
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -134,7 +137,7 @@ for _name, _alpha in (
     if _name in ("Affine", "ScaledTanh", "HardSigmoid"):
         _how["activation_beta"] = [0.25]
     MODELS[f"rnn_{_name.lower()}"] = _layer("RNN", activations=[_name], **_how)
-# Layers whose batch comes first: ONNX Runtime has no kernel for them.
+# Layers with the batch first, which ONNX Runtime does not support.
 BATCH_FIRST = {
     f"{op.lower()}_batch_first_{direction}": (op, direction)
     for op in GATES

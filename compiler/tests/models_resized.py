@@ -21,7 +21,7 @@ def _resize(
     before: bool = False,
     **attributes: object,
 ) -> Model:
-    """One Resize; ``before``: behind a convolution, so that its input is in packed layout."""
+    """One Resize. ``before``: after a convolution, so that its input is packed."""
 
     def build() -> onnx.ModelProto:
         net = Net(opset)
@@ -115,7 +115,7 @@ def upsample_by_attribute() -> onnx.ModelProto:
 
 
 def upsample_nearest() -> onnx.ModelProto:
-    """Opset 9, of a factor that is no whole number."""
+    """Opset 9, with a fractional scale."""
     net = Net(9)
     scales = net.constant([1.0, 1.0, 2.6, 1.5], np.float32)
     return net.build(net.op("Upsample", net.input(1, 3, 4, 5), scales, mode="nearest"))

@@ -1,4 +1,4 @@
-"""Writes small ONNX models for tests: any opset, seeded constants, shapes of outputs inferred."""
+"""Builds small ONNX models for tests: any opset, seeded constants, inferred output shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Model = Callable[[], onnx.ModelProto]
 
 
 class Net:
-    """A model under construction; every operator gives the name of its (first) output."""
+    """A model under construction. Every operator returns the name of its first output."""
 
     def __init__(self, opset: int = 17, seed: int = 0) -> None:
         self._opset = opset
@@ -29,13 +29,13 @@ class Net:
         return name
 
     def weight(self, *shape: int) -> str:
-        """Seeded normal numbers, scaled by the fan-in as He et al. do."""
+        """Seeded normal numbers scaled by the fan-in (He initialization)."""
         fan_in = max(1, int(np.prod(shape[1:])))
         values = self._random.standard_normal(shape) * (2 / fan_in) ** 0.5
         return self.constant(values.astype(np.float32))
 
     def vector(self, length: int, low: float = -0.5, high: float = 0.5) -> str:
-        """Seeded even numbers: a bias, a scale, a statistic."""
+        """Seeded uniform numbers: a bias, a scale, a statistic."""
         return self.constant(self._random.uniform(low, high, length).astype(np.float32))
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
@@ -65,7 +65,7 @@ class Net:
         group: int = 1,
         **attributes: object,
     ) -> str:
-        """Convolution from ``read`` channels (of all groups) to ``made``."""
+        """Convolution from ``read`` channels (of all groups) to ``made`` channels."""
         inputs = [x, self.weight(made, read // group, *kernel)]
         if bias:
             inputs.append(self.vector(made))

@@ -1,8 +1,4 @@
-"""Random networks: operators, attributes, shapes and ways of joining them that no list of cases names.
-
-A seed decides everything, so a failing network can be made again. Every network has one to three inputs,
-keeps its values near one, and only uses operators that its opset has.
-"""
+"""Random networks: combinations of operators, attributes and shapes that no list of cases covers."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ CHANNELS = (1, 3, 5, 7, 8, 13, 16, 17, 24, 32, 48, 100)
 
 
 class Random:
-    """A network under construction, and the choices made on the way."""
+    """A network under construction, with the random choices made so far."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -34,11 +30,11 @@ class Random:
         return items[int(self.random.integers(len(items)))]
 
     def number(self, low: int, high: int) -> int:
-        """A whole number, ``high`` included."""
+        """An integer up to and including ``high``."""
         return int(self.random.integers(low, high + 1))
 
     def chance(self, share: float) -> bool:
-        """True in that share of all cases."""
+        """True with probability ``share``."""
         return bool(self.random.random() < share)
 
     def input(self, *shape: int) -> str:
@@ -68,7 +64,7 @@ class Random:
         return self.constant(values)
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
-        """Adds an operator and infers the shapes it gives."""
+        """Adds an operator and infers its output shapes."""
         name = f"{kind.lower()}{len(self.nodes)}"
         made = [name, *(f"{name}_{place}" for place in range(1, outputs))]
         self.nodes.append(helper.make_node(kind, inputs, made, name=name, **attributes))
@@ -91,7 +87,7 @@ class Random:
         for item in inferred.graph.output:
             dims = item.type.tensor_type.shape.dim
             shape = tuple(dim.dim_value for dim in dims)
-            # The inference leaves out some operators that are functions; these keep the shape.
+            # ONNX does not infer shapes of some functions; these keep the shape.
             self.shapes[item.name] = shape or self.shapes[inputs[0]]
         return name
 

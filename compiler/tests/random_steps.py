@@ -1,4 +1,4 @@
-"""What a random network is made of: each step takes an image and gives another."""
+"""Steps of random networks: each takes an image and returns another one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def cube(r: Random, x: str) -> str:
 
 
 def activation(r: Random, x: str) -> str:
-    """Any activation, as an operator or written out."""
+    """Any activation, as an operator or decomposed."""
     channels = r.shapes[x][1]
     since = {"HardSwish": 14, "Mish": 18, "Gelu": 20, "Celu": 12, "Round": 1}
     kind = str(r.pick([
@@ -150,7 +150,7 @@ def batch_norm(r: Random, x: str) -> str:
 
 
 def norm(r: Random, x: str) -> str:
-    """Normalizations that depend on the data."""
+    """Normalizations with statistics of the data."""
     _, c, h, w = r.shapes[x]
     kind = str(r.pick(["batch", "instance", "layer", "group", "lrn", "l2"]))
     if kind == "lrn":
@@ -187,7 +187,7 @@ def excite(r: Random, x: str) -> str:
 
 
 def shuffle(r: Random, x: str) -> str:
-    """Channel shuffle, and space to depth and back where the extents allow."""
+    """Channel shuffle, and space to depth and back if the extents allow."""
     n, c, h, w = r.shapes[x]
     if c % 4 == 0 and r.chance(0.3) and c >= 4:
         return r.op("DepthToSpace", x, blocksize=2)
@@ -237,7 +237,7 @@ def pool(r: Random, x: str) -> str:
         attributes["auto_pad"] = str(r.pick(["SAME_UPPER", "SAME_LOWER"]))
     else:
         attributes["pads"] = [r.number(0, (size - 1) // 2) for size in (*kernel, *kernel)]
-        # Where windows may begin in the padding, ONNX and ONNX Runtime disagree about their number.
+        # ONNX and ONNX Runtime disagree on the number of windows that start in the padding.
         inside = all(k >= stride for k, stride in zip(kernel, strides, strict=True))
         if r.opset >= 10 and inside and r.chance(0.4):
             attributes["ceil_mode"] = 1
@@ -295,7 +295,7 @@ def cut(r: Random, x: str) -> str:
 
 
 def reduce(r: Random, x: str) -> str:
-    """Reductions, kept as a map of the same rank and added where they came from."""
+    """Reductions with keepdims, added to their input."""
     kind = str(r.pick(["ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceProd"]))
     if kind == "ReduceProd":
         kind = "ReduceMean"
@@ -319,12 +319,12 @@ def broadcast(r: Random, x: str) -> str:
     y = r.constant(r.random.uniform(0.5, 1.5, shape))
     if kind in ("Min", "Max") and r.opset < 8:
         kind = "Add"
-    # Nothing is divided by a value, which may be near zero.
+    # Values may be near zero, so they are no divisors.
     return r.op(kind, *((x, y) if r.chance(0.7) or kind == "Div" else (y, x)))
 
 
 def attend(r: Random, x: str) -> str:
-    """Products of two activations with a softmax between, as in attention."""
+    """Products of two activations with a softmax between them, as in attention."""
     n, c, h, w = r.shapes[x]
     if h * w > 200:
         return activation(r, x)
@@ -345,7 +345,7 @@ def softmax(r: Random, x: str) -> str:
 
 
 def turn(r: Random, x: str) -> str:
-    """Transpositions, squeezed axes, repeated and picked elements."""
+    """Transpose, Squeeze, Tile and Gather."""
     n, c, h, w = r.shapes[x]
     kind = r.number(0, 5)
     if kind == 0:
@@ -367,7 +367,7 @@ def turn(r: Random, x: str) -> str:
 
 
 def residual(r: Random, x: str) -> str:
-    """A branch that comes back."""
+    """A branch that rejoins."""
     y = r.op("Conv", x, r.weight(r.shapes[x][1], r.shapes[x][1], 1, 1, fan=r.shapes[x][1]))
     y = activation(r, y)
     kind = str(r.pick(["Add", "Add", "Sum", "Mul", "Concat"]))

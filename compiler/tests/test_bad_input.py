@@ -1,4 +1,4 @@
-"""Everything a user can hand in that cannot be compiled, each with its kind and the node to blame."""
+"""Invalid inputs of the compiler, each with the kind of its error and the node it names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
-from edgepipe_compiler import importer, stage
 from edgepipe_compiler.__main__ import failure_of
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer
+from edgepipe_compiler.job import read
+from edgepipe_compiler.linking import stage
 from jobs import Stage, compiler, job
 
 
@@ -119,7 +121,7 @@ def no_operator() -> onnx.ModelProto:
     return net.model(net.input("x", 1, 3), check=False)
 
 
-# The model, the kind of its error, the node or input to blame.
+# The model, the kind of its error, the node or input it names.
 MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
     (dynamic_image, "dynamic_shape", "image"),
     (no_shape, "dynamic_shape", "image"),
@@ -142,7 +144,7 @@ MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
 
 def refusal(path: Path) -> CompileError:
     """The error of importing a file and forming its units."""
-    from edgepipe_compiler import units
+    from edgepipe_compiler.frontend import units
 
     with pytest.raises(CompileError) as caught:
         units.form(importer.from_file(path, "mine"))
@@ -191,7 +193,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
-    """Wherever a file is cut off, it is said to be cut off."""
+    """A truncated file is reported as truncated, wherever it is cut."""
     content = models.depthwise().SerializeToString()
     path = tmp_path / "net.onnx"
     ends = [*range(2, 80), *range(80, len(content), 997), *range(len(content) - 30, len(content))]
@@ -204,7 +206,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
         except CompileError as error:
             kinds[end] = error.kind
     wrong = {end: kind for end, kind in kinds.items() if kind != "truncated_onnx"}
-    # What follows the last operator set that is needed may be missing.
+    # The end of the file after the operator sets is optional.
     assert all(kind == "accepted" and end > len(content) - 30 for end, kind in wrong.items()), wrong
 
 
@@ -265,7 +267,7 @@ def test_kinds_of_failures(error: Exception, kind: str) -> None:
 def event_of(
     tmp_path: Path, network: dict[str, str], out: Path, **how: object
 ) -> dict[str, object]:
-    """The error event of a job that must fail."""
+    """The error event of a failing job."""
     outcome = compiler(str(job(tmp_path, network, [(0, None, "plain")], out)), **how)
     assert outcome.code == 1
     assert outcome.events[-1] == outcome.error
@@ -295,7 +297,7 @@ def test_process_unwritable_folder(tmp_path: Path) -> None:
 
 
 def test_process_full_disk(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a full disk; nothing half-written stays."""
+    """A file size limit simulates a full disk. No partial file remains."""
     limit = 4096
     error = event_of(
         tmp_path,
@@ -315,14 +317,23 @@ def test_process_bad_job(tmp_path: Path) -> None:
     assert (outcome.code, outcome.error["kind"]) == (1, "internal")
 
 
+def test_job_for_an_unknown_kind_of_processor(tmp_path: Path) -> None:
+    path = job(tmp_path, {"zoo": "tiny"}, [(0, None, "plain")], tmp_path / "out")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["target"]["kind"] = "tpu"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CompileError, match="unknown processor kind 'tpu', expected cpu"):
+        read(path)
+
+
 def test_process_bad_arguments() -> None:
     assert compiler().code == 2
     assert compiler("--help").code == 2
 
 
 def test_graph_without_weights_is_left_alone() -> None:
-    """Importing takes the weights out of the model it is given; the arrays stay usable."""
-    from edgepipe_compiler import graph as graphs
+    """Importing moves the weights out of the model; the arrays stay valid."""
+    from edgepipe_compiler.frontend import graph as graphs
 
     model = models.residual()
     graph = graphs.from_model(model, "mine")

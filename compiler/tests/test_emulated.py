@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
     not emulated.is_there(), reason="no emulated board was named; cargo xtask emulate does"
 )
 OPERATORS = {**models_operators.MODELS, **models_combined.MODELS, **models.ALL}
-# One of each kind of kernel for the tests of every day; the others take minutes together.
+# One of each kind of kernel by default; the others take minutes.
 USUAL = ("residual", "branches", "depthwise", "squeeze_excite", "shuffle")
 SMALL_ZOO = ("tiny", "mobilenet_v1_025_128")
 ALL = "EDGEPIPE_EMULATED_ALL" in os.environ
@@ -79,7 +79,7 @@ def test_the_runner_is_the_boards(runner: emulated.Runner) -> None:
 
 
 def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> None:
-    """Warm-up and window of a small network, measured by the runner as on a board."""
+    """Warm-up and measured window of a small network, as on a board."""
     stage = emulated.compile_whole({"zoo": "tiny"}, tmp_path)
     measured = runner.ask(
         "trial",

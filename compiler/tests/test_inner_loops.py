@@ -1,4 +1,4 @@
-"""Inner loops are found in assembly as LLVM prints it."""
+"""Inner loops are found in assembly as printed by LLVM."""
 
 from __future__ import annotations
 

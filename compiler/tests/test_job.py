@@ -1,4 +1,4 @@
-"""The compiler as a process: what it writes, what it tells, what it leaves alone."""
+"""The compiler as a process: its files, its events, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = [(0, None, "plain"), (0, 3, "packed"), (3, None, "packed")]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict[str, Any]]]:
-    """The model's file, the folder of artifacts, and the events."""
+    """The model file, the output folder, and the events."""
     folder = tmp_path_factory.mktemp("job")
     model = folder / "net.onnx"
     onnx.save(models.residual(), model)
@@ -94,7 +94,7 @@ def test_stage_manifest_fits_its_files(built: tuple) -> None:
 
 @pytest.mark.parametrize("chain", [["0-8-plain"], ["0-3-packed", "3-8-packed"]])
 def test_stages_run_from_their_manifests_alone(built: tuple, chain: list[str]) -> None:
-    """As the runner does it: libraries, weights and manifests, nothing else."""
+    """As in the runner: libraries, weights and manifests only."""
     model = onnx.load(built[0])
     feeds = models.feeds(model)
     weights = np.fromfile(built[1] / "weights.bin", np.uint8)
@@ -116,14 +116,14 @@ def test_stages_run_from_their_manifests_alone(built: tuple, chain: list[str]) -
 
 
 def test_what_is_there_stays(built: tuple, tmp_path: Path) -> None:
-    """A second job compiles nothing; a damaged stage is built anew, the rest untouched."""
+    """A second job compiles nothing. A damaged stage is rebuilt; the rest is unchanged."""
     model, out, _ = built
     path = str(job(tmp_path, {"onnx": str(model)}, STAGES, out))
     stages = [out / "stages" / name for name in ("0-8-plain", "0-3-packed", "3-8-packed")]
     before = [(folder / "stage.so").stat().st_mtime_ns for folder in stages]
     weights = (out / "weights.bin").stat().st_mtime_ns
     assert [event["event"] for event in compiler(path).events] == ["done"]
-    # Replaced, not overwritten: this process may have it mapped.
+    # Replaced, not overwritten: this process may have mapped it.
     (stages[1] / "stage.so").unlink()
     (stages[1] / "stage.so").write_bytes(b"damaged")
     assert compiler(path).code == 0
@@ -134,7 +134,7 @@ def test_what_is_there_stays(built: tuple, tmp_path: Path) -> None:
 
 
 def test_changed_file_counts_as_new(tmp_path: Path) -> None:
-    """The same path with other weights: stages and weights are made anew."""
+    """The same path with other weights: stages and weights are rebuilt."""
     model = models.long_skip()
     path = tmp_path / "net.onnx"
     onnx.save(model, path)

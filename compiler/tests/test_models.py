@@ -1,4 +1,4 @@
-"""The models that operator tests are made of are themselves sound."""
+"""The test models are valid themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALL = {**models_operators.MODELS, **models_combined.MODELS}
 
 
 def check(name: str, build: Model) -> None:
-    """Valid, static, repeatable; its outputs are finite and not all alike."""
+    """Valid, static, reproducible, with finite and varied outputs."""
     model = build()
     onnx.checker.check_model(model, full_check=True)
     assert model.SerializeToString(deterministic=True) == build().SerializeToString(

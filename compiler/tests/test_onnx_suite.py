@@ -1,4 +1,4 @@
-"""The conformance suite finds what it is there to find."""
+"""The conformance suite finds the faults that it must find."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from edgepipe_compiler import importer, simplify
 from edgepipe_compiler.errors import CompileError
-from edgepipe_compiler.graph import Graph
+from edgepipe_compiler.frontend import importer, simplify
+from edgepipe_compiler.frontend.graph import Graph
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -90,7 +90,7 @@ def test_planted_wrong_lowering_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuse(kind: str, message: str, node: str | None = "relu") -> Callable[[Graph], None]:
-    """A step of the compiler that refuses everything."""
+    """A compiler step that refuses everything."""
 
     def refusing(graph: Graph) -> None:
         raise CompileError(kind, message, node)
@@ -134,33 +134,33 @@ def test_listed_refusal_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def crash() -> None:
-    """Ends as a fault in native code does."""
+    """Crashes as native code does."""
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def spin() -> None:
-    """Works without end."""
+    """Runs forever."""
     while True:
         pass
 
 
 def allocate() -> None:
-    """Takes more memory than it may."""
+    """Exceeds the memory limit."""
     np.ones(1 << 30)
 
 
 def fail() -> None:
-    """Raises what nothing expects."""
+    """Raises an unexpected exception."""
     raise KeyError("nobody")
 
 
 def print_traceback() -> None:
-    """Goes on after an error it printed."""
+    """Continues after an error that it printed."""
     print("Traceback (most recent call last):\n  ...\nValueError: told", file=sys.stderr)
 
 
 def end() -> None:
-    """Ends without a result."""
+    """Exits without a result."""
     os._exit(7)
 
 
@@ -176,7 +176,7 @@ def end() -> None:
     ],
 )
 def test_pool_survives(work: Callable[[], None], finding: str, message: str) -> None:
-    """A case that ends its process is a failure, and the cases after it are still run."""
+    """A case that ends its process is a failure, and the following cases still run."""
 
     def run(job: Callable[[], None], folder: Path) -> Finding:
         job()
@@ -218,7 +218,7 @@ def shipped() -> list[Case]:
 
 
 def test_every_version_of_every_operator_has_cases(shipped: list[Case]) -> None:
-    """Of all operator sets that the compiler reads, older ones included."""
+    """In all operator sets that the compiler reads, including older ones."""
     tested: dict[str, set[int]] = {}
     for case in (*shipped, *older.cases(shipped)):
         opset = next((item.version for item in case.model.opset_import if not item.domain), 0)
@@ -235,7 +235,7 @@ def test_every_version_of_every_operator_has_cases(shipped: list[Case]) -> None:
         for version in older.versions(name)
         if version not in tested.get(name, set())
     }
-    newer = {("GlobalLpPool", 22), ("MaxRoiPool", 22)}  # Nothing else computes these.
+    newer = {("GlobalLpPool", 22), ("MaxRoiPool", 22)}  # No other implementation supports these.
     assert missing == {("Loop", 1), *newer}
     assert len({case.title for case in shipped}) == len(shipped)
 
@@ -286,7 +286,7 @@ def test_mutants_repeat() -> None:
 
 @pytest.mark.parametrize("file", sorted(CORPUS.glob("*.onnx")), ids=lambda file: file.stem)
 def test_damaged_file_is_accepted_or_refused(file: Path) -> None:
-    """Files that once ended in a traceback, or in a message that did not say what to do."""
+    """Files that once caused a traceback, a crash, or a message without a remedy."""
     mutant = mutate.Mutant(file.stem, file.read_bytes(), (), True)
     ((_, finding, _),) = Pool(mutate.run, lambda job: job.limits, 1).run([mutant])
     assert not mutate.is_failure(finding), finding

@@ -15,13 +15,13 @@ import pytest
 
 import random_nets
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 
 COUNT = int(os.environ.get("EDGEPIPE_RANDOM_NETWORKS", "24"))
 
 
 def expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs as another implementation computes them, without optimizations of its own."""
+    """The outputs of another implementation without graph optimizations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 4

@@ -1,4 +1,4 @@
-"""Files as exporters, converters and hubs write them: each gives what ONNX Runtime makes of it."""
+"""Files as exporters, converters and model hubs write them, compared with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compiled import Compiled
-from edgepipe_compiler import importer, onnx_file, reference
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer, onnx_file, reference
 
 Shape = list[int | str | None]
 
@@ -26,7 +26,7 @@ def model(
     opset: int = 17,
     outputs: tuple[str, ...] = ("y",),
 ) -> onnx.ModelProto:
-    """A model with the input ``x``; shapes of outputs are left open."""
+    """A model with the input ``x`` and outputs without shapes."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -40,7 +40,7 @@ def model(
 
 
 def op(kind: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
-    """A node that is named after what it makes; ``inputs`` are words."""
+    """A node named after its output; ``inputs`` are separated by spaces."""
     names = ["" if name == "-" else name for name in inputs.split()]
     made = helper.make_node(kind, names, output.split(), name=f"make_{output.split()[0]}")
     made.domain = str(attributes.pop("domain", ""))
@@ -67,7 +67,7 @@ VIEW_CONSTANTS = {
 
 
 def sparse() -> onnx.ModelProto:
-    """A weight of which the zeros are left out, once by flat and once by full indices."""
+    """A weight without its zeros, with flat or with full indices."""
     made = model([op("Add", "x p", "a"), op("Mul", "a q", "y")], {}, (2, 3))
     for name, indices in (("p", np.array([1, 5])), ("q", np.array([[0, 1], [1, 2]]))):
         values = numpy_helper.from_array(np.array([2, 3], np.float32), name)
@@ -77,7 +77,7 @@ def sparse() -> onnx.ModelProto:
 
 
 def function() -> onnx.ModelProto:
-    """An operator of the file's own."""
+    """An operator defined in the file."""
     made = model([op("Double", "x", "d", domain="local"), op("Neg", "d", "y")], {})
     body = [helper.make_node("Add", ["a", "a"], ["b"])]
     imports = [helper.make_opsetid("", 17)]
@@ -234,7 +234,7 @@ BAD_SHAPES: list[tuple[Shape, dict[str, list[int]], str]] = [
     (["n", "c", 6, 6], {}, "`shapes: { x: [1, 3, 6, 6] }`"),
     ([1, 3, 6, 6], {"x": [1, 3, 7, 6]}, "the file has [1, 3, 6, 6]"),
     (["n", 3, "h", "w"], {"x": [3, 8, 8]}, "the file has [n, 3, h, w]"),
-    ([1, 3, 6, 6], {"image": [1, 3, 6, 6]}, "its inputs are 'x'"),
+    ([1, 3, 6, 6], {"image": [1, 3, 6, 6]}, "the inputs are 'x'"),
 ]
 
 
@@ -250,7 +250,7 @@ def test_shapes_that_do_not_fit(
 
 
 def old(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """A model of operator set 6, in which weights are inputs, too."""
+    """A model of operator set 6, in which weights are also inputs."""
     made = model(nodes, constants, opset=6)
     made.ir_version = 3
     made.graph.input.extend(
@@ -307,7 +307,7 @@ def external(folder: Path) -> Path:
 
 
 def test_linked_files(tmp_path: Path) -> None:
-    """As model hubs keep them: the model and its data are links into a store, by content."""
+    """As in model hubs: the model and its data are links into a content store."""
     store, folder = tmp_path / "blobs", tmp_path / "snapshot"
     store.mkdir()
     folder.mkdir()
@@ -359,7 +359,7 @@ def test_made_up_indices_stay_within_the_table(tmp_path: Path) -> None:
 
 
 def test_what_onnx_runtime_refuses_is_refused(tmp_path: Path) -> None:
-    """A slope that does not broadcast: valid by the letter of the file, and no network."""
+    """A slope that does not broadcast: a valid file, but an invalid network."""
     path = tmp_path / "net.onnx"
     slope = np.ones(5, np.float32)
     onnx.save(model([op("PRelu", "x slope", "y")], {"slope": slope}), path)

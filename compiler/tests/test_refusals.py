@@ -1,4 +1,4 @@
-"""Networks that are refused: the node to blame, and what to export instead."""
+"""Refused networks: the node that the message names, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepipe_compiler import importer
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.frontend import importer
 
 FLOAT, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 Array = np.ndarray
@@ -24,7 +24,7 @@ def model(
     constants: dict[str, Array] | None = None,
     inputs: list[onnx.ValueInfoProto] | None = None,
 ) -> onnx.ModelProto:
-    """The nodes between an input ``x`` of shape [1, 4, 6, 6] and an output ``y``."""
+    """Nodes between an input ``x`` of shape [1, 4, 6, 6] and an output ``y``."""
     graph = helper.make_graph(
         list(nodes),
         "net",
@@ -58,7 +58,7 @@ def one(op: str, *inputs: str, opset: int = 17, kind: int = FLOAT, domain: str =
 
 
 def quantized() -> onnx.ModelProto:
-    """Activations pass through eight bits."""
+    """Activations quantized to eight bits."""
     return model(
         node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
         node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
@@ -67,7 +67,7 @@ def quantized() -> onnx.ModelProto:
 
 
 def half_inside() -> onnx.ModelProto:
-    """float32 at both ends."""
+    """float16 inside, float32 at both ends."""
     return model(
         node("Cast", ["x"], ["h"], to=HALF),
         node("Relu", ["h"], ["r"]),
@@ -88,7 +88,7 @@ def optional_input() -> onnx.ModelProto:
 
 
 def dropout(ratio: float | None, training: bool | None) -> Callable[[], onnx.ModelProto]:
-    """``training`` None: an input of the network."""
+    """``training`` None: a network input."""
 
     def build() -> onnx.ModelProto:
         constants = {} if ratio is None else {"ratio": np.float32(ratio)}
@@ -146,7 +146,7 @@ def loop(trips: Array | None) -> Callable[[], onnx.ModelProto]:
 
 SCALE = {"s": np.float32(0.1), "z": np.uint8(1), "w": np.ones((4, 4, 1, 1), np.uint8)}
 UNKNOWN, DYNAMIC = "unsupported_operator", "dynamic_shape"
-# Name: the model, the kind of its error, the node or input to blame, words of the message.
+# Name: the model, the kind of its error, the node or input it names, words of the message.
 CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str]] = {
     "quantized": (quantized, UNKNOWN, "QuantizeLinear_here", "float32 network"),
     "QLinearConv": (
@@ -202,8 +202,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str]] = {
     "Bernoulli": (one("Bernoulli"), UNKNOWN, "Bernoulli_here", "random"),
     "Dropout in training": (dropout(0.5, True), UNKNOWN, "Dropout_here", "training_mode false"),
     "Dropout by default": (dropout(None, True), UNKNOWN, "Dropout_here", "training_mode false"),
-    "Dropout by input": (dropout(0.5, None), UNKNOWN, "Dropout_here", "input of the network"),
-    "If": (branch_by_data, UNKNOWN, "If_here", "branch that you need"),
+    "Dropout by input": (dropout(0.5, None), UNKNOWN, "Dropout_here", "network input"),
+    "If": (branch_by_data, UNKNOWN, "If_here", "required branch only"),
     "Loop by data": (loop(None), UNKNOWN, "Loop_here", "not constant"),
     "Loop without end": (loop(np.array(1 << 50, np.int64)), UNKNOWN, "Loop_here", "iterations"),
     "DFT": (
@@ -220,7 +220,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str]] = {
             constants={"w": np.ones((2, 4, 1, 1), np.float32),
                        "o": np.ones((2, 4, 1, 1), np.float32)},
         ),
-        UNKNOWN, "DeformConv_here", "no kernel",
+        UNKNOWN, "DeformConv_here", "not supported",
     ),
 }  # fmt: skip
 
@@ -243,7 +243,7 @@ def test_refusal(name: str, tmp_path: Path) -> None:
 
 
 def dequantized_weights() -> onnx.ModelProto:
-    """Only the weights are in eight bits."""
+    """Only the weights are quantized."""
     weight = np.random.default_rng(3).integers(-100, 100, (5, 4, 3, 3)).astype(np.int8)
     constants = {"w": weight, "s": np.linspace(0.01, 0.1, 5, dtype=np.float32)}
     return model(
@@ -283,7 +283,7 @@ def found_in_constants() -> onnx.ModelProto:
     ],
 )
 def test_accepted(build: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
-    """The same operators, where they are computed at compile time."""
+    """The same operators, evaluated at compile time."""
     path = tmp_path / "net.onnx"
     onnx.save(build(), path)
     graph = importer.from_file(path, "mine")

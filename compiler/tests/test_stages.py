@@ -1,4 +1,4 @@
-"""Whole networks and cut ones give what the reference evaluator of ONNX gives."""
+"""Whole and cut networks, compared with ONNX's reference evaluator."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from onnx.reference import ReferenceEvaluator
 
 import models
 from compiled import Compiled
-from edgepipe_compiler import stage
-from edgepipe_compiler.stage import StageRange
+from edgepipe_compiler.linking import stage
+from edgepipe_compiler.linking.stage import StageRange
 
 
 @pytest.fixture(scope="module", params=models.ALL)
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Compiled, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A compiled network, its inputs, and the outputs it must give."""
+    """A compiled network, its inputs, and its expected outputs."""
     model = models.ALL[request.param]()
     feeds = models.feeds(model)
     names = [item.name for item in model.graph.output]
@@ -88,7 +88,7 @@ def test_outputs_are_allocated_anew(case: tuple) -> None:
 
 
 def test_kernels_are_the_same_in_partial_stages(case: tuple) -> None:
-    """The profile of the whole network holds for its stages: the same functions, conversions aside."""
+    """The profile of the whole network predicts its stages: the same functions, except conversions."""
     compiled, _, _ = case
     count = len(compiled.units)
     whole, _ = compiled.stage(StageRange(0, count, "plain"))
@@ -128,7 +128,7 @@ def test_storage_is_shared_inside_a_stage(tmp_path: Path) -> None:
         for value in planned.inputs
     }
     machine["main"](*compiled.arguments(planned, tensors))
-    # Two intermediate results, never alive beside a third, and the output.
+    # Two intermediate results at a time, and the output.
     assert allocated.count("vm.builtin.alloc_storage") <= 3
     checks = [name for name in allocated if name == "vm.builtin.check_tensor_info"]
     assert len(checks) == len(planned.inputs), "weights are not checked anew for every frame"

@@ -1,4 +1,4 @@
-"""Operators that become others before they are lowered: whole and cut, as ONNX Runtime computes them."""
+"""Decomposed operators: whole and cut, compared with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import models_decomposed
 import models_recurrent
 import models_resized
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 from operator_net import Model
 
 MODELS: dict[str, Model] = {
@@ -24,14 +24,14 @@ MODELS: dict[str, Model] = {
     **models_recurrent.MODELS,
     **models_resized.MODELS,
 }
-# Models that ONNX Runtime has no kernel for.
+# Models that ONNX Runtime does not support.
 REFERENCE: dict[str, Model] = {**models_decomposed.REFERENCE, **models_resized.REFERENCE}
-# Most cuts that are tried of a network.
+# Limit of tested cuts per network.
 CUTS = 4
 
 
 def expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray], judge: str) -> list[np.ndarray]:
-    """What ONNX Runtime computes without its optimizations, or the evaluator of ONNX."""
+    """Outputs of ONNX Runtime without optimizations, or of ONNX's evaluator."""
     if judge == "reference":
         return ReferenceEvaluator(model).run(None, feeds)
     options = onnxruntime.SessionOptions()
@@ -90,7 +90,7 @@ def check(
 
 @pytest.mark.parametrize("name", models_recurrent.BATCH_FIRST)
 def test_batch_first(name: str, tmp_path: Path) -> None:
-    """Layout 1 gives what layout 0 gives, transposed."""
+    """Layout 1 gives the transposed outputs of layout 0."""
     given, same = models_recurrent.batch_first(*models_recurrent.BATCH_FIRST[name])
     feeds = feeds_of(given)
     (x,) = feeds

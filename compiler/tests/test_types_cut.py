@@ -1,4 +1,4 @@
-"""Values of any type cross cuts: networks of long windows, truth values, indices and ranks, whole and cut."""
+"""Values of any type cross cuts: networks with long windows, booleans, indices and TopK, whole and cut."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pytest
 import models
 import models_combined
 from compiled import Compiled
-from edgepipe_compiler import stage
+from edgepipe_compiler.linking import stage
 from operator_net import Net
 
 
 def rounded_up_pools() -> onnx.ModelProto:
-    """The last windows would lie in the padding alone. Not among the models: ONNX's inference and the
-    declared shapes are wrong here."""
+    """The last windows would be in the padding only.
+
+    Not in the models: ONNX infers and declares wrong shapes here.
+    """
     net = Net()
     window = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1] * 4, "ceil_mode": 1}
     x = net.op("MaxPool", net.conv(net.input(1, 3, 9, 9), 17, 3, 3, 3), **window)
@@ -42,7 +44,7 @@ def test_cut(name: str, tmp_path: Path) -> None:
     model = MODELS[name]()
     feeds = models.feeds(model)
     for output in model.graph.output:
-        # A declared shape is only what inference thought.
+        # Declared shapes come from inference.
         output.type.tensor_type.ClearField("shape")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4

@@ -8,12 +8,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import models
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import manifest, stage, units
-from edgepipe_compiler.graph import Graph
-from edgepipe_compiler.simplify import simplify
+from edgepipe_compiler.frontend import graph as graphs
+from edgepipe_compiler.frontend import units
+from edgepipe_compiler.frontend.graph import Graph
+from edgepipe_compiler.frontend.simplify import simplify
+from edgepipe_compiler.linking import manifest, stage
 
-# Units of each network, as name: operators.
+# Units of each network as name: operators.
 EXPECTED = {
     "residual": {
         "stem": "Conv Relu",
@@ -80,7 +81,7 @@ MACS = {
     "loose": 2 * 2 * 5 * 7 * 16 * 16,
 }
 PARAMETERS = {
-    # Convolutions with bias, batch norms with scale and shift, the classifier; running statistics not.
+    # Convolutions with bias, batch norms with scale and shift, the classifier; no running statistics.
     "residual": (3 * 9 + 1 + 2) * 16
     + 2 * (16 * 9 + 1 + 2) * 16
     + (16 * 9 + 1) * 24
@@ -90,7 +91,7 @@ PARAMETERS = {
     # The shared weight counts once.
     "loose": 32 + 256,
 }
-# Values alive at each cut of the networks whose values pass by units.
+# Values alive at each cut, for networks whose values bypass units.
 ALIVE = {
     "many_ends": [
         ["a", "b"], ["b", "early"], ["early", "sum"], ["early", "late"], ["early", "late", "pooled"],
@@ -117,7 +118,7 @@ def test_units(name: str) -> None:
 
 @pytest.mark.parametrize("name", models.ALL)
 def test_units_stand_in_order(name: str) -> None:
-    """Every unit reads only what is made before it, so any position is a cut."""
+    """Every unit reads only earlier values, so any position is a cut."""
     graph = graph_of(name)
     made = set(graph.inputs)
     for unit in units.form(graph):

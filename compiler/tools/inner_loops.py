@@ -1,11 +1,11 @@
-"""Finds the innermost loop that does the work of a kernel, in assembly as LLVM prints it."""
+"""Finds the innermost loop with the most work in the assembly of a kernel, as printed by LLVM."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# Multiply-adds of one instruction on AArch64, by the arrangement of its first operand.
+# Multiply-adds per AArch64 instruction, by the arrangement of its first operand.
 _LANES = {"4s": 4, "2s": 2}
 _FUSED = re.compile(r"^f(?:mla|mls)\s+v\d+\.(4s|2s)")
 _SCALAR = re.compile(r"^fn?madd\s+s\d+")
@@ -15,7 +15,7 @@ _LABEL = re.compile(r"^(\.L\w+):")
 
 @dataclass(frozen=True)
 class Loop:
-    """The instructions of one turn, and the multiply-adds (of one element each) among them."""
+    """Instructions of one iteration, and the float32 multiply-adds among them."""
 
     instructions: tuple[str, ...]
     multiply_adds: int
@@ -30,7 +30,7 @@ def multiply_adds(instruction: str) -> int:
 
 
 def innermost(assembly: str) -> list[Loop]:
-    """Loops with no other loop inside, with at least one multiply-add, in order."""
+    """Loops without inner loops and with at least one multiply-add, in order."""
     lines = [_clean(line) for line in assembly.splitlines()]
     lines = [line for line in lines if line]
     labels = {match[1]: at for at, line in enumerate(lines) if (match := _LABEL.match(line))}
@@ -39,7 +39,7 @@ def innermost(assembly: str) -> list[Loop]:
         branch = _BRANCH.match(line)
         if branch and labels.get(branch[1], at) < at:
             spans.append((labels[branch[1]], at))
-    # A loop that is entered again by several branches ends with the last of them.
+    # A loop with several back edges ends with the last of them.
     ends: dict[int, int] = {}
     for begin, end in spans:
         ends[begin] = max(end, ends.get(begin, end))
@@ -55,7 +55,7 @@ def innermost(assembly: str) -> list[Loop]:
 
 
 def busiest(assembly: str) -> Loop | None:
-    """The innermost loop with the most multiply-adds a turn: that of whole tiles, not of borders."""
+    """The innermost loop with the most multiply-adds per iteration: that of full tiles."""
     return max(innermost(assembly), key=lambda loop: loop.multiply_adds, default=None)
 
 

@@ -1,11 +1,11 @@
-"""Judges kernels by the model that LLVM has of a processor: ``llvm-mca`` on their inner loops.
+"""Simulates the inner loops of kernels with ``llvm-mca``.
 
     python judge_kernels.py --mca PROGRAM --mcpu cortex-a57 [--network NAME ...]
 
-prints a table in Markdown: multiply-adds a cycle of the innermost loop of each convolution and
-depthwise kernel, against the peak. The model knows dispatch, units and latencies; it has every load hit
-the first cache level, so what it says is a bound for the loop, not a time of the kernel. The peak is
-asked of the same model: independent multiply-adds on whole vectors and nothing else.
+Prints a Markdown table: multiply-adds per cycle of the innermost loop of each convolution and depthwise
+kernel, compared with the peak. LLVM's model covers dispatch, execution units and latencies. It assumes that
+every load hits the L1 cache, so the result bounds the loop and does not predict the time of the kernel. The
+peak is simulated with independent multiply-adds on whole vectors.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 
 import inner_loops
 
-from edgepipe_compiler.kernels import TargetDescription
+from edgepipe_compiler.kernels.target import CpuTarget
 
 GOAL = 0.75
 NETWORKS = ("resnet18", "mobilenet_v1", "mobilenet_v2", "squeezenet1_1", "inception_v3",
             "efficientnet_b0")  # fmt: skip
 RULES = ("convolution", "first_convolution", "depthwise")
-# What follows a convolution and is not worth a word: one or two operations a result.
+# Cheap operators after a convolution, which the table omits.
 PLAIN_STEPS = ("Relu", "Clip", "Add")
 TRIPLE = "aarch64-unknown-linux-gnu"
 _CYCLES = re.compile(r"^Total Cycles:\s+(\d+)", re.MULTILINE)
@@ -37,7 +37,7 @@ TURNS = 200
 
 @dataclass(frozen=True)
 class Judged:
-    """A kernel: where it comes from, its share of the network's multiply-adds, its loop by the model."""
+    """A kernel: its network, its share of the multiply-adds, and the simulated loop."""
 
     network: str
     unit: str
@@ -45,13 +45,11 @@ class Judged:
     macs: int
     loop: inner_loops.Loop
     cycles: float
-    bare: float | None = (
-        None  # The rate without what follows the convolution, where that was asked for.
-    )
+    bare: float | None = None  # The rate without the epilogue, if it was computed.
 
     @property
     def rate(self) -> float:
-        """Multiply-adds of the loop in a cycle."""
+        """Multiply-adds of the loop per cycle."""
         return self.loop.multiply_adds / self.cycles
 
 
@@ -64,19 +62,19 @@ class Model:
         self.mcpu = mcpu
 
     def cycles(self, instructions: tuple[str, ...]) -> float:
-        """Cycles of one turn when many follow each other."""
-        # A branch ends the loop; its target means nothing to the model.
+        """Cycles per iteration in steady state."""
+        # llvm-mca does not follow the branch at the end of the loop.
         text = "\n".join(re.sub(r"\.L\w+", "0", line) for line in instructions) + "\n"
         result = subprocess.run(
             self.command, input=text, capture_output=True, text=True, check=False
         )
         found = _CYCLES.search(result.stdout)
         if result.returncode != 0 or not found:
-            sys.exit(f"failed to judge a loop with {self.command[0]}: {result.stderr.strip()}")
+            sys.exit(f"failed to simulate a loop with {self.command[0]}: {result.stderr.strip()}")
         return int(found[1]) / TURNS
 
     def peak(self) -> float:
-        """Multiply-adds of whole vectors in a cycle, as many as the registers let be under way."""
+        """Peak multiply-adds per cycle with full vectors, limited by the registers."""
         loop = tuple(f"fmla v{place}.4s, v30.4s, v31.4s" for place in range(24))
         return 4 * len(loop) / self.cycles(loop)
 
@@ -90,8 +88,10 @@ class Model:
 
 
 def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
-    """Unit, kind, multiply-adds and assembly of every distinct kernel of a network."""
-    from edgepipe_compiler import importer, lowering, manifest, units
+    """Unit, kind, multiply-adds and assembly of each distinct kernel of a network."""
+    from edgepipe_compiler import lowering
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
     from edgepipe_compiler.weights import WeightsFile
 
     target = _target(mcpu)
@@ -118,8 +118,9 @@ def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
 
 
 def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
-    """The named units without what follows their convolution: name and assembly."""
-    from edgepipe_compiler import importer, kernels, units
+    """Name and assembly of the named units without their epilogue."""
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.kernels.cpu import rules
 
     graph = importer.from_zoo(network, network)
     for unit in units.form(graph):
@@ -127,15 +128,15 @@ def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
             part = units.between(
                 unit.name, unit.nodes[:1], unit.nodes[1:], set(unit.outputs), graph
             )
-            kernel = kernels.lower(graph, part, _target(mcpu), {})
+            kernel = rules.lower(graph, part, _target(mcpu), {})
             yield unit.name, _assembly(kernel.calls[-1].function, _target(mcpu))
 
 
-def _target(mcpu: str) -> TargetDescription:
-    return TargetDescription("aarch64", mcpu, "neon", TRIPLE, 1, 32 << 10, 2 << 20)
+def _target(mcpu: str) -> CpuTarget:
+    return CpuTarget("aarch64", mcpu, "neon", TRIPLE, 1, 32 << 10, 2 << 20)
 
 
-def _assembly(function: object, target: TargetDescription) -> str:
+def _assembly(function: object, target: CpuTarget) -> str:
     import tvm
 
     named = function.with_attr("global_symbol", "kernel")
@@ -149,7 +150,7 @@ def _assembly(function: object, target: TargetDescription) -> str:
             continue
         if "\n" in text:
             return text
-    raise RuntimeError("the compiled kernel shows no assembly")
+    raise RuntimeError("the compiled kernel has no assembly")
 
 
 def _kind(graph: object, unit: object) -> str:
@@ -171,7 +172,7 @@ def _kind(graph: object, unit: object) -> str:
 
 
 def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
-    """All kernels of the networks in order, and those that are too small for a loop."""
+    """All kernels of the networks in order, and those too small to have a loop."""
     judged, without = [], []
     for network in networks:
         print(f"{network} …", file=sys.stderr, flush=True)
@@ -185,7 +186,7 @@ def judge(networks: list[str], model: Model) -> tuple[list[Judged], list[str]]:
 
 
 def strip(judged: list[Judged], peak: float, model: Model) -> list[Judged]:
-    """Those below the goal, judged once more without what follows the convolution."""
+    """Simulates kernels below the goal again without their epilogue."""
     below: dict[str, set[str]] = {}
     for item in judged:
         if item.rate / peak < GOAL:
@@ -200,21 +201,20 @@ def strip(judged: list[Judged], peak: float, model: Model) -> list[Judged]:
 
 
 def table(judged: list[Judged], without: list[str], peak: float, model: Model, command: str) -> str:
-    """The table, with how it was made above it."""
+    """The table, with the command that produced it."""
     lines = [
-        f"# Inner loops on {model.mcpu}, by LLVM's model",
+        f"# Inner loops on {model.mcpu}, simulated with llvm-mca",
         "",
-        f"Made by `{command}` with llvm-mca of LLVM {model.version()}. No {model.mcpu} was at "
-        "hand: this is what a model of it says of the generated code, with every load in the first "
-        "cache level.",
+        f"Generated by `{command}` with llvm-mca of LLVM {model.version()}. These are predictions of LLVM's "
+        f"processor model, not measurements on a {model.mcpu}; every load hits the L1 cache.",
         "",
-        f"Peak: {peak:.2f} multiply-adds a cycle, asked of the same model by independent `fmla` on "
-        f"128-bit vectors and nothing else. Goal: {GOAL:.0%} of it in the innermost loop with the "
-        "most multiply-adds, its loads, stores, activation and address arithmetic included. What misses it "
-        "is judged once more without what follows the convolution (the last column): a hard swish takes "
-        "four operations a result and a swish more than twenty, a 3x3 depthwise convolution nine.",
+        f"Peak: {peak:.2f} multiply-adds per cycle, simulated with independent `fmla` on 128-bit vectors. "
+        f"Goal: {GOAL:.0%} of the peak in the innermost loop with the most multiply-adds, including loads, "
+        "stores, activation and address arithmetic. Kernels below the goal are simulated again without the "
+        "operators after the convolution (last column): a hard swish takes four instructions per result, a "
+        "swish more than twenty, a 3x3 depthwise convolution nine.",
         "",
-        "| kernels | judged | at goal | at goal without what follows | least "
+        "| kernels | simulated | at goal | at goal without epilogue | minimum "
         "| mean, weighted by multiply-adds |",
         "|---|---:|---:|---:|---:|---:|",
     ]
@@ -223,18 +223,18 @@ def table(judged: list[Judged], without: list[str], peak: float, model: Model, c
         groups.setdefault(_group(item.kind), []).append(item)
     for name, items in sorted(groups.items()):
         shares = [item.rate / peak for item in items]
-        # What the loops take together, as time adds up.
+        # Total time of the loops.
         weight = sum(item.macs for item in items)
         mean = weight / sum(item.macs / (item.rate / peak) for item in items)
         met = sum(share >= GOAL for share in shares)
         bare = sum(max(item.rate, item.bare or 0) / peak >= GOAL for item in items)
         lines.append(f"| {name} | {len(items)} | {met} | {bare} | {min(shares):.0%} | {mean:.0%} |")
     if without:
-        lines += ["", f"Not judged, because their code has no loop: {', '.join(without)}."]
+        lines += ["", f"Not simulated, because the code has no loop: {', '.join(without)}."]
     lines += [
         "",
-        "| network | unit | kernel | million multiply-adds | a turn | cycles a turn | a cycle | of peak "
-        "| without what follows |",
+        "| network | unit | kernel | million multiply-adds | per iteration | cycles per iteration "
+        "| per cycle | of peak | without epilogue |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for item in judged:
@@ -265,8 +265,10 @@ def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mca", required=True, help="llvm-mca")
-    parser.add_argument("--mcpu", default="cortex-a57", help="processor, in LLVM's words")
-    parser.add_argument("--network", action="append", help="of the zoo; default: six of them")
+    parser.add_argument("--mcpu", default="cortex-a57", help="LLVM's name of the processor")
+    parser.add_argument(
+        "--network", action="append", help="network of the zoo; default: six networks"
+    )
     parser.add_argument("--show", metavar="UNIT", help="print the loop of this unit instead")
     options = parser.parse_args()
     networks = options.network or list(NETWORKS)

@@ -1,4 +1,4 @@
-//! A made-up machine, for tests.
+//! A fictitious machine, for tests.
 
 use crate::{Cpu, MachineState, Temperature};
 
@@ -23,7 +23,7 @@ fn cpu(id: u32) -> Cpu {
 
 /// Two CPUs of an x86-64 machine.
 pub fn machine() -> MachineState {
-    // As many as processors have.
+    // As many as real processors have.
     let flags = (0..100).map(|flag| format!("feature_{flag}"));
     MachineState {
         arch: "x86_64".to_owned(),
@@ -48,7 +48,7 @@ pub fn machine() -> MachineState {
     }
 }
 
-/// A virtual machine, which tells neither frequencies nor temperatures.
+/// A virtual machine, which shows neither frequencies nor temperatures.
 pub fn machine_without_frequencies() -> MachineState {
     let mut machine = machine();
     for cpu in &mut machine.cpus {

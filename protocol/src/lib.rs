@@ -1,15 +1,18 @@
-//! What harness and runner say to each other.
+//! The messages between harness and runner.
 //!
-//! JSON lines: the harness writes one [`Request`] a line to the runner's standard input, the runner writes one
-//! [`Event`] a line to its standard output; logs go to standard error. The first line of all is the runner's
-//! [`Hello`], whose shape never changes, so that a runner of any version can be recognised. Equal versions talk,
-//! unlike ones redeploy. The end of standard input ends the runner and its load.
+//! JSON lines: the harness writes a [`Request`] to the runner's standard input, the runner writes an [`Event`] to its
+//! standard output; logs go to standard error. The first line is the runner's [`Hello`], whose shape never changes, so that
+//! the harness recognizes a runner of any version. If the versions differ, the harness deploys the runner again. The end of
+//! standard input ends the runner, also in the middle of a trial.
 //!
-//! Enums are tagged from outside, unknown fields are refused, integers carry their unit in their name, and no
-//! field can be NaN. Times are monotonic nanoseconds of the board's clock unless a name says `unix`.
+//! Enums are externally tagged, except [`Processor`]. Unknown fields are rejected. Names of integers end with their unit. No
+//! field can be NaN. Times are ns of the board's monotonic clock unless the name contains `unix`.
 
+mod cpu_list;
+mod dtype;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+mod lock;
 mod machine;
 mod measured;
 mod power;
@@ -17,6 +20,9 @@ mod request;
 mod state;
 pub mod text;
 
+pub use cpu_list::{format_cpu_list, parse_cpu_list};
+pub use dtype::Dtype;
+pub use lock::{HoldReply, LockHolder};
 pub use machine::{
     Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
     Temperature,
@@ -30,27 +36,27 @@ pub use power::{
     total_name,
 };
 pub use request::{
-    Binding, Call, Capture, Compare, Frames, Isolate, Kind, Measure, OnnxModel, Peak, Profile, Program,
-    Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights,
+    Call, Capture, Compare, CpuProcessor, Frames, Isolate, OnnxModel, Peak, Processor, Profile, Program,
+    Request, Schedule, ScheduleKind, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule,
+    Weights, WindowRule,
 };
 pub use state::{
-    Asked, Brought, Change, Changed, ClockLimits, CpuGovernor, CpuSettings, Keep, Kept, LowestFrequency,
-    Pending, Settings, Throttled, Watched,
+    AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestFrequency, SavedState, SettingChange,
+    SettingDifference, Settings, StateCommand, StateReply, StateRequest, Throttled, WatchedSettings,
 };
 
 use serde::{Deserialize, Serialize};
 
-/// Most bytes in a line from a runner; a trial of 100,000 frames needs about 4 MB.
-pub const LONGEST_LINE: u64 = 256 << 20;
+/// Limit on a line from the runner, in bytes. A trial of 100,000 frames takes about 4 MB.
+pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
-/// First line of a runner. This shape is frozen for all versions: fields are only ever added, and unknown ones
-/// are tolerated here and nowhere else.
+/// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`] of the runner.
+    /// The runner's [`VERSION`].
     pub protocol: u32,
     /// Version of the runner's package.
     pub runner: String,
@@ -58,27 +64,27 @@ pub struct Hello {
     pub pid: u32,
 }
 
-/// What a runner reports. `id` is that of the [`Request`] it answers.
+/// An output of the runner. `id` is that of the answered [`Request`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// The first line.
     Hello(Hello),
-    /// Answer to an empty line, which keeps a link alive and shows that it is. Over a network one goes each way every
-    /// few seconds, also inside a measured window.
+    /// Answer to an empty line, which shows that the connection works. Over a network, the harness sends one every few
+    /// seconds, also inside a measured window.
     Heartbeat {},
-    /// A phase of a job has begun. Never sent inside a measured window.
+    /// A phase of a request has started. Never sent inside a measured window.
     Phase {
-        /// The request at work.
+        /// The current request.
         id: u64,
-        /// What begins.
+        /// The phase that has started.
         phase: Phase,
     },
     /// Answer to [`Request::State`].
     State {
         /// The request answered.
         id: u64,
-        /// The board as it is now.
+        /// The current state.
         state: Box<MachineState>,
     },
     /// Answer to [`Request::Profile`].
@@ -95,26 +101,26 @@ pub enum Event {
     Captured(Captured),
     /// Answer to [`Request::Trial`].
     Measured(Box<Measured>),
-    /// A request failed; the runner goes on with the next.
+    /// A request failed; the runner continues with the next one.
     Failed {
-        /// The request that failed, or `null` where the line itself could not be read.
+        /// The request that failed; `null` if the line could not be parsed.
         id: Option<u64>,
-        /// What kind of failure.
+        /// The kind of failure.
         fault: Fault,
-        /// Finishes the sentence "failed to …".
+        /// Starts with "failed to".
         message: String,
     },
 }
 
-/// Steps of a job, in order.
+/// Phases of a request, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Libraries and weights are loaded, frames are made.
+    /// Programs and weights are loaded, frames are generated.
     Load,
-    /// Each stage runs by itself.
+    /// Each stage runs alone.
     Isolate,
-    /// The whole schedule runs, unmeasured.
+    /// The schedule runs but is not measured.
     WarmUp,
     /// The measured window.
     Window,
@@ -124,18 +130,18 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The line was no valid request.
+    /// The request is invalid.
     Request,
-    /// A stage library, or a model, does not load, or does not fit what the request says of it.
+    /// A stage library or a model does not load, or does not match the request.
     StageLibrary,
-    /// The weights file is missing, too short or not mappable.
+    /// The weights file is missing or too short, or cannot be mapped.
     Weights,
-    /// A thread could not be bound to the asked CPUs.
+    /// A thread cannot be bound to the requested CPUs.
     Affinity,
-    /// A stage raised an error while running.
+    /// A stage failed while running.
     Execution,
-    /// The power meter is not there, or lacks a rail.
+    /// The power meter does not exist or lacks a rail.
     Meter,
-    /// Anything else; a bug.
+    /// Anything else: a bug.
     Internal,
 }

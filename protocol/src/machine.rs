@@ -1,12 +1,12 @@
-//! The board as the runner finds it.
+//! The state of a board.
 
 use serde::{Deserialize, Serialize};
 
-/// State of a board. What the board does not tell is absent.
+/// State of a board. What the board does not show is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineState {
-    /// Machine name as `uname` gives it: `x86_64`, `aarch64`.
+    /// Machine name as in `uname`: `x86_64`, `aarch64`.
     pub arch: String,
     /// Kernel release.
     pub kernel: String,
@@ -18,17 +18,17 @@ pub struct MachineState {
     pub cpu_model: Option<String>,
     /// Feature flags from /proc/cpuinfo (`flags`, or `Features` on Arm).
     pub cpu_flags: Vec<String>,
-    /// All CPUs the kernel knows, ascending.
+    /// All CPUs, ascending.
     pub cpus: Vec<Cpu>,
-    /// CPUs this process may run on.
+    /// CPUs that the runner may use.
     pub allowed_cpus: Vec<u32>,
-    /// Memory in bytes.
+    /// Total memory.
     pub memory_bytes: u64,
-    /// Memory available in bytes.
+    /// Available without swapping.
     pub memory_available_bytes: u64,
     /// Load average over one minute, in thousandths.
     pub load_milli: u64,
-    /// Thermal zones.
+    /// Thermal zones with a temperature.
     pub temperatures: Vec<Temperature>,
     /// Power mode of a Jetson.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,52 +36,52 @@ pub struct MachineState {
     /// Clock of the GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Clock>,
-    /// Clock of the memory controller; Jetsons tell it to root only.
+    /// Clock of the memory controller, which Jetsons show only to root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emc: Option<Clock>,
-    /// The smallest quota of CPU time that holds for the runner.
+    /// The smallest CPU quota that applies to the runner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<CpuQuota>,
-    /// The smallest limit of memory that holds for the runner, if it is less than the board's memory.
+    /// The smallest memory limit that applies to the runner, if it is less than the board's memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<MemoryLimit>,
-    /// How the scheduler treats the runner, if not as any other program.
+    /// The runner's scheduling, if it is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
-    /// Thermal zones that are there and give no temperature.
+    /// Thermal zones without a temperature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_zones: Vec<SilentZone>,
 }
 
-/// CPU time that a control group may use in a period, over the period.
+/// CPU quota of a control group: time that it may use in a period, over the period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CpuQuota {
-    /// The control group that has it.
+    /// The control group.
     pub group: String,
     /// Thousandths of a CPU.
     pub milli_cpus: u64,
 }
 
-/// Memory that a control group may use.
+/// Memory limit of a control group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryLimit {
-    /// The control group that has it.
+    /// The control group.
     pub group: String,
     /// The limit.
     pub bytes: u64,
 }
 
-/// How the scheduler treats a program.
+/// Scheduling of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheduling {
     /// Its policy.
     pub policy: Policy,
-    /// Its nice value, -20 to 19.
+    /// -20 to 19.
     pub nice: i32,
-    /// The smallest weight of its control groups, if that is less than the default.
+    /// The smallest weight of its control groups, if it is less than the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<GroupWeight>,
 }
@@ -94,13 +94,13 @@ pub enum Policy {
     Other,
     /// `SCHED_BATCH`.
     Batch,
-    /// `SCHED_IDLE`: any other program comes first.
+    /// `SCHED_IDLE`: all other programs have priority.
     Idle,
     /// One of the real-time policies.
     RealTime,
 }
 
-/// Share of CPU time of a control group on a busy machine.
+/// CPU weight of a control group, which counts on a busy machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupWeight {
@@ -116,7 +116,7 @@ pub struct GroupWeight {
 pub struct SilentZone {
     /// Its `type`, or its folder's name.
     pub zone: String,
-    /// Why: completes "the zone …".
+    /// Why, as a predicate: `does not answer within 1 s`.
     pub reason: String,
 }
 
@@ -130,17 +130,17 @@ pub struct PowerMode {
     pub name: String,
 }
 
-/// A clock that is no CPU's.
+/// A clock of a unit other than a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clock {
-    /// Lowest frequency allowed now, in Hz.
+    /// Current lower limit.
     pub min_hz: u64,
-    /// Highest frequency allowed now, in Hz.
+    /// Current upper limit.
     pub max_hz: u64,
-    /// Current frequency in Hz.
+    /// Current frequency.
     pub current_hz: Option<u64>,
-    /// What governs it.
+    /// Its governor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governor: Option<String>,
 }
@@ -153,23 +153,23 @@ pub struct Cpu {
     pub id: u32,
     /// Whether it is online.
     pub online: bool,
-    /// Whether the scheduler leaves it alone (`isolcpus`).
+    /// Whether it is isolated from the scheduler (`isolcpus`).
     pub isolated: bool,
-    /// Relative capacity, of 1024, on unlike cores.
+    /// Relative capacity, of 1024, on heterogeneous cores.
     pub capacity: Option<u32>,
-    /// Implementer and part from the identification register, on Arm.
+    /// Identification register, on Arm.
     pub midr: Option<u64>,
-    /// Core id: CPUs that share one are threads of one core.
+    /// Core id. CPUs with the same one are threads of one core.
     pub core: Option<i64>,
     /// Package id.
     pub package: Option<i64>,
-    /// Current frequency in kHz.
+    /// Current frequency.
     pub current_khz: Option<u64>,
-    /// Lowest frequency allowed now, in kHz.
+    /// Current lower limit.
     pub min_khz: Option<u64>,
-    /// Highest frequency allowed now, in kHz.
+    /// Current upper limit.
     pub max_khz: Option<u64>,
-    /// Highest frequency of the hardware, in kHz.
+    /// Upper limit of the hardware.
     pub hardware_max_khz: Option<u64>,
     /// Frequency governor.
     pub governor: Option<String>,

@@ -1,8 +1,8 @@
-//! Raw observations. They are written once and never changed; the harness derives everything else from them.
+//! Raw observations. They are stored unchanged; the harness derives all figures from them.
 
 use crate::machine::MachineState;
 use crate::power::Power;
-use crate::state::Watched;
+use crate::state::WatchedSettings;
 use serde::{Deserialize, Serialize};
 
 /// Answer to a profile request.
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 pub struct Profiled {
     /// The request answered.
     pub id: u64,
-    /// One entry a kernel call, in execution order.
+    /// Kernel calls in execution order.
     pub calls: Vec<UnitSamples>,
-    /// Duration of whole frames without the instrument, in ns.
+    /// Durations of frames without the instrument.
     pub frame_ns: Vec<u64>,
-    /// Duration of whole frames with the instrument, in ns.
+    /// Durations of frames with the instrument.
     pub instrumented_frame_ns: Vec<u64>,
-    /// Resident memory of the runner at the end, in bytes.
+    /// Resident memory of the runner at the end.
     pub resident_bytes: u64,
 }
 
-/// Durations of one kernel call over the frames.
+/// Durations of a kernel call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnitSamples {
-    /// Unit it belongs to.
+    /// The unit that it computes.
     pub unit: u32,
-    /// One duration a frame, in ns.
+    /// One duration for each frame.
     pub samples_ns: Vec<u64>,
 }
 
@@ -37,33 +37,33 @@ pub struct UnitSamples {
 pub struct Transferred {
     /// The request answered.
     pub id: u64,
-    /// One entry a size, in the order asked.
+    /// One entry for each size, in the order of the request.
     pub sizes: Vec<HandOver>,
 }
 
-/// Answer to a request for what a CPU can do at most.
+/// Answer to a request for peak rates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peaked {
     /// The request answered.
     pub id: u64,
-    /// 32-bit numbers in a vector.
+    /// 32-bit floats in a vector.
     pub lanes: u32,
-    /// Multiply-adds of single numbers in each sample.
+    /// Scalar multiply-adds in each sample.
     pub multiply_adds: u64,
-    /// Duration of each sample, in ns.
+    /// Duration of each sample.
     pub multiply_adds_ns: Vec<u64>,
-    /// One entry a size, in the order asked.
+    /// One entry for each size, in the order of the request.
     pub streams: Vec<Stream>,
 }
 
-/// Readings of a buffer of one size.
+/// Reads of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stream {
     /// Size of the buffer.
     pub bytes: u64,
-    /// Duration of each reading of all of it, in ns.
+    /// Duration of each read of the whole buffer.
     pub ns: Vec<u64>,
 }
 
@@ -73,9 +73,9 @@ pub struct Stream {
 pub struct HandOver {
     /// Size of the buffer.
     pub bytes: u64,
-    /// First reading of each hand-over, in ns.
+    /// Duration of the first read of each hand-over.
     pub first_ns: Vec<u64>,
-    /// Second reading of each hand-over, in ns.
+    /// Duration of the second read of each hand-over.
     pub again_ns: Vec<u64>,
 }
 
@@ -87,7 +87,7 @@ pub struct Compared {
     pub id: u64,
     /// Frames compared.
     pub frames: u32,
-    /// One entry an output.
+    /// One entry for each output.
     pub outputs: Vec<OutputDifference>,
 }
 
@@ -97,11 +97,11 @@ pub struct Compared {
 pub struct Captured {
     /// The request answered.
     pub id: u64,
-    /// Frames whose inputs and outputs are written.
+    /// Number of frames written.
     pub frames: u32,
 }
 
-/// How far an output lies from the reference, over all frames and elements.
+/// The difference between an output and its reference, over all frames and elements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputDifference {
@@ -109,13 +109,13 @@ pub struct OutputDifference {
     pub name: String,
     /// Elements compared.
     pub elements: u64,
-    /// Elements that are not finite in one of the two, or not the same infinity in both.
+    /// Elements that are not finite in one of the two, except the same infinity or NaN in both.
     pub non_finite: u64,
-    /// Greatest absolute difference of finite elements.
+    /// Largest absolute difference of finite elements.
     pub max_abs: f64,
-    /// Greatest absolute value of the reference, by which `max_abs` is judged.
+    /// Largest absolute value of the reference, for comparison with `max_abs`.
     pub max_reference: f64,
-    /// Every bit equal.
+    /// Whether all bits are equal.
     pub identical: bool,
 }
 
@@ -125,67 +125,67 @@ pub struct OutputDifference {
 pub struct Measured {
     /// The request answered.
     pub id: u64,
-    /// Each stage alone, in stage order; empty where it was not asked for.
+    /// Each stage alone, in stage order; empty if not requested.
     pub isolated: Vec<Isolated>,
-    /// How the warm-up went.
+    /// The warm-up.
     pub warm_up: WarmUp,
     /// The measured window.
     pub window: Window,
     /// Each stage during the window, in stage order.
     pub stages: Vec<Occupancy>,
-    /// Where the first frames of the window were, when.
+    /// Time spans of the first frames of the window.
     pub timeline: Vec<Span>,
-    /// What else the machine did during the window.
+    /// Load of the machine during the window.
     pub host: HostLoad,
-    /// What the power meter said, from before the warm-up to after the window; absent where none was asked for.
+    /// Readings of the power meter, from before the warm-up to after the window; absent if not requested.
     pub power: Option<Power>,
-    /// How the board's settings were meanwhile; absent in runs of protocols before the sixth.
+    /// The board's settings meanwhile; absent in runs of protocol versions before 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub watched: Option<Watched>,
+    pub watched: Option<WatchedSettings>,
     /// State before the warm-up.
     pub before: MachineState,
     /// State after the window.
     pub after: MachineState,
-    /// Bytes of weights mapped.
+    /// Bytes of mapped weights.
     pub weights_bytes: u64,
-    /// Resident memory of the runner at the end, in bytes.
+    /// Resident memory of the runner at the end.
     pub resident_bytes: u64,
-    /// Of it, memory that is backed by no file.
+    /// The part of it that no file backs.
     pub anonymous_bytes: u64,
 }
 
-/// A stage by itself.
+/// A stage that ran alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Isolated {
-    /// One duration a frame, in ns.
+    /// One duration for each frame.
     pub samples_ns: Vec<u64>,
 }
 
-/// What ran before the window opened.
+/// The frames before the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmUp {
-    /// Completion of each frame, in ns since the first frame was let in. The window goes on where this ends.
+    /// Completion of each frame, in ns since the first frame was admitted. The window starts where this ends.
     pub completed_ns: Vec<u64>,
-    /// Whether the pace had become steady, or the time ran out.
+    /// Whether the frame time was steady; otherwise the maximum duration was reached.
     pub steady: bool,
 }
 
-/// The measured window. It opens with the completion of a frame, which is not counted, and closes with the
-/// completion of the last one counted. Throughput is `completed_ns.len() / completed_ns.last()`.
+/// The measured window. It opens with the completion of a frame, which does not count, and closes with the completion of the
+/// last frame that counts. Throughput is `completed_ns.len() / completed_ns.last()`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// Wall clock at the opening, ns since 1970. For reading only.
+    /// Wall clock when it opened, in ns since 1970, for display only.
     pub opened_unix_ns: u64,
-    /// The board's monotonic clock at the opening.
+    /// When it opened.
     pub opened_monotonic_ns: u64,
-    /// Completion of each frame, in ns since the opening, ascending.
+    /// Completion of each frame, in ns since the window opened, ascending.
     pub completed_ns: Vec<u64>,
-    /// From the moment a frame enters the first stage to its completion, in ns, in the same order.
+    /// Time of each frame from its first stage to its completion, in the same order.
     pub latency_ns: Vec<u64>,
-    /// Stage that completed each frame; empty unless the schedule is a replicate.
+    /// Stage that completed each frame; empty unless stages are replicas.
     pub completed_by: Vec<u32>,
 }
 
@@ -195,21 +195,21 @@ pub struct Window {
 pub struct Occupancy {
     /// Frames it finished.
     pub frames: u64,
-    /// Time inside the stage library.
+    /// Time in the engine.
     pub busy_ns: u64,
-    /// Time waiting for a frame to come.
+    /// Time waiting for a frame.
     pub waiting_input_ns: u64,
-    /// Time waiting for a place to put a frame.
+    /// Time waiting for space in the next queue.
     pub waiting_output_ns: u64,
-    /// CPU time its threads used, those of TVM's pool included.
+    /// CPU time of its threads, including the engine's own ones.
     pub cpu_ns: u64,
     /// Page faults served without reading from disk.
     pub minor_faults: u64,
     /// Page faults that read from disk.
     pub major_faults: u64,
-    /// Times its thread gave up the CPU.
+    /// Context switches in which its thread waited.
     pub voluntary_switches: u64,
-    /// Times its thread was made to give up the CPU.
+    /// Context switches in which its thread was preempted.
     pub involuntary_switches: u64,
 }
 
@@ -217,28 +217,28 @@ pub struct Occupancy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
-    /// Place of the frame in the order of admission.
+    /// Number of the frame in the order of admission.
     pub frame: u64,
     /// The stage.
     pub stage: u32,
-    /// Begin, in ns since the window opened; negative where the frame was under way before.
+    /// Start, in ns since the window opened; negative if it was before.
     pub begin_ns: i64,
     /// End, in ns since the window opened.
     pub end_ns: i64,
 }
 
-/// Load of the CPUs of the schedule over the window, from the kernel's accounting; absent where it has none.
+/// Load of the schedule's CPUs during the window, from the kernel's accounting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostLoad {
-    /// Length of what was accounted.
+    /// Duration of the accounting.
     pub wall_ns: u64,
-    /// Time stolen by the hypervisor, summed over these CPUs.
+    /// Time stolen by the hypervisor, summed over these CPUs; absent if unknown.
     pub steal_ns: Option<u64>,
-    /// Time these CPUs were busy for anything at all, summed.
+    /// Busy time of these CPUs, summed; absent if unknown.
     pub busy_ns: Option<u64>,
-    /// CPU time of the whole runner process.
+    /// CPU time of the runner.
     pub runner_ns: u64,
-    /// CPU time of the runner's threads that belong to no stage.
+    /// CPU time of the runner's threads that do not belong to a stage.
     pub overhead_ns: u64,
 }

@@ -1,4 +1,4 @@
-//! Power meters of a board, and what they said.
+//! Power meters of a board, and their readings.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meter {
-    /// What kind it is.
+    /// Its kind.
     pub kind: MeterKind,
-    /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
+    /// Folder of sysfs: `/sys`, or a replacement for tests.
     pub root: String,
-    /// Names of the rails or zones that together feed everything measured, none of them a part of another. The meter is
-    /// refused if one is missing. Empty: the rail that is known to feed a whole board, one of [`BOARD_INPUTS`].
+    /// Names of the rails or zones whose sum is the power of everything measured. All must exist. Empty: the rail that is known
+    /// to supply a whole board, one of [`BOARD_INPUTS`].
     pub total: Vec<String>,
 }
 
-/// Labels of rails that feed a whole board: Jetson TX1, TX2, Xavier NX, Orin NX and Orin Nano; Jetson Nano.
+/// Labels of rails that supply a whole board: Jetson TX1, TX2, Xavier NX, Orin NX and Orin Nano; Jetson Nano.
 pub const BOARD_INPUTS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
 
-/// Between the names of a total that is a sum.
+/// Separates the names of a total that is a sum.
 const PLUS: &str = " + ";
 
-/// The name of a total: of its rail, or of all the rails of a sum.
+/// The name of a total: that of its rail, or those of all rails of a sum.
 pub fn total_name(rails: &[String]) -> String {
     rails.join(PLUS)
 }
@@ -30,13 +30,12 @@ pub fn total_name(rails: &[String]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MeterKind {
-    /// Texas Instruments INA3221 chips and those with one channel (INA219, INA226, INA238 and alike), whichever driver
-    /// serves them.
+    /// Texas Instruments INA3221 chips, and similar chips with one channel (such as INA219, INA226, INA238).
     Ina3221 {
-        /// Names for channels whose driver gives none, or others than it gives.
+        /// Names for channels; they override those of the driver.
         rails: Vec<NamedRail>,
     },
-    /// Energy counters of the processor, by the kernel's powercap interface.
+    /// Energy counters of the processor, through the kernel's powercap interface.
     Rapl,
 }
 
@@ -58,9 +57,9 @@ pub struct NamedRail {
 pub struct Idle {
     /// Number of this request.
     pub id: u64,
-    /// What is read.
+    /// The meter.
     pub meter: Meter,
-    /// For how long.
+    /// How long to read.
     pub duration_ns: u64,
 }
 
@@ -70,28 +69,28 @@ pub struct Idle {
 pub struct Idled {
     /// The request answered.
     pub id: u64,
-    /// The board's monotonic clock when it began.
+    /// When it started.
     pub opened_monotonic_ns: u64,
-    /// How long it lasted.
+    /// How long it took.
     pub duration_ns: u64,
-    /// What the meter said.
+    /// The readings.
     pub readings: PowerReadings,
 }
 
-/// What became of reading a meter during a trial.
+/// Result of reading a meter during a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Power {
-    /// It was read.
+    /// Its readings.
     Read(PowerReadings),
-    /// It could not even be begun.
+    /// It could not be read.
     Unreadable {
-        /// Finishes "failed to …".
+        /// Starts with "failed to".
         message: String,
     },
 }
 
-/// Everything a meter said, as it said it.
+/// All readings of a meter, as read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PowerReadings {
@@ -101,12 +100,12 @@ pub struct PowerReadings {
     pub total: String,
     /// The rails, those of the total first.
     pub rails: Vec<RailReadings>,
-    /// CPU time that reading took.
+    /// CPU time of reading.
     pub cpu_ns: u64,
 }
 
 impl PowerReadings {
-    /// The rails that the total is the sum of, and the others; `None` if one of them was not read.
+    /// The rails of the total, and the others; `None` if a rail of the total was not read.
     pub fn split(&self) -> Option<(Vec<&RailReadings>, Vec<&RailReadings>)> {
         let find = |name: &str| self.rails.iter().find(|rail| rail.name == name);
         let totals = match find(&self.total) {
@@ -119,17 +118,17 @@ impl PowerReadings {
     }
 }
 
-/// Readings of one rail. The series are equally long or, where the driver does not give the quantity, empty.
+/// Readings of a rail. The series have equal lengths or, if the driver lacks the quantity, are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RailReadings {
     /// Name of the rail.
     pub name: String,
-    /// Where it was found, below the root.
+    /// Its file.
     pub source: String,
-    /// The board's monotonic clock before each reading.
+    /// Time before each reading.
     pub begun_ns: Vec<u64>,
-    /// How long each reading took.
+    /// Duration of each reading.
     pub took_ns: Vec<u64>,
     /// Power as the driver computes it.
     pub milliwatts: Vec<i64>,
@@ -137,24 +136,24 @@ pub struct RailReadings {
     pub millivolts: Vec<i64>,
     /// Current.
     pub milliamperes: Vec<i64>,
-    /// Energy since some time in the past.
+    /// Energy counter.
     pub microjoules: Vec<i64>,
-    /// The energy at which the counter begins anew from 0.
+    /// Value at which the counter wraps around to 0.
     pub range_microjoules: Option<u64>,
-    /// Readings that gave nothing, by what the system said.
+    /// Failed readings, by error.
     pub errors: Vec<ReadErrors>,
 }
 
-/// Readings that failed alike.
+/// Readings that failed with the same error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadErrors {
-    /// What the system said.
+    /// The system's message.
     pub message: String,
-    /// How often.
+    /// Number of readings.
     pub count: u64,
-    /// The board's monotonic clock at the first.
+    /// Time of the first one.
     pub first_ns: u64,
-    /// The board's monotonic clock at the last.
+    /// Time of the last one.
     pub last_ns: u64,
 }

@@ -1,9 +1,10 @@
-//! Jobs for the runner.
+//! Requests to the runner.
 
+use crate::dtype::Dtype;
 use crate::power::{Idle, Meter};
 use serde::{Deserialize, Serialize};
 
-/// A job. Answers carry its `id`.
+/// A request. The answer has the same `id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -11,26 +12,26 @@ pub enum Request {
     State {
         /// Number of this request.
         id: u64,
-        /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
+        /// Folder of sysfs: `/sys`, or a replacement for tests.
         sysfs: String,
-        /// Whether to ask `jetson_clocks` too for what sysfs tells to root only; that takes a moment.
+        /// Whether to run `jetson_clocks` too, for what sysfs shows only to root. This takes a second.
         thorough: bool,
     },
     /// Time every unit of a network on one processor.
     Profile(Profile),
-    /// Time what it costs to read what another processor wrote.
+    /// Time the hand-over of data between two processors.
     Transfer(Transfer),
     /// Read a power meter while nothing runs.
     Idle(Idle),
-    /// Time what a processor can do at most.
+    /// Time the peak rates of a processor.
     Peak(Peak),
-    /// Run two schedules on the same frames and compare what comes out.
+    /// Run two schedules on the same frames and compare their outputs.
     Compare(Compare),
-    /// Run a schedule on a frame from files and compare what comes out with files.
+    /// Run a schedule on a frame from files and compare its outputs with files.
     Verify(Verify),
-    /// Run one schedule and write what goes in and what comes out to files.
+    /// Run a schedule and write its inputs and outputs to files.
     Capture(Capture),
-    /// Measure one schedule.
+    /// Measure a schedule.
     Trial(Trial),
 }
 
@@ -40,21 +41,21 @@ pub enum Request {
 pub struct Profile {
     /// Number of this request.
     pub id: u64,
-    /// Tensors the stage takes and gives.
+    /// Inputs and outputs of the stage.
     pub values: Vec<Tensor>,
     /// The whole network as one stage.
     pub stage: Stage,
-    /// Kernel calls of the stage in order, and the unit each belongs to.
+    /// Kernel calls of the stage in order.
     pub calls: Vec<Call>,
     /// Input frames.
     pub frames: Frames,
-    /// Frames run before anything is kept.
+    /// Frames to discard first.
     pub warm_up_frames: u32,
-    /// Instrumented frames to keep at least; as many are kept without the instrument.
+    /// Minimum of instrumented frames; as many run without the instrument.
     pub min_frames: u32,
-    /// Ends once `min_frames` are kept and this time has passed.
+    /// Minimum duration.
     pub min_ns: u64,
-    /// Ends after this time whatever was kept (at least one frame of each sort).
+    /// Maximum duration; at least one frame of each kind runs.
     pub max_ns: u64,
 }
 
@@ -62,40 +63,40 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// Name as the virtual machine's instrument reports it.
+    /// Name in the virtual machine.
     pub function: String,
-    /// Unit of the network this call belongs to.
+    /// Unit of the network that it computes.
     pub unit: u32,
 }
 
 /// Time the hand-over of a tensor between two processors: a thread on `from` writes a buffer, then a thread on `to`
-/// reads all of it, twice. The first reading pays for bringing it over, the second does not.
+/// reads all of it twice. The first read includes the transfer between caches, the second does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
     /// Number of this request.
     pub id: u64,
-    /// Who writes; its first CPU does.
-    pub from: Binding,
-    /// Who reads; its first CPU does.
-    pub to: Binding,
-    /// Sizes of the buffer to time, in bytes.
+    /// The writer, on its first CPU.
+    pub from: Processor,
+    /// The reader, on its first CPU.
+    pub to: Processor,
+    /// Sizes of the buffer, in bytes.
     pub sizes: Vec<u64>,
-    /// Hand-overs of each size to keep, after a few that are not.
+    /// Samples of each size, after a few that are discarded.
     pub rounds: u32,
 }
 
-/// Time what the first CPU of a processor can do at most: vector multiply-adds, and reading memory.
+/// Time the peak rates of a processor's first CPU: vector multiply-adds, and reads of memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peak {
     /// Number of this request.
     pub id: u64,
     /// The processor.
-    pub binding: Binding,
+    pub processor: Processor,
     /// Samples of each.
     pub rounds: u32,
-    /// Sizes in bytes of buffers to read again and again.
+    /// Sizes of the buffers to read, in bytes.
     pub streams: Vec<u64>,
 }
 
@@ -105,32 +106,31 @@ pub struct Peak {
 pub struct Compare {
     /// Number of this request.
     pub id: u64,
-    /// Its outputs are taken as right.
+    /// The schedule with the expected outputs.
     pub reference: Schedule,
-    /// Its outputs are judged.
+    /// The schedule whose outputs are compared with them.
     pub candidate: Schedule,
-    /// Frames to run; all distinct ones once.
+    /// Each distinct frame runs once.
     pub frames: Frames,
 }
 
-/// Run a schedule on one frame from files and compare its outputs with those that another program computed from the same
-/// frame. Files hold the elements in the board's byte order.
+/// Run a schedule on one frame from files and compare its outputs with those that another program computed. Files contain the
+/// elements in the board's byte order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
     /// Number of this request.
     pub id: u64,
-    /// Its outputs are judged.
+    /// The schedule whose outputs are compared with the files.
     pub schedule: Schedule,
     /// Paths on the board, one for each of the schedule's inputs.
     pub inputs: Vec<String>,
-    /// Paths on the board, one for each of the schedule's outputs: what is right.
+    /// Paths on the board, one for each of the schedule's outputs, with the expected values.
     pub outputs: Vec<String>,
 }
 
-/// Run a schedule, unmeasured, and keep what goes in and what comes out, for comparison elsewhere. Files are named
-/// `FRAME-inputN.bin` and `FRAME-outputN.bin` and hold the elements in the board's byte order, N counting the
-/// schedule's inputs and outputs.
+/// Run a schedule without measuring it, and write its inputs and outputs to files named `FRAME-inputN.bin` and
+/// `FRAME-outputN.bin`, in the board's byte order. N counts the schedule's inputs and outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
@@ -138,13 +138,13 @@ pub struct Capture {
     pub id: u64,
     /// What runs where.
     pub schedule: Schedule,
-    /// Frames to run; all distinct ones once.
+    /// Each distinct frame runs once.
     pub frames: Frames,
     /// An existing folder on the board for the files.
     pub folder: String,
 }
 
-/// Measure one schedule.
+/// Measure a schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
@@ -152,64 +152,65 @@ pub struct Trial {
     pub id: u64,
     /// What runs where.
     pub schedule: Schedule,
-    /// Input frames, loaded before the warm-up and dealt out in turn.
+    /// Input frames, generated before the warm-up and used in turn.
     pub frames: Frames,
-    /// Frames that may wait between two stages.
+    /// Capacity of the queue between two stages, in frames.
     pub queue_depth: u32,
-    /// Each stage by itself first; absent: not done.
+    /// How long each stage runs alone before the warm-up; absent: it does not.
     pub isolate: Option<Isolate>,
-    /// What runs before the window.
+    /// When the window opens.
     pub warm_up: WarmUpRule,
-    /// The measured window.
-    pub measure: Measure,
-    /// The first so many frames of the window are reported with their time span in every stage.
+    /// When the window closes.
+    pub measure: WindowRule,
+    /// Number of frames, from the start of the window, whose time span in each stage is reported.
     pub timeline_frames: u32,
-    /// The power meter to read meanwhile; absent: none.
+    /// The power meter to read during the trial; absent: none.
     pub power: Option<Meter>,
-    /// Where sysfs is, of which the state before, after and meanwhile is taken: `/sys`, unless a tree of files stands
-    /// in for it.
+    /// Folder of sysfs, from which the state before, after and meanwhile is read: `/sys`, or a replacement for tests.
     pub sysfs: String,
-    /// Makes stages slower on purpose, to see whether it is found: so many thousandths of its own time a stage spins
-    /// after each frame, in stage order; empty: none does.
+    /// Makes stages slower on purpose, to test that regressions are found: each stage spins after a frame for this share of
+    /// the frame's time, in thousandths, in stage order. Empty: none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slow_down_per_mille: Vec<u32>,
 }
 
-/// Time each stage alone, the other processors idle.
+/// Time each stage alone, while the other processors are idle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Isolate {
-    /// Frames to run at least.
+    /// Minimum of frames.
     pub min_frames: u32,
-    /// Ends once `min_frames` ran and this time has passed.
+    /// Minimum duration.
     pub min_ns: u64,
-    /// Ends after this time whatever ran (at least one frame).
+    /// Maximum duration; at least one frame runs.
     pub max_ns: u64,
 }
 
-/// When the warm-up ends: `min_frames` completed, `min_ns` passed, and the pace steady; or `max_ns` passed.
+/// The warm-up ends when `min_frames` are complete, `min_ns` have passed and the frame time is steady; or when `max_ns` have
+/// passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmUpRule {
-    /// Frames to complete at least.
+    /// Minimum of frames.
     pub min_frames: u32,
-    /// Time to pass at least.
+    /// Minimum duration.
     pub min_ns: u64,
-    /// Ends after this time even where the pace is not steady yet.
+    /// Maximum duration.
     pub max_ns: u64,
 }
 
-/// When the window ends: `min_frames` completed and `min_ns` passed; or `max_ns` passed; or `max_frames` completed.
+/// The window closes when `min_frames` are complete and `min_ns` have passed; or when `max_ns` have passed; or when
+/// `max_frames` are complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measure {
-    /// Frames to complete at least.
+pub struct WindowRule {
+    /// Minimum of frames.
     pub min_frames: u32,
-    /// Time to pass at least.
+    /// Minimum duration.
     pub min_ns: u64,
-    /// Ends after this time even where fewer frames completed.
+    /// Maximum duration.
     pub max_ns: u64,
-    /// Ends after so many frames, which bounds what is kept in memory.
+    /// Maximum of frames, which limits the memory of the observations.
     pub max_frames: u32,
 }
 
@@ -220,35 +221,35 @@ pub struct Measure {
 pub struct Frames {
     /// Seed of the first frame.
     pub seed: u64,
-    /// Distinct frames kept in memory; at least 1.
+    /// Number of distinct frames in memory; at least 1.
     pub distinct: u32,
-    /// Integers may be indices, which must not point beyond their table; 1 to 256.
+    /// 1 to 256. Integers may be indices into a table, which they must not exceed.
     pub integers_below: u32,
 }
 
 /// How a schedule uses its stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ScheduleKind {
     /// One stage: a baseline.
     Single,
     /// Every frame passes all stages in order.
     Pipeline,
-    /// Every stage holds the whole network; each takes the next frame when it is free.
+    /// Every stage runs the whole network, and takes the next frame when it is free.
     Replicate,
 }
 
-/// What runs where. Tensors are named by their place in `values`.
+/// What runs where. Other fields refer to tensors by their index in `values`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// How the stages are used.
-    pub kind: Kind,
-    /// Every tensor that enters, leaves or passes between stages.
+    pub kind: ScheduleKind,
+    /// Every tensor that a stage takes or returns.
     pub values: Vec<Tensor>,
-    /// Indices into `values`: what a frame brings.
+    /// Indices into `values` of the network's inputs.
     pub inputs: Vec<u32>,
-    /// Indices into `values`: what the network gives, in the network's order.
+    /// Indices into `values` of the network's outputs, in the network's order.
     pub outputs: Vec<u32>,
     /// In execution order.
     pub stages: Vec<Stage>,
@@ -260,23 +261,23 @@ pub struct Schedule {
 pub struct Tensor {
     /// Name, for messages.
     pub name: String,
-    /// Extents, outermost first.
+    /// Outermost extent first.
     pub shape: Vec<i64>,
-    /// Element type, `float32` or `int64` and so on.
-    pub dtype: String,
+    /// Element type.
+    pub dtype: Dtype,
 }
 
-/// A program on its processor.
+/// A program on a processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Where it runs.
-    pub binding: Binding,
+    pub processor: Processor,
     /// What runs.
     pub program: Program,
     /// Indices into [`Schedule::values`] (for [`Profile`]: into [`Profile::values`]).
     pub inputs: Vec<u32>,
-    /// Indices into the same values, in the order in which the stage gives them.
+    /// Indices into the same values, in the order in which the stage returns them.
     pub outputs: Vec<u32>,
 }
 
@@ -284,10 +285,20 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Program {
-    /// A stage library that TVM made.
+    /// A stage library that TVM compiled.
     Library(StageLibrary),
-    /// A session of ONNX Runtime with the whole network.
+    /// The whole network in ONNX Runtime.
     OnnxRuntime(OnnxModel),
+}
+
+impl Program {
+    /// Path of the library or the model on the board.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Library(library) => &library.path,
+            Self::OnnxRuntime(model) => &model.model,
+        }
+    }
 }
 
 /// A compiled stage.
@@ -296,43 +307,67 @@ pub enum Program {
 pub struct StageLibrary {
     /// Path of the shared library on the board.
     pub path: String,
-    /// Function to call: inputs, then weights; returns a tensor, or several in an array.
+    /// Function to call with inputs, then weights; it returns a tensor, or an array of several.
     pub entry: String,
-    /// Where its weights lie.
+    /// Its weights.
     pub weights: Weights,
 }
 
-/// A network for ONNX Runtime. The session gets as many threads as the stage's binding says; values are its inputs
-/// and outputs by name.
+/// A network for ONNX Runtime. The session has the threads of the stage's processor. The names of the stage's values are those
+/// of the model's inputs and outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OnnxModel {
-    /// Path of `libonnxruntime.so` on the board; the first one a runner is told stays for its life.
+    /// Path of `libonnxruntime.so` on the board. A runner can load only one in its lifetime.
     pub runtime: String,
     /// Path of the model on the board.
     pub model: String,
 }
 
-/// A file of weights, mapped once and shared by every stage that names the same path.
+/// A file of weights, mapped once and shared by all stages with the same path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
     /// Path on the board.
     pub path: String,
-    /// Offsets in bytes from the start of the file, multiples of 64, in argument order.
+    /// Offsets in the file, in bytes, multiples of 64, in argument order.
     pub offsets: Vec<u64>,
     /// The tensors at these offsets.
     pub tensors: Vec<Tensor>,
 }
 
-/// The CPUs of a processor.
+/// Where a stage runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Processor {
+    /// A set of CPUs.
+    Cpu(CpuProcessor),
+}
+
+/// CPUs that work as one processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Binding {
-    /// The processor's name, for messages.
-    pub processor: String,
-    /// CPUs its threads may use, as the kernel numbers them.
+pub struct CpuProcessor {
+    /// For messages.
+    pub name: String,
+    /// CPUs that its threads may use, with the kernel's numbers.
     pub cpus: Vec<u32>,
     /// Threads of the stage; at most as many as CPUs.
     pub threads: u32,
+}
+
+impl Processor {
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cpu(cpu) => &cpu.name,
+        }
+    }
+
+    /// The CPUs that its threads use.
+    pub fn cpus(&self) -> &[u32] {
+        match self {
+            Self::Cpu(cpu) => &cpu.cpus,
+        }
+    }
 }

@@ -1,15 +1,15 @@
-//! The state of a board that decides how fast it is: asked for, found, set, watched and restored.
+//! The settings of a board that decide its speed: requested, found, set, watched and restored.
 
-use crate::machine::{MachineState, PowerMode};
+use crate::machine::{Cpu, MachineState, PowerMode};
 use serde::{Deserialize, Serialize};
 
-/// What a board is to be brought to; what is absent is not touched.
+/// The requested state of a board. What is absent is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
-    /// Where sysfs is: `/sys`, unless a tree of files stands in for it.
+pub struct StateRequest {
+    /// Folder of sysfs: `/sys`, or a replacement for tests.
     pub sysfs: String,
-    /// Power mode, as `nvpmodel` numbers it.
+    /// Number of the power mode of `nvpmodel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvpmodel: Option<u32>,
     /// Whether `jetson_clocks` pins the clocks.
@@ -20,14 +20,14 @@ pub struct Asked {
     pub governor: Option<String>,
 }
 
-impl Asked {
-    /// Whether anything is asked for.
+impl StateRequest {
+    /// Whether nothing is requested.
     pub fn is_nothing(&self) -> bool {
         self.nvpmodel.is_none() && self.jetson_clocks.is_none() && self.governor.is_none()
     }
 }
 
-/// Settings of a board that decide how fast it is. What the board does not tell is absent.
+/// Settings of a board that decide its speed. What the board does not show is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -40,23 +40,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The same of these CPUs only.
+    /// The settings with these CPUs only.
     #[must_use]
     pub fn of_cpus(&self, cpus: &[u32]) -> Self {
         let kept = self.cpus.iter().filter(|cpu| cpus.contains(&cpu.id)).cloned().collect();
         Self { cpus: kept, ..self.clone() }
     }
 
-    /// What is not the same in later settings. What an offline CPU would do if it were online does not count.
-    pub fn changes_to(&self, later: &Self) -> Vec<Changed> {
+    /// The settings that differ later. Settings of offline CPUs are ignored.
+    pub fn changes_to(&self, later: &Self) -> Vec<SettingDifference> {
         let mut changes = Vec::new();
         let mut compare = |setting: String, from: Option<String>, to: Option<String>| {
             if from != to {
-                changes.push(Changed { setting, from, to });
+                changes.push(SettingDifference { setting, from, to });
             }
         };
         let mode = |of: &Self| of.power_mode.as_ref().map(|mode| format!("{} ({})", mode.id, mode.name));
-        // A program that does not tell it this time has changed nothing.
+        // If it could not be read, it is not considered changed.
         if self.power_mode.is_some() && later.power_mode.is_some() {
             compare("power mode".to_owned(), mode(self), mode(later));
         }
@@ -80,14 +80,14 @@ impl Settings {
     }
 }
 
-/// A setting that is not what it was.
+/// A setting with two values at two times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// Which, in words: `governor of CPU 3`.
+pub struct SettingDifference {
+    /// Its name, for messages: `governor of CPU 3`.
     pub setting: String,
-    /// What it was; absent where the board did not tell.
+    /// The earlier value; absent if unknown.
     pub from: Option<String>,
-    /// What it is.
+    /// The later value; absent if unknown.
     pub to: Option<String>,
 }
 
@@ -101,9 +101,9 @@ pub struct CpuSettings {
     pub online: bool,
     /// Frequency governor.
     pub governor: Option<String>,
-    /// Lowest frequency allowed, in kHz.
+    /// Lower limit.
     pub min_khz: Option<u64>,
-    /// Highest frequency allowed, in kHz.
+    /// Upper limit.
     pub max_khz: Option<u64>,
 }
 
@@ -111,15 +111,15 @@ pub struct CpuSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockLimits {
-    /// The lowest frequency allowed, in Hz.
+    /// Lower limit.
     pub min_hz: u64,
-    /// The highest frequency allowed, in Hz.
+    /// Upper limit.
     pub max_hz: u64,
 }
 
 impl From<&MachineState> for Settings {
     fn from(state: &MachineState) -> Self {
-        let cpu = |cpu: &crate::Cpu| CpuSettings {
+        let cpu = |cpu: &Cpu| CpuSettings {
             id: cpu.id,
             online: cpu.online,
             governor: cpu.governor.clone(),
@@ -135,61 +135,62 @@ impl From<&MachineState> for Settings {
     }
 }
 
-/// What the program that keeps a board's state is told, a line each. It restores at its end whatever happens.
+/// A command to `runner hold`, one line. It restores the state at its end, whether or not it receives a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Keep {
-    /// Bring the board to this, and remember how it was. What another session left behind is restored first.
-    Bring(Asked),
-    /// Restore what was found.
+pub enum StateCommand {
+    /// Set this state, and save the state that was found. What another session left behind is restored first.
+    Set(StateRequest),
+    /// Restore the state that was found.
     Restore {},
 }
 
-/// What it answers, a line each.
+/// A reply of `runner hold`, one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Kept {
-    /// Answer to [`Keep::Bring`]: the board is as asked, read back.
-    Brought(Box<Brought>),
-    /// Answer to [`Keep::Restore`].
+pub enum StateReply {
+    /// The requested state is set and was read back.
+    Set(Box<AppliedState>),
+    /// The state is restored.
     Restored {
-        /// What is not as it was found, though all was done to restore it: `CPU 0 max_khz: 1200000, was 2035200`.
+        /// Settings that were not restored: `highest frequency of CPU 0 is 1200000 kHz, was 2035200 kHz`.
         differences: Vec<String>,
     },
-    /// It could not be done.
+    /// The command failed.
     Failed {
-        /// Finishes "failed to …".
+        /// Starts with "failed to".
         message: String,
     },
 }
 
-/// A board that was brought to what was asked.
+/// The result of setting a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Brought {
-    /// What another session had left to be restored, which was done first.
-    pub leftover: Option<Box<Pending>>,
-    /// The board before anything was changed.
+pub struct AppliedState {
+    /// What another session had left behind, which was restored first.
+    pub leftover: Option<Box<SavedState>>,
+    /// The settings before the first change.
     pub found: Settings,
-    /// The board after.
+    /// The settings now.
     pub set: Settings,
 }
 
-/// What is to be restored: the file that lies on a board from before its state is changed until it is restored.
+/// The state to be restored: the content of a file that exists on the board from before the first change until it is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pending {
-    /// Version of this file.
+pub struct SavedState {
+    /// Format version of the file.
     pub version: u32,
-    /// Who changed the board.
+    /// The session that changed the board.
     pub by: String,
-    /// The kernel's name for the time since it was started; clocks and governors begin anew with each start.
+    /// The kernel's boot id: a reboot resets clocks and governors.
     pub boot: Option<String>,
-    /// What was asked for.
-    pub asked: Asked,
-    /// How the board was.
+    /// The requested state.
+    #[serde(rename = "asked")]
+    pub request: StateRequest,
+    /// The settings that were found.
     pub found: Settings,
-    /// Governors before they were changed; of CPUs too that only the power mode asked for has online.
+    /// Governors before they were changed, including those of CPUs that only the requested power mode has online.
     pub governors: Vec<CpuGovernor>,
 }
 
@@ -203,38 +204,38 @@ pub struct CpuGovernor {
     pub governor: String,
 }
 
-/// How the settings were during a trial, looked at once a second from before the warm-up to after the window.
+/// The settings during a trial, read once a second from before the warm-up to after the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Watched {
-    /// Looks taken.
+pub struct WatchedSettings {
+    /// Number of reads.
     pub looks: u32,
-    /// CPU time of looking.
+    /// CPU time of reading.
     pub cpu_ns: u64,
-    /// The lowest current frequency of each CPU of the schedule that tells.
+    /// The lowest current frequency of each CPU of the schedule, as far as known.
     pub lowest: Vec<LowestFrequency>,
-    /// Settings that were not as at the first look, as they were seen.
-    pub changes: Vec<Change>,
-    /// Control groups whose CPU quota held the runner up within the window.
+    /// Settings that changed, in order.
+    pub changes: Vec<SettingChange>,
+    /// Control groups whose CPU quota throttled the runner within the window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub throttled: Vec<Throttled>,
 }
 
-/// CPU time that a quota denied.
+/// Throttling by a CPU quota.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Throttled {
-    /// The control group that has the quota.
+    /// The control group.
     pub group: String,
-    /// The quota in thousandths of a CPU; absent if this system does not show it.
+    /// The quota; absent if unknown.
     pub milli_cpus: Option<u64>,
-    /// Periods of the quota in which the group had to wait.
+    /// Periods in which the group was throttled.
     pub periods: u64,
-    /// Time it waited, summed over its CPUs.
+    /// Time that it was throttled, summed over its CPUs.
     pub throttled_ns: u64,
 }
 
-/// The lowest current frequency seen of a CPU.
+/// The lowest current frequency of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LowestFrequency {
@@ -242,20 +243,20 @@ pub struct LowestFrequency {
     pub cpu: u32,
     /// The frequency.
     pub khz: u64,
-    /// The board's monotonic clock when it was seen first.
+    /// When it was first read.
     pub at_ns: u64,
 }
 
 /// A setting that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
-    /// The board's monotonic clock when it was seen.
+pub struct SettingChange {
+    /// When it was read.
     pub at_ns: u64,
-    /// Which, in words: `governor of CPU 3`.
+    /// Its name, for messages: `governor of CPU 3`.
     pub setting: String,
-    /// What it was; absent where the board did not tell.
+    /// The earlier value; absent if unknown.
     pub from: Option<String>,
-    /// What it is.
+    /// The later value; absent if unknown.
     pub to: Option<String>,
 }

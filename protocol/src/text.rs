@@ -1,27 +1,16 @@
 //! The state of a board as text.
 
 use crate::{
-    Asked, Clock, ClockLimits, MachineState, Pending, Policy, PowerMode, PowerReadings, RailReadings,
-    Scheduling, Settings,
+    Clock, ClockLimits, MachineState, Policy, PowerMode, PowerReadings, RailReadings, SavedState, Scheduling,
+    Settings, StateRequest, format_cpu_list,
 };
 use std::fmt::Write as _;
 
-/// CPUs as the kernel lists them: `0,3-5`.
 fn cpus(numbers: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for cpu in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*cpu) => *last = *cpu,
-            _ => ranges.push((*cpu, *cpu)),
-        }
-    }
-    let part = |(first, last): &(u32, u32)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    if ranges.is_empty() { "none".to_owned() } else { ranges.iter().map(part).collect::<Vec<_>>().join(",") }
+    if numbers.is_empty() { "none".to_owned() } else { format_cpu_list(numbers) }
 }
 
-/// The same with the word before it: `CPU 0`, `CPUs 3-5`.
+/// A list of CPUs with the noun: `CPU 0`, `CPUs 3-5`.
 pub fn named(numbers: &[u32]) -> String {
     format!("{} {}", if numbers.len() == 1 { "CPU" } else { "CPUs" }, cpus(numbers))
 }
@@ -36,8 +25,8 @@ pub fn cpus_of_quota(milli_cpus: u64) -> String {
     format!("{} CPUs", milli_cpus as f64 / 1000.0)
 }
 
-/// What makes the scheduler prefer other programs to the runner, if anything does.
-pub fn lowered(scheduling: &Scheduling) -> Option<String> {
+/// Why the scheduler prefers other programs to the runner; `None` if it does not.
+pub fn low_priority(scheduling: &Scheduling) -> Option<String> {
     let Scheduling { policy, nice, weight } = scheduling;
     let mut parts = Vec::new();
     match policy {
@@ -51,12 +40,12 @@ pub fn lowered(scheduling: &Scheduling) -> Option<String> {
     parts.extend(
         weight
             .as_ref()
-            .map(|weight| format!("{} % of the usual weight (cgroup {})", weight.percent, weight.group)),
+            .map(|weight| format!("{} % of the default weight (cgroup {})", weight.percent, weight.group)),
     );
     (!parts.is_empty()).then(|| parts.join(" and "))
 }
 
-/// Policy and nice value, if they are not the usual ones: what must be alike for figures to be compared.
+/// Policy and nice value, if they are not the default. Figures are comparable only if they are equal.
 pub fn priority(machine: &MachineState) -> Option<String> {
     let known = machine.scheduling.as_ref()?;
     let policy = match known.policy {
@@ -68,12 +57,12 @@ pub fn priority(machine: &MachineState) -> Option<String> {
     (known.policy != Policy::Other || known.nice != 0).then(|| format!("{policy}, nice {}", known.nice))
 }
 
-/// The CPU quota as a property of a machine; the group's name is another one in each container.
+/// The CPU quota without the name of its group, which differs between containers.
 pub fn quota(machine: &MachineState) -> Option<String> {
     machine.cpu_quota.as_ref().map(|quota| cpus_of_quota(quota.milli_cpus))
 }
 
-/// Thermal zones without a temperature, each with the reason; empty if there are none.
+/// Thermal zones without a temperature, each with the reason.
 pub fn silent_zones(machine: &MachineState) -> String {
     let zones: Vec<String> =
         machine.silent_zones.iter().map(|silent| format!("{} {}", silent.zone, silent.reason)).collect();
@@ -93,22 +82,22 @@ fn limits(limits: ClockLimits) -> String {
     format!("{} to {} MHz", megahertz(limits.min_hz), megahertz(limits.max_hz))
 }
 
-/// CPUs that are online and alike, with their limits and governor: `CPUs 0,3-5 345.6 to 2035.2 MHz (schedutil)`.
+/// Groups of online CPUs with equal limits and governor: `CPUs 0,3-5 345.6 to 2035.2 MHz (schedutil)`.
 fn clocks(settings: &Settings) -> Vec<String> {
     let mut groups: Vec<(String, Vec<u32>)> = Vec::new();
     for cpu in settings.cpus.iter().filter(|cpu| cpu.online) {
         let Some((min, max)) = cpu.min_khz.zip(cpu.max_khz) else { continue };
         let governor = cpu.governor.as_deref().unwrap_or("no governor");
-        let said = format!("{} ({governor})", limits(ClockLimits { min_hz: min * 1000, max_hz: max * 1000 }));
-        match groups.iter_mut().find(|(known, _)| *known == said) {
+        let text = format!("{} ({governor})", limits(ClockLimits { min_hz: min * 1000, max_hz: max * 1000 }));
+        match groups.iter_mut().find(|(known, _)| *known == text) {
             Some((_, numbers)) => numbers.push(cpu.id),
-            None => groups.push((said, vec![cpu.id])),
+            None => groups.push((text, vec![cpu.id])),
         }
     }
-    groups.into_iter().map(|(said, numbers)| format!("{} {said}", named(&numbers))).collect()
+    groups.into_iter().map(|(text, numbers)| format!("{} {text}", named(&numbers))).collect()
 }
 
-/// Settings in a sentence.
+/// Settings as a list of phrases.
 pub fn settings(settings: &Settings) -> String {
     let mut parts = Vec::new();
     parts.extend(settings.power_mode.as_ref().map(|known| format!("power mode {}", mode(known))));
@@ -118,27 +107,27 @@ pub fn settings(settings: &Settings) -> String {
     }
     parts.extend(clocks(settings));
     parts.extend(settings.gpu.map(|gpu| format!("GPU {}", limits(gpu))));
-    if parts.is_empty() { "nothing told".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() { "no known settings".to_owned() } else { parts.join(", ") }
 }
 
-/// What a board's file asks for.
-pub fn asked(asked: &Asked) -> String {
+/// A requested state as a list of phrases.
+pub fn request(request: &StateRequest) -> String {
     let mut parts = Vec::new();
-    parts.extend(asked.nvpmodel.map(|mode| format!("power mode {mode}")));
+    parts.extend(request.nvpmodel.map(|mode| format!("power mode {mode}")));
     parts.extend(
-        asked
+        request
             .jetson_clocks
             .map(|pinned| if pinned { "clocks pinned" } else { "clocks not pinned" }.to_owned()),
     );
-    parts.extend(asked.governor.as_ref().map(|governor| format!("governor {governor}")));
+    parts.extend(request.governor.as_ref().map(|governor| format!("governor {governor}")));
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
 }
 
-/// Everything `boards` shows of a machine's state, a line each.
+/// The lines of `boards` about a machine's state.
 pub fn state(
     machine: &MachineState,
     power: Result<Option<&PowerReadings>, &str>,
-    pending: Option<&Pending>,
+    pending: Option<&SavedState>,
 ) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -191,8 +180,8 @@ pub fn state(
     if let Some(limit) = &machine.memory_limit {
         let _ = writeln!(text, "  memory limit of {} MiB (cgroup {})", limit.bytes >> 20, limit.group);
     }
-    if let Some(lowered) = machine.scheduling.as_ref().and_then(lowered) {
-        let _ = writeln!(text, "  the runner has {lowered}: other programs get the CPUs before it");
+    if let Some(reason) = machine.scheduling.as_ref().and_then(low_priority) {
+        let _ = writeln!(text, "  the runner has {reason}: other programs get CPU time first");
     }
     match power {
         Ok(Some(readings)) => {
@@ -207,7 +196,7 @@ pub fn state(
     if let Some(pending) = pending {
         let _ = writeln!(
             text,
-            "  to be restored to {}: changed by {}; the next session does it, or `boards --restore` now",
+            "  to be restored to {}: changed by {}; the next session restores it, or `boards --restore` does now",
             settings(&pending.found),
             pending.by
         );
@@ -226,7 +215,7 @@ fn clock_line(clock: &Clock) -> String {
     line
 }
 
-/// The mean of what a rail said.
+/// The mean power of a rail.
 fn rail(readings: &RailReadings) -> String {
     let products: Vec<f64> = if readings.milliwatts.is_empty() {
         let pairs = readings.millivolts.iter().zip(&readings.milliamperes);
@@ -254,7 +243,7 @@ mod tests {
     use crate::Temperature;
     use crate::fixture;
 
-    /// A TX2 in its default mode, as far as its state goes.
+    /// A TX2 in its default mode.
     fn tx2() -> MachineState {
         let mut machine = fixture::machine();
         let cpu = machine.cpus[0].clone();
@@ -279,7 +268,7 @@ mod tests {
         machine.temperatures = vec![zone("BCPU-therm", 41_500), zone("PMIC-Die", 100_000)];
         machine.silent_zones = vec![crate::SilentZone {
             zone: "GPU-therm".to_owned(),
-            reason: "gives no answer within 1 s".to_owned(),
+            reason: "does not answer within 1 s".to_owned(),
         }];
         let group = || "/machine/box".to_owned();
         machine.cpu_quota = Some(crate::CpuQuota { group: group(), milli_cpus: 1300 });
@@ -289,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_is_shown() {
+    fn everything_is_shown() {
         let rail = |name: &str, milliwatts: &[i64], millivolts: &[i64], milliamperes: &[i64]| RailReadings {
             name: name.to_owned(),
             milliwatts: milliwatts.to_vec(),
@@ -308,26 +297,30 @@ mod tests {
             cpu_ns: 0,
         };
         let machine = tx2();
-        let asked_for =
-            Asked { sysfs: "/sys".to_owned(), nvpmodel: Some(0), jetson_clocks: Some(true), governor: None };
+        let requested = StateRequest {
+            sysfs: "/sys".to_owned(),
+            nvpmodel: Some(0),
+            jetson_clocks: Some(true),
+            governor: None,
+        };
         let found = Settings::from(&machine);
-        let pending = Pending {
+        let pending = SavedState {
             version: 1,
             by: "process 7 (bench) of anna".to_owned(),
             boot: None,
-            asked: asked_for.clone(),
+            request: requested.clone(),
             found,
             governors: vec![],
         };
         insta::assert_snapshot!(state(&machine, Ok(Some(&power)), Some(&pending)));
-        assert_eq!(asked(&asked_for), "power mode 0, clocks pinned");
+        assert_eq!(request(&requested), "power mode 0, clocks pinned");
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_is_short() {
+    fn an_unknown_machine_has_a_short_text() {
         let mut machine = fixture::machine_without_frequencies();
         machine.cpus.truncate(1);
         assert_eq!(state(&machine, Err("not read"), None), "  CPU 0 online\n  power: not read\n");
-        assert_eq!(settings(&Settings::from(&machine)), "nothing told");
+        assert_eq!(settings(&Settings::from(&machine)), "no known settings");
     }
 }

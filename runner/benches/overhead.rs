@@ -1,32 +1,32 @@
-//! What the runner adds to a stage: stages of one operator on one element, so that a frame is nearly all runner.
+//! The overhead of the runner: stages of one operator on one element, so that a frame is nearly all overhead.
 //!
-//! `cargo bench -p runner` with the environment `cargo xtask test` sets (`EDGEPIPE_PYTHON`). Prints medians over
-//! several trials and the best of them, and fails where even the best adds more than 10 µs a frame to a stage.
-//! A slow stage beside a fast one is shown too: the fast one sleeps for most of every frame, and what is added is
-//! the kernel's wake-up of a sleeping CPU, some microseconds on a board and 10 to 20 in a virtual machine.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends where its assumptions do")]
+//! Run it by `cargo bench -p runner` with the environment of `cargo xtask test` (`EDGEPIPE_PYTHON`). It prints the median and
+//! the best of several trials, and fails if even the best adds more than 10 µs per frame to a stage. It also shows a slow
+//! stage next to a fast one: the fast one sleeps for most of each frame, and the overhead is the kernel's wake-up of a
+//! sleeping CPU, a few µs on a board and 10 to 20 µs in a virtual machine.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark panics if its assumptions fail")]
 
-#[path = "../tests/rig/mod.rs"]
-mod rig;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
-use protocol::{Kind, Measured, Occupancy, Schedule};
-use rig::{Runner, stages, trial, two_cpus};
+use protocol::{Measured, Occupancy, Schedule, ScheduleKind};
+use support::{Runner, stages, trial, two_cpus};
 
 /// Trials of each schedule.
 const TRIALS: usize = 15;
-/// What the runner may add to a stage, in ns a frame.
+/// Limit on the overhead of a stage, in ns per frame.
 const LIMIT_NS: f64 = 10_000.0;
 
 fn main() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
-    let single = stages().schedule(Kind::Single, &[("relu", &zero)]);
-    let apart = stages().schedule(Kind::Pipeline, &[("relu", &zero), ("relu_again", &one)]);
+    let single = stages().schedule(ScheduleKind::Single, &[("relu", &zero)]);
+    let apart = stages().schedule(ScheduleKind::Pipeline, &[("relu", &zero), ("relu_again", &one)]);
     // The fast stage sleeps for most of each frame, so the slow one wakes it every time.
-    let slow_first = stages().schedule(Kind::Pipeline, &[("busy", &zero), ("light_after", &one)]);
-    let slow_last = stages().schedule(Kind::Pipeline, &[("light", &zero), ("busy_again", &one)]);
-    let together = stages().schedule(Kind::Pipeline, &[("relu", &zero), ("relu_again", &zero)]);
-    let replicas = stages().schedule(Kind::Replicate, &[("relu", &zero), ("relu", &one)]);
+    let slow_first = stages().schedule(ScheduleKind::Pipeline, &[("busy", &zero), ("light_after", &one)]);
+    let slow_last = stages().schedule(ScheduleKind::Pipeline, &[("light", &zero), ("busy_again", &one)]);
+    let together = stages().schedule(ScheduleKind::Pipeline, &[("relu", &zero), ("relu_again", &zero)]);
+    let replicas = stages().schedule(ScheduleKind::Replicate, &[("relu", &zero), ("relu", &one)]);
     let mut runner = Runner::start();
     println!("{:34} {:>22} {:>22} {:>14}", "", "frame, ns", "added to a stage, ns", "latency, ns");
     let mut worst = 0.0_f64;
@@ -55,7 +55,7 @@ fn main() {
         }
     }
     // A window of 100,000 frames, more than a network of some milliseconds a frame ever needs.
-    let mut usual = trial(stages().schedule(Kind::Single, &[("net", &zero)]));
+    let mut usual = trial(stages().schedule(ScheduleKind::Single, &[("net", &zero)]));
     usual.measure.max_frames = 100_000;
     let anonymous = Runner::start().measure(&usual).anonymous_bytes;
     println!("memory that no file backs: {:.1} MiB", anonymous as f64 / f64::from(1 << 20));
@@ -74,8 +74,8 @@ fn frame_ns(measured: &Measured) -> f64 {
     *completed.last().unwrap() as f64 / completed.len() as f64
 }
 
-/// Time of the slowest stage between the end of a frame in its library and the begin of the next: the median over
-/// the frames of the timeline, which other work on the machine hardly moves.
+/// Time of the slowest stage between the end of a frame in its engine and the start of the next one: the median over the
+/// frames of the timeline, which other load hardly affects.
 fn added_ns(measured: &Measured) -> f64 {
     let mean = |stage: &Occupancy| stage.busy_ns as f64 / stage.frames as f64;
     let slowest = (0..).zip(&measured.stages).max_by(|a, b| mean(a.1).total_cmp(&mean(b.1))).unwrap().0;
@@ -85,7 +85,7 @@ fn added_ns(measured: &Measured) -> f64 {
     gaps[gaps.len() / 2] as f64
 }
 
-/// Least and median.
+/// Minimum and median.
 fn spread(measured: &[Measured], of: impl Fn(&Measured) -> f64) -> (f64, f64) {
     let mut values: Vec<f64> = measured.iter().map(of).collect();
     values.sort_by(f64::total_cmp);

@@ -1,7 +1,7 @@
-//! Control groups of the runner: limits of CPU time and memory that hold beside those of the board.
+//! Control groups of the runner: their limits on CPU time and memory.
 //!
-//! A process is limited by its own group and by every group above it, so the smallest limit counts. Version 1 has a tree
-//! for each controller, version 2 has one for all; a system may use both. Files: `cpu.max`, `cpu.weight`, `cpu.stat` and
+//! A process is limited by its own group and all ancestors, so the smallest limit counts. Version 1 has a hierarchy for each
+//! controller, version 2 has one for all; a system may use both. Files: `cpu.max`, `cpu.weight`, `cpu.stat` and
 //! `memory.max` (Documentation/admin-guide/cgroup-v2.rst), `cpu.cfs_quota_us`, `cpu.cfs_period_us`, `cpu.shares` and
 //! `memory.limit_in_bytes` (Documentation/scheduler/sched-bwc.rst and admin-guide/cgroup-v1).
 
@@ -9,34 +9,32 @@ use protocol::{CpuQuota, GroupWeight, MemoryLimit, Throttled};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Version 1 has no word for "no limit" but a number near this one.
+/// Version 1 expresses "no limit" as a number above this one.
 const UNLIMITED: u64 = 1 << 60;
 
 /// The groups of a process that limit CPU time and memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Groups {
-    /// Each group comes before the one above it.
+    /// Each group comes before its parent.
     cpu: Vec<Group>,
     memory: Vec<Group>,
 }
 
-/// A group with its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
-    /// As /proc/self/cgroup names it.
+    /// As in /proc/self/cgroup.
     name: String,
     folder: PathBuf,
 }
 
-/// How much CPU time groups have been denied so far.
+/// The kernel's counters of CPU time that quotas have denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Throttling {
     groups: Vec<(Group, Denied)>,
-    /// Of the process' own group by limits of any group, also of those that this system does not show (Linux 6.6).
+    /// Of the process' own group, by the limits of any group, including groups that this system hides (Linux 6.6).
     own_ns: Option<u64>,
 }
 
-/// What the kernel counts of a group with a quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Denied {
     periods: u64,
@@ -44,12 +42,12 @@ struct Denied {
 }
 
 impl Groups {
-    /// Those of this process now.
+    /// The current groups of this process.
     pub(crate) fn of_process() -> Self {
         Self::below(Path::new("/"))
     }
 
-    /// The same, with `proc` and the mounted trees below a folder.
+    /// As [`Self::of_process`], with `top` as the root folder.
     fn below(top: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(top.join(path)).unwrap_or_default();
         let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
@@ -69,26 +67,26 @@ impl Groups {
         Self { cpu: of("cpu"), memory: of("memory") }
     }
 
-    /// The smallest quota, if there is one.
+    /// The smallest quota.
     pub(crate) fn cpu_quota(&self) -> Option<CpuQuota> {
         let quota =
             |group: &Group| Some(CpuQuota { group: group.name.clone(), milli_cpus: group.milli_cpus()? });
         self.cpu.iter().filter_map(quota).min_by_key(|quota| quota.milli_cpus)
     }
 
-    /// The smallest limit of memory, if there is one.
+    /// The smallest memory limit.
     pub(crate) fn memory_limit(&self) -> Option<MemoryLimit> {
         let limit =
             |group: &Group| Some(MemoryLimit { group: group.name.clone(), bytes: group.memory_bytes()? });
         self.memory.iter().filter_map(limit).min_by_key(|limit| limit.bytes)
     }
 
-    /// Memory that could still be had within the limits, in bytes; `None` without a limit.
+    /// Memory that is available within the limits, in bytes; `None` without a limit.
     pub(crate) fn memory_available_bytes(&self) -> Option<u64> {
         self.memory.iter().filter_map(Group::memory_available_bytes).min()
     }
 
-    /// The smallest share of CPU time on a busy machine, if it is smaller than the default.
+    /// The smallest CPU weight, if it is below the default.
     pub(crate) fn weight(&self) -> Option<GroupWeight> {
         let weight =
             |group: &Group| Some(GroupWeight { group: group.name.clone(), percent: group.weight_percent()? });
@@ -96,7 +94,6 @@ impl Groups {
         (least.percent < 100).then_some(least)
     }
 
-    /// What the kernel has counted so far.
     pub(crate) fn throttling(&self) -> Throttling {
         let denied = |group: &Group| Some((group.clone(), group.denied("cpu.stat")?));
         Throttling {
@@ -107,7 +104,7 @@ impl Groups {
 }
 
 impl Throttling {
-    /// Groups that were denied CPU time since `earlier`.
+    /// Groups that were throttled since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Vec<Throttled> {
         let mut found = Vec::new();
         for (group, now) in &self.groups {
@@ -121,7 +118,7 @@ impl Throttling {
         }
         let own = self.own_ns.zip(earlier.own_ns).map_or(0, |(now, before)| now.saturating_sub(before));
         if let (true, true, Some((group, _))) = (found.is_empty(), own > 0, self.groups.last()) {
-            let group = format!("above {}", group.name);
+            let group = format!("an ancestor of {}", group.name);
             found.push(Throttled { group, milli_cpus: None, periods: 0, throttled_ns: own });
         }
         found
@@ -137,14 +134,14 @@ impl Group {
         self.text(name)?.trim().parse().ok()
     }
 
-    /// The number after a word at the beginning of a line.
+    /// The number after a word at the start of a line.
     fn field(&self, name: &str, word: &str) -> Option<u64> {
         let text = self.text(name)?;
         let line = text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))?;
         line.trim().parse().ok()
     }
 
-    /// CPU time in a period over the period, in thousandths; `None` without a quota.
+    /// Quota over period, in thousandths; `None` without a quota.
     fn milli_cpus(&self) -> Option<u64> {
         let (quota, period): (u64, u64) = match self.text("cpu.max") {
             Some(text) => {
@@ -154,7 +151,7 @@ impl Group {
                     words.next().and_then(|word| word.parse().ok()).unwrap_or(100_000),
                 )
             }
-            // No quota is -1 here.
+            // -1 means no quota.
             None => (self.number("cpu.cfs_quota_us")?, self.number("cpu.cfs_period_us")?),
         };
         (quota > 0 && period > 0).then(|| (quota.saturating_mul(1000).saturating_add(period / 2)) / period)
@@ -176,7 +173,7 @@ impl Group {
         share("cpu.weight", 100).or_else(|| share("cpu.shares", 1024))
     }
 
-    /// Above `memory.high` a group is slowed down until it is below again, so that it counts as a limit.
+    /// `memory.high` counts as a limit too, because the kernel slows down a group above it.
     fn memory_bytes(&self) -> Option<u64> {
         ["memory.max", "memory.high", "memory.limit_in_bytes"]
             .iter()
@@ -188,7 +185,7 @@ impl Group {
     fn memory_available_bytes(&self) -> Option<u64> {
         let limit = self.memory_bytes()?;
         let used = self.number("memory.current").or_else(|| self.number("memory.usage_in_bytes"))?;
-        // Files in memory give way to what is allocated. Version 1 counts groups below under names of their own.
+        // Cached files can be evicted. Version 1 has separate counters that include child groups.
         let file = |name: &str| {
             let below = self.field("memory.stat", &format!("total_{name}"));
             below.or_else(|| self.field("memory.stat", name)).unwrap_or(0)
@@ -198,7 +195,7 @@ impl Group {
     }
 }
 
-/// The groups from a process' own one up to the top of what is mounted. `tree` is the controller of a tree of version 1.
+/// The groups from a process' own one up to the root of the mount. `tree` is the controller of a version 1 hierarchy.
 fn chain(top: &Path, mounts: &str, tree: Option<&str>, path: &str) -> Vec<Group> {
     for line in mounts.lines() {
         let Some((mount, system)) = line.split_once(" - ") else { continue };
@@ -216,14 +213,14 @@ fn chain(top: &Path, mounts: &str, tree: Option<&str>, path: &str) -> Vec<Group>
         }
         let (root, point) = (unescaped(root), unescaped(point));
         let point = top.join(point.trim_start_matches('/'));
-        // A container may see the path that the host gives its group, which is then the top of its mount.
+        // A container may see the host's path of its group, which is then the root of its mount.
         let inside = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
         let is_plain = inside.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         let mut inside = if is_plain { inside.to_path_buf() } else { PathBuf::new() };
         while !inside.as_os_str().is_empty() && !point.join(&inside).is_dir() {
             inside.pop();
         }
-        // Joined to an empty path, a path would end with a slash.
+        // Joining an empty path would append a slash.
         let within = |top: &Path, inside: &Path| {
             if inside.as_os_str().is_empty() { top.to_path_buf() } else { top.join(inside) }
         };
@@ -236,7 +233,7 @@ fn chain(top: &Path, mounts: &str, tree: Option<&str>, path: &str) -> Vec<Group>
     Vec::new()
 }
 
-/// Blanks and the like are octal numbers in mountinfo.
+/// mountinfo escapes white space and backslashes as octal numbers.
 fn unescaped(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
@@ -267,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_quota_of_all_groups_above_counts() {
+    fn the_smallest_quota_of_all_ancestors_counts() {
         let own = "sys/fs/cgroup/machine.slice/box.scope";
         for (outer, inner, expected) in [
             ("130000 100000", "max 100000", Some(("/machine.slice", 1300))),
@@ -292,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_of_the_first_version_is_found_beside_the_second() {
+    fn quotas_of_version_1_are_found_next_to_version_2() {
         let files = |path: &str, root: &str| {
             let mounts = format!(
                 "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
@@ -333,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_without_limits_has_none() {
+    fn a_system_without_limits_has_no_quota() {
         for files in [
             vec![],
             vec![SECOND, ("proc/self/cgroup", "0::/\n")],
@@ -356,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_denied_is_told_of_each_group() {
+    fn throttling_is_reported_for_each_group() {
         let write = |system: &tempfile::TempDir, path: &str, text: &str| {
             fs::write(system.path().join("sys/fs/cgroup").join(path), text).unwrap();
         };
@@ -381,7 +378,7 @@ mod tests {
         };
         let between = groups.throttling();
         assert_eq!(between.since(&before), [throttled]);
-        // By a group that only the host sees.
+        // By a group that only the host can see.
         write(&system, "a/b/cpu.stat.local", "throttled_usec 70300\n");
         let hidden = groups.throttling().since(&between);
         assert_eq!(
@@ -389,7 +386,7 @@ mod tests {
                 .iter()
                 .map(|one| (one.group.as_str(), one.milli_cpus, one.throttled_ns))
                 .collect::<Vec<_>>(),
-            [("above /a", None, 200_000)]
+            [("an ancestor of /a", None, 200_000)]
         );
     }
 

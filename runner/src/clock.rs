@@ -1,25 +1,24 @@
-//! The board's clocks.
+//! The board's clocks, in ns.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Monotonic time in ns. All stamps of a trial are of this clock.
+/// Time of the monotonic clock, which all timestamps of a trial use.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 
-/// CPU time the whole process has used, in ns.
 pub(crate) fn process_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
 }
 
-/// CPU time the calling thread has used, in ns.
-pub(crate) fn thread_cpu_ns() -> u64 {
+/// CPU time of the calling thread.
+pub(crate) fn current_thread_cpu_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
-/// Wall clock, in ns since 1970.
+/// Time since 1970.
 pub(crate) fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -1,47 +1,45 @@
-//! Seeded input frames.
+//! Input frames, and frames in flight.
 
-use crate::engine::{Dtype, Tensor, TensorSpec};
+use crate::engine::Tensor;
 use crate::failure::Failure;
-use crate::meters;
+use crate::memory;
+use crate::schedule::TensorSpec;
+use protocol::Dtype;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
-/// Frames kept in memory, dealt out in turn and never copied.
+/// Input frames in memory. Frame numbers beyond the last one start over at the first.
 #[derive(Debug)]
 pub(crate) struct FrameSet {
     frames: Vec<Vec<Tensor>>,
 }
 
 impl FrameSet {
-    /// Makes the frames a request asks for. Frame `f` has the seed `seed + f`; every input of a frame its own
-    /// stream.
-    pub(crate) fn new(rule: &protocol::Frames, inputs: &[&TensorSpec]) -> Result<Self, Failure> {
+    /// Generates the frames of a request. Frame `f` has the seed `seed + f`; each input of a frame has a stream of its own.
+    pub(crate) fn generate(rule: &protocol::Frames, inputs: &[&TensorSpec]) -> Result<Self, Failure> {
+        let fail = |why: String| Failure::request(format!("failed to generate frames: {why}"));
         if rule.distinct == 0 {
-            return Err(Failure::request("failed to make frames: distinct must be at least 1"));
+            return Err(fail("distinct must be at least 1".to_owned()));
         }
         if !(1..=256).contains(&rule.integers_below) {
-            return Err(Failure::request("failed to make frames: integers_below must be from 1 to 256"));
+            return Err(fail("integers_below must be from 1 to 256".to_owned()));
         }
-        let bytes: u64 = inputs.iter().map(|spec| spec.bytes() as u64).sum();
-        let needed = bytes.saturating_mul(u64::from(rule.distinct));
-        if let Some(available) = meters::memory_available_bytes().filter(|available| needed > *available) {
-            return Err(Failure::request(format!(
-                "failed to make frames: {} of them take {needed} bytes, {available} are free; ask for fewer (frames.distinct){}",
-                rule.distinct,
-                meters::memory_limit_words()
-            )));
-        }
+        let bytes: u64 = inputs.iter().map(|spec| spec.bytes as u64).sum();
+        memory::check_available(bytes.saturating_mul(u64::from(rule.distinct)))
+            .map_err(|why| fail(format!("{why}; reduce frames.distinct, which is {}", rule.distinct)))?;
         let frame = |number: u64| -> Result<Vec<Tensor>, Failure> {
-            let make = |(stream, spec): (u64, &&TensorSpec)| {
-                let mut random = Random::new(rule.seed.wrapping_add(number), stream);
+            let tensor = |(stream, spec): (u64, &&TensorSpec)| {
+                let mut random = generator(rule.seed.wrapping_add(number), stream);
                 Tensor::filled(spec, |bytes| fill(bytes, spec.dtype, rule.integers_below, &mut random))
             };
-            (0..).zip(inputs).map(make).collect()
+            (0..).zip(inputs).map(tensor).collect()
         };
         Ok(Self { frames: (0..u64::from(rule.distinct)).map(frame).collect::<Result<_, _>>()? })
     }
 
-    /// One frame from files, one for each input, which hold its elements and nothing else.
+    /// Reads one frame from files, one for each input.
     pub(crate) fn read(paths: &[String], inputs: &[&TensorSpec]) -> Result<Self, Failure> {
-        let frame = inputs.iter().zip(paths).map(|(spec, path)| read(spec, path));
+        let frame = inputs.iter().zip(paths).map(|(spec, path)| read_tensor(spec, path));
         Ok(Self { frames: vec![frame.collect::<Result<_, _>>()?] })
     }
 
@@ -58,31 +56,27 @@ impl FrameSet {
     }
 }
 
-/// A tensor from a file with its elements.
-pub(crate) fn read(spec: &TensorSpec, path: &str) -> Result<Tensor, Failure> {
-    let content = std::fs::read(path)
-        .map_err(|error| Failure::request(format!("failed to read {path} for {}: {error}", spec.name)))?;
-    if content.len() != spec.bytes() {
-        return Err(Failure::request(format!(
-            "failed to read {path} for {}: it has {} bytes, {} are expected",
-            spec.name,
-            content.len(),
-            spec.bytes()
-        )));
+/// Reads a tensor from a file that contains its elements and nothing else.
+pub(crate) fn read_tensor(spec: &TensorSpec, path: &str) -> Result<Tensor, Failure> {
+    let fail =
+        |why: String| Failure::request(format!("failed to read {path} for tensor {}: {why}", spec.name));
+    let content = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    if content.len() != spec.bytes {
+        return Err(fail(format!("it has {} bytes, expected {}", content.len(), spec.bytes)));
     }
     Tensor::filled(spec, |bytes| bytes.copy_from_slice(&content))
 }
 
-fn fill(bytes: &mut [u8], dtype: Dtype, integers_below: u32, random: &mut Random) {
-    for element in bytes.chunks_exact_mut(dtype.size()) {
-        let bits = random.next();
+fn fill(bytes: &mut [u8], dtype: Dtype, integers_below: u32, random: &mut Xoshiro256PlusPlus) {
+    for element in bytes.chunks_exact_mut(dtype.bytes()) {
+        let bits = random.next_u64();
         match dtype {
             Dtype::Float32 => element.copy_from_slice(&unit_f32(bits).to_ne_bytes()),
             Dtype::Float64 => element.copy_from_slice(&unit_f64(bits).to_ne_bytes()),
-            // The lowest byte of a small integer in the machine's order; the others stay 0.
-            Dtype::Signed(_) | Dtype::Unsigned(_) | Dtype::Bool => {
+            _ => {
                 let range = if dtype == Dtype::Bool { 2 } else { u64::from(integers_below) };
                 let small = (bits >> 32) % range;
+                // The least significant byte; the others stay 0.
                 let last = element.len() - 1;
                 let place = if cfg!(target_endian = "little") { 0 } else { last };
                 element[place] = u8::try_from(small).unwrap_or(0);
@@ -101,35 +95,8 @@ fn unit_f64(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
 }
 
-/// xoshiro256++ (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2021), its state filled
-/// by `SplitMix64` as its authors advise.
-#[derive(Debug, Clone)]
-struct Random {
-    state: [u64; 4],
-}
-
-impl Random {
-    fn new(seed: u64, stream: u64) -> Self {
-        let mut split = mix(seed) ^ mix(!stream);
-        let mut word = || {
-            split = split.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            mix(split)
-        };
-        Self { state: [word(), word(), word(), word()] }
-    }
-
-    fn next(&mut self) -> u64 {
-        let s = &mut self.state;
-        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
-        let shifted = s[1] << 17;
-        s[2] ^= s[0];
-        s[3] ^= s[1];
-        s[1] ^= s[2];
-        s[0] ^= s[3];
-        s[2] ^= shifted;
-        s[3] = s[3].rotate_left(45);
-        result
-    }
+fn generator(seed: u64, stream: u64) -> Xoshiro256PlusPlus {
+    Xoshiro256PlusPlus::seed_from_u64(mix(seed) ^ mix(!stream))
 }
 
 /// The output function of `SplitMix64`.
@@ -139,13 +106,45 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// A frame in flight: its tensors and times. Slots are allocated once and reused for frame after frame.
+#[derive(Debug)]
+pub(crate) struct FrameSlot {
+    /// Number of the frame, in the order of admission.
+    pub(crate) frame: u64,
+    /// When the frame entered its first stage.
+    pub(crate) entered_ns: u64,
+    /// By the schedule's indices; present from production to last use.
+    pub(crate) values: Vec<Option<Tensor>>,
+    /// Start and end in each stage; (0, 0) for a stage that did not run it.
+    pub(crate) spans: Vec<(u64, u64)>,
+}
+
+impl FrameSlot {
+    pub(crate) fn new(values: usize, stages: usize) -> Self {
+        Self { frame: 0, entered_ns: 0, values: vec![None; values], spans: vec![(0, 0); stages] }
+    }
+
+    pub(crate) fn set_inputs(&mut self, frame: u64, inputs: &[usize], tensors: &[Tensor]) {
+        self.frame = frame;
+        self.spans.fill((0, 0));
+        for (index, tensor) in inputs.iter().zip(tensors) {
+            self.values[*index] = Some(tensor.clone());
+        }
+    }
+
+    pub(crate) fn release(&mut self, values: &[usize]) {
+        for index in values {
+            self.values[*index] = None;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spec(dtype: &str, extent: i64) -> TensorSpec {
-        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: vec![extent], dtype: dtype.into() })
-            .unwrap()
+    fn spec(dtype: Dtype, extent: i64) -> TensorSpec {
+        TensorSpec::new(&protocol::Tensor { name: "x".into(), shape: vec![extent], dtype }).unwrap()
     }
 
     fn floats(tensor: &Tensor) -> Vec<f32> {
@@ -153,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn floats_fill_their_interval_evenly() {
-        let spec = spec("float32", 40_000);
-        let set =
-            FrameSet::new(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec]).unwrap();
+    fn floats_are_uniform() {
+        let spec = spec(Dtype::Float32, 40_000);
+        let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
+            .unwrap();
         let values = floats(&set.frame(0)[0]);
         assert!(values.iter().all(|value| (-1.0..1.0).contains(value)));
         let mean = values.iter().sum::<f32>() / 40_000.0;
@@ -165,26 +164,36 @@ mod tests {
     }
 
     #[test]
-    fn same_seed_same_frames_else_different_ones() {
-        let spec = spec("float32", 8);
+    fn frames_are_determined_by_their_seed() {
+        let spec = spec(Dtype::Float32, 8);
         let make = |seed| {
-            FrameSet::new(&protocol::Frames { seed, distinct: 3, integers_below: 8 }, &[&spec, &spec])
+            FrameSet::generate(&protocol::Frames { seed, distinct: 3, integers_below: 8 }, &[&spec, &spec])
                 .unwrap()
         };
         let (set, again, other) = (make(7), make(7), make(8));
         assert_eq!(set.frame(0)[0].bytes(), again.frame(0)[0].bytes());
         assert_ne!(set.frame(0)[0].bytes(), set.frame(0)[1].bytes());
         assert_ne!(set.frame(0)[0].bytes(), set.frame(1)[0].bytes());
-        // Frame f has the seed of the first plus f.
         assert_eq!(set.frame(1)[0].bytes(), other.frame(0)[0].bytes());
         assert_eq!(set.frame(4)[1].bytes(), set.frame(1)[1].bytes());
     }
 
     #[test]
+    fn elements_have_known_values() {
+        let spec = spec(Dtype::Float32, 4);
+        let rule = protocol::Frames { seed: 7, distinct: 2, integers_below: 8 };
+        let set = FrameSet::generate(&rule, &[&spec, &spec]).unwrap();
+        // Computed by an independent implementation of xoshiro256++ and `SplitMix64`.
+        assert_eq!(floats(&set.frame(0)[0]), [-0.258_866_43, -0.317_562_46, 0.351_479_17, 0.735_339_05]);
+        assert_eq!(floats(&set.frame(0)[1]), [-0.229_843_97, -0.540_957_33, 0.992_939, 0.655_787]);
+        assert_eq!(floats(&set.frame(1)[0]), [0.297_869_44, 0.183_879_38, 0.500_942_23, 0.501_390_8]);
+    }
+
+    #[test]
     fn integers_are_small() {
-        let spec = spec("int64", 1000);
-        let set =
-            FrameSet::new(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec]).unwrap();
+        let spec = spec(Dtype::Int64, 1000);
+        let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
+            .unwrap();
         let tensor = &set.frame(0)[0];
         let mut seen = [0; 8];
         for bytes in tensor.bytes().chunks_exact(8) {
@@ -194,11 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn none_and_too_many_are_refused() {
-        let spec = spec("float32", 1 << 40);
+    fn no_frames_and_too_many_frames_are_rejected() {
+        let spec = spec(Dtype::Float32, 1 << 40);
         for distinct in [0, 3] {
-            let failure = FrameSet::new(&protocol::Frames { seed: 1, distinct, integers_below: 8 }, &[&spec])
-                .unwrap_err();
+            let failure =
+                FrameSet::generate(&protocol::Frames { seed: 1, distinct, integers_below: 8 }, &[&spec])
+                    .unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
     }

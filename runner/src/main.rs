@@ -1,61 +1,49 @@
-//! The board's side of the benchmark: loads stage libraries, runs them as the harness asks, and reports what it
-//! saw. Speaks the protocol on standard input and output; its log goes to standard error.
+//! The board side of the benchmark: loads stage libraries, runs them as the harness requests, and reports raw observations.
+//! It speaks the protocol on standard input and output; its log goes to standard error.
 //!
-//! With `--lease` it ends as well when nothing comes for so long; `hold` keeps the board's lock and state, `holder` tells
-//! who has the lock, `break` ends the holder, `pending` tells what state is to be restored, `restore` does it.
+//! With `--lease` it also ends when no input arrives for that long. `hold` keeps the board's lock and state, `holder` prints
+//! who has the lock, `break` ends the holder, `pending` prints the state to be restored, `restore` restores it.
 //!
-//! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 somebody else holds the lock, 69 TVM's runtime library cannot be loaded,
-//! 71 the system refused something every process may do.
+//! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 another session has the lock, 69 TVM's runtime library cannot
+//! be loaded, 71 the system refused something.
 
+mod accounting;
 mod affinity;
-mod capture;
+mod board_lock;
+mod board_state;
 mod cgroups;
 mod clock;
-mod compare;
-mod cpulist;
-mod crew;
-mod elf;
 mod engine;
 mod failure;
-mod flow;
 mod frames;
-mod hindrance;
-mod holding;
-mod idle;
-mod keeping;
-mod lease;
-mod lock;
-mod meters;
-mod outlet;
-mod packet;
-mod patient;
+mod hold;
+mod input;
+mod machine_state;
+mod memory;
+mod outputs;
 mod peak;
-mod placement;
+mod pipeline;
 mod power;
 mod profile;
 mod queue;
 mod recorder;
+mod schedule;
 mod serve;
-mod state;
-mod steady;
+mod stage_threads;
+mod timed_read;
 mod transfer;
 mod trial;
 mod watch;
-mod wiring;
 
-use outlet::Outlet;
-use protocol::{Event, Hello};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Wrong arguments.
 const USAGE: u8 = 2;
-/// Somebody else holds the lock.
-const BUSY: u8 = 3;
-/// `EX_UNAVAILABLE`: a library the runner needs is missing.
+/// `EX_UNAVAILABLE`: TVM's runtime library cannot be loaded.
 const UNAVAILABLE: u8 = 69;
-/// `EX_OSERR`: the system refused.
+/// `EX_OSERR`: the system refused something.
 const SYSTEM: u8 = 71;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,20 +52,20 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
     match words.as_slice() {
-        [] => run(None),
+        [] => serve(None),
         ["--lease", seconds] => match lease(seconds) {
-            Some(patience) => run(Some(patience)),
+            Some(lease) => serve(Some(lease)),
             None => usage(&words),
         },
-        ["hold", holder] => holding::hold(holder, None),
+        ["hold", holder] => hold::hold(holder, None),
         ["hold", holder, "--lease", seconds] => match lease(seconds) {
-            Some(patience) => holding::hold(holder, Some(patience)),
+            Some(lease) => hold::hold(holder, Some(lease)),
             None => usage(&words),
         },
-        ["holder"] => holding::tell_holder(),
-        ["break"] => holding::break_open(),
-        ["pending"] => holding::tell_pending(),
-        ["restore"] => holding::restore(),
+        ["holder"] => hold::print_holder(),
+        ["break"] => hold::break_lock(),
+        ["pending"] => hold::print_pending(),
+        ["restore"] => hold::restore(),
         ["--version"] => {
             print_version();
             ExitCode::SUCCESS
@@ -92,19 +80,19 @@ fn lease(seconds: &str) -> Option<Duration> {
 
 fn usage(words: &[&str]) -> ExitCode {
     eprintln!(
-        "failed to read the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER [--lease SECONDS] | \
-         runner holder | runner break | runner pending | runner restore | runner --version",
+        "failed to parse the arguments \"{}\"; usage: runner [--lease SECONDS] | runner hold HOLDER [--lease SECONDS] | \
+         runner holder | runner break | runner pending | runner restore | runner --version; SECONDS are from 1 to 3600",
         words.join(" ")
     );
     ExitCode::from(USAGE)
 }
 
-#[expect(clippy::print_stdout, reason = "asked for by --version, where no protocol is spoken")]
+#[expect(clippy::print_stdout, reason = "--version does not speak the protocol")]
 fn print_version() {
     println!("runner {VERSION} (protocol {})", protocol::VERSION);
 }
 
-fn run(patience: Option<Duration>) -> ExitCode {
+fn serve(lease: Option<Duration>) -> ExitCode {
     let runtime = match engine::Runtime::load() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -112,18 +100,9 @@ fn run(patience: Option<Duration>) -> ExitCode {
             return ExitCode::from(UNAVAILABLE);
         }
     };
-    let mut outlet = match Outlet::take() {
-        Ok(outlet) => outlet,
-        Err(error) => {
-            eprintln!("failed to take over standard output: {error}");
-            return ExitCode::from(SYSTEM);
-        }
-    };
-    outlet.send(&Event::Hello(Hello {
-        protocol: protocol::VERSION,
-        runner: VERSION.to_owned(),
-        pid: std::process::id(),
-    }));
-    serve::serve(&mut outlet, &runtime, patience);
+    match serve::EventWriter::take_stdout() {
+        Ok(events) => serve::serve(&events, &runtime, lease),
+        Err(error) => eprintln!("failed to redirect standard output: {error}"),
+    }
     ExitCode::from(SYSTEM)
 }

@@ -1,56 +1,49 @@
-//! What a CPU can do at most: multiply-adds a second, and bytes read a second from memory of a given size.
+//! Times the peak rates of a CPU: multiply-adds, and reads of buffers of given sizes.
 
-use crate::affinity::bind;
+use crate::affinity::bind_to_first;
 use crate::clock::monotonic_ns;
 use crate::engine::Multiplier;
 use crate::failure::Failure;
-use crate::meters::{memory_available_bytes, memory_limit_words};
+use crate::memory;
 use protocol::{Peak, Peaked, Stream};
 
-/// Turns of the multiply-add loop timed at once, about a millisecond.
-const TURNS: u64 = 100_000;
-/// Readings of each size that are not kept.
+/// Iterations of the multiply-add loop in a sample, about a millisecond.
+const ITERATIONS: u64 = 100_000;
+/// Reads of each size that are discarded.
 const WARM_UP: u32 = 2;
 
-/// Times both on the first CPU of the processor. What it can do at most is the best of the samples.
+/// Times both on the first CPU of the processor. The best sample is the peak.
 pub(crate) fn peak(request: &Peak) -> Result<Peaked, Failure> {
     let largest = request.streams.iter().copied().max().unwrap_or(0);
-    if let Some(available) = memory_available_bytes().filter(|available| largest > *available) {
-        return Err(Failure::request(format!(
-            "failed to time reading {largest} bytes: only {available} are free{}",
-            memory_limit_words()
-        )));
-    }
-    // A thread of its own, because its binding ends with it.
+    memory::check_available(largest)
+        .map_err(|why| Failure::request(format!("failed to time reads of {largest} bytes: {why}")))?;
+    // On a thread of its own, because binding a thread is permanent.
     std::thread::scope(|scope| {
-        let timed = scope.spawn(|| timed(request));
-        timed.join().unwrap_or_else(|_| Err(Failure::internal("failed to time the CPU: the thread panicked")))
+        let thread = scope.spawn(|| time(request));
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Failure::internal("failed to time the CPU: the thread panicked")))
     })
 }
 
-fn timed(request: &Peak) -> Result<Peaked, Failure> {
-    let binding = &request.binding;
-    let first = binding.cpus.first().ok_or_else(|| {
-        Failure::request(format!("failed to time processor {}: it has no CPU", binding.processor))
-    })?;
-    bind(None, &[*first], binding)?;
+fn time(request: &Peak) -> Result<Peaked, Failure> {
+    bind_to_first(&request.processor)?;
     let multiplier = Multiplier::of_this_cpu().ok_or_else(|| {
-        Failure::execution("failed to time multiply-adds: this CPU has no vector instructions known here")
+        Failure::execution("failed to time multiply-adds: this CPU has no supported vector instructions")
     })?;
-    multiplier.run(TURNS);
+    multiplier.run(ITERATIONS);
     let mut multiply_adds = 0;
     let mut multiply_adds_ns = Vec::new();
     for _ in 0..request.rounds {
         let begin = monotonic_ns();
-        multiply_adds = multiplier.run(TURNS);
+        multiply_adds = multiplier.run(ITERATIONS);
         multiply_adds_ns.push(monotonic_ns() - begin);
     }
-    let streams = request.streams.iter().map(|bytes| stream(*bytes, request.rounds)).collect();
+    let streams = request.streams.iter().map(|bytes| time_reads(*bytes, request.rounds)).collect();
     Ok(Peaked { id: request.id, lanes: multiplier.lanes, multiply_adds, multiply_adds_ns, streams })
 }
 
-/// Reads all of a buffer again and again.
-fn stream(bytes: u64, rounds: u32) -> Stream {
+fn time_reads(bytes: u64, rounds: u32) -> Stream {
     let words = usize::try_from(bytes / 8).unwrap_or(0).max(8);
     let buffer: Vec<u64> = (0..words as u64).collect();
     let mut ns = Vec::new();
@@ -65,7 +58,7 @@ fn stream(bytes: u64, rounds: u32) -> Stream {
     Stream { bytes: words as u64 * 8, ns }
 }
 
-/// In sums that do not wait for one another.
+/// Adds up all words in independent sums.
 fn sum(words: &[u64]) -> u64 {
     const CHAINS: usize = 16;
     let mut sums = [0_u64; CHAINS];
@@ -82,17 +75,16 @@ fn sum(words: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::Binding;
+    use protocol::{CpuProcessor, Processor};
 
     #[test]
-    fn both_are_timed() {
-        let binding =
-            Binding { processor: "p".into(), cpus: vec![crate::affinity::allowed()[0]], threads: 1 };
-        let request = Peak { id: 7, binding, rounds: 3, streams: vec![1 << 16, 100] };
-        if Multiplier::of_this_cpu().is_none() {
-            assert!(peak(&request).unwrap_err().message.contains("no vector instructions"));
-            return;
-        }
+    fn multiply_adds_and_reads_are_timed() {
+        let processor = Processor::Cpu(CpuProcessor {
+            name: "p".into(),
+            cpus: vec![crate::affinity::allowed_cpus()[0]],
+            threads: 1,
+        });
+        let request = Peak { id: 7, processor, rounds: 3, streams: vec![1 << 16, 100] };
         let found = peak(&request).unwrap();
         assert_eq!((found.id, found.multiply_adds_ns.len(), found.streams.len()), (7, 3, 2));
         assert!(found.multiply_adds > 0 && found.multiply_adds_ns.iter().all(|ns| *ns > 0), "{found:?}");

@@ -1,25 +1,25 @@
 //! A bounded queue between two stages.
 //!
-//! The receiver of an empty queue looks again for a short time before it sleeps: two stages of equal speed hand
-//! over within that time, and a wake-up costs more than the look. Between looks it offers its CPU to others.
+//! A thread that must wait polls for a short time before it sleeps: stages of equal speed hand over within that time, and a
+//! wake-up costs more than polling. Between polls it yields its CPU.
 
 use crate::clock::monotonic_ns;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How long to look before sleeping, in ns. Waking a sleeper takes 5 to 50 µs.
-const PATIENCE_NS: u64 = 20_000;
-/// Looks without a system call, about 1 µs of them.
-const QUICK_LOOKS: u32 = 64;
+/// How long to poll before sleeping. Waking a sleeping thread takes 5 to 50 µs.
+const POLL_NS: u64 = 20_000;
+/// Polls without a system call; they take about 1 µs.
+const QUICK_POLLS: u32 = 64;
 
-/// First in, first out; room for a fixed number of items, all allocated at the start.
+/// A FIFO queue of fixed capacity, allocated in advance.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     capacity: usize,
-    /// Number of items, or [`CLOSED`]; written under the lock, read without it.
-    glance: AtomicUsize,
+    /// Number of items, or [`CLOSED`]; written under the lock, polled without it.
+    polled_length: AtomicUsize,
     filled: Condvar,
     emptied: Condvar,
 }
@@ -28,47 +28,47 @@ pub(crate) struct Queue<T> {
 struct State<T> {
     items: VecDeque<T>,
     closed: bool,
-    receivers_asleep: usize,
-    senders_asleep: usize,
+    sleeping_receivers: usize,
+    sleeping_senders: usize,
 }
 
-/// In place of a number of items: nobody need wait any more.
+/// A length that never makes a thread wait.
 const CLOSED: usize = usize::MAX;
 
 impl<T> Queue<T> {
-    /// An empty queue with room for `capacity` items, at least one.
+    /// An empty queue. A capacity of 0 becomes 1.
     pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         let state = State {
             items: VecDeque::with_capacity(capacity),
             closed: false,
-            receivers_asleep: 0,
-            senders_asleep: 0,
+            sleeping_receivers: 0,
+            sleeping_senders: 0,
         };
         Self {
             state: Mutex::new(state),
             capacity,
-            glance: AtomicUsize::new(0),
+            polled_length: AtomicUsize::new(0),
             filled: Condvar::new(),
             emptied: Condvar::new(),
         }
     }
 
-    /// Puts an item in, waiting for room. Gives it back where the queue is closed.
+    /// Adds an item, and waits for space if the queue is full. A closed queue returns the item as an error.
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        self.look(|length| length == CLOSED || length < self.capacity);
+        self.poll(|length| length == CLOSED || length < self.capacity);
         let mut state = self.lock();
         while state.items.len() == self.capacity && !state.closed {
-            state.senders_asleep += 1;
+            state.sleeping_senders += 1;
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.senders_asleep -= 1;
+            state.sleeping_senders -= 1;
         }
         if state.closed {
             return Err(item);
         }
         state.items.push_back(item);
-        self.glance.store(state.items.len(), Ordering::Release);
-        let wake = state.receivers_asleep > 0;
+        self.polled_length.store(state.items.len(), Ordering::Release);
+        let wake = state.sleeping_receivers > 0;
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -76,16 +76,16 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the oldest item, waiting for one. `None` where the queue is closed and empty.
+    /// Removes the oldest item, and waits for one if the queue is empty. `None`: the queue is closed and empty.
     pub(crate) fn pop(&self) -> Option<T> {
-        self.look(|length| length > 0);
+        self.poll(|length| length > 0);
         let mut state = self.lock();
         loop {
             if let Some(item) = state.items.pop_front() {
                 if !state.closed {
-                    self.glance.store(state.items.len(), Ordering::Release);
+                    self.polled_length.store(state.items.len(), Ordering::Release);
                 }
-                let wake = state.senders_asleep > 0;
+                let wake = state.sleeping_senders > 0;
                 drop(state);
                 if wake {
                     self.emptied.notify_one();
@@ -95,38 +95,38 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
-            state.receivers_asleep += 1;
+            state.sleeping_receivers += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.receivers_asleep -= 1;
+            state.sleeping_receivers -= 1;
         }
     }
 
-    /// Nothing comes in any more; what is inside can still be taken. Wakes everybody.
+    /// Rejects further items and wakes all waiting threads. Items in the queue can still be removed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        self.glance.store(CLOSED, Ordering::Release);
+        self.polled_length.store(CLOSED, Ordering::Release);
         drop(state);
         self.filled.notify_all();
         self.emptied.notify_all();
     }
 
-    /// Looks at the number of items until it is `enough` or patience ends.
-    fn look(&self, enough: impl Fn(usize) -> bool) {
-        for _ in 0..QUICK_LOOKS {
-            if enough(self.glance.load(Ordering::Acquire)) {
+    /// Polls the number of items until it is `enough` or the time is over.
+    fn poll(&self, enough: impl Fn(usize) -> bool) {
+        for _ in 0..QUICK_POLLS {
+            if enough(self.polled_length.load(Ordering::Acquire)) {
                 return;
             }
             std::hint::spin_loop();
         }
-        let until = monotonic_ns() + PATIENCE_NS;
-        while !enough(self.glance.load(Ordering::Acquire)) && monotonic_ns() < until {
+        let until = monotonic_ns() + POLL_NS;
+        while !enough(self.polled_length.load(Ordering::Acquire)) && monotonic_ns() < until {
             std::thread::yield_now();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A panic elsewhere leaves the items as they were: every change is a single step.
+        // A panic of another thread cannot leave the state inconsistent: every change is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn order_is_kept_through_a_queue_that_is_often_full_and_often_empty() {
+    fn items_keep_their_order() {
         let queue = Arc::new(Queue::new(3));
         let sender = {
             let queue = Arc::clone(&queue);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn never_holds_more_than_its_capacity() {
+    fn the_capacity_is_a_limit() {
         let queue = Arc::new(Queue::new(2));
         let sender = {
             let queue = Arc::clone(&queue);
@@ -173,12 +173,12 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(queue.lock().items.len(), 2);
         queue.close();
-        // Two are inside; the third was given back by the close.
+        // Two are in the queue; closing returned the third.
         assert_eq!(sender.join().unwrap(), 2);
     }
 
     #[test]
-    fn closing_wakes_a_sleeping_receiver_and_lets_the_rest_be_taken() {
+    fn closing_wakes_a_receiver_and_keeps_the_items() {
         let queue = Arc::new(Queue::<u32>::new(4));
         let receiver = {
             let queue = Arc::clone(&queue);

@@ -1,55 +1,54 @@
-//! What is kept of every frame that leaves the schedule.
+//! Records completed frames, and decides when the measured window opens and closes.
 
 use crate::clock::unix_ns;
 use crate::failure::Failure;
-use crate::packet::Packet;
-use crate::steady::is_steady;
-use protocol::{Kind, Measure, Span, WarmUp, WarmUpRule, Window};
+use crate::frames::FrameSlot;
+use protocol::{ScheduleKind, Span, WarmUp, WarmUpRule, Window, WindowRule};
 
-/// Most frames a window may keep; 32 bytes each.
-const MOST_FRAMES: u32 = 4_000_000;
-/// Most frames a timeline may keep.
-const MOST_TIMELINE: u32 = 100_000;
+/// Limit on the frames of a window, which take 32 bytes each.
+const MAX_FRAMES: u32 = 4_000_000;
+const MAX_TIMELINE_FRAMES: u32 = 100_000;
 
-/// What a completion did.
+/// Limit on the size of a compared group, in frames.
+const MAX_GROUP: usize = 32;
+/// Largest difference between two medians that agree, in thousandths of the smaller one.
+const TOLERANCE_PER_MILLE: u64 = 20;
+
+/// The effect of a completed frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Nothing new.
-    Goes,
-    /// The window has opened with it.
-    Opens,
-    /// The window has closed with it.
-    Closes,
+pub(crate) enum Completion {
+    Ordinary,
+    OpensWindow,
+    ClosesWindow,
 }
 
-/// Completions of the warm-up and of the window. All memory for the window is taken and touched beforehand.
+/// Completions of the warm-up and of the window. All memory of the window is allocated and touched in advance.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     warm_up_rule: WarmUpRule,
-    measure: Measure,
+    measure: WindowRule,
     stride: usize,
-    keep_stage: bool,
+    record_stage: bool,
     begun_ns: u64,
     warm_up: WarmUp,
     opened_ns: Option<u64>,
     closed: bool,
     window: Window,
-    /// Spans of window frames, all stages of a frame after another.
+    /// Spans of frames of the window, frame by frame, all stages of each.
     timeline: Vec<Span>,
     timeline_frames: usize,
 }
 
 impl Recorder {
-    /// For one flow of frames through `stages` stages.
     pub(crate) fn new(trial: &protocol::Trial, stages: usize) -> Result<Self, Failure> {
         let (measure, timeline) = (&trial.measure, trial.timeline_frames);
-        if measure.max_frames == 0 || measure.max_frames > MOST_FRAMES || timeline > MOST_TIMELINE {
+        if measure.max_frames == 0 || measure.max_frames > MAX_FRAMES || timeline > MAX_TIMELINE_FRAMES {
             return Err(Failure::request(format!(
-                "failed to prepare the window: max_frames must be 1 to {MOST_FRAMES} and timeline_frames at most \
-                 {MOST_TIMELINE}"
+                "failed to prepare the window: max_frames must be from 1 to {MAX_FRAMES}, and timeline_frames at most \
+                 {MAX_TIMELINE_FRAMES}"
             )));
         }
-        let replicate = trial.schedule.kind == Kind::Replicate;
+        let replicate = trial.schedule.kind == ScheduleKind::Replicate;
         let frames = usize::try_from(measure.max_frames).unwrap_or(0);
         let timeline_frames = usize::try_from(timeline).unwrap_or(0).min(frames);
         let spans = timeline_frames * if replicate { 1 } else { stages };
@@ -58,7 +57,7 @@ impl Recorder {
             warm_up_rule: trial.warm_up.clone(),
             measure: measure.clone(),
             stride: if replicate { stages } else { 1 },
-            keep_stage: replicate,
+            record_stage: replicate,
             begun_ns: 0,
             warm_up: WarmUp { completed_ns: Vec::with_capacity(4096), steady: false },
             opened_ns: None,
@@ -73,7 +72,7 @@ impl Recorder {
             timeline: vec![no_span; spans],
             timeline_frames,
         };
-        // Filled above so that the pages are there, emptied now.
+        // Filled above so that the pages exist; cleared now.
         recorder.window.completed_ns.clear();
         recorder.window.latency_ns.clear();
         recorder.window.completed_by.clear();
@@ -81,21 +80,21 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// The first frame was let in.
+    /// Records the admission of the first frame.
     pub(crate) fn begin(&mut self, now_ns: u64) {
         self.begun_ns = now_ns;
     }
 
-    /// A frame was completed by `stage` at `now_ns`.
-    pub(crate) fn complete(&mut self, packet: &Packet, stage: usize, now_ns: u64) -> Turn {
+    /// Records that `stage` completed a frame at `now_ns`.
+    pub(crate) fn complete(&mut self, slot: &FrameSlot, stage: usize, now_ns: u64) -> Completion {
         match self.opened_ns {
-            _ if self.closed => Turn::Goes,
+            _ if self.closed => Completion::Ordinary,
             None => self.complete_warm_up(now_ns),
-            Some(opened) => self.complete_window(packet, stage, opened, now_ns),
+            Some(opened) => self.complete_window(slot, stage, opened, now_ns),
         }
     }
 
-    fn complete_warm_up(&mut self, now_ns: u64) -> Turn {
+    fn complete_warm_up(&mut self, now_ns: u64) -> Completion {
         let elapsed = now_ns.saturating_sub(self.begun_ns);
         let warm_up = &mut self.warm_up;
         warm_up.completed_ns.push(elapsed);
@@ -104,32 +103,32 @@ impl Recorder {
             warm_up.completed_ns.len() as u64 >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
         let late = elapsed >= rule.max_ns;
         if !enough && !late {
-            return Turn::Goes;
+            return Completion::Ordinary;
         }
         warm_up.steady = is_steady(&warm_up.completed_ns, self.stride, rule.min_frames);
         if !warm_up.steady && !late {
-            return Turn::Goes;
+            return Completion::Ordinary;
         }
         self.opened_ns = Some(now_ns);
         self.window.opened_monotonic_ns = now_ns;
         self.window.opened_unix_ns = unix_ns();
-        Turn::Opens
+        Completion::OpensWindow
     }
 
-    fn complete_window(&mut self, packet: &Packet, stage: usize, opened: u64, now_ns: u64) -> Turn {
+    fn complete_window(&mut self, slot: &FrameSlot, stage: usize, opened: u64, now_ns: u64) -> Completion {
         let window = &mut self.window;
         let elapsed = now_ns.saturating_sub(opened);
         let place = window.completed_ns.len();
         window.completed_ns.push(elapsed);
-        window.latency_ns.push(now_ns.saturating_sub(packet.entered_ns));
-        if self.keep_stage {
+        window.latency_ns.push(now_ns.saturating_sub(slot.entered_ns));
+        if self.record_stage {
             window.completed_by.push(u32::try_from(stage).unwrap_or(u32::MAX));
         }
         if place < self.timeline_frames {
             let since = |stamp: u64| stamp.cast_signed().wrapping_sub(opened.cast_signed());
-            let spans = (0..).zip(&packet.spans).filter(|(_, (begin, _))| *begin > 0);
+            let spans = (0..).zip(&slot.spans).filter(|(_, (begin, _))| *begin > 0);
             self.timeline.extend(spans.map(|(stage, (begin, end))| Span {
-                frame: packet.frame,
+                frame: slot.frame,
                 stage,
                 begin_ns: since(*begin),
                 end_ns: since(*end),
@@ -139,25 +138,46 @@ impl Recorder {
         let done = frames >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
         if done || elapsed >= rule.max_ns || frames >= u64::from(rule.max_frames) {
             self.closed = true;
-            return Turn::Closes;
+            return Completion::ClosesWindow;
         }
-        Turn::Goes
+        Completion::Ordinary
     }
 
-    /// Everything kept.
     pub(crate) fn into_parts(self) -> (WarmUp, Window, Vec<Span>) {
         (self.warm_up, self.window, self.timeline)
     }
 }
 
+/// Whether the median frame times of the last two groups of completions agree within 2 %.
+///
+/// `completed_ns` ascends. A frame time is the time over `stride` completions: with N replicas, which take turns, the frame
+/// time of one is seen over N completions. A group has half of `min_frames`, at least 4 and at most 32.
+fn is_steady(completed_ns: &[u64], stride: usize, min_frames: u32) -> bool {
+    let group = usize::try_from(min_frames / 2).unwrap_or(MAX_GROUP).clamp(4, MAX_GROUP);
+    let stride = stride.max(1);
+    let needed = 2 * group + stride;
+    let Some(first) = completed_ns.len().checked_sub(needed) else { return false };
+    let last = &completed_ns[first..];
+    let median = |from: usize| {
+        let mut times = [0; MAX_GROUP];
+        for (place, time) in times[..group].iter_mut().enumerate() {
+            *time = last[from + place + stride] - last[from + place];
+        }
+        times[..group].sort_unstable();
+        u64::midpoint(times[(group - 1) / 2], times[group / 2])
+    };
+    let (earlier, later) = (median(0), median(group));
+    earlier.abs_diff(later) * 1000 <= earlier.min(later) * TOLERANCE_PER_MILLE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Binding, Frames, OnnxModel, Program, Schedule, Trial};
+    use protocol::{CpuProcessor, Frames, OnnxModel, Processor, Program, Schedule, Trial};
 
-    fn trial(kind: Kind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
+    fn trial(kind: ScheduleKind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
-            binding: Binding { processor: "p".into(), cpus: vec![0], threads: 1 },
+            processor: Processor::Cpu(CpuProcessor { name: "p".into(), cpus: vec![0], threads: 1 }),
             program: Program::OnnxRuntime(OnnxModel { runtime: String::new(), model: String::new() }),
             inputs: vec![],
             outputs: vec![],
@@ -169,7 +189,7 @@ mod tests {
             queue_depth: 1,
             isolate: None,
             warm_up: WarmUpRule { min_frames: warm_up.0, min_ns: warm_up.1, max_ns: warm_up.2 },
-            measure: Measure {
+            measure: WindowRule {
                 min_frames: measure.0,
                 min_ns: measure.1,
                 max_ns: measure.2,
@@ -182,34 +202,34 @@ mod tests {
         }
     }
 
-    /// Completes a frame every 10 ns from 1010 on; the first was let in at 1000.
-    fn play(trial: &Trial, stages: usize) -> (Vec<Turn>, WarmUp, Window, Vec<Span>) {
+    /// Completes a frame every 10 ns from 1010 on; the first was admitted at 1000.
+    fn play(trial: &Trial, stages: usize) -> (Vec<Completion>, WarmUp, Window, Vec<Span>) {
         let mut recorder = Recorder::new(trial, stages).unwrap();
         recorder.begin(1000);
-        let mut turns = Vec::new();
+        let mut effects = Vec::new();
         for frame in 0..1000 {
             let now = 1010 + 10 * frame;
-            let mut packet = Packet::new(0, stages);
-            packet.frame = frame;
-            packet.entered_ns = now - 15;
-            packet.spans.fill((now - 15, now));
+            let mut slot = FrameSlot::new(0, stages);
+            slot.frame = frame;
+            slot.entered_ns = now - 15;
+            slot.spans.fill((now - 15, now));
             let stage = usize::try_from(frame).unwrap() % stages;
-            let turn = recorder.complete(&packet, stage, now);
-            if turn != Turn::Goes {
-                turns.push(turn);
+            let effect = recorder.complete(&slot, stage, now);
+            if effect != Completion::Ordinary {
+                effects.push(effect);
             }
         }
         let (warm_up, window, timeline) = recorder.into_parts();
-        (turns, warm_up, window, timeline)
+        (effects, warm_up, window, timeline)
     }
 
     #[test]
-    fn the_window_opens_with_the_frame_that_ends_the_warm_up_and_goes_on_without_a_gap() {
-        let (turns, warm_up, window, timeline) =
-            play(&trial(Kind::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
-        assert_eq!(turns, [Turn::Opens, Turn::Closes]);
+    fn the_window_starts_at_the_end_of_the_warm_up_without_a_gap() {
+        let (effects, warm_up, window, timeline) =
+            play(&trial(ScheduleKind::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
+        assert_eq!(effects, [Completion::OpensWindow, Completion::ClosesWindow]);
         assert!(warm_up.steady);
-        assert_eq!(warm_up.completed_ns.len(), 21, "20 frames make two groups only with the one before them");
+        assert_eq!(warm_up.completed_ns.len(), 21, "two groups of 10 frame times take 21 completions");
         assert_eq!(window.opened_monotonic_ns, 1000 + warm_up.completed_ns[20]);
         assert_eq!(window.completed_ns, [10, 20, 30, 40, 50]);
         assert_eq!(window.latency_ns, [15; 5]);
@@ -221,7 +241,7 @@ mod tests {
     #[test]
     fn each_limit_ends_its_phase() {
         let check = |warm_up, measure, frames: (usize, usize), steady| {
-            let (_, warm, window, _) = play(&trial(Kind::Single, warm_up, measure), 1);
+            let (_, warm, window, _) = play(&trial(ScheduleKind::Single, warm_up, measure), 1);
             assert_eq!(
                 (warm.completed_ns.len(), window.completed_ns.len()),
                 frames,
@@ -236,18 +256,62 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_told_apart() {
-        let (_, _, window, timeline) = play(&trial(Kind::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
+    fn completions_of_replicas_name_their_stage() {
+        let (_, _, window, timeline) =
+            play(&trial(ScheduleKind::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
         assert_eq!(window.completed_by.len(), 6);
         assert!(window.completed_by.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(!timeline.is_empty());
     }
 
     #[test]
-    fn windows_beyond_memory_are_refused() {
+    fn windows_that_are_too_large_are_rejected() {
         for frames in [0, u32::MAX] {
-            let failure = Recorder::new(&trial(Kind::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
+            let failure =
+                Recorder::new(&trial(ScheduleKind::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
+    }
+
+    fn completions(times: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut now = 0;
+        times
+            .into_iter()
+            .map(|time| {
+                now += time;
+                now
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_constant_pace_is_steady_after_two_groups() {
+        let all = completions([1_000_000; 40]);
+        let from = (0..=40).find(|count| is_steady(&all[..*count], 1, 10));
+        assert_eq!(from, Some(11));
+    }
+
+    #[test]
+    fn a_changing_pace_is_not_steady() {
+        let slowing = completions((0..40).map(|place| 1_000_000 + 10_000 * place));
+        assert!(!is_steady(&slowing, 1, 20));
+        assert!(is_steady(&completions((0..40).map(|place| 1_000_000 + 500 * place)), 1, 20));
+    }
+
+    #[test]
+    fn a_single_outlier_does_not_matter() {
+        let mut times = [1_000_000; 30];
+        times[20] = 9_000_000;
+        assert!(is_steady(&completions(times), 1, 20));
+    }
+
+    #[test]
+    fn replicas_are_judged_by_their_own_pace() {
+        // Two replicas of 10 ms; the second is 1 ms behind the first and drifts.
+        let mut all: Vec<u64> = (0..40).map(|frame| frame * 10_000_000).collect();
+        all.extend((0..40).map(|frame| frame * 10_020_000 + 1_000_000));
+        all.sort_unstable();
+        assert!(!is_steady(&all, 1, 10));
+        assert!(is_steady(&all, 2, 10));
     }
 }

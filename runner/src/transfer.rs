@@ -1,47 +1,43 @@
-//! What it costs a processor to read what another one wrote.
+//! Times the hand-over of a tensor between two processors: the cost of reading what another processor wrote.
 
-use crate::affinity::bind;
+use crate::affinity::bind_to_first;
 use crate::clock::monotonic_ns;
 use crate::failure::Failure;
-use crate::meters::{memory_available_bytes, memory_limit_words};
-use protocol::{Binding, HandOver, Transfer, Transferred};
+use crate::memory;
+use protocol::{HandOver, Transfer, Transferred};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Hand-overs of each size that are not kept: they pay for fresh pages.
+/// Hand-overs of each size that are discarded, because they fault in new pages.
 const WARM_UP: u32 = 3;
-/// Words of a cache line of 64 bytes.
+/// 64-bit words in a cache line of 64 bytes.
 const LINE_WORDS: usize = 8;
-/// Most rounds, so that what is kept fits memory.
-const MOST_ROUNDS: u32 = 1_000_000;
+/// Limit on the samples in memory.
+const MAX_ROUNDS: u32 = 1_000_000;
 
-/// Times the hand-overs. The writer writes every word, the reader reads a word of every cache line.
+/// The writer writes every word, the reader reads one word of every cache line.
 pub(crate) fn transfer(request: &Transfer) -> Result<Transferred, Failure> {
     let largest = request.sizes.iter().copied().max().unwrap_or(0);
-    if request.rounds == 0 || request.rounds > MOST_ROUNDS {
+    if request.rounds == 0 || request.rounds > MAX_ROUNDS {
         return Err(Failure::request(format!(
-            "failed to time hand-overs: rounds must be 1 to {MOST_ROUNDS}"
+            "failed to time hand-overs: rounds must be from 1 to {MAX_ROUNDS}"
         )));
     }
-    if let Some(available) = memory_available_bytes().filter(|available| largest > *available) {
-        return Err(Failure::request(format!(
-            "failed to time hand-overs of {largest} bytes: only {available} are free{}",
-            memory_limit_words()
-        )));
-    }
+    memory::check_available(largest)
+        .map_err(|why| Failure::request(format!("failed to time hand-overs of {largest} bytes: {why}")))?;
     let sizes =
         request.sizes.iter().map(|bytes| Exchange::new(*bytes).run(request)).collect::<Result<_, _>>()?;
     Ok(Transferred { id: request.id, sizes })
 }
 
-/// A buffer between two threads that take turns.
+/// A buffer that two threads access in turn.
 struct Exchange {
     bytes: u64,
     words: Vec<AtomicU64>,
-    /// Even: the writer's turn; odd: the reader's; [`OVER`]: nobody's any more.
+    /// Even: the writer's turn; odd: the reader's turn; [`DONE`]: one of them has finished.
     turn: AtomicUsize,
 }
 
-const OVER: usize = usize::MAX;
+const DONE: usize = usize::MAX;
 
 impl Exchange {
     fn new(bytes: u64) -> Self {
@@ -61,7 +57,7 @@ impl Exchange {
     }
 
     fn write(&self, request: &Transfer) -> Result<(), Failure> {
-        let _guard = EndOfTurns(self);
+        let _guard = DoneOnDrop(self);
         bind_to_first(&request.from)?;
         for round in 0..request.rounds.saturating_add(WARM_UP) {
             if !self.wait_for(0) {
@@ -72,13 +68,13 @@ impl Exchange {
             }
             self.turn.fetch_add(1, Ordering::AcqRel);
         }
-        // The reader may still be at the last round.
+        // Wait for the reader's last round.
         self.wait_for(0);
         Ok(())
     }
 
     fn read(&self, request: &Transfer) -> Result<HandOver, Failure> {
-        let _guard = EndOfTurns(self);
+        let _guard = DoneOnDrop(self);
         bind_to_first(&request.to)?;
         let rounds = usize::try_from(request.rounds).unwrap_or(0);
         let (mut first_ns, mut again_ns) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
@@ -86,7 +82,7 @@ impl Exchange {
             if !self.wait_for(1) {
                 break;
             }
-            let (first, again) = (self.timed_reading(), self.timed_reading());
+            let (first, again) = (self.time_read(), self.time_read());
             if round >= WARM_UP {
                 first_ns.push(first);
                 again_ns.push(again);
@@ -96,7 +92,7 @@ impl Exchange {
         Ok(HandOver { bytes: self.bytes, first_ns, again_ns })
     }
 
-    fn timed_reading(&self) -> u64 {
+    fn time_read(&self) -> u64 {
         let begin = monotonic_ns();
         let lines = self.words.iter().step_by(LINE_WORDS);
         let sum = lines.fold(0_u64, |sum, word| sum.wrapping_add(word.load(Ordering::Relaxed)));
@@ -104,11 +100,11 @@ impl Exchange {
         monotonic_ns() - begin
     }
 
-    /// Waits for a turn of this parity, awake, as a stage that is handed a frame is. `false`: it is over.
+    /// Waits for a turn of this parity without sleeping, as a stage waits for a frame. `false`: the other thread is done.
     fn wait_for(&self, parity: usize) -> bool {
         loop {
             match self.turn.load(Ordering::Acquire) {
-                OVER => return false,
+                DONE => return false,
                 turn if turn % 2 == parity => return true,
                 _ => std::thread::yield_now(),
             }
@@ -116,38 +112,31 @@ impl Exchange {
     }
 }
 
-/// Ends the turns where one side leaves, so that the other does not wait for ever.
-struct EndOfTurns<'a>(&'a Exchange);
+/// Tells the other thread when one of them returns, so that it does not wait forever.
+struct DoneOnDrop<'a>(&'a Exchange);
 
-impl Drop for EndOfTurns<'_> {
+impl Drop for DoneOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.turn.store(OVER, Ordering::Release);
-    }
-}
-
-fn bind_to_first(binding: &Binding) -> Result<(), Failure> {
-    match binding.cpus.first() {
-        Some(cpu) => bind(None, &[*cpu], binding),
-        None => Err(Failure::request(format!(
-            "failed to time hand-overs: processor {} has no CPUs",
-            binding.processor
-        ))),
+        self.0.turn.store(DONE, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::affinity::allowed;
+    use crate::affinity::allowed_cpus;
+    use protocol::{CpuProcessor, Processor};
 
     fn request(from: u32, to: u32, sizes: &[u64]) -> Transfer {
-        let binding = |cpu: u32| Binding { processor: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
-        Transfer { id: 4, from: binding(from), to: binding(to), sizes: sizes.into(), rounds: 20 }
+        let processor = |cpu: u32| {
+            Processor::Cpu(CpuProcessor { name: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 })
+        };
+        Transfer { id: 4, from: processor(from), to: processor(to), sizes: sizes.into(), rounds: 20 }
     }
 
     #[test]
-    fn every_round_of_every_size_is_kept_and_more_takes_longer() {
-        let cpus = allowed();
+    fn all_rounds_are_returned_and_larger_buffers_take_longer() {
+        let cpus = allowed_cpus();
         let (from, to) = (cpus[0], *cpus.last().unwrap());
         let found = transfer(&request(from, to, &[64, 4 << 20])).unwrap();
         assert_eq!(found.sizes.len(), 2);
@@ -163,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_that_is_not_there_ends_both_sides() {
-        for (from, to) in [(999, allowed()[0]), (allowed()[0], 999)] {
+    fn a_processor_that_does_not_exist_stops_both_threads() {
+        for (from, to) in [(999, allowed_cpus()[0]), (allowed_cpus()[0], 999)] {
             let failure = transfer(&request(from, to, &[64])).unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Affinity);
             assert!(failure.message.contains("cpu999"), "{failure}");

@@ -1,73 +1,75 @@
-//! One measured execution of one schedule.
+//! One measured execution of a schedule.
 
+use crate::accounting::Reading;
 use crate::cgroups::Groups;
-use crate::crew::Crew;
 use crate::engine::WeightsCache;
 use crate::failure::Failure;
-use crate::flow::{Flow, Sink, StageReport};
 use crate::frames::FrameSet;
-use crate::hindrance::Hindrance;
-use crate::meters::{Reading, resident_bytes};
+use crate::machine_state;
+use crate::memory::resident_bytes;
+use crate::pipeline::{Pipeline, Sink, Slowdown, StageReport};
 use crate::power::Sampler;
 use crate::recorder::Recorder;
-use crate::state;
+use crate::schedule::CheckedSchedule;
+use crate::stage_threads::StageThreads;
 use crate::watch::Watch;
-use crate::wiring::Wiring;
 use protocol::{Measured, Occupancy, Phase, Power, Trial};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Measures a schedule. `announce` is called as phases begin, never inside the window.
+/// Measures a schedule. `announce` is called when a phase starts, never inside the window.
 pub(crate) fn measure(
     trial: &Trial,
     cache: &mut WeightsCache,
     mut announce: impl FnMut(Phase),
 ) -> Result<Measured, Failure> {
     announce(Phase::Load);
-    let wiring = Arc::new(Wiring::new(&trial.schedule)?);
-    let recorder = Recorder::new(trial, wiring.stages.len())?;
-    let hindrance = Hindrance::new(&trial.slow_down_per_mille);
-    let weights = cache.map(wiring.weights())?;
-    let mapped: HashMap<_, _> = wiring
+    let schedule = Arc::new(CheckedSchedule::new(&trial.schedule)?);
+    let recorder = Recorder::new(trial, schedule.stages.len())?;
+    let slowdown = Slowdown::new(&trial.slow_down_per_mille);
+    let weights = cache.map(schedule.weights())?;
+    let mapped: HashMap<_, _> = schedule
         .weights()
         .zip(&weights)
         .filter_map(|(path, file)| Some((path?, file.as_ref()?.bytes())))
         .collect();
     let weights_bytes = mapped.values().sum();
-    let frames = Arc::new(FrameSet::new(&trial.frames, &wiring.input_specs())?);
-    let crew = Crew::start(&wiring, &weights)?;
-    crew.check(&frames, 0)?;
-    let (cpus, threads) = (wiring.cpus(), crew.threads());
-    // After the threads of the stages: they are told apart as those that are new. It drops, and ends, on every way out.
+    let frames = Arc::new(FrameSet::generate(&trial.frames, &schedule.input_specs())?);
+    let threads = StageThreads::start(&schedule, &weights)?;
+    threads.run_frame(&frames, 0)?;
+    let (cpus, ids) = (schedule.cpus(), threads.ids());
+    // Started after the stage threads, because engines recognize their own threads as the new ones.
     let sampler = trial.power.as_ref().map(|meter| Sampler::start(meter, &cpus));
     let mut isolated = Vec::new();
     if let Some(rule) = &trial.isolate {
         announce(Phase::Isolate);
-        isolated = crew.isolate(&frames, rule, &hindrance)?;
+        isolated = threads.isolate(&frames, rule, &slowdown)?;
     }
     let sysfs = Path::new(&trial.sysfs);
-    let before = state::read(sysfs);
+    let before = machine_state::read(sysfs);
     let watch = Watch::start(sysfs, &cpus).map_err(Failure::internal)?;
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
-    let flow = Arc::new(Flow::new(&wiring, frames, trial.queue_depth, sink).hindered(hindrance));
+    let pipeline = Pipeline::new(&schedule, frames, trial.queue_depth, sink).with_slowdown(slowdown);
+    let pipeline = Arc::new(pipeline);
     let groups = Groups::of_process();
-    let take = || (Reading::take(&cpus, &threads), groups.throttling());
-    let (reports, readings) = crew.run(&flow, || {
-        let opening = flow.wait_opened().then(take)?;
-        flow.wait_closed().then(|| (opening, take()))
+    let take = || (Reading::take(&cpus, &ids), groups.throttling());
+    let (reports, readings) = threads.execute(&pipeline, || {
+        let opening = pipeline.wait_opened().then(take)?;
+        pipeline.wait_closed().then(|| (opening, take()))
     })?;
     let power = sampler.map(|sampler| match sampler.and_then(Sampler::finish) {
         Ok(readings) => Power::Read(readings),
         Err(message) => Power::Unreadable { message },
     });
     let mut watched = watch.finish();
-    let Sink::Record(recorder) = flow.finish()? else {
-        return Err(Failure::internal("failed to end the trial: its frames were not recorded"));
+    let Sink::Record(recorder) = pipeline.finish()? else {
+        return Err(Failure::internal("failed to finish the trial: its frames were not recorded"));
     };
-    let ((opening, throttled_before), (closing, throttled)) =
-        readings.ok_or_else(|| Failure::internal("failed to end the trial: it ended before its window"))?;
+    let ((opening, throttled_before), (closing, throttled)) = readings.ok_or_else(|| {
+        Failure::internal("failed to finish the trial: it stopped before its window closed")
+    })?;
     let (host, cpu_ns) = closing.since(&opening);
     if let Some(watched) = &mut watched {
         watched.throttled = throttled.since(&throttled_before);
@@ -86,7 +88,7 @@ pub(crate) fn measure(
         power,
         watched,
         before,
-        after: state::read(sysfs),
+        after: machine_state::read(sysfs),
         weights_bytes,
         resident_bytes,
         anonymous_bytes,

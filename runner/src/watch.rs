@@ -1,52 +1,48 @@
-//! The thread that watches the board's settings while a trial runs: one look a second at a few files, on CPUs that the
-//! schedule does not use where there are others. What it costs is part of the overhead.
+//! Watches the board's settings during a trial: a thread reads a few files once a second, on CPUs that the schedule does not
+//! use if there are any. Its CPU time is part of the overhead.
 
-use crate::affinity::keep_off;
-use crate::clock::{monotonic_ns, thread_cpu_ns};
-use crate::keeping::settings;
-use protocol::{Change, Changed, LowestFrequency, Settings, Watched};
+use crate::affinity::avoid;
+use crate::board_state::settings;
+use crate::clock::{current_thread_cpu_ns, monotonic_ns};
+use protocol::{LowestFrequency, SettingChange, SettingDifference, Settings, WatchedSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Time from one look to the next.
 const PERIOD: Duration = Duration::from_secs(1);
-/// So many changes are kept: a setting that flaps would fill the memory.
-const MOST_CHANGES: usize = 64;
+/// Limit on the recorded changes, because a setting may alternate.
+const MAX_CHANGES: usize = 64;
 
-/// Settings being watched. Ends when dropped.
+/// A running watch. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Watched>>,
+    thread: Option<JoinHandle<WatchedSettings>>,
 }
 
 impl Watch {
-    /// Begins to watch the CPUs of a schedule, and the GPU's clock.
-    ///
-    /// # Errors
-    /// Where no thread can be started. The message finishes "failed to …".
+    /// Starts to watch the CPUs of a schedule and the GPU's clock.
     pub(crate) fn start(sysfs: &Path, cpus: &[u32]) -> Result<Self, String> {
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, sysfs, cpus) = (Arc::clone(&stop), sysfs.to_path_buf(), cpus.to_vec());
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
-                keep_off(&cpus);
+                avoid(&cpus);
                 Watcher::new(sysfs, cpus).watch(&flag)
             })
             .map_err(|error| format!("failed to start the thread that watches the board's state: {error}"))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Looks a last time and tells what was seen.
-    pub(crate) fn finish(mut self) -> Option<Watched> {
+    /// Reads the settings a last time and returns all observations.
+    pub(crate) fn finish(mut self) -> Option<WatchedSettings> {
         self.end()
     }
 
-    fn end(&mut self) -> Option<Watched> {
+    fn end(&mut self) -> Option<WatchedSettings> {
         let thread = self.thread.take()?;
         self.stop.store(true, Ordering::Release);
         thread.thread().unpark();
@@ -64,22 +60,26 @@ struct Watcher {
     sysfs: PathBuf,
     cpus: Vec<u32>,
     last: Settings,
-    watched: Watched,
+    watched: WatchedSettings,
 }
 
 impl Watcher {
-    /// Takes the first look.
     fn new(sysfs: PathBuf, cpus: Vec<u32>) -> Self {
-        let seen =
-            Watched { looks: 0, cpu_ns: 0, lowest: Vec::new(), changes: Vec::new(), throttled: Vec::new() };
-        let last = look(&sysfs, &cpus);
+        let seen = WatchedSettings {
+            looks: 0,
+            cpu_ns: 0,
+            lowest: Vec::new(),
+            changes: Vec::new(),
+            throttled: Vec::new(),
+        };
+        let last = read_settings(&sysfs, &cpus);
         let mut watcher = Self { sysfs, cpus, last, watched: seen };
-        watcher.frequencies();
+        watcher.record_frequencies();
         watcher.watched.looks = 1;
         watcher
     }
 
-    fn watch(mut self, stop: &AtomicBool) -> Watched {
+    fn watch(mut self, stop: &AtomicBool) -> WatchedSettings {
         let mut next_ns = monotonic_ns();
         loop {
             next_ns += u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
@@ -89,28 +89,28 @@ impl Watcher {
             let is_last = stop.load(Ordering::Acquire);
             self.step();
             if is_last {
-                self.watched.cpu_ns = thread_cpu_ns();
+                self.watched.cpu_ns = current_thread_cpu_ns();
                 return self.watched;
             }
         }
     }
 
-    /// Takes another look, and notes what is not as at the last one.
+    /// Reads the settings again and records what has changed.
     fn step(&mut self) {
         let at_ns = monotonic_ns();
-        let now = look(&self.sysfs, &self.cpus);
+        let now = read_settings(&self.sysfs, &self.cpus);
         let changes = &mut self.watched.changes;
-        for Changed { setting, from, to } in self.last.changes_to(&now) {
-            if changes.len() < MOST_CHANGES {
-                changes.push(Change { at_ns, setting, from, to });
+        for SettingDifference { setting, from, to } in self.last.changes_to(&now) {
+            if changes.len() < MAX_CHANGES {
+                changes.push(SettingChange { at_ns, setting, from, to });
             }
         }
         self.last = now;
         self.watched.looks += 1;
-        self.frequencies();
+        self.record_frequencies();
     }
 
-    fn frequencies(&mut self) {
+    fn record_frequencies(&mut self) {
         let at_ns = monotonic_ns();
         for cpu in &self.cpus {
             let Some(khz) = settings::current_khz(&self.sysfs, *cpu) else { continue };
@@ -123,8 +123,8 @@ impl Watcher {
     }
 }
 
-/// What costs little: no program is started for it.
-fn look(sysfs: &Path, cpus: &[u32]) -> Settings {
+/// Reads what files show; starts no program.
+fn read_settings(sysfs: &Path, cpus: &[u32]) -> Settings {
     let online = settings::online(sysfs);
     Settings {
         power_mode: None,
@@ -139,7 +139,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn what_changes_is_told_once_with_both_values() {
+    fn a_change_is_recorded_once_with_both_values() {
         let sysfs = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = sysfs.path().join("devices/system/cpu").join(path);
@@ -162,7 +162,7 @@ mod tests {
         write("online", "0\n");
         watcher.step();
         watcher.step();
-        let told: Vec<String> = watcher
+        let changes: Vec<String> = watcher
             .watched
             .changes
             .iter()
@@ -172,13 +172,13 @@ mod tests {
             "highest frequency of CPU 1: Some(\"2000000 kHz\") to Some(\"1200000 kHz\")",
             "CPU 1: Some(\"online\") to Some(\"offline\")",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(changes, expected);
         let lowest: Vec<_> = watcher.watched.lowest.iter().map(|lowest| (lowest.cpu, lowest.khz)).collect();
         assert_eq!(lowest, [(0, 2_000_000), (1, 1_200_000)]);
     }
 
     #[test]
-    fn a_watch_ends_with_a_last_look() {
+    fn a_watch_reads_at_its_start_and_at_its_end() {
         let watch = Watch::start(Path::new("/sys"), &[0]).unwrap();
         let watched = watch.finish().unwrap();
         assert!(watched.looks >= 2, "{watched:?}");

@@ -1,16 +1,16 @@
-//! What comes out of a schedule is right, whatever way it runs.
+//! The outputs of every kind of schedule are right.
 
-mod rig;
+mod support;
 
-use protocol::{Capture, Event, Fault, Frames, Kind, Request, Verify};
-use rig::{Runner, stages, two_cpus};
+use protocol::{Capture, Event, Fault, Frames, Request, ScheduleKind, Verify};
 use std::fs;
+use support::{Runner, stages, two_cpus};
 
 #[test]
-fn a_network_gives_what_was_computed_by_other_means() {
-    let cpu = [rig::cpus()[0]];
-    let expected = stages().schedule(Kind::Single, &[("expected", &cpu)]);
-    let net = stages().schedule(Kind::Single, &[("net", &cpu)]);
+fn a_network_returns_what_numpy_computed() {
+    let cpu = [support::cpus()[0]];
+    let expected = stages().schedule(ScheduleKind::Single, &[("expected", &cpu)]);
+    let net = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
     let mut runner = Runner::start();
     // The frame of seed 7 and its outputs were computed in make_stages.py.
     let compared = runner.compare(expected.clone(), net.clone(), 7, 1);
@@ -19,18 +19,18 @@ fn a_network_gives_what_was_computed_by_other_means() {
         assert_eq!((output.name.as_str(), output.elements, output.non_finite), (name, elements, 0));
         assert!(output.max_reference > 1.0 && output.max_abs < 1e-5 * output.max_reference, "{output:?}");
     }
-    // Another frame gives something else, so the comparison can tell.
+    // Another frame has other outputs, so the comparison can fail.
     let other = runner.compare(expected, net, 8, 1);
     assert!(other.outputs[0].max_abs > 0.1 * other.outputs[0].max_reference, "{other:?}");
     assert!(!other.outputs[0].identical);
 }
 
 #[test]
-fn outputs_are_held_against_files() {
-    let cpu = [rig::cpus()[0]];
+fn outputs_are_compared_with_files() {
+    let cpu = [support::cpus()[0]];
     let (first, second) = two_cpus();
-    let single = stages().schedule(Kind::Single, &[("net", &cpu)]);
-    let replicas = stages().schedule(Kind::Replicate, &[("net", &[first]), ("net", &[second])]);
+    let single = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
+    let replicas = stages().schedule(ScheduleKind::Replicate, &[("net", &[first]), ("net", &[second])]);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(format!("0-{name}.bin")).to_str().unwrap().to_owned();
     let mut runner = Runner::start();
@@ -54,7 +54,7 @@ fn outputs_are_held_against_files() {
         assert!(compared.outputs.iter().all(|output| output.identical && output.max_reference > 1.0));
         assert_eq!(compared.outputs[1].elements, 128 * times);
     }
-    // One element that is off, then one that is no number.
+    // One element that is wrong, then one that is NaN.
     let right = fs::read(file("output1")).unwrap();
     for (value, non_finite) in [(1e3_f32, 0), (f32::NAN, 1)] {
         let mut wrong = right.clone();
@@ -67,18 +67,19 @@ fn outputs_are_held_against_files() {
     fs::write(file("output1"), &right[4..]).unwrap();
     let (fault, message) = verify(request(&single)).unwrap_err();
     assert_eq!(fault, Fault::Request);
-    assert!(message.contains("508 bytes, 512 are expected"), "{message}");
+    assert!(message.contains("508 bytes, expected 512"), "{message}");
 }
 
 #[test]
-fn pipelines_and_replicas_give_the_same_bits_as_a_single_stage() {
+fn pipelines_and_replicas_return_the_same_bits_as_a_single_stage() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
-    let single = stages().schedule(Kind::Single, &[("net", &zero)]);
+    let single = stages().schedule(ScheduleKind::Single, &[("net", &zero)]);
     // `a` skips the middle stage; `head` returns two tensors.
-    let three = stages().schedule(Kind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]);
-    let alone = stages().schedule(Kind::Pipeline, &[("net", &one)]);
-    let replicas = stages().schedule(Kind::Replicate, &[("net", &zero), ("net", &one)]);
+    let three =
+        stages().schedule(ScheduleKind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]);
+    let alone = stages().schedule(ScheduleKind::Pipeline, &[("net", &one)]);
+    let replicas = stages().schedule(ScheduleKind::Replicate, &[("net", &zero), ("net", &one)]);
     let mut runner = Runner::start();
     for (candidate, times) in [(three, 1), (alone, 1), (replicas, 2)] {
         let compared = runner.compare(single.clone(), candidate.clone(), 3, 40);

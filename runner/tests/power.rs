@@ -1,14 +1,13 @@
 //! A power meter beside a real trial: the files of a kernel driver, played from a known load, read by the real
 //! runner, and made to energy by the analysis that reports use.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
-mod rig;
+mod support;
 
 use domain::energy::Trace;
 use domain::{Absence, Energy, Nanoseconds};
-use protocol::{Event, Idle, Kind, Measured, Meter, MeterKind, NamedRail, Power, Request};
-use rig::{Runner, stages, trial};
+use protocol::{Event, Idle, Measured, Meter, MeterKind, NamedRail, Power, Request, ScheduleKind};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use support::{Runner, stages, trial};
 
 /// Time from one conversion of the played meter to the next.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -152,7 +152,7 @@ fn measured_energy(measured: &Measured) -> Energy {
 fn agrees(layout: Layout) {
     let player = Player::start(layout);
     let mut runner = Runner::start();
-    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
     trial.power = Some(player.meter(layout));
     trial.warm_up.min_ns = 1_000_000_000;
     trial.warm_up.max_ns = 2_000_000_000;
@@ -183,7 +183,7 @@ fn energy_agrees_with_the_load_by_hwmon() {
 }
 
 #[test]
-fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
+fn idle_power_is_read_and_a_missing_meter_is_an_error() {
     let player = Player::start(Layout::Iio);
     let mut runner = Runner::start();
     let idle = |meter| Request::Idle(Idle { id: 7, meter, duration_ns: 300_000_000 });
@@ -198,7 +198,7 @@ fn idle_power_is_read_and_a_meter_that_is_not_there_is_refused() {
     wrong.total = vec!["VIN".to_owned()];
     let (fault, message) = runner.fails(&idle(wrong));
     assert_eq!(fault, protocol::Fault::Meter);
-    assert!(message.contains("there are VDD_IN; correct `total`"), "{message}");
+    assert!(message.contains("found VDD_IN; correct `total`"), "{message}");
 }
 
 /// Makes every read of a sensor's file fail as a busy bus does, for as long as a file called `busy` lies in the folder
@@ -242,7 +242,7 @@ fn library_of_a_busy_bus(folder: &Path) -> PathBuf {
 
 /// Runs a trial whose meter fails from the middle of the window on, for so long.
 fn failing(runner: &mut Runner, player: &Player, length: Duration, fail: impl Fn(bool)) -> Measured {
-    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
     trial.power = Some(player.meter(Layout::Hwmon));
     trial.measure.min_ns = 4_000_000_000;
     runner.send(&Request::Trial(trial));
@@ -294,7 +294,7 @@ fn a_meter_that_fails_in_the_window_costs_the_energy_and_not_the_trial() {
 #[test]
 fn a_trial_goes_on_without_its_meter_and_says_why() {
     let root = tempfile::tempdir().unwrap();
-    let mut trial = trial(stages().schedule(Kind::Single, &[("net", &[rig::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
     let kind = MeterKind::Ina3221 { rails: Vec::new() };
     let root = root.path().display().to_string();
     trial.power = Some(Meter { kind, root, total: vec!["VDD_IN".to_owned()] });

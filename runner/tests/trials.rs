@@ -1,15 +1,16 @@
-//! What a trial and a profile report.
+//! Trials, profiles and timed hand-overs.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
-mod rig;
+mod support;
 
 use protocol::{
-    Binding, Event, Fault, Frames, Isolate, Kind, Measured, Phase, Profile, Request, Span, Transfer, Trial,
+    Event, Fault, Frames, Isolate, Measured, Phase, Processor, Profile, Request, ScheduleKind, Span,
+    Transfer, Trial,
 };
-use rig::{Runner, stages, threads_of, trial, two_cpus};
+use support::{Runner, stages, threads_of, trial, two_cpus};
 
-/// What holds of every trial.
+/// Checks that hold for every trial.
 fn check(trial: &Trial, measured: &Measured) {
     let window = &measured.window;
     let frames = window.completed_ns.len();
@@ -26,7 +27,7 @@ fn check(trial: &Trial, measured: &Measured) {
         assert!(accounted <= length + 1_000_000, "{stage:?} in a window of {length} ns");
         assert!(stage.busy_ns > 0 && stage.cpu_ns > 0 && stage.frames > 0, "{stage:?}");
     }
-    if trial.schedule.kind == Kind::Replicate {
+    if trial.schedule.kind == ScheduleKind::Replicate {
         assert_eq!(window.completed_by.len(), frames);
         for (place, stage) in (0..).zip(&measured.stages) {
             let own = window.completed_by.iter().filter(|by| **by == place).count() as u64;
@@ -41,7 +42,7 @@ fn check(trial: &Trial, measured: &Measured) {
         let last = measured.stages.last().unwrap().frames;
         assert!(last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
     }
-    let replicate = trial.schedule.kind == Kind::Replicate;
+    let replicate = trial.schedule.kind == ScheduleKind::Replicate;
     let spans = frames.min(20) * if replicate { 1 } else { stages };
     assert_eq!(measured.timeline.len(), spans);
     assert!(measured.timeline.iter().all(|span| span.begin_ns < span.end_ns));
@@ -53,27 +54,27 @@ fn check(trial: &Trial, measured: &Measured) {
 #[test]
 fn a_single_stage_is_measured() {
     let mut runner = Runner::start();
-    let cpu = [rig::cpus()[0]];
-    let trial = trial(stages().schedule(Kind::Single, &[("net", &cpu)]));
+    let cpu = [support::cpus()[0]];
+    let trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &cpu)]));
     let measured = runner.measure(&trial);
     check(&trial, &measured);
     let weights = std::fs::metadata(stages().folder.join("weights.bin")).unwrap().len();
     assert_eq!((measured.id, measured.weights_bytes), (42, weights));
     assert!(measured.isolated.is_empty());
     let stage = &measured.stages[0];
-    assert_eq!((stage.waiting_input_ns, stage.waiting_output_ns), (0, 0), "a single stage waits for nobody");
+    assert_eq!((stage.waiting_input_ns, stage.waiting_output_ns), (0, 0), "a single stage does not wait");
     // Frames follow each other without a gap: each begins after the one before it has ended.
     assert!(measured.timeline.windows(2).all(|pair| pair[0].end_ns <= pair[1].begin_ns));
 }
 
 #[test]
-fn every_kind_is_measured_and_phases_are_announced_in_order() {
+fn phases_are_announced_in_order_for_every_kind() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
     let schedules = [
-        stages().schedule(Kind::Single, &[("net", &zero)]),
-        stages().schedule(Kind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
-        stages().schedule(Kind::Replicate, &[("net", &zero), ("net", &one)]),
+        stages().schedule(ScheduleKind::Single, &[("net", &zero)]),
+        stages().schedule(ScheduleKind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
+        stages().schedule(ScheduleKind::Replicate, &[("net", &zero), ("net", &one)]),
     ];
     let mut runner = Runner::start();
     for schedule in schedules {
@@ -99,23 +100,27 @@ fn every_kind_is_measured_and_phases_are_announced_in_order() {
 fn two_stages_on_two_cpus_run_at_once() {
     let (first, second) = two_cpus();
     let mut trial =
-        trial(stages().schedule(Kind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
+        trial(stages().schedule(ScheduleKind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
-    // Looked at while kernels run, because TVM binds threads as it runs its first ones if it is let.
-    let (measured, seen) = measure_and_look(&mut runner, &trial, "stage");
+    // Read while kernels run, because TVM by default binds threads when it runs its first kernel.
+    let (measured, seen) = measure_and_read_cpus(&mut runner, &trial, "stage");
     let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
     assert_eq!(cpus, [first.to_string(), second.to_string()], "{seen:?}");
     check(&trial, &measured);
-    // Stage 0 is at a later frame while stage 1 is at this one.
+    // Stage 0 runs a later frame while stage 1 runs this one.
     let spans = |stage| measured.timeline.iter().filter(move |span| span.stage == stage);
     let meets =
         |b: &Span| spans(0).any(|a| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns);
     assert!(spans(1).filter(|span| meets(span)).count() > 10, "{:?}", measured.timeline);
 }
 
-/// Runs a trial and looks at the runner's threads of that name in its midst.
-fn measure_and_look(runner: &mut Runner, trial: &Trial, threads: &str) -> (Measured, Vec<(u32, String)>) {
+/// Runs a trial and reads the CPUs of the runner's threads of that name meanwhile.
+fn measure_and_read_cpus(
+    runner: &mut Runner,
+    trial: &Trial,
+    threads: &str,
+) -> (Measured, Vec<(u32, String)>) {
     runner.send(&Request::Trial(trial.clone()));
     let mut seen = Vec::new();
     loop {
@@ -132,13 +137,14 @@ fn measure_and_look(runner: &mut Runner, trial: &Trial, threads: &str) -> (Measu
 }
 
 #[test]
-fn every_thread_of_a_stage_sits_on_its_own_cpu() {
+fn every_thread_of_a_stage_has_its_own_cpu() {
     let (first, second) = two_cpus();
-    let mut trial = trial(stages().schedule(Kind::Single, &[("wide", &[second, first])]));
-    trial.schedule.stages[0].binding.threads = 2;
+    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("wide", &[second, first])]));
+    let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
+    cpu.threads = 2;
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
-    let (measured, seen) = measure_and_look(&mut runner, &trial, "stage0");
+    let (measured, seen) = measure_and_read_cpus(&mut runner, &trial, "stage0");
     let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
     assert_eq!(cpus, [second.to_string(), first.to_string()], "{seen:?}");
     // The worker's half of the work counts for the stage.
@@ -149,9 +155,9 @@ fn every_thread_of_a_stage_sits_on_its_own_cpu() {
 }
 
 #[test]
-fn a_profile_tells_the_kernels_in_order() {
-    let cpu = [rig::cpus()[0]];
-    let schedule = stages().schedule(Kind::Single, &[("net", &cpu)]);
+fn a_profile_has_the_kernels_in_order() {
+    let cpu = [support::cpus()[0]];
+    let schedule = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
     let request = Profile {
         id: 9,
         values: schedule.values,
@@ -178,7 +184,7 @@ fn a_profile_tells_the_kernels_in_order() {
         assert!(kernels > 0 && kernels <= *whole, "{kernels} of {whole} ns");
     }
 
-    // Kernels in another order, or another number of them, are another network's.
+    // Kernels in another order, or another number of kernels.
     let mut swapped = request.clone();
     let other = swapped.calls.iter().position(|call| call.function != swapped.calls[0].function).unwrap();
     swapped.calls.swap(0, other);
@@ -194,10 +200,10 @@ fn a_profile_tells_the_kernels_in_order() {
 #[test]
 fn a_hand_over_is_timed_for_every_size_and_round() {
     let (first, second) = two_cpus();
-    let binding = |cpu| Binding { processor: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
+    let processor = |cpu| support::processor("p", &[cpu]);
     let sizes = vec![0, 100, 1 << 20];
     let request =
-        Transfer { id: 6, from: binding(first), to: binding(second), sizes: sizes.clone(), rounds: 7 };
+        Transfer { id: 6, from: processor(first), to: processor(second), sizes: sizes.clone(), rounds: 7 };
     let mut runner = Runner::start();
     match runner.ask(&Request::Transfer(request.clone())) {
         Event::Transferred(found) => {
@@ -209,7 +215,7 @@ fn a_hand_over_is_timed_for_every_size_and_round() {
         other => panic!("{other:?}"),
     }
     let wrong = [
-        Transfer { to: binding(999), ..request.clone() },
+        Transfer { to: processor(999), ..request.clone() },
         Transfer { rounds: 0, ..request.clone() },
         Transfer { sizes: vec![u64::MAX], ..request },
     ];

@@ -1,13 +1,14 @@
 //! Building harness and runner.
 
-use crate::Bug;
-use crate::python::{self, Toolchain};
+use crate::failure::Bug;
+use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use toolchain::Toolchain;
 
 /// What was built.
 #[derive(Debug)]

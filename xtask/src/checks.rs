@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every check there is, each as its own step; the first failure does not hide the others.
 
 use crate::cargo::{Built, Programs};
-use crate::python::Toolchain;
 use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
 use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
@@ -12,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
+use toolchain::Toolchain;
 
 /// Names of the tests that need the virtual board begin so.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
@@ -63,21 +63,26 @@ impl Checks<'_> {
         let (verb, rest) = arguments.split_at(1.min(arguments.len()));
         let builds = verb.first().is_some_and(|verb| *verb != "fmt");
         command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
-        command.env("EDGEPIPE_PYTHON", &self.toolchain.python);
+        command.env("EDGEPIPE_PYTHON", &self.toolchain.python).env("EDGEPIPE_LOCK", self.board_lock());
         Ok(command)
     }
 
     fn python(&self, arguments: &[&str]) -> Command {
         let mut command = environment::python(&self.toolchain.python);
-        command.args(arguments).current_dir(&self.workspace.root);
+        command.args(arguments).current_dir(&self.workspace.root).env("EDGEPIPE_LOCK", self.board_lock());
         command
     }
 
+    /// The lock that tests take instead of the machine's, so that the tests of two checkouts do not wait for each other.
+    fn board_lock(&self) -> PathBuf {
+        self.workspace.target.join("edgepipe/test-board.lock")
+    }
+
     fn pytest(&self, arguments: &[&str]) -> Command {
-        let mut command = self.python(&["-m", "pytest"]);
-        // compiler/ has pytest's settings, so names of tests are relative to it.
-        let compiler = self.workspace.root.join("compiler");
-        command.args(arguments).current_dir(&compiler).env("PYTHONPATH", &compiler);
+        // `--rootdir` makes the names of all tests relative to the workspace, so that they can be passed back to pytest.
+        let mut command =
+            self.python(&["-m", "pytest", "--config-file", "compiler/pyproject.toml", "--rootdir", "."]);
+        command.args(arguments).env("PYTHONPATH", self.workspace.root.join("compiler"));
         command
     }
 
@@ -88,13 +93,13 @@ impl Checks<'_> {
             CLIPPY => {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
-            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "xtask"])),
+            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "xtask"])),
             SUITE => {
                 let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
                 suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
                 Ok(suite)
             }
-            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "xtask"])),
+            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "examples", "xtask"])),
         }
     }
 
@@ -122,7 +127,7 @@ impl Checks<'_> {
             // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
             let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
             tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
-            let mut pytest = self.pytest(&[".", "../ci", "--quiet"]);
+            let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
             name_programs(&built, &mut [&mut tests, &mut pytest]);
             self.name_browser(&mut tests);
             self.name_emulated(&mut [&mut tests, &mut pytest]);
@@ -150,7 +155,7 @@ impl Checks<'_> {
             return Ok(());
         }
         let rust = RustTests::list(&self.build_tests()?)?;
-        let collect = [".", "../ci", "--collect-only", "--quiet"];
+        let collect = ["compiler", "ci", "--collect-only", "--quiet"];
         let output = self.pytest(&collect).stdin(Stdio::null()).output().context("failed to start pytest")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {

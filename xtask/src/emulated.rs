@@ -1,11 +1,12 @@
 //! Code for a board's processor on an emulated one: the runner, and what the compiler makes for it.
 
 use crate::cross::{self, Shown, Target, Via, debian, emulation};
-use crate::python::{self, Toolchain};
+use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
+use toolchain::Toolchain;
 
 /// What the emulated board needs: that of a Jetson TX2 with `JetPack` 4.6.
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";

@@ -2,13 +2,14 @@
 
 use crate::cargo::Built;
 use crate::cross::{self, Shown, Target, Via};
-use crate::python::Toolchain;
+use crate::failure::{BUG, Bug, Refused};
 use crate::workspace::Workspace;
-use crate::{BUG, Bug, Refused, board, cargo, python};
+use crate::{board, cargo, python};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use toolchain::Toolchain;
 
 /// Names a file to the harness that it reads before the user's own OpenSSH configuration.
 pub(crate) const SSH_CONFIG: &str = "EDGEPIPE_SSH_CONFIG";

@@ -1,7 +1,6 @@
 //! `cargo xtask kernels`: inner loops of compiled kernels, judged by the model that LLVM has of a processor.
 
 use crate::cross::debian::{self, Wanted};
-use crate::cross::quoted;
 use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
@@ -9,6 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
+use toolchain::linker::{quoted, write_script};
 
 /// Judges, prints the table or writes it to a file.
 pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
         .stderr(Stdio::inherit());
     let result = judge.output().context("failed to start the private Python")?;
     if !result.status.success() {
-        return Ok(crate::BUG);
+        return Ok(crate::failure::BUG);
     }
     match output {
         Some(file) => {
@@ -80,7 +80,7 @@ fn mca(workspace: &Workspace) -> Result<PathBuf> {
     let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     let libraries = [root.join("usr/lib").join(&multiarch), root.join("lib").join(&multiarch)];
     let wrapper = root.join("llvm-mca");
-    crate::cross::write_script(
+    write_script(
         &wrapper,
         &format!(
             "#!/bin/sh\nLD_LIBRARY_PATH={}:{} exec {} \"$@\"\n",

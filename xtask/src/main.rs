@@ -9,27 +9,21 @@ mod cargo;
 mod checks;
 mod cross;
 mod emulated;
+mod failure;
 mod harness;
-mod hint;
 mod kernels;
 mod onnx_suite;
 mod openssh;
 mod python;
 mod selection;
-mod tidy;
 mod workspace;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use failure::{AWAY, Away, BUG, Bug, Refused, USAGE};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use toolchain::hint;
 use workspace::Workspace;
-
-/// Exit code for wrong usage and for a machine that lacks something the user can install.
-const USAGE: u8 = 2;
-/// Exit code for a board that is not up or cannot be reached.
-const AWAY: u8 = 3;
-/// Exit code for what should not happen.
-const BUG: u8 = 70;
 
 const HELP: &str = "\
 edgepipe: pipelined CNN inference, measured on real boards
@@ -97,49 +91,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Marks an error as ours rather than the user's.
-#[derive(Debug)]
-struct Bug(String);
-
-impl std::fmt::Display for Bug {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} (a bug of edgepipe)", self.0)
-    }
-}
-
-impl std::error::Error for Bug {}
-
-/// A board is not up, or cannot be reached.
-#[derive(Debug)]
-struct Away(String);
-
-impl Away {
-    /// With a message that finishes "failed to …".
-    fn new(message: String) -> Self {
-        Self(message)
-    }
-}
-
-impl std::fmt::Display for Away {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Away {}
-
-/// The harness refused and has said why; the exit code is its own.
-#[derive(Debug)]
-struct Refused(u8);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "the harness ended with exit code {}", self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
 /// The command line. Names of boards, networks and tests are UTF-8, and paths that are not would not reach JSON files.
 fn arguments() -> Result<Vec<String>> {
     let text = |(number, word): (usize, OsString)| {
@@ -184,7 +135,7 @@ fn run(arguments: &[String]) -> Result<u8> {
                 rest.join(" ")
             ),
         },
-        "tidy" => no_options(verb, rest).map(|()| tidy::run(&workspace.root)),
+        "tidy" => no_options(verb, rest).and_then(|()| tidy(&workspace)),
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
         | "results" | "boards" => harness::start(&workspace, verb, rest),
         other => {
@@ -192,6 +143,14 @@ fn run(arguments: &[String]) -> Result<u8> {
             Ok(USAGE)
         }
     }
+}
+
+/// Builds and runs the crate `tidy`, whose exit code is ours.
+fn tidy(workspace: &Workspace) -> Result<u8> {
+    let mut cargo = cargo::command(workspace)?;
+    cargo.args(["run", "--quiet", "--locked", "--package", "tidy", "--"]).arg(&workspace.root);
+    let status = cargo.status().context("failed to start cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG))
 }
 
 /// `build [--board NAME]... [--via zig|cross]`.

@@ -1,10 +1,11 @@
 //! `cargo xtask onnx-suite`: the conformance tests of the `onnx` package, compiled, run and compared.
 
-use crate::python::{self, Toolchain};
+use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::process::Command;
+use toolchain::Toolchain;
 
 /// Options of the sample that is part of `cargo xtask test`.
 pub(crate) const SAMPLE: [&str; 4] = ["--sample", "400", "--check-operators", "docs/operators.md"];
@@ -15,7 +16,7 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     let status = command(workspace, &toolchain)?.args(rest).status().context("failed to start the suite")?;
     match status.code() {
         Some(code @ 0..=2) => Ok(u8::try_from(code)?),
-        _ => Ok(crate::BUG),
+        _ => Ok(crate::failure::BUG),
     }
 }
 

@@ -50,6 +50,11 @@ impl Workspace {
         self.state().join("toolchain")
     }
 
+    /// Images and states of virtual boards.
+    pub(crate) fn virtual_boards(&self) -> PathBuf {
+        self.state().join("virtual-board")
+    }
+
     /// What is built for other machines.
     pub(crate) fn cross(&self) -> PathBuf {
         self.state().join("cross")

@@ -1,4 +1,4 @@
-"""What a rule returns: scheduled functions and how to call them."""
+"""The result of a schedule rule: scheduled functions and their calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from tvm import tirx
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the network in some layout. ``name`` is the value's name in the graph, or of the
-    form ``unit/inner`` for one that stays inside a unit."""
+    """A tensor of the network in a layout.
+
+    ``name`` is its name in the graph, or ``unit/inner`` for a value inside a unit.
+    """
 
     name: str
     layout: str
@@ -21,7 +23,7 @@ class Value:
 
 @dataclass(eq=False)
 class Weight:
-    """A constant, packed as its kernel wants it."""
+    """A constant, packed in the order in which its kernel reads it."""
 
     array: np.ndarray
 
@@ -38,7 +40,7 @@ class Call:
 
 @dataclass
 class Kernel:
-    """A lowered unit: calls in order. ``rule`` names what made it; ``fallback`` is TVM's own."""
+    """A lowered unit: its calls in order. ``rule`` names the rule; ``fallback`` is TVM's own lowering."""
 
     calls: list[Call]
     rule: str

@@ -1,8 +1,8 @@
-"""Layouts of tensors, and kernels that convert between them.
+"""Tensor layouts.
 
-``plain`` is the order of the ONNX graph. A packed layout such as ``NCHW16c`` holds an image tensor of
-shape (N, C, H, W) as (N, ceil(C / 16), H, W, 16): the channels of one vector lie together. Lanes beyond
-C are unspecified but finite; whoever reads them must not let them reach a result.
+``plain`` is the order of the ONNX graph. A packed layout such as ``NCHW16c`` stores an image of shape (N,
+C, H, W) as (N, ceil(C / 16), H, W, 16): one vector holds adjacent channels. Lanes beyond C are unspecified
+but finite; a reader must keep them out of its results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PLAIN = "plain"
 
 
 def packed(lanes: int) -> str:
-    """Name of the packed layout for vectors of so many lanes."""
+    """Name of the packed layout for vectors of ``lanes`` elements."""
     return f"NCHW{lanes}c"
 
 
@@ -27,7 +27,7 @@ def lanes_of(layout: str) -> int:
 
 
 def stored_shape(shape: Sequence[int], layout: str) -> tuple[int, ...]:
-    """Extents in memory of a tensor of logical ``shape``."""
+    """Shape in memory of a tensor of logical ``shape``."""
     lanes = lanes_of(layout)
     if not lanes:
         return tuple(shape)
@@ -36,7 +36,7 @@ def stored_shape(shape: Sequence[int], layout: str) -> tuple[int, ...]:
 
 
 def pack(source: te.Tensor, shape: Sequence[int], lanes: int) -> te.Tensor:
-    """Plain to packed; lanes beyond C become 0."""
+    """Converts plain to packed. Lanes beyond C become 0."""
     channels = shape[1]
 
     def element(n: tirx.Var, c: tirx.Var, y: tirx.Var, x: tirx.Var, v: tirx.Var) -> tirx.Expr:
@@ -50,7 +50,7 @@ def pack(source: te.Tensor, shape: Sequence[int], lanes: int) -> te.Tensor:
 
 
 def unpack(source: te.Tensor, shape: Sequence[int], lanes: int) -> te.Tensor:
-    """Packed to plain."""
+    """Converts packed to plain."""
     return te.compute(
         tuple(shape),
         lambda n, c, y, x: source[n, c // lanes, y, x, c % lanes],

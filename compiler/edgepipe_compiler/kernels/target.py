@@ -1,17 +1,17 @@
-"""What a kernel has to know of a processor."""
+"""The properties of a processor that kernels depend on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 LANES = {"avx512": 16, "avx2": 8, "neon": 4, "generic": 4}
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 
 
 @dataclass(frozen=True)
-class TargetDescription:
-    """A CPU: ``isa`` sets vector width and registers, ``threads`` those of one stage."""
+class CpuTarget:
+    """A CPU cluster: ``isa`` determines vector width and registers, ``threads`` is the number per stage."""
 
     arch: str
     mcpu: str
@@ -20,6 +20,7 @@ class TargetDescription:
     threads: int
     l1d_bytes: int
     l2_bytes: int
+    kind: Literal["cpu"] = "cpu"
 
     @property
     def lanes(self) -> int:
@@ -28,27 +29,31 @@ class TargetDescription:
 
     @property
     def registers(self) -> int:
-        """Vector registers."""
+        """Number of vector registers."""
         return REGISTERS[self.isa]
 
     @property
-    def copies_are_dear(self) -> bool:
-        """Whether to copy a vector costs time of the units that multiply, and a load does not. A multiply-add
-        of NEON overwrites its sum, so that whatever a sum begins with has to be copied; or loaded anew."""
+    def slow_register_copies(self) -> bool:
+        """Whether a register copy occupies a multiply unit while a load does not.
+
+        NEON's multiply-add overwrites its accumulator, so initial values must be copied or reloaded.
+        """
         return self.isa == "neon"
 
     @property
-    def division_is_dear(self) -> bool:
-        """Whether a vector's quotients had better be estimated and improved: a Cortex-A57 divides four floats
-        in 34 cycles, in which it divides nothing else, and begins an estimate or a step of improving one in
-        every cycle (LLVM 19, ``llvm-mca -mcpu=cortex-a57``)."""
+    def slow_division(self) -> bool:
+        """Whether a vector quotient is cheaper by reciprocal estimate and Newton steps.
+
+        A Cortex-A57 divides four floats in 34 cycles without overlap, but starts an estimate or a Newton
+        step every cycle (LLVM 19, ``llvm-mca -mcpu=cortex-a57``).
+        """
         return self.isa == "neon"
 
     def tvm_target(self) -> dict[str, Any]:
-        """The same in TVM's words."""
+        """The target in TVM's format."""
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}
         if self.isa == "neon":
             target["mattr"] = ["+neon"]
-            # Without these a maximum becomes a comparison and a selection, for the sake of NaN and -0.
+            # Otherwise a maximum compiles to a comparison and a select, to handle NaN and -0.
             target["fast-math-nnan"] = target["fast-math-nsz"] = True
         return target

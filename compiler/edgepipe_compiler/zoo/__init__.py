@@ -61,7 +61,7 @@ _NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
 
 
 class UnknownNetwork(CompileError):
-    """The zoo has no network of this name; ``nearest`` are the most similar ones, best first."""
+    """The zoo has no network of this name; ``nearest`` are the most similar names, best first."""
 
     def __init__(self, asked: str) -> None:
         wanted = asked.lower().replace("-", "_")
@@ -81,12 +81,13 @@ def names() -> list[str]:
 
 
 def build(name: str, batch: int = 1) -> onnx.ModelProto:
-    """Builds a network for ``batch`` images at once. The weights are the same for every batch.
+    """Builds a network for a batch of ``batch`` images.
 
-    Raises ``UnknownNetwork``, and ``ValueError`` for a batch under 1.
+    Weights do not depend on the batch. Raises ``UnknownNetwork``, or ``ValueError`` if ``batch`` is below
+    1.
     """
     if name not in _NETWORKS:
         raise UnknownNetwork(name)
     if batch < 1:
-        raise ValueError(f"failed to build {name} for a batch of {batch}: it must be at least 1")
+        raise ValueError(f"failed to build {name}: invalid batch {batch}; use at least 1")
     return _NETWORKS[name](batch)

@@ -40,8 +40,8 @@ def _pair(extent: Pair) -> tuple[int, int]:
 class Builder:
     """A model under construction. Every method adds nodes named ``name`` and returns their value.
 
-    A value has the name of the node that makes it, a weight the name of its node and ``.weight``,
-    ``.bias``, ``.running_mean`` or ``.running_var``, as in a PyTorch state dictionary.
+    A value has the name of its node. A weight has the name of its node and ``.weight``, ``.bias``,
+    ``.running_mean`` or ``.running_var``, as in a PyTorch state dictionary.
     """
 
     def __init__(self, network: str, batch: int = 1) -> None:
@@ -53,7 +53,7 @@ class Builder:
         self.graph.name = network
 
     def input(self, *extents: int, name: str = "x") -> Value:
-        """Network input of ``extents`` behind the batch, for example 3, 224, 224."""
+        """Network input with ``extents`` after the batch, for example 3, 224, 224."""
         shape = (self.batch, *extents)
         self.graph.input.append(
             helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
@@ -111,7 +111,7 @@ class Builder:
         return self._node("Gemm", name, inputs, (x.shape[0], features), Moments(), transB=1)
 
     def batch_norm(self, x: Value, name: str, epsilon: float = 1e-5) -> Value:
-        """Batch normalization for inference, with statistics near those of its input."""
+        """Batch normalization for inference, with statistics close to those of its input."""
         sd = x.moments.variance**0.5
         shape, mean, variance = (x.channels,), x.moments.mean, x.moments.variance
         inputs = [
@@ -160,7 +160,7 @@ class Builder:
         return self._node("Add", name, [a.name, b.name], a.shape, a.moments.plus(b.moments))
 
     def mul(self, x: Value, gate: Value, name: str) -> Value:
-        """x scaled by a gate, which may be broadcast."""
+        """x times a gate, which may broadcast."""
         moments = x.moments.times(gate.moments)
         return self._node("Mul", name, [x.name, gate.name], x.shape, moments)
 
@@ -172,7 +172,7 @@ class Builder:
         return self._node("Concat", name, [part.name for part in parts], shape, moments, axis=1)
 
     def split(self, x: Value, name: str, parts: int) -> list[Value]:
-        """Equal shares of the channels."""
+        """Splits the channels into equal parts."""
         share = x.channels // parts
         sizes = self._constant(f"{name}.sizes", np.full(parts, share, np.int64))
         names = [f"{name}.{index}" for index in range(parts)]
@@ -204,7 +204,7 @@ class Builder:
     def max_pool(
         self, x: Value, name: str, kernel: int, stride: int, pad: int = 0, ceil: bool = False
     ) -> Value:
-        """Largest of each window; ``ceil`` keeps a last window that hangs over the border."""
+        """Maximum of each window; ``ceil`` keeps a last window that exceeds the border."""
         attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
         if ceil:
             attributes["ceil_mode"] = 1
@@ -216,7 +216,7 @@ class Builder:
         return self._node("MaxPool", name, [x.name], shape, moments, **attributes)
 
     def average_pool(self, x: Value, name: str, kernel: int, stride: int, pad: int = 0) -> Value:
-        """Mean of each window, zeros of the padding included."""
+        """Mean of each window, including the zeros of the padding."""
         attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
         if pad:
             attributes["count_include_pad"] = 1
@@ -225,12 +225,12 @@ class Builder:
         return self._node("AveragePool", name, [x.name], shape, x.moments.averaged(), **attributes)
 
     def global_average_pool(self, x: Value, name: str) -> Value:
-        """Mean over all places, as (batch, channels, 1, 1)."""
+        """Mean over all pixels, as (batch, channels, 1, 1)."""
         shape = (*x.shape[:2], 1, 1)
         return self._node("GlobalAveragePool", name, [x.name], shape, x.moments.averaged())
 
     def mean(self, x: Value, name: str) -> Value:
-        """Mean over all places, as (batch, channels)."""
+        """Mean over all pixels, as (batch, channels)."""
         moments = x.moments.averaged()
         return self._node(
             "ReduceMean", name, [x.name], x.shape[:2], moments, axes=[2, 3], keepdims=0
@@ -264,8 +264,8 @@ class Builder:
         return Value(name, tuple(shape), moments)
 
     def _he(self, name: str, shape: tuple[int, ...], fan_in: int, x: Value) -> str:
-        # Even draws on [-b, b) have the variance b² / 3. Three digits keep the bytes free of the
-        # last bit in which quadratures may differ between machines.
+        # Uniform numbers on [-b, b) have the variance b² / 3. Rounding to three digits removes the
+        # last bits, in which quadratures may differ between machines.
         bound = float(f"{(3 / (fan_in * x.moments.power)) ** 0.5:.3g}")
         return self._seeded(name, shape, -bound, bound)
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
-# Constants up to this many elements take part in shape inference, larger ones with their shape.
+# Larger constants take part in shape inference by shape only.
 _SMALL = 4096
-# Inputs that hold learnable weights, by operator; running statistics are not learnt.
+# Inputs with learnable weights, by operator; running statistics are not learnable.
 _LEARNABLE = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
@@ -22,20 +22,19 @@ _LEARNABLE = {
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one run of the model as it stands, its batch included."""
+    """Parameters and multiply-adds of one run of the model, including its batch."""
 
     parameters: int
     macs: int
 
 
 def count(model: onnx.ModelProto) -> Counts:
-    """Counts weights and biases of convolutions, matrix products and normalizations, and the
-    multiply-adds of convolutions and matrix products.
+    """Counts weights and biases of convolutions, matrix products and normalizations, and multiply-adds of
+    convolutions and matrix products.
 
-    A weight that several nodes share counts once. A bias that is added behind a ``MatMul`` with a
-    constant counts as that product's. Bodies of ``If``, ``Loop`` and ``Scan`` are not looked into.
-
-    Raises ``ValueError`` where a shape that is needed does not follow from the model.
+    A shared weight counts once. A bias added after a ``MatMul`` with a constant counts as part of the
+    product. Bodies of ``If``, ``Loop`` and ``Scan`` are skipped. Raises ``ValueError`` if a required shape
+    is unknown.
     """
     constants = {item.name: tuple(item.dims) for item in model.graph.initializer}
     for node in model.graph.node:

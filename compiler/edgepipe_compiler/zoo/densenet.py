@@ -27,7 +27,7 @@ def densenet121(batch: int) -> onnx.ModelProto:
 
 
 def _dense_block(b: Builder, x: Value, name: str, layers: int) -> Value:
-    """Every layer reads all that came before it in the block and adds ``_GROWTH`` channels."""
+    """Every layer reads all previous layers of the block and adds ``_GROWTH`` channels."""
     features = [x]
     for index in range(1, layers + 1):
         layer = f"{name}.denselayer{index}"

@@ -13,7 +13,7 @@ Activation = Callable[[Builder, Value, str], Value]
 def squeeze_excite(
     b: Builder, x: Value, name: str, squeeze: int, activation: Activation, gate: Activation
 ) -> Value:
-    """Scales the channels of ``x`` by a gate made from their means through ``squeeze`` channels."""
+    """Multiplies the channels of ``x`` by a gate computed from their means through ``squeeze`` channels."""
     y = b.global_average_pool(x, f"{name}.avgpool")
     y = activation(b, b.conv(y, f"{name}.fc1", squeeze, bias=True), f"{name}.activation")
     y = gate(b, b.conv(y, f"{name}.fc2", x.channels, bias=True), f"{name}.scale_activation")

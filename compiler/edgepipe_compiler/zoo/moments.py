@@ -16,16 +16,16 @@ import numpy as np
 _POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
-# Mean and variance of the largest of k unit normals: halfway between equal and independent ones
+# Mean and variance of the maximum of k unit normals, halfway between equal and independent ones
 # (Tippett 1925: 1.03 and 0.49 for 4, 1.49 and 0.36 for 9), as neighbours in a feature map are.
 _LARGEST = {4: (0.5, 0.75), 9: (0.75, 0.7)}
-# About this part of a feature map's variance lies between channels and survives averaging.
+# Approximate share of a feature map's variance that is between channels and survives averaging.
 _BETWEEN_CHANNELS = 0.8
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of a tensor's elements, taken as normally distributed."""
+    """Mean and variance of a tensor's elements, assumed normally distributed."""
 
     mean: float = 0.0
     variance: float = 1.0
@@ -36,7 +36,7 @@ class Moments:
         return self.mean**2 + self.variance
 
     def through(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
-        """After an element-wise function, by Gauss-Hermite quadrature."""
+        """Moments after an element-wise function, by Gauss-Hermite quadrature."""
         values = function(self.mean + self.variance**0.5 * _POINTS)
         mean = float(_WEIGHTS @ values)
         return Moments(mean, float(_WEIGHTS @ values**2) - mean**2)
@@ -56,12 +56,12 @@ class Moments:
         return Moments(self.mean + shift * self.variance**0.5, self.variance * shrink)
 
     def averaged(self) -> Moments:
-        """Averaged over places."""
+        """Moments after averaging over pixels."""
         return Moments(self.mean, self.variance * _BETWEEN_CHANNELS)
 
 
 def mixture(parts: Sequence[tuple[Moments, int]]) -> Moments:
-    """Of a concatenation: each part with its number of channels."""
+    """Moments of a concatenation: each part with its number of channels."""
     total = sum(channels for _, channels in parts)
     mean = sum(moments.mean * channels for moments, channels in parts) / total
     power = sum(moments.power * channels for moments, channels in parts) / total

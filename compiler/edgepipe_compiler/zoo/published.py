@@ -1,4 +1,4 @@
-"""Published sizes of the networks. The tests hold the zoo against them."""
+"""Published sizes of the networks. Tests compare the zoo with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Published:
-    """Parameters exactly; multiply-adds to the precision of the source, ``macs_step``."""
+    """Exact parameters; multiply-adds with the precision of the source, ``macs_step``."""
 
     parameters: int
     macs: int
@@ -18,7 +18,7 @@ class Published:
     macs_step: int = _MILLION
 
     def agrees(self, parameters: int, macs: int) -> bool:
-        """Whether counts round to what was published."""
+        """Whether counts round to the published ones."""
         return parameters == self.parameters and 2 * abs(macs - self.macs) <= self.macs_step
 
 

@@ -25,7 +25,7 @@ def shufflenet_v2_x1_0(batch: int) -> onnx.ModelProto:
 
 
 def _unit(b: Builder, x: Value, name: str) -> Value:
-    """Half of the channels pass by, the others are convolved; then the halves are interleaved."""
+    """One half of the channels passes through, the other half is convolved; then both are interleaved."""
     kept, y = b.split(x, f"{name}.chunk", 2)
     y = _branch(b, y, f"{name}.branch2", y.channels, 1)
     return b.channel_shuffle(b.concat([kept, y], f"{name}.concat"), f"{name}.shuffle", 2)

@@ -1,4 +1,4 @@
-"""Two networks of our own, for tests and for measuring what the harness itself costs."""
+"""Two networks for tests and for measuring the overhead of the harness."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .builder import Builder
 
 
 def tiny(batch: int) -> onnx.ModelProto:
-    """A CNN at 32×32 that compiles in a moment: a residual, a concatenation, a classifier."""
+    """A small CNN at 32×32: a residual, a concatenation, a classifier."""
     b = Builder("tiny", batch)
     x = b.conv(b.input(3, 32, 32), "stem.conv", 16, 3, pad=1)
     x = b.relu(b.batch_norm(x, "stem.bn"), "stem.relu")
@@ -26,6 +26,6 @@ def tiny(batch: int) -> onnx.ModelProto:
 
 
 def relu_1(batch: int) -> onnx.ModelProto:
-    """One ReLU on one number: all the time it takes is the harness's own."""
+    """One ReLU on one number, so that the measured time is overhead."""
     b = Builder("relu_1", batch)
     return b.finish(b.relu(b.input(1, 1, 1), "relu"))

@@ -1,4 +1,4 @@
-"""Seeded weights: every tensor has its own generator, so its bytes depend on its name alone."""
+"""Seeded weights. Every tensor has its own generator, so its bytes depend on its name only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from io import BytesIO
 import numpy as np
 import onnx
 
-# Elements drawn at a time; a block stays in the second-level cache.
+# Elements generated at a time; a block fits the L2 cache.
 _BLOCK = 1 << 16
 
 
 def uniform(
     tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], low: float, high: float
 ) -> None:
-    """Fills ``tensor`` with float32 drawn evenly from [low, high), seeded by ``name``.
+    """Fills ``tensor`` with uniform float32 from [low, high), seeded by ``name``.
 
-    Even draws need no transcendental function, so the bytes are the same on every machine. No value
-    is subnormal: a draw is a multiple of 2**-24 of the range.
+    Uniform numbers need no transcendental function, so the bytes are the same on every machine. No value is
+    subnormal: all are multiples of 2**-24 of the range.
     """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
     generator = np.random.Generator(np.random.PCG64(seed))
     span, floor = np.float32(high - low), np.float32(low)
     left = int(np.prod(shape, dtype=np.int64))
     scratch = np.empty(min(left, _BLOCK), np.float32)
-    # Written block by block: the largest tensor of the zoo has 411 MB, and every further copy of it
-    # costs more in page faults than drawing the numbers does.
+    # Written block by block: the largest tensor has 411 MB, and each additional copy costs more
+    # in page faults than generating the numbers.
     data = BytesIO()
     while left:
         block = scratch[: min(left, _BLOCK)]

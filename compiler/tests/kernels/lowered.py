@@ -9,44 +9,46 @@ import onnx
 import tvm
 from onnx.reference import ReferenceEvaluator
 
-from edgepipe_compiler import graph as graphs
-from edgepipe_compiler import kernels, simplify, units
-from edgepipe_compiler.kernels import PLAIN, TargetDescription, Value, Weight
+from edgepipe_compiler.frontend import graph as graphs
+from edgepipe_compiler.frontend import simplify, units
+from edgepipe_compiler.kernels.cpu import rules
+from edgepipe_compiler.kernels.cpu.layout_conversion import convert
+from edgepipe_compiler.kernels.kernel import Call, Value, Weight
+from edgepipe_compiler.kernels.layout import PLAIN
+from edgepipe_compiler.kernels.target import CpuTarget
 
-# Elements around a result, and what memory holds before anything is computed.
+# Guard elements around a result, and the initial content of memory.
 FENCE, FILLING = 256, 12345
 LINUX = "x86_64-unknown-linux-gnu"
 MCPU = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}
-NEON = TargetDescription(
-    "aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20
-)
+NEON = CpuTarget("aarch64", "cortex-a57", "neon", "aarch64-unknown-linux-gnu", 1, 32 << 10, 2 << 20)
 
 
 def runnable() -> list[str]:
-    """Instruction sets of this machine, widest first. The generic one has 4 lanes, as NEON has."""
+    """Instruction sets of this machine, widest first. The generic one has 4 lanes, like NEON."""
     flags = Path("/proc/cpuinfo").read_text().split("\nflags")[1].split("\n")[0].split()
     found = ["avx512"] if "avx512vl" in flags else []
     return found + (["avx2"] if "avx2" in flags else []) + ["generic"]
 
 
-def x86(isa: str, threads: int = 1) -> TargetDescription:
-    """A target this machine can run, if ``isa`` is ``runnable``."""
-    return TargetDescription("x86_64", MCPU[isa], isa, LINUX, threads, 32 << 10, 1 << 20)
+def x86(isa: str, threads: int = 1) -> CpuTarget:
+    """A target that this machine can run, if ``isa`` is in ``runnable``."""
+    return CpuTarget("x86_64", MCPU[isa], isa, LINUX, threads, 32 << 10, 1 << 20)
 
 
 class Lowered:
-    """A model lowered for a target: calls in order, with conversions where layouts differ."""
+    """A model lowered for a target: calls in order, with layout conversions."""
 
-    def __init__(self, model: onnx.ModelProto, target: TargetDescription) -> None:
+    def __init__(self, model: onnx.ModelProto, target: CpuTarget) -> None:
         self.graph = graphs.from_model(model, "model")
         simplify.simplify(self.graph)
-        self.calls: list[kernels.Call] = []
+        self.calls: list[Call] = []
         self.rules: list[str] = []
         self._target = target
         self._at_hand = {(name, PLAIN): self._plain(name) for name in self.graph.inputs}
         native = dict.fromkeys(self.graph.inputs, PLAIN)
         for unit in units.form(self.graph):
-            kernel = kernels.lower(self.graph, unit, target, native)
+            kernel = rules.lower(self.graph, unit, target, native)
             self.rules.append(kernel.rule)
             for call in kernel.calls:
                 for argument in call.arguments:
@@ -61,7 +63,7 @@ class Lowered:
         tensor = self.graph.tensor(name)
         return Value(name, PLAIN, tensor.shape, tensor.dtype)
 
-    def _append(self, call: kernels.Call) -> None:
+    def _append(self, call: Call) -> None:
         self.calls.append(call)
         self._at_hand.update(((value.name, value.layout), value) for value in call.results)
 
@@ -70,7 +72,7 @@ class Lowered:
             return
         source = next(value for (name, _), value in self._at_hand.items() if name == wanted.name)
         logical = self.graph.tensor(wanted.name).shape
-        self._append(kernels.convert(source, wanted.layout, logical, self._target))
+        self._append(convert(source, wanted.layout, logical, self._target))
 
     def compile(self) -> object:
         """The machine code of all calls; function ``f<n>`` is call n."""
@@ -82,8 +84,11 @@ class Lowered:
         return tvm.compile(tvm.IRModule(functions), target=target)
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Runs the calls. Memory is filled with large numbers first: lanes that hold no channel must
-        not reach a result, and every element of a result must be written, and nothing around it."""
+        """Runs the calls.
+
+        Memory is filled with large numbers first: lanes without a channel must not affect a result, every
+        element of a result must be written, and nothing around it.
+        """
         library = self.compile().jit()
         memory = {(name, PLAIN): tvm.runtime.tensor(array) for name, array in inputs.items()}
         for place, call in enumerate(self.calls):
@@ -107,8 +112,7 @@ class Lowered:
 
 
 def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
-    """Memory with a fence before and behind, and the part between, which is the value's; on a boundary of 64
-    bytes as TVM asks for."""
+    """Memory with guard elements, and the aligned part between them for the value."""
     size = int(np.prod(value.shape))
     room = np.full(size + 2 * FENCE + 64, np.array(FILLING).astype(value.dtype))
     begin = -(room.ctypes.data // room.itemsize + FENCE) % (64 // room.itemsize)
@@ -116,9 +120,8 @@ def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
     return fenced, fenced[FENCE : FENCE + size].reshape(value.shape)
 
 
-def check(model: onnx.ModelProto, rules: list[str] | None, target: TargetDescription) -> None:
-    """The units are lowered by ``rules`` (None: by any but the fallback) and compute what the reference
-    evaluator computes."""
+def check(model: onnx.ModelProto, rules: list[str] | None, target: CpuTarget) -> None:
+    """The units are lowered by ``rules`` (None: any but the fallback) and match the reference evaluator."""
     random = np.random.default_rng(7)
     inputs = {
         item.name: random.standard_normal(
@@ -126,7 +129,7 @@ def check(model: onnx.ModelProto, rules: list[str] | None, target: TargetDescrip
         ).astype(np.float32)
         for item in model.graph.input
     }
-    # Lowering takes the constants out of the model.
+    # Lowering moves the constants out of the model.
     expected = ReferenceEvaluator(model).run(None, inputs)
     lowered = Lowered(model, target)
     assert rules is None or lowered.rules == rules

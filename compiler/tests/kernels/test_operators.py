@@ -1,4 +1,4 @@
-"""Operators of every type, rank and attribute give what ONNX Runtime gives, by a rule of their own."""
+"""Operators of every type, rank and attribute have a schedule rule and match ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ SPECIAL = np.array(
 
 @dataclass
 class Case:
-    """An operator on ``arrays``, of which those at the places ``constants`` are constants of the network;
-    None is an operand left out."""
+    """An operator on ``arrays``; those at the indices ``constants`` are constants.
+
+    None is an absent operand.
+    """
 
     op: str
     arrays: list[np.ndarray | None]
@@ -36,7 +38,7 @@ class Case:
     attributes: dict[str, object] = field(default_factory=dict)
 
     def model(self) -> onnx.ModelProto:
-        """The network of this operator alone."""
+        """The network of this operator."""
         given = {f"x{place}": array for place, array in enumerate(self.arrays) if array is not None}
         inputs = [
             helper.make_tensor_value_info(
@@ -57,7 +59,7 @@ class Case:
         return shape_inference.infer_shapes(model)
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """What the network reads."""
+        """The inputs of the network."""
         return {
             f"x{place}": array
             for place, array in enumerate(self.arrays)
@@ -354,7 +356,7 @@ def test_operator_with_vectors_of_four(name: str) -> None:
 
 @pytest.mark.parametrize("op", ["Gather", "GatherElements", "GatherND"])
 def test_indices_beyond_a_tensor_read_its_ends(op: str) -> None:
-    """Nothing else of memory is read."""
+    """No other memory is read."""
     x, places = numbers("float32", 5), whole(99, -99, 2)
     places = places[:, None] if op == "GatherND" else places
     tried = case(op, x, places)
@@ -382,22 +384,22 @@ def test_division_by_zero_does_not_end_the_program() -> None:
 REFUSED = {
     "slope of channels": (
         case("PRelu", numbers("float32", 1, 16, 4, 4), numbers("float32", 16), constants=(1,)),
-        "correct it to the shape [16, 1, 1]",
+        "correct the shape to [16, 1, 1]",
     ),
     "bias too short": (
         case("Conv", *(numbers("float32", *s) for s in ((1, 3, 8, 8), (4, 3, 3, 3), (3,))),
              constants=(1, 2)),
-        "takes [4], one element an output channel",
+        "expected [4], one element per output channel",
     ),
     "scale too short": (
         case("InstanceNormalization", *(numbers("float32", *s) for s in ((1, 4, 5, 5), (3,), (4,))),
              constants=(1, 2)),
-        "takes [4], one element a channel",
+        "expected [4], one element per channel",
     ),
     "statistics too long": (
         case("BatchNormalization", numbers("float32", 1, 4, 5, 5),
              *(numbers("float32", n) for n in (4, 4, 4, 5)), constants=(1, 2, 3, 4), opset=13),
-        "of shape [5] for an input of shape [1, 4, 5, 5], and [4] is needed",
+        "has shape [5], expected [4] for data of shape [1, 4, 5, 5]",
     ),
     "kernel_shape of other weights": (
         case("Conv", numbers("float32", 1, 3, 8, 8), numbers("float32", 4, 3, 3, 3), constants=(1,),
@@ -410,7 +412,7 @@ REFUSED = {
     ),
     "constant index": (
         case("GatherElements", numbers("float32", 5), whole(5), constants=(1,)),
-        "its index 5 lies beyond",
+        "its index 5 is out of bounds",
     ),
 }  # fmt: skip
 
@@ -425,7 +427,7 @@ def test_operands_of_a_wrong_shape_are_refused(name: str) -> None:
 
 
 def test_unpooling_puts_elements_back() -> None:
-    """What SegNet does."""
+    """As in SegNet."""
     window = {"kernel_shape": [2, 2], "strides": [2, 2]}
     nodes = [
         helper.make_node("MaxPool", ["x"], ["p", "i"], "pool", **window),

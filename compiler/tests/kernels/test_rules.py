@@ -1,4 +1,4 @@
-"""Each rule and family of shapes: the rule is chosen, and its result is right for every vector width."""
+"""Each rule and family of shapes: the rule is selected, and its result is right for every vector width."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import onnx
 import pytest
 import tvm
 
-from edgepipe_compiler.kernels import PLAIN, Value, convert, packed
+from edgepipe_compiler.kernels.cpu.layout_conversion import convert
+from edgepipe_compiler.kernels.kernel import Value
+from edgepipe_compiler.kernels.layout import PLAIN, packed
 from kernels.lowered import NEON, Lowered, check, runnable, x86
 from operator_net import Net
 
@@ -40,7 +42,7 @@ def gated(net: Net) -> str:
 
 
 def activations(net: Net) -> str:
-    """Five long ones in a row."""
+    """Five long activations in a row."""
     x = net.op("Tanh", net.op("Softplus", net.input(2, 3, 5, 7)))
     x = net.op("Mul", x, net.op("Sigmoid", x))
     return net.op("Exp", net.op("Erf", net.op("Elu", x)))
@@ -89,7 +91,7 @@ def squeezed(net: Net) -> str:
 
 
 def product(rows: int, inner: int, columns: int) -> Callable[[Net], str]:
-    """Of two computed matrices, in a batch of two."""
+    """Product of two computed matrices in a batch of two."""
     return lambda net: net.op(
         "MatMul",
         net.input(2, rows, inner, name="a"),
@@ -117,7 +119,7 @@ def transposed(
 
 
 LINE, TRANSPOSED = "reshape", "transposed_convolution"
-# Windows too long for code of their own at every border.
+# Windows too long for separate code at every border.
 LONG: dict[str, Case] = {
     "long window, one channel": (
         [LINE, "first_convolution", LINE],

@@ -1,4 +1,4 @@
-"""What keeps signals from exploding: the moments that weights are scaled by."""
+"""The moments by which weights are scaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLES = 400_000
 
 
 def check(expected: Moments, observed: np.ndarray) -> None:
-    """Compares with the moments of samples, whose error is under 1 %."""
+    """Compares with the moments of samples, whose error is below 1 %."""
     assert expected.mean == pytest.approx(observed.mean(), abs=0.01)
     assert expected.variance == pytest.approx(observed.var(), rel=0.02)
 

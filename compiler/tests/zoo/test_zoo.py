@@ -1,4 +1,4 @@
-"""Every network of the zoo against its published sizes, the ONNX checker and itself."""
+"""Every network of the zoo, compared with its published sizes and checked by ONNX."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from edgepipe_compiler import zoo
 from edgepipe_compiler.zoo.count import skeleton
 
-# Networks of our own, whose sizes nobody else publishes: worked out by hand.
+# Sizes of the unpublished networks, calculated by hand.
 OWN = {
     # Convolutions 432 + 2·2304, normalizations 3·32, branches 272 + 3480, classifier 410.
     # 32²·432 + 16²·(2·2304 + 256 + 3456) + 400.
     "tiny": zoo.Counts(9_298, 2_572_688),
     "relu_1": zoo.Counts(0, 0),
 }
-# A larger model would be copied several times by the checker only to be parsed again.
+# The checker would copy larger models several times.
 LARGEST = 150_000_000
 SIDES = {"inception_v3": 299, "mobilenet_v1_025_128": 128, "tiny": 32}
 
 
 def check(name: str) -> None:
-    """Holds one network against everything that is promised of each."""
+    """Checks everything that is promised of a network."""
     model = zoo.build(name)
     counts = zoo.count(model)
     if name in OWN:
@@ -70,9 +70,10 @@ def shape(value: onnx.ValueInfoProto) -> list[int]:
 def sha256(
     model: onnx.ModelProto, visit: Callable[[str, np.ndarray], None] = lambda name, values: None
 ) -> str:
-    """Of nodes and weights; shows ``visit`` the float weights, of large ones every 97th number.
+    """SHA-256 of nodes and weights.
 
-    Neither serializes the whole model nor takes a tensor's bytes out of it twice.
+    Passes the float weights to ``visit``, every 97th number of large ones. Avoids serializing the whole
+    model.
     """
     digest = hashlib.sha256()
     for tensor in model.graph.initializer:
@@ -133,5 +134,5 @@ def weights_of(model: onnx.ModelProto) -> list[tuple[str, bytes]]:
 
 
 def test_batch_of_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="failed to build tiny for a batch of 0"):
+    with pytest.raises(ValueError, match="failed to build tiny: invalid batch 0"):
         zoo.build("tiny", batch=0)

@@ -2,6 +2,6 @@
 
 import os
 
-# Cases run in forked processes. numpy and ONNX Runtime must not start threads before the fork.
+# Cases run in forked processes, so numpy and ONNX Runtime must not start threads before.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")

@@ -31,39 +31,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = isas[:1] if options.isa is None else options.isa
     unknown = [isa for isa in wanted if isa not in isas and isa != "all"]
     if unknown:
-        print(f"error: this machine does not run {unknown[0]!r}; it runs {', '.join(isas)}",
+        print(f"error: this machine does not support {unknown[0]!r}; use one of {', '.join(isas)}",
               file=sys.stderr)  # fmt: skip
         return 2
     wanted = isas if "all" in wanted else wanted
     if options.folder is not None and not options.folder.is_dir():
-        print(f"error: {options.folder} is no folder; name one with ONNX files", file=sys.stderr)
+        print(
+            f"error: {options.folder} is not a folder; specify one with ONNX files", file=sys.stderr
+        )
         return 2
     found = cases.folder(options.folder) if options.folder else _shipped()
     for path in (options.json, options.write_operators, options.keep):
         if path is not None and not path.absolute().parent.is_dir():
             print(
-                f"error: there is no folder {path.absolute().parent}; make it first",
+                f"error: folder {path.absolute().parent} does not exist; create it first",
                 file=sys.stderr,
             )
             return 2
     selecting = options.k or options.operator or options.variant or options.sample or options.kind
     if options.write_operators is not None and (selecting or options.folder):
         print(
-            "error: --write-operators takes all cases; leave out what selects some", file=sys.stderr
+            "error: --write-operators needs all cases; remove the options that select cases",
+            file=sys.stderr,
         )
         return 2
     if options.check_operators is not None and not options.check_operators.is_file():
-        print(f"error: failed to read {options.check_operators}; write it by --write-operators",
+        print(f"error: failed to read {options.check_operators}; create it with --write-operators",
               file=sys.stderr)  # fmt: skip
         return 2
     selected = _select(found, options)
     if not selected:
-        print(
-            "error: no case matches; leave out -k, --operator, --kind or --variant", file=sys.stderr
-        )
+        print("error: no case matches; remove -k, --operator, --kind or --variant", file=sys.stderr)
         return 2
     jobs = [(case, isa) for case in selected for isa in wanted]
-    # In the order of the cases, slow networks would be last, and one process would do them all.
+    # Otherwise the slow networks would be last, in one process.
     random.Random(0).shuffle(jobs)
     if options.mutate is not None:
         return _mutate(selected, options)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.check_operators is not None:
         outdated = operators.differences(judged, options.check_operators)
         for line in outdated:
-            print(f"{options.check_operators} is not up to date: {line}")
+            print(f"{options.check_operators} is outdated: {line}")
     return 1 if failed or outdated else 0
 
 
@@ -111,16 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", metavar="DIR", type=Path,
                         help="run the ONNX files below DIR and compare with ONNX Runtime")  # fmt: skip
     parser.add_argument("--mutate", metavar="N", type=_positive,
-                        help="damage the models in N ways; each has to be accepted or refused")  # fmt: skip
+                        help="damage the models in N ways; each must be accepted or refused")  # fmt: skip
     parser.add_argument("--keep", metavar="DIR", type=Path,
                         help="with --mutate: write one file of each kind of failure there")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all results to FILE")
     parser.add_argument("--write-operators", metavar="FILE", type=Path,
                         help="write the table of operators, from all cases")  # fmt: skip
     parser.add_argument("--check-operators", metavar="FILE", type=Path,
-                        help="fail if the table does not say what the results say")  # fmt: skip
+                        help="fail if the table differs from the results")  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=_positive, default=2,
-                        help="cases at the same time; default: 2")  # fmt: skip
+                        help="parallel processes; default: 2")  # fmt: skip
     return parser
 
 
@@ -143,7 +144,7 @@ def _select(found: Iterable[Case], options: argparse.Namespace) -> list[Case]:
 
 
 def sample(found: Sequence[Case], count: int, seed: int) -> list[Case]:
-    """``count`` cases: one of each operator in turn, in an order of the seed. Networks are left out."""
+    """A seeded sample of ``count`` cases, round robin over operators, without networks."""
     order = random.Random(seed)
     by_operator: dict[str, list[Case]] = {}
     for case in found:
@@ -186,12 +187,12 @@ def _run(
 
 
 def _mutate(selected: Sequence[Case], options: argparse.Namespace) -> int:
-    """Imports damaged models, and prints one of each kind of failure."""
+    """Imports damaged models and prints one failure of each kind."""
     _warm_up()
     models = [
         (case.title, case.model) for case in selected if case.model.ByteSize() < LARGEST_MUTATED
     ]
-    pool = Pool(mutate.run, lambda mutant: mutant.limits, options.jobs)
+    pool = Pool(mutate.run, lambda mutant: mutant.limits, options.jobs, mutate.BATCH)
     failures: dict[str, list[tuple[mutate.Mutant, execute.Finding]]] = {}
     counts: Counter[str] = Counter()
     for mutant, finding, _ in pool.run(mutate.mutants(models, options.mutate, options.seed)):
@@ -225,7 +226,9 @@ def _warm_up() -> None:
     """Imports TVM once, before processes are forked."""
     import tvm  # noqa: F401
 
-    from edgepipe_compiler import importer, library, lowering, manifest, units  # noqa: F401
+    from edgepipe_compiler import lowering  # noqa: F401
+    from edgepipe_compiler.frontend import importer, units  # noqa: F401
+    from edgepipe_compiler.linking import library, manifest  # noqa: F401
 
 
 if __name__ == "__main__":
@@ -234,7 +237,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except OSError as error:
-        print(f"error: failed to use {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: failed to access {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

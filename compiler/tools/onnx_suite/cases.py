@@ -1,7 +1,8 @@
-"""The cases: models with inputs and expected outputs, from the ``onnx`` package or from a folder.
+"""Test cases: models with inputs and expected outputs, from the ``onnx`` package or from a folder.
 
-The package ships a test of every operator (``node``) and a few small or weightless networks. Random inputs
-of its node tests are seeded here, so that every process sees the same numbers.
+The package has tests of every operator (``node``) and a few networks that are small or computed from
+weightless files. Random inputs of its node tests are seeded here, so that every process uses the same
+numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.reference import ReferenceEvaluator
 
 SEED = 2026
-# Operators are tested in all versions that are in force since this operator set; few files are older.
+# Operators are tested in all versions in force since this operator set; older files are rare.
 OLDEST_OPSET = 7
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model with one set of inputs and the outputs another implementation computed."""
+    """A model with inputs and the outputs that another implementation computed."""
 
     name: str
     operator: str
@@ -35,9 +36,9 @@ class Case:
     rtol: float
     atol: float
     variant: str = "as-is"
-    # The file of a model that is read when the case is run.
+    # The model file, which is read when the case runs.
     file: Path | None = None
-    # Whether ``outputs`` are to be computed by another implementation when the case is run.
+    # Whether another implementation computes ``outputs`` when the case runs.
     is_computed: bool = False
 
     @property
@@ -47,12 +48,12 @@ class Case:
 
     @property
     def is_network(self) -> bool:
-        """Whether it is a whole network, which may take longer and more memory than an operator."""
+        """Whether it is a whole network, which has higher limits of time and memory."""
         return self.kind == "real"
 
 
-# When it aligns corners, ONNX Runtime divides by the rounded size and the standard by the exact one. Networks
-# are verified with ONNX Runtime, so these cases have its outputs.
+# With aligned corners, ONNX Runtime divides by the rounded size, the standard by the exact one. Networks
+# are verified with ONNX Runtime, so these cases use its outputs.
 BY_RUNTIME = {
     "resize_downsample_scales_linear_align_corners",
     "resize_downsample_scales_cubic_align_corners",
@@ -69,7 +70,7 @@ def shipped() -> Iterator[Case]:
 
 
 def folder(path: Path) -> Iterator[Case]:
-    """The ONNX files below ``path``, on seeded inputs, with the outputs of ONNX Runtime."""
+    """The ONNX files below ``path``, with seeded inputs and outputs of ONNX Runtime."""
     for file in sorted(path.rglob("*.onnx")):
         name = str(file.relative_to(path).with_suffix(""))
         yield Case(
@@ -78,9 +79,11 @@ def folder(path: Path) -> Iterator[Case]:
 
 
 def with_outputs(case: Case) -> Case:
-    """A case with the outputs of ONNX Runtime; if it cannot run the model, of ONNX's reference evaluator; if
-    neither can, those of the same operator in another version. Inputs of a file are seeded. Raises whatever
-    they raise for a model that is not valid."""
+    """The case with computed outputs: of ONNX Runtime, else of ONNX's reference evaluator, else those it
+    has.
+
+    Inputs of a file are seeded. Raises whatever the implementations raise for an invalid model.
+    """
     model, inputs = case.model, case.inputs
     if case.file is not None:
         model = _load(case.file)
@@ -108,8 +111,8 @@ def _load(file: Path) -> onnx.ModelProto:
     try:
         return onnx.load(file)
     except onnx.checker.ValidationError:
-        # It refuses data behind a symbolic link, as model hubs keep them.
-        from edgepipe_compiler import onnx_file
+        # It refuses data files that are symbolic links, which model hubs use.
+        from edgepipe_compiler.frontend import onnx_file
 
         return onnx_file.load(file)
 
@@ -142,7 +145,7 @@ def _seeded(item: onnx.ValueInfoProto, random: np.random.Generator) -> np.ndarra
 def _node_cases() -> Iterator[Case]:
     from onnx.backend.test.case.node import collect_testcases
 
-    np.random.seed(SEED)  # The tests draw from numpy's global generator.
+    np.random.seed(SEED)  # The tests use numpy's global generator.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = collect_testcases(None)
@@ -152,7 +155,7 @@ def _node_cases() -> Iterator[Case]:
 
 
 def _untested_operators() -> Iterator[Case]:
-    """Operators of the standard for which the package has no test."""
+    """Operators without a test in the package."""
     random = np.random.default_rng(SEED)
     image = random.standard_normal((2, 3, 8, 6)).astype(np.float32)
     rois = np.array([[0, 0, 0, 3, 4], [1, 1, 2, 5, 7]], np.float32)
@@ -168,7 +171,7 @@ def _untested_operators() -> Iterator[Case]:
             [info(name, onnx.TensorProto.FLOAT, array.shape) for name, array in inputs.items()],
             [info("y", onnx.TensorProto.FLOAT, shape)],
         )
-        opset = helper.make_opsetid("", 17)  # ONNX Runtime has no newer version of them.
+        opset = helper.make_opsetid("", 17)  # ONNX Runtime does not support newer versions of them.
         model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
         name = f"{operator.lower()}_{attributes.get('p', '2x2')}"
         yield Case(name, operator, "node", model, inputs, {}, 1e-3, 1e-7, is_computed=True)
@@ -192,7 +195,7 @@ def _stored_cases(kind: str) -> Iterator[Case]:
 
 
 def _light_case(test: TestCase) -> Case:
-    """A published network whose weights are computed by operators."""
+    """A published network with weights computed by operators."""
     from onnx.backend.test.runner import Runner
 
     path = Path(onnx.__file__).parent.parent / test.url
@@ -243,10 +246,10 @@ def _array(value: object) -> object:
 
 
 def _operator(name: str, kind: str, model: onnx.ModelProto) -> str:
-    """The operator a node test is about; of networks the most frequent one."""
+    """The operator that a node test covers; for networks the most frequent one."""
     operators = [node.op_type for node in model.graph.node]
     if kind == "node" and "_expanded" in name:
-        # The body of an operator that is a function; its values begin with the operator's name.
+        # The expanded body of an operator; its value names start with the operator's name.
         outputs = [output for node in model.graph.node for output in node.output]
         functions = [output.split("_test_")[0] for output in outputs if "_test_" in output]
         operators = functions[:1] or operators

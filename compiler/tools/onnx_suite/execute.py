@@ -1,4 +1,4 @@
-"""One case through the compiler, as a user's ONNX file goes: import, units, kernels, stages, run, compare."""
+"""Compiles and runs one case as a user's ONNX file: import, units, kernels, stages, comparison."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .cases import Case
 
 if TYPE_CHECKING:
     from compiled import Compiled
-    from edgepipe_compiler.kernels import TargetDescription
+    from edgepipe_compiler.kernels.target import CpuTarget
 
-# Findings of a run. Whether a refusal is acceptable is for ``judge`` to say.
+# Findings of a run. ``judge`` decides whether a refusal is acceptable.
 RIGHT = "right"
 REFUSED = "refused"
 WRONG_VALUE, WRONG_SHAPE, WRONG_DTYPE = "wrong value", "wrong shape", "wrong dtype"
@@ -26,17 +26,17 @@ TRACEBACK, BROKEN_RULE = "traceback", "traceback printed"
 CRASH, TIME, MEMORY = "crash", "time limit", "memory limit"
 NO_REFERENCE, OTHER_INPUT = "no reference", "other input"
 
-# Below this share of the largest expected value, float32 results differ by rounding alone.
+# Tolerance relative to the largest expected value, for rounding in float32.
 RELATIVE_TO_LARGEST = 1e-5
-# The layout of values that no kernel packs.
+# The layout of values that are not packed.
 PLAIN = "plain"
-# Networks of at most this many units are cut at every place at once.
+# Networks of at most this many units are cut after every unit.
 SMALL = 6
 
 
 @dataclass
 class Finding:
-    """What became of a case on one instruction set."""
+    """The result of a case on one instruction set."""
 
     finding: str
     message: str = ""
@@ -52,7 +52,7 @@ class Finding:
 
 
 def isas() -> list[str]:
-    """Instruction sets this machine runs, the best first."""
+    """Instruction sets that this machine supports, best first."""
     from compiled import host_target
 
     best = host_target().isa
@@ -95,7 +95,7 @@ def run(case: Case, isa: str, folder: Path) -> Finding:
 
 
 def _without_reference(case: Case, folder: Path, error: Exception) -> Finding:
-    """Nothing else runs the file: the compiler has to refuse it."""
+    """No other implementation runs the file, so the compiler must refuse it."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     try:
         graph, _, compiled = _imported(_path(case, folder))
@@ -116,7 +116,8 @@ def _path(case: Case, folder: Path) -> Path:
 
 def _imported(path: Path) -> tuple[Any, Any, Any]:
     from compiled import Compiled
-    from edgepipe_compiler import importer, manifest, units
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
 
     graph = importer.from_file(path, "net")
     formed = units.form(graph)
@@ -124,20 +125,18 @@ def _imported(path: Path) -> tuple[Any, Any, Any]:
     return graph, formed, lambda graph, folder, isa: Compiled(graph, folder, target(isa))
 
 
-def target(isa: str) -> TargetDescription:
-    """The description of a processor like this one with the instruction set ``isa``."""
-    from edgepipe_compiler.kernels import TargetDescription
+def target(isa: str) -> CpuTarget:
+    """A target like this machine, with the instruction set ``isa``."""
+    from edgepipe_compiler.kernels.target import CpuTarget
 
     machine = platform.machine()
     mcpu = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}.get(isa, "generic")
     mcpu = mcpu if machine == "x86_64" else "generic"
-    return TargetDescription(
-        machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20
-    )
+    return CpuTarget(machine, mcpu, isa, f"{machine}-unknown-linux-gnu", 1, 32 << 10, 1 << 20)
 
 
 def failed(error: Exception, step: str) -> Finding:
-    """An error as the compiler reports it; what it would call a bug is a traceback here."""
+    """The finding for an exception. An internal error is a traceback."""
     from edgepipe_compiler.__main__ import failure_of
 
     failure = failure_of(error)
@@ -149,7 +148,7 @@ def failed(error: Exception, step: str) -> Finding:
 
 
 def _last_lines(error: Exception) -> str:
-    """The error and the innermost line of the compiler it came through."""
+    """The error and the innermost line of the compiler in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "edgepipe_compiler" in frame.filename]
     place = f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
@@ -159,7 +158,7 @@ def _last_lines(error: Exception) -> str:
 
 
 def _cuts(network: Compiled) -> list[tuple[tuple[int, ...], str]]:
-    """Places of the cuts, with the layout in which values cross them."""
+    """Cut positions, with the boundary layout."""
     units = len(network.units)
     whole: list[tuple[tuple[int, ...], str]] = [((), "plain")]
     if units == 1:
@@ -184,7 +183,7 @@ def _compare(case: Case, given: dict[str, np.ndarray]) -> Finding | None:
 
 
 def compare(wanted: np.ndarray, given: np.ndarray, rtol: float, atol: float) -> Finding | None:
-    """The first difference that matters: dtype, shape, then values. NaN equals NaN."""
+    """The first relevant difference: dtype, shape, then values. NaN equals NaN."""
     if wanted.dtype != given.dtype:
         return Finding(WRONG_DTYPE, f"expected {wanted.dtype}, got {given.dtype}")
     if wanted.shape != given.shape:
@@ -210,12 +209,12 @@ def compare(wanted: np.ndarray, given: np.ndarray, rtol: float, atol: float) -> 
 
 
 def has_remedy(message: str) -> bool:
-    """Whether a refusal goes on, after what failed, with what to do."""
+    """Whether a refusal has a remedy after a semicolon."""
     return re.search(r"; |\. [A-Z][a-z]+ ", message) is not None
 
 
 def printed_traceback(text: str) -> str | None:
-    """The last line of a traceback in what the compiler printed."""
+    """The last line of a traceback that the compiler printed."""
     if "Traceback (most recent call last)" not in text:
         return None
     lines = [line for line in text.splitlines() if re.match(r"\w[\w.]*(Error|Exception)?: ", line)]

@@ -1,4 +1,4 @@
-"""From what became of a case to whether it passes."""
+"""Decides whether a case passes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _outcome(case: Case, finding: Finding) -> tuple[str, str]:
 
 
 def _nameless(case: Case, finding: Finding) -> str | None:
-    """What a refusal lacks: a name, or what to do."""
+    """What a refusal lacks: a name or a remedy."""
     operators = {node.op_type for node in lists.nodes_of(case.model.graph)}
     named = finding.node or any(
         re.search(rf"\b{re.escape(operator)}\b", finding.message) for operator in operators
@@ -96,14 +96,14 @@ def _nameless(case: Case, finding: Finding) -> str | None:
 
 
 def blamed(case: Case, finding: Finding) -> onnx.NodeProto | None:
-    """The node a refusal speaks of: by its name, as a part of it, or by the operator the message names."""
+    """The node that a refusal names, or the operator that its message names."""
     nodes = list(lists.nodes_of(case.model.graph))
     for node in nodes:
         names = [_plain(name) for name in (node.name, *node.output) if name]
         if finding.node and _plain(finding.node) in names:
             return node
     for node in nodes:
-        # The compiler names what it makes of a node after it.
+        # The compiler names replacement nodes after the original.
         names = [name for name in (node.name, *node.output) if name]
         if any((finding.node or "").startswith(f"{name}.") for name in names):
             return node
@@ -112,5 +112,5 @@ def blamed(case: Case, finding: Finding) -> onnx.NodeProto | None:
 
 
 def _plain(name: str) -> str:
-    """A name without what the compiler replaces in names."""
+    """A name without the characters that the compiler replaces."""
     return re.sub(r"\W+", "", name)

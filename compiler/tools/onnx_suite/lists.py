@@ -1,7 +1,7 @@
-"""What the compiler need not compute: cases that are out of scope, and operators it refuses.
+"""Cases that are out of scope, and operators that the compiler refuses.
 
-A case on either list is still compiled. It has to be refused with a message that says what to do, or be
-right; a crash, a traceback, or a refusal that is not listed here fails.
+Listed cases are compiled as well: they must be refused with a remedy, or pass. A crash, a traceback, or a
+refusal that is not listed is a failure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onnx import AttributeProto, TensorProto
 
 from .cases import Case
 
-# Kinds of errors that are refusals, as docs/faults.md explains them to users.
+# Error kinds of refusals; docs/faults.md describes them.
 REFUSAL_KINDS = {"unsupported_operator", "dynamic_shape"}
 
 NARROW = {"BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
@@ -29,7 +29,7 @@ DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of subgraphs included."""
+    """All nodes, including those of subgraphs."""
     for node in graph.node:
         yield node
         for item in node.attribute:
@@ -38,7 +38,7 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def types_of(case: Case) -> set[str]:
-    """Element types that occur in a model, and ``sequence_type`` and the like."""
+    """Element types in a model, and kinds such as ``sequence_type``."""
     model = case.model
     found = set()
     for item in (*model.graph.input, *model.graph.output):
@@ -60,7 +60,7 @@ def types_of(case: Case) -> set[str]:
 
 
 def out_of_scope(case: Case) -> str | None:
-    """Why a case is no network for images or signals, or has no one right result."""
+    """Why a case is out of scope; None if it is in scope."""
     types = types_of(case)
     operators = {node.op_type for node in nodes_of(case.model.graph)}
     domains = {node.domain for node in nodes_of(case.model.graph)} - {"", "ai.onnx"}
@@ -68,16 +68,16 @@ def out_of_scope(case: Case) -> str | None:
         (types & {"sequence_type", "optional_type", "map_type"} or operators & SEQUENCES,
          "sequences, optional values and maps"),
         (types & {"STRING"}, "strings"),
-        (types & NARROW, "element types that numpy lacks"),
+        (types & NARROW, "element types without numpy support"),
         (types & COMPLEX, "complex numbers"),
         (operators & RANDOM, "random results"),
         (domains & {"ai.onnx.preview.training"}, "training"),
-        (_trains(case), "dropout in training mode has random results"),
+        (_trains(case), "random result of dropout in training mode"),
         ("ImageDecoder" in operators, "compressed images"),
         ({d for d in domains if d.startswith("ai.onnx.")}, "operator sets other than ai.onnx"),
         (any(getattr(x, "size", 1) == 0 for x in (*case.inputs.values(), *case.outputs.values())),
          "tensors without elements"),
-        (_is_data_dependent(case), "the shape of a result depends on values computed at run time"),
+        (_is_data_dependent(case), "output shape depends on the data"),
     ):  # fmt: skip
         if found:
             return reason
@@ -116,14 +116,14 @@ class Computed:
         self._follow(model.graph)
 
     def _follow(self, graph: onnx.GraphProto) -> bool:
-        """Adds what is computed in ``graph``, and says whether anything is."""
+        """Adds the computed values of ``graph``. Returns whether there are any."""
         found = False
         for node in graph.node:
             bodies = [item.g for item in node.attribute if item.type == AttributeProto.GRAPH]
             for body in bodies:
                 self._values.update(item.name for item in body.input)
             inside = [self._follow(body) for body in bodies]
-            # A shape is static although the tensor is not.
+            # The shape of a computed tensor is static.
             if any(inside) or (
                 node.op_type not in ("Shape", "Size") and self._values & set(node.input)
             ):
@@ -140,12 +140,12 @@ Condition = Callable[[Case, onnx.NodeProto], bool]
 
 
 def always(case: Case, node: onnx.NodeProto) -> bool:
-    """Whatever the node is given."""
+    """Always refused."""
     return True
 
 
 def computed(*places: int) -> Condition:
-    """If any of the inputs ``places`` is computed at run time."""
+    """Refused if one of the inputs ``places`` is computed at run time."""
     return lambda case, node: any(
         Computed(case.model).at_run_time(node.input[place])
         for place in places
@@ -154,19 +154,19 @@ def computed(*places: int) -> Condition:
 
 
 def in_each_frame(case: Case, node: onnx.NodeProto) -> bool:
-    """If anything the node reads is computed at run time; constants are computed by the compiler."""
+    """Refused if any input is computed at run time; constants are evaluated by the compiler."""
     return any(map(Computed(case.model).at_run_time, node.input))
 
 
 def is_before(opset: int) -> Condition:
-    """If the model's operator set is older than ``opset``."""
+    """Refused if the model's operator set is older than ``opset``."""
     return lambda case, node: all(
         item.version < opset for item in case.model.opset_import if item.domain == node.domain
     )
 
 
 def has_many_axes(case: Case, node: onnx.NodeProto) -> bool:
-    """If a Col2Im makes volumes."""
+    """Refused if a Col2Im has more than two image axes."""
     return bool(
         np.size(case.inputs.get(node.input[1], ())) > 2
         or any(
@@ -175,19 +175,19 @@ def has_many_axes(case: Case, node: onnx.NodeProto) -> bool:
     )
 
 
-SHAPE = "the shape of its result is computed at run time"
-BRANCH = "which branch runs, or how often, is decided at run time"
+SHAPE = "output shape computed at run time"
+BRANCH = "control flow decided at run time"
 
 QUANTIZED = "quantized networks"
-SPECTRA = "no kernel for spectra"
-LOSS = "part of training"
-NO_KERNEL = "no kernel"
-AXIS = "its axis is computed at run time"
-WEIGHTS = "its weights or lengths are computed at run time"
-# Element types without kernels, whatever the operator.
+SPECTRAL = "spectral transform"
+LOSS = "training only"
+NOT_IMPLEMENTED = "not implemented"
+AXIS = "axis computed at run time"
+WEIGHTS = "weights or lengths computed at run time"
+# Unsupported element types, for all operators.
 REFUSED_TYPES = {"FLOAT16": "half precision"}
 
-# Why each operator is refused, and when.
+# The reason for refusing each operator, and its condition.
 REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
     **dict.fromkeys(
         ("Reshape", "Expand", "Tile", "Pad", "Squeeze", "Unsqueeze", "TopK", "OneHot", "Split",
@@ -204,22 +204,22 @@ REFUSED: dict[str, tuple[tuple[str, Condition], ...]] = {
         ((QUANTIZED, in_each_frame),),
     ),
     **dict.fromkeys(("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"), ((LOSS, in_each_frame),)),
-    **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRA, in_each_frame),)),
+    **dict.fromkeys(("DFT", "STFT", "MelWeightMatrix"), ((SPECTRAL, in_each_frame),)),
     **dict.fromkeys(
         ("BitCast", "CumProd", "DeformConv", "Det", "LinearAttention", "TensorScatter"),
-        ((NO_KERNEL, in_each_frame),)
+        ((NOT_IMPLEMENTED, in_each_frame),)
     ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), ((WEIGHTS, computed(1, 2, 3, 4, 7)),)),
-    "Scan": (("its form of operator set 8", is_before(9)),),
+    "Scan": (("form of operator set 8", is_before(9)),),
     "CumSum": ((AXIS, computed(1)),),
-    "LayerNormalization": (("statistics beside a scale that is computed at run time", computed(1)),),
-    "ReverseSequence": (("its lengths are computed at run time", computed(1)),),
-    "TfIdfVectorizer": (("text", in_each_frame),),
+    "LayerNormalization": (("statistics outputs with a scale computed at run time", computed(1)),),
+    "ReverseSequence": (("lengths computed at run time", computed(1)),),
+    "TfIdfVectorizer": (("text processing", in_each_frame),),
     "Range": ((SHAPE, computed(0, 1, 2)),),
     "Slice": ((SHAPE, computed(1, 2, 3, 4)),),
     "Resize": ((SHAPE, computed(1, 2, 3)),),
     "Col2Im": ((SHAPE, computed(1, 2)), ("more than two image axes", has_many_axes)),
-    "MaxUnpool": (("an output shape of its own", lambda case, node: len(node.input) > 2),),
+    "MaxUnpool": (("explicit output shape", lambda case, node: len(node.input) > 2),),
     "If": ((BRANCH, computed(0)),),
     "Loop": ((BRANCH, computed(0, 1)),),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""Damaged ONNX files: models of the cases with an attribute, a shape, a type, a name or a byte changed.
+"""Mutation fuzzing: test models with a changed attribute, shape, type, name or byte.
 
-Whatever a file holds, the compiler has to accept it or refuse it with a message; never a traceback, a crash,
-or work without end. A seed and an index make the same mutant every time.
+The compiler must accept or refuse every file with a message: no traceback, crash, or run without end. A
+seed and an index reproduce a mutant.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ NAMES = ("", "x", "0", "a/b", "a b", "..", "ünï", "a\nb", "n" * 3000, "%s{}$(i
 TYPES = tuple(range(24)) + (999, -1)
 OPSETS = (-1, 0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 21, 26, 99, 1 << 40)
 
-# One mutant in so many is lowered as well, which takes longer.
+# One mutant in this many is lowered as well, which takes longer.
 LOWERED = 4
+# Mutants in one process: a fork takes three times as long as importing a mutant.
+BATCH = 200
 IMPORT_LIMITS = Limits(2, 1 << 30)
 LOWER_LIMITS = Limits(20, 2 << 30)
 
@@ -50,7 +52,7 @@ Step = Callable[[random.Random, onnx.ModelProto], str | None]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A damaged file, where it comes from, and what was done to it."""
+    """A damaged file, its origin, and the applied changes."""
 
     name: str
     content: bytes
@@ -59,7 +61,7 @@ class Mutant:
 
     @property
     def limits(self) -> Limits:
-        """Importing is quick; lowering takes longer."""
+        """Limits of the import, or of import and lowering."""
         return LOWER_LIMITS if self.is_lowered else IMPORT_LIMITS
 
 
@@ -86,7 +88,9 @@ def mutants(
 
 def run(mutant: Mutant, folder: Path) -> Finding:
     """Imports the file and forms its units; lowers some. ``right`` means accepted."""
-    from edgepipe_compiler import importer, lowering, manifest, units
+    from edgepipe_compiler import lowering
+    from edgepipe_compiler.frontend import importer, units
+    from edgepipe_compiler.linking import manifest
     from edgepipe_compiler.weights import WeightsFile
 
     path = folder / "model.onnx"
@@ -107,14 +111,14 @@ def run(mutant: Mutant, folder: Path) -> Finding:
 
 
 def is_failure(finding: Finding) -> bool:
-    """Whether the compiler did anything but accept the file or refuse it by a message with a remedy."""
+    """Whether the compiler neither accepted the file nor refused it with a remedy."""
     if finding.finding == execute.REFUSED:
         return not execute.has_remedy(finding.message)
     return finding.finding != execute.RIGHT
 
 
 def signature(finding: Finding) -> str:
-    """Failures of the same kind have the same signature: numbers and quoted names are left out."""
+    """The kind of a failure: its message without numbers and quoted names."""
     if finding.finding == execute.REFUSED:
         return "no remedy: " + re.sub(r"'[^']*'|/\S+", "…", finding.message.split(":")[0])
     lines = [line for line in finding.message.splitlines() if line.strip()] or [""]
@@ -385,7 +389,7 @@ def _opset(draw: random.Random, model: onnx.ModelProto) -> str | None:
 
 
 def _bytes(draw: random.Random, model: onnx.ModelProto) -> None:
-    """Nothing: a mutant without steps gets its bytes changed instead."""
+    """Changes nothing, so that bytes of the file are changed instead."""
 
 
 STEPS: tuple[Step, ...] = (

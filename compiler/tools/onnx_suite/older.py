@@ -18,17 +18,17 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from . import variants
 from .cases import OLDEST_OPSET, Case
 
-# So many cases of each version of an operator.
+# Cases per operator version.
 EACH = 4
-# Names that changed from one version to another.
+# Attributes that were renamed.
 RENAMED = {"constant_value": "value", "K": "k", "input_mean": "mean", "input_var": "var"}
-# What stands for an input that older versions want even if another one says the same.
+# Placeholder for an input that older versions require.
 EMPTY = "empty"
 VARIADIC = defs.OpSchema.FormalParameterOption.Variadic
 
 
 def cases(shipped: Iterable[Case]) -> Iterator[Case]:
-    """Cases of the versions that no shipped case is of; another implementation computes the outputs."""
+    """Cases of operator versions without a shipped case. Another implementation computes the outputs."""
     by_operator: dict[str, list[Case]] = {}
     for case in shipped:
         nodes = case.model.graph.node
@@ -36,7 +36,7 @@ def cases(shipped: Iterable[Case]) -> Iterator[Case]:
         if is_test and not nodes[0].domain:
             by_operator.setdefault(case.operator, []).append(case)
     for operator, alike in by_operator.items():
-        # float32 first: networks are of float32, and older versions have fewer types.
+        # float32 first: networks use it, and older versions support fewer types.
         alike.sort(key=lambda case: not _is_float32(case))
         newest = {_version(case) for case in alike}
         for version in versions(operator):
@@ -70,7 +70,7 @@ def _version(case: Case) -> int:
 
 
 def versions(operator: str) -> list[int]:
-    """Versions of an operator that are in force in an operator set the compiler reads, newest first."""
+    """Versions of an operator in the supported operator sets, newest first."""
     found = sorted(
         schema.since_version
         for schema in defs.get_all_schemas_with_history()
@@ -83,7 +83,7 @@ def versions(operator: str) -> list[int]:
 
 
 def _older(case: Case, version: int) -> Case | None:
-    """The case with its node in ``version``; nothing if that version cannot say it."""
+    """The case with its node in ``version``; None if that version cannot express it."""
     frozen = next((v for v in variants.of(case) if v.variant == "parameters"), case)
     (node,) = frozen.model.graph.node if len(frozen.model.graph.node) == 1 else (None,)
     if node is None:

@@ -1,4 +1,4 @@
-"""What a run of the suite prints and writes."""
+"""Reports of the suite."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OUTCOMES = (RIGHT, REFUSED, OUT_OF_SCOPE, FAILED)
 
 
 def write_json(results: Sequence[Result], path: Path) -> None:
-    """All results, one a line, so that two runs can be compared by ``diff``."""
+    """Writes all results, one per line, so that two runs can be compared with ``diff``."""
     ordered = sorted(results, key=lambda result: (result.case, result.variant, result.isa))
     lines = ",\n".join(json.dumps(result.as_dict()) for result in ordered)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def summary(results: Sequence[Result]) -> str:
-    """A table of outcomes by instruction set, then failures by what went wrong."""
+    """A table of outcomes by instruction set, then failures by kind."""
     isas = list(dict.fromkeys(result.isa for result in results))
     counts = Counter((result.isa, result.outcome) for result in results)
     lines = [f"| {'outcome':<12} | " + " | ".join(f"{isa:>8}" for isa in isas) + " |"]
@@ -40,7 +40,7 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def failures(results: Sequence[Result]) -> str:
-    """Failures by operator in Markdown; variants and instruction sets that say the same share a line."""
+    """Failures by operator in Markdown. Variants and instruction sets with the same failure share a line."""
     grouped: dict[str, dict[tuple[str, str], list[Result]]] = {}
     for result in results:
         if result.outcome == FAILED:

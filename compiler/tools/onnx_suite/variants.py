@@ -1,4 +1,4 @@
-"""Variants of a case. Node tests make everything an input that real networks have as constants."""
+"""Variants of a case. In node tests everything is an input that real networks have as a constant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ INVERSES = {**dict.fromkeys((*FLOATS, *SIGNED), "Neg"), TensorProto.BOOL: "Not"}
 
 
 def of(case: Case) -> Iterator[Case]:
-    """``as-is``; ``parameters`` constant; all inputs ``but-first`` constant; ``embedded`` in a network."""
+    """``as-is``; ``parameters``: constant parameters; ``but-first``: all inputs but the first constant;
+    ``embedded`` in a network.
+    """
     yield case
     if case.kind in ("real", "older", "file") or not all(
         isinstance(x, np.ndarray) for x in case.inputs.values()
@@ -26,7 +28,7 @@ def of(case: Case) -> Iterator[Case]:
     names = list(case.inputs)
     parameters = [name for name in names if _is_parameter(case.inputs[name])]
     if len(parameters) == len(names):
-        # A network computes something from something.
+        # A network needs at least one input.
         parameters = parameters[1:]
     frozen = _freeze(case, parameters, "parameters")
     seen = [parameters]
@@ -34,7 +36,7 @@ def of(case: Case) -> Iterator[Case]:
         yield frozen
     if names[1:] and names[1:] not in seen:
         yield _freeze(case, names[1:], "but-first")
-    # The body of a function has operators before and after each one already.
+    # A function body surrounds its operators already.
     embedded = _embed(frozen) if "_expanded" not in case.name else None
     if embedded is not None:
         yield embedded
@@ -45,7 +47,7 @@ def _is_parameter(array: np.ndarray) -> bool:
 
 
 def _freeze(case: Case, names: list[str], variant: str) -> Case:
-    """The inputs ``names`` become initializers."""
+    """Turns the inputs ``names`` into initializers."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     for name in names:
@@ -53,13 +55,14 @@ def _freeze(case: Case, names: list[str], variant: str) -> Case:
     kept = [item for item in model.graph.input if item.name not in names]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    model.ir_version = max(model.ir_version, 4)  # Before, initializers had to be inputs as well.
+    # Before IR version 4, initializers had to be inputs as well.
+    model.ir_version = max(model.ir_version, 4)
     inputs = {name: array for name, array in case.inputs.items() if name not in names}
     return replace(case, model=model, inputs=inputs, variant=variant)
 
 
 def _embed(case: Case) -> Case | None:
-    """Between pairs of operators that undo each other, where the element types have such a pair."""
+    """Surrounds the operator with operators that cancel out, if the element type has such a pair."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph

@@ -62,7 +62,7 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
         left_out: Asked::of(&start.configuration).gpus,
         power_mode: machine.power_mode.as_ref().map(text::mode),
         state: start.state.as_ref().map(|state| StateSection {
-            asked: text::asked(&state.asked),
+            asked: text::request(&state.asked),
             found: text::settings(&state.brought.found),
             set: text::settings(&state.brought.set),
             leftover_of: state.brought.leftover.as_ref().map(|pending| pending.by.clone()),

@@ -6,7 +6,9 @@ use domain::{
     disturbance, throughput, validity,
 };
 use protocol::text;
-use protocol::{Change, Changed, LowestFrequency, MachineState, Measured, Settings, Temperature};
+use protocol::{
+    LowestFrequency, MachineState, Measured, SettingChange, SettingDifference, Settings, Temperature,
+};
 use store::StateRecord;
 
 /// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
@@ -163,8 +165,8 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
 fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>) -> Vec<validity::Reason> {
     let of = |machine: &MachineState| Settings::from(machine).of_cpus(cpus);
     let (before, after) = (of(&measured.before), of(&measured.after));
-    let mut seen: Vec<(Changed, String)> = Vec::new();
-    let mut add = |changed: Changed, when: String| {
+    let mut seen: Vec<(SettingDifference, String)> = Vec::new();
+    let mut add = |changed: SettingDifference, when: String| {
         if !seen.iter().any(|(known, _)| known.setting == changed.setting) {
             seen.push((changed, when));
         }
@@ -173,7 +175,9 @@ fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>)
         let set = record.brought.set.of_cpus(cpus);
         set.changes_to(&before).into_iter().for_each(|changed| add(changed, ", before the trial".to_owned()));
     }
-    for Change { at_ns, setting, from, to } in measured.watched.iter().flat_map(|watched| &watched.changes) {
+    for SettingChange { at_ns, setting, from, to } in
+        measured.watched.iter().flat_map(|watched| &watched.changes)
+    {
         let opened = measured.window.opened_monotonic_ns;
         let seconds = |ns: u64| ns as f64 / 1e9;
         let when = if *at_ns < opened {
@@ -181,15 +185,15 @@ fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>)
         } else {
             format!(", {:.1} s into the window", seconds(at_ns - opened))
         };
-        add(Changed { setting: setting.clone(), from: from.clone(), to: to.clone() }, when);
+        add(SettingDifference { setting: setting.clone(), from: from.clone(), to: to.clone() }, when);
     }
     before.changes_to(&after).into_iter().for_each(|changed| add(changed, ", after the window".to_owned()));
     let (from, to) = (text::quota(&measured.before), text::quota(&measured.after));
     if from != to {
-        add(Changed { setting: "CPU quota".to_owned(), from, to }, ", after the window".to_owned());
+        add(SettingDifference { setting: "CPU quota".to_owned(), from, to }, ", after the window".to_owned());
     }
     let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-    let reason = |(Changed { setting, from, to }, when): (Changed, String)| {
+    let reason = |(SettingDifference { setting, from, to }, when): (SettingDifference, String)| {
         validity::state_changed(&setting, &told(from), &told(to), &when)
     };
     seen.into_iter().map(reason).collect()

@@ -1,13 +1,14 @@
 //! A board, local or over SSH.
 
+use crate::error::RemoteError;
 use crate::keeper::{Keeper, KeeperError, TakeError, report_leftover};
-use crate::lock::{LockHolder, describe_this_process};
+use crate::lock::describe_this_process;
 use crate::process::Process;
-use crate::remote::{Remote, RemoteError};
+use crate::remote::Remote;
 use crate::session::SessionError;
 use config::{self, Connect};
 use host::interrupt::Interrupt;
-use protocol::{Asked, Brought, Pending, Request};
+use protocol::{AppliedState, LockHolder, Request, SavedState, StateRequest};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -25,7 +26,7 @@ pub enum Board {
 pub struct Local {
     name: String,
     runner: PathBuf,
-    asked: Asked,
+    asked: StateRequest,
     keeper: Option<Keeper>,
 }
 
@@ -86,7 +87,7 @@ impl Board {
     ///
     /// # Errors
     /// If it cannot reach that state.
-    pub fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+    pub fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         match self {
             Self::Local(local) => local.bring(interrupt),
             Self::Remote(remote) => Ok(remote.bring()?),
@@ -115,7 +116,8 @@ impl Board {
     /// # Errors
     /// If the board does not answer.
     pub fn holder(&mut self) -> Result<LockHolder, SessionError> {
-        self.lock_command("holder")
+        let answer = self.run("holder")?;
+        self.parse("holder", &answer)
     }
 
     /// Ends the process that holds its lock. Returns the previous holder.
@@ -123,22 +125,15 @@ impl Board {
     /// # Errors
     /// If that process cannot be ended.
     pub fn break_lock(&mut self) -> Result<LockHolder, SessionError> {
-        self.lock_command("break")
-    }
-
-    fn lock_command(&mut self, command: &str) -> Result<LockHolder, SessionError> {
-        let answer = self.run(command)?;
-        LockHolder::parse(&answer).ok_or_else(|| {
-            let message = format!("failed to parse the answer {answer:?} of `runner {command}`");
-            RemoteError::State { board: self.name().to_owned(), message }.into()
-        })
+        let answer = self.run("break")?;
+        self.parse("break", &answer)
     }
 
     /// What is to be restored on it, if anything.
     ///
     /// # Errors
     /// If the board does not answer.
-    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.pending_command("pending")
     }
 
@@ -146,17 +141,21 @@ impl Board {
     ///
     /// # Errors
     /// If it cannot be restored, or a session holds the board.
-    pub fn restore_leftover(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn restore_leftover(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.pending_command("restore")
     }
 
-    fn pending_command(&mut self, command: &str) -> Result<Option<Pending>, SessionError> {
+    fn pending_command(&mut self, command: &str) -> Result<Option<SavedState>, SessionError> {
         let text = self.run(command)?;
         if text.is_empty() {
             return Ok(None);
         }
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            let message = format!("failed to parse the answer {text:?} of `runner {command}`: {error}");
+        self.parse(command, &text).map(Some)
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, command: &str, answer: &str) -> Result<T, SessionError> {
+        serde_json::from_str(answer).map_err(|error| {
+            let message = format!("failed to parse the answer {answer:?} of `runner {command}`: {error}");
             RemoteError::State { board: self.name().to_owned(), message }.into()
         })
     }
@@ -208,7 +207,7 @@ impl Board {
 }
 
 impl Local {
-    fn bring(&mut self, interrupt: &Interrupt) -> Result<Brought, SessionError> {
+    fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         let Some(keeper) = &mut self.keeper else { return Err(self.failed(KeeperError::Gone)) };
         let brought = keeper.bring(&self.asked, interrupt).map_err(|error| self.failed(error))?;
         report_leftover(&self.name, &brought);
@@ -221,8 +220,7 @@ impl Local {
             return Ok(());
         }
         let output = environment::command(&self.runner).arg("holder").stdin(Stdio::null()).output();
-        let holder =
-            output.ok().and_then(|output| LockHolder::parse(&String::from_utf8_lossy(&output.stdout)));
+        let holder = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
         Err(RemoteError::broken(&self.name, holder).into())
     }
 

@@ -1,9 +1,8 @@
 //! The program on a board that sets the board's state and restores it at the end, even if this harness is killed or its
 //! connection is lost.
 
-use crate::lock::HoldAnswer;
 use host::interrupt::Interrupt;
-use protocol::{Asked, Brought, Keep, Kept};
+use protocol::{AppliedState, HoldReply, StateCommand, StateReply, StateRequest};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -56,7 +55,7 @@ pub(super) enum KeeperError {
 }
 
 /// Reports that the state which another session had left behind was restored.
-pub(super) fn report_leftover(board: &str, brought: &Brought) {
+pub(super) fn report_leftover(board: &str, brought: &AppliedState) {
     if let Some(leftover) = &brought.leftover {
         let text = format!(
             "{board} was still in the state of an earlier session ({}), which had not restored it; restored now",
@@ -117,10 +116,13 @@ impl Keeper {
             (child.stdin.take().ok_or_else(closed)?, child.stdout.take().ok_or_else(closed)?);
         let mut keeper = Self::new(stdin.into(), stdout.into());
         keeper.child = Some(child);
-        match keeper.answers.recv_timeout(LOCK_TIMEOUT).map(|line| HoldAnswer::parse(&line)) {
-            Ok(HoldAnswer::Held) => Ok(keeper),
-            Ok(HoldAnswer::Busy(holder)) => Err(TakeError::Busy(holder)),
-            Ok(HoldAnswer::Failed(message)) => Err(TakeError::Failed(message)),
+        match keeper.answers.recv_timeout(LOCK_TIMEOUT).as_deref() {
+            Ok(line) => match serde_json::from_str(line) {
+                Ok(HoldReply::Acquired {}) => Ok(keeper),
+                Ok(HoldReply::Busy { name }) => Err(TakeError::Busy(name)),
+                Ok(HoldReply::Failed { message }) => Err(TakeError::Failed(message)),
+                Err(_) => Err(TakeError::Failed(line.to_owned())),
+            },
             Err(_) => Err(TakeError::Failed(format!(
                 "failed to lock this machine: the runner {} printed nothing; rebuild it by `cargo xtask build`",
                 runner.display()
@@ -137,11 +139,15 @@ impl Keeper {
     ///
     /// # Errors
     /// If the board cannot reach that state; changes are then undone.
-    pub(super) fn bring(&mut self, asked: &Asked, interrupt: &Interrupt) -> Result<Brought, KeeperError> {
-        match self.ask(&Keep::Bring(asked.clone()), Some(interrupt))? {
-            Kept::Brought(brought) => Ok(*brought),
-            Kept::Failed { message } => Err(KeeperError::Refused(message)),
-            Kept::Restored { .. } => Err(KeeperError::Gone),
+    pub(super) fn bring(
+        &mut self,
+        asked: &StateRequest,
+        interrupt: &Interrupt,
+    ) -> Result<AppliedState, KeeperError> {
+        match self.ask(&StateCommand::Set(asked.clone()), Some(interrupt))? {
+            StateReply::Set(applied) => Ok(*applied),
+            StateReply::Failed { message } => Err(KeeperError::Refused(message)),
+            StateReply::Restored { .. } => Err(KeeperError::Gone),
         }
     }
 
@@ -150,15 +156,19 @@ impl Keeper {
     /// # Errors
     /// If the keeper fails.
     pub(super) fn restore(&mut self) -> Result<Vec<String>, KeeperError> {
-        match self.ask(&Keep::Restore {}, None)? {
-            Kept::Restored { differences } => Ok(differences),
-            Kept::Failed { message } => Err(KeeperError::Refused(message)),
-            Kept::Brought(_) => Err(KeeperError::Gone),
+        match self.ask(&StateCommand::Restore {}, None)? {
+            StateReply::Restored { differences } => Ok(differences),
+            StateReply::Failed { message } => Err(KeeperError::Refused(message)),
+            StateReply::Set(_) => Err(KeeperError::Gone),
         }
     }
 
-    fn ask(&mut self, keep: &Keep, interrupt: Option<&Interrupt>) -> Result<Kept, KeeperError> {
-        let mut line = serde_json::to_string(keep).map_err(|_| KeeperError::Gone)?;
+    fn ask(
+        &mut self,
+        command: &StateCommand,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<StateReply, KeeperError> {
+        let mut line = serde_json::to_string(command).map_err(|_| KeeperError::Gone)?;
         line.push('\n');
         let stdin = self.stdin.as_mut().ok_or(KeeperError::Gone)?;
         stdin.write_all(line.as_bytes()).map_err(|_| KeeperError::Gone)?;

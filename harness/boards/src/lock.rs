@@ -1,52 +1,6 @@
-//! The lock of a board. The runner's `hold`, `holder` and `break` report it in words, which are parsed here and nowhere
-//! else.
+//! How this process describes itself when it locks a board.
 
 use host::date::{Date, unix_ns};
-
-/// How the runner begins the description of a holder.
-const BY: &str = "by ";
-
-/// Who holds the lock of a board.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LockHolder {
-    /// Nobody.
-    Free,
-    /// A process, as it describes itself.
-    Held(String),
-}
-
-impl LockHolder {
-    /// The answer of `runner holder` and `runner break`; `None` if it is something else.
-    pub fn parse(answer: &str) -> Option<Self> {
-        match answer.trim() {
-            "free" => Some(Self::Free),
-            other => other.strip_prefix(BY).map(|holder| Self::Held(holder.to_owned())),
-        }
-    }
-}
-
-/// The first line that `runner hold` prints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum HoldAnswer {
-    /// It holds the lock.
-    Held,
-    /// Another process holds it, as it describes itself.
-    Busy(String),
-    /// An error message.
-    Failed(String),
-}
-
-impl HoldAnswer {
-    pub(super) fn parse(line: &str) -> Self {
-        match line.trim() {
-            "held" => Self::Held,
-            other => match other.strip_prefix(BY) {
-                Some(holder) => Self::Busy(holder.to_owned()),
-                None => Self::Failed(other.to_owned()),
-            },
-        }
-    }
-}
 
 /// Describes this process as the holder of a board: process, command, user, host, the board's name here and the time.
 pub(super) fn describe_this_process(board: &str) -> String {
@@ -71,20 +25,4 @@ fn user() -> String {
     });
     let variables = variable("USER").or_else(|| variable("LOGNAME"));
     variables.or(named).unwrap_or_else(|| format!("user number {number}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_of_the_runner_are_parsed() {
-        let held = LockHolder::Held("process 7 (bench) of anna".to_owned());
-        assert_eq!(LockHolder::parse("free\n"), Some(LockHolder::Free));
-        assert_eq!(LockHolder::parse("by process 7 (bench) of anna"), Some(held));
-        assert_eq!(LockHolder::parse("Segmentation fault"), None);
-        assert_eq!(HoldAnswer::parse("held"), HoldAnswer::Held);
-        assert_eq!(HoldAnswer::parse("by process 7"), HoldAnswer::Busy("process 7".to_owned()));
-        assert_eq!(HoldAnswer::parse("no disk"), HoldAnswer::Failed("no disk".to_owned()));
-    }
 }

@@ -2,15 +2,14 @@
 
 use crate::deploy::{self, BoardCache, Item};
 use crate::ending::{End, Ending};
+use crate::error::RemoteError;
 use crate::keeper::{Keeper, KeeperError, report_leftover};
-use crate::lock::{HoldAnswer, LockHolder};
 use crate::process::Process;
 use crate::ssh::{Address, Connection, SshError, quoted, route};
 use config::{self, Connect, Triple};
-use host::exit::{Coded, Exit};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{Asked, Brought, Program, Request};
+use protocol::{AppliedState, HoldReply, Program, Request, StateRequest};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,7 +18,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use thiserror::Error;
 
 /// Heartbeat interval: an empty line is sent to each program on the board.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -40,111 +38,6 @@ const MAX_OUTPUT: u64 = 64 << 10;
 /// How long our own lock may outlive a lost connection: a lease and the time to restore the board's state.
 const OWN_LOCK: Duration = Duration::from_secs(90);
 
-/// Why a board cannot be used, or no longer.
-#[derive(Debug, Error)]
-pub enum RemoteError {
-    /// SSH failed.
-    #[error("board {board}: {error}")]
-    Ssh {
-        /// The board.
-        board: String,
-        /// What went wrong.
-        error: Box<SshError>,
-    },
-    /// Another process holds its lock.
-    #[error(
-        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it by `cargo xtask \
-         boards --break-lock {board}`"
-    )]
-    Busy {
-        /// The board.
-        board: String,
-        /// How the holder describes itself.
-        holder: String,
-    },
-    /// Another user broke our lock.
-    #[error(
-        "failed to continue: another user broke the lock of the board {board}{by}; ask them before you measure there again"
-    )]
-    Broken {
-        /// The board.
-        board: String,
-        /// Names the present holder, if there is one.
-        by: String,
-    },
-    /// Its architecture is not the one in its file.
-    #[error(
-        "failed to use the board {board}: its architecture is {found}, but its file says {expected}; correct \
-         `target.triple` in configs/boards/{board}.yaml"
-    )]
-    Architecture {
-        /// The board.
-        board: String,
-        /// As `uname -m` names it.
-        found: String,
-        /// As the file names it.
-        expected: &'static str,
-    },
-    /// There is no runner for it.
-    #[error("failed to find a runner for {triple} at {}: {reason}", path.display())]
-    Runner {
-        /// Its target.
-        triple: &'static str,
-        /// Its path.
-        path: PathBuf,
-        /// Why it cannot be used.
-        reason: String,
-    },
-    /// Reconnecting failed.
-    #[error("failed to reconnect to the board {board} within {} s: {error}", after.as_secs())]
-    Gone {
-        /// The board.
-        board: String,
-        /// Time spent.
-        after: Duration,
-        /// The last failure.
-        error: Box<SshError>,
-    },
-    /// Its state could not be set or restored.
-    #[error("board {board}: {message}")]
-    State {
-        /// The board.
-        board: String,
-        /// The runner's message.
-        message: String,
-    },
-    /// The user pressed Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl RemoteError {
-    /// Another user broke the lock; `holder` is the present holder, if known.
-    pub(super) fn broken(board: &str, holder: Option<LockHolder>) -> Self {
-        let by = match holder {
-            Some(LockHolder::Held(holder)) => format!(" (now held by {holder})"),
-            Some(LockHolder::Free) | None => String::new(),
-        };
-        Self::Broken { board: board.to_owned(), by }
-    }
-
-    /// An error of the keeper.
-    pub(super) fn of_keeper(board: &str, error: KeeperError) -> Self {
-        match error {
-            KeeperError::Interrupted => Self::Interrupted,
-            other => Self::State { board: board.to_owned(), message: other.to_string() },
-        }
-    }
-}
-
-impl Coded for RemoteError {
-    /// OpenSSH's configuration is the user's; everything else is the board's.
-    fn exit(&self) -> Exit {
-        let is_configuration = matches!(self, Self::Ssh { error, .. } if error.is_configuration());
-        if is_configuration { Exit::Usage } else { Exit::Board }
-    }
-}
-
 /// The lock of the board, held by a program there, which controls the board's state too.
 #[derive(Debug)]
 struct Held {
@@ -162,9 +55,9 @@ pub struct Remote {
     /// How this process describes itself as the lock's holder; absent if the board is not locked.
     holder: Option<String>,
     /// The state its file asks for.
-    asked: Asked,
+    asked: StateRequest,
     /// The result of setting the state when the board was locked, until it is asked for.
-    brought: Option<Brought>,
+    brought: Option<AppliedState>,
     was_brought: bool,
     patience: Duration,
     interrupt: Interrupt,
@@ -298,19 +191,24 @@ impl Remote {
                 .start("lock the board", &script, Some(HEARTBEAT))
                 .map_err(|error| self.ssh(error))?;
             let line = connection.first_line("lock the board", &opened, PROMPT, &self.interrupt);
-            match HoldAnswer::parse(&line.map_err(|error| self.ssh(error))?) {
+            let line = line.map_err(|error| self.ssh(error))?;
+            match serde_json::from_str(&line) {
                 // It prints nothing more until it gets a request.
-                HoldAnswer::Held => {
+                Ok(HoldReply::Acquired {}) => {
                     return Ok(Held { keeper: Keeper::new(opened.stdin, opened.stdout), end: opened.end });
                 }
-                HoldAnswer::Busy(other) => {
+                Ok(HoldReply::Busy { name: other }) => {
                     // This process may still hold the lock from a lost connection, until the lease ends.
                     if other != holder || Instant::now() >= deadline {
                         return Err(RemoteError::Busy { board: self.name.clone(), holder: other });
                     }
                     self.pause()?;
                 }
-                HoldAnswer::Failed(mut message) => {
+                failed => {
+                    let mut message = match failed {
+                        Ok(HoldReply::Failed { message }) => message,
+                        _ => line.trim().to_owned(),
+                    };
                     let ending = opened.end.wait(PROMPT);
                     if ending.is_some() {
                         // Its error output may explain the failure.
@@ -333,7 +231,7 @@ impl Remote {
     }
 
     /// Sets the board's state. Done for each connection, because a holder that lost its connection restores the state.
-    fn keep(&self, held: &mut Held, connection: &Connection) -> Result<Brought, RemoteError> {
+    fn keep(&self, held: &mut Held, connection: &Connection) -> Result<AppliedState, RemoteError> {
         let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
             match (error, connection.lost()) {
                 (KeeperError::Gone, Some(lost)) => self.ssh(lost),
@@ -345,7 +243,7 @@ impl Remote {
     }
 
     /// The state its file asks for.
-    pub fn asked(&self) -> &Asked {
+    pub fn asked(&self) -> &StateRequest {
         &self.asked
     }
 
@@ -353,7 +251,7 @@ impl Remote {
     ///
     /// # Errors
     /// If the board cannot reach that state, or cannot be reached.
-    pub fn bring(&mut self) -> Result<Brought, RemoteError> {
+    pub fn bring(&mut self) -> Result<AppliedState, RemoteError> {
         let connection = self.ensure()?;
         if let Some(first) = self.brought.take() {
             return Ok(first);
@@ -402,7 +300,7 @@ impl Remote {
                 Some(Ending::Lost(_)) => {}
                 Some(_) => {
                     let answer = self.ask(&connection, "holder", PROMPT);
-                    let holder = answer.ok().and_then(|answer| LockHolder::parse(&answer));
+                    let holder = answer.ok().and_then(|answer| serde_json::from_str(&answer).ok());
                     self.disconnect();
                     // Do not take the lock again from the user who broke it.
                     self.patience = Duration::ZERO;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::ending::Ending;
+use crate::error::RemoteError;
 use crate::process::Process;
-use crate::remote::{RemoteError, SILENCE};
+use crate::remote::SILENCE;
 use crate::ssh;
 use host::exit::{Coded, Exit};
 use host::interrupt::Interrupt;
@@ -215,8 +216,8 @@ impl Session {
                 }
                 loop {
                     let mut line = Vec::new();
-                    let result =
-                        std::io::Read::take(&mut reader, protocol::LONGEST_LINE).read_until(b'\n', &mut line);
+                    let result = std::io::Read::take(&mut reader, protocol::MAX_LINE_BYTES)
+                        .read_until(b'\n', &mut line);
                     let end = !matches!(result, Ok(read) if read > 0);
                     if end || sender.send(result.map(|_| line)).is_err() {
                         return;

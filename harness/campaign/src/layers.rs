@@ -61,8 +61,8 @@ pub fn layers(board: &mut OpenedBoard, top: usize) -> Outcome<String> {
 fn measure_roof(board: &mut OpenedBoard, processor: &Processor, stream: u64) -> Outcome<Roof> {
     let task = format!("measure the peak of {}", processor.name);
     let answer = board.runner.request(&task, LOADING, |id| {
-        let binding = processor.binding();
-        Request::Peak(protocol::Peak { id, binding, rounds: ROUNDS, streams: vec![stream] })
+        let processor = processor.message();
+        Request::Peak(protocol::Peak { id, processor, rounds: ROUNDS, streams: vec![stream] })
     });
     match answer? {
         Event::Peaked(peaked) => roof(&peaked, processor.threads)

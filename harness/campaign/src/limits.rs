@@ -86,7 +86,7 @@ pub(crate) fn check(
         }
     }
     if let Some(scheduling) = &machine.scheduling
-        && let Some(text) = text::lowered(scheduling)
+        && let Some(text) = text::low_priority(scheduling)
     {
         notes.push(format!(
             "the runner has {text}, so other programs on this board take precedence; start edgepipe with the default \
@@ -204,14 +204,14 @@ mod tests {
             check(Scheduling { policy: Policy::Idle, ..usual.clone() }).contains("has the policy SCHED_IDLE")
         );
         let weight = Some(GroupWeight { group: "/x".to_owned(), percent: 1 });
-        assert!(check(Scheduling { weight, ..usual }).contains("1 % of the usual weight (cgroup /x)"));
+        assert!(check(Scheduling { weight, ..usual }).contains("1 % of the default weight (cgroup /x)"));
     }
 
     #[test]
     fn a_temperature_limit_needs_a_zone_that_reports_a_temperature() {
         let zone = |zone: &str| SilentZone {
             zone: zone.to_owned(),
-            reason: "gives no answer within 1 s".to_owned(),
+            reason: "does not answer within 1 s".to_owned(),
         };
         let check = |temperatures: Vec<Temperature>, silent_zones: Vec<SilentZone>| {
             let machine = MachineState { temperatures, silent_zones, ..fixture::machine() };
@@ -220,10 +220,10 @@ mod tests {
         let warm = || vec![Temperature { zone: "CPU-therm".to_owned(), milli_celsius: 41_000 }];
         assert_eq!(check(warm(), vec![]).unwrap(), Vec::<String>::new());
         let notes = check(warm(), vec![zone("GPU-therm")]).unwrap();
-        assert!(notes[0].ends_with("GPU-therm gives no answer within 1 s"), "{notes:?}");
+        assert!(notes[0].ends_with("GPU-therm does not answer within 1 s"), "{notes:?}");
         let failure = check(vec![], vec![zone("GPU-therm"), zone("CV-therm")]).unwrap_err().to_string();
         assert!(
-            failure.contains("GPU-therm gives no answer within 1 s, CV-therm gives no answer"),
+            failure.contains("GPU-therm does not answer within 1 s, CV-therm does not answer"),
             "{failure}"
         );
         assert!(check(vec![], vec![]).unwrap_err().to_string().contains("it has no thermal zones"));

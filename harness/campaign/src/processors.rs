@@ -5,7 +5,7 @@ use compiler::Target;
 use config::{self, ProcessorKind, Processors};
 use domain::ProcessorName;
 use host::exit::{Exit, Failure, Outcome};
-use protocol::{Binding, Cpu, MachineState};
+use protocol::{Cpu, CpuProcessor, MachineState};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -25,8 +25,12 @@ pub struct Processor {
 
 impl Processor {
     /// The processor as the runner takes it.
-    pub fn binding(&self) -> Binding {
-        Binding { processor: self.name.to_string(), cpus: self.cpus.clone(), threads: self.threads }
+    pub fn message(&self) -> protocol::Processor {
+        protocol::Processor::Cpu(CpuProcessor {
+            name: self.name.to_string(),
+            cpus: self.cpus.clone(),
+            threads: self.threads,
+        })
     }
 }
 

@@ -273,7 +273,8 @@ pub(crate) fn measure_units(
     let Some(stage) = stages.first() else {
         return Err(ProfileError::Artifact(anyhow::anyhow!("a single schedule has no stage")));
     };
-    let (values, stage, calls) = schedule_message::profile(stage, processor.binding());
+    let (values, stage, calls) =
+        schedule_message::profile(stage, processor.message()).map_err(ProfileError::Artifact)?;
     let task = format!("profile {} on {}", network.name, processor.name);
     let rule = &experiment.profile;
     let event = runner.request(&task, rule.max + LOADING, |id| {
@@ -327,7 +328,7 @@ fn measure_contended(
                 min_ns: 0,
                 max_ns: nanoseconds(rule.max),
             },
-            measure: protocol::Measure {
+            measure: protocol::WindowRule {
                 min_frames: each(rule.min_frames),
                 min_ns: nanoseconds(rule.min),
                 max_ns: nanoseconds(rule.max),
@@ -384,8 +385,8 @@ fn measure_transfer(
     let event = runner.request(&task, LOADING, |id| {
         Request::Transfer(protocol::Transfer {
             id,
-            from: from.binding(),
-            to: to.binding(),
+            from: from.message(),
+            to: to.message(),
             sizes: TRANSFER_SIZES.to_vec(),
             rounds: TRANSFER_ROUNDS,
         })

@@ -4,7 +4,7 @@ use boards::Board;
 use boards::{Session, SessionError};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{Brought, Event, MachineState, Pending, Request};
+use protocol::{AppliedState, Event, MachineState, Request, SavedState};
 use std::time::Duration;
 
 /// Timeout of requests that measure nothing.
@@ -114,7 +114,7 @@ impl RunnerClient {
     ///
     /// # Errors
     /// If the board cannot reach that state.
-    pub fn bring(&mut self) -> Result<Brought, SessionError> {
+    pub fn bring(&mut self) -> Result<AppliedState, SessionError> {
         self.board.bring(&self.interrupt)
     }
 
@@ -136,7 +136,7 @@ impl RunnerClient {
     ///
     /// # Errors
     /// If the board does not answer.
-    pub fn pending(&mut self) -> Result<Option<Pending>, SessionError> {
+    pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
         self.board.pending()
     }
 

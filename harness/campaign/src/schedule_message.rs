@@ -1,11 +1,11 @@
 //! Describes a planned schedule to the runner.
 
 use crate::processors::Processor;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
 use config::Experiment;
 use domain::{Peer, Schedule, ScheduleKind, Stage};
-use protocol::{Binding, Call, OnnxModel, Program, StageLibrary, Tensor, Weights};
+use protocol::{Call, CpuProcessor, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub(crate) fn schedule(
     processors: &[Processor],
 ) -> Result<protocol::Schedule> {
     let mut values = Values::default();
-    let inputs = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
+    let inputs = boundary(network, 0)?.iter().map(|value| values.place(value)).collect::<Result<_>>()?;
     let mut stages = Vec::new();
     for (stage, deployed) in schedule.stages().iter().zip(deployed) {
         for input in &deployed.manifest.inputs {
@@ -85,16 +85,16 @@ pub(crate) fn schedule(
                 );
             }
         }
-        stages.push(wire_stage(deployed, binding(stage, processors)?, &mut values));
+        stages.push(stage_message(deployed, processor_of(stage, processors)?, &mut values)?);
     }
     let outputs = boundary(network, network.units.len())?.iter().map(|value| {
         values.find(value).with_context(|| format!("no stage of {} produces {}", network.name, value.value))
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
-        ScheduleKind::Single => protocol::Kind::Single,
-        ScheduleKind::Pipeline => protocol::Kind::Pipeline,
-        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::Kind::Replicate,
+        ScheduleKind::Single => protocol::ScheduleKind::Single,
+        ScheduleKind::Pipeline => protocol::ScheduleKind::Pipeline,
+        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::ScheduleKind::Replicate,
     };
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
 }
@@ -110,34 +110,44 @@ pub(crate) fn peer(
     model: &Path,
 ) -> Result<protocol::Schedule> {
     let mut values = Values::default();
-    let inputs: Vec<u32> = boundary(network, 0)?.iter().map(|value| values.place(value)).collect();
-    let outputs: Vec<u32> =
-        boundary(network, network.units.len())?.iter().map(|value| values.place(value)).collect();
+    let inputs: Vec<u32> =
+        boundary(network, 0)?.iter().map(|value| values.place(value)).collect::<Result<_>>()?;
+    let outputs = boundary(network, network.units.len())?.iter().map(|value| values.place(value));
+    let outputs: Vec<u32> = outputs.collect::<Result<_>>()?;
     let program = Program::OnnxRuntime(OnnxModel { runtime: path_text(runtime)?, model: path_text(model)? });
     let names = peer.stage_names();
     let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {
-        binding: Binding { processor: name.to_string(), cpus: cpus.clone(), threads: peer.threads },
+        processor: protocol::Processor::Cpu(CpuProcessor {
+            name: name.to_string(),
+            cpus: cpus.clone(),
+            threads: peer.threads,
+        }),
         program: program.clone(),
         inputs: inputs.clone(),
         outputs: outputs.clone(),
     });
-    let kind = if names.len() == 1 { protocol::Kind::Single } else { protocol::Kind::Replicate };
+    let kind =
+        if names.len() == 1 { protocol::ScheduleKind::Single } else { protocol::ScheduleKind::Replicate };
     Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
 }
 
 /// The whole network as one stage with its own value numbers, for profiling.
 pub(crate) fn profile(
     deployed: &DeployedStage,
-    binding: Binding,
-) -> (Vec<Tensor>, protocol::Stage, Vec<Call>) {
+    processor: protocol::Processor,
+) -> Result<(Vec<Tensor>, protocol::Stage, Vec<Call>)> {
     let mut values = Values::default();
-    let stage = wire_stage(deployed, binding, &mut values);
+    let stage = stage_message(deployed, processor, &mut values)?;
     let calls = deployed.manifest.calls.iter();
     let calls = calls.map(|call| Call { function: call.function.clone(), unit: call.unit }).collect();
-    (values.tensors, stage, calls)
+    Ok((values.tensors, stage, calls))
 }
 
-fn wire_stage(deployed: &DeployedStage, binding: Binding, values: &mut Values) -> protocol::Stage {
+fn stage_message(
+    deployed: &DeployedStage,
+    processor: protocol::Processor,
+    values: &mut Values,
+) -> Result<protocol::Stage> {
     let manifest = &deployed.manifest;
     let weights = Weights {
         path: deployed.weights.clone(),
@@ -146,23 +156,19 @@ fn wire_stage(deployed: &DeployedStage, binding: Binding, values: &mut Values) -
             .weights
             .iter()
             .enumerate()
-            .map(|(index, weight)| Tensor {
-                name: format!("weight {index}"),
-                shape: weight.shape.clone(),
-                dtype: weight.dtype.clone(),
-            })
-            .collect(),
+            .map(|(index, weight)| tensor(format!("weight {index}"), &weight.shape, &weight.dtype))
+            .collect::<Result<_>>()?,
     };
-    protocol::Stage {
-        binding,
+    Ok(protocol::Stage {
+        processor,
         program: Program::Library(StageLibrary {
             path: deployed.library.clone(),
             entry: manifest.entry.clone(),
             weights,
         }),
-        inputs: manifest.inputs.iter().map(|value| values.place(value)).collect(),
-        outputs: manifest.outputs.iter().map(|value| values.place(value)).collect(),
-    }
+        inputs: manifest.inputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
+        outputs: manifest.outputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
+    })
 }
 
 fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
@@ -170,9 +176,15 @@ fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
     boundary.map(|boundary| boundary.tensors.as_slice()).context("the network's manifest lacks a boundary")
 }
 
-fn binding(stage: &Stage, processors: &[Processor]) -> Result<Binding> {
+fn processor_of(stage: &Stage, processors: &[Processor]) -> Result<protocol::Processor> {
     let processor = processors.iter().find(|processor| processor.name == stage.processor);
-    processor.map(Processor::binding).with_context(|| format!("there is no processor {}", stage.processor))
+    processor.map(Processor::message).with_context(|| format!("there is no processor {}", stage.processor))
+}
+
+fn tensor(name: String, shape: &[i64], dtype: &str) -> Result<Tensor> {
+    let dtype: Dtype =
+        dtype.parse().map_err(|error| anyhow!("failed to read the element type of {name}: {error}"))?;
+    Ok(Tensor { name, shape: shape.to_vec(), dtype })
 }
 
 /// Input frames of an experiment.
@@ -203,18 +215,18 @@ impl Values {
         place.and_then(|place| u32::try_from(place).ok())
     }
 
-    fn place(&mut self, value: &ValueManifest) -> u32 {
+    fn place(&mut self, value: &ValueManifest) -> Result<u32> {
         if let Some(place) = self.find(value) {
-            return place;
+            return Ok(place);
         }
         self.keys.push((value.value.clone(), value.layout.clone()));
         let name = match value.layout.as_str() {
             "plain" => value.value.clone(),
             layout => format!("{} ({layout})", value.value),
         };
-        self.tensors.push(Tensor { name, shape: value.shape.clone(), dtype: value.dtype.clone() });
+        self.tensors.push(tensor(name, &value.shape, &value.dtype)?);
         // A network of four thousand million tensors does not fit any memory.
-        u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX)
+        Ok(u32::try_from(self.keys.len() - 1).unwrap_or(u32::MAX))
     }
 }
 

@@ -139,7 +139,7 @@ impl Comparison<'_> {
     fn trial(&mut self, side: Side, round: u32, pair: &mut Pair) -> Outcome<()> {
         let schedule = &self.sides[side as usize];
         let cpus: Vec<u32> =
-            schedule.message.stages.iter().flat_map(|stage| stage.binding.cpus.iter().copied()).collect();
+            schedule.message.stages.iter().flat_map(|stage| stage.processor.cpus().iter().copied()).collect();
         match trial::run(&mut self.board.runner, &self.experiment, &self.network, schedule, None) {
             Ok(measured) => match analysis::valid_throughput(measured, &cpus) {
                 Some(fps) => {

@@ -41,7 +41,7 @@ pub(crate) fn run(
                 min_ns: nanoseconds(experiment.warm_up.min),
                 max_ns: nanoseconds(experiment.warm_up.max),
             },
-            measure: protocol::Measure {
+            measure: protocol::WindowRule {
                 min_frames: experiment.measure.min_frames,
                 min_ns: nanoseconds(experiment.measure.min),
                 max_ns: nanoseconds(experiment.measure.max),

@@ -87,12 +87,12 @@ fn a_board_has_one_user_whose_lock_can_be_broken_on_purpose() {
     let (text, _) = farm.run(&["boards", "loopback"], 0);
     assert!(text.contains("in use by process"), "{text}");
     let (text, _) = farm.run(&["boards", "--break-lock", "loopback"], 0);
-    assert!(text.contains("broke the lock held by process"), "{text}");
+    assert!(text.contains("broke the lock of process"), "{text}");
     let (code, said) = first.end();
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("broke the lock of the board loopback"), "{said}");
     let (text, _) = farm.run(&["boards", "--break-lock", "loopback"], 0);
-    assert!(text.contains("the lock was free"), "{text}");
+    assert!(text.contains("the board was free"), "{text}");
 }
 
 #[test]

@@ -266,11 +266,10 @@ fn a_runner_that_runs_out_of_memory_is_named_as_such() {
     // The first is refused by the system, the second by the runner, which knows its group's limit. 4096 frames take 48 MiB.
     let more = 24 << 10;
     let limit = Limit::new((resident + more) << 10);
-    let mut table =
-        vec![(format!("ulimit -d {}", data + more), "the system gives the runner no more memory")];
+    let mut table = vec![(format!("ulimit -d {}", data + more), "out of memory")];
     match &limit {
         Some(limit) => {
-            table.push((limit.enter(), "raise its memory limit"));
+            table.push((limit.enter(), "raise the limit or run outside of the cgroup"));
         }
         None => eprintln!("left out: no control group with a memory limit can be made here"),
     }

@@ -126,6 +126,8 @@ struct JobFile<'a> {
 /// The linker is no part of the target: where it lies on the host says nothing about what it makes.
 #[derive(Serialize)]
 struct JobTarget<'a> {
+    /// Kind of processor.
+    kind: &'static str,
     #[serde(flatten)]
     target: &'a Target,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -310,7 +312,11 @@ impl Compiler {
         let file = JobFile {
             schema: 1,
             network,
-            target: JobTarget { target: &job.target, linker: self.kit.as_ref().map(|kit| [kit.linker()]) },
+            target: JobTarget {
+                kind: "cpu",
+                target: &job.target,
+                linker: self.kit.as_ref().map(|kit| [kit.linker()]),
+            },
             stages: stages.collect(),
             out: &job.entry.folder,
             model: job.model,

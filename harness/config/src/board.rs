@@ -153,8 +153,8 @@ pub struct State {
 
 impl State {
     /// The request to the runner for this state.
-    pub fn asked(&self) -> protocol::Asked {
-        protocol::Asked {
+    pub fn asked(&self) -> protocol::StateRequest {
+        protocol::StateRequest {
             sysfs: self.root.clone().unwrap_or_else(|| "/sys".to_owned()),
             nvpmodel: self.nvpmodel,
             jetson_clocks: self.jetson_clocks,

@@ -1,4 +1,4 @@
-//! How a command ends: an error with the exit code that stands in README.md.
+//! How a command ends: an error with its exit code (see docs/getting-started.md).
 
 use std::fmt;
 

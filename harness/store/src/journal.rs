@@ -4,7 +4,7 @@
 use super::holder;
 use super::record::Record;
 use super::run_id::RunId;
-use protocol::LONGEST_LINE;
+use protocol::MAX_LINE_BYTES;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// File name within the folder of a run.
 pub(super) const NAME: &str = "journal.jsonl";
 /// Longest record: what a runner sends in a line, with what the harness adds.
-const LONGEST_RECORD: u64 = LONGEST_LINE + (16 << 20);
+const LONGEST_RECORD: u64 = MAX_LINE_BYTES + (16 << 20);
 /// Others look whether a journal is in use, and hold it for a moment.
 const MOMENT: Duration = Duration::from_millis(200);
 /// Some editors put it at the begin of a file.

@@ -5,7 +5,8 @@ use super::run_id::RunId;
 use domain::FleetMode;
 use domain::{Network, Prediction, Schedule};
 use protocol::{
-    Asked, Brought, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, Transferred,
+    AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
+    Transferred,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,14 +81,14 @@ pub struct RunStart {
 #[serde(deny_unknown_fields)]
 pub struct StateRecord {
     /// What its file asks for.
-    pub asked: Asked,
+    pub asked: StateRequest,
     /// What was found and set, and what another session had left.
-    pub brought: Brought,
+    pub brought: AppliedState,
 }
 
 impl StateRecord {
     /// Nothing where there is nothing to tell.
-    pub fn new(asked: Asked, brought: Brought) -> Option<Self> {
+    pub fn new(asked: StateRequest, brought: AppliedState) -> Option<Self> {
         (!asked.is_nothing() || brought.leftover.is_some()).then_some(Self { asked, brought })
     }
 }

@@ -1,29 +1,51 @@
-//! Where Rust ends: TVM's runtime and ONNX Runtime, memory it shares with us, and the few calls of the C library that have no
-//! safe form. The only module with unsafe code; everything it offers is safe.
+//! Engines: what executes the program of a stage, each behind the trait [`Engine`].
+//!
+//! The only module with unsafe code: TVM's runtime and ONNX Runtime, memory that they share with the runner, vector
+//! instructions, and calls of the C library. Everything it exports is safe.
 
-mod code;
+mod api;
+mod elf;
+#[cfg(test)]
+mod fake;
 mod instrument;
-mod library;
-mod multiply;
+mod multiply_add;
 mod onnxruntime;
-mod process;
-mod runtime;
 mod tensor;
-mod threads;
+mod thread_usage;
+mod tvm;
+mod tvm_runtime;
 mod weights;
 
-pub(crate) use code::Code;
-pub(crate) use instrument::Instrument;
-pub(crate) use library::{Library, StageCode};
-pub(crate) use multiply::Multiplier;
-pub(crate) use onnxruntime::OnnxSession;
-pub(crate) use process::{ThreadUsage, exit_at_once, thread_cpu_ns};
-pub(crate) use runtime::{Runtime, release_memory};
-pub(crate) use tensor::{Dtype, Tensor, TensorSpec};
-pub(crate) use threads::spread_over;
+pub(crate) use api::{Engine, FrameProfile};
+#[cfg(test)]
+pub(crate) use fake::{FakeEngine, FakeFault};
+pub(crate) use multiply_add::Multiplier;
+pub(crate) use tensor::Tensor;
+pub(crate) use thread_usage::{ThreadUsage, exit_immediately, thread_cpu_ns};
+pub(crate) use tvm_runtime::{Runtime, release_memory};
 pub(crate) use weights::{WeightsCache, WeightsFile};
 
-/// TVM's error as text; `tvm_ffi::Error` itself cannot leave its thread.
-fn text(error: &tvm_ffi::Error) -> String {
-    format!("{}: {}", error.kind(), error.message().trim_end())
+use crate::failure::Failure;
+use crate::schedule::{CheckedSchedule, CheckedStage};
+use onnxruntime::OnnxRuntimeEngine;
+use protocol::Program;
+use std::sync::Arc;
+use tvm::TvmEngine;
+
+/// Loads the engine of a stage on the calling thread, which is the only one that may use it. The calling thread and the
+/// engine's own ones are bound to the stage's CPUs.
+pub(crate) fn load(
+    schedule: &CheckedSchedule,
+    stage: &CheckedStage,
+    weights: Option<&Arc<WeightsFile>>,
+) -> Result<Box<dyn Engine>, Failure> {
+    Ok(match &stage.program {
+        Program::Library(library) => {
+            let weights = weights.ok_or_else(|| {
+                Failure::internal("failed to load a stage library: its weights are not mapped")
+            })?;
+            Box::new(TvmEngine::load(library, stage, weights)?)
+        }
+        Program::OnnxRuntime(model) => Box::new(OnnxRuntimeEngine::load(model, stage, &schedule.values)?),
+    })
 }

@@ -1,8 +1,9 @@
-//! Weight files, mapped read-only once and shared by all stages.
+//! Files of weights, mapped read-only once and shared by all stages.
 
-use super::tensor::{Tensor, TensorSpec, cpu};
+use super::tensor::{Tensor, cpu, dl_type};
 use crate::failure::Failure;
-use crate::meters::{memory_available_bytes, memory_limit_words};
+use crate::memory;
+use crate::schedule::TensorSpec;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -14,10 +15,9 @@ use std::sync::Arc;
 use tvm_ffi::NDAllocator;
 use tvm_ffi::tvm_ffi_sys::dlpack::DLTensor;
 
-/// Kernels load whole vectors from where a tensor begins.
+/// Kernels load aligned vectors from the start of a tensor.
 const ALIGNMENT: u64 = 64;
 
-/// A mapped file.
 #[derive(Debug)]
 pub(crate) struct WeightsFile {
     path: PathBuf,
@@ -26,13 +26,13 @@ pub(crate) struct WeightsFile {
     identity: Identity,
 }
 
-/// What tells a file from another that takes its place: device, inode, size, time of change.
+/// Device, inode, size and modification time: they change if another file replaces this one.
 type Identity = (u64, u64, u64, i64, i64);
 
-#[expect(unsafe_code, reason = "the raw pointer inside is neither Send nor Sync by itself")]
-// SAFETY: the mapping is read-only and lives as long as the value; it belongs to the process, not to a thread.
+#[expect(unsafe_code, reason = "contains a raw pointer")]
+// SAFETY: the mapping is read-only, belongs to the process and lives as long as the value.
 unsafe impl Send for WeightsFile {}
-#[expect(unsafe_code, reason = "the raw pointer inside is neither Send nor Sync by itself")]
+#[expect(unsafe_code, reason = "contains a raw pointer")]
 // SAFETY: as above.
 unsafe impl Sync for WeightsFile {}
 
@@ -47,56 +47,58 @@ impl WeightsFile {
             |reason: String| Failure::weights(format!("failed to map weights {}: {reason}", path.display()));
         let bytes = usize::try_from(identity.2).map_err(|error| fail(error.to_string()))?;
         if bytes == 0 {
-            // An empty file cannot be mapped, and a network without weights needs none.
+            // An empty file cannot be mapped, and a network without weights does not need it.
             return Ok(Self { path: path.to_path_buf(), start: NonNull::dangling(), bytes, identity });
         }
-        if let Some(available) = memory_available_bytes().filter(|available| bytes as u64 > *available) {
-            let limit = memory_limit_words();
-            return Err(fail(format!("they take {bytes} bytes of memory, {available} are free{limit}")));
-        }
-        // Filled at once, so that no stage waits for the disk later.
+        memory::check_available(bytes as u64).map_err(fail)?;
+        // `POPULATE` reads the file now, so that no stage waits for the disk later.
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         #[expect(unsafe_code, reason = "a mapping is raw memory")]
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists. Files are
-        // deployed under a new name and moved into place, so a mapped one is never cut short.
+        // SAFETY: a new mapping at an address that the kernel chooses overlaps nothing. Files are deployed under a new name
+        // and then renamed, so a mapped file is never truncated.
         let start = unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, flags, file, 0) }
             .map_err(|error| fail(error.to_string()))?;
-        let start = NonNull::new(start).ok_or_else(|| fail("it was mapped to address 0".to_owned()))?;
+        let start =
+            NonNull::new(start).ok_or_else(|| fail("the kernel mapped it to address 0".to_owned()))?;
         Ok(Self { path: path.to_path_buf(), start, bytes, identity })
     }
 
-    /// Size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes as u64
     }
 
-    /// The tensors a stage names, as views of the mapping.
+    /// The tensors of a stage, as views of the mapping.
     pub(crate) fn tensors(self: &Arc<Self>, weights: &protocol::Weights) -> Result<Vec<Tensor>, Failure> {
         let fail = |reason: String| {
-            Failure::weights(format!("failed to take weights from {}: {reason}", self.path.display()))
+            Failure::weights(format!("failed to read weights from {}: {reason}", self.path.display()))
         };
         let (offsets, tensors) = (&weights.offsets, &weights.tensors);
         if offsets.len() != tensors.len() {
-            return Err(fail(format!("{} offsets for {} tensors", offsets.len(), tensors.len())));
+            return Err(fail(format!(
+                "the request has {} offsets for {} tensors",
+                offsets.len(),
+                tensors.len()
+            )));
         }
         let mut views = Vec::with_capacity(offsets.len());
         for (offset, tensor) in offsets.iter().zip(tensors) {
             let spec = TensorSpec::new(tensor)?;
-            let end = offset.checked_add(spec.bytes() as u64);
+            let end = offset.checked_add(spec.bytes as u64);
             if offset % ALIGNMENT != 0 {
-                return Err(fail(format!("{} begins at {offset}, no multiple of {ALIGNMENT}", spec.name)));
+                return Err(fail(format!(
+                    "the offset {offset} of {} is not a multiple of {ALIGNMENT}",
+                    spec.name
+                )));
             }
             if end.is_none_or(|end| end > self.bytes()) {
                 return Err(fail(format!(
-                    "{} takes {} bytes from {offset} on, the file ends at {}; deploy it again",
-                    spec.name,
-                    spec.bytes(),
-                    self.bytes
+                    "{} has {} bytes at offset {offset}, but the file has {} bytes; deploy it again",
+                    spec.name, spec.bytes, self.bytes
                 )));
             }
             let offset = usize::try_from(*offset).map_err(|error| fail(error.to_string()))?;
             let view = View { file: Arc::clone(self), offset };
-            views.push(Tensor(tvm_ffi::Tensor::from_nd_alloc(view, &spec.shape, spec.dl(), cpu())));
+            views.push(Tensor(tvm_ffi::Tensor::from_nd_alloc(view, &spec.shape, dl_type(spec.dtype), cpu())));
         }
         Ok(views)
     }
@@ -106,23 +108,23 @@ impl Drop for WeightsFile {
     fn drop(&mut self) {
         if self.bytes > 0 {
             #[expect(unsafe_code, reason = "a mapping is raw memory")]
-            // SAFETY: every view of the mapping held a reference to `self`, so none is left.
+            // SAFETY: every view of the mapping holds a reference to `self`, so none is left.
             let result = unsafe { munmap(self.start.as_ptr(), self.bytes) };
             debug_assert!(result.is_ok(), "{result:?}");
         }
     }
 }
 
-/// A place in a mapping. As an allocator it hands out that place and keeps the mapping alive.
+/// A position in a mapping. As an allocator it returns that position and keeps the mapping alive.
 struct View {
     file: Arc<WeightsFile>,
     offset: usize,
 }
 
-#[expect(unsafe_code, reason = "tvm-ffi trusts the pointer an allocator gives")]
-// SAFETY: the place is inside the mapping and large enough (checked by `tensors`), aligned to 64 bytes (mappings
-// begin at pages, offsets are checked), and lives as long as this value, which the tensor owns. Kernels only read
-// weights; one that wrote would be stopped by the page protection.
+#[expect(unsafe_code, reason = "tvm-ffi trusts the pointer that an allocator returns")]
+// SAFETY: the position is inside the mapping with enough bytes after it (checked by `tensors`), aligned to 64 bytes
+// (mappings start at pages, offsets are checked), and valid as long as this value, which the tensor owns. Kernels only
+// read weights; page protection stops one that writes.
 unsafe impl NDAllocator for View {
     const MIN_ALIGN: usize = 64;
 
@@ -134,15 +136,15 @@ unsafe impl NDAllocator for View {
     unsafe fn free_data(&mut self, _tensor: &DLTensor) {}
 }
 
-/// Mapped files of this process.
+/// The mapped files of this process.
 #[derive(Debug, Default)]
 pub(crate) struct WeightsCache {
     files: HashMap<PathBuf, Arc<WeightsFile>>,
 }
 
 impl WeightsCache {
-    /// The files at these paths, in their order. Files mapped before are shared unless another file has taken
-    /// their place; those no longer named are let go.
+    /// Maps the files at these paths, in order. A file that is mapped already is shared unless another file has replaced
+    /// it. Files that are not in the list are unmapped.
     pub(crate) fn map<'a>(
         &mut self,
         paths: impl IntoIterator<Item = Option<&'a Path>>,
@@ -185,12 +187,13 @@ mod tests {
     }
 
     fn request(path: &Path, offset: u64, extent: i64) -> protocol::Weights {
-        let tensor = protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: "uint8".into() };
+        let tensor =
+            protocol::Tensor { name: "w".into(), shape: vec![extent], dtype: protocol::Dtype::Uint8 };
         protocol::Weights { path: path.display().to_string(), offsets: vec![offset], tensors: vec![tensor] }
     }
 
     #[test]
-    fn views_show_the_file_share_one_mapping_and_outlive_the_cache() {
+    fn views_share_one_mapping_and_outlive_the_cache() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, (0..=255).collect::<Vec<u8>>()).unwrap();
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_put_in_place_of_another_is_mapped_anew() {
+    fn a_file_that_replaces_another_is_mapped_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, [1; 64]).unwrap();
@@ -218,16 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_file_is_refused() {
+    fn tensors_outside_the_file_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.bin");
         std::fs::write(&path, [0; 128]).unwrap();
         let mut cache = WeightsCache::default();
         let file = map(&mut cache, &[&path]).remove(0);
         for (offset, extent, says) in [
-            (64, 65, "the file ends at 128"),
-            (8, 1, "no multiple of 64"),
-            (u64::MAX - 63, 64, "ends at 128"),
+            (64, 65, "but the file has 128 bytes"),
+            (8, 1, "not a multiple of 64"),
+            (u64::MAX - 63, 64, "but the file has 128 bytes"),
         ] {
             let failure = file.tensors(&request(&path, offset, extent)).unwrap_err();
             assert!(failure.message.contains(says), "{failure}");

@@ -1,29 +1,27 @@
-//! INA3221 chips, by the two drivers that serve them.
+//! INA3221 chips and the two drivers that support them.
 //!
-//! NVIDIA's kernel 4.9 (`JetPack` 4) has `ina3221x`, an IIO driver: a folder `iio:deviceN` a chip below
+//! NVIDIA's kernel 4.9 (`JetPack` 4) has `ina3221x`, an IIO driver: a folder `iio:deviceN` for each chip below
 //! `bus/i2c/drivers/ina3221x/BUS-ADDRESS`, with `rail_name_C`, `in_powerC_input` in mW, `in_voltageC_input` in mV
 //! and `in_currentC_input` in mA, C from 0. Later kernels have `ina3221`, a hwmon driver: `inN_label`, `inN_input` in
 //! mV, `currN_input` in mA, N from 1, and no power. Numbers of devices vary from boot to boot, so chips are found by
 //! driver and I2C address, and rails by label. Inputs 4 and above of hwmon are sums, not channels.
 //!
-//! Chips with one channel are served by hwmon drivers too (`ina2xx`, `ina238`): `in1_input` in mV is the supply,
-//! `curr1_input` in mA, `power1_input` in µW. They hardly ever have a label, and are named in the board's file.
+//! Chips with one channel have hwmon drivers too (`ina2xx`, `ina238`): `in1_input` in mV is the supply, `curr1_input` in mA,
+//! `power1_input` in µW. They rarely have a label; the board's file names them.
 
-use super::Found;
-use super::rail::{Files, Rail};
-use crate::patient::text;
+use super::rail::{Files, FoundRails, Rail};
+use crate::timed_read::text;
 use protocol::NamedRail;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Channels of a chip.
 const CHANNELS: u32 = 3;
-/// What a device tree calls a channel that leads nowhere.
+/// Label of an unused channel in device trees.
 const NOT_CONNECTED: &str = "NC";
 
-/// All rails that have a name, from the board's file or else from the driver.
-pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
+/// Finds all rails that have a name, in the board's file or else by the driver.
+pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<FoundRails, String> {
     let mut chips = chips_by_iio(root);
     for chip in chips_by_hwmon(root) {
         if chip.address.is_none() || !chips.iter().any(|known| known.address == chip.address) {
@@ -34,7 +32,7 @@ pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
     let driver = drivers.into_iter().collect::<Vec<_>>().join(", ");
     if chips.is_empty() {
         return Err(format!(
-            "failed to find an INA3221 below {}: neither {} nor a hwmon named ina3221 (or {}) is there; load the driver, \
+            "failed to find an INA3221 below {}: neither {} nor a hwmon device named ina3221 (or {}) exists; load the driver, \
              or set `power: none` in the board's file",
             root.display(),
             IIO_DRIVER,
@@ -61,7 +59,7 @@ pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
                 .map(|address| format!("{address:#04x}"))
                 .collect();
             return Err(format!(
-                "failed to find the INA3221 at address {:#04x}, which is to be the rail {}: there are {}",
+                "failed to find the INA3221 at address {:#04x} for the rail {}: found {}; correct `rails` in the board's file",
                 rail.address,
                 rail.name,
                 known.join(", ")
@@ -70,27 +68,26 @@ pub(super) fn find(root: &Path, named: &[NamedRail]) -> Result<Found, String> {
         let chip = chips.iter().find(|chip| chip.address == Some(rail.address));
         if let Some(chip) = chip.filter(|chip| rail.channel >= chip.channels()) {
             return Err(format!(
-                "failed to find channel {} of the chip at address {:#04x}, which is to be the rail {}: {} has channel 0 \
-                 only; correct `rails` in the board's file",
+                "failed to find channel {} of the chip at address {:#04x} for the rail {}: {} has only channel 0; \
+                 correct `rails` in the board's file",
                 rail.channel, rail.address, rail.name, chip.driver
             ));
         }
     }
-    Ok(Found::new(&driver, rails))
+    Ok(FoundRails { driver, rails })
 }
 
 const IIO_DRIVER: &str = "bus/i2c/drivers/ina3221x";
 const HWMON_DRIVER: &str = "bus/i2c/drivers/ina3221";
-/// Chips with one channel, as hwmon names them.
+/// Names of chips with one channel in hwmon.
 const SINGLE: [&str; 10] =
     ["ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina234", "ina237", "ina238", "ina260"];
 
-/// A chip's folder of files.
 struct Chip {
     folder: PathBuf,
     address: Option<u32>,
     interface: Interface,
-    /// The driver and its interface, for people.
+    /// The driver and its interface, for messages.
     driver: String,
 }
 
@@ -98,7 +95,7 @@ struct Chip {
 enum Interface {
     Iio,
     Hwmon,
-    /// Of a chip with one channel.
+    /// A chip with one channel.
     HwmonSingle,
 }
 
@@ -107,7 +104,7 @@ impl Chip {
         if self.interface == Interface::HwmonSingle { 1 } else { CHANNELS }
     }
 
-    /// Label and files of a channel; `None` where the chip does not show it or it leads nowhere.
+    /// Label and files of a channel; `None` if the chip lacks it or nothing is connected.
     fn channel(&self, channel: u32) -> Option<(Option<String>, Files)> {
         let file = |name: String| {
             let path = self.folder.join(name);
@@ -166,7 +163,7 @@ fn chips_by_iio(root: &Path) -> Vec<Chip> {
     chips
 }
 
-/// By `class/hwmon`, and by the driver's folder where the class is not there; each chip once.
+/// Chips in `class/hwmon`, and in the driver's folder if the class does not exist; each chip once.
 fn chips_by_hwmon(root: &Path) -> Vec<Chip> {
     let mut candidates: Vec<(PathBuf, Option<u32>)> = folders(&root.join("class/hwmon"))
         .into_iter()
@@ -208,7 +205,7 @@ fn name_begins(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
 }
 
-/// Folders in a folder, links to folders too, by name.
+/// Folders in a folder, including links to folders, sorted by name.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let mut found: Vec<PathBuf> =

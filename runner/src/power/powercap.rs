@@ -1,17 +1,16 @@
-//! Energy counters of x86 processors (RAPL), by the kernel's powercap interface.
+//! Energy counters of x86 processors (RAPL), through the kernel's powercap interface.
 //!
 //! `class/powercap/intel-rapl:N` is a package and `intel-rapl:N:M` a part of it, each with `name`, `energy_uj` and
 //! `max_energy_range_uj` (Documentation/power/powercap/powercap.rst). AMD's counters have the same names. Since Linux
-//! 5.10 only root may read `energy_uj`, because power tells what a processor computes.
+//! 5.10 only root may read `energy_uj`, because power reveals what a processor computes.
 
-use super::Found;
-use super::rail::{Files, Rail};
+use super::rail::{Files, FoundRails, Rail};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// All zones: packages by their own name (`package-0`), parts with their package's before it (`package-0/core`).
-pub(super) fn find(root: &Path) -> Result<Found, String> {
+/// Finds all zones: packages have their own name (`package-0`), parts have their package's in front (`package-0/core`).
+pub(super) fn find(root: &Path) -> Result<FoundRails, String> {
     let class = root.join("class/powercap");
     let entries = fs::read_dir(&class).map_err(|error| {
         format!(
@@ -41,7 +40,7 @@ pub(super) fn find(root: &Path) -> Result<Found, String> {
         match fs::read(&counter) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(format!(
-                    "failed to read {}: {error}; let the runner's user read it (`sudo chmod a+r` on every energy_uj), \
+                    "failed to read {}: {error}; allow the runner's user to read it (`sudo chmod a+r` on every energy_uj), \
                      or set `power: none` in the board's file",
                     counter.display()
                 ));
@@ -56,10 +55,10 @@ pub(super) fn find(root: &Path) -> Result<Found, String> {
     }
     if rails.is_empty() {
         return Err(format!(
-            "failed to find energy counters below {}: no zone intel-rapl:N is there; set `power: none` in the \
+            "failed to find energy counters below {}: it contains no zone intel-rapl:N; set `power: none` in the \
              board's file",
             class.display()
         ));
     }
-    Ok(Found::new("powercap", rails))
+    Ok(FoundRails { driver: "powercap".to_owned(), rails })
 }

@@ -1,4 +1,4 @@
-//! One rail: its files and what they said.
+//! A rail: its files and their readings.
 
 use crate::clock::monotonic_ns;
 use protocol::{RailReadings, ReadErrors};
@@ -6,8 +6,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Kinds of messages kept of a rail; a rail that fails in more ways has its later ones counted with the last.
-const MOST_MESSAGES: usize = 8;
+/// Limit on the distinct errors of a rail; further ones are counted as the last.
+const MAX_ERRORS: usize = 8;
+
+/// The rails of a meter, and the names of its drivers.
+pub(super) struct FoundRails {
+    pub(super) driver: String,
+    pub(super) rails: Vec<Rail>,
+}
 
 /// A rail with its readings so far.
 #[derive(Debug)]
@@ -16,21 +22,19 @@ pub(super) struct Rail {
     readings: RailReadings,
 }
 
-/// The files of a rail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Files {
-    /// The driver multiplies; what it multiplied is read as well where it can be.
+    /// Power as the driver computes it, with voltage and current if there are files for them.
     Power { milliwatts: PathBuf, factors: Option<(PathBuf, PathBuf)> },
-    /// Power in µW alone.
+    /// Power in µW.
     MicroPower { microwatts: PathBuf },
     /// Voltage and current.
     Factors { millivolts: PathBuf, milliamperes: PathBuf },
-    /// A counter of energy.
+    /// An energy counter.
     Energy { microjoules: PathBuf },
 }
 
 impl Rail {
-    /// A rail whose `source` is shown to people.
     pub(super) fn new(name: &str, source: &Path, files: Files) -> Self {
         let readings = RailReadings {
             name: name.to_owned(),
@@ -40,7 +44,7 @@ impl Rail {
         Self { files, readings }
     }
 
-    /// The same with a counter that begins anew at `range` microjoules.
+    /// Sets the value at which an energy counter wraps around, in µJ.
     pub(super) fn with_range(mut self, range: Option<u64>) -> Self {
         self.readings.range_microjoules = range;
         self
@@ -54,8 +58,8 @@ impl Rail {
         matches!(self.files, Files::Energy { .. })
     }
 
-    /// Reads it once. All of the reading counts, or nothing of it. What tells one conversion of the meter from the
-    /// next comes back: the current where it is known, else the power; nothing for counters.
+    /// Reads the rail once; either all of its files are recorded or none. Returns the value that shows when the meter has made
+    /// a new conversion: the current or, if unknown, the power; `None` for counters.
     pub(super) fn read(&mut self) -> Option<i64> {
         let begun_ns = monotonic_ns();
         let read = self.files.read();
@@ -64,7 +68,7 @@ impl Rail {
         let values = match read {
             Ok(values) => values,
             Err(error) => {
-                note(&mut readings.errors, &error, begun_ns);
+                count_error(&mut readings.errors, &error, begun_ns);
                 return None;
             }
         };
@@ -82,7 +86,6 @@ impl Rail {
     }
 }
 
-/// One reading.
 #[derive(Debug, Default)]
 struct Values {
     milliwatts: Option<i64>,
@@ -107,7 +110,7 @@ impl Files {
                 values.milliwatts = Some((microwatts + 500 * microwatts.signum()) / 1000);
             }
             Self::Factors { millivolts, milliamperes } => {
-                // The current first: it is what changes most, and what conversions are told apart by.
+                // The current first, because it shows new conversions.
                 values.milliamperes = Some(number(milliamperes)?);
                 values.millivolts = Some(number(millivolts)?);
             }
@@ -117,18 +120,17 @@ impl Files {
     }
 }
 
-/// The number in a file of sysfs.
 fn number(path: &Path) -> io::Result<i64> {
     let text = fs::read_to_string(path)?;
     text.trim()
         .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is no number", text.trim())))
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is not a number", text.trim())))
 }
 
-fn note(errors: &mut Vec<ReadErrors>, error: &io::Error, at_ns: u64) {
+fn count_error(errors: &mut Vec<ReadErrors>, error: &io::Error, at_ns: u64) {
     let message = error.to_string();
     let known = errors.iter().position(|known| known.message == message);
-    let place = known.or_else(|| (errors.len() >= MOST_MESSAGES).then(|| errors.len() - 1));
+    let place = known.or_else(|| (errors.len() >= MAX_ERRORS).then(|| errors.len() - 1));
     match place {
         Some(place) => {
             errors[place].count += 1;

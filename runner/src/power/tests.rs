@@ -1,5 +1,6 @@
+use super::Sampler;
+use super::meter::find;
 use super::rail::Rail;
-use super::{Sampler, find};
 use protocol::{Meter, MeterKind, NamedRail};
 use std::fs;
 use std::path::Path;
@@ -62,12 +63,12 @@ fn names(meter: &Meter) -> Vec<String> {
     find(meter).unwrap().rails.iter().map(|rail| rail.name().to_owned()).collect()
 }
 
-fn refused(meter: &Meter) -> String {
+fn error_of(meter: &Meter) -> String {
     find(meter).err().unwrap()
 }
 
 #[test]
-fn rails_of_jetpack_4_are_found_by_label_whatever_the_numbers() {
+fn rails_of_jetpack_4_are_found_by_label() {
     let root = tempfile::tempdir().unwrap();
     iio(root.path(), "device7", "0-0040", ["VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI"]);
     iio(root.path(), "device0", "0-0041", ["VDD_IN", "NC", "VDD_SYS_DDR"]);
@@ -76,7 +77,7 @@ fn rails_of_jetpack_4_are_found_by_label_whatever_the_numbers() {
     assert_eq!(found.driver, "ina3221x by iio");
     assert_eq!(names(&meter), ["VDD_IN", "VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI", "VDD_SYS_DDR"]);
     let mut total = found.rails.into_iter().next().unwrap();
-    assert_eq!(total.read(), Some(60), "conversions are told apart by the current");
+    assert_eq!(total.read(), Some(60), "the current shows a new conversion");
     let readings = total.into_readings();
     assert_eq!(
         (&readings.milliwatts[..], &readings.millivolts[..], &readings.milliamperes[..]),
@@ -94,7 +95,7 @@ fn rails_of_hwmon_are_found_and_may_be_negative() {
     hwmon(root.path(), 1, "1-0041", ["VIN_SYS_5V0", "NC", "VDDQ"]);
     let meter = ina3221(&root, "VDDQ VIN_SYS_5V0", &[]);
     let found = find(&meter).unwrap();
-    assert_eq!((found.driver.as_str(), found.total().as_str()), ("ina3221 by hwmon", "VDDQ + VIN_SYS_5V0"));
+    assert_eq!((found.driver.as_str(), found.total.as_str()), ("ina3221 by hwmon", "VDDQ + VIN_SYS_5V0"));
     assert_eq!(names(&meter), ["VDDQ", "VIN_SYS_5V0", "VDD_GPU_SOC", "VDD_CPU_CV"]);
     let mut total = found.rails.into_iter().next().unwrap();
     assert_eq!(total.read(), Some(-4));
@@ -104,7 +105,7 @@ fn rails_of_hwmon_are_found_and_may_be_negative() {
 }
 
 #[test]
-fn the_drivers_folder_serves_where_the_class_does_not() {
+fn chips_are_found_in_the_drivers_folder_too() {
     let root = tempfile::tempdir().unwrap();
     let folder = "bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4";
     for (name, text) in
@@ -122,21 +123,21 @@ fn channels_without_labels_are_named_in_the_boards_file() {
     hwmon(root.path(), 0, "1-0041", ["", "", ""]);
     let named = [("VDD_IN", 0x41, 0), ("VDD_SYS_CPU", 0x41, 1)];
     assert_eq!(names(&ina3221(&root, "VDD_IN", &named)), ["VDD_IN", "VDD_SYS_CPU"]);
-    let message = refused(&ina3221(&root, "VDD_IN", &[("VDD_IN", 0x40, 0)]));
-    assert!(message.contains("address 0x40") && message.ends_with("there are 0x41"), "{message}");
+    let message = error_of(&ina3221(&root, "VDD_IN", &[("VDD_IN", 0x40, 0)]));
+    assert!(message.contains("address 0x40") && message.contains("found 0x41; correct `rails`"), "{message}");
 }
 
 #[test]
-fn a_meter_that_does_not_fit_is_refused() {
+fn a_meter_that_does_not_match_is_an_error() {
     let root = tempfile::tempdir().unwrap();
-    let message = refused(&ina3221(&root, "VDD_IN", &[]));
+    let message = error_of(&ina3221(&root, "VDD_IN", &[]));
     assert!(message.starts_with("failed to find an INA3221 below"), "{message}");
     hwmon(root.path(), 0, "1-0040", ["A", "B", "B"]);
-    let message = refused(&ina3221(&root, "VDD_IN", &[]));
-    assert!(message.contains("there are A, B, B; correct `total`"), "{message}");
-    let message = refused(&ina3221(&root, "A", &[]));
-    assert!(message.contains("two are named B"), "{message}");
-    let message = refused(&meter(&root, MeterKind::Rapl, "package-0"));
+    let message = error_of(&ina3221(&root, "VDD_IN", &[]));
+    assert!(message.contains("found A, B, B; correct `total`"), "{message}");
+    let message = error_of(&ina3221(&root, "A", &[]));
+    assert!(message.contains("two have the name B"), "{message}");
+    let message = error_of(&meter(&root, MeterKind::Rapl, "package-0"));
     assert!(message.starts_with("failed to find energy counters below"), "{message}");
 }
 
@@ -154,7 +155,7 @@ fn energy_counters_are_found_with_their_range() {
     assert_eq!(names(&meter), ["psys", "package-0", "package-0/core"]);
     let mut total = find(&meter).unwrap().rails.remove(0);
     assert!(total.is_counter());
-    assert_eq!(total.read(), None, "a counter does not pace anything");
+    assert_eq!(total.read(), None, "a counter shows no conversions");
     let readings = total.into_readings();
     assert_eq!(
         (readings.microjoules, readings.range_microjoules),
@@ -163,7 +164,7 @@ fn energy_counters_are_found_with_their_range() {
 }
 
 #[test]
-fn what_fails_is_counted_and_nothing_is_put_in_its_place() {
+fn failed_readings_are_counted_and_not_replaced() {
     let root = tempfile::tempdir().unwrap();
     hwmon(root.path(), 0, "1-0040", ["VDD_IN", "NC", "NC"]);
     let current = root.path().join("class/hwmon/hwmon0/curr1_input");
@@ -175,12 +176,12 @@ fn what_fails_is_counted_and_nothing_is_put_in_its_place() {
     fs::remove_file(&current).unwrap();
     rail.read();
     fs::write(&current, "7\n").unwrap();
-    assert_eq!(rail.read(), Some(7), "a sensor that comes back is read again");
+    assert_eq!(rail.read(), Some(7), "a sensor that works again is read again");
     let readings = rail.into_readings();
     assert_eq!((readings.milliamperes, readings.millivolts.len()), (vec![-4, 7], 2));
     assert_eq!((readings.begun_ns.len(), readings.took_ns.len()), (2, 2));
     let errors: Vec<_> = readings.errors.iter().map(|error| (error.message.as_str(), error.count)).collect();
-    assert_eq!(errors, [("\"none\" is no number", 2), ("No such file or directory (os error 2)", 1)]);
+    assert_eq!(errors, [("\"none\" is not a number", 2), ("No such file or directory (os error 2)", 1)]);
     assert!(readings.errors[0].last_ns > readings.errors[0].first_ns);
 }
 
@@ -192,7 +193,7 @@ fn a_sampler_reads_until_it_is_ended() {
     std::thread::sleep(Duration::from_millis(300));
     let begun = Instant::now();
     let readings = sampler.finish().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "it is woken, not waited for");
+    assert!(begun.elapsed() < Duration::from_secs(5), "finishing wakes the thread");
     let counts: Vec<_> =
         readings.rails.iter().map(|rail| (rail.name.as_str(), rail.begun_ns.len())).collect();
     assert!(counts[0].1 >= 3 && counts[1].1 >= 2 && counts[1].1 < counts[0].1, "{counts:?}");
@@ -201,7 +202,7 @@ fn a_sampler_reads_until_it_is_ended() {
 }
 
 #[test]
-fn the_total_is_a_rail_that_is_known_to_feed_a_whole_board_or_what_the_file_says() {
+fn the_total_is_a_known_rail_or_the_one_in_the_boards_file() {
     for (rails, found) in [
         (["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"], Ok("VDD_IN")),
         (["POM_5V_CPU", "POM_5V_IN", "POM_5V_GPU"], Ok("POM_5V_IN")),
@@ -209,32 +210,37 @@ fn the_total_is_a_rail_that_is_known_to_feed_a_whole_board_or_what_the_file_says
             ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"],
             Err("[VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0] }` in the board's"),
         ),
-        (["VIN", "A", "B"], Err("[VIN, A, B] }` with those rails that feed the board")),
-        (["NC", "NC", ""], Err("there are none with a name")),
+        (
+            ["VIN", "A", "B"],
+            Err(
+                "[VIN, A, B] }`, with the rails that supply the board and are not supplied by one another, in",
+            ),
+        ),
+        (["NC", "NC", ""], Err("found none with a name")),
     ] {
         let root = tempfile::tempdir().unwrap();
         hwmon(root.path(), 0, "1-0040", rails);
         match (find(&ina3221(&root, "", &[])), found) {
-            (Ok(meter), Ok(total)) => assert_eq!(meter.total(), total),
+            (Ok(meter), Ok(total)) => assert_eq!(meter.total, total),
             (Err(message), Err(said)) => assert!(message.contains(said), "{message}"),
-            (meter, found) => panic!("{:?} instead of {found:?}", meter.map(|meter| meter.total())),
+            (meter, found) => panic!("{:?} instead of {found:?}", meter.map(|meter| meter.total)),
         }
     }
     let root = tempfile::tempdir().unwrap();
     hwmon(root.path(), 0, "1-0040", ["GPU", "CPU", "SOC"]);
     hwmon(root.path(), 1, "1-0041", ["CV", "VDDRQ", "SYS5V"]);
-    let message = refused(&ina3221(&root, "", &[]));
+    let message = error_of(&ina3221(&root, "", &[]));
     assert!(
         message.ends_with("write `total: { sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] }` in the board's file"),
         "{message}"
     );
     let sum = find(&ina3221(&root, "GPU CPU SOC CV VDDRQ SYS5V", &[])).unwrap();
-    assert_eq!((sum.total().as_str(), sum.totals), ("GPU + CPU + SOC + CV + VDDRQ + SYS5V", 6));
-    let message = refused(&ina3221(&root, "GPU VDD", &[]));
+    assert_eq!((sum.total.as_str(), sum.totals), ("GPU + CPU + SOC + CV + VDDRQ + SYS5V", 6));
+    let message = error_of(&ina3221(&root, "GPU VDD", &[]));
     assert!(message.contains("failed to find the INA3221 rail VDD below"), "{message}");
     let root = tempfile::tempdir().unwrap();
     hwmon(root.path(), 0, "1-0041", ["VIN_SYS_5V0", "NC", "VDDQ"]);
-    assert!(refused(&ina3221(&root, "VIN_SYS_5V0", &[])).contains("known to"));
+    assert!(error_of(&ina3221(&root, "VIN_SYS_5V0", &[])).contains("known to"));
 }
 
 #[test]
@@ -265,8 +271,8 @@ fn chips_with_one_channel_are_read_beside_those_with_three() {
     let readings: Vec<_> = rails.into_iter().map(Rail::into_readings).collect();
     assert_eq!((&readings[0].millivolts[..], &readings[0].milliwatts[..]), (&[19_000][..], &[][..]));
     assert!(readings[3].source.ends_with("hwmon2/power1_input"), "{}", readings[3].source);
-    let message = refused(&ina3221(&root, "board", &[("board", 0x44, 1)]));
-    assert!(message.contains("ina238 by hwmon has channel 0 only"), "{message}");
+    let message = error_of(&ina3221(&root, "board", &[("board", 0x44, 1)]));
+    assert!(message.contains("ina238 by hwmon has only channel 0"), "{message}");
 }
 
 #[test]
@@ -286,5 +292,5 @@ fn all_rails_of_a_sum_are_read_as_often_and_one_that_hangs_ends_the_reading() {
     assert!(std::process::Command::new("mkfifo").arg(&hanging).status().unwrap().success());
     std::thread::sleep(Duration::from_millis(100));
     let message = sampler.finish().unwrap_err();
-    assert!(message.contains("its rail B gives no answer"), "{message}");
+    assert!(message.contains("rail B does not answer"), "{message}");
 }

@@ -1,23 +1,23 @@
-//! The parts of a Jetson that a board's state is about: a tree of files in the place of sysfs, and stand-ins for
-//! NVIDIA's programs, which change these files as the real ones change the board.
+//! A fake Jetson: a folder in place of sysfs, and fakes of NVIDIA's programs that change its files as the real ones change the
+//! board.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, reason = "each test program uses only some of it")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Its modes: number, name, CPUs, highest kHz of the CPUs, highest Hz of the GPU.
+/// Its modes: number, name, CPUs, maximum kHz of the CPUs, maximum Hz of the GPU.
 const MODES: &str = "0 MAXN 0-1 2035200 1300500000\n1 MAXQ 0 1200000 850000000\n3 MAXP_CORE_ARM 0 2000000 1120000000\n\
                      7 NEXT_START 0-1 1900800 1120000000 ask\n";
 
-/// A board of two CPUs in power mode 3, which has one of them.
+/// A board with two CPUs in power mode 3, which has one of them online.
 pub(crate) struct Jetson {
     folder: PathBuf,
 }
 
 impl Jetson {
-    /// Lays it out below a folder, for as many CPUs.
+    /// Creates it in a folder.
     pub(crate) fn new(folder: &Path) -> Self {
         let jetson = Self { folder: folder.to_path_buf() };
         fs::create_dir_all(jetson.bin()).unwrap();
@@ -59,7 +59,7 @@ impl Jetson {
         self.folder.join("bin")
     }
 
-    /// What stands in for sysfs.
+    /// The folder in place of sysfs.
     pub(crate) fn sysfs(&self) -> PathBuf {
         self.folder.join("sys")
     }
@@ -93,7 +93,7 @@ impl Jetson {
         self.write(&format!("sys/class/thermal/thermal_zone{number}/temp"), &milli_celsius.to_string());
     }
 
-    /// All that a session may change, as text.
+    /// Everything that a session may change, as text.
     pub(crate) fn state(&self) -> String {
         let online = self.read("sys/devices/system/cpu/online");
         let mut lines = vec![format!("mode {}, online {online}", self.read("mode"))];

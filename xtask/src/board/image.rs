@@ -112,7 +112,7 @@ pub(super) struct Image {
 
 /// The image, built where it is not there or its sources have changed.
 pub(super) fn ensure(workspace: &Workspace, emulator: &Emulator) -> Result<Image> {
-    let home = super::home(workspace);
+    let home = workspace.virtual_boards();
     let folder = home.join("image");
     let recipe = recipe(&workspace.root.join(SOURCES))?;
     let image = Image { kernel: folder.join("kernel"), root: folder.join("root.cpio") };

@@ -3,7 +3,7 @@
 use super::emulator::Emulator;
 use super::image::Image;
 use super::monitor::{Monitor, SOCKET};
-use crate::Away;
+use crate::failure::Away;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{BufRead as _, BufReader};

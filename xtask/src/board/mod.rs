@@ -11,8 +11,8 @@ mod machine;
 mod modules;
 mod monitor;
 
+use crate::failure::{AWAY, Away, BUG, USAGE};
 use crate::workspace::Workspace;
-use crate::{Away, USAGE};
 use anyhow::{Context, Result, bail};
 use curve::Curve;
 use emulator::Emulator;
@@ -43,14 +43,9 @@ NAME is virtual-tx2, as in configs/boards/virtual-tx2.yaml; virtual-tx2-b, virtu
 for board files of your own.
 ";
 
-/// Folder of everything about virtual boards.
-fn home(workspace: &Workspace) -> PathBuf {
-    workspace.state().join("virtual-board")
-}
-
 /// OpenSSH's configuration for the boards that are up; `None`: none was ever up here.
 pub(crate) fn ssh_config(workspace: &Workspace) -> Option<PathBuf> {
-    let path = home(workspace).join("ssh_config");
+    let path = workspace.virtual_boards().join("ssh_config");
     path.is_file().then_some(path)
 }
 
@@ -82,7 +77,7 @@ fn is_virtual(name: &str) -> bool {
 }
 
 fn machine(workspace: &Workspace, name: &str) -> Machine {
-    Machine::at(home(workspace).join("boards").join(name), name)
+    Machine::at(workspace.virtual_boards().join("boards").join(name), name)
 }
 
 /// Runs a command of `cargo xtask board`.
@@ -111,7 +106,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<u8> {
         }
         ("status", [name]) => {
             let up = show(workspace, &machine(workspace, name)) == Condition::Up;
-            Ok(if up { 0 } else { crate::AWAY })
+            Ok(if up { 0 } else { AWAY })
         }
         ("power", [name, curve]) => power(workspace, name, curve),
         ("reset", [name]) => reset(workspace, name, true),
@@ -209,7 +204,7 @@ fn reset(workspace: &Workspace, name: &str, waits: bool) -> Result<u8> {
 
 /// Boards that were ever started here.
 fn all(workspace: &Workspace) -> Vec<Machine> {
-    let folder = home(workspace).join("boards");
+    let folder = workspace.virtual_boards().join("boards");
     let mut names: Vec<String> = fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -238,8 +233,8 @@ fn show(workspace: &Workspace, machine: &Machine) -> Condition {
     let port = port.map(|port| format!(", sshd at 127.0.0.1:{port}")).unwrap_or_default();
     eprintln!("{}: {text}{port}{process}", machine.name);
     if condition == Condition::Up {
-        let config = home(workspace).join("ssh_config");
-        eprintln!("  log in:  ssh -F {} {}", crate::cross::quoted(&config), machine.name);
+        let config = workspace.virtual_boards().join("ssh_config");
+        eprintln!("  log in:  ssh -F {} {}", toolchain::linker::quoted(&config), machine.name);
         eprintln!("  measure: cargo xtask bench --board {} --experiment smoke", machine.name);
         eprintln!("  console: {}", machine.folder().join("console.log").display());
     }
@@ -248,7 +243,7 @@ fn show(workspace: &Workspace, machine: &Machine) -> Condition {
 
 /// Writes how to reach the boards that are there, in OpenSSH's words.
 fn write_ssh_config(workspace: &Workspace) -> Result<()> {
-    let home = home(workspace);
+    let home = workspace.virtual_boards();
     let keys = home.join("keys");
     let mut text = String::from("# Virtual boards that are up; written by cargo xtask board.\n");
     for machine in all(workspace) {
@@ -282,14 +277,14 @@ fn client(workspace: &Workspace, name: &str, user: &str) -> Result<std::process:
         .into());
     }
     let mut command = Emulator::unpack(workspace)?.command("ssh");
-    command.arg("-F").arg(home(workspace).join("ssh_config")).args(["-l", user, name]);
+    command.arg("-F").arg(workspace.virtual_boards().join("ssh_config")).args(["-l", user, name]);
     Ok(command)
 }
 
 fn ssh(workspace: &Workspace, name: &str, user: &str, words: &[&str]) -> Result<u8> {
     let mut command = client(workspace, name, user)?;
     let status = command.args(words).status().context("failed to start ssh")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(crate::BUG))
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG))
 }
 
 /// Plays a curve into a board's power sensors.

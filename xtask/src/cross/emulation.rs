@@ -1,11 +1,11 @@
 //! An emulated Cortex-A57: QEMU's user mode and the libraries of an arm64 system, to run what was built for a board.
 
 use super::debian::{self, Wanted};
-use super::write_script;
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use toolchain::linker::{quoted, write_script};
 
 /// A program that runs another one, for aarch64, as on a Cortex-A57.
 pub(crate) fn emulator(workspace: &Workspace) -> Result<PathBuf> {
@@ -25,8 +25,8 @@ pub(crate) fn emulator(workspace: &Workspace) -> Result<PathBuf> {
         &path,
         &format!(
             "#!/bin/sh\nexec {} -cpu cortex-a57 -L {} \"$@\"\n",
-            super::quoted(&qemu.join("usr/bin/qemu-aarch64-static")),
-            super::quoted(&system)
+            quoted(&qemu.join("usr/bin/qemu-aarch64-static")),
+            quoted(&system)
         ),
     )?;
     Ok(path)

@@ -1,7 +1,7 @@
 //! What a board's file seems to ask for, read before there is a harness that understands it, so that its runner can be
 //! built beside the harness. Right for files of the usual shape; the harness is asked as soon as it is there.
 
-use super::Target;
+use super::target::Target;
 use crate::workspace::Workspace;
 use std::fs;
 

@@ -1,11 +1,11 @@
 //! TVM's libraries for another architecture, out of the wheels that ci/requirements.txt pins by hash.
 
-use super::Target;
-use crate::python::{Toolchain, packages};
+use super::target::Target;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
+use toolchain::{Toolchain, packages};
 
 /// The packages that carry them.
 const PACKAGES: [&str; 2] = ["apache-tvm==", "apache-tvm-ffi=="];

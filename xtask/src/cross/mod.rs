@@ -10,9 +10,8 @@ mod flags;
 mod libraries;
 mod rpath;
 mod rust_std;
-mod zig;
+mod target;
 
-use crate::python::Toolchain;
 use crate::workspace::Workspace;
 use crate::{cargo, python};
 use anyhow::{Context, Result, bail};
@@ -21,18 +20,12 @@ use rust_std::RustStd;
 pub(crate) use rust_std::{VARIABLE as STD_VARIABLE, is_private as has_std_or_choice};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// What a board wants built, as its file says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Rust's name of it.
-    pub(crate) triple: String,
-    /// Version of the board's C library; `None`: whatever zig takes by default.
-    pub(crate) glibc: Option<String>,
-}
+pub(crate) use target::Target;
+use toolchain::Toolchain;
+use toolchain::linker;
+use toolchain::linker::quoted;
 
 /// What links and provides the standard library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,28 +45,6 @@ pub(crate) struct Kit {
     pub(crate) runner: PathBuf,
     /// These libraries.
     pub(crate) libraries: Vec<PathBuf>,
-}
-
-impl Target {
-    /// Reads `TRIPLE [GLIBC]`; an empty line is this machine.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        let triple = words.next()?.to_owned();
-        Some(Self { triple, glibc: words.next().map(str::to_owned) })
-    }
-
-    /// As the folder and zig's users call it: `aarch64-unknown-linux-gnu.2.27`.
-    fn name(&self) -> String {
-        match &self.glibc {
-            Some(glibc) => format!("{}.{glibc}", self.triple),
-            None => self.triple.clone(),
-        }
-    }
-
-    /// The architecture, such as `aarch64`.
-    fn architecture(&self) -> &str {
-        self.triple.split('-').next().unwrap_or(&self.triple)
-    }
 }
 
 /// What cargo shows of a first build.
@@ -104,7 +75,10 @@ pub(crate) fn build(
     let folder = workspace.cross().join(target.name());
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let tvm = libraries::ensure(workspace, toolchain, target)?;
-    let linker = zig::linker(workspace, toolchain, target, &folder)?;
+    let zig = python::ensure_with_cross(workspace)?;
+    let linker = folder.join("cc");
+    let cache = workspace.cross().join("zig-cache");
+    linker::write(&linker, &zig, &target.zig_name(), &cache)?;
     let built = match via {
         Via::Zig => build_with_zig(workspace, target, &linker, shown)?,
         Via::Cross => build_with_cross(workspace, target, shown)?,
@@ -261,28 +235,6 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         .with_context(failed)
 }
 
-/// Writes a program text to `path`, at once, where it is another one.
-pub(crate) fn write_script(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if fs::read_to_string(path).is_ok_and(|current| current == text) {
-        return Ok(());
-    }
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.set_permissions(fs::Permissions::from_mode(0o755))?;
-        drop(file);
-        fs::rename(&fresh, path)
-    };
-    write().with_context(|| format!("failed to write {}", path.display()))
-}
-
-/// A path as one word of the shell.
-pub(crate) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
-}
-
 /// The board that arguments of the harness name, by `--board NAME` or `--board=NAME`.
 pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
     let mut boards = Vec::new();
@@ -297,30 +249,15 @@ pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
     boards
 }
 
-/// Makes what the zig way needs of Python packages, once.
-fn with_cross_packages(workspace: &Workspace) -> Result<()> {
-    python::ensure_with_cross(workspace).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Target, arguments, boards_of, missing_for_cross, quoted};
+    use super::{Target, arguments, boards_of, missing_for_cross};
     use std::fs;
-    use std::path::Path;
 
     #[test]
     fn boards_are_found_in_both_spellings() {
         let words = ["--trials", "3", "--board", "a", "--board=b c", "--board"].map(str::to_owned);
         assert_eq!(boards_of(&words), ["a", "b c"]);
-    }
-
-    #[test]
-    fn targets_are_read_as_the_harness_prints_them() {
-        let target = Target::parse("aarch64-unknown-linux-gnu 2.27\n").unwrap();
-        assert_eq!(target.name(), "aarch64-unknown-linux-gnu.2.27");
-        assert_eq!(target.architecture(), "aarch64");
-        assert_eq!(Target::parse("x86_64-unknown-linux-gnu\n").unwrap().glibc, None);
-        assert_eq!(Target::parse("\n"), None);
     }
 
     #[test]
@@ -341,10 +278,5 @@ mod tests {
         let target = Target::parse("aarch64-unknown-linux-gnu 2.27").unwrap();
         let told = "build --release --locked --package runner --target aarch64-unknown-linux-gnu";
         assert_eq!(arguments(&target).join(" "), told);
-    }
-
-    #[test]
-    fn quotes_in_paths_stay_in_their_word() {
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

@@ -1,12 +1,13 @@
 //! Rust's standard library for another target: what is installed already, else what rustup downloads, or Debian's.
 
-use super::{debian, quoted, write_script};
+use super::debian;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use toolchain::linker::{quoted, write_script};
 
 /// Environment variable that chooses: `installed`, `rustup` or `debian`.
 pub(crate) const VARIABLE: &str = "EDGEPIPE_RUST_STD";

@@ -127,7 +127,7 @@ fn a_trial_that_is_void_does_not_count() {
 #[test]
 fn a_trial_that_a_cpu_quota_held_up_does_not_count() {
     let mut scenario = Scenario::small();
-    let watched = protocol::Watched {
+    let watched = protocol::WatchedSettings {
         looks: 2,
         cpu_ns: 1,
         lowest: vec![],

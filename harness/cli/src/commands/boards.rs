@@ -1,7 +1,7 @@
 //! `boards`: shows the configured boards, breaks locks, and restores states.
 
 use crate::output::print;
-use ::boards::{Board, LockHolder};
+use ::boards::Board;
 use campaign::processors;
 use campaign::{Paths, RunnerClient};
 use clap::Args;
@@ -9,7 +9,7 @@ use config::{self, Connect, Kind};
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
 use protocol::text;
-use protocol::{Event, Meter, PowerReadings, Request};
+use protocol::{Event, LockHolder, Meter, PowerReadings, Request};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let pending = runner.pending()?;
     let power = match board.power.meter() {
         // A second reader on the bus would slow down the first.
-        Some(_) if holder != LockHolder::Free => Err("not read while the board is in use".to_owned()),
+        Some(_) if holder != LockHolder::Nobody {} => Err("not read while the board is in use".to_owned()),
         Some(meter) => power(&mut runner, meter).map(Some),
         None => Ok(None),
     };
@@ -89,16 +89,16 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let described = processors::describe(board, &machine);
     let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
     // While the board is in use, its holder restores the state.
-    let pending = pending.as_ref().filter(|_| holder == LockHolder::Free);
+    let pending = pending.as_ref().filter(|_| holder == LockHolder::Nobody {});
     let mut told = text::state(&machine, power, pending);
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  state set by a bench: {}", text::asked(&asked));
+        let _ = writeln!(told, "  state set by a bench: {}", text::request(&asked));
     }
     let lock = match holder {
-        LockHolder::Free => "free".to_owned(),
-        LockHolder::Held(by) => format!("in use by {by}"),
+        LockHolder::Nobody {} => "free".to_owned(),
+        LockHolder::Session { name: by } => format!("in use by {by}"),
     };
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{described}{told}  {lock}");
@@ -137,8 +137,8 @@ fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
     let text = match reached.break_lock()? {
-        LockHolder::Free => format!("{name}: the lock was free\n"),
-        LockHolder::Held(by) => format!("{name}: broke the lock held by {by}\n"),
+        LockHolder::Nobody {} => format!("{name}: the board was free\n"),
+        LockHolder::Session { name: by } => format!("{name}: broke the lock of {by}\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)

@@ -79,7 +79,7 @@ fn a_hundred_thousand_frames_take_less_than_six_megabytes() {
     assert!(bytes < 6_000_000, "{bytes} bytes");
 }
 
-/// `cargo test --release -p harness a_million_frames -- --ignored --nocapture` prints the figures.
+/// `cargo test --release -p report a_million_frames -- --ignored --nocapture` prints the figures.
 #[test]
 #[ignore = "takes a minute in a debug build, where its time says nothing"]
 fn a_million_frames_are_small_soon_reported_and_soon_imported() {

@@ -1,12 +1,12 @@
 -- Results of edgepipe. One database holds any number of runs, of any number of boards.
 --
--- Raw observations are written once and never changed; whatever is derived from them is derived anew by the report.
--- What was not observed is NULL or has no row, never 0. Times are nanoseconds, `unix_ns` since 1970 (UTC).
--- JSON columns are TEXT. Columns of samples are BLOBs in the packing of harness/src/store/packed.rs: a series of
--- n whole numbers is n, then the difference of each to the one before (the first to 0), zigzag-coded; every number
--- as LEB128. Other blobs say here what follows what.
+-- Raw observations are written once and never changed. Reports compute everything else from them.
+-- A value that was not observed is NULL or has no row; it is never 0. Times are nanoseconds; `unix_ns` counts from 1970 (UTC).
+-- JSON columns are TEXT. Columns of samples are BLOBs, encoded as in domain/src/packed.rs: a series of n integers is n,
+-- then the difference of each integer to the previous one (of the first to 0), zigzag-encoded; every number as LEB128.
+-- The comments describe the order of the parts of other BLOBs.
 
--- What `board` of a configuration names, and the model that was found there.
+-- Boards by the name in their file, and the model that was detected.
 CREATE TABLE boards (
     id    INTEGER PRIMARY KEY,
     name  TEXT NOT NULL,
@@ -14,39 +14,38 @@ CREATE TABLE boards (
 ) STRICT;
 CREATE UNIQUE INDEX boards_identity ON boards (name, ifnull(model, ''));
 
--- States of machines, without what changes from minute to minute: JSON of the protocol's MachineState, in which
--- memory_available_bytes and load_milli are 0, current_khz is null and milli_celsius is 0. Those four stand where the
--- state was taken, in a `readings` column: {"memory_available_bytes", "load_milli", "current_khz": [one a CPU],
--- "milli_celsius": [one a zone]}.
+-- States of machines: JSON of the protocol's MachineState. Four values change from minute to minute and are stored
+-- in the `readings` columns of other tables instead: {"memory_available_bytes", "load_milli", "current_khz": [one per CPU],
+-- "milli_celsius": [one per zone]}. Here, current_khz is null and the other three are 0.
 CREATE TABLE machines (
     id    INTEGER PRIMARY KEY,
     state TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- Networks by what they are made of; runs share them.
+-- Networks, identified by content. Runs with the same network share its row.
 CREATE TABLE networks (
     id         INTEGER PRIMARY KEY,
     name       TEXT NOT NULL,
-    -- Where it came from: JSON, {"zoo": NAME} or {"onnx": PATH}.
+    -- Origin of the network: JSON, {"zoo": NAME} or {"onnx": PATH}.
     source     TEXT NOT NULL,
-    -- Of the network's description by the compiler, and with it of its ONNX.
+    -- Hash of the compiler's description of the network, which includes the ONNX file's content.
     sha256     TEXT NOT NULL,
     parameters INTEGER NOT NULL,
-    -- Multiply-adds of one frame.
+    -- Multiply-adds per frame.
     macs       INTEGER NOT NULL,
-    -- Units and the boundary tensors at every cut: JSON {"name", "units", "boundaries"}.
+    -- Units, and boundary tensors at each cut: JSON {"name", "units", "boundaries"}.
     structure  TEXT NOT NULL,
     UNIQUE (name, sha256, source, structure)
 ) STRICT;
 
--- One invocation, with everything needed to repeat it.
+-- One invocation of `bench` on one board, with everything needed to repeat it.
 CREATE TABLE runs (
     number          INTEGER PRIMARY KEY,
-    -- UTC date and time of the begin and a random part: 20250131-094500-1f2e3d4c. Sorts by time.
+    -- UTC date and time of the start, and a random part: 20250131-094500-1f2e3d4c. Sorts by time.
     id              TEXT NOT NULL UNIQUE,
     begun_unix_ns   INTEGER NOT NULL,
     ended_unix_ns   INTEGER,
-    -- 'running' without a living process: it was killed.
+    -- 'running' if the run was killed; no process is left to change it.
     status          TEXT NOT NULL CHECK (status IN ('running', 'complete', 'interrupted', 'failed')),
     experiment      TEXT NOT NULL,
     board           INTEGER NOT NULL REFERENCES boards (id),
@@ -55,15 +54,15 @@ CREATE TABLE runs (
     -- The board before the first trial.
     machine         INTEGER NOT NULL REFERENCES machines (id),
     readings        TEXT NOT NULL,
-    -- Name of the machine the harness ran on.
+    -- Name of the machine on which the harness ran.
     host            TEXT NOT NULL,
     -- ["program", "argument", …]
     command         TEXT NOT NULL,
-    -- Resolved, as YAML.
+    -- The resolved configuration, as YAML.
     configuration   TEXT NOT NULL,
-    -- Unsigned 64 bits, kept as the signed number of the same bits.
+    -- An unsigned 64-bit number, stored as the signed number with the same bits.
     seed            INTEGER NOT NULL,
-    -- Trials planned of each schedule.
+    -- Planned number of trials per schedule.
     rounds          INTEGER NOT NULL,
     harness_version TEXT NOT NULL,
     runner_version  TEXT,
@@ -74,15 +73,15 @@ CREATE TABLE runs (
     -- NULL outside a git repository.
     git_revision    TEXT,
     git_dirty       INTEGER CHECK (git_dirty IN (0, 1)),
-    -- Whatever else there is to know: JSON.
+    -- Further versions and facts: JSON.
     provenance      TEXT NOT NULL,
-    -- How far the run's journal has been brought in; one transaction moves this and adds the record.
+    -- How much of the run's journal has been imported. One transaction adds a record and increases this number.
     journal_bytes   INTEGER NOT NULL,
     CHECK ((git_revision IS NULL) = (git_dirty IS NULL))
 ) STRICT;
 CREATE INDEX runs_by_time ON runs (begun_unix_ns);
 
--- The times a run was taken up again after it had been cut off.
+-- Each time that an interrupted run was resumed.
 CREATE TABLE resumptions (
     run     INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
     unix_ns INTEGER NOT NULL,
@@ -92,10 +91,10 @@ CREATE TABLE resumptions (
 
 CREATE TABLE run_networks (
     run     INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
-    -- In the order of the experiment.
+    -- Position in the experiment.
     place   INTEGER NOT NULL,
     network INTEGER NOT NULL REFERENCES networks (id),
-    -- Numbers of the units that the compiler has no schedule rule for: [n, …]
+    -- Numbers of the units without a schedule rule in the compiler: [n, …]
     fallback_units TEXT NOT NULL,
     PRIMARY KEY (run, place)
 ) STRICT, WITHOUT ROWID;
@@ -106,39 +105,39 @@ CREATE TABLE profiles (
     network        INTEGER NOT NULL REFERENCES networks (id),
     processor      TEXT NOT NULL,
     request        INTEGER NOT NULL,
-    -- Number of kernel calls; then for each its unit and its series of durations, one a frame.
+    -- Number of kernel calls; then for each call its unit and the series of its durations, one per frame.
     calls          BLOB NOT NULL,
-    -- Series of durations of whole frames without the instrument, then of those with it.
+    -- Series of durations of untimed frames, then series of durations of frames with timed kernels.
     frames         BLOB NOT NULL,
     resident_bytes INTEGER NOT NULL,
     PRIMARY KEY (run, network, processor)
 ) STRICT, WITHOUT ROWID;
 
--- Raw timings of handing a buffer from one processor to another.
+-- Raw times of the hand-over of a buffer between two processors.
 CREATE TABLE transfers (
     run            INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
     from_processor TEXT NOT NULL,
     to_processor   TEXT NOT NULL,
     request        INTEGER NOT NULL,
-    -- Number of sizes; then for each its bytes, the series of first readings and that of second readings.
+    -- Number of sizes; then for each size its bytes, the series of first reads and the series of second reads.
     sizes          BLOB NOT NULL,
     PRIMARY KEY (run, from_processor, to_processor)
 ) STRICT, WITHOUT ROWID;
 
--- What was planned to be measured.
+-- Planned schedules.
 CREATE TABLE schedules (
     id            INTEGER PRIMARY KEY,
     run           INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
-    -- Number of the schedule within its run.
+    -- Number of the schedule in its run.
     place         INTEGER NOT NULL,
     network       INTEGER NOT NULL REFERENCES networks (id),
     kind          TEXT NOT NULL CHECK (kind IN ('single', 'pipeline', 'replicate')),
     label         TEXT NOT NULL,
-    -- One-stage schedules, what the others are compared with.
+    -- 1 for schedules with one stage, with which others are compared.
     baseline      INTEGER NOT NULL CHECK (baseline = (kind = 'single')),
-    -- Steady rate by the profile; NULL where there was none.
+    -- Throughput predicted from the profile; NULL without a profile.
     predicted_fps REAL,
-    -- What was to be said about it before it was measured: ["…"]
+    -- Warnings from before the measurement: ["…"]
     warnings      TEXT NOT NULL,
     UNIQUE (run, place)
 ) STRICT;
@@ -153,14 +152,14 @@ CREATE TABLE stages (
     PRIMARY KEY (schedule, place)
 ) STRICT, WITHOUT ROWID;
 
--- Outputs of a schedule against those of another on the same frames.
+-- Comparisons of the outputs of two schedules on the same frames.
 CREATE TABLE comparisons (
     id        INTEGER PRIMARY KEY,
     schedule  INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
-    -- Its outputs were taken as right.
+    -- The schedule whose outputs are the reference.
     reference INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
     request   INTEGER NOT NULL,
-    -- Largest max_abs / max_reference allowed.
+    -- Largest allowed max_abs / max_reference.
     tolerance REAL NOT NULL,
     frames    INTEGER NOT NULL,
     -- [{"name", "elements", "non_finite", "max_abs", "max_reference", "identical"}]
@@ -168,13 +167,13 @@ CREATE TABLE comparisons (
 ) STRICT;
 CREATE INDEX comparisons_of_schedule ON comparisons (schedule);
 
--- Executions of schedules. A failed one has a fault and a message and no measurement.
+-- Executions of schedules. A failed trial has a fault and a message, but no measurement.
 CREATE TABLE trials (
     id            INTEGER PRIMARY KEY,
     schedule      INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
-    -- Trials of one round ran next to one another.
+    -- Trials of the same round ran one after the other.
     round         INTEGER NOT NULL,
-    -- Place in the interleaved order of the run.
+    -- Position in the order of execution.
     position      INTEGER NOT NULL,
     begun_unix_ns INTEGER NOT NULL,
     status        TEXT NOT NULL CHECK (status IN ('measured', 'failed')),
@@ -187,24 +186,25 @@ CREATE INDEX trials_of_schedule ON trials (schedule, position);
 CREATE TABLE measurements (
     trial               INTEGER PRIMARY KEY REFERENCES trials (id) ON DELETE CASCADE,
     request             INTEGER NOT NULL,
-    -- The window opens with the completion of a frame that is not counted.
+    -- The window begins when a frame completes; that frame is not counted.
     opened_unix_ns      INTEGER NOT NULL,
     opened_monotonic_ns INTEGER NOT NULL,
     frames              INTEGER NOT NULL,
-    -- Series: completion of each frame since the opening.
+    -- Series: time of completion of each frame, from the begin of the window.
     completed_ns        BLOB NOT NULL,
-    -- Series: from entering the first stage to completion.
+    -- Series: latency of each frame, from its start in the first stage to completion.
     latency_ns          BLOB NOT NULL,
-    -- Series: stage that completed each frame; empty unless replicated.
+    -- Series: the stage that completed each frame; empty unless the schedule is a replicate.
     completed_by        BLOB NOT NULL,
-    -- Series: completion of each frame before the window, since the first was let in.
+    -- Series: time of completion of each warm-up frame, from the start of the first frame.
     warm_up_ns          BLOB NOT NULL,
     warm_up_steady      INTEGER NOT NULL CHECK (warm_up_steady IN (0, 1)),
-    -- Number of stages, then for each the series of its durations alone.
+    -- Number of stages; then for each stage the series of its durations when it ran by itself.
     isolated_ns         BLOB NOT NULL,
-    -- Four series: frame, stage, and zigzag-coded begin and end since the opening.
+    -- Four series: frame, stage, and zigzag-encoded start and end times from the begin of the window.
     timeline            BLOB NOT NULL,
-    -- Load of the schedule's CPUs over the window.
+    -- Length of the accounted time. The next columns are CPU times within it: stolen from the schedule's CPUs, busy on these
+    -- CPUs, used by the runner, and used by the runner's threads that belong to no stage.
     wall_ns             INTEGER NOT NULL,
     steal_ns            INTEGER,
     busy_ns             INTEGER,
@@ -219,7 +219,7 @@ CREATE TABLE measurements (
     anonymous_bytes     INTEGER NOT NULL
 ) STRICT;
 
--- Each stage during a window.
+-- Activity of each stage during the window.
 CREATE TABLE occupancies (
     trial                INTEGER NOT NULL REFERENCES trials (id) ON DELETE CASCADE,
     stage                INTEGER NOT NULL,

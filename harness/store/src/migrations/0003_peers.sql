@@ -1,21 +1,21 @@
--- Schedules of other inference engines. SQLite changes a CHECK only by a new table.
+-- Schedules of other inference engines. In SQLite, changing a CHECK takes a new table.
 
 CREATE TABLE schedules_new (
     id            INTEGER PRIMARY KEY,
     run           INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
-    -- Number of the schedule within its run.
+    -- Number of the schedule in its run.
     place         INTEGER NOT NULL,
     network       INTEGER NOT NULL REFERENCES networks (id),
     kind          TEXT NOT NULL CHECK (kind IN ('single', 'pipeline', 'replicate', 'peer')),
     label         TEXT NOT NULL,
-    -- One-stage schedules, what the others are compared with.
+    -- 1 for schedules with one stage, with which others are compared.
     baseline      INTEGER NOT NULL CHECK (baseline = (kind = 'single')),
-    -- Steady rate by the profile; NULL where there was none.
+    -- Throughput predicted from the profile; NULL without a profile.
     predicted_fps REAL,
-    -- What was to be said about it before it was measured: ["…"]
+    -- Warnings from before the measurement: ["…"]
     warnings      TEXT NOT NULL,
-    -- The engine of a peer, whose sessions are in place of stages: {"engine", "version", "threads", "sessions"},
-    -- sessions being the CPUs of each.
+    -- For a peer, which has sessions instead of stages: {"engine", "version", "threads", "sessions"}.
+    -- `sessions` lists the CPUs of each session.
     peer          TEXT CHECK ((peer IS NOT NULL) = (kind = 'peer')),
     UNIQUE (run, place)
 ) STRICT;

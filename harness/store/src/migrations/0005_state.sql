@@ -1,12 +1,12 @@
--- The state boards are brought to, and how it was during trials.
+-- The state that boards are set to, and observations of it during trials.
 
--- {"asked", "brought": {"leftover", "found", "set"}}: what the board's file asks for, what was found and set, and what
--- another session had left to be restored. NULL where nothing was asked.
+-- {"asked", "brought": {"leftover", "found", "set"}}: the state in the board's file, the state that was found, the state
+-- that was set, and a state left by another session that was restored first. NULL if the file names no state.
 ALTER TABLE runs ADD COLUMN state TEXT;
--- The same, each time.
+-- As in `runs`, for this resumption.
 ALTER TABLE resumptions ADD COLUMN state TEXT;
--- What it waited for before it began: {"waited_ns", "zone", "from_milli_celsius", "to_milli_celsius"}.
+-- The wait for the board to cool down before the trial: {"waited_ns", "zone", "from_milli_celsius", "to_milli_celsius"}.
 ALTER TABLE trials ADD COLUMN cooling TEXT;
--- {"looks", "cpu_ns", "lowest": [{"cpu", "khz", "at_ns"}], "changes": [{"at_ns", "setting", "from", "to"}]}, times by the
--- board's monotonic clock. NULL in runs of protocols before the sixth.
+-- {"looks", "cpu_ns", "lowest": [{"cpu", "khz", "at_ns"}], "changes": [{"at_ns", "setting", "from", "to"}]}, with times of the
+-- board's monotonic clock. NULL for protocol versions before 6.
 ALTER TABLE measurements ADD COLUMN watched TEXT;

@@ -1,4 +1,4 @@
-//! `results/SCHEMA.md`: the schema in words, made of the migrations and of what the database says of itself.
+//! `results/SCHEMA.md`, generated from the comments of the migrations and the tables of a new database.
 
 use crate::fixture::Place;
 use crate::schema::{MIGRATIONS, latest};
@@ -13,16 +13,16 @@ type Comments = BTreeMap<(String, String), String>;
 const INTRODUCTION: &str = "\
 # Schema of the results database
 
-Made of harness/src/store/migrations by `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p store \
-schema_of_the_database_is_documented`; the tests hold both equal.
+Generated from `harness/store/src/migrations` by `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p store \
+schema_of_the_database_is_documented`. A test checks that this page is up to date.
 
-One SQLite file holds any number of runs of any number of boards. Raw observations are written once and never changed;
-whatever is derived from them is derived anew by each report. What was not observed is NULL or has no row, never 0.
-Times are nanoseconds, `unix_ns` since 1970 (UTC). JSON columns are TEXT.
+One SQLite file contains any number of runs of any number of boards. Raw observations are written once and never changed.
+Reports compute everything else from them. A value that was not observed is NULL or has no row; it is never 0.
+Times are nanoseconds; `unix_ns` counts from 1970 (UTC). JSON columns have the type TEXT.
 
-Columns of samples are BLOBs: a *series* of n whole numbers is n, then the difference of each to the one before (of
-the first to 0), zigzag-coded (0, -1, 1, -2 … become 0, 1, 2, 3 …); every number as LEB128. The code is
-harness/src/store/packed.rs.
+Columns of samples are BLOBs. A *series* of n integers is stored as n, followed by the difference of each integer to the
+previous one (of the first to 0). Differences are zigzag-encoded (0, -1, 1, -2 … become 0, 1, 2, 3 …). Every number is
+stored as LEB128. The code is in `domain/src/packed.rs`.
 
 ";
 

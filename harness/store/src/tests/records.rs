@@ -5,7 +5,9 @@ use crate::{
     Access, Cooling, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, ScheduleRecord, StateRecord,
     Status, Store, StoreError, StoredRun,
 };
-use protocol::{Asked, Brought, Change, Fault, LowestFrequency, Pending, Settings, Watched};
+use protocol::{
+    AppliedState, Fault, LowestFrequency, SavedState, SettingChange, Settings, StateRequest, WatchedSettings,
+};
 
 fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
     let store = place.open();
@@ -57,19 +59,19 @@ fn every_record_comes_back_as_it_was() {
 fn the_state_of_a_board_comes_back_as_it_was() {
     let place = Place::new();
     let found = Settings::from(&fixture::machine());
-    let asked = Asked {
+    let asked = StateRequest {
         nvpmodel: Some(0),
-        ..Asked { sysfs: "/sys".into(), nvpmodel: None, jetson_clocks: Some(true), governor: None }
+        ..StateRequest { sysfs: "/sys".into(), nvpmodel: None, jetson_clocks: Some(true), governor: None }
     };
-    let pending = Pending {
+    let pending = SavedState {
         version: 1,
         by: "anna".into(),
         boot: None,
-        asked: asked.clone(),
+        request: asked.clone(),
         found: found.clone(),
         governors: vec![],
     };
-    let brought = Brought { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
+    let brought = AppliedState { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
     let state = StateRecord::new(asked, brought);
     let start = RunStart { state: state.clone(), ..fixture::run_start() };
     let store = place.open();
@@ -78,7 +80,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         recorder.record(record).unwrap();
     }
     let mut measured = fixture::planned("resnet18")[0].measured(5, 3);
-    let change = Change { at_ns: 7, setting: "CPU 1".into(), from: Some("online".into()), to: None };
+    let change = SettingChange { at_ns: 7, setting: "CPU 1".into(), from: Some("online".into()), to: None };
     let lowest = LowestFrequency { cpu: 1, khz: 1_200_000, at_ns: 9 };
     let throttled = protocol::Throttled {
         group: "/x".to_owned(),
@@ -86,7 +88,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         periods: 2,
         throttled_ns: 70_000_000,
     };
-    measured.watched = Some(Watched {
+    measured.watched = Some(WatchedSettings {
         looks: 3,
         cpu_ns: 77,
         lowest: vec![lowest],

@@ -1,0 +1,41 @@
+//! What every engine does.
+
+use super::tensor::Tensor;
+use crate::failure::Failure;
+use std::rc::Rc;
+
+/// The program of one stage, loaded and ready to run. It stays on the thread that loaded it.
+pub(crate) trait Engine {
+    /// Ids of the threads that compute the stage, the calling one first.
+    fn threads(&self) -> &[u32];
+
+    /// Runs one frame: reads the stage's inputs from `values` and writes its outputs there, both by the schedule's
+    /// indices. The outputs are complete when it returns.
+    ///
+    /// # Errors
+    /// A message that starts with "failed to" and names the program.
+    fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String>;
+
+    /// Runs one frame as [`Engine::run`] does and times each kernel call. The first call also loads what is needed for
+    /// timing.
+    ///
+    /// # Errors
+    /// If the engine does not report kernel times, if the frame fails, or if the kernel calls differ from those of the
+    /// first profiled frame.
+    fn profile(&mut self, values: &mut [Option<Tensor>]) -> Result<FrameProfile, Failure>;
+}
+
+/// One profiled frame.
+#[derive(Debug)]
+pub(crate) struct FrameProfile {
+    /// Duration of the whole frame, in ns.
+    pub(crate) frame_ns: u64,
+    /// Kernel calls in execution order.
+    pub(crate) calls: Vec<KernelCall>,
+}
+
+#[derive(Debug)]
+pub(crate) struct KernelCall {
+    pub(crate) function: Rc<str>,
+    pub(crate) ns: u64,
+}

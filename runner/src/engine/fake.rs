@@ -1,0 +1,64 @@
+//! An engine for tests of what runs engines: it computes on the calling thread and fails on demand.
+
+use super::api::{Engine, FrameProfile};
+use super::tensor::Tensor;
+use crate::affinity::current_thread;
+use crate::failure::Failure;
+use crate::schedule::{CheckedSchedule, CheckedStage};
+
+/// Adds 1 to every byte of its first input and writes the result to each of its outputs.
+pub(crate) struct FakeEngine {
+    stage: CheckedStage,
+    schedule: CheckedSchedule,
+    threads: Vec<u32>,
+    /// Number of the run that fails, from 0, and how.
+    fault: Option<(u32, FakeFault)>,
+    runs: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FakeFault {
+    Error,
+    Panic,
+}
+
+impl FakeEngine {
+    pub(crate) fn new(schedule: &CheckedSchedule, place: usize, fault: Option<(u32, FakeFault)>) -> Self {
+        let stage = schedule.stages[place].clone();
+        Self { stage, schedule: schedule.clone(), threads: vec![current_thread()], fault, runs: 0 }
+    }
+}
+
+impl Engine for FakeEngine {
+    fn threads(&self) -> &[u32] {
+        &self.threads
+    }
+
+    fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        let run = self.runs;
+        self.runs += 1;
+        match self.fault {
+            Some((fails, FakeFault::Error)) if fails == run => {
+                return Err(format!("failed to fake run {run}"));
+            }
+            Some((fails, FakeFault::Panic)) if fails == run => panic!("a test asked for this panic"),
+            _ => {}
+        }
+        let input = values[self.stage.inputs[0]].clone().ok_or("failed to fake: the input is missing")?;
+        for output in &self.stage.outputs {
+            let fill = |bytes: &mut [u8]| {
+                for (to, from) in bytes.iter_mut().zip(input.bytes()) {
+                    *to = from.wrapping_add(1);
+                }
+            };
+            let tensor =
+                Tensor::filled(&self.schedule.values[*output], fill).map_err(|failure| failure.message)?;
+            values[*output] = Some(tensor);
+        }
+        Ok(())
+    }
+
+    fn profile(&mut self, _values: &mut [Option<Tensor>]) -> Result<FrameProfile, Failure> {
+        Err(Failure::request("failed to profile: the fake engine does not report kernel times"))
+    }
+}

@@ -1,0 +1,388 @@
+//! One execution of a schedule: frames pass through the stages until the measured window has closed.
+
+use crate::clock::monotonic_ns;
+use crate::engine::{Engine, Tensor, ThreadUsage};
+use crate::failure::Failure;
+use crate::frames::{FrameSet, FrameSlot};
+use crate::queue::Queue;
+use crate::recorder::{Completion, Recorder};
+use crate::schedule::{CheckedSchedule, CheckedStage};
+use protocol::ScheduleKind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+
+/// The state that the stage threads share while they execute a schedule.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    kind: ScheduleKind,
+    inputs: Vec<usize>,
+    frames: Arc<FrameSet>,
+    slowdown: Slowdown,
+    admitted: AtomicU64,
+    limit: u64,
+    /// Slots without a frame. There are enough for all stages and queues, so no stage ever waits for one.
+    free_slots: Queue<Box<FrameSlot>>,
+    /// Queue `i` connects stage `i` to stage `i + 1`; replicas have none.
+    between: Vec<Queue<Box<FrameSlot>>>,
+    window: WindowTimes,
+    sink: Sink,
+    stopped: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    /// Woken when the window opens or closes and when the execution stops.
+    observer: Thread,
+}
+
+/// Where completed frames go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// Times are recorded.
+    Record(Mutex<Recorder>),
+    /// The values at these indices are collected, frame by frame. Each distinct frame runs once.
+    Collect { outputs: Vec<usize>, collected: Mutex<Vec<Vec<Tensor>>> },
+}
+
+/// What a stage did during the window.
+#[derive(Debug, Default)]
+pub(crate) struct StageReport {
+    pub(crate) frames: u64,
+    /// Time in the engine.
+    pub(crate) busy_ns: u64,
+    /// Time waiting for a frame.
+    pub(crate) waiting_input_ns: u64,
+    /// Time waiting for space in the next queue.
+    pub(crate) waiting_output_ns: u64,
+    /// From the thread's first step after the window opened to its first step after it closed.
+    pub(crate) usage: ThreadUsage,
+}
+
+/// When the window opened and closed, or [`NOT_YET`].
+#[derive(Debug)]
+struct WindowTimes {
+    opened_ns: AtomicU64,
+    closed_ns: AtomicU64,
+}
+
+const NOT_YET: u64 = u64::MAX;
+
+impl WindowTimes {
+    fn is_open(&self) -> bool {
+        self.opened_ns.load(Ordering::Acquire) != NOT_YET
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed_ns.load(Ordering::Acquire) != NOT_YET
+    }
+
+    /// The part of a time span that lies in the window, in ns: 0 before the window opens.
+    fn overlap(&self, begin_ns: u64, end_ns: u64) -> u64 {
+        let opened = self.opened_ns.load(Ordering::Acquire);
+        let closed = self.closed_ns.load(Ordering::Acquire);
+        end_ns.min(closed).saturating_sub(begin_ns.max(opened))
+    }
+
+    fn contains(&self, at_ns: u64) -> bool {
+        at_ns > self.opened_ns.load(Ordering::Acquire) && at_ns <= self.closed_ns.load(Ordering::Acquire)
+    }
+}
+
+impl Pipeline {
+    /// Prepares an execution. `queue_depth` frames may wait between two stages. The calling thread becomes the observer.
+    pub(crate) fn new(
+        schedule: &CheckedSchedule,
+        frames: Arc<FrameSet>,
+        queue_depth: u32,
+        sink: Sink,
+    ) -> Self {
+        let stages = schedule.stages.len();
+        let depth = usize::try_from(queue_depth).unwrap_or(1).clamp(1, 4096);
+        let queues = if schedule.kind == ScheduleKind::Replicate { 0 } else { stages - 1 };
+        let slots = stages + queues * depth;
+        let free_slots = Queue::new(slots);
+        for _ in 0..slots {
+            let pushed = free_slots.push(Box::new(FrameSlot::new(schedule.values.len(), stages)));
+            debug_assert!(pushed.is_ok(), "a new queue is open");
+        }
+        let limit = match sink {
+            Sink::Record(_) => u64::MAX,
+            Sink::Collect { .. } => frames.distinct() as u64,
+        };
+        Self {
+            kind: schedule.kind,
+            inputs: schedule.inputs.clone(),
+            frames,
+            slowdown: Slowdown::default(),
+            admitted: AtomicU64::new(0),
+            limit,
+            free_slots,
+            between: (0..queues).map(|_| Queue::new(depth)).collect(),
+            window: WindowTimes { opened_ns: AtomicU64::new(NOT_YET), closed_ns: AtomicU64::new(NOT_YET) },
+            sink,
+            stopped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            observer: std::thread::current(),
+        }
+    }
+
+    pub(crate) fn with_slowdown(self, slowdown: Slowdown) -> Self {
+        Self { slowdown, ..self }
+    }
+
+    /// Runs a stage until the execution stops. Each stage thread calls it once.
+    pub(crate) fn run_stage(
+        &self,
+        place: usize,
+        stage: &CheckedStage,
+        engine: &mut dyn Engine,
+    ) -> StageReport {
+        let _guard = StopOnPanic { pipeline: self, place };
+        let mut report = StageReport::default();
+        let mut usage = WindowUsage::default();
+        while !self.stopped.load(Ordering::Acquire) {
+            let Some(mut slot) = self.receive(place, &mut report) else { break };
+            usage.update(&self.window);
+            let begin = monotonic_ns();
+            if slot.entered_ns == 0 {
+                slot.entered_ns = begin;
+                self.record_admission(&slot);
+            }
+            if let Err(message) = engine.run(&mut slot.values) {
+                self.fail(Failure::execution(format!("{message} (stage {place}, frame {})", slot.frame)));
+                break;
+            }
+            let end = self.slowdown.extend(place, begin, monotonic_ns());
+            slot.spans[place] = (begin, end);
+            report.busy_ns += self.window.overlap(begin, end);
+            report.frames += u64::from(self.deliver(place, slot, stage, end, &mut report));
+            usage.update(&self.window);
+        }
+        if let Some(next) = self.queue_after(place) {
+            next.close();
+        }
+        usage.update(&self.window);
+        report.usage = usage.total();
+        report
+    }
+
+    /// The next frame for a stage; `None` at the end.
+    fn receive(&self, place: usize, report: &mut StageReport) -> Option<Box<FrameSlot>> {
+        let begin = monotonic_ns();
+        if place > 0 && self.kind != ScheduleKind::Replicate {
+            let slot = self.between[place - 1].pop();
+            report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
+            return slot;
+        }
+        let frame = self.admitted.fetch_add(1, Ordering::Relaxed);
+        if frame >= self.limit {
+            return None;
+        }
+        let mut slot = self.free_slots.pop()?;
+        slot.set_inputs(frame, &self.inputs, self.frames.frame(frame));
+        slot.entered_ns = 0;
+        Some(slot)
+    }
+
+    /// Passes a frame to the next stage, or completes it. Returns whether the stage finished it in the window.
+    fn deliver(
+        &self,
+        place: usize,
+        mut slot: Box<FrameSlot>,
+        stage: &CheckedStage,
+        end: u64,
+        report: &mut StageReport,
+    ) -> bool {
+        if let Some(next) = self.queue_after(place) {
+            slot.release(&stage.last_uses);
+            let begin = monotonic_ns();
+            // A closed queue rejects it: the execution has stopped.
+            drop(next.push(slot));
+            report.waiting_output_ns += self.window.overlap(begin, monotonic_ns());
+            return self.window.contains(end);
+        }
+        let in_window = self.complete(&slot, place);
+        slot.values.iter_mut().for_each(|value| *value = None);
+        drop(self.free_slots.push(slot));
+        in_window
+    }
+
+    /// Completes a frame that has passed all stages. Returns whether it counts for the window.
+    fn complete(&self, slot: &FrameSlot, place: usize) -> bool {
+        match &self.sink {
+            Sink::Collect { outputs, collected } => {
+                let tensors = outputs.iter().filter_map(|index| slot.values[*index].clone());
+                collected.lock().unwrap_or_else(PoisonError::into_inner).push(tensors.collect());
+                false
+            }
+            Sink::Record(recorder) => {
+                let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+                let was_open = self.window.is_open() && !self.window.is_closed();
+                // Read under the lock, so that completions of replicas ascend.
+                let now = monotonic_ns();
+                match recorder.complete(slot, place, now) {
+                    Completion::Ordinary => {}
+                    Completion::OpensWindow => {
+                        self.window.opened_ns.store(now, Ordering::Release);
+                        self.observer.unpark();
+                    }
+                    Completion::ClosesWindow => {
+                        self.window.closed_ns.store(now, Ordering::Release);
+                        self.stop();
+                    }
+                }
+                was_open
+            }
+        }
+    }
+
+    fn record_admission(&self, slot: &FrameSlot) {
+        if let (0, Sink::Record(recorder)) = (slot.frame, &self.sink) {
+            recorder.lock().unwrap_or_else(PoisonError::into_inner).begin(slot.entered_ns);
+        }
+    }
+
+    fn queue_after(&self, place: usize) -> Option<&Queue<Box<FrameSlot>>> {
+        self.between.get(place)
+    }
+
+    /// Stops the execution; frames in flight are dropped between stages.
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.free_slots.close();
+        self.between.iter().for_each(Queue::close);
+        self.observer.unpark();
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.stop();
+    }
+
+    /// Waits for the window to open. `false`: the execution stopped before.
+    pub(crate) fn wait_opened(&self) -> bool {
+        self.wait(|| self.window.is_open())
+    }
+
+    /// Waits for the window to close. `false`: the execution stopped before.
+    pub(crate) fn wait_closed(&self) -> bool {
+        self.wait(|| self.window.is_closed())
+    }
+
+    fn wait(&self, reached: impl Fn() -> bool) -> bool {
+        while !reached() {
+            if self.stopped.load(Ordering::Acquire) {
+                return reached();
+            }
+            std::thread::park();
+        }
+        true
+    }
+
+    /// Returns the sink, after all stages have returned.
+    ///
+    /// # Errors
+    /// The first failure of a stage.
+    pub(crate) fn finish(self: Arc<Self>) -> Result<Sink, Failure> {
+        let pipeline = Arc::into_inner(self)
+            .ok_or_else(|| Failure::internal("failed to finish the pipeline: a stage is still running"))?;
+        match pipeline.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(failure),
+            None => Ok(pipeline.sink),
+        }
+    }
+}
+
+/// Usage of a thread between its first step after the window opened and its first step after it closed.
+#[derive(Debug, Default)]
+struct WindowUsage {
+    first: Option<ThreadUsage>,
+    last: Option<ThreadUsage>,
+}
+
+impl WindowUsage {
+    fn update(&mut self, window: &WindowTimes) {
+        if self.first.is_none() && window.is_open() {
+            self.first = Some(ThreadUsage::now());
+        }
+        if self.last.is_none() && window.is_closed() {
+            self.last = Some(ThreadUsage::now());
+        }
+    }
+
+    fn total(&self) -> ThreadUsage {
+        self.first.zip(self.last).map(|(first, last)| last.since(first)).unwrap_or_default()
+    }
+}
+
+/// Stops the execution if a stage panics, so that the other stages do not wait for it forever.
+struct StopOnPanic<'a> {
+    pipeline: &'a Pipeline,
+    place: usize,
+}
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.pipeline.fail(Failure::internal(format!("failed to run stage {}: it panicked", self.place)));
+        }
+    }
+}
+
+/// Makes stages slower on purpose, to test that regressions are found: a share of its own time, in thousandths, that each
+/// stage spins after a frame. Stages without an entry are not slowed down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Slowdown {
+    per_mille: Vec<u32>,
+}
+
+impl Slowdown {
+    pub(crate) fn new(per_mille: &[u32]) -> Self {
+        Self { per_mille: per_mille.to_vec() }
+    }
+
+    /// Spins after a frame that a stage ran from `begin_ns` to `end_ns`, and returns when the frame ends.
+    #[inline]
+    pub(crate) fn extend(&self, place: usize, begin_ns: u64, end_ns: u64) -> u64 {
+        let Some(per_mille) = self.per_mille.get(place).filter(|share| **share > 0) else { return end_ns };
+        let until = end_ns + (end_ns - begin_ns).saturating_mul(u64::from(*per_mille)) / 1000;
+        loop {
+            let now = monotonic_ns();
+            if now >= until {
+                return now;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_time_in_the_window_counts() {
+        let window = WindowTimes { opened_ns: AtomicU64::new(NOT_YET), closed_ns: AtomicU64::new(NOT_YET) };
+        assert_eq!((window.overlap(0, 50), window.contains(50)), (0, false));
+        window.opened_ns.store(100, Ordering::Release);
+        assert_eq!((window.overlap(0, 50), window.overlap(90, 130), window.overlap(110, 130)), (0, 30, 20));
+        assert!(!window.contains(100) && window.contains(101));
+        window.closed_ns.store(200, Ordering::Release);
+        assert_eq!(
+            (window.overlap(190, 230), window.overlap(210, 230), window.overlap(0, 300)),
+            (10, 0, 100)
+        );
+        assert!(window.contains(200) && !window.contains(201));
+    }
+
+    #[test]
+    fn a_slowdown_extends_only_its_stage() {
+        let slowdown = Slowdown::new(&[0, 500]);
+        let now = monotonic_ns();
+        let begin = now - 4_000_000;
+        for place in [0, 2] {
+            assert_eq!(slowdown.extend(place, begin, now), now);
+        }
+        let end = slowdown.extend(1, begin, now);
+        assert!(end >= now + 2_000_000, "{}", end - now);
+        assert_eq!(Slowdown::default().extend(0, begin, now), now);
+    }
+}

@@ -1,0 +1,283 @@
+//! Checks a schedule that was requested, and works out when each tensor is used for the last time.
+
+use crate::failure::Failure;
+use protocol::{Dtype, Processor, Program, Schedule, ScheduleKind, format_cpu_list};
+use std::path::Path;
+
+/// A tensor of the request, checked: extents of at least 1 whose product fits the address space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TensorSpec {
+    pub(crate) name: String,
+    /// Outermost extent first.
+    pub(crate) shape: Vec<i64>,
+    pub(crate) dtype: Dtype,
+    pub(crate) bytes: usize,
+}
+
+impl TensorSpec {
+    pub(crate) fn new(tensor: &protocol::Tensor) -> Result<Self, Failure> {
+        let fail = |why: String| Failure::request(format!("failed to read tensor {}: {why}", tensor.name));
+        let dtype = tensor.dtype;
+        let bytes = tensor.shape.iter().try_fold(dtype.bytes(), |product, extent| {
+            let extent = usize::try_from(*extent).ok().filter(|extent| *extent > 0)?;
+            product.checked_mul(extent)
+        });
+        let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok()).ok_or_else(|| {
+            fail(format!(
+                "invalid shape {:?}; every extent must be at least 1, and the tensor must fit memory",
+                tensor.shape
+            ))
+        })?;
+        Ok(Self { name: tensor.name.clone(), shape: tensor.shape.clone(), dtype, bytes })
+    }
+}
+
+/// A schedule with these properties: every index is valid, every tensor is produced once and before it is used, and the
+/// number of stages fits the kind.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedSchedule {
+    pub(crate) kind: ScheduleKind,
+    pub(crate) values: Vec<TensorSpec>,
+    /// Indices into `values` of the network's inputs.
+    pub(crate) inputs: Vec<usize>,
+    /// Indices into `values` of the network's outputs.
+    pub(crate) outputs: Vec<usize>,
+    /// In execution order.
+    pub(crate) stages: Vec<CheckedStage>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedStage {
+    pub(crate) processor: Processor,
+    pub(crate) program: Program,
+    /// In argument order.
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
+    /// Values that no later stage uses.
+    pub(crate) last_uses: Vec<usize>,
+}
+
+impl CheckedSchedule {
+    pub(crate) fn new(schedule: &Schedule) -> Result<Self, Failure> {
+        let stages = schedule.stages.len();
+        let expected = match schedule.kind {
+            ScheduleKind::Single => "exactly 1",
+            ScheduleKind::Pipeline | ScheduleKind::Replicate => "at least 1",
+        };
+        if stages == 0 || (schedule.kind == ScheduleKind::Single && stages != 1) {
+            return Err(Failure::request(format!(
+                "failed to read the schedule: a {:?} schedule has {expected} stage, this one has {stages}",
+                schedule.kind
+            )));
+        }
+        let values = schedule.values.iter().map(TensorSpec::new).collect::<Result<Vec<_>, _>>()?;
+        let inputs = indices(&schedule.inputs, values.len(), "the schedule's inputs")?;
+        let outputs = indices(&schedule.outputs, values.len(), "the schedule's outputs")?;
+        if outputs.is_empty() {
+            return Err(Failure::request("failed to read the schedule: it has no outputs"));
+        }
+        let mut checked = Self { kind: schedule.kind, values, inputs, outputs, stages: Vec::new() };
+        for (place, stage) in schedule.stages.iter().enumerate() {
+            checked.stages.push(check_stage(stage, place, checked.values.len())?);
+        }
+        checked.check_data_flow()?;
+        checked.find_last_uses();
+        Ok(checked)
+    }
+
+    /// Paths of the stages' weight files, in stage order; `None` for a stage whose program contains its weights.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = Option<&Path>> {
+        self.stages.iter().map(|stage| match &stage.program {
+            Program::Library(library) => Some(Path::new(&library.weights.path)),
+            Program::OnnxRuntime(_) => None,
+        })
+    }
+
+    pub(crate) fn input_specs(&self) -> Vec<&TensorSpec> {
+        self.inputs.iter().map(|index| &self.values[*index]).collect()
+    }
+
+    /// CPUs of all stages, each once.
+    pub(crate) fn cpus(&self) -> Vec<u32> {
+        let mut cpus: Vec<_> = self.stages.iter().flat_map(|stage| stage.processor.cpus().to_vec()).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        cpus
+    }
+
+    fn check_data_flow(&self) -> Result<(), Failure> {
+        let mut available = vec![false; self.values.len()];
+        self.inputs.iter().for_each(|index| available[*index] = true);
+        let network_inputs = available.clone();
+        for (place, stage) in self.stages.iter().enumerate() {
+            if self.kind == ScheduleKind::Replicate {
+                available.clone_from(&network_inputs);
+            }
+            let fail = |why: &str, index: usize| {
+                let name = &self.values[index].name;
+                Err(Failure::request(format!("failed to connect stage {place}: {why} {name}")))
+            };
+            if let Some(missing) = stage.inputs.iter().find(|index| !available[**index]) {
+                return fail("no earlier stage produces its input", *missing);
+            }
+            for index in &stage.outputs {
+                if std::mem::replace(&mut available[*index], true) {
+                    return fail("an earlier stage or the frame already provides its output", *index);
+                }
+            }
+            let is_last = place + 1 == self.stages.len() || self.kind == ScheduleKind::Replicate;
+            if let Some(missing) = self.outputs.iter().find(|index| is_last && !available[**index]) {
+                return fail("it is the last stage, and none has produced the network's output", *missing);
+            }
+        }
+        Ok(())
+    }
+
+    fn find_last_uses(&mut self) {
+        let stages = self.stages.len();
+        for value in 0..self.values.len() {
+            if self.outputs.contains(&value) {
+                continue;
+            }
+            if self.kind == ScheduleKind::Replicate {
+                self.stages.iter_mut().for_each(|stage| stage.last_uses.push(value));
+                continue;
+            }
+            let produced = self.stages.iter().position(|stage| stage.outputs.contains(&value));
+            let used = (0..stages).rfind(|place| self.stages[*place].inputs.contains(&value));
+            let last = used.max(produced).unwrap_or(0);
+            self.stages[last].last_uses.push(value);
+        }
+    }
+}
+
+fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<CheckedStage, Failure> {
+    let Processor::Cpu(cpu) = &stage.processor;
+    let threads = usize::try_from(cpu.threads).unwrap_or(usize::MAX);
+    if threads == 0 || threads > cpu.cpus.len() {
+        return Err(Failure::request(format!(
+            "failed to place stage {place} on processor {}: {threads} threads for CPUs {}; threads must be from 1 to {}",
+            cpu.name,
+            format_cpu_list(&cpu.cpus),
+            cpu.cpus.len()
+        )));
+    }
+    let outputs = indices(&stage.outputs, values, &format!("the outputs of stage {place}"))?;
+    if outputs.is_empty() {
+        return Err(Failure::request(format!("failed to connect stage {place}: it has no outputs")));
+    }
+    Ok(CheckedStage {
+        processor: stage.processor.clone(),
+        program: stage.program.clone(),
+        inputs: indices(&stage.inputs, values, &format!("the inputs of stage {place}"))?,
+        outputs,
+        last_uses: Vec::new(),
+    })
+}
+
+fn indices(list: &[u32], values: usize, of: &str) -> Result<Vec<usize>, Failure> {
+    let check = |index: &u32| {
+        usize::try_from(*index).ok().filter(|index| *index < values).ok_or_else(|| {
+            Failure::request(format!(
+                "failed to read {of}: index {index} is out of range, there are {values} values"
+            ))
+        })
+    };
+    list.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{CpuProcessor, Stage, Tensor, Weights};
+
+    fn stage(inputs: &[u32], outputs: &[u32]) -> Stage {
+        Stage {
+            processor: Processor::Cpu(CpuProcessor { name: "cpu0".into(), cpus: vec![0], threads: 1 }),
+            program: Program::Library(protocol::StageLibrary {
+                path: "stage.so".into(),
+                entry: "main".into(),
+                weights: Weights { path: "weights.bin".into(), offsets: vec![], tensors: vec![] },
+            }),
+            inputs: inputs.into(),
+            outputs: outputs.into(),
+        }
+    }
+
+    fn schedule(kind: ScheduleKind, values: u32, outputs: &[u32], stages: &[(&[u32], &[u32])]) -> Schedule {
+        let value = |index: u32| Tensor { name: format!("v{index}"), shape: vec![1], dtype: Dtype::Float32 };
+        Schedule {
+            kind,
+            values: (0..values).map(value).collect(),
+            inputs: vec![0],
+            outputs: outputs.into(),
+            stages: stages.iter().map(|(inputs, outputs)| stage(inputs, outputs)).collect(),
+        }
+    }
+
+    #[test]
+    fn values_are_released_after_their_last_use_and_skip_stages_between() {
+        // v0 is used by stages 0 and 2, v1 only by 1, v2 by none, v4 is the output.
+        let checked = CheckedSchedule::new(&schedule(
+            ScheduleKind::Pipeline,
+            5,
+            &[4],
+            &[(&[0], &[1, 2]), (&[1], &[3]), (&[0, 3], &[4])],
+        ))
+        .unwrap();
+        let last_uses: Vec<_> = checked.stages.iter().map(|stage| stage.last_uses.clone()).collect();
+        assert_eq!(last_uses, [vec![2], vec![1], vec![0, 3]]);
+    }
+
+    #[test]
+    fn each_replica_produces_all_outputs() {
+        let stages: [(&[u32], &[u32]); 2] = [(&[0], &[1]), (&[0], &[1])];
+        let checked = CheckedSchedule::new(&schedule(ScheduleKind::Replicate, 2, &[1], &stages)).unwrap();
+        assert!(checked.stages.iter().all(|stage| stage.last_uses == [0]));
+        let message =
+            CheckedSchedule::new(&schedule(ScheduleKind::Pipeline, 2, &[1], &stages)).unwrap_err().message;
+        assert!(message.contains("already provides its output v1"), "{message}");
+    }
+
+    #[test]
+    fn invalid_schedules_are_rejected() {
+        let check = |schedule: &Schedule, says: &str| {
+            let failure = CheckedSchedule::new(schedule).unwrap_err();
+            assert_eq!(failure.fault, protocol::Fault::Request);
+            assert!(failure.message.contains(says), "{failure} should say {says}");
+        };
+        check(
+            &schedule(ScheduleKind::Pipeline, 2, &[1], &[]),
+            "a Pipeline schedule has at least 1 stage, this one has 0",
+        );
+        check(
+            &schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),
+            "exactly 1 stage, this one has 2",
+        );
+        check(&schedule(ScheduleKind::Single, 2, &[2], &[(&[0], &[1])]), "index 2 is out of range");
+        check(&schedule(ScheduleKind::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
+        check(
+            &schedule(ScheduleKind::Single, 3, &[2], &[(&[0], &[1])]),
+            "none has produced the network's output v2",
+        );
+        check(
+            &schedule(ScheduleKind::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),
+            "no earlier stage produces its input v1",
+        );
+        let mut too_many_threads = schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1])]);
+        let Processor::Cpu(cpu) = &mut too_many_threads.stages[0].processor;
+        cpu.threads = 2;
+        check(&too_many_threads, "2 threads for CPUs 0; threads must be from 1 to 1");
+    }
+
+    #[test]
+    fn tensors_are_checked() {
+        let spec =
+            |shape: &[i64], dtype| TensorSpec::new(&Tensor { name: "x".into(), shape: shape.into(), dtype });
+        assert_eq!(spec(&[2, 3], Dtype::Int64).unwrap().bytes, 48);
+        assert_eq!(spec(&[], Dtype::Float32).unwrap().bytes, 4);
+        for shape in [&[0][..], &[-1], &[i64::MAX, 4]] {
+            assert_eq!(spec(shape, Dtype::Int8).unwrap_err().fault, protocol::Fault::Request, "{shape:?}");
+        }
+    }
+}
