@@ -1,4 +1,4 @@
-//! Whether a trial may be believed. Every rule takes observations and gives a reason, or none.
+//! Whether a trial is valid. Each rule takes observations and returns a reason, or none.
 
 use crate::comparison::prediction_error;
 use crate::units::{FramesPerSecond, Nanoseconds};
@@ -31,9 +31,9 @@ pub enum Severity {
 pub enum ReasonCode {
     /// The outputs are not those of the baseline.
     OutputsDiffer,
-    /// An output holds infinities or no numbers.
+    /// An output has infinities or NaN.
     OutputsNotFinite,
-    /// The hypervisor gave the CPUs to others.
+    /// The hypervisor stole CPU time.
     Steal,
     /// Other processes used the CPUs.
     OtherLoad,
@@ -43,17 +43,17 @@ pub enum ReasonCode {
     MajorFaults,
     /// The window holds too few frames.
     TooFewFrames,
-    /// The pace had not settled when the window opened.
+    /// Frame times had not settled when the window opened.
     NotSteady,
-    /// The prediction was off.
+    /// The prediction differs from the measurement.
     PredictionOff,
-    /// The pace changed inside the window.
+    /// Throughput changed within the window.
     PaceChanged,
-    /// Trials lie apart from the others of their schedule.
+    /// Some trials are outliers.
     OutlyingTrials,
     /// The machine warmed up in the window.
     Warmed,
-    /// Many pages were new to the process.
+    /// Many minor page faults.
     MinorFaults,
     /// The board's state changed, or was not the one that was set.
     StateChanged,
@@ -135,7 +135,7 @@ impl Reason {
     }
 }
 
-/// Void as soon as one reason voids.
+/// Void if any reason is [`Severity::Void`].
 pub fn validity(reasons: &[Reason]) -> Validity {
     if reasons.iter().any(|reason| reason.severity == Severity::Void) {
         Validity::Void
@@ -144,7 +144,7 @@ pub fn validity(reasons: &[Reason]) -> Validity {
     }
 }
 
-/// From which share on a rule warns, and from which on it voids.
+/// The shares above which a rule warns and voids.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
@@ -178,13 +178,13 @@ pub struct Limits {
     pub other_load: Limit,
     /// Share of the frequency lost.
     pub frequency_drop: Limit,
-    /// Share by which the prediction may be off before it is told.
+    /// Prediction error above which there is a warning, as a share.
     pub prediction: f64,
 }
 
 impl Default for Limits {
-    /// Choices, not measurements: outputs may differ by a thousandth of their range, because kernels of unlike
-    /// processors add up in another order; a 50th of the CPU lost is told, a fifth voids.
+    /// Chosen, not measured. Outputs may differ by a thousandth of their range, because kernels for different
+    /// processors sum in different orders. A loss of 2 % of the CPU time warns, of 20 % voids.
     fn default() -> Self {
         Self {
             outputs: 1e-3,
@@ -196,7 +196,7 @@ impl Default for Limits {
     }
 }
 
-/// How far an output lies from the baseline's, over all frames and elements compared.
+/// The difference of an output from the baseline's, over all compared frames and elements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputCheck {
     /// Name of the output.
@@ -211,9 +211,9 @@ pub struct OutputCheck {
     pub max_reference: f64,
 }
 
-/// Voids where an output is not the baseline's. An output of which nothing was compared differs.
+/// Voids if an output differs from the baseline's. An output without compared elements counts as different.
 pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
-    let remedy = "look for the first stage whose outputs differ; no figure of this schedule means anything";
+    let remedy = "find the first stage whose outputs differ; do not use any figure of this schedule";
     if check.non_finite > 0 {
         let text = format!(
             "{} of {} elements of output {} are not finite",
@@ -226,7 +226,7 @@ pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
         return None;
     }
     let text = format!(
-        "output {} differs from the baseline's by up to {:.3e}, where {:.3e} is allowed ({} elements compared)",
+        "output {} differs from the baseline by up to {:.3e} ({:.3e} allowed, {} elements compared)",
         check.name, check.max_abs, bound, check.elements
     );
     Some(Reason::new(ReasonCode::OutputsDiffer, Severity::Void, text, remedy))
@@ -237,7 +237,7 @@ pub fn steal(stolen: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -> Opt
     let share = share(stolen, cpu_time)?;
     let severity = limits.steal.judge(share)?;
     let text = format!("the hypervisor took {} of the CPU time", percent(share));
-    let remedy = "measure on a machine of its own, or raise `trials` until the interval is narrow enough";
+    let remedy = "measure on a dedicated machine, or raise `trials` until the interval is narrow enough";
     Some(Reason::new(ReasonCode::Steal, severity, text, remedy))
 }
 
@@ -250,7 +250,7 @@ pub fn other_load(others: Nanoseconds, cpu_time: Nanoseconds, limits: &Limits) -
         ReasonCode::OtherLoad,
         severity,
         text,
-        "stop what else runs on these CPUs, or choose others",
+        "stop the other processes on these CPUs, or choose other CPUs",
     ))
 }
 
@@ -268,22 +268,21 @@ pub fn frequency(cpu: u32, before_khz: u64, after_khz: u64, limits: &Limits) -> 
         before_khz / 1000
     );
     let remedy =
-        "fix the frequency (governor `performance`, or the board's own tool), and let the board cool down";
+        "pin the frequency (governor `performance`, or the board's own tool), and let the board cool down";
     Some(Reason::new(ReasonCode::FrequencyDrop, severity, text, remedy))
 }
 
-/// What to do about a state that does not stay.
-const STATE_REMEDY: &str = "something else sets the board's state (another user, a power daemon, or heat: see the \
-                            temperatures); find it, and lower `state: { max_temperature_c }` where it is heat";
+const STATE_REMEDY: &str = "something else changes the board's state (another user, a power daemon, or heat: check \
+                            the temperatures); stop it, or lower `state: { max_temperature_c }` if it is heat";
 
-/// A setting of the board that was another one within a trial, or than was set. `when` completes the sentence.
+/// A setting of the board changed during a trial, or was not the one that was set. `when` completes the sentence.
 pub fn state_changed(setting: &str, from: &str, to: &str, when: &str) -> Reason {
     let text = format!("the {setting} was {to} instead of {from}{when}");
     Reason::new(ReasonCode::StateChanged, Severity::Void, text, STATE_REMEDY)
 }
 
-/// The lowest frequency seen of a CPU whose clock was pinned. The kernel's figures of some processors are measured and
-/// lie beside it by a little.
+/// The lowest observed frequency of a CPU with a pinned clock. On some processors the kernel measures the frequency, so
+/// it deviates a little.
 pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Option<Reason> {
     let lost = 1.0 - lowest_khz as f64 / pinned_khz as f64;
     (pinned_khz > 0 && lost > limits.frequency_drop.warn).then(|| {
@@ -297,12 +296,12 @@ pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Op
     })
 }
 
-/// Time within the window in which a CPU quota kept the runner waiting, summed over its CPUs. Any of it voids: what the
-/// quota takes from a pipeline says nothing about the processors.
+/// Time within the window in which a CPU quota throttled the runner, summed over its CPUs. Any throttling voids: the
+/// figures would describe the quota and not the processors.
 pub fn throttled(group: &str, milli_cpus: Option<u64>, waited: Nanoseconds) -> Reason {
     let quota = milli_cpus.map_or_else(String::new, |milli| format!(" of {} CPUs", milli as f64 / 1000.0));
     let text = format!("the CPU quota{quota} of the cgroup {group} throttled the trial for {waited}");
-    let remedy = "run edgepipe outside of the container or service that has this limit, or raise it";
+    let remedy = "run edgepipe outside the container or service with this limit, or raise the limit";
     Reason::new(ReasonCode::Throttled, Severity::Void, text, remedy)
 }
 
@@ -319,15 +318,15 @@ pub fn major_faults(stage: usize, faults: u64) -> Option<Reason> {
 pub fn frames(found: usize, asked: usize) -> Option<Reason> {
     (found < asked).then(|| {
         let severity = if 2 * found < asked { Severity::Void } else { Severity::Warn };
-        let text = format!("the window holds {found} frames, {asked} were asked for");
+        let text = format!("the window has {found} frames, {asked} were requested");
         Reason::new(ReasonCode::TooFewFrames, severity, text, "raise `measure.max_seconds`")
     })
 }
 
-/// Whether the pace had settled when the window opened.
+/// Whether frame times had settled when the window opened.
 pub fn steady(settled: bool) -> Option<Reason> {
     (!settled).then(|| {
-        let text = "the pace had not settled when the window opened".to_owned();
+        let text = "frame times had not settled when the window opened".to_owned();
         Reason::new(ReasonCode::NotSteady, Severity::Warn, text, "raise `warm_up.max_seconds`")
     })
 }
@@ -335,17 +334,15 @@ pub fn steady(settled: bool) -> Option<Reason> {
 /// Predicted against measured throughput.
 pub fn prediction(predicted: FramesPerSecond, measured: FramesPerSecond, limits: &Limits) -> Option<Reason> {
     let error = prediction_error(predicted, measured);
-    // Written so that an error that is no number is told as well.
+    // Written so that NaN warns too.
     if error.abs() <= limits.prediction {
         return None;
     }
     let text = format!(
-        "{predicted} were predicted and {measured} measured, {} {}",
-        percent(error.abs()),
-        if error > 0.0 { "too many" } else { "too few" }
+        "predicted {predicted}, measured {measured} ({:+.0} %)",
+        100.0 * (measured.0 / predicted.0 - 1.0)
     );
-    let remedy =
-        "profile again on a quiet machine; where it stays, the stages disturb each other (memory, clocks)";
+    let remedy = "profile again on a quiet machine; if the difference remains, the stages compete for memory or clocks";
     Some(Reason::new(ReasonCode::PredictionOff, Severity::Warn, text, remedy))
 }
 
@@ -380,13 +377,13 @@ mod tests {
         check(
             outputs(&output(1000, 0, 0.5, 10.0), &limits),
             differs(
-                "output y differs from the baseline's by up to 5.000e-1, where 1.000e-2 is allowed (1000 elements compared)",
+                "output y differs from the baseline by up to 5.000e-1 (1.000e-2 allowed, 1000 elements compared)",
             ),
         );
         check(
             outputs(&output(0, 0, 0.0, 0.0), &limits),
             differs(
-                "output y differs from the baseline's by up to 0.000e0, where 0.000e0 is allowed (0 elements compared)",
+                "output y differs from the baseline by up to 0.000e0 (0.000e0 allowed, 0 elements compared)",
             ),
         );
         assert!(outputs(&output(1, 0, f64::NAN, 1.0), &limits).is_some());
@@ -469,11 +466,11 @@ mod tests {
             major_faults(1, 2),
             Some((ReasonCode::MajorFaults, Severity::Warn, "stage 1 waited for the disk 2 times")),
         );
-        let text = "the window holds 30 frames, 50 were asked for";
+        let text = "the window has 30 frames, 50 were requested";
         check(frames(30, 50), Some((ReasonCode::TooFewFrames, Severity::Warn, text)));
-        let text = "the window holds 3 frames, 50 were asked for";
+        let text = "the window has 3 frames, 50 were requested";
         check(frames(3, 50), Some((ReasonCode::TooFewFrames, Severity::Void, text)));
-        let text = "the pace had not settled when the window opened";
+        let text = "frame times had not settled when the window opened";
         check(steady(false), Some((ReasonCode::NotSteady, Severity::Warn, text)));
     }
 
@@ -481,7 +478,7 @@ mod tests {
     fn predictions_that_were_off() {
         let limits = Limits::default();
         check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), &limits), None);
-        let text = "60.0 frames/s were predicted and 50.0 frames/s measured, 20.0 % too many";
+        let text = "predicted 60.0 frames/s, measured 50.0 frames/s (-17 %)";
         let warned = Some((ReasonCode::PredictionOff, Severity::Warn, text));
         check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), &limits), warned);
         assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), &limits).is_some());

@@ -1,12 +1,12 @@
 //! From records to rows.
 
-use super::asked::Asked;
 use super::energy;
 use super::measurements::{Measurements, add_energy, measurements};
 use super::rows::{
     Interval, Latency, NetworkSection, Noise, PowerSection, ProcessorSection, Report, Row, SCHEMA,
     StageSection, Summary, is_comparable,
 };
+use super::stored_settings::StoredSettings;
 use super::trial::Trial;
 use super::{heading, pooled, reasons};
 use domain::FleetMode;
@@ -122,7 +122,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
     };
     let singles: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Single).collect();
     let peers: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Peer).collect();
-    let asked = Asked::of(&run.start.configuration);
+    let settings = StoredSettings::of(&run.start.configuration);
     let by_energy: Vec<energy::Single<'_>> = schedules
         .iter()
         .filter(|schedule| schedule.record.schedule.kind() == ScheduleKind::Single)
@@ -142,7 +142,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
             let mut row = row(network, run, schedule);
             if row.verdict == Validity::Valid {
                 add_gains(&mut row, &schedule.throughputs(), &singles);
-                if let Some(wanted) = asked.precision {
+                if let Some(wanted) = settings.precision {
                     add_precision(&mut row, wanted);
                 }
                 energy::add_gain(&mut row, &schedule.counted(), &by_energy);
@@ -168,7 +168,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let mut notes = measurements.reasons.clone();
     notes.extend(reasons::trials(measurements.trials.values(), measurements.failed.values(), planned(run)));
     let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
-    notes.extend(disturbance::apart(&rates));
+    notes.extend(disturbance::outliers(&rates));
     if let Some((predicted, fps)) = predicted.zip(fps) {
         let off = validity::prediction(predicted, fps, &measurements.limits);
         notes.extend(off);
@@ -298,10 +298,10 @@ fn add_gains(row: &mut Row, candidate: &[Observation], singles: &[(String, Vec<O
     }
 }
 
-/// Says where intervals are wider than was asked for.
+/// Adds a note for each interval that is wider than requested.
 fn add_precision(row: &mut Row, wanted: f64) {
     let wide: Vec<Reason> =
-        row.halves().filter_map(|(of, half)| reasons::precision(half, of, wanted)).collect();
+        row.precisions().filter_map(|(of, half)| reasons::precision(half, of, wanted)).collect();
     row.reasons.extend(wide);
 }
 

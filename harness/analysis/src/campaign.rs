@@ -1,4 +1,4 @@
-//! What several boards did in one `bench`. This is also its JSON, whose schema is `results/campaign.schema.json`.
+//! The report on several boards of one `bench`. Its JSON has the schema `results/campaign.schema.json`.
 
 use super::measurements::{Measurements, measurements};
 use super::rows::{Interval, Report};
@@ -24,9 +24,9 @@ pub struct CampaignReport {
     pub analysis_version: u32,
     /// Probability with which an interval holds the true value.
     pub confidence: f64,
-    /// What was asked for.
+    /// The campaign.
     pub campaign: CampaignSection,
-    /// The boards, in the order in which they were asked for.
+    /// The boards, in the order of the command line.
     pub boards: Vec<BoardSection>,
     /// Every schedule on every board against the first board that has it.
     pub against: Vec<Against>,
@@ -36,7 +36,7 @@ pub struct CampaignReport {
     pub reports: Vec<Report>,
 }
 
-/// What was asked for.
+/// The campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CampaignSection {
     /// Its name.
@@ -47,9 +47,9 @@ pub struct CampaignSection {
     pub experiment: String,
     /// When it began: UTC, ISO 8601.
     pub begun: String,
-    /// Rounds asked for.
+    /// Rounds planned.
     pub rounds_planned: u32,
-    /// Rounds of which a trial was measured, on whichever board.
+    /// Rounds with at least one measured trial on any board.
     pub rounds_measured: usize,
 }
 
@@ -58,11 +58,11 @@ pub struct CampaignSection {
 pub struct BoardSection {
     /// Its name.
     pub board: String,
-    /// Its run; absent where the board could not be had.
+    /// Its run; absent if the board was not available.
     pub run: Option<String>,
     /// How the run ended: `running` (or killed), `complete`, `interrupted` or `failed`. Absent with the run.
     pub status: Option<String>,
-    /// Rounds of which it measured at least one trial.
+    /// Rounds with at least one trial on this board.
     pub rounds: usize,
     /// Trials measured.
     pub trials: usize,
@@ -70,28 +70,28 @@ pub struct BoardSection {
     pub trials_void: usize,
     /// Trials that failed and were not repeated with success.
     pub trials_failed: usize,
-    /// Throughput over that of the first board, geometric mean over the schedules that both have. Absent where there
-    /// are none.
+    /// Throughput over that of the first board, geometric mean over the schedules that both have. Absent if there are
+    /// none.
     pub speed: Option<f64>,
     /// Why the board was set aside.
     pub set_aside: Option<String>,
 }
 
-/// A schedule on a board against the same on the first board that has it: of the same kind on the same processors, of
-/// several the first with the first.
+/// A schedule on a board compared with the same schedule (kind, processors, number among these) on the first board that
+/// has it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Against {
     /// The board.
     pub board: String,
     /// The network.
     pub network: String,
-    /// The schedule as this board has it; where each board plans for itself, cuts may differ.
+    /// The schedule on this board; cuts may differ if each board plans for itself.
     pub schedule: String,
     /// Its number within the board's run.
     pub place: u32,
     /// The board compared with.
     pub first: String,
-    /// Throughput over that of the first board. The interval holds what trials differ by; absent where a side is void
+    /// Throughput over that of the first board, with the interval from the noise between trials. Absent if a side is void
     /// or has no trials.
     pub throughput: Option<Interval>,
 }
@@ -109,11 +109,11 @@ struct OnBoard {
 }
 
 impl CampaignReport {
-    /// The report of a campaign, from the database. `lost` has the reasons of boards that were set aside, as far as
-    /// they are not in their runs.
+    /// The report of a campaign, from the database. `lost` has the reasons of boards that were set aside, if they are not
+    /// in their runs.
     ///
     /// # Errors
-    /// Where there is no such campaign.
+    /// If there is no such campaign.
     pub fn build(store: &Store, id: &str, lost: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let Some(stored) = store.campaign(id)? else {
             return Err(store
@@ -177,7 +177,7 @@ impl CampaignReport {
 
 impl BoardSection {
     fn absent(board: &str, lost: Option<&String>) -> Self {
-        let unknown = "it could not be had when the campaign began".to_owned();
+        let unknown = "it was not available when the campaign began".to_owned();
         Self {
             board: board.to_owned(),
             run: None,
@@ -239,7 +239,7 @@ fn rates_of(board: &str, schedules: &[Measurements], report: &Report) -> Vec<OnB
 fn against(all: &[OnBoard]) -> Vec<Against> {
     let one = |of: &OnBoard| {
         let first = all.iter().find(|other| other.key == of.key).unwrap_or(of);
-        // What boards differ by is what is asked, not noise between runs.
+        // The difference between boards is the result here, not noise between runs.
         let evidence = Evidence::Apart {
             candidate: vec![of.rates.clone()],
             baseline: vec![first.rates.clone()],

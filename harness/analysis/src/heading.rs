@@ -1,7 +1,7 @@
 //! Which run it is, and what it was measured on.
 
-use super::asked::Asked;
 use super::rows::{MachineSection, ProcessorSection, RunSection, StateSection};
+use super::stored_settings::StoredSettings;
 use host::date::Date;
 use protocol::text;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use store::StoredRun;
 
 pub(super) fn run(run: &StoredRun) -> RunSection {
     let start = &run.start;
-    let asked = Asked::of(&start.configuration);
+    let settings = StoredSettings::of(&start.configuration);
     RunSection {
         id: start.id.to_string(),
         status: run.status.to_string(),
@@ -28,9 +28,11 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         revision: start.revision.as_ref().map(|revision| revision.commit.clone()),
         revision_absent: start.provenance.get("git_absent").and_then(|why| why.as_str()).map(str::to_owned),
         dirty: start.revision.as_ref().map(|revision| revision.dirty),
-        precision_asked: asked.precision,
+        precision_asked: settings.precision,
         precision_reached: None,
-        injected: asked.slow_down.map(|(processor, percent)| format!("{processor} made {percent} % slower")),
+        injected: settings
+            .slow_down
+            .map(|(processor, percent)| format!("{processor} made {percent} % slower")),
     }
 }
 
@@ -59,7 +61,7 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
         governor: (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(", ")),
         memory_bytes: machine.memory_bytes,
         processors: processors.collect(),
-        left_out: Asked::of(&start.configuration).gpus,
+        left_out: StoredSettings::of(&start.configuration).gpus,
         power_mode: machine.power_mode.as_ref().map(text::mode),
         state: start.state.as_ref().map(|state| StateSection {
             asked: text::request(&state.asked),

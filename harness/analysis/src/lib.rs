@@ -4,7 +4,6 @@
 //! What was not measured is absent, never a zero. A void row has its figures and the reasons why they do not count, and
 //! enters no gain.
 
-mod asked;
 mod assembly;
 mod campaign;
 mod energy;
@@ -19,6 +18,7 @@ mod reasons;
 mod rows;
 #[cfg(any(test, feature = "scenario"))]
 pub mod scenario;
+mod stored_settings;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -43,5 +43,5 @@ pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f6
 
 /// Whether a run slowed a stage down on purpose.
 pub fn is_injected(run: &store::StoredRun) -> bool {
-    asked::Asked::of(&run.start.configuration).slow_down.is_some()
+    stored_settings::StoredSettings::of(&run.start.configuration).slow_down.is_some()
 }

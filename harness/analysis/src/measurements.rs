@@ -1,8 +1,8 @@
 //! The trials of each schedule of a run, read from the store.
 
-use super::asked::Asked;
 use super::meter::MeterKnown;
 use super::reasons;
+use super::stored_settings::StoredSettings;
 use super::trial::{Bounds, Trial, observations};
 use domain::{Metric, Observation, Reason, Severity, Validity, validity};
 use std::collections::{BTreeMap, HashMap};
@@ -24,15 +24,15 @@ pub(super) struct Measurements {
 
 pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measurements>, StoreError> {
     let comparisons = store.comparisons(run)?;
-    let asked = Asked::of(&run.start.configuration);
-    let min_frames = asked.min_frames;
+    let settings = StoredSettings::of(&run.start.configuration);
+    let min_frames = settings.min_frames;
     let mut schedules: Vec<Measurements> = Vec::new();
     let mut places = HashMap::new();
     for record in store.schedules(run)? {
         let of_schedule = comparisons.iter().filter(|comparison| comparison.schedule == record.place);
         let mut limits = validity::Limits::default();
         let mut reasons = reasons::outputs(&record, of_schedule, &mut limits);
-        reasons.extend(reasons::injected(&record, &asked));
+        reasons.extend(reasons::injected(&record, &settings));
         let processors = &run.start.processors;
         let used = processors
             .iter()

@@ -1,35 +1,35 @@
-//! What a reader must know of a schedule, from the reasons of its trials and from what went before them.
+//! The notes on a schedule: from its trials, the comparison of its outputs, and its planning.
 
-use super::asked::Asked;
+use super::stored_settings::StoredSettings;
 use super::trial::Trial;
 use domain::{Absence, Nanoseconds, Profile, Reason, ReasonCode, ScheduleKind, Severity, validity};
 use std::collections::BTreeMap;
 use store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
 
-/// Share of a network's time from which on units without a rule are worth a word.
+/// Share of a network's time above which units without a schedule rule are reported.
 const SLOW_SHARE: f64 = 0.02;
 
-/// What a run was asked to do to this schedule on purpose.
-pub(super) fn injected(schedule: &ScheduleRecord, asked: &Asked) -> Option<Reason> {
-    let (processor, percent) = asked.slow_down.as_ref()?;
+/// Whether `inject` slowed this schedule down.
+pub(super) fn injected(schedule: &ScheduleRecord, settings: &StoredSettings) -> Option<Reason> {
+    let (processor, percent) = settings.slow_down.as_ref()?;
     schedule.schedule.processors().any(|used| used.as_str() == processor).then(|| {
-        let text = format!("stages on {processor} were made {percent} % slower on purpose (`inject`)");
+        let text = format!("`inject` made the stages on {processor} {percent} % slower on purpose");
         Reason::new(
             ReasonCode::SlowedOnPurpose,
             Severity::Warn,
             text,
-            "not to be published; measure again without `inject`",
+            "do not publish these figures; measure again without `inject`",
         )
     })
 }
 
-/// Whether an interval is as narrow as was asked for.
+/// Whether an interval is wider than requested.
 pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reason> {
     if half.is_some_and(|half| half <= wanted) {
         return None;
     }
     let wide = half.map_or_else(|| "unknown".to_owned(), |half| format!("±{:.1} %", 100.0 * half));
-    let text = format!("the interval of the {of} is {wide}, where ±{:.1} % was asked for", 100.0 * wanted);
+    let text = format!("the interval of the {of} is {wide}, ±{:.1} % was requested", 100.0 * wanted);
     Some(Reason::new(
         ReasonCode::Imprecise,
         Severity::Warn,
@@ -38,8 +38,8 @@ pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reas
     ))
 }
 
-/// Whether the outputs are those of the baseline, and what was said when the schedule was planned. The tolerance of
-/// the comparison becomes the limit.
+/// Outputs that differ from the baseline's, and warnings of the planner. Sets the limit to the tolerance of the
+/// comparison.
 pub(super) fn outputs<'a>(
     schedule: &ScheduleRecord,
     comparisons: impl Iterator<Item = &'a ComparisonRecord>,
@@ -62,9 +62,9 @@ pub(super) fn outputs<'a>(
         }
     }
     if !compared && schedule.schedule.kind() != ScheduleKind::Single {
-        let text = "the outputs were not compared with the baseline's".to_owned();
+        let text = "the outputs were not compared with those of the baseline".to_owned();
         let remedy =
-            "go on with --resume, or run again: a schedule counts once its outputs are known to be right";
+            "continue with --resume, or run again: a schedule is valid only after its outputs were compared";
         reasons.push(Reason::new(ReasonCode::OutputsNotCompared, Severity::Void, text, remedy));
     }
     for warning in &schedule.warnings {
@@ -74,7 +74,7 @@ pub(super) fn outputs<'a>(
     reasons
 }
 
-/// What the trials say, each reason once, with the number of trials it was found in.
+/// The reasons of the trials, each once, with the number of affected trials.
 pub(super) fn trials<'a>(
     measured: impl ExactSizeIterator<Item = &'a Trial>,
     failed: impl ExactSizeIterator<Item = &'a String>,
@@ -83,7 +83,7 @@ pub(super) fn trials<'a>(
     let (count, failures) = (measured.len(), failed.len());
     let mut found: BTreeMap<_, (&Reason, usize)> = BTreeMap::new();
     for trial in measured {
-        // Of several stages with the same reason one is enough.
+        // One reason is enough if several stages have it.
         let of_trial: BTreeMap<_, &Reason> =
             trial.reasons.iter().rev().map(|reason| ((reason.code, reason.severity), reason)).collect();
         for (rule, reason) in of_trial {
@@ -93,14 +93,14 @@ pub(super) fn trials<'a>(
     let mut reasons: Vec<Reason> = found
         .into_values()
         .map(|(reason, trials)| {
-            let example = if trials > 1 { "for example " } else { "" };
+            let example = if trials > 1 { "for example, " } else { "" };
             let text = match reason.severity {
-                Severity::Warn => format!("in {trials} of {count} trials {example}{}", reason.text),
+                Severity::Warn => format!("{trials} of {count} trials: {example}{}", reason.text),
                 Severity::Void if trials == 1 => {
-                    format!("1 of {count} trials does not count: {}", reason.text)
+                    format!("1 of {count} trials is void: {}", reason.text)
                 }
                 Severity::Void => {
-                    format!("{trials} of {count} trials do not count: {example}{}", reason.text)
+                    format!("{trials} of {count} trials are void: {example}{}", reason.text)
                 }
             };
             Reason { text, ..reason.clone() }
@@ -113,22 +113,22 @@ pub(super) fn trials<'a>(
             ReasonCode::FailedTrials,
             Severity::Warn,
             text,
-            "mend this and go on with --resume",
+            "fix the cause and continue with --resume",
         ));
     }
     let missing = planned.saturating_sub(count + failures);
     if missing > 0 {
         let text = format!("{missing} of {planned} trials were not run");
-        reasons.push(Reason::new(ReasonCode::MissingTrials, Severity::Warn, text, "go on with --resume"));
+        reasons.push(Reason::new(ReasonCode::MissingTrials, Severity::Warn, text, "continue with --resume"));
     }
     if count == 0 {
         let text = "nothing was measured".to_owned();
-        reasons.push(Reason::new(ReasonCode::NotMeasured, Severity::Void, text, "go on with --resume"));
+        reasons.push(Reason::new(ReasonCode::NotMeasured, Severity::Void, text, "continue with --resume"));
     }
     reasons
 }
 
-/// That some trials have no energy where others have, with the reason of one of them.
+/// Some trials have energy and others do not, with the reason of one of these.
 pub(super) fn without_energy(without: usize, count: usize, example: &Absence) -> Reason {
     // Of the others, what follows the semicolon is how many readings failed.
     let has_remedy = matches!(
@@ -137,9 +137,9 @@ pub(super) fn without_energy(without: usize, count: usize, example: &Absence) ->
     );
     let told = example.to_string();
     let parts = has_remedy.then(|| told.split_once("; ")).flatten();
-    let (text, remedy) = parts.unwrap_or((&told, "measure again where energy matters"));
+    let (text, remedy) = parts.unwrap_or((&told, "measure again if you need the energy"));
     let text =
-        format!("{without} of {count} trials have no energy, and mJ/frame is that of the others: {text}");
+        format!("{without} of {count} trials have no energy (mJ/frame is computed from the others): {text}");
     Reason::new(ReasonCode::TrialsWithoutEnergy, Severity::Warn, text, remedy)
 }
 
@@ -172,7 +172,7 @@ pub(super) fn fallback(record: &NetworkRecord, profiles: &[ProfileRecord]) -> Ve
         .collect();
     let take = if shares.is_empty() { String::new() } else { format!(" take {}", shares.join(", ")) };
     let text = format!("units without a schedule rule ({}{more}){take}", shown.join(", "));
-    let remedy = "they run as TVM compiles them by itself; a rule in compiler/edgepipe_compiler/kernels/ makes them faster";
+    let remedy = "TVM's own lowering compiles them; a schedule rule in compiler/edgepipe_compiler/kernels/ would make them faster";
     vec![Reason::new(ReasonCode::FallbackUnits, Severity::Warn, text, remedy)]
 }
 
@@ -204,6 +204,6 @@ mod tests {
         };
         let reason = without_energy(1, 3, &gap);
         assert!(reason.text.ends_with("; 21 readings failed: busy"), "{}", reason.text);
-        assert_eq!(reason.remedy, "measure again where energy matters");
+        assert_eq!(reason.remedy, "measure again if you need the energy");
     }
 }

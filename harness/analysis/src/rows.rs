@@ -1,5 +1,4 @@
-//! What a report says, before anybody writes it down. This is also its JSON, whose schema is
-//! `results/report.schema.json`.
+//! A report. Its JSON has the schema `results/report.schema.json`.
 
 use domain::{Reason, ReasonCode, ScheduleKind, Validity};
 use protocol::Span;
@@ -7,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Version of the JSON. It rises when a field changes its meaning or goes; fields may be added without.
+/// Version of the JSON. It rises if a field changes its meaning or is removed, not if one is added.
 pub const SCHEMA: u32 = 1;
 
-/// A report of one run. All intervals hold the true value with the probability `confidence`.
+/// The report of one run. Intervals contain the true value with the probability `confidence`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "Report of edgepipe")]
 pub struct Report {
@@ -24,15 +23,15 @@ pub struct Report {
     pub run: RunSection,
     /// The machine it was measured on.
     pub measured_on: MachineSection,
-    /// Its power meter; absent where it has none.
+    /// Its power meter; absent if it has none.
     pub power: Option<PowerSection>,
     /// Networks of the run.
     pub networks: Vec<NetworkSection>,
-    /// How much the machine disturbed the run; absent where fewer than two trials of any schedule were measured.
+    /// Noise of the machine; absent if no schedule has two measured trials.
     pub noise: Option<Noise>,
-    /// One row a schedule, by network in the order of the experiment.
+    /// One row per schedule, by network in the order of the experiment.
     pub rows: Vec<Row>,
-    /// One a kind of schedule that was compared with single processors.
+    /// Gains by kind of schedule.
     pub summary: Vec<Summary>,
     /// Frames in the stages, for drawings; empty until [`Report::read_timelines`]. Not part of the JSON.
     #[serde(skip)]
@@ -58,13 +57,13 @@ pub struct RunSection {
     pub id: String,
     /// `running` (or killed), `complete`, `interrupted` or `failed`.
     pub status: String,
-    /// Why it ended before it was complete, where that is known.
+    /// Why it ended before it was complete, if known.
     pub ended_because: Option<String>,
     /// The experiment.
     pub experiment: String,
     /// The board.
     pub board: String,
-    /// The boards that shared the rounds, where it is of several; empty where it is of one run.
+    /// The boards that shared the rounds; empty for a report on one run.
     pub boards: Vec<String>,
     /// When it began: UTC, ISO 8601.
     pub begun: String,
@@ -84,15 +83,15 @@ pub struct RunSection {
     pub tvm: Option<String>,
     /// Revision of the checkout.
     pub revision: Option<String>,
-    /// Why there is no revision, where that is known.
+    /// Why there is no revision, if known.
     pub revision_absent: Option<String>,
-    /// Whether files differed from that revision.
+    /// Whether there were uncommitted changes.
     pub dirty: Option<bool>,
-    /// How narrow intervals were asked to be: half their width as a share. Absent where nothing was asked.
+    /// Requested precision: half the width of intervals as a share. Absent if none was requested.
     pub precision_asked: Option<f64>,
-    /// Whether the intervals of all rows that count are that narrow; absent where nothing was asked.
+    /// Whether the intervals of all valid rows are that narrow; absent if no precision was requested.
     pub precision_reached: Option<bool>,
-    /// What was made worse on purpose, to see whether it is found. A run with this is not to be published.
+    /// What `inject` made slower on purpose. Do not publish a run with this.
     pub injected: Option<String>,
 }
 
@@ -111,44 +110,43 @@ pub struct MachineSection {
     pub os: Option<String>,
     /// Release of the kernel.
     pub kernel: String,
-    /// Frequency governors of the CPUs used, each once; absent where the machine does not tell.
+    /// Frequency governors of the used CPUs, each once; absent if unknown.
     pub governor: Option<String>,
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// The processors.
     pub processors: Vec<ProcessorSection>,
-    /// Processors of the board's file that no schedule used, because this version has no engine for them.
+    /// Processors of the board file that no schedule uses, because this version has no engine for them.
     pub left_out: Vec<String>,
-    /// Power mode before the first trial; absent where the board has none.
+    /// Power mode before the first trial; absent if the board has none.
     pub power_mode: Option<String>,
-    /// The state its file asks for; absent where it asks for nothing.
+    /// The requested state; absent if the board file requests none.
     pub state: Option<StateSection>,
 }
 
-/// The state a board was brought to, in words.
+/// The state of the board, as text.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StateSection {
-    /// What its file asks for.
+    /// The state that the board file requests.
     pub asked: String,
-    /// How it was found.
+    /// The state before the run.
     pub found: String,
-    /// How it was measured, read back.
+    /// The state during the run, read back from the board.
     pub set: String,
-    /// The session that had left it otherwise than it had found it, which was restored first.
+    /// A session that had not restored the board; its changes were undone first.
     pub leftover_of: Option<String>,
 }
 
-/// A power meter and what it said before the first trial, with nothing running.
+/// A power meter, and the idle power it measured before the first trial.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PowerSection {
     /// Kernel driver and interface.
     pub driver: String,
-    /// Rail that feeds everything measured.
+    /// The rail that feeds everything.
     pub total: String,
-    /// Time from one conversion to the next as measured; absent for counters of energy, and where it could not be
-    /// told.
+    /// Measured time between conversions; absent for energy counters and if it could not be measured.
     pub refresh_ms: Option<f64>,
-    /// Power of the total with nothing running, and how far it may be off. It is part of every energy below.
+    /// Idle power of the total rail with its uncertainty. It is included in every energy.
     pub idle_mw: Option<Interval>,
     /// Why it is absent.
     pub idle_absent_reason: Option<String>,
@@ -156,16 +154,16 @@ pub struct PowerSection {
     pub rails: Vec<RailSection>,
 }
 
-/// A rail. The others are parts of the total or of each other.
+/// A rail. All but the total are parts of the total or of each other.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RailSection {
     /// Its name.
     pub name: String,
     /// File it is read from.
     pub source: String,
-    /// Its power with nothing running.
+    /// Its idle power.
     pub idle_mw: Option<f64>,
-    /// Least difference between two readings.
+    /// Resolution of its readings.
     pub step_mw: Option<f64>,
 }
 
@@ -189,13 +187,13 @@ pub struct NetworkSection {
     pub parameters: u64,
     /// Multiply-adds of one frame.
     pub macs: u64,
-    /// Units between which it may be cut.
+    /// Its units; cuts lie between them.
     pub units: usize,
-    /// What is to be known of it.
+    /// Notes on it.
     pub reasons: Vec<Reason>,
 }
 
-/// A schedule and what was measured of it. Figures are of the valid trials; where there are none, of all, and the
+/// A schedule with its figures. They are computed from the valid trials; if there are none, from all trials, and the
 /// verdict is `void`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Row {
@@ -203,60 +201,60 @@ pub struct Row {
     pub board: String,
     /// The network.
     pub network: String,
-    /// One line that tells the schedule from the others.
+    /// Its label, unique within the run and network.
     pub schedule: String,
     /// Its number within the run.
     pub place: u32,
     /// `single`, `pipeline`, `replicate`, or `peer`: the whole network in another inference engine.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
-    /// Its processors, in stage order; none of a peer, which is given CPUs.
+    /// Its processors, in stage order; empty for a peer, which has CPUs instead.
     pub processors: Vec<String>,
-    /// The engine of a peer, `onnxruntime`.
+    /// The engine of a peer: `onnxruntime`.
     pub peer: Option<String>,
     /// Its version.
     pub peer_version: Option<String>,
     /// Threads of each of its sessions.
     pub peer_threads: Option<u32>,
-    /// Its sessions, among which frames are dealt out.
+    /// Its sessions, among which frames are distributed.
     pub peer_sessions: Option<usize>,
     /// CPUs of all its sessions.
     pub peer_cpus: Vec<u32>,
-    /// Trials the figures are of.
+    /// Trials that the figures are computed from.
     pub trials: usize,
-    /// Trials that were measured and are void.
+    /// Measured trials that are void.
     pub trials_void: usize,
-    /// Trials that failed and were not repeated with success.
+    /// Failed trials that were not repeated with success.
     pub trials_failed: usize,
-    /// Frames the figures are of.
+    /// Frames that the figures are computed from.
     pub frames: usize,
-    /// Round of the trial whose throughput is nearest to the median of those the figures are of: its timeline is the
-    /// one shown. Absent where none was measured.
+    /// Round of the trial with the throughput nearest to the median, whose timeline is shown. Absent if none was
+    /// measured.
     pub typical_round: Option<u32>,
-    /// Frames a second: median over the trials. Absent where none was measured.
+    /// Frames per second: median over the trials. Absent if none was measured.
     pub throughput_fps: Option<Interval>,
-    /// From entering the first stage to completion, over all frames. Absent where none was measured.
+    /// Time from entering the first stage to completion, over the frames of all trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
-    /// Energy of a frame in millijoules, of all that the total rail feeds, idle power included: median over the trials.
-    /// Its interval holds what trials differ by and what the meter may be off in each. Absent where it was not measured.
+    /// Energy per frame in mJ of everything that the total rail feeds, idle power included: median over the trials. Its
+    /// interval covers the noise between trials and the uncertainty of the meter. Absent if it was not measured.
     pub energy_mj_per_frame: Option<Interval>,
     /// Why it is absent.
     pub energy_absent_reason: Option<String>,
-    /// Trials the energy is of.
+    /// Trials that the energy is computed from.
     pub energy_trials: usize,
-    /// Power of the total rail over the windows in milliwatts, median over the trials.
+    /// Mean power of the total rail over the window in mW, median over the trials.
     pub mean_power_mw: Option<f64>,
-    /// Energy of a frame on other rails in millijoules. They are parts of the total or of each other, and never added.
+    /// Energy per frame in mJ on other rails. These are parts of the total or of each other, and are never added.
     pub energy_breakdown_mj_per_frame: BTreeMap<String, f64>,
-    /// Frames a joule over those of the single processor that has most, by trials of the same round: 1.1 is a tenth
-    /// more frames from the same energy. Absent where gains are, and where energy is.
+    /// Frames per joule over those of the single processor with the most, by trials of the same round: 1.1 is 10 % more
+    /// frames from the same energy. Absent if the gain or the energy is.
     pub energy_gain_over_best_single: Option<f64>,
     /// The same with its interval.
     pub energy_gain_over_best_single_interval: Option<Interval>,
-    /// The single processor that has most frames a joule.
+    /// The single processor with the most frames per joule.
     pub best_single_by_energy: Option<String>,
-    /// Throughput over that of the best single processor, by trials of the same round. Absent for singles, which are
-    /// what is compared with, for void rows, and where no single has a valid trial.
+    /// Throughput over that of the best single processor, by trials of the same round. Absent for void rows, and if no
+    /// single schedule has a valid trial.
     pub gain_over_best_single: Option<f64>,
     /// The same with its interval.
     pub gain_over_best_single_interval: Option<Interval>,
@@ -266,30 +264,30 @@ pub struct Row {
     pub gain_over: BTreeMap<String, f64>,
     /// The same with intervals.
     pub gain_over_intervals: BTreeMap<String, Interval>,
-    /// Throughput over that of each peer, by trials of the same round. Of peers themselves it is left empty.
+    /// Throughput over that of each peer, by trials of the same round. Empty for peers.
     pub gain_over_peer: BTreeMap<String, Interval>,
-    /// Frames a second by the profile. Absent where there was none.
+    /// Predicted frames per second. Absent without a prediction.
     pub predicted_fps: Option<f64>,
-    /// Predicted over measured, less one: 0.1 is predicted 10 % too fast.
+    /// Predicted over measured throughput, minus 1: 0.1 means that the prediction is 10 % too fast.
     pub prediction_error: Option<f64>,
-    /// Measured frames a second over those of the slowest stage by itself, of replicates over the sum of all; median
-    /// over the trials. Absent where the stages were not timed by themselves.
+    /// Measured throughput over that of the slowest stage running alone, for replicates over the sum of all stages; median
+    /// over the trials. Absent if stages were not timed alone.
     pub pipeline_efficiency: Option<f64>,
     /// The stages.
     pub stages: Vec<StageSection>,
     /// Whether the figures count.
     pub verdict: Validity,
-    /// What is to be known of them.
+    /// Notes on them.
     pub reasons: Vec<Reason>,
 }
 
 impl Row {
-    /// Whether its figures do not count.
+    /// Whether its figures are void.
     pub fn is_void(&self) -> bool {
         self.verdict == Validity::Void
     }
 
-    /// Whether it is void for what it is rather than for what disturbed it, so that more trials would not help.
+    /// Whether its outputs are wrong or unchecked, so that more trials would not help.
     pub fn is_wrong(&self) -> bool {
         self.reasons.iter().any(|reason| {
             matches!(
@@ -299,15 +297,15 @@ impl Row {
         })
     }
 
-    /// Half the widths of the intervals of throughput and of the gain over the best single processor, as shares of
-    /// the figures that there are; absent where the interval cannot be told yet.
-    pub fn halves(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+    /// The precision of throughput and of the gain over the best single processor, if the row has them; `None` if there
+    /// is no interval yet.
+    pub fn precisions(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
         let figures = [("throughput", self.throughput_fps), ("gain", self.gain_over_best_single_interval)];
         figures.into_iter().filter_map(|(of, interval)| Some((of, interval?.precision())))
     }
 }
 
-/// A figure and how far it may be off.
+/// A figure with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Interval {
     /// The figure.
@@ -325,7 +323,7 @@ impl From<domain::Interval> for Interval {
 }
 
 impl Interval {
-    /// Half its width as a share of the point.
+    /// Half the width as a share of the point.
     pub fn precision(&self) -> Option<f64> {
         Some(0.5 * (self.hi? - self.lo?) / self.point)
     }
@@ -334,13 +332,13 @@ impl Interval {
 /// Latency in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Latency {
-    /// Half of the frames took no longer.
+    /// Median.
     pub p50: f64,
-    /// 99 of 100 frames took no longer.
+    /// 99th percentile.
     pub p99: f64,
 }
 
-/// A stage. Shares are of the window's time, medians over the trials.
+/// A stage. Shares are of the window's duration, medians over the trials.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StageSection {
     /// Its processor.
@@ -353,28 +351,28 @@ pub struct StageSection {
     pub first: String,
     /// Name of the last unit.
     pub last: String,
-    /// Share of time inside the stage library.
+    /// Share of time computing.
     pub busy: Option<f64>,
     /// Share of time waiting for a frame.
     pub waiting_input: Option<f64>,
-    /// Share of time waiting for a place to put one.
+    /// Share of time waiting for a free output buffer.
     pub waiting_output: Option<f64>,
-    /// Time of a frame with the other processors idle, in ms.
+    /// Time per frame with the other processors idle, in ms.
     pub isolated_ms: Option<f64>,
-    /// Time of a frame by the profile, in ms.
+    /// Predicted time per frame, in ms.
     pub predicted_ms: Option<f64>,
 }
 
-/// How much the machine disturbed the run.
+/// Noise of the machine during the run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Noise {
-    /// Whether the intervals are wide, or many trials void.
+    /// Whether intervals are wide or many trials are void.
     pub noisy: bool,
-    /// Half the width of a throughput's interval as a share of it: median over the schedules.
+    /// Precision of throughput: median over the schedules.
     pub typical_interval: f64,
     /// The widest.
     pub widest_interval: f64,
-    /// Trials that were measured and are void.
+    /// Measured trials that are void.
     pub trials_void: usize,
     /// Trials that were measured.
     pub trials: usize,
@@ -386,20 +384,20 @@ pub struct Summary {
     /// `single`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
-    /// The peer compared with; absent where it is the best single processor.
+    /// The peer compared with; absent if it is the best single processor.
     pub over_peer: Option<String>,
-    /// Networks with a valid schedule of this kind; of each the best counts.
+    /// Networks with a valid schedule of this kind; the best one of each counts.
     pub networks: usize,
     /// Geometric mean of the gains.
     pub gain_geometric_mean: f64,
-    /// The least of them.
+    /// The smallest gain.
     pub gain_least: f64,
-    /// The greatest of them.
+    /// The largest gain.
     pub gain_greatest: f64,
 }
 
-/// Whether a schedule and a peer have as much to work with: a single one whose processor has all of the peer's CPUs, or
-/// one over several processors against a peer that no processor holds.
+/// Whether a schedule and a peer use comparable resources: a single processor with all CPUs of the peer, or several
+/// processors and a peer whose CPUs no single processor has.
 pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
     let holds = |processor: &&ProcessorSection| peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu));
     match row.kind {

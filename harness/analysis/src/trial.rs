@@ -1,4 +1,4 @@
-//! What one trial says.
+//! The figures of one trial.
 
 use super::meter::Readings;
 use domain::{
@@ -14,15 +14,15 @@ use store::StateRecord;
 /// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
 const TICK_NS: u64 = 10_000_000;
 
-/// What the rules need besides the trial.
+/// What the validity rules need besides the trial.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'a> {
     /// CPUs of the schedule's processors.
     pub(super) cpus: &'a [u32],
-    /// Frames a window was to hold at least, where the configuration says.
+    /// Fewest frames of a window, if the configuration has it.
     pub(super) min_frames: Option<usize>,
     pub(super) limits: &'a validity::Limits,
-    /// The state that was set before the first trial, where one was asked for.
+    /// The state that was set before the first trial, if one was requested.
     pub(super) state: Option<&'a StateRecord>,
 }
 
@@ -34,11 +34,11 @@ pub(super) struct Trial {
     pub(super) throughput: FramesPerSecond,
     pub(super) latency: Vec<Nanoseconds>,
     pub(super) stages: Vec<Shares>,
-    /// Median time of each stage alone, in ns; empty where that was not measured.
+    /// Median time of each stage running alone, in ns; empty if it was not measured.
     pub(super) isolated_ns: Vec<f64>,
     pub(super) reasons: Vec<validity::Reason>,
     pub(super) power: Result<Readings, Absence>,
-    /// Absent until all trials of the run have told what they know of the meter.
+    /// Set after the meter's character was learned from all trials of the run.
     pub(super) energy: Energy,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Shares {
 }
 
 impl Trial {
-    /// Takes the figures of what was measured. An error where it makes no window.
+    /// Computes the figures. An error if the completions make no window.
     pub(super) fn new(
         round: u32,
         measured: Measured,
@@ -101,12 +101,11 @@ impl Trial {
         }
     }
 
-    /// Whether it counts.
     pub(super) fn is_valid(&self) -> bool {
         validity::validity(&self.reasons) == Validity::Valid
     }
 
-    /// Rate over that of the slowest stage by itself, or of all stages by themselves where they work side by side.
+    /// Throughput over that of the slowest stage running alone, or over the sum of all stages for a replicate.
     pub(super) fn efficiency(&self, side_by_side: bool) -> Option<f64> {
         let alone = |ns: &f64| FramesPerSecond::from_frame_ns(*ns).0;
         let rates = self.isolated_ns.iter().map(alone);
@@ -161,7 +160,7 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     reasons
 }
 
-/// Settings that were others than were set, or changed from before the warm-up to after the window; each once.
+/// Settings that differ from the requested state or changed between the warm-up and the end of the window; each once.
 fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>) -> Vec<validity::Reason> {
     let of = |machine: &MachineState| Settings::from(machine).of_cpus(cpus);
     let (before, after) = (of(&measured.before), of(&measured.after));
@@ -192,14 +191,14 @@ fn state_changes(measured: &Measured, cpus: &[u32], state: Option<&StateRecord>)
     if from != to {
         add(SettingDifference { setting: "CPU quota".to_owned(), from, to }, ", after the window".to_owned());
     }
-    let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let shown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let reason = |(SettingDifference { setting, from, to }, when): (SettingDifference, String)| {
-        validity::state_changed(&setting, &told(from), &told(to), &when)
+        validity::state_changed(&setting, &shown(from), &shown(to), &when)
     };
     seen.into_iter().map(reason).collect()
 }
 
-/// CPUs whose clocks were pinned and that ran below that.
+/// CPUs that ran below their pinned clock.
 fn below_pinned(
     measured: &Measured,
     state: Option<&StateRecord>,

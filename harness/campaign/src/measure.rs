@@ -287,7 +287,7 @@ pub(crate) fn is_narrow(report: Result<Report, StoreError>, rounds: u32, wanted:
             counted().all(|row| !row.is_void())
                 && precision::is_reached(
                     rounds,
-                    counted().flat_map(|row| row.halves().map(|(_, half)| half)),
+                    counted().flat_map(|row| row.precisions().map(|(_, half)| half)),
                     wanted,
                 )
         }

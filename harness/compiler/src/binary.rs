@@ -1,4 +1,4 @@
-//! What a program or library needs to start on a board, read from the file before it goes there.
+//! Checks that a program or library can run on a board, before it is copied there.
 
 use config::{Target, Triple};
 use object::Endianness;
@@ -14,7 +14,7 @@ use thiserror::Error;
 pub struct Version(Vec<u32>);
 
 impl Version {
-    /// Reads numbers with dots between them.
+    /// Parses numbers separated by dots.
     pub fn parse(text: &str) -> Option<Self> {
         text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>().map(Self)
     }
@@ -32,26 +32,26 @@ impl fmt::Display for Version {
 pub struct Need {
     /// The version.
     pub version: Version,
-    /// The first symbol that asks for it, as the linker calls it.
+    /// The first symbol that needs it, as named by the linker.
     pub symbol: String,
 }
 
-/// What a file needs.
+/// The requirements of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binary {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// Its machine, in Rust's words where known.
+    /// Its architecture, as Rust names it if known.
     pub machine: String,
-    /// Newest version of the C library; `None`: it needs none by version.
+    /// Newest version of the C library; `None`: any version.
     pub glibc: Option<Need>,
     /// Newest version of the C++ library.
     pub glibcxx: Option<Need>,
 }
 
-/// Why a file does not fit a board.
+/// A file cannot be used on a board.
 #[derive(Debug, Error)]
 pub enum BinaryError {
     /// It cannot be read.
@@ -59,28 +59,28 @@ pub enum BinaryError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The cause.
         error: std::io::Error,
     },
-    /// It is no 64-bit ELF file, or a damaged one.
-    #[error("failed to understand {} as a program or library: {reason}; build it again", path.display())]
+    /// It is not a valid 64-bit ELF file.
+    #[error("failed to read {} as a program or library: {reason}; build it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
     /// It is for another processor.
     #[error(
-        "failed to use {} on the board: it is for {found}, and the board file says {wanted} (target.triple)",
+        "failed to use {} on the board: it was built for {found}, but target.triple in the board file is for {wanted}",
         path.display()
     )]
     Machine {
         /// The file.
         path: PathBuf,
-        /// What it is for.
+        /// Its architecture.
         found: String,
-        /// What the board is.
+        /// The architecture of the board.
         wanted: &'static str,
     },
     /// It needs a newer library than the board has.
@@ -91,22 +91,22 @@ pub enum BinaryError {
 /// A symbol that the board's library does not have.
 #[derive(Debug, Error)]
 #[error(
-    "failed to use {} on the board: its symbol {symbol} needs {library}_{needed}, and the board has {library}_{limit} \
-     at most ({reason}); build it for that version, or correct target.glibc in the board file",
+    "failed to use {} on the board: symbol {symbol} needs {library}_{needed}, but the board has at most \
+     {library}_{limit} ({reason}); build it for that version, or fix target.glibc in the board file",
     path.display()
 )]
 pub struct TooNew {
     /// The file.
     pub path: PathBuf,
-    /// Who asks.
+    /// The symbol that needs it.
     pub symbol: String,
     /// `GLIBC` or `GLIBCXX`.
     pub library: &'static str,
-    /// What it asks for.
+    /// The version that it needs.
     pub needed: Version,
-    /// What is there.
+    /// The version of the board.
     pub limit: Version,
-    /// How that is known.
+    /// The source of that version.
     pub reason: String,
 }
 
@@ -123,7 +123,7 @@ const CXX_BY_GLIBC: [(&str, &str); 6] = [
     ("2.39", "3.4.33"),
 ];
 
-/// The newest GLIBCXX that a board with this glibc surely has; `None` for a glibc older than any known here.
+/// The newest GLIBCXX that every board with this glibc has; `None` if the glibc is older than all in the table.
 fn glibcxx_of(glibc: &Version) -> Option<Version> {
     let known = CXX_BY_GLIBC.iter().rev();
     known
@@ -133,10 +133,10 @@ fn glibcxx_of(glibc: &Version) -> Option<Version> {
 }
 
 impl Binary {
-    /// Reads what `path` needs.
+    /// Reads the requirements of a file.
     ///
     /// # Errors
-    /// Where it cannot be read or is no ELF file for 64 bits.
+    /// If it cannot be read or is not a 64-bit ELF file.
     pub fn read(path: &Path) -> Result<Self, BinaryError> {
         let data = fs::read(path).map_err(|error| BinaryError::Read { path: path.to_path_buf(), error })?;
         let damaged = |reason: String| BinaryError::Damaged { path: path.to_path_buf(), reason };
@@ -156,10 +156,10 @@ impl Binary {
         })
     }
 
-    /// Checks that the file starts on a board with this target.
+    /// Checks that the file can run on a board with this target.
     ///
     /// # Errors
-    /// Where it is for another machine, or needs newer libraries than the target names.
+    /// If it is for another architecture, or needs newer libraries than the target has.
     pub fn check(&self, target: &Target) -> Result<(), BinaryError> {
         let wanted = Triple::architecture(target.triple);
         if self.machine != wanted {
@@ -170,7 +170,7 @@ impl Binary {
         let named = "target.glibc in the board file".to_owned();
         self.compare("GLIBC", self.glibc.as_ref(), &limit, named)?;
         let Some(limit_cxx) = glibcxx_of(&limit) else { return Ok(()) };
-        let inferred = format!("what systems with glibc {limit} come with");
+        let inferred = format!("usual for systems with glibc {limit}");
         self.compare("GLIBCXX", self.glibcxx.as_ref(), &limit_cxx, inferred)
     }
 
@@ -211,7 +211,7 @@ impl fmt::Display for Binary {
 
 type File<'data> = ElfFile64<'data, Endianness>;
 
-/// The newest GLIBC and GLIBCXX that undefined symbols ask for.
+/// The newest GLIBC and GLIBCXX that undefined symbols need.
 fn needs(file: &File<'_>, data: &[u8]) -> object::read::Result<(Option<Need>, Option<Need>)> {
     let (mut glibc, mut glibcxx): (Option<Need>, Option<Need>) = (None, None);
     let endian = file.endian();
@@ -285,7 +285,30 @@ mod tests {
         assert_eq!(program.machine, std::env::consts::ARCH);
         program.check(&target(&need.version.to_string())).unwrap();
         let message = program.check(&target("2.1")).unwrap_err().to_string();
-        assert!(message.contains(&need.symbol) && message.contains("GLIBC_2.1 at most"), "{message}");
+        assert!(message.contains(&need.symbol) && message.contains("at most GLIBC_2.1 "), "{message}");
+    }
+
+    #[test]
+    fn messages() {
+        let path = || PathBuf::from("target/edgepipe/cross/kit/runner");
+        let errors = [
+            BinaryError::Read { path: path(), error: std::io::Error::other("permission denied") },
+            BinaryError::Damaged { path: path(), reason: "Unknown file magic".to_owned() },
+            BinaryError::Machine {
+                path: path(),
+                found: "x86_64".to_owned(),
+                wanted: "aarch64",
+            },
+            BinaryError::TooNew(Box::new(TooNew {
+                path: path(),
+                symbol: "pthread_create".to_owned(),
+                library: "GLIBC",
+                needed: version("2.34"),
+                limit: version("2.27"),
+                reason: "target.glibc in the board file".to_owned(),
+            })),
+        ];
+        insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n\n"));
     }
 
     #[test]

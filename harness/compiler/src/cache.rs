@@ -1,4 +1,4 @@
-//! Compiled artifacts by content: one folder a network and target, found by the hash of all that goes in.
+//! The artifact cache: one directory per network and target, named by the hash of all inputs.
 
 use super::external;
 use super::manifest::{NetworkManifest, SCHEMA, StageManifest};
@@ -8,20 +8,19 @@ use host::files::hash_file;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a network comes from.
+/// The source of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Built from its published architecture.
+    /// The zoo builds it from its published architecture.
     Zoo(String),
     /// A file.
     Onnx {
         /// The file.
         path: PathBuf,
-        /// Shapes of inputs that the file leaves open.
+        /// Shapes of inputs that are dynamic in the file.
         shapes: BTreeMap<String, Vec<u64>>,
     },
 }
@@ -45,24 +44,24 @@ pub struct Cache {
     compiler: String,
 }
 
-/// Folder of the artifacts of one network for one target.
+/// The directory with the artifacts of a network for a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The folder.
+    /// The directory.
     pub folder: PathBuf,
 }
 
 /// The layout of a stage's boundary tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoundaryLayout {
-    /// As in the ONNX graph; fits any neighbour.
+    /// As in the ONNX graph; compatible with any other stage.
     Plain,
-    /// As the kernels keep them; fits neighbours with the same vector instructions.
+    /// As the kernels use them; compatible with stages that have the same vector instructions.
     Packed,
 }
 
 impl BoundaryLayout {
-    /// The compiler's word for it.
+    /// Its name in job files.
     pub fn word(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -75,7 +74,7 @@ impl Cache {
     /// The cache below `folder`, for the compiler in `root`.
     ///
     /// # Errors
-    /// Where the compiler's sources cannot be read.
+    /// If the sources of the compiler cannot be read.
     pub fn open(folder: PathBuf, root: &Path) -> Result<Self> {
         let mut sources = Vec::new();
         collect_sources(&root.join("compiler/edgepipe_compiler"), &mut sources)?;
@@ -90,23 +89,23 @@ impl Cache {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         }
-        Ok(Self { folder, compiler: hexadecimal(&hash.finalize()) })
+        Ok(Self { folder, compiler: format!("{:x}", hash.finalize()) })
     }
 
-    /// Where the versions of this very compiler are kept.
+    /// The file with the versions of this compiler.
     pub fn versions_file(&self) -> PathBuf {
         self.folder.join(format!("versions-{}.json", &self.compiler[..24]))
     }
 
-    /// sha256 of what a network is made from: its file, or its name in the zoo and the compiler that builds it.
+    /// SHA-256 of the source of a network: its file, or its name in the zoo and the compiler that builds it.
     ///
     /// # Errors
-    /// Where an ONNX file cannot be read.
+    /// If an ONNX file cannot be read.
     pub fn identity(&self, source: &Source) -> Result<String> {
         match source {
             Source::Zoo(name) => {
                 let hash = Sha256::new().chain_update(&self.compiler).chain_update(name);
-                Ok(hexadecimal(&hash.finalize()))
+                Ok(format!("{:x}", hash.finalize()))
             }
             Source::Onnx { path, shapes } => onnx_identity(path, shapes),
         }
@@ -115,7 +114,7 @@ impl Cache {
     /// The entry of a network for a target.
     ///
     /// # Errors
-    /// Where an ONNX file cannot be read.
+    /// If an ONNX file cannot be read.
     pub fn entry(&self, name: &str, source: &Source, target: &Target) -> Result<Entry> {
         let mut hash = Sha256::new();
         let source = match source {
@@ -126,29 +125,29 @@ impl Cache {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        let key = hexadecimal(&hash.finalize());
+        let key = format!("{:x}", hash.finalize());
         Ok(Entry { folder: self.folder.join(format!("{name}-{}", &key[..24])) })
     }
 }
 
 impl Entry {
-    /// The network's manifest, where it is there and whole.
+    /// The manifest of the network, if it exists and is valid.
     pub fn network(&self) -> Option<NetworkManifest> {
         read_manifest::<NetworkManifest>(&self.folder.join("network.json"))
             .filter(|manifest| manifest.schema == SCHEMA)
     }
 
-    /// Folder of the files that [`super::Reference`] names.
+    /// The directory of the files that [`super::Reference`] names.
     pub fn reference(&self) -> PathBuf {
         self.folder.join("reference")
     }
 
-    /// The network as an ONNX file; there where a job asked for it.
+    /// The network as an ONNX file; exists if a job requested it.
     pub fn model(&self) -> PathBuf {
         self.folder.join("model.onnx")
     }
 
-    /// A stage's manifest, where the stage is there and whole.
+    /// The manifest of a stage, if the stage is complete and valid.
     pub fn stage(&self, first: usize, end: usize, boundary: BoundaryLayout) -> Option<StageManifest> {
         let folder = self.stage_folder(first, end, boundary);
         let manifest: StageManifest = read_manifest(&folder.join("stage.json"))?;
@@ -158,7 +157,7 @@ impl Entry {
         (manifest.schema == SCHEMA && library == manifest.library_sha256 && present).then_some(manifest)
     }
 
-    /// Folder of a stage.
+    /// The directory of a stage.
     pub fn stage_folder(&self, first: usize, end: usize, boundary: BoundaryLayout) -> PathBuf {
         self.folder.join("stages").join(format!("{first}-{end}-{}", boundary.word()))
     }
@@ -174,7 +173,7 @@ fn read_manifest<T: DeserializeOwned>(path: &Path) -> Option<T> {
     match serde_json::from_slice(&text) {
         Ok(manifest) => Some(manifest),
         Err(error) => {
-            tracing::warn!("{} is damaged ({error}); compiling it again", path.display());
+            tracing::warn!("{} is damaged ({error}); compiling again", path.display());
             None
         }
     }
@@ -193,7 +192,7 @@ fn collect_sources(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// sha256 of an ONNX file; with data outside of it, or shapes that it leaves open, of the sums and shapes together.
+/// SHA-256 of an ONNX file. If it has external data or dynamic shapes, SHA-256 of all digests and shapes.
 fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<String> {
     let (file, external) = (hash_file(path)?, external::files(path)?);
     if external.is_empty() && shapes.is_empty() {
@@ -205,15 +204,7 @@ fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<Str
         hash.update(format!("\n{location:?} {}", hash_file(&data)?));
     }
     hash.update(format!("\n{shapes:?}"));
-    Ok(hexadecimal(&hash.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 #[cfg(test)]

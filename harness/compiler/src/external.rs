@@ -1,5 +1,5 @@
-//! Files that hold the weights of an ONNX file, beside it. Only the fields of ONNX's protocol buffers that lead there are
-//! declared; the others are skipped. Tags are those of `onnx.proto`.
+//! External weight files of an ONNX file. Declares only the fields of ONNX's protocol buffers that lead to them, with the tags
+//! of `onnx.proto`; other fields are skipped.
 
 use anyhow::{Context as _, Result};
 use prost::Message;
@@ -79,11 +79,11 @@ struct Entry {
     value: String,
 }
 
-/// Names of the files with weights of the ONNX file `path`, relative to its folder and in order. Empty for what is no
-/// whole ONNX file, and without names that leave the folder: the compiler refuses both, with the reason.
+/// Names of the external weight files of the ONNX file `path`, relative to its directory, in order. Empty if the file is not a
+/// valid ONNX file. Omits names outside the directory. The compiler refuses both and reports why.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn files(path: &Path) -> Result<BTreeSet<String>> {
     let content = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
     let mut files = BTreeSet::new();

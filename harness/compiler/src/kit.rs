@@ -1,9 +1,9 @@
-//! What was built for a board's target, where `cargo xtask build --board NAME` puts it.
+//! The programs and libraries that `cargo xtask build --board NAME` built for a board's target.
 
 use config::Target;
 use std::path::{Path, PathBuf};
 
-/// A folder with the runner, its libraries and the linker for a target.
+/// The directory with the runner, its libraries and the linker for a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kit {
     folder: PathBuf,
@@ -11,7 +11,7 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// The kit for `target` below the folder of caches and journals. Whether it is there is not looked at.
+    /// The kit for `target` below the directory of caches and journals. It may not exist.
     pub fn of(state: &Path, target: &Target) -> Self {
         let name = match &target.glibc {
             Some(glibc) => format!("{}.{glibc}", target.triple.text()),
@@ -20,22 +20,22 @@ impl Kit {
         Self { folder: state.join("cross").join(name), target: target.clone() }
     }
 
-    /// The target it was made for.
+    /// Its target.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The board's side.
+    /// The runner.
     pub fn runner(&self) -> PathBuf {
         self.folder.join("runner")
     }
 
-    /// TVM's libraries, which belong into `lib/` beside the runner.
+    /// TVM's libraries, which belong in `lib/` next to the runner.
     pub fn libraries(&self) -> [PathBuf; 2] {
         ["libtvm_ffi.so", "libtvm_runtime.so"].map(|name| self.folder.join("lib").join(name))
     }
 
-    /// Links for the target: a C compiler's command line.
+    /// The linker for the target, with the command line of a C compiler.
     pub fn linker(&self) -> PathBuf {
         self.folder.join("cc")
     }

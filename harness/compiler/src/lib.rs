@@ -1,4 +1,4 @@
-//! The compiler driver: what is not in the cache is compiled by the Python side, several networks at a time.
+//! Runs the Python compiler for artifacts that are not in the cache, for several networks in parallel.
 
 mod binary;
 mod cache;
@@ -25,28 +25,28 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Memory one compiler process is given room for. ResNet-50 and the like stay below; VGG-16 needs the most.
+/// Memory reserved for a compiler process. VGG-16 needs the most; networks like ResNet-50 need less.
 const BYTES_PER_PROCESS: u64 = 3 << 30;
 
-/// What goes wrong in compiling.
+/// A network could not be compiled.
 #[derive(Debug, Error)]
 pub enum CompileError {
-    /// The compiler refused the network; the message is its own and finishes "failed to".
+    /// The compiler refused the network. The message comes from the compiler and starts with "failed to".
     #[error("{message}{}", node.as_ref().map(|node| format!(" (node {node})")).unwrap_or_default())]
     Refused {
-        /// Kind of refusal, as the compiler names it.
+        /// Kind of refusal, as reported by the compiler.
         kind: String,
         /// The whole message.
         message: String,
-        /// The node of the ONNX graph, where one is to blame.
+        /// The node of the ONNX graph that caused it, if any.
         node: Option<String>,
     },
-    /// The compiler ended without a word of its own.
-    #[error("failed to compile {network}: the compiler ended with {status}; its log: {}", log.display())]
+    /// The compiler exited without an error message.
+    #[error("failed to compile {network}: the compiler exited unexpectedly ({status}); see its log {}", log.display())]
     Died {
         /// The network.
         network: String,
-        /// Exit status in words.
+        /// Exit status.
         status: String,
         /// Its standard error.
         log: PathBuf,
@@ -54,13 +54,13 @@ pub enum CompileError {
     /// The user pressed Ctrl-C.
     #[error("interrupted while compiling {0}")]
     Interrupted(String),
-    /// Anything of the file system or of processes.
+    /// An error of the file system or of starting the process.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
 impl CompileError {
-    /// Whether edgepipe, rather than the network or the machine, is to blame.
+    /// Whether this is a bug of edgepipe.
     pub fn is_a_bug(&self) -> bool {
         match self {
             Self::Refused { kind, .. } => kind == "internal",
@@ -70,25 +70,25 @@ impl CompileError {
     }
 }
 
-/// Stages wanted of one network for one target.
+/// Artifacts to compile, of one network for one target.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Name of the network.
     pub network: String,
-    /// Where it comes from.
+    /// Its source.
     pub source: Source,
-    /// What to compile for.
+    /// The target.
     pub target: Target,
-    /// Where the artifacts belong.
+    /// The destination in the cache.
     pub entry: Entry,
-    /// First unit, one past the last (absent: all), layout at the boundary.
+    /// First unit, end (one past the last unit; `None`: the last), boundary layout.
     pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
-    /// Whether the network itself is wanted as an ONNX file for other engines: shapes fixed, weights inside.
+    /// Whether to write the network as an ONNX file with fixed shapes and all weights, for other engines.
     pub model: bool,
 }
 
 impl Job {
-    /// Whether everything is in the cache already.
+    /// Whether the cache has all artifacts.
     pub fn is_cached(&self) -> bool {
         let Some(network) = self.entry.network() else { return false };
         if self.model && !self.entry.model().is_file() {
@@ -103,13 +103,13 @@ impl Job {
 /// Starts compiler processes.
 #[derive(Debug, Clone)]
 pub struct Compiler {
-    /// Interpreter of the private environment.
+    /// Python interpreter of the private environment.
     pub python: PathBuf,
     /// The workspace.
     pub root: PathBuf,
-    /// Folder for job files and logs.
+    /// Directory of job files and logs.
     pub logs: PathBuf,
-    /// What links for the board; `None`: this machine's C compiler.
+    /// The kit with the linker for the board; `None`: this machine's C compiler.
     pub kit: Option<Kit>,
 }
 
@@ -123,7 +123,7 @@ struct JobFile<'a> {
     model: bool,
 }
 
-/// The linker is no part of the target: where it lies on the host says nothing about what it makes.
+/// The linker is not part of the target, because its path on the host does not affect the result.
 #[derive(Serialize)]
 struct JobTarget<'a> {
     /// Kind of processor.
@@ -142,39 +142,39 @@ enum CompilerEvent {
     Error { kind: String, message: String, node: Option<String> },
 }
 
-/// How far a job is, for the progress display.
+/// Progress of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobProgress {
-    /// At work.
+    /// In progress.
     Step {
         /// The network.
         network: String,
-        /// What the compiler does.
+        /// The current step.
         step: String,
-        /// How much of it is done.
+        /// Completed parts of the step.
         done: u64,
-        /// Of how much.
+        /// All parts of the step.
         total: u64,
     },
-    /// Through.
+    /// Finished.
     Finished {
         /// The network.
         network: String,
-        /// What it took, where it was compiled.
+        /// Time and memory, if it was compiled.
         spent: Option<Spent>,
     },
 }
 
-/// What compiling a network took.
+/// Time and memory to compile a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spent {
-    /// From start to end of the compiler's process. Other networks may have been compiled at the same time.
+    /// Run time of the compiler process. Other networks may have been compiled at the same time.
     pub time: Duration,
-    /// The most memory that process has held; the linker, a process of its own, is not in it.
+    /// Peak memory of the compiler process, without the linker, which is a separate process.
     pub peak_bytes: u64,
 }
 
-/// Versions of what compiles, as the compiler tells them.
+/// Versions of the compiler, as it reports them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompilerVersions {
     /// Of Apache TVM.
@@ -186,23 +186,23 @@ pub struct CompilerVersions {
 }
 
 impl Compiler {
-    /// Versions of what compiles. Asking takes a second, so the answer is kept for as long as `cache` stands for the
-    /// same compiler.
+    /// Versions of the compiler; `None` if it cannot report them. Reporting takes a second, so the cache keeps them for as long as
+    /// the compiler does not change.
     pub fn versions(&self, cache: &Cache) -> Option<CompilerVersions> {
-        let kept = cache.versions_file();
-        if let Some(versions) = fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+        let file = cache.versions_file();
+        if let Some(versions) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Some(versions);
         }
         let output = self.command().ok()?.arg("--versions").stdin(Stdio::null()).output().ok()?;
         let versions: CompilerVersions = serde_json::from_slice(&output.stdout).ok()?;
-        // Where it cannot be kept it is asked for again next time.
-        let _ = fs::create_dir_all(kept.parent()?)
-            .and_then(|()| fs::write(&kept, serde_json::to_vec(&versions).unwrap_or_default()));
+        let text = serde_json::to_vec(&versions).ok()?;
+        // If this fails, the compiler is asked again next time.
+        let _ = fs::create_dir_all(file.parent()?).and_then(|()| host::files::replace(&file, text));
         Some(versions)
     }
 
-    /// Compiles all jobs, as many at a time as CPUs and memory allow. All are tried; the results come in the order
-    /// of the jobs.
+    /// Compiles all jobs, in parallel as far as CPUs and memory allow. An error does not stop other jobs. Returns the results in
+    /// the order of the jobs.
     pub fn compile(
         &self,
         jobs: &[Job],
@@ -246,7 +246,7 @@ impl Compiler {
         let mut peak_bytes = 0;
         let outcome = follow(&mut child, job, interrupt, progress, &mut peak_bytes);
         if outcome.is_err() {
-            // Already gone unless it was interrupted; either way it must not linger.
+            // It still runs only if it was interrupted.
             let _ = child.kill();
         }
         let status = child.wait().map_err(anyhow::Error::from)?;
@@ -260,8 +260,8 @@ impl Compiler {
         }
     }
 
-    /// The compiler, whose modules come from its own environment and the workspace alone. Before Python 3.11 the current
-    /// directory is searched first, so that is the workspace's as well.
+    /// Starts the compiler with modules from its environment and the workspace only. Before Python 3.11, the current directory
+    /// is searched first, so it is set to the workspace too.
     fn command(&self) -> Result<Command, anyhow::Error> {
         use anyhow::Context as _;
         let absolute = |path: &Path| {
@@ -273,14 +273,14 @@ impl Compiler {
         Ok(command)
     }
 
-    /// A job's log, with its job file beside it. Two targets may differ in threads or caches alone, and compile side by
-    /// side; so the name is that of the place in the cache.
+    /// The log of a job; its job file has the same name. The name comes from the cache entry, because two targets that differ only
+    /// in threads or caches can be compiled at the same time.
     fn log(&self, job: &Job) -> PathBuf {
         let entry = job.entry.folder.file_name().unwrap_or_default().to_string_lossy();
         self.logs.join(format!("compile-{entry}.log"))
     }
 
-    /// Whether the stage libraries start on the board they were made for.
+    /// Checks that the stage libraries can be loaded on their board.
     fn check_libraries(&self, job: &Job) -> Result<(), CompileError> {
         let (Some(kit), Some(network)) = (&self.kit, job.entry.network()) else { return Ok(()) };
         for (first, end, boundary) in &job.stages {
@@ -329,22 +329,21 @@ impl Compiler {
             std::path::absolute(&path).with_context(|| format!("failed to find {}", path.display()))?;
         self.command()?
             .arg(&path)
-            // Several processes share the machine; threads inside one would only get in each other's way.
+            // Several processes share the machine; more threads in each would only compete for CPUs.
             .env("OMP_NUM_THREADS", "1")
             .env("OPENBLAS_NUM_THREADS", "1")
             .env("TVM_NUM_THREADS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
-            // Ctrl-C is the harness' to handle, not the child's.
+            // The harness handles Ctrl-C, not the child.
             .process_group(0)
             .spawn()
             .with_context(|| format!("failed to start the compiler with {}", self.python.display()))
     }
 }
 
-/// Reads the compiler's events to the end; an error it reports is the inner value. `peak_bytes` is the most memory
-/// that the process has held.
+/// Reads all events of the compiler. The inner value is an error that it reported. Sets `peak_bytes` to its peak memory.
 fn follow(
     child: &mut Child,
     job: &Job,
@@ -355,7 +354,7 @@ fn follow(
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let (lines, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        // A line is short; a compiler gone mad must not fill the memory.
+        // Lines are short. The limit protects memory from a compiler that prints without end.
         for line in BufReader::new(stdout.take(1 << 24)).lines().map_while(Result::ok) {
             if lines.send(line).is_err() {
                 return;
@@ -364,7 +363,7 @@ fn follow(
     });
     let mut refused = None;
     loop {
-        // The kernel keeps the peak; it is gone with the process, so it is read as long as there is one.
+        // The kernel forgets the peak when the process ends, so it is read repeatedly.
         *peak_bytes = peak_of(child.id()).unwrap_or(*peak_bytes);
         match receiver.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => match serde_json::from_str(&line) {
@@ -386,14 +385,14 @@ fn follow(
     }
 }
 
-/// The most memory that a process has held so far.
+/// Peak memory of a process so far.
 fn peak_of(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// Compiler processes at a time.
+/// Number of parallel compiler processes.
 fn workers() -> usize {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let available = fs::read_to_string("/proc/meminfo")
@@ -405,4 +404,29 @@ fn workers() -> usize {
         .map_or(u64::MAX, |kib| kib << 10);
     let by_memory = usize::try_from(available / BYTES_PER_PROCESS).unwrap_or(usize::MAX);
     cpus.min(by_memory).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages() {
+        let refused = |node: Option<&str>| CompileError::Refused {
+            kind: "unsupported".to_owned(),
+            message: "failed to compile net: the operator Foo is not supported".to_owned(),
+            node: node.map(str::to_owned),
+        };
+        let errors = [
+            refused(None),
+            refused(Some("conv1")),
+            CompileError::Died {
+                network: "net".to_owned(),
+                status: "signal: 9 (SIGKILL)".to_owned(),
+                log: PathBuf::from("target/edgepipe/logs/compile-net.log"),
+            },
+            CompileError::Interrupted("net".to_owned()),
+        ];
+        insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n\n"));
+    }
 }

@@ -1,12 +1,12 @@
-//! What the compiler says of its artifacts: `network.json` and `stage.json`.
+//! Manifests of compiled artifacts: `network.json` and `stage.json`.
 
 use domain::{Boundary, Bytes, Network, Tensor, Unit};
 use serde::{Deserialize, Serialize};
 
-/// Version of the manifests this harness reads.
+/// Supported version of the manifests.
 pub(super) const SCHEMA: u32 = 1;
 
-/// A network and the units a cut may separate. Does not depend on the target.
+/// A network and its units. Independent of the target.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NetworkManifest {
     /// [`SCHEMA`].
@@ -15,9 +15,9 @@ pub struct NetworkManifest {
     pub name: String,
     /// Version of ONNX's operator set.
     pub opset: u32,
-    /// What was taken for granted in reading the network, such as a batch of one.
+    /// Assumptions made when the network was read, such as a batch of one.
     pub notes: Vec<String>,
-    /// What another engine makes of it.
+    /// Reference outputs of another engine.
     pub reference: Reference,
     /// Learnable parameters.
     pub parameters: u64,
@@ -29,13 +29,12 @@ pub struct NetworkManifest {
     pub boundaries: Vec<BoundaryManifest>,
 }
 
-/// A frame and the outputs that an independent engine computed from it, as files in the folder of the network's
-/// artifacts for references.
+/// A frame and the outputs that an independent engine computed from it, as files in [`Entry::reference`](super::Entry::reference).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reference {
     /// The engine with its version.
     pub engine: String,
-    /// Made-up integers below this are valid inputs of the network: larger ones would point beyond a table.
+    /// Generated integer inputs must be below this, because larger ones would index beyond a table.
     pub integers_below: u32,
     /// In the network's order.
     pub inputs: Vec<ReferenceTensor>,
@@ -77,7 +76,7 @@ pub struct BoundaryManifest {
 pub struct ValueManifest {
     /// Name of the value.
     pub value: String,
-    /// How it lies in memory: `plain`, or packed as in `NCHW16c`. Absent in `network.json`, where all is plain.
+    /// Memory layout: `plain`, or packed as in `NCHW16c`. Absent in `network.json`, where all layouts are plain.
     #[serde(default = "plain")]
     pub layout: String,
     /// Extents in this layout.
@@ -101,21 +100,21 @@ pub struct StageManifest {
     pub first_unit: usize,
     /// One past the last unit.
     pub end_unit: usize,
-    /// File name of the library beside the manifest.
+    /// File name of the library, in the directory of the manifest.
     pub library: String,
-    /// Its sha256 in hexadecimal.
+    /// Its SHA-256 digest.
     pub library_sha256: String,
     /// Function to call.
     pub entry: String,
     /// Arguments before the weights.
     pub inputs: Vec<ValueManifest>,
-    /// What it returns.
+    /// Its outputs.
     pub outputs: Vec<ValueManifest>,
     /// Arguments after the inputs, by their place in the network's `weights.bin`.
     pub weights: Vec<WeightManifest>,
     /// Kernel calls in execution order.
     pub calls: Vec<CallManifest>,
-    /// Units no schedule rule knows, lowered by TVM itself, which is slow.
+    /// Units without a schedule rule, which TVM itself lowers; they are slow.
     #[serde(default)]
     pub fallback_units: Vec<FallbackManifest>,
 }
@@ -138,11 +137,11 @@ pub struct WeightManifest {
 pub struct CallManifest {
     /// Name of the function.
     pub function: String,
-    /// Unit it belongs to.
+    /// Its unit.
     pub unit: u32,
 }
 
-/// A unit without a rule.
+/// A unit without a schedule rule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FallbackManifest {
     /// The unit.
@@ -155,7 +154,7 @@ impl NetworkManifest {
     /// The network as the planner knows it.
     ///
     /// # Errors
-    /// Where the manifest contradicts itself, which is a bug of the compiler.
+    /// If the manifest is inconsistent, which is a bug of the compiler.
     pub fn network(&self) -> Result<Network, domain::NetworkError> {
         let units = self.units.iter().map(|unit| Unit {
             name: unit.name.clone(),

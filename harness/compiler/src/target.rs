@@ -1,4 +1,4 @@
-//! What a processor is to the compiler.
+//! The compile target of a processor.
 
 use protocol::MachineState;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ pub struct Target {
     pub arch: String,
     /// LLVM's name of the CPU.
     pub mcpu: String,
-    /// Vector instructions the kernels are written for: `avx512`, `avx2`, `neon`, `generic`.
+    /// Vector instructions that the kernels use: `avx512`, `avx2`, `neon`, `generic`.
     pub isa: String,
     /// Target triple of the stage libraries.
     pub triple: String,
@@ -22,19 +22,19 @@ pub struct Target {
     pub l2_bytes: u64,
 }
 
-/// An Arm core by its identification register, for boards whose kernel says little.
+/// An Arm core by its identification register, for boards whose kernel does not describe it.
 struct Core {
     /// Implementer and part number (Arm ARM, `MIDR_EL1`).
     identity: (u64, u64),
     /// LLVM's name of it.
     mcpu: &'static str,
-    /// Data caches in KiB: first level, then the second level that its usual systems have.
+    /// Data caches in KiB: first level, and the usual second level.
     caches: (u64, u64),
 }
 
 /// Sources: Arm's technical reference manuals of the cores for numbers and first-level caches, NVIDIA's for Denver 2
 /// and Carmel; second-level caches as on Jetson TX2, Jetson Xavier, Jetson Nano, Jetson Orin and Raspberry Pi 3 to 5.
-/// LLVM knows no Denver 2: it is compiled for as any `ARMv8` core with NEON.
+/// LLVM does not support Denver 2, so its target is a generic `ARMv8` core with NEON.
 const CORES: [Core; 8] = [
     Core { identity: (0x41, 0xd03), mcpu: "cortex-a53", caches: (32, 512) },
     Core { identity: (0x41, 0xd07), mcpu: "cortex-a57", caches: (32, 2048) },
@@ -52,7 +52,7 @@ fn core_of(midr: u64) -> Option<&'static Core> {
     CORES.iter().find(|core| core.identity == identity)
 }
 
-/// A name from a board file in LLVM's words: Denver has none there.
+/// The LLVM name for a name in a board file. LLVM has none for Denver.
 fn llvm_name(mcpu: &str) -> &str {
     if matches!(mcpu, "denver" | "denver2") { "generic" } else { mcpu }
 }

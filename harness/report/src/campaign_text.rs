@@ -1,6 +1,6 @@
-//! What several boards did, as text.
+//! The report on several boards as text.
 
-use super::cells::{self, or_absent};
+use super::cells::{self, or_dash};
 use super::terminal::wrapped;
 use super::{csv, markdown, notes};
 use crate::{Format, render as render_run};
@@ -12,7 +12,7 @@ use tabled::settings::object::{Columns, Rows};
 use tabled::settings::style::HorizontalLine;
 use tabled::settings::{Alignment, Padding, Style};
 
-/// Columns that a report fits.
+/// Width of a report in columns.
 const WIDTH: usize = 100;
 
 pub(super) fn render(report: &CampaignReport, format: Format, wide: bool) -> String {
@@ -41,7 +41,7 @@ fn heading(report: &CampaignReport) -> String {
     let day = day.get(..16).unwrap_or(&day);
     let what = match campaign.mode {
         FleetMode::Repeat => "each measures everything".to_owned(),
-        FleetMode::Spread => format!("they shared the rounds ({} asked for)", campaign.rounds_planned),
+        FleetMode::Spread => format!("they shared {} rounds", campaign.rounds_planned),
     };
     let count = report.boards.len();
     format!("campaign {}: {}, {day} UTC, on {count} boards: {what}", campaign.id, campaign.experiment)
@@ -57,7 +57,7 @@ fn boards(report: &CampaignReport) -> Vec<[String; 8]> {
         .map(|board| {
             let ended = match (&board.set_aside, &board.status) {
                 (Some(_), _) => "set aside".to_owned(),
-                (None, status) => or_absent(status.clone()),
+                (None, status) => or_dash(status.clone()),
             };
             let speed = match board.speed {
                 Some(speed) => Some(format!("{speed:.2}×")),
@@ -70,22 +70,15 @@ fn boards(report: &CampaignReport) -> Vec<[String; 8]> {
                 board.trials.to_string(),
                 board.trials_void.to_string(),
                 board.trials_failed.to_string(),
-                or_absent(speed),
-                or_absent(board.run.clone()),
+                or_dash(speed),
+                or_dash(board.run.clone()),
             ]
         })
         .collect()
 }
 
-const SCHEDULE: [&str; 7] = [
-    "schedule",
-    "board",
-    "frames/s",
-    "against\nfirst board",
-    "gain over\nbest single",
-    "mJ/frame",
-    "verdict",
-];
+const SCHEDULE: [&str; 7] =
+    ["schedule", "board", "frames/s", "over\nfirst board", "gain over\nbest single", "mJ/frame", "verdict"];
 
 /// Of a network, every schedule on every board, the boards beside each other.
 fn schedules(report: &CampaignReport, network: &str) -> Vec<[String; 7]> {
@@ -102,10 +95,10 @@ fn schedules(report: &CampaignReport, network: &str) -> Vec<[String; 7]> {
         [
             row.schedule.clone(),
             row.board.clone(),
-            or_absent(row.throughput_fps.as_ref().map(cells::with_precision)),
-            or_absent(ratio.map(|ratio| cells::with_ends(ratio, "×"))),
-            or_absent(cells::gain(row)),
-            or_absent(row.energy_mj_per_frame.as_ref().map(cells::with_precision)),
+            or_dash(row.throughput_fps.as_ref().map(cells::with_precision)),
+            or_dash(ratio.map(|ratio| cells::with_interval(ratio, "×"))),
+            or_dash(cells::gain(row)),
+            or_dash(row.energy_mj_per_frame.as_ref().map(cells::with_precision)),
             cells::verdict(row),
         ]
     };
@@ -130,7 +123,7 @@ fn networks(report: &CampaignReport) -> Vec<(&str, &Report)> {
     found
 }
 
-/// What must be known of the boards' rows, each thing once, with the number of other boards it was found on.
+/// The notes of all boards, each once, with the number of other boards that have it.
 fn noted(report: &CampaignReport) -> Vec<String> {
     let mut found: Vec<(notes::Note, &str, usize)> = Vec::new();
     for one in report.reports.iter().filter(|_| report.pooled.is_none()) {
@@ -157,7 +150,7 @@ fn noted(report: &CampaignReport) -> Vec<String> {
     found.into_iter().map(sentence).collect()
 }
 
-/// What became of boards that were set aside, and where the rest is to be read.
+/// Sentences about boards that were set aside, and where to find the rest.
 fn sentences(report: &CampaignReport) -> Vec<String> {
     let mut sentences: Vec<String> = report
         .boards
@@ -165,24 +158,24 @@ fn sentences(report: &CampaignReport) -> Vec<String> {
         .filter_map(|board| Some(format!("{} was set aside: {}", board.board, board.set_aside.as_ref()?)))
         .collect();
     if report.campaign.mode == FleetMode::Spread && !sentences.is_empty() {
-        let (measured, asked) = (report.campaign.rounds_measured, report.campaign.rounds_planned);
+        let (measured, planned) = (report.campaign.rounds_measured, report.campaign.rounds_planned);
         sentences.push(format!(
-            "what boards set aside had to do went to the others: {measured} rounds were measured, {asked} were asked for"
+            "the other boards took over these rounds: {measured} of {planned} rounds were measured"
         ));
     }
     if report.campaign.mode == FleetMode::Spread {
         sentences.extend(report.boards.iter().filter_map(|board| unlike(report, board)));
     }
     sentences.push(
-        "speed: frames/s over the first board's, geometric mean over the schedules; notes and more figures of a \
-         board: `cargo xtask report --run RUN`"
+        "speed: frames/s over those of the first board, geometric mean over the schedules; for all figures and \
+         notes of a board: `cargo xtask report --run RUN`"
             .to_owned(),
     );
     sentences
 }
 
-/// That a board is faster or slower than the first by more than its trials differ, on most of its schedules: boards
-/// that share rounds should be equal.
+/// A warning if a board is significantly faster or slower than the first on most of its schedules: boards that share
+/// rounds should be equal.
 fn unlike(report: &CampaignReport, board: &BoardSection) -> Option<String> {
     let speed = board.speed?;
     let of_board = report.against.iter().filter(|one| one.board == board.board);
@@ -196,9 +189,9 @@ fn unlike(report: &CampaignReport, board: &BoardSection) -> Option<String> {
     (different * 2 > sides.len()).then(|| {
         let (name, count) = (&board.board, sides.len());
         format!(
-            "{name} is no equal: {speed:.2}× the frames/s of the first board, beyond what trials differ by on {different} \
-             of {count} schedules; look at its clocks, its cooling and what else runs there; gains are not concerned, \
-             intervals of frames/s are wider for it"
+            "{name} is not equal to the first board: {speed:.2}× its frames/s, a significant difference on {different} of \
+             {count} schedules; check its clocks, its cooling and other processes; gains are not affected, but intervals of \
+             frames/s are wider"
         )
     })
 }

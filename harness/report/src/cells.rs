@@ -3,11 +3,10 @@
 use analysis::{Interval, Report, Row};
 use domain::{ScheduleKind, Validity};
 
-/// Stands where nothing was measured.
+/// Shown if nothing was measured.
 pub(super) const ABSENT: &str = "–";
 
-/// A cell, or a dash.
-pub(super) fn or_absent(cell: Option<String>) -> String {
+pub(super) fn or_dash(cell: Option<String>) -> String {
     cell.unwrap_or_else(|| ABSENT.to_owned())
 }
 
@@ -30,7 +29,7 @@ pub(super) fn with_precision(interval: &Interval) -> String {
 }
 
 /// A number and its interval: `94.1 [93.5, 94.7]`.
-pub(super) fn with_ends(interval: &Interval, unit: &str) -> String {
+pub(super) fn with_interval(interval: &Interval, unit: &str) -> String {
     let point = format!("{}{unit}", number(interval.point));
     match interval.lo.zip(interval.hi) {
         Some((lo, hi)) => format!("{point} [{}, {}]", number(lo), number(hi)),
@@ -48,8 +47,8 @@ pub(super) fn gain(row: &Row) -> Option<String> {
     row.gain_over_best_single.map(|gain| format!("{gain:.2}×"))
 }
 
-/// Predicted frames a second and how far that is off: `97.1 (+3 %)`, or `97.1 (3.5×)` where it is twice the measured
-/// ones or more.
+/// Predicted frames per second with its error over the measurement: `97.1 (+3 %)`, or `97.1 (3.5×)` if it is at least
+/// twice the measurement.
 pub(super) fn predicted(row: &Row) -> Option<String> {
     let fps = number(row.predicted_fps?);
     Some(match row.prediction_error {
@@ -72,7 +71,7 @@ pub(super) fn efficiency(row: &Row) -> Option<String> {
 /// Share of time each stage was busy, in percent.
 pub(super) fn busy(row: &Row) -> Vec<String> {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    row.stages.iter().map(|stage| or_absent(stage.busy.map(percent))).collect()
+    row.stages.iter().map(|stage| or_dash(stage.busy.map(percent))).collect()
 }
 
 /// The stages, one a line: `cpu0[0..12]`, `> cpu1[12..21]`.
@@ -115,7 +114,7 @@ pub(super) fn quantity(count: u64) -> String {
     }
 }
 
-/// Which run it is, on which machine, when, what was asked of it: lines without an end.
+/// Run, machine, date, versions and settings, one line each.
 pub(super) fn heading(report: &Report) -> Vec<String> {
     let (run, machine) = (&report.run, &report.measured_on);
     let models: Vec<&str> = [&machine.model, &machine.cpu].into_iter().filter_map(Option::as_deref).collect();
@@ -153,7 +152,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
         format!("{whole} {}: {}, {}, {day} UTC", run.id, run.experiment, run.status),
         format!("on {board}{models}: kernel {}, {governor}; {}", machine.kernel, processors.join(", ")),
         format!(
-            "TVM {}, harness {}, {revision}, analysis {}; intervals of {:.0} %",
+            "TVM {}, harness {}, {revision}, analysis {}; {:.0} % intervals",
             run.tvm.as_deref().unwrap_or("unknown"),
             run.harness,
             report.analysis_version,
@@ -165,28 +164,28 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
     }
     if let Some(state) = &machine.state {
         lines.push(format!(
-            "state asked for: {}; set: {}; found before: {}",
+            "requested state: {}; set: {}; found before: {}",
             state.asked, state.set, state.found
         ));
         if let Some(by) = &state.leftover_of {
-            lines.push(format!("the board was first restored from what another session had left: {by}"));
+            lines.push(format!("the board was first restored from a state that another session left: {by}"));
         }
     } else if let Some(mode) = &machine.power_mode {
-        lines.push(format!("power mode {mode}, as it was found"));
+        lines.push(format!("power mode {mode} (not changed)"));
     }
     if !machine.left_out.is_empty() {
         lines.push(format!(
-            "left out of all schedules: {} (this version has no engine for CUDA)",
+            "not used by any schedule: {} (this version has no engine for CUDA)",
             machine.left_out.join(", ")
         ));
     }
     if let Some(injected) = &run.injected {
-        lines.insert(0, format!("NOT TO BE PUBLISHED: {injected} on purpose (`inject`)"));
+        lines.insert(0, format!("DO NOT PUBLISH: {injected} on purpose (`inject`)"));
     }
     if let Some((asked, reached)) = run.precision_asked.zip(run.precision_reached) {
         let asked = percent_digits(100.0 * asked);
-        let reached = if reached { "reached" } else { "not reached; the notes say where" };
-        lines.push(format!("intervals of ±{asked} % were asked for: {reached}"));
+        let reached = if reached { "reached" } else { "not reached; see the notes" };
+        lines.push(format!("requested precision ±{asked} %: {reached}"));
     }
     lines
 }
@@ -204,13 +203,13 @@ pub(super) fn network(report: &Report, name: &str) -> String {
     }
 }
 
-/// Whether the machine was a noisy one, and what follows.
+/// A warning if the machine is noisy.
 fn noise(report: &Report) -> Option<String> {
     let noise = report.noise.as_ref().filter(|noise| noise.noisy)?;
     let half = |share: f64| percent_digits(100.0 * share);
     Some(format!(
-        "a noisy machine: half of the intervals are wider than ±{} %, the widest ±{} %, and {} of {} trials are void; \
-         smaller differences than that cannot be told here",
+        "noisy machine: half of the intervals are wider than ±{} % (the widest: ±{} %), and {} of {} trials are void; \
+         this run cannot show smaller differences",
         half(noise.typical_interval),
         half(noise.widest_interval),
         noise.trials_void,
@@ -218,7 +217,7 @@ fn noise(report: &Report) -> Option<String> {
     ))
 }
 
-/// The gains in one sentence a kind, and whether the machine was a noisy one.
+/// One sentence per kind of schedule with its gain, and a warning if the machine is noisy.
 pub(super) fn summary(report: &Report) -> Vec<String> {
     let sentence = |summary: &analysis::Summary| {
         let gain = summary.gain_geometric_mean;

@@ -1,4 +1,7 @@
-//! What a check says, as text.
+//! The result of a check as text.
+
+#[cfg(test)]
+mod tests;
 
 use analysis::gate::{Baseline, CheckReport, CheckedRow, GateVerdict};
 use clap::ValueEnum;
@@ -6,10 +9,10 @@ use domain::gate::Ruling;
 use host::progress;
 use std::fmt::Write as _;
 
-/// Valid trials of a schedule below which a baseline is told to be poor.
+/// A baseline schedule with fewer valid trials causes a warning.
 const FEW: usize = 4;
 
-/// What to say of schedules with few trials; one sentence for all of them.
+/// A warning about schedules with few trials.
 pub fn few_trials(baseline: &Baseline) -> Option<String> {
     let rows = &baseline.rows;
     let few: Vec<String> = rows
@@ -19,8 +22,8 @@ pub fn few_trials(baseline: &Baseline) -> Option<String> {
         .collect();
     (!few.is_empty()).then(|| {
         format!(
-            "{} of {} schedules have fewer than {FEW} valid trials: {}; a check finds little with so few, measure again \
-             with more trials",
+            "{} of {} schedules have fewer than {FEW} valid trials: {}; a check can detect little with so few; measure \
+             again with more trials",
             few.len(),
             rows.len(),
             progress::several(&few)
@@ -35,22 +38,22 @@ pub enum CheckFormat {
     Terminal,
     /// For a comment on a pull request.
     Markdown,
-    /// `JUnit` XML: a test a row, for what shows test results.
+    /// `JUnit` XML, one test per row, for CI systems.
     Junit,
     /// For programs; its schema is results/check.schema.json.
     Json,
 }
 
-/// The rulings in the order in which they are told, and what they are called.
+/// The rulings in display order, with their titles.
 const SECTIONS: [(Ruling, &str); 5] = [
     (Ruling::Regression, "Regressions"),
-    (Ruling::Suspect, "Suspects: worse with 95 %, which among so many rows may be chance"),
+    (Ruling::Suspect, "Suspects: worse at 95 % confidence, possibly by chance among so many comparisons"),
     (Ruling::Improvement, "Improvements"),
-    (Ruling::CannotTell, "Cannot tell"),
-    (Ruling::Alike, "Alike"),
+    (Ruling::CannotTell, "Inconclusive"),
+    (Ruling::Alike, "Unchanged"),
 ];
 
-/// Most schedules with the same reason that have a line each.
+/// More schedules with the same reason share one line.
 const MOST_APART: usize = 4;
 
 /// The report as text that ends with a line end.
@@ -76,11 +79,11 @@ fn sentence(check: &CheckReport) -> String {
         GateVerdict::Incomplete => "INCOMPLETE",
     };
     let missing = check.not_compared.iter().filter(|missed| missed.gap).count()
-        + check.rows.iter().filter(|row| row.is_unwatched()).count();
-    let missing = if missing > 0 { format!(", {missing} unwatched") } else { String::new() };
+        + check.rows.iter().filter(|row| row.is_unchecked()).count();
+    let missing = if missing > 0 { format!(", {missing} not checked") } else { String::new() };
     format!(
-        "{word} against {}: {regressions} of {} worse by more than the threshold, {} better, {} alike, {} that \
-         cannot be told{missing}",
+        "{word} against {}: {regressions} of {} figures regressed beyond the threshold, {} improved, {} unchanged, \
+         {} inconclusive{missing}",
         check.baseline,
         check.rows.len(),
         count(Ruling::Improvement),
@@ -90,13 +93,13 @@ fn sentence(check: &CheckReport) -> String {
 }
 
 fn method(check: &CheckReport) -> String {
-    let told = if check.between_runs_told {
-        "told from the baseline's runs"
+    let source = if check.between_runs_told {
+        "estimated from the runs of the baseline"
     } else {
-        "stated; more where their quarters are"
+        "from the thresholds; more if the quarters of a run differ more"
     };
     format!(
-        "intervals of 95 %, runs ±{:.1} % apart ({told}); a check fails by chance in at most {} % of cases",
+        "95 % intervals; spread between runs ±{:.1} % ({source}); false alarms in at most {} % of checks",
         100.0 * check.between_runs,
         100.0 * check.false_alarms
     )
@@ -150,7 +153,7 @@ fn terminal(check: &CheckReport) -> String {
         }
     }
     for difference in &check.differences {
-        let _ = writeln!(out, "\nunlike, as allowed: {difference}");
+        let _ = writeln!(out, "\nallowed difference: {difference}");
     }
     out
 }
@@ -195,7 +198,7 @@ fn markdown(check: &CheckReport) -> String {
         let _ = writeln!(out, "- not compared: {}: {}", escaped(&schedules), escaped(reason));
     }
     for difference in &check.differences {
-        let _ = writeln!(out, "- unlike, as allowed: {}", escaped(&difference.to_string()));
+        let _ = writeln!(out, "- allowed difference: {}", escaped(&difference.to_string()));
     }
     let _ = writeln!(out, "\nRun {}; {}.", check.run, method(check));
     out
@@ -213,7 +216,7 @@ fn junit(check: &CheckReport) -> String {
         gaps.len()
     );
     for row in &check.rows {
-        let told = format!(
+        let text = format!(
             "{}, {} before, {} now, threshold {} %",
             percent(row),
             number(row.before),
@@ -226,10 +229,10 @@ fn junit(check: &CheckReport) -> String {
             xml(&format!("{} {}", row.schedule, row.measure))
         );
         let _ = if row.ruling == Ruling::Regression {
-            writeln!(out, "{case}>\n      <failure message=\"{}\"/>\n    </testcase>", xml(&told))
+            writeln!(out, "{case}>\n      <failure message=\"{}\"/>\n    </testcase>", xml(&text))
         } else {
-            let told = format!("{}: {told}{}", word(row.ruling), advice(row));
-            writeln!(out, "{case}>\n      <system-out>{}</system-out>\n    </testcase>", xml(&told))
+            let text = format!("{}: {text}{}", word(row.ruling), advice(row));
+            writeln!(out, "{case}>\n      <system-out>{}</system-out>\n    </testcase>", xml(&text))
         };
     }
     for missed in gaps {
@@ -250,8 +253,8 @@ fn word(ruling: Ruling) -> &'static str {
         Ruling::Regression => "regression",
         Ruling::Suspect => "suspect",
         Ruling::Improvement => "improvement",
-        Ruling::Alike => "alike",
-        Ruling::CannotTell => "cannot tell",
+        Ruling::Alike => "unchanged",
+        Ruling::CannotTell => "inconclusive",
     }
 }
 
@@ -287,23 +290,23 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What follows of a ruling, and whether the schedule is another.
+/// What to do about a ruling, and whether the cuts differ.
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
-            format!("; about {more} more trials of each would probably tell")
+            format!("; about {more} more trials on each side would probably decide")
         }
         (Ruling::CannotTell, None) if row.ratio_lo.is_none() => {
-            "; a single trial has no interval, measure more".to_owned()
+            "; a single trial has no interval: measure more trials".to_owned()
         }
         (Ruling::CannotTell | Ruling::Suspect, None) => {
-            "; runs lie further apart than this: a baseline of more runs would tell, more trials would not"
+            "; runs differ by more than this: a baseline of more runs would decide, more trials would not"
                 .to_owned()
         }
         _ => String::new(),
     };
     if let Some(before) = &row.schedule_before {
-        let _ = write!(text, "; cut as {before} before");
+        let _ = write!(text, "; cut in the baseline: {before}");
     }
     text
 }

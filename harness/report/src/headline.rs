@@ -1,11 +1,11 @@
-//! What was found for a network, in a sentence that claims no more than its interval.
+//! The headline of a network: a sentence that claims no more than its interval shows.
 
-use super::cells::{number, with_ends};
+use super::cells::{number, with_interval};
 use analysis::speed;
 use analysis::{Interval, Report, Row};
 use domain::{ScheduleKind, Validity};
 
-/// The finding and what it rests on.
+/// The finding, with the figures that support it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Headline {
     pub(super) finding: String,
@@ -24,7 +24,7 @@ pub(super) fn fastest<'r>(rows: &[&'r Row], kind: ScheduleKind) -> Option<&'r Ro
     rows.iter().find(|row| row.kind == kind && row.verdict == Validity::Valid).copied()
 }
 
-/// The row a network's gain is told by: its fastest pipeline, else its fastest replicate.
+/// The row that represents the gain of a network: its fastest pipeline, else its fastest replicate.
 pub(super) fn candidate<'r>(rows: &[&'r Row]) -> Option<&'r Row> {
     fastest(rows, ScheduleKind::Pipeline).or_else(|| fastest(rows, ScheduleKind::Replicate))
 }
@@ -41,31 +41,31 @@ pub(super) fn networks(report: &Report) -> Vec<&str> {
     names.into_iter().map(|(name, _)| name).collect()
 }
 
-/// What a gain says of a kind of schedule.
+/// The gain of a kind of schedule in words.
 pub(super) fn finding(kind: ScheduleKind, gain: Interval) -> String {
     let kind = capital(kind.as_str());
     let times = format!("{:.2}×", gain.point);
     match gain.lo.zip(gain.hi) {
-        None => format!("{kind} {times} the best single processor, by one trial"),
+        None => format!("{kind} {times} the best single processor, in one trial"),
         Some((lo, _)) if lo > 1.0 => format!("{kind} {times} the best single processor"),
         Some((_, hi)) if hi < 1.0 => format!("{kind} slower than the best single processor: {times}"),
-        Some(_) => format!("{kind} not told apart from the best single processor: {times}"),
+        Some(_) => format!("{kind} not measurably different from the best single processor: {times}"),
     }
 }
 
 /// The headline of a network.
 pub(super) fn headline(rows: &[&Row]) -> Headline {
     let Some(first) = rows.first().filter(|row| row.verdict == Validity::Valid) else {
-        let finding = "Nothing that counts was measured".to_owned();
-        return Headline { finding, detail: "The reasons stand below.".to_owned() };
+        let finding = "No valid measurement".to_owned();
+        return Headline { finding, detail: "See the reasons below.".to_owned() };
     };
     let fps = |row: &Row| {
-        row.throughput_fps.map_or_else(|| "no".to_owned(), |fps| with_ends(&fps, "")) + " frames/s"
+        row.throughput_fps.map_or_else(|| "no".to_owned(), |fps| with_interval(&fps, "")) + " frames/s"
     };
-    let told = candidate(rows).and_then(|row| Some((row, row.gain_over_best_single_interval?)));
-    let Some((row, gain)) = told else {
+    let gained = candidate(rows).and_then(|row| Some((row, row.gain_over_best_single_interval?)));
+    let Some((row, gain)) = gained else {
         let finding = format!("Highest throughput: {} frames/s", number(speed(first)));
-        return Headline { finding, detail: format!("By {}.", first.schedule) };
+        return Headline { finding, detail: format!("With {}.", first.schedule) };
     };
     let best = row.best_single.as_deref().unwrap_or("none");
     let best_fps = rows
@@ -80,9 +80,10 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
     let faster = if first.place == row.place {
         String::new()
     } else {
-        format!(" The highest median has the {} {}: {}.", first.kind, first.schedule, fps(first))
+        format!(" The {} {} has the highest median: {}.", first.kind, first.schedule, fps(first))
     };
-    let detail = format!("{} by {}, over {best}{best_fps}{range}.{faster}", fps(row), row.schedule);
+    let detail =
+        format!("{} with {}, compared with {best}{best_fps}{range}.{faster}", fps(row), row.schedule);
     Headline { finding: finding(row.kind, gain), detail }
 }
 
@@ -104,9 +105,12 @@ mod tests {
         };
         for (gain, said) in [
             (gain(1.95, Some((1.84, 2.01))), "Pipeline 1.95× the best single processor"),
-            (gain(1.05, Some((0.97, 1.12))), "Pipeline not told apart from the best single processor: 1.05×"),
+            (
+                gain(1.05, Some((0.97, 1.12))),
+                "Pipeline not measurably different from the best single processor: 1.05×",
+            ),
             (gain(0.9, Some((0.85, 0.95))), "Pipeline slower than the best single processor: 0.90×"),
-            (gain(1.9, None), "Pipeline 1.90× the best single processor, by one trial"),
+            (gain(1.9, None), "Pipeline 1.90× the best single processor, in one trial"),
         ] {
             assert_eq!(finding(ScheduleKind::Pipeline, gain), said);
         }

@@ -1,6 +1,6 @@
 //! For documents and pull requests.
 
-use super::cells::{self, or_absent};
+use super::cells::{self, or_dash};
 use super::{notes, peers};
 use analysis::{Report, Row};
 
@@ -68,16 +68,16 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn record(row: &Row) -> [String; 9] {
-    let interval = |interval: &analysis::Interval, unit| cells::with_ends(interval, unit);
+    let interval = |interval: &analysis::Interval, unit| cells::with_interval(interval, unit);
     let cells = [
         row.schedule.clone(),
-        or_absent(row.throughput_fps.as_ref().map(|fps| interval(fps, ""))),
-        or_absent(row.gain_over_best_single_interval.as_ref().map(|gain| interval(gain, "×"))),
-        or_absent(cells::predicted(row)),
-        or_absent(cells::efficiency(row)),
+        or_dash(row.throughput_fps.as_ref().map(|fps| interval(fps, ""))),
+        or_dash(row.gain_over_best_single_interval.as_ref().map(|gain| interval(gain, "×"))),
+        or_dash(cells::predicted(row)),
+        or_dash(cells::efficiency(row)),
         cells::busy(row).join(", "),
-        or_absent(cells::latency(row)),
-        or_absent(row.energy_mj_per_frame.as_ref().map(|energy| interval(energy, ""))),
+        or_dash(cells::latency(row)),
+        or_dash(row.energy_mj_per_frame.as_ref().map(|energy| interval(energy, ""))),
         cells::verdict(row),
     ];
     cells.map(|cell| escaped(&cell))

@@ -1,13 +1,13 @@
-//! What stands below the tables: everything a reader must know, each thing once.
+//! The notes below the tables: warnings and reasons for void rows, each once.
 
 use super::cells;
 use analysis::Report;
 use domain::{Reason, ScheduleKind, Severity, Validity};
 
-/// Something to know, and where it was found.
+/// A note, and the rows or network that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
-    /// `void` where it makes a row void, else `warning`.
+    /// `void` if it makes a row void, else `warning`.
     pub(super) label: &'static str,
     /// The row or network, and how many others.
     pub(super) place: String,
@@ -15,7 +15,7 @@ pub(super) struct Note {
     pub(super) remedy: String,
 }
 
-/// Notes of a report, what voids first. Reasons of the same rule are one note.
+/// The notes of a report, void ones first. Reasons with the same code are one note.
 pub(super) fn notes(report: &Report) -> Vec<Note> {
     let of_rows = report.rows.iter().flat_map(|row| {
         let place = format!("{} {}", row.network, row.schedule);
@@ -68,13 +68,14 @@ pub(super) fn energy(report: &Report) -> Vec<&str> {
     reasons
 }
 
-/// The power meter, what the board draws with nothing running, and how far a joule goes on each schedule, one sentence
-/// each; nothing where there is no meter.
+/// The power meter, the idle power, and frames per joule of each schedule, one sentence each; empty without a meter.
 pub(super) fn meter(report: &Report) -> Vec<String> {
     let Some(power) = &report.power else { return Vec::new() };
     let refresh = power.refresh_ms.map_or_else(String::new, |ms| format!(", refreshed every {ms:.0} ms"));
     let idle = match (&power.idle_mw, &power.idle_absent_reason) {
-        (Some(idle), _) => format!("idle {} mW, part of every mJ/frame", cells::with_ends(idle, "")),
+        (Some(idle), _) => {
+            format!("idle power {} mW, included in every mJ/frame", cells::with_interval(idle, ""))
+        }
         (None, Some(reason)) => format!("idle power is unknown: {reason}"),
         (None, None) => "idle power is unknown".to_owned(),
     };
@@ -85,9 +86,9 @@ pub(super) fn meter(report: &Report) -> Vec<String> {
             (&row.energy_gain_over_best_single_interval, &row.best_single_by_energy)
             && row.kind != ScheduleKind::Single
         {
-            let gain = cells::with_ends(gain, "×");
+            let gain = cells::with_interval(gain, "×");
             let (network, schedule) = (&row.network, &row.schedule);
-            sentences.push(format!("frames a joule over {single}: {gain} for {network} on {schedule}"));
+            sentences.push(format!("frames per joule over {single}: {gain} for {network} on {schedule}"));
         }
     }
     sentences

@@ -1,6 +1,6 @@
 //! The paper's table: network × processor, pipeline, gain, energy.
 
-use super::cells::{number, or_absent, with_ends};
+use super::cells::{number, or_dash, with_interval};
 use super::headline;
 use super::notes;
 use analysis::{Report, Row};
@@ -103,7 +103,7 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
     let rows = headline::sorted(report, network);
     let valid = |kind| headline::fastest(&rows, kind);
     let fps =
-        |row: Option<&Row>| or_absent(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
+        |row: Option<&Row>| or_dash(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
     let single = |name: &String| {
         let of = |row: &&&Row| row.kind == ScheduleKind::Single && row.processors.first() == Some(name);
         fps(rows.iter().filter(|row| row.verdict == Validity::Valid).find(of).copied())
@@ -116,12 +116,12 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
         network: network.to_owned(),
         singles: processors.iter().map(single).collect(),
         peer: fps(valid(ScheduleKind::Peer)),
-        schedule: or_absent(pipeline.map(|row| row.schedule.clone())),
+        schedule: or_dash(pipeline.map(|row| row.schedule.clone())),
         pipeline: fps(pipeline),
-        gain: or_absent(gain.map(|gain| with_ends(&gain, "×"))),
+        gain: or_dash(gain.map(|gain| with_interval(&gain, "×"))),
         energy: match (before, after) {
-            (None, None) => or_absent(None),
-            (before, after) => format!("{} → {}", or_absent(before), or_absent(after)),
+            (None, None) => or_dash(None),
+            (before, after) => format!("{} → {}", or_dash(before), or_dash(after)),
         },
     }
 }

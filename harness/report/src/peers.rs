@@ -1,7 +1,7 @@
 //! Every network against other inference engines, one row a network: like with like, one processor against a peer with
 //! as many CPUs, all processors against a peer with more.
 
-use super::cells::{self, ABSENT, or_absent};
+use super::cells::{self, ABSENT, or_dash};
 use analysis::{Interval, Report, Row};
 use domain::ScheduleKind;
 
@@ -29,11 +29,11 @@ pub(super) fn table(report: &Report) -> Option<Table> {
         for (column, found) in columns.iter().zip(&mut found) {
             let best = best(report, &network.name, column);
             found.extend(best.map(|gain| gain.point));
-            cells.push(or_absent(best.map(|gain| cells::with_ends(&gain, "×"))));
+            cells.push(or_dash(best.map(|gain| cells::with_interval(&gain, "×"))));
         }
         table.push(cells);
     }
-    let mut means = vec!["geometric mean (least)".to_owned()];
+    let mut means = vec!["geometric mean (minimum)".to_owned()];
     means.extend(found.iter().map(|gains| mean(gains)));
     table.push(means);
     Some(table)

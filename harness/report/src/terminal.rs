@@ -1,6 +1,6 @@
-//! A table a network, for reading.
+//! One table per network, for reading.
 
-use super::cells::{self, or_absent};
+use super::cells::{self, or_dash};
 use super::notes::{self, Note};
 use analysis::{Report, Row};
 use tabled::builder::Builder;
@@ -8,7 +8,7 @@ use tabled::settings::object::{Columns, Rows};
 use tabled::settings::style::HorizontalLine;
 use tabled::settings::{Alignment, Padding, Style};
 
-/// Columns that a report fits unless it may be wider.
+/// Width of a report in columns, unless `--wide` is given.
 const WIDTH: usize = 100;
 /// Labels are not broken into less.
 const NARROWEST: usize = 8;
@@ -42,7 +42,7 @@ pub(super) fn render(report: &Report, wide: bool) -> String {
     out
 }
 
-/// The table of a network. Labels are broken where it would be too wide, as with long names of processors.
+/// The table of a network. Labels are broken if the table would be too wide.
 fn table(rows: &[&Row], wide: bool) -> String {
     let mut room =
         rows.iter().flat_map(|row| cells::stage_lines(row)).map(|line| length(&line)).max().unwrap_or(0);
@@ -70,9 +70,9 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             (
                 row.schedule.clone(),
                 cells::busy(row).join(" "),
-                throughput.map(|interval| cells::with_ends(interval, "")),
-                gain.map(|interval| cells::with_ends(interval, "×")),
-                energy.map(|interval| cells::with_ends(interval, "")),
+                throughput.map(|interval| cells::with_interval(interval, "")),
+                gain.map(|interval| cells::with_interval(interval, "×")),
+                energy.map(|interval| cells::with_interval(interval, "")),
             )
         } else {
             let (label, busy) = label_and_busy(row, room);
@@ -81,13 +81,13 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
         };
         builder.push_record([
             label,
-            or_absent(throughput),
-            or_absent(gain),
-            or_absent(cells::predicted(row)),
-            or_absent(cells::efficiency(row)),
+            or_dash(throughput),
+            or_dash(gain),
+            or_dash(cells::predicted(row)),
+            or_dash(cells::efficiency(row)),
             busy,
-            or_absent(cells::latency(row)),
-            or_absent(energy),
+            or_dash(cells::latency(row)),
+            or_dash(energy),
             cells::verdict(row),
         ]);
     }
@@ -121,14 +121,14 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// What the dashes and the columns mean.
+/// Explains the columns.
 fn legend(report: &Report) -> String {
     let mut out = String::new();
     if let Some(trials) = report.rows.iter().map(|row| row.trials).max() {
-        let frames = "frames/s: median over the trials and half the width of its interval";
         let text = format!(
-            "{frames} ({trials} trials a schedule at most); predicted: by the profile, and how far that is off; \
-             eff.: share of the rate of the slowest stage by itself; busy: share of time each stage works."
+            "frames/s: median over the trials ± half of its interval (up to {trials} trials per schedule); predicted: \
+             from the profiles, with its error; eff.: throughput over that of the slowest stage running alone; busy: \
+             share of time in which each stage computes."
         );
         out += "\n";
         out += &wrapped(&text, WIDTH, 0);

@@ -20,7 +20,7 @@ pub(super) fn render(report: &Report, row: &Row, trial: &TrialRecord) -> Result<
         Outcome::Failed { message, .. } => return Err(format!("the trial failed: {message}")),
     };
     if measured.timeline.is_empty() {
-        return Err("its frames were not kept; set timeline_frames and measure again".to_owned());
+        return Err("its frames were not recorded; set `timeline_frames` and measure again".to_owned());
     }
     let first = measured.timeline.iter().map(|span| span.begin_ns).min().unwrap_or(0).min(0);
     let clock = Clock { first };

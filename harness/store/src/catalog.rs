@@ -1,4 +1,4 @@
-//! Which runs there are.
+//! Finding runs and campaigns.
 
 use super::database::Store;
 use super::error::{RowError, StoreError};
@@ -11,19 +11,19 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// A run as the database has it.
+/// A stored run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRun {
     pub(super) number: i64,
-    /// How it began.
+    /// Its first record.
     pub start: RunStart,
-    /// How far it came. [`Status::Running`] is also what a killed run is left with.
+    /// Its status. A killed run stays [`Status::Running`].
     pub status: Status,
     /// When it ended, ns since 1970.
     pub ended_unix_ns: Option<u64>,
     /// The error that ended it.
     pub ended_because: Option<String>,
-    /// The times it was taken up again, in order.
+    /// When it was resumed, in order.
     pub resumptions: Vec<Resumed>,
     /// How many bytes of its journal are in the database.
     pub journal_bytes: u64,
@@ -32,26 +32,26 @@ pub struct StoredRun {
 /// A campaign with its runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredCampaign {
-    /// What was asked for.
+    /// The campaign.
     pub record: CampaignRecord,
     /// Its runs, in the order of its boards.
     pub runs: Vec<StoredRun>,
 }
 
-/// Which runs are wanted. What is `None` does not matter.
+/// Criteria for runs. Those that are `None` or false do not apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Name of the board.
     pub board: Option<String>,
     /// Name of the experiment.
     pub experiment: Option<String>,
-    /// Name of a network that takes part.
+    /// Name of a network of the run.
     pub network: Option<String>,
-    /// With a measured trial, where true.
+    /// Only runs with a measured trial.
     pub measured: bool,
-    /// Not complete, where true.
+    /// Only incomplete runs.
     pub unfinished: bool,
-    /// Not a part of a campaign, where true.
+    /// Only runs that are not part of a campaign.
     pub alone: bool,
 }
 
@@ -60,9 +60,9 @@ pub struct RunFilter {
 pub struct RunSummary {
     /// Its name.
     pub id: RunId,
-    /// When it began, ns since 1970.
+    /// When it started, ns since 1970.
     pub begun_unix_ns: u64,
-    /// How far it came.
+    /// Its status.
     pub status: Status,
     /// Name of the experiment.
     pub experiment: String,
@@ -86,12 +86,12 @@ const MATCHES: &str = "
     AND (NOT ?6 OR runs.campaign IS NULL)";
 
 impl Store {
-    /// The names of the runs wanted, the latest first.
+    /// Names of the matching runs, the latest first.
     pub fn runs(&self, filter: &RunFilter) -> Result<Vec<RunId>, StoreError> {
         self.run_ids(filter, -1)
     }
 
-    /// The runs wanted with what was measured in them, the latest first.
+    /// Summaries of the matching runs, the latest first.
     pub fn summaries(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, StoreError> {
         let ids = self.runs(filter)?;
         self.rows("", |connection| {
@@ -110,7 +110,7 @@ impl Store {
                     let status: String = row.get(1)?;
                     Ok(RunSummary {
                         begun_unix_ns: row.get(0)?,
-                        // The schema lets nothing else in.
+                        // The schema allows no other text.
                         status: Status::from_text(&status).unwrap_or(Status::Failed),
                         experiment: row.get(2)?,
                         board: row.get(3)?,
@@ -124,7 +124,7 @@ impl Store {
         })
     }
 
-    /// Networks and boards of which anything was measured, by name.
+    /// Names of networks and boards with measured trials, sorted.
     pub fn measured(&self) -> Result<(Vec<String>, Vec<String>), StoreError> {
         let names = |connection: &Connection, column: &str| -> Result<Vec<String>, RowError> {
             let mut statement = connection.prepare(&format!(
@@ -143,13 +143,13 @@ impl Store {
         })
     }
 
-    /// The latest run wanted.
+    /// The latest matching run.
     pub fn latest_run(&self, filter: &RunFilter) -> Result<Option<StoredRun>, StoreError> {
         self.run_ids(filter, 1)?.first().map(|id| self.run(id.as_str())).transpose()
     }
 
-    /// The latest run of this experiment on this board that is not complete and whose journal lies below `runs`: one
-    /// that was imported goes on where it was begun.
+    /// The latest incomplete run of an experiment on a board whose journal is below `runs`. An imported run can be resumed
+    /// only where it was started.
     pub fn unfinished_run(
         &self,
         experiment: &str,
@@ -168,7 +168,7 @@ impl Store {
         here.map(|id| self.run(id.as_str())).transpose()
     }
 
-    /// The campaign of this name, or the only one whose name begins or ends like this.
+    /// The campaign with this name, or the only one whose name starts or ends with it.
     pub fn campaign(&self, asked: &str) -> Result<Option<StoredCampaign>, StoreError> {
         let found = self.rows(asked, |connection| {
             let sql = "SELECT number FROM campaigns WHERE substr(id, 1, length(?1)) = ?1
@@ -183,8 +183,8 @@ impl Store {
         }
     }
 
-    /// The latest campaign of this experiment on just these boards that has a board without a complete run and whose
-    /// journals lie below `runs`.
+    /// The latest campaign of an experiment on exactly these boards that lacks a complete run and whose journals are below
+    /// `runs`.
     pub fn unfinished_campaign(
         &self,
         experiment: &str,
@@ -230,10 +230,10 @@ impl Store {
         })
     }
 
-    /// The run of this name, or the only one whose name begins or ends like this.
+    /// The run with this name, or the only one whose name starts or ends with it.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchRun`] names the latest ones, or those among which it does not decide.
+    /// [`StoreError::NoSuchRun`] lists the latest runs, or those that match.
     pub fn run(&self, asked: &str) -> Result<StoredRun, StoreError> {
         let mut found = self.rows(asked, |connection| {
             let sql = "SELECT id FROM runs WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1
@@ -248,15 +248,15 @@ impl Store {
         let known = match found.as_slice() {
             [only] if !asked.is_empty() => {
                 let run = self.rows(asked, |connection| find(connection, only))?;
-                return run.ok_or_else(|| self.no_such_run(asked, "it was removed meanwhile".to_owned()));
+                return run.ok_or_else(|| self.no_such_run(asked, "it has just been removed".to_owned()));
             }
             [] | [_] => self.run_ids(&RunFilter::default(), 3)?.iter().map(ToString::to_string).collect(),
             several => several.to_vec(),
         };
         let known = match (known.is_empty(), found.len() > 1) {
-            (true, _) => "there are no runs; `cargo xtask bench` makes one".to_owned(),
-            (false, true) => format!("it may be any of {}", known.join(", ")),
-            (false, false) => format!("the latest are {}", known.join(", ")),
+            (true, _) => "there are no runs; `cargo xtask bench` starts one".to_owned(),
+            (false, true) => format!("several runs match: {}", known.join(", ")),
+            (false, false) => format!("the latest runs are {}", known.join(", ")),
         };
         Err(self.no_such_run(asked, known))
     }
@@ -280,7 +280,7 @@ impl Store {
         })
     }
 
-    /// Reads rows and finds the words for what goes wrong.
+    /// Reads rows and converts errors.
     pub(super) fn rows<T>(
         &self,
         run: &str,
@@ -290,7 +290,7 @@ impl Store {
     }
 }
 
-/// The run of exactly this name.
+/// The run with exactly this name.
 pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun>, RowError> {
     let sql = "SELECT runs.*, boards.name AS board_name, machines.state AS machine_state,
                       campaigns.id AS campaign_id, campaigns.mode AS campaign_mode,

@@ -1,6 +1,7 @@
 //! The database file.
 
 use super::error::StoreError;
+use super::file_system::beside;
 use super::schema;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -12,22 +13,22 @@ use tempfile::TempDir;
 /// How long to wait for another harness that is writing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a database is opened for.
+/// How to open a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Also to write; the file and its folder are made where they are missing.
+    /// For reading and writing; the file and its directory are created if missing.
     ReadWrite,
-    /// To read only; the file must be there.
+    /// For reading; the file must exist.
     ReadOnly,
 }
 
-/// An open database of the latest schema.
+/// An open database with the latest schema.
 #[derive(Debug)]
 pub struct Store {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
-    /// Where the copy lies that is read in its stead.
-    #[expect(dead_code, reason = "is there to be dropped with the connection")]
+    /// The directory of the copy that is read instead.
+    #[expect(dead_code, reason = "deletes the copy when dropped")]
     folder: Option<TempDir>,
 }
 
@@ -35,12 +36,12 @@ impl Store {
     /// Opens a database.
     ///
     /// # Errors
-    /// Where it cannot be opened, is none of ours, is damaged or locked, or was written by a later version.
+    /// If it cannot be opened, is damaged or locked, or belongs to another program or a later version.
     pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
         Self::open_with(path, access, PATIENCE)
     }
 
-    /// Opens a database and waits so long for others.
+    /// Opens a database; waits up to `patience` for other processes.
     #[doc(hidden)]
     pub fn open_with(path: &Path, access: Access, patience: Duration) -> Result<Self, StoreError> {
         match access {
@@ -57,14 +58,14 @@ impl Store {
         check_kind(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let connection = connect(path, flags, patience)?;
-        // Before anything is changed.
+        // Before any change.
         schema::version(&connection, path)?;
         write_ahead(&connection, patience).map_err(|source| StoreError::new(path, "open results", source))?;
         schema::migrate(&connection, path)?;
         Ok(Self { connection, path: path.to_path_buf(), folder: None })
     }
 
-    /// One of an earlier version is read from a copy that is brought to the latest one.
+    /// A database of an earlier version is read from a migrated copy.
     fn open_to_read(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         let (found, connection, folder) = connect_to_read(path, patience)?;
         if found == schema::latest() {
@@ -77,21 +78,20 @@ impl Store {
         Ok(Self { folder: Some(folder), ..copy })
     }
 
-    /// A copy of a database of any known version, brought to the latest one; the original is only read. Errors name
-    /// the original.
+    /// A migrated copy of a database of any known version. The original is not changed. Errors name the original.
     pub(super) fn copy(original: &Path, copy: &Path) -> Result<Self, StoreError> {
         let error = |source| StoreError::new(original, "read results", source);
-        // Kept until the copy is made: it may hold what is copied.
+        // Keeps a temporary copy until the new one is complete.
         let (found, connection, _folder) = connect_to_read(original, PATIENCE)?;
         if found == 0 {
             return Err(StoreError::Empty { path: original.to_path_buf() });
         }
         // SQL is UTF-8.
         let Some(name) = copy.to_str() else {
-            let source = std::io::Error::other("its path is not UTF-8; name another one by TMPDIR");
+            let source = std::io::Error::other("its path is not UTF-8; set TMPDIR to another directory");
             return Err(StoreError::Folder { path: std::env::temp_dir(), source });
         };
-        // Takes along what is still in the write-ahead log, as of one moment.
+        // Includes a consistent state of the write-ahead log.
         connection.execute("VACUUM INTO ?1", [name]).map_err(error)?;
         drop(connection);
         let connection = connect(copy, OpenFlags::SQLITE_OPEN_READ_WRITE, PATIENCE)?;
@@ -100,7 +100,7 @@ impl Store {
         let dangling = schema::dangling(&connection).map_err(error)?;
         let detail = match (verdict.as_str(), dangling) {
             ("ok", None) => None,
-            ("ok", Some(table)) => Some(format!("rows of the table {table} refer to nothing")),
+            ("ok", Some(table)) => Some(format!("rows of the table {table} have invalid references")),
             (found, _) => Some(found.to_owned()),
         };
         if let Some(detail) = detail {
@@ -147,8 +147,8 @@ fn connect_to_read(
     }
 }
 
-/// A connection to a copy of a database with its write-ahead log, which a crash left behind: without the log the last
-/// results would be missing.
+/// A connection to a copy of a database with the write-ahead log that a crash left. Without the log, the last results
+/// would be missing.
 fn connect_to_copy(
     path: &Path,
     log: &Path,
@@ -164,14 +164,7 @@ fn connect_to_copy(
     Ok((schema::version(&connection, path)?, connection, Some(folder)))
 }
 
-/// The file of the same name with this ending.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.to_path_buf().into_os_string();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
-/// Refuses what is there and no file: `SQLite` would only say that it cannot open it, or wait at a FIFO.
+/// Refuses paths that are not regular files. `SQLite` would report only that it cannot open them, or block on a FIFO.
 fn check_kind(path: &Path) -> Result<(), StoreError> {
     let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
     let what = match found.file_type() {
@@ -187,8 +180,8 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> Result<Connecti
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(patience)?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // Otherwise a prepared statement is prepared again for each new value, in case another plan suits it better: that
-        // took a third of the time of a report of many trials.
+        // Without this, `SQLite` prepares a statement again for each new value to find a better plan, which took a third of
+        // the time of a report of many trials.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
@@ -196,8 +189,8 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> Result<Connecti
     open().map_err(|source| StoreError::new(path, "open results", source))
 }
 
-/// Switches to the write-ahead log, so that reports read while a harness writes. `SQLite` does not wait by itself
-/// where two do this at the same time.
+/// Switches to the write-ahead log, so that reports can read while a run is written. `SQLite` itself does not wait if two
+/// processes do this at the same time.
 fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let deadline = Instant::now() + patience;
     loop {
@@ -211,11 +204,11 @@ fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<
             other => break other?,
         }
     }
-    // The journal of the run is what must survive a power cut; the database is brought up to it again.
+    // The journal survives a power failure; missing records are imported from it.
     connection.pragma_update(None, "synchronous", "normal")
 }
 
-/// The path as a URI that says that nobody changes the file.
+/// The path as a URI with `immutable=1`: no process changes the file.
 fn immutable(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut uri = "file:".to_owned();

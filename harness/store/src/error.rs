@@ -1,6 +1,6 @@
-//! What can go wrong with the database, and what to do about it.
+//! Errors of the database, each with its remedy.
 
-use super::database::beside;
+use super::file_system::beside;
 use super::journal::{JournalError, by};
 use super::{file_system, holder};
 use host::exit::{Coded, Exit};
@@ -8,87 +8,86 @@ use rusqlite::ErrorCode;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why results could not be kept or read.
+/// Results could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no database yet.
-    #[error("failed to open {}: there is no such file; `cargo xtask bench` makes it", path.display())]
+    /// The database does not exist.
+    #[error("failed to open {}: no such file; `cargo xtask bench` creates it", path.display())]
     Missing {
         /// The database.
         path: PathBuf,
     },
-    /// The folder of the database is not there and cannot be made.
-    #[error("failed to make the folder {} for results: {source}; make it, or mend its permissions", path.display())]
+    /// The directory of the database does not exist and cannot be created.
+    #[error("failed to create the directory {} for results: {source}; create it, or fix its permissions", path.display())]
     Folder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file cannot be opened or made.
-    #[error("failed to open {}: {detail}; mend the permissions of the file and its folder", path.display())]
+    /// The file cannot be opened or created.
+    #[error("failed to open {}: {detail}; fix the permissions of the file and its directory", path.display())]
     CannotOpen {
         /// The database.
         path: PathBuf,
-        /// `SQLite`'s words.
+        /// The message of `SQLite`.
         detail: String,
     },
     /// It was written by a later version.
     #[error(
-        "failed to open {}: its schema is version {found}, this harness knows up to {known}; update edgepipe, or move \
-         the file away to begin a new one",
+        "failed to open {}: its schema version is {found}, but this version of edgepipe supports at most {known}; update \
+         edgepipe, or move the file away to start a new one",
         path.display()
     )]
     NewerSchema {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: u32,
-        /// The latest known here.
+        /// The latest supported version.
         known: u32,
     },
-    /// An update of the schema left rows that refer to nothing, and was taken back.
+    /// An update of the schema broke references and was rolled back.
     #[error(
-        "failed to update the schema of {} from version {found}: rows of the table {table} would refer to nothing; the \
-         file is as it was; keep a copy of it and report this as a bug",
+        "failed to update the schema of {} from version {found}: rows of the table {table} would have invalid references; \
+         the file is unchanged; keep a copy of it and report this as a bug",
         path.display()
     )]
     Migration {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: u32,
         /// One of the tables.
         table: String,
     },
-    /// It is an empty file.
-    #[error("failed to read {}: there are no results in it, it is empty; name another file", path.display())]
+    /// The file is empty.
+    #[error("failed to read {}: the file is empty; choose another file", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A database is to be merged into itself.
-    #[error("failed to import {}: it is the database that results are imported into; name another file", path.display())]
+    /// A database cannot be imported into itself.
+    #[error("failed to import {}: it is also the destination of the import; choose another file", path.display())]
     Itself {
         /// The file.
         path: PathBuf,
     },
-    /// Another database cannot be read.
+    /// The other database cannot be read.
     #[error(
-        "failed to import {}: {detail}; nothing was imported; copy it anew from where it was made, while nothing writes \
-         to it",
+        "failed to import {}: {detail}; nothing was imported; copy it again from its origin while no program writes to it",
         path.display()
     )]
     Unreadable {
         /// The other database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         detail: String,
     },
-    /// A run went on in two places.
+    /// A run was continued in both databases.
     #[error(
-        "failed to import run {run} from {}: it went on there and here, with other trials; nothing was imported; move \
-         one of the two databases away and keep the run as the other has it",
+        "failed to import run {run} from {}: both databases have trials of it that the other lacks; nothing was imported; \
+         keep only one of the two databases",
         path.display()
     )]
     Diverged {
@@ -97,10 +96,10 @@ pub enum StoreError {
         /// The run.
         run: String,
     },
-    /// A run went on in another place.
+    /// A run was continued elsewhere.
     #[error(
-        "failed to go on with run {run}: the database has more of it than its journal {} on this machine; it was \
-         imported from where it went on, so go on with it there, or begin a new run",
+        "failed to resume run {run}: the database has more records of it than its journal {} on this machine, because it \
+         was continued on another machine and imported; resume it there, or start a new run",
         journal.display()
     )]
     Elsewhere {
@@ -109,50 +108,50 @@ pub enum StoreError {
         /// The journal.
         journal: PathBuf,
     },
-    /// It belongs to another program.
-    #[error("failed to open {}: it is a database of another program; name another file, or move it away", path.display())]
+    /// The file belongs to another program.
+    #[error("failed to open {}: it is the database of another program; choose another file, or move it away", path.display())]
     Foreign {
         /// The database.
         path: PathBuf,
     },
-    /// It is damaged, or no database.
+    /// The file is damaged, or is not a database.
     #[error(
-        "failed to read {}: {detail}; name another file, or move it and the files beside it that begin with its name away, and a new one is \
-         made, with the runs that still have a journal",
+        "failed to read {}: {detail}; choose another file, or move this one and its -wal and -shm files away: the next \
+         `cargo xtask bench` then creates a new database from the journals",
         path.display()
     )]
     Corrupt {
         /// The database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         detail: String,
     },
-    /// Another process keeps it locked.
-    #[error("failed to use {}: it is locked by another process{}; wait for its end, or end it", path.display(), by(holder))]
+    /// Another process has locked the database.
+    #[error("failed to use {}: it is locked by another process{}; wait until it ends, or stop it", path.display(), by(holder))]
     Locked {
         /// The database.
         path: PathBuf,
-        /// Who, where that is known.
+        /// The process, if known.
         holder: String,
     },
-    /// It is not a file.
-    #[error("failed to open {}: it is {what}; name a file", path.display())]
+    /// The path is not a regular file.
+    #[error("failed to open {}: it is {what}; choose a regular file", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is instead.
+        /// The kind of file.
         what: &'static str,
     },
-    /// The file system does not do what a database needs.
+    /// The file system lacks what a database needs.
     #[error("failed to use {}: {detail}; {}", path.display(), file_system::remedy(path))]
     FileSystem {
         /// The database.
         path: PathBuf,
-        /// `SQLite`'s words.
+        /// The message of `SQLite`.
         detail: String,
     },
-    /// It may not be written.
-    #[error("failed to write to {}: the file or its folder is read-only; mend the permissions", path.display())]
+    /// The database is read-only.
+    #[error("failed to write to {}: the file or its directory is read-only; fix the permissions", path.display())]
     ReadOnly {
         /// The database.
         path: PathBuf,
@@ -163,41 +162,41 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
-    /// Anything else `SQLite` says.
+    /// Any other error of `SQLite`.
     #[error("failed to {doing} in {}: {source}", path.display())]
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// `SQLite`'s words.
+        /// The message of `SQLite`.
         source: rusqlite::Error,
     },
-    /// There is no such run.
+    /// The run does not exist.
     #[error("failed to find run {asked:?} in {}: {known}", path.display())]
     NoSuchRun {
         /// The database.
         path: PathBuf,
-        /// What was asked for.
+        /// The requested run.
         asked: String,
-        /// What there is instead.
+        /// Runs that exist.
         known: String,
     },
-    /// A record names something that the run does not have.
-    #[error("failed to keep a record of run {run}: it has no {missing}; this is a bug")]
+    /// A record refers to something that the run lacks.
+    #[error("failed to store a record of run {run}: the run has no {missing}; this is a bug")]
     Dangling {
         /// The run.
         run: String,
-        /// What is missing.
+        /// The missing item.
         missing: String,
     },
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The journal has what the database does not.
+    /// The journal has records that the database lacks.
     #[error(
-        "{reason}\nnothing is lost: the results are in {}; once this is mended, `cargo xtask bench --resume {run}` \
-         brings them in",
+        "{reason}\nno result is lost: the journal {} has all of them; fix the problem, then `cargo xtask bench --resume {run}` \
+         stores them in the database",
         journal.display()
     )]
     InJournal {
@@ -205,13 +204,13 @@ pub enum StoreError {
         run: String,
         /// The journal.
         journal: PathBuf,
-        /// Why they are not in the database.
+        /// Why the database lacks them.
         reason: Box<StoreError>,
     },
 }
 
 impl StoreError {
-    /// Finds the words for what `SQLite` reports while `doing` something.
+    /// The error for what `SQLite` reports during an operation.
     pub(super) fn new(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_path_buf();
         let detail = match &source {
@@ -236,7 +235,7 @@ impl StoreError {
         }
     }
 
-    /// The same of the file that the user named, if another one was read in its stead.
+    /// The same for the file that the user named, if a copy of it was read.
     pub(super) fn about(self, user: &Path) -> Self {
         let path = user.to_path_buf();
         match self {
@@ -248,16 +247,16 @@ impl StoreError {
         }
     }
 
-    /// The same of a database that is to be imported, with what to do about that.
+    /// The same for a database that is imported, with the remedy for that.
     pub(super) fn of_other(self) -> Self {
         match self {
-            Self::Missing { path } => Self::Unreadable { path, detail: "there is no such file".to_owned() },
+            Self::Missing { path } => Self::Unreadable { path, detail: "no such file".to_owned() },
             Self::Corrupt { path, detail } => Self::Unreadable { path, detail },
             other => other,
         }
     }
 
-    /// Finds the words for what went wrong with rows while `doing` something.
+    /// The error for a row during an operation.
     pub(super) fn of_rows(path: &Path, doing: &'static str, run: &str, error: RowError) -> Self {
         match error {
             RowError::Sql(source) => Self::new(path, doing, source),
@@ -269,19 +268,19 @@ impl StoreError {
     }
 }
 
-/// What goes wrong between records and rows.
+/// A record or row could not be converted.
 #[derive(Debug)]
 pub(super) enum RowError {
-    /// `SQLite` reports it.
+    /// An error of `SQLite`.
     Sql(rusqlite::Error),
-    /// A record names something that is not there.
+    /// A record refers to something that does not exist.
     Missing(String),
-    /// A value that no version of the harness writes.
+    /// A value that no version of edgepipe writes.
     Damaged { what: &'static str, detail: String },
 }
 
 impl RowError {
-    /// A value of `what` that cannot be read.
+    /// An unreadable value of `what`.
     pub(super) fn damaged(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
         move |detail| Self::Damaged { what, detail: detail.to_string() }
     }

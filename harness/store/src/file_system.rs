@@ -1,6 +1,6 @@
-//! What a database needs of the file system it is on.
+//! File names of a database, and remedies for file systems that lack what it needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Network file systems by their magic number (`statfs(2)`).
 const NETWORK: [(u64, &str); 8] = [
@@ -14,22 +14,29 @@ const NETWORK: [(u64, &str); 8] = [
     (0x6573_5546, "FUSE"),
 ];
 
-/// What to do if the file system of this path fails.
+/// The remedy if the file system of this path fails.
 pub(super) fn remedy(path: &Path) -> String {
     let folder = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
     let magic = rustix::fs::statfs(folder).map_or(0, |found| found.f_type.cast_unsigned());
     NETWORK.iter().find(|(number, _)| *number == magic & 0xFFFF_FFFF).map_or_else(
         || {
-            "does the disk report errors (`dmesg`)? On a network share, name a database on a local disk by --database FILE"
+            "check `dmesg` for disk errors; if it is on a network share, use a database on a local disk with --database FILE"
                 .to_owned()
         },
         |(_, name)| {
             format!(
-                "it is on {name}, which may not lock files as a database needs: name one on a local disk by --database \
-                 FILE, and bring this one's runs there by `cargo xtask results import`"
+                "it is on {name}, which may not support the file locks that a database needs: use one on a local disk with \
+                 --database FILE, and copy these runs to it with `cargo xtask results import`"
             )
         },
     )
+}
+
+/// `path` with `ending` appended to the file name.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Which process holds a lock on a file, as far as the kernel tells.
+//! Which process holds a lock on a file, according to `/proc/locks`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// The processes that hold a lock on one of these files, those that write first: `harness (process 4711)`. Empty
-/// where nothing can be found out, as with a process in another container.
+/// The processes that hold a lock on one of these files, such as `harness (process 4711)`. Empty if unknown, for
+/// example for a process in another container.
 pub(super) fn of(paths: &[&Path]) -> String {
     let inodes: Vec<u64> = paths.iter().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -14,7 +14,7 @@ pub(super) fn of(paths: &[&Path]) -> String {
 }
 
 /// Process ids in the text of `/proc/locks`, whose lines are `1: POSIX  ADVISORY  WRITE 4711 08:01:131 0 EOF`. Lines
-/// with `->` are of those that wait.
+/// with `->` are waiting processes.
 fn holders(locks: &str, inodes: &[u64]) -> Vec<u32> {
     let mut found: Vec<(bool, u32)> = locks
         .lines()
@@ -36,7 +36,7 @@ fn holders(locks: &str, inodes: &[u64]) -> Vec<u32> {
 
 fn describe(pid: u32) -> String {
     if pid == std::process::id() {
-        return "this very process".to_owned();
+        return "this process".to_owned();
     }
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (process {pid})", name.trim_end()),
@@ -71,7 +71,7 @@ mod tests {
         file.as_file().lock().unwrap();
         // Where /proc shows another namespace than this process lives in, nothing is found, and nothing is said.
         if !fs::read_to_string("/proc/locks").unwrap_or_default().is_empty() {
-            assert_eq!(of(&[file.path()]), "this very process");
+            assert_eq!(of(&[file.path()]), "this process");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The journal of a run: JSON lines, each on the disk before the run goes on. What the database cannot take just now
-//! is not lost, and a run that was killed can go on.
+//! The journal of a run: JSON lines. Each is on the disk before the run continues, so that no record is lost if the
+//! database cannot be written or the run is killed.
 
 use super::holder;
 use super::record::Record;
@@ -11,16 +11,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// File name within the folder of a run.
+/// File name in the directory of a run.
 pub(super) const NAME: &str = "journal.jsonl";
-/// Longest record: what a runner sends in a line, with what the harness adds.
+/// Longest record: a line from the runner and what the harness adds to it.
 const LONGEST_RECORD: u64 = MAX_LINE_BYTES + (16 << 20);
-/// Others look whether a journal is in use, and hold it for a moment.
-const MOMENT: Duration = Duration::from_millis(200);
-/// Some editors put it at the begin of a file.
+/// How long to wait for a lock. Other processes hold it briefly to test whether the journal is in use.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// Some editors add it at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Path of a run's journal, in a folder of its own below `runs`.
+/// Path of a run's journal, in its own directory below `runs`.
 pub fn path_of(runs: &Path, id: &RunId) -> PathBuf {
     runs.join(id.as_str()).join(NAME)
 }
@@ -34,14 +34,14 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// A new journal in a new folder below `runs`.
+    /// Creates a journal in a new directory below `runs`.
     pub(super) fn create(runs: &Path, id: &RunId) -> Result<Self, JournalError> {
         let path = path_of(runs, id);
         let folder = runs.join(id.as_str());
         let create = || {
             std::fs::create_dir_all(&folder)?;
             let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-            // The name is on the disk once the folder is.
+            // Syncing the directory persists the file name.
             File::open(&folder)?.sync_all()?;
             Ok(file)
         };
@@ -50,7 +50,7 @@ impl Journal {
         Ok(Self { path, file, end: 0 })
     }
 
-    /// A journal that was written before. What its last writer did not finish is taken off; says how many bytes.
+    /// Opens an existing journal. Truncates an incomplete last line; returns its length in bytes.
     pub(super) fn reopen(path: &Path) -> Result<(Self, u64), JournalError> {
         let read_error = |source| JournalError::Read { path: path.to_path_buf(), source };
         let file = OpenOptions::new().append(true).read(true).open(path).map_err(read_error)?;
@@ -67,13 +67,13 @@ impl Journal {
         Ok((Self { path: path.to_path_buf(), file, end }, cut_off))
     }
 
-    /// Writes a record and waits until it is on the disk. Says which bytes it takes.
+    /// Appends a record and waits until it is on the disk. Returns its byte range.
     pub(super) fn append(&mut self, record: &Record) -> Result<Range<u64>, JournalError> {
         let error = |source| JournalError::Write { path: self.path.clone(), source };
         let mut line = serde_json::to_vec(record).map_err(|source| error(source.into()))?;
         line.push(b'\n');
         if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
-            // Half a line would spoil the next; where even this fails, the next reader takes it off.
+            // A partial line would damage the next one. If this fails too, the next reader truncates it.
             let _ = self.file.set_len(self.end);
             return Err(error(source));
         }
@@ -93,7 +93,7 @@ impl Journal {
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
-    let deadline = Instant::now() + MOMENT;
+    let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
@@ -110,24 +110,24 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
     }
 }
 
-/// The records of a journal, each with the bytes it takes.
+/// The records of a journal, each with its byte range.
 #[derive(Debug)]
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
-    /// Number of the last line that was read, counted from where reading began.
+    /// Number of the last line read, counted from the starting offset.
     pub(super) number: usize,
-    /// Its text, with the end of the line.
+    /// Its text, including the line ending.
     pub(super) text: Vec<u8>,
-    /// End of the last whole record.
+    /// End of the last complete record.
     pub(super) at: u64,
-    /// Bytes after it that are no whole line, known once the iteration has ended.
+    /// Bytes of an incomplete line after it, known when the iteration has ended.
     pub(super) cut_off: u64,
     damaged: bool,
 }
 
 impl Lines {
-    /// Reads from an offset at which a record begins.
+    /// Reads from an offset where a record starts.
     pub(super) fn open(path: &Path, from: u64) -> Result<Self, JournalError> {
         let read_error = |source| JournalError::Read { path: path.to_path_buf(), source };
         let mut file = host::files::open(path).map_err(read_error)?;
@@ -144,7 +144,7 @@ impl Lines {
         })
     }
 
-    /// The file that is read.
+    /// The file.
     pub(super) fn file(&self) -> &File {
         self.reader.get_ref()
     }
@@ -162,11 +162,11 @@ impl Lines {
         };
         if line.last() != Some(&b'\n') {
             if line.len() as u64 == LONGEST_RECORD {
-                return Err(damaged(format!("it is longer than {} MiB", LONGEST_RECORD >> 20), false));
+                return Err(damaged(format!("the line is longer than {} MiB", LONGEST_RECORD >> 20), false));
             }
-            // A power cut may leave zeros where the file system had not written the data yet.
+            // After a power failure, data that was not yet written can be zeros.
             if line.contains(&0) {
-                return Err(damaged("it has NUL bytes".to_owned(), false));
+                return Err(damaged("it contains NUL bytes".to_owned(), false));
             }
             self.cut_off = line.len() as u64;
             return Ok(None);
@@ -182,20 +182,20 @@ impl Lines {
     }
 }
 
-/// What is wrong with a line, without the parser's own count of lines.
+/// The error of a line, without the parser's line number.
 fn fault(line: &[u8], error: &serde_json::Error) -> String {
     if line.contains(&0) {
-        return "it has NUL bytes".to_owned();
+        return "it contains NUL bytes".to_owned();
     }
     if std::str::from_utf8(line).is_err() {
         return "it is not UTF-8 text".to_owned();
     }
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
-    format!("{what}, in column {}", error.column())
+    format!("{what} (column {})", error.column())
 }
 
-/// Whether a line is a sound one with something that this version does not know.
+/// Whether a line is valid JSON with something that this version does not know.
 fn is_newer(line: &[u8], error: &serde_json::Error) -> bool {
     let unknown = ["unknown variant", "unknown field"];
     unknown.iter().any(|unknown| error.to_string().starts_with(unknown))
@@ -220,7 +220,7 @@ pub(super) fn is_in_use(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Journals below `runs`, in the order of their runs' names; none where there is no such folder.
+/// Journals below `runs`, sorted by run name. Empty if the directory does not exist.
 pub(super) fn all(runs: &Path) -> Result<Vec<PathBuf>, JournalError> {
     let read_error = |source| JournalError::Read { path: runs.to_path_buf(), source };
     let entries = match std::fs::read_dir(runs) {
@@ -247,57 +247,57 @@ pub(super) fn length(path: &Path) -> Result<u64, JournalError> {
         .map_err(|source| JournalError::Read { path: path.to_path_buf(), source })
 }
 
-/// Why a journal could not be written or read.
+/// A journal could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// There is no place for it.
-    #[error("failed to create the journal {}: {source}; free or mend that folder, nothing was measured yet", path.display())]
+    /// The journal cannot be created.
+    #[error("failed to create the journal {}: {source}; nothing was measured; fix the directory and try again", path.display())]
     Create {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A record did not reach the disk.
-    #[error("failed to write to the journal {}: {source}; what was written before is kept, mend this and go on with --resume", path.display())]
+    #[error("failed to write to the journal {}: {source}; earlier records are safe; fix the problem and continue with --resume", path.display())]
     Write {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It cannot be read.
-    #[error("failed to read the journal {}: {source}; mend its permissions, or move it away", path.display())]
+    /// The journal cannot be read.
+    #[error("failed to read the journal {}: {source}; fix its permissions, or move it away", path.display())]
     Read {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Another process writes it.
-    #[error("failed to take the journal {}: the run is still going on{}; wait for its end, or end it", path.display(), by(holder))]
+    /// Another process is writing the journal.
+    #[error("failed to lock the journal {}: the run is still in progress{}; wait until it ends, or stop it", path.display(), by(holder))]
     InUse {
         /// The journal.
         path: PathBuf,
-        /// Who writes it, where that is known.
+        /// The process, if known.
         holder: String,
     },
-    /// Its file system cannot lock files.
+    /// The file system cannot lock files.
     #[error(
-        "failed to lock the journal {}: {source}; its file system has no locks, as some network shares: put the results on \
-         a local disk by --database FILE",
+        "failed to lock the journal {}: {source}; its file system does not support locks; store the results on a local disk \
+         with --database FILE",
         path.display()
     )]
     Lock {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A line is none of ours.
+    /// A line is not a valid record.
     #[error(
-        "failed to read line {line} of the journal {}: {reason}; what the database has of the run stays there: begin a new \
-         run for the rest",
+        "failed to read line {line} of the journal {}: {reason}; the database keeps the records it has; start a new run for \
+         the rest",
         path.display()
     )]
     Damaged {
@@ -305,14 +305,14 @@ pub enum JournalError {
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
-        /// Whether it looks like one of a later version.
+        /// Whether a later version probably wrote it.
         newer: bool,
     },
 }
 
-/// Who, as a part of a sentence.
+/// The process as part of a sentence.
 pub(super) fn by(holder: &str) -> String {
-    if holder.is_empty() { String::new() } else { format!(", in {holder}") }
+    if holder.is_empty() { String::new() } else { format!(": {holder}") }
 }

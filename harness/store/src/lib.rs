@@ -1,11 +1,11 @@
-//! What is kept: a journal for each run, and one database for all of them.
+//! Storage of results: a journal for each run, and one database for all runs.
 //!
-//! A record goes to the journal first, is on the disk there, and then goes into the database in one transaction,
-//! which also notes how far the journal has been brought in. So a record is in the database once or not at all, and
-//! [`Store::catch_up`] finishes what a full disk, a lock or a kill left undone.
+//! A record is first written to the journal and synced to the disk. Then it is stored in the database, in one transaction
+//! that also updates how much of the journal the database has. So the database has each record at most once, and
+//! [`Store::catch_up`] completes it after a full disk, a lock or a kill.
 //!
-//! Invariants: raw observations are never changed, and come back from the database as the runner sent them. Several
-//! harnesses may use one database at the same time. Nothing here derives a figure from a sample.
+//! Invariants: raw observations are never changed, and are read back exactly as the runner sent them. Several processes can
+//! use one database at the same time. This crate computes no figures.
 
 mod catalog;
 mod database;
@@ -16,6 +16,7 @@ pub mod fixture;
 mod holder;
 mod insertion;
 mod journal;
+mod journal_import;
 mod machine;
 mod merge;
 mod power;
@@ -28,7 +29,6 @@ mod schema;
 pub mod schema;
 mod selection;
 mod tables;
-mod takeover;
 #[cfg(test)]
 mod tests;
 mod trials;
@@ -37,7 +37,8 @@ pub use catalog::{RunFilter, RunSummary, StoredCampaign, StoredRun};
 pub use database::{Access, Store};
 pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
-pub use merge::{Import, Merged, Standing};
+pub use journal_import::{DamagedJournal, ImportedJournal, JournalImport};
+pub use merge::{Import, ImportStatus, Merged};
 pub use record::{
     CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, ProcessorRecord,
     ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord,
@@ -45,4 +46,3 @@ pub use record::{
 };
 pub use recorder::{Continued, RunRecorder};
 pub use run_id::RunId;
-pub use takeover::{CaughtUp, Damaged, TakeOver};

@@ -1,11 +1,11 @@
-//! Results of another database brought into this one.
+//! Imports the runs of another database.
 //!
-//! Rows are copied by what the schema says of itself, so a table or column that a later migration adds comes along:
-//! rows that belong to a run refer to their owner with `ON DELETE CASCADE` and get fresh numbers; rows that runs share
-//! (boards, machines, networks) are found by their content, or added. Everything happens in one transaction.
+//! The schema itself determines how rows are copied, so tables and columns of later migrations are included: rows that
+//! belong to a run refer to their owner with `ON DELETE CASCADE` and get new numbers; rows that runs share (boards, machines,
+//! networks) are matched by content, or added. The import is one transaction.
 //!
-//! A run's name is drawn at random, so two runs of one name are the same run. Its journal only ever grows, so of two
-//! states of it the one with more bytes of the journal has all that the other has; this is checked on the trials.
+//! Run names are random, so two runs with one name are the same run. Its journal only grows, so of two states of a run the
+//! one with more bytes of the journal includes the other. This is checked for trials.
 
 use super::catalog::{RunFilter, StoredRun};
 use super::database::Store;
@@ -16,7 +16,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Another database, ready to be imported. It is a copy in the latest schema; the original is only read.
+/// Another database, ready to be imported: a copy with the latest schema. The original is not changed.
 #[derive(Debug)]
 pub struct Import {
     original: PathBuf,
@@ -24,34 +24,34 @@ pub struct Import {
     folder: TempDir,
 }
 
-/// How a run of the other database stands here.
+/// Whether a run of the other database exists in this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It is not here yet.
+pub enum ImportStatus {
+    /// It does not exist in this database.
     New,
-    /// It went on there.
-    Further,
-    /// All of it is here already.
+    /// The other database has more records of it.
+    Extended,
+    /// This database has all of it.
     Present,
 }
 
-/// A run of the other database and what became of it.
+/// A run of the other database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged {
-    /// The run as it is there.
+    /// The run in the other database.
     pub run: StoredRun,
-    /// How it stood here before.
-    pub standing: Standing,
+    /// Its status before the import.
+    pub status: ImportStatus,
 }
 
-/// Name of the copy within its folder, and of what is attached.
+/// File name of the copy.
 const COPY: &str = "other.db";
 
 impl Store {
-    /// Reads another database, all of it.
+    /// Prepares the import of another database.
     ///
     /// # Errors
-    /// Where it is not there, empty, of another program, of a later version, damaged, or this database itself.
+    /// If it does not exist, is empty, damaged, of another program or of a later version, or is this database.
     pub fn read_other(&self, other: &Path) -> Result<Import, StoreError> {
         let same = other.canonicalize().ok().zip(self.path.canonicalize().ok());
         if same.is_some_and(|(other, own)| other == own) {
@@ -61,7 +61,7 @@ impl Store {
         prefix.push("-import-");
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        // Beside this database, because it may be too large for a temporary folder in memory.
+        // In the directory of this database, because it may be too large for a temporary directory in memory.
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(parent)
@@ -70,10 +70,10 @@ impl Store {
         Ok(Import { original: other.to_path_buf(), copy, folder })
     }
 
-    /// How each run of the other database stands here, the earliest first.
+    /// The runs of the other database, the earliest first.
     ///
     /// # Errors
-    /// Where a run went on here and there, each with other trials, and where a value there is damaged.
+    /// If a run has different trials in the two databases, or if the other one has a damaged value.
     pub fn compare_with(&self, import: &Import) -> Result<Vec<Merged>, StoreError> {
         let mut ids = import.copy.runs(&RunFilter::default()).map_err(StoreError::of_other)?;
         ids.reverse();
@@ -81,20 +81,20 @@ impl Store {
         for id in ids {
             let there = import.copy.run(id.as_str()).map_err(StoreError::of_other)?;
             let here = self.rows(id.as_str(), |connection| super::catalog::find(connection, id.as_str()))?;
-            let standing = match &here {
-                None => Standing::New,
-                Some(here) if there.journal_bytes > here.journal_bytes => Standing::Further,
-                Some(_) => Standing::Present,
+            let status = match &here {
+                None => ImportStatus::New,
+                Some(here) if there.journal_bytes > here.journal_bytes => ImportStatus::Extended,
+                Some(_) => ImportStatus::Present,
             };
-            if standing != Standing::Present {
+            if status != ImportStatus::Present {
                 import.check(&there).map_err(StoreError::of_other)?;
             }
-            merged.push(Merged { run: there, standing });
+            merged.push(Merged { run: there, status });
         }
         self.attached(import, |connection| {
-            for further in merged.iter().filter(|one| one.standing == Standing::Further) {
-                if lacks_trials(connection, &further.run.start.id)? {
-                    return Ok(Err(further.run.start.id.clone()));
+            for extended in merged.iter().filter(|one| one.status == ImportStatus::Extended) {
+                if lacks_trials(connection, &extended.run.start.id)? {
+                    return Ok(Err(extended.run.start.id.clone()));
                 }
             }
             Ok(Ok(()))
@@ -103,13 +103,13 @@ impl Store {
         Ok(merged)
     }
 
-    /// Takes over the runs that are not here, and what is new of those that went on there.
+    /// Imports new and extended runs.
     ///
     /// # Errors
-    /// As [`Store::compare_with`], and where this database cannot be written; it is as before then.
+    /// As [`Store::compare_with`], and if this database cannot be written. It is unchanged then.
     pub fn merge(&self, import: &Import) -> Result<Vec<Merged>, StoreError> {
         let merged = self.compare_with(import)?;
-        let wanted: Vec<&Merged> = merged.iter().filter(|one| one.standing != Standing::Present).collect();
+        let wanted: Vec<&Merged> = merged.iter().filter(|one| one.status != ImportStatus::Present).collect();
         if !wanted.is_empty() {
             self.attached(import, |connection| {
                 let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
@@ -145,7 +145,7 @@ impl Store {
 }
 
 impl Import {
-    /// Reads all of a run, so that nothing damaged is taken over.
+    /// Reads all of a run, so that no damaged value is imported.
     fn check(&self, run: &StoredRun) -> Result<(), StoreError> {
         self.copy.networks(run)?;
         self.copy.profiles(run)?;
@@ -156,7 +156,7 @@ impl Import {
     }
 }
 
-/// Whether a run has trials here that it has not there.
+/// Whether this database has trials of a run that the other lacks.
 fn lacks_trials(connection: &Connection, run: &RunId) -> rusqlite::Result<bool> {
     let trials = |database: &str| {
         format!(
@@ -169,16 +169,16 @@ fn lacks_trials(connection: &Connection, run: &RunId) -> rusqlite::Result<bool> 
     connection.query_row(&sql, params![run.as_str()], |row| row.get(0))
 }
 
-/// Copies the runs in `temp.wanted` with all that belongs to them. `taken_TABLE` has the number of each row there, and
-/// the one it gets here.
+/// Copies the runs in `temp.wanted` with all rows that belong to them. `taken_TABLE` maps row numbers of the other database
+/// to those of this one.
 fn copy(connection: &Connection, tables: &[Table]) -> rusqlite::Result<()> {
     let each = |statement: &dyn Fn(&Table) -> Option<String>| -> rusqlite::Result<()> {
         tables.iter().filter_map(statement).try_for_each(|sql| connection.execute_batch(&sql))
     };
     each(&Table::begin)?;
-    // Which rows: of runs, from the owner down, …
+    // Select rows: those of runs, starting from their owner, …
     each(&Table::take_owned)?;
-    // … and of what they share, whatever is referred to.
+    // … and the shared rows that they refer to.
     let shared = tables.iter().rev().flat_map(|table| table.take_shared(tables));
     shared.into_iter().try_for_each(|sql| connection.execute_batch(&sql))?;
     each(&|table| Some(table.copy()))?;

@@ -1,18 +1,18 @@
-//! Names of runs.
+//! Run names.
 
 use host::date::Date;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Name of a run: UTC date and time of its begin and 32 random bits, `20250131-094500-1f2e3d4c`. Names sort by time,
-/// and those of several machines do not meet.
+/// Name of a run: UTC date and time of its start and 32 random bits, `20250131-094500-1f2e3d4c`. Names sort by time and
+/// are unique across machines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RunId(String);
 
 impl RunId {
-    /// A fresh name for a run that begins at this time.
+    /// A new name for a run that starts at this time.
     pub fn new(begun_unix_ns: u64) -> Self {
         // The keys of a hash map are drawn from the system's random numbers.
         let mut hasher = RandomState::new().build_hasher();
@@ -31,13 +31,11 @@ impl RunId {
 impl TryFrom<String> for RunId {
     type Error = String;
 
-    /// A name becomes a folder's, so nothing but the characters of [`RunId::new`] is let through.
+    /// Only the characters of [`RunId::new`] are allowed, because the name becomes a directory name.
     fn try_from(name: String) -> Result<Self, String> {
         let allowed = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte) || byte == b'-';
         if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
-            return Err(format!(
-                "{name:?} is not the name of a run; one looks like 20250131-094500-1f2e3d4c"
-            ));
+            return Err(format!("{name:?} is not a run name such as 20250131-094500-1f2e3d4c"));
         }
         Ok(Self(name))
     }

@@ -1,4 +1,4 @@
-//! A baseline: figures of trials, kept in a file.
+//! Baselines: figures of trials in a file.
 
 use super::identity::Identity;
 use crate::{ScheduleFigures, TrialFigures};
@@ -19,10 +19,10 @@ const SCHEMA: u32 = 1;
 /// Largest file. A baseline of a hundred schedules with a thousand trials each has 15 MB.
 const LARGEST: u64 = 256 << 20;
 
-/// Figures that anything measured can have: frames a second, ms, J.
+/// Plausible figures, in frames per second, ms or J.
 const FIGURES: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
 
-/// Figures to hold others against, from one run or several runs of the same thing.
+/// Figures to compare others with, from one or several runs of the same code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
@@ -34,9 +34,9 @@ pub struct Baseline {
     pub analysis_version: u32,
     /// What it was measured on and with.
     pub identity: Identity,
-    /// The runs. With three or more, the spread between runs is told from them.
+    /// The runs. With at least three, the spread between runs is estimated from them.
     pub runs: Vec<BaselineRun>,
-    /// One a schedule.
+    /// One per schedule.
     pub rows: Vec<BaselineRow>,
 }
 
@@ -122,30 +122,28 @@ impl BaselineTrial {
 }
 
 impl Baseline {
-    /// Where the baseline of this name lies below `root`.
+    /// The path of the baseline with this name below `root`.
     ///
     /// # Errors
-    /// Where it cannot be a name.
+    /// If the name is invalid.
     pub fn path(root: &Path, name: &str) -> Outcome<PathBuf> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) || name.starts_with(['.', '-']) {
             return Err(usage(format!(
-                "failed to take {name:?} as the name of a baseline: names have letters, digits, \"_\", \".\" and \
-                 \"-\", at most 64, and do not begin with \".\" or \"-\""
+                "failed to use {name:?} as the name of a baseline: use at most 64 letters, digits, \"_\", \".\" and \"-\", and \
+                 do not begin with \".\" or \"-\""
             )));
         }
         Ok(root.join("results/baselines").join(format!("{name}.json")))
     }
 
-    /// From runs of the same thing.
+    /// From runs of the same code.
     ///
     /// # Errors
-    /// Where they are unlike, hold nothing valid, or were made worse on purpose.
+    /// If the runs are not comparable, have no valid trial, or were slowed down on purpose.
     pub fn of(store: &Store, name: &str, runs: &[StoredRun]) -> Outcome<Self> {
         let Some(first) = runs.first() else {
-            return Err(usage(format!(
-                "failed to make the baseline {name}: there is no run to make it from"
-            )));
+            return Err(usage(format!("failed to make the baseline {name}: no run was given")));
         };
         let identity = Identity::of(first);
         let mut rows: Vec<BaselineRow> = Vec::new();
@@ -153,22 +151,20 @@ impl Baseline {
         for (place, run) in runs.iter().enumerate() {
             let id = &run.start.id;
             if runs[..place].iter().any(|other| other.start.id == *id) {
-                return Err(usage(format!(
-                    "failed to make the baseline {name}: the run {id} is named twice, which would tell that runs do not differ"
-                )));
+                return Err(usage(format!("failed to make the baseline {name}: run {id} is given twice")));
             }
             if crate::is_injected(run) {
                 return Err(usage(format!(
-                    "failed to make the baseline {name}: the run {id} was made slower on purpose (`inject`)"
+                    "failed to make the baseline {name}: run {id} was made slower on purpose (`inject`)"
                 )));
             }
             let differences = identity.differences(&Identity::of(run));
             if !differences.is_empty() {
-                let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 return Err(usage(format!(
-                    "failed to make the baseline {name}: the runs {} and {id} are unlike: {}",
+                    "failed to make the baseline {name}: runs {} and {id} are not comparable: {}",
                     first.start.id,
-                    told.join("; ")
+                    differences.join("; ")
                 )));
             }
             for figures in crate::schedule_figures(store, run)? {
@@ -181,7 +177,7 @@ impl Baseline {
         }
         if !void.is_empty() {
             eprintln!(
-                "warning: void and left out of the baseline: {}; the report of the run says why",
+                "warning: void schedules are not in the baseline: {}; see the report of the run",
                 progress::several(&void)
             );
         }
@@ -206,10 +202,10 @@ impl Baseline {
         })
     }
 
-    /// Writes it where it belongs, over one of the same name.
+    /// Writes the file, replacing one of the same name.
     ///
     /// # Errors
-    /// Where that cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, root: &Path) -> Outcome<PathBuf> {
         let path = Self::path(root, &self.name)?;
         let failed = |error: &dyn std::fmt::Display| {
@@ -227,7 +223,7 @@ impl Baseline {
     /// Reads the baseline of this name.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be read.
+    /// If there is none, or it cannot be read.
     pub fn read(root: &Path, name: &str) -> Outcome<Self> {
         let path = Self::path(root, name)?;
         let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
@@ -235,8 +231,8 @@ impl Baseline {
             let known = names(root);
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             usage(format!(
-                "failed to read the baseline {shown}: {error}; there is {known}, and `cargo xtask baseline save {name}` \
-                 makes it from the latest run"
+                "failed to read the baseline {shown}: {error}; known baselines: {known}; `cargo xtask baseline save \
+                 {name}` makes it from the latest run"
             ))
         })?;
         let mut baseline: Self = serde_json::from_str(&text)
@@ -249,36 +245,33 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// What makes it worthless, although it has the form of one.
+    /// Why it cannot be used, although it parses.
     fn fault(&self) -> Option<String> {
         if self.schema != SCHEMA {
-            return Some(format!(
-                "it is of version {}, and this program reads version {SCHEMA}",
-                self.schema
-            ));
+            return Some(format!("it has version {}, this program reads version {SCHEMA}", self.schema));
         }
         if self.analysis_version > domain::ANALYSIS_VERSION {
-            return Some(format!("its figures are of a later analysis, {}", self.analysis_version));
+            return Some(format!("its figures come from a newer analysis, {}", self.analysis_version));
         }
         if self.rows.iter().all(|row| row.trials.is_empty()) {
-            return Some("no schedule of it has a trial".to_owned());
+            return Some("it has no trials".to_owned());
         }
         let mut seen = BTreeSet::new();
         for row in &self.rows {
             let what = format!("{} on {}", row.network, row.schedule);
             if !seen.insert((&row.network, &row.schedule)) {
-                return Some(format!("it has {what} twice"));
+                return Some(format!("duplicate entry {what}"));
             }
             for trial in &row.trials {
                 if trial.run >= self.runs.len() {
                     return Some(format!(
-                        "a trial of {what} names run {}, which it does not have",
+                        "a trial of {what} refers to run {}, which does not exist",
                         trial.run
                     ));
                 }
                 let mut figures = Metric::GATED.into_iter().filter_map(|metric| trial.figure(metric));
                 if let Some(figure) = figures.find(|figure| !FIGURES.contains(figure)) {
-                    return Some(format!("{figure} is no figure of {what}"));
+                    return Some(format!("invalid figure {figure} of {what}"));
                 }
             }
         }

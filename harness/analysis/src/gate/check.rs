@@ -1,4 +1,4 @@
-//! A run held against a baseline.
+//! Compares a run with a baseline.
 
 use super::baseline::{Baseline, BaselineRow, BaselineTrial};
 use super::identity::Difference;
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// What a check says.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CheckReport {
     /// Version of this format.
@@ -21,25 +21,25 @@ pub struct CheckReport {
     pub baseline: String,
     /// Runs of the baseline.
     pub baseline_runs: Vec<String>,
-    /// The run that was judged.
+    /// The run that was checked.
     pub run: String,
-    /// Whether the gate lets it pass.
+    /// Whether the run passes the gate.
     pub verdict: GateVerdict,
-    /// Probability with which a whole check may fail although nothing became worse.
+    /// Probability that a whole check fails although nothing became worse.
     pub false_alarms: f64,
-    /// Standard deviation between runs of the same thing, on the logarithmic scale.
+    /// Standard deviation between runs of the same code, on the logarithmic scale.
     pub between_runs: f64,
-    /// Whether that was told from the runs of the baseline; else it is the one of the thresholds.
+    /// Whether it was estimated from the runs of the baseline; else it comes from the thresholds.
     pub between_runs_told: bool,
-    /// In what the two are unlike; allowed by the command line, or this report would not be.
+    /// Differences between run and baseline that the command line allowed.
     pub differences: Vec<Difference>,
-    /// One a schedule and measure.
+    /// One per schedule and metric.
     pub rows: Vec<CheckedRow>,
     /// Schedules that could not be compared.
     pub not_compared: Vec<NotCompared>,
 }
 
-/// Whether the gate lets a run pass.
+/// Whether a run passes the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateVerdict {
@@ -47,22 +47,22 @@ pub enum GateVerdict {
     Pass,
     /// At least one is.
     Fail,
-    /// None is, but a schedule of the baseline has no valid trial in the run, or so few that nothing could be found.
+    /// None is, but a schedule of the baseline was not checked: it has no or too few valid trials in the run.
     Incomplete,
 }
 
-/// A measure of a schedule.
+/// A metric of a schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CheckedRow {
     /// The network.
     pub network: String,
     /// The schedule, as the run names it.
     pub schedule: String,
-    /// How the baseline names it, where the planner cut elsewhere.
+    /// Its label in the baseline, if the planner chose other cuts.
     pub schedule_before: Option<String>,
     /// `throughput`, `latency_p50`, `latency_p99` or `joules_per_frame`.
     pub measure: String,
-    /// Share by which it may become worse.
+    /// Share by which it can become worse without a regression.
     pub threshold: f64,
     /// Median over the baseline's trials: frames a second, ms or J.
     pub before: f64,
@@ -74,21 +74,21 @@ pub struct CheckedRow {
     pub ratio_lo: Option<f64>,
     /// Upper end.
     pub ratio_hi: Option<f64>,
-    /// Standard deviation between runs of the same thing that the interval was made with: that of the whole check, or
-    /// more where the trials of these runs lie further apart.
+    /// Standard deviation between runs that the interval was computed with: that of the whole check, or more if the
+    /// trials of these runs differ more.
     pub between_runs: f64,
-    /// `regression`, `suspect` (worse with 95 %, which among so many rows may be chance), `improvement`, `alike`, or
-    /// `cannot_tell`.
+    /// `regression`, `suspect` (worse at 95 % confidence, possibly by chance among so many comparisons), `improvement`,
+    /// `alike` (unchanged), or `cannot_tell` (inconclusive).
     #[schemars(with = "String")]
     pub ruling: Ruling,
-    /// About how many more trials of each side would tell. Absent where it is told, or where more trials of one run would
-    /// not help because runs lie further apart than the difference.
+    /// About how many more trials on each side would decide. Absent if the ruling is conclusive, or if more trials would
+    /// not help because runs differ by more than this.
     pub more_trials: Option<usize>,
 }
 
 impl CheckedRow {
-    /// Whether nothing could have been found: a single trial has no interval.
-    pub fn is_unwatched(&self) -> bool {
+    /// Whether nothing could be detected: a single trial has no interval.
+    pub fn is_unchecked(&self) -> bool {
         self.ratio_lo.is_none()
     }
 }
@@ -102,11 +102,11 @@ pub struct NotCompared {
     pub schedule: String,
     /// Why.
     pub reason: String,
-    /// Whether a schedule of the baseline is thereby unwatched.
+    /// Whether a schedule of the baseline is therefore not checked.
     pub gap: bool,
 }
 
-/// Judges the figures of a run. `differences` have been allowed.
+/// Compares the figures of a run with a baseline. `differences` were allowed.
 pub fn check(
     baseline: &Baseline,
     run: &str,
@@ -123,14 +123,14 @@ pub fn check(
         };
         match counterpart(baseline, row, figures) {
             Some(found) => match &found.void {
-                None if row.trials.is_empty() => miss("the baseline has no trial of it".to_owned(), false),
+                None if row.trials.is_empty() => miss("the baseline has no trials of it".to_owned(), false),
                 None => pairs.push((row, found)),
                 Some(reason) => miss(format!("void in the run: {reason}"), true),
             },
             None if figures.iter().any(|other| other.network == row.network) => {
-                miss("the run has no such schedule".to_owned(), true);
+                miss("the run does not have this schedule".to_owned(), true);
             }
-            None => miss("the run has not this network".to_owned(), false),
+            None => miss("the run does not have this network".to_owned(), false),
         }
     }
     for figures in figures {
@@ -138,7 +138,7 @@ pub fn check(
             not_compared.push(NotCompared {
                 network: figures.network.clone(),
                 schedule: figures.label.clone(),
-                reason: "new: the baseline has no such schedule".to_owned(),
+                reason: "new: the baseline does not have it".to_owned(),
                 gap: false,
             });
         }
@@ -194,7 +194,7 @@ pub fn check(
     let verdict = if rows.iter().any(|row| row.ruling == Ruling::Regression) {
         GateVerdict::Fail
     } else if rows.is_empty()
-        || rows.iter().any(CheckedRow::is_unwatched)
+        || rows.iter().any(CheckedRow::is_unchecked)
         || not_compared.iter().any(|missed| missed.gap)
     {
         GateVerdict::Incomplete
@@ -216,7 +216,7 @@ pub fn check(
     }
 }
 
-/// The same schedule; else the only one of its kind on the same processors, which the planner cut elsewhere.
+/// The same schedule; else the only one of its kind on the same processors, for which the planner chose other cuts.
 fn counterpart<'f>(
     baseline: &Baseline,
     row: &BaselineRow,
@@ -236,13 +236,13 @@ fn counterpart<'f>(
 }
 
 impl Baseline {
-    /// How far its runs lie apart, as a share; absent with fewer than three.
+    /// Spread between its runs, as a share; absent with fewer than three runs.
     pub fn spread(&self) -> Option<f64> {
         spread(self).map(|spread| spread.deviation)
     }
 }
 
-/// The spread between the runs of a baseline, where it has three or more.
+/// The spread between the runs of a baseline; takes at least three.
 fn spread(baseline: &Baseline) -> Option<Spread> {
     let runs = baseline.runs.len();
     let throughputs: Vec<Vec<Vec<f64>>> =

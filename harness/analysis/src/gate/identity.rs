@@ -1,4 +1,4 @@
-//! What a run was measured on and with, as far as it decides whether figures may be compared.
+//! The aspects of machine and configuration that must be equal for figures to be comparable.
 
 use protocol::text;
 use schemars::JsonSchema;
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::StoredRun;
 
-/// Aspects by name, each as text; what the machine does not tell is absent.
+/// Aspects by name, as text; unknown ones are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Identity {
     aspects: BTreeMap<String, String>,
 }
 
-/// An aspect in which two runs are unlike.
+/// An aspect in which two runs differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Difference {
     /// Its name, as `--allow-different` takes it.
     pub aspect: String,
-    /// Of the baseline; absent where it does not tell.
+    /// Of the baseline; absent if unknown.
     pub baseline: Option<String>,
     /// Of the run.
     pub run: Option<String>,
 }
 
 impl Identity {
-    /// Of a run. Not in it: the revision and the versions of harness and runner, which are what is checked.
+    /// Of a run. The revision and the versions of harness and runner are not part of it: they are what a check compares.
     pub fn of(run: &StoredRun) -> Self {
         let (start, machine) = (&run.start, &run.start.machine);
         let mut aspects = BTreeMap::new();
@@ -95,7 +95,7 @@ impl Identity {
         ]
     }
 
-    /// In what another is unlike this one, which is the baseline's.
+    /// The differences of a run from this identity of a baseline.
     pub fn differences(&self, run: &Self) -> Vec<Difference> {
         let names: BTreeSet<&String> = self.aspects.keys().chain(run.aspects.keys()).collect();
         let difference = |name: &String| {
@@ -113,7 +113,7 @@ fn joined(values: impl Iterator<Item = String>) -> Option<String> {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let told = |value: &Option<String>| value.clone().unwrap_or_else(|| "not told".to_owned());
-        write!(out, "{}: {} in the baseline, {} now", self.aspect, told(&self.baseline), told(&self.run))
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+        write!(out, "{}: {} in the baseline, {} now", self.aspect, shown(&self.baseline), shown(&self.run))
     }
 }

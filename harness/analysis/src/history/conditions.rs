@@ -1,15 +1,15 @@
-//! What makes runs unlike each other, and what merely changed from one to the next.
+//! The conditions under which runs are comparable, and the circumstances that may change between comparable runs.
 
 use super::rows::Condition;
 use protocol::text;
 use std::collections::BTreeSet;
 use store::{NetworkRecord, StoredRun};
 
-/// Names of conditions that most machines do not have.
+/// Conditions that most machines do not have.
 const CPU_QUOTA: &str = "CPU quota";
 const PRIORITY: &str = "priority";
 
-/// What must be equal for two runs to be compared.
+/// What must be equal for two runs to be comparable.
 pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condition> {
     let (start, machine) = (&run.start, &run.start.machine);
     let processors: Vec<String> = start
@@ -37,8 +37,8 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
     ]
 }
 
-/// The names of those that differ, each as it was and as it is.
-pub(super) fn unlike(before: &[Condition], now: &[Condition]) -> Vec<String> {
+/// The conditions that differ, each with the old and the new value.
+pub(super) fn differences(before: &[Condition], now: &[Condition]) -> Vec<String> {
     before
         .iter()
         .zip(now)
@@ -47,7 +47,7 @@ pub(super) fn unlike(before: &[Condition], now: &[Condition]) -> Vec<String> {
         .collect()
 }
 
-/// What else is known of a run, and worth a word where it changes.
+/// What else is reported if it changes.
 pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
     let (start, versions) = (&run.start, &run.start.versions);
     let used: BTreeSet<u32> =

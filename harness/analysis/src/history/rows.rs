@@ -1,13 +1,13 @@
-//! What a history says. This is also its JSON, whose schema is `results/history.schema.json`.
+//! A history. Its JSON has the schema `results/history.schema.json`.
 
 use domain::{Metric, ScheduleKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Version of the JSON. It rises when a field changes its meaning or goes; fields may be added without.
+/// Version of the JSON. It rises if a field changes its meaning or is removed, not if one is added.
 pub const SCHEMA: u32 = 1;
 
-/// A figure of a network over runs. All intervals hold the true value with the probability `confidence`.
+/// A metric of a network over runs. Intervals contain the true value with the probability `confidence`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "History of edgepipe")]
 pub struct History {
@@ -17,7 +17,7 @@ pub struct History {
     pub analysis_version: u32,
     /// Probability with which an interval holds the true value.
     pub confidence: f64,
-    /// Share of series without a step in which one is found nevertheless.
+    /// Share of series without a step in which one is reported.
     pub false_alarms: f64,
     /// The network.
     pub network: String,
@@ -25,7 +25,7 @@ pub struct History {
     #[serde(rename = "measure", serialize_with = "short_name")]
     #[schemars(with = "String", extend("enum" = Metric::FOLLOWED.map(Metric::short_name)))]
     pub metric: Metric,
-    /// One a board and schedule.
+    /// One per board and schedule.
     pub series: Vec<Series>,
 }
 
@@ -39,19 +39,19 @@ fn short_name<S: serde::Serializer>(metric: &Metric, serializer: S) -> Result<S:
 pub struct Series {
     /// The board.
     pub board: String,
-    /// A processor, `pipeline` or `replicate`; the processors of a pipeline or all of its label, where that was asked
-    /// for. Of several in a run it is the fastest one.
+    /// A processor, `pipeline` or `replicate`; or the processors or the label, if the query names them. If a run has
+    /// several, the fastest one is taken.
     pub schedule: String,
     /// `single`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
-    /// Runs of like things, which may be compared; by the time of their first run.
+    /// Groups of comparable runs, by the time of their first run.
     pub segments: Vec<Segment>,
-    /// Runs whose figures do not count, or that have none.
+    /// Runs that are void or without this metric.
     pub left_out: Vec<LeftOut>,
 }
 
-/// A run that is not in a series.
+/// A run that is left out of a series.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LeftOut {
     /// The run.
@@ -60,25 +60,25 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-/// Runs on the same machine with the same compiler and network.
+/// Comparable runs: the same machine, compiler and network.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Segment {
-    /// What the runs have in common.
+    /// The conditions of these runs.
     pub conditions: Vec<Condition>,
-    /// What of it the segment before has not in common with these.
+    /// The conditions that differ from the segment before.
     pub unlike_before: Vec<String>,
-    /// One a run, in the order of time.
+    /// One per run, by time.
     pub points: Vec<Point>,
-    /// By what share runs differ beyond their intervals. Absent with two runs or one.
+    /// Difference between runs beyond their intervals, as a share. Takes at least three runs.
     pub noise: Option<f64>,
 }
 
-/// A thing that must be equal for runs to be compared.
+/// A condition that must be equal for runs to be comparable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Condition {
     /// What it is.
     pub name: String,
-    /// As the runs have it; absent where it is not known.
+    /// Its value in these runs; absent if unknown.
     pub value: Option<String>,
 }
 
@@ -91,15 +91,15 @@ pub struct Point {
     pub begun: String,
     /// Revision of the checkout; absent outside a git repository.
     pub revision: Option<String>,
-    /// Whether files differed from it.
+    /// Whether there were uncommitted changes.
     pub dirty: Option<bool>,
     /// The schedule with its cuts.
     pub schedule: String,
     /// The figure.
     pub figure: Figure,
-    /// Level the run belongs to.
+    /// Level that the run belongs to.
     pub level: f64,
-    /// Both runs beside it contradict it.
+    /// Whether both neighbouring runs contradict it.
     pub outlying: bool,
     /// The level changed with this run.
     pub step: Option<Step>,
@@ -129,6 +129,6 @@ pub struct Step {
     pub lo: f64,
     /// Upper end of its interval.
     pub hi: f64,
-    /// Whether it is for the better.
+    /// Whether it is an improvement.
     pub better: bool,
 }

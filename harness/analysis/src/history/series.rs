@@ -1,6 +1,6 @@
 //! From runs to series.
 
-use super::conditions::{circumstances, conditions, unlike};
+use super::conditions::{circumstances, conditions, differences};
 use super::rows::{Condition, Figure, History, LeftOut, Point, SCHEMA, Segment, Series, Step};
 use crate::{ScheduleFigures, schedule_figures};
 use domain::{Confidence, Interval, Metric, ScheduleKind, Validity};
@@ -8,16 +8,16 @@ use host::date::Date;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{NetworkRecord, RunFilter, Store, StoreError, StoredRun};
 
-/// What is asked for.
+/// Which history to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// The network.
     pub network: String,
-    /// One board only.
+    /// This board only.
     pub board: Option<String>,
     /// Schedules of this kind, on these processors (`cpu0 > cpu1`), or with exactly these stages.
     pub schedule: Option<String>,
-    /// What is followed.
+    /// The metric to follow.
     pub metric: Metric,
 }
 
@@ -27,12 +27,12 @@ pub enum HistoryError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No run has it.
-    #[error("failed to find a measured run of {asked}; {known}")]
+    /// No run matches.
+    #[error("failed to find a measured run of {wanted}; {known}")]
     Nothing {
-        /// What was asked for.
-        asked: String,
-        /// What there is.
+        /// The query.
+        wanted: String,
+        /// What is in the database.
         known: String,
     },
 }
@@ -58,7 +58,7 @@ impl History {
     /// The history of a network, from the database alone.
     ///
     /// # Errors
-    /// Where there is nothing to show, with what there is instead.
+    /// If no run matches; the message lists what was measured.
     pub fn build(store: &Store, query: &HistoryQuery) -> Result<Self, HistoryError> {
         let filter = RunFilter {
             board: query.board.clone(),
@@ -106,7 +106,7 @@ impl History {
     }
 }
 
-/// Its processors as a schedule's label has them, without cuts; of a peer its label.
+/// The label without cuts.
 fn processors(figures: &ScheduleFigures) -> String {
     if figures.kind == ScheduleKind::Peer {
         return figures.label.clone();
@@ -115,8 +115,8 @@ fn processors(figures: &ScheduleFigures) -> String {
     figures.processors.join(between)
 }
 
-/// Name of the series the schedule goes into, if it is wanted. Pipelines are one series unless told apart: a planner
-/// may order processors that are alike one way today and the other tomorrow.
+/// Name of the series of this schedule, if the query matches. All pipelines are one series unless the query names one:
+/// the planner may order equal processors differently in each run.
 fn wanted(query: &HistoryQuery, figures: &ScheduleFigures) -> Option<String> {
     let (kind, processors) = (figures.kind.to_string(), processors(figures));
     let by_kind = match figures.kind {
@@ -143,8 +143,8 @@ fn is_faster(figures: &ScheduleFigures, other: &ScheduleFigures) -> bool {
 impl Gathered {
     fn add(&mut self, run: &StoredRun, network: &NetworkRecord, figures: ScheduleFigures, metric: Metric) {
         let reason = match (figures.validity, figures.interval(metric)) {
-            (Validity::Void, _) => "its figures do not count",
-            (_, None) => "it was not measured",
+            (Validity::Void, _) => "void",
+            (_, None) => "not measured",
             (Validity::Valid, Some(interval)) => {
                 let (run, network) = (run.clone(), network.clone());
                 self.observations.push(Observation { run, network, figures, interval });
@@ -156,7 +156,7 @@ impl Gathered {
 }
 
 fn series((kind, board, schedule): Key, gathered: Gathered, metric: Metric) -> Series {
-    // Runs of like things belong together, also where others lie between: two machines may take turns.
+    // Comparable runs form one segment even if other runs lie between them: two machines may take turns.
     let mut segments: Vec<(Vec<Condition>, Vec<Observation>)> = Vec::new();
     for observation in gathered.observations {
         let conditions = conditions(&observation.run, &observation.network);
@@ -169,8 +169,8 @@ fn series((kind, board, schedule): Key, gathered: Gathered, metric: Metric) -> S
     let segments = segments
         .into_iter()
         .map(|(conditions, observations)| {
-            let unlike = before.replace(conditions.clone()).map(|before| unlike(&before, &conditions));
-            segment(conditions, unlike.unwrap_or_default(), &observations, metric)
+            let changed = before.replace(conditions.clone()).map(|before| differences(&before, &conditions));
+            segment(conditions, changed.unwrap_or_default(), &observations, metric)
         })
         .collect();
     Series { board, schedule, kind, segments, left_out: gathered.left_out }
@@ -189,7 +189,8 @@ fn segment(
         observations.iter().enumerate().map(|(place, Observation { run, figures, interval, .. })| {
             let start = &run.start;
             let now = circumstances(run, &figures.label);
-            let changed = before.replace(now.clone()).map(|before| unlike(&before, &now)).unwrap_or_default();
+            let changed =
+                before.replace(now.clone()).map(|before| differences(&before, &now)).unwrap_or_default();
             let level = found.levels.iter().find(|level| level.end > place);
             let step = found.steps.iter().find(|step| step.first == place).and_then(|step| {
                 let Interval { point, lo, hi, .. } = step.ratio;
@@ -233,13 +234,13 @@ fn nothing(
     let known = if schedules.is_empty() {
         let (networks, boards) = store.measured()?;
         if networks.is_empty() {
-            "nothing was measured yet; `cargo xtask bench` does it".to_owned()
+            "nothing was measured yet; run `cargo xtask bench`".to_owned()
         } else {
-            format!("there are {} on {}", networks.join(", "), boards.join(", "))
+            format!("measured: {} on {}", networks.join(", "), boards.join(", "))
         }
     } else {
         let names: Vec<&str> = schedules.iter().map(String::as_str).collect();
-        format!("there are {}, and the kinds single, pipeline and replicate", names.join(", "))
+        format!("measured: {}; kinds: single, pipeline, replicate", names.join(", "))
     };
-    Ok(HistoryError::Nothing { asked: text, known })
+    Ok(HistoryError::Nothing { wanted: text, known })
 }

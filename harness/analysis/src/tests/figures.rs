@@ -121,7 +121,7 @@ fn a_trial_that_is_void_does_not_count() {
     assert_eq!((other.trials, other.trials_void, other.verdict), (4, 1, Validity::Valid));
     assert!(close(other.throughput_fps.unwrap().point, clean.throughput_fps.unwrap().point, 0.002));
     assert_eq!(codes(&report, "resnet18", "pipeline"), [("steal", Severity::Void)]);
-    assert!(other.reasons[0].text.starts_with("1 of 5 trials does not count: the hypervisor took "));
+    assert!(other.reasons[0].text.starts_with("1 of 5 trials is void: the hypervisor took "));
 }
 
 #[test]

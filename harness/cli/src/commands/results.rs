@@ -8,7 +8,7 @@ use host::exit::{Exit, Outcome};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use store::{Access, Merged, RunFilter, Standing, Store, StoredRun};
+use store::{Access, ImportStatus, Merged, RunFilter, Store, StoredRun};
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::style::HorizontalLine;
@@ -141,14 +141,14 @@ fn import(database: &Path, options: &Import) -> Outcome<String> {
 
 fn describe(text: &mut String, other: &Path, merged: &[Merged], dry_run: bool) {
     let mut counts = BTreeMap::new();
-    for Merged { run, standing } in merged {
-        *counts.entry(*standing as u8).or_insert(0) += 1;
-        let done = match (standing, dry_run) {
-            (Standing::New, false) => "added",
-            (Standing::New, true) => "would be added",
-            (Standing::Further, false) => "completed",
-            (Standing::Further, true) => "would be completed",
-            (Standing::Present, _) => continue,
+    for Merged { run, status } in merged {
+        *counts.entry(*status as u8).or_insert(0) += 1;
+        let done = match (status, dry_run) {
+            (ImportStatus::New, false) => "added",
+            (ImportStatus::New, true) => "would be added",
+            (ImportStatus::Extended, false) => "completed",
+            (ImportStatus::Extended, true) => "would be completed",
+            (ImportStatus::Present, _) => continue,
         };
         let (start, status) = (&run.start, run.status);
         // Writing to a String cannot fail.
@@ -158,14 +158,14 @@ fn describe(text: &mut String, other: &Path, merged: &[Merged], dry_run: bool) {
             start.id, start.experiment, start.board, start.host
         );
     }
-    let count = |standing: Standing| counts.get(&(standing as u8)).copied().unwrap_or(0);
+    let count = |status: ImportStatus| counts.get(&(status as u8)).copied().unwrap_or(0);
     let (added, completed) = if dry_run { ("to add", "to complete") } else { ("added", "completed") };
     let _ = writeln!(
         text,
         "{}: {} runs {added}, {} {completed}, {} here already",
         other.display(),
-        count(Standing::New),
-        count(Standing::Further),
-        count(Standing::Present)
+        count(ImportStatus::New),
+        count(ImportStatus::Extended),
+        count(ImportStatus::Present)
     );
 }

@@ -1,13 +1,13 @@
 //! Baselines and checks of databases that were written by the real store.
 
-use super::{Baseline, CheckReport, Format, Identity, GateVerdict, check, schemas};
+use super::CheckFormat;
+use analysis::gate::{Baseline, CheckReport, GateVerdict, Identity, NotCompared, check};
 use config::Thresholds;
-use crate;
-use store::fixture::{self, Place};
-use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
 use domain::SplitMix64;
 use domain::gate::Ruling;
 use std::path::{Path, PathBuf};
+use store::fixture::{self, Place};
+use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -83,14 +83,14 @@ fn a_slower_schedule_fails_and_the_same_one_passes() {
     let faster = checked(&store, &[slower], &before, STRICT);
     assert_eq!(faster.verdict, GateVerdict::Pass);
     assert!(faster.rows.iter().any(|row| row.ruling == Ruling::Improvement));
-    // Where runs lie 5 % apart, a single one of either tells nothing.
+    // If runs differ by 5 %, one run on each side is inconclusive.
     let wide = STRICT.replace("0.2%", "5%");
     let unsure = checked(&store, &[before], &same, &wide);
     assert!(unsure.rows.iter().all(|row| row.ruling == Ruling::CannotTell && row.more_trials.is_none()));
 }
 
 #[test]
-fn three_runs_tell_how_far_runs_lie_apart() {
+fn three_runs_give_the_spread_between_runs() {
     let place = Place::new();
     let store = place.open();
     let runs: Vec<StoredRun> = (0..3).map(|number| run(&store, &place, number, None)).collect();
@@ -116,7 +116,7 @@ fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
 }
 
 #[test]
-fn a_pipeline_that_is_cut_elsewhere_is_still_watched() {
+fn a_pipeline_with_other_cuts_is_still_checked() {
     let place = Place::new();
     let store = place.open();
     let before = run(&store, &place, 0, None);
@@ -130,7 +130,7 @@ fn a_pipeline_that_is_cut_elsewhere_is_still_watched() {
 }
 
 #[test]
-fn unlike_things_are_told_apart() {
+fn differences_of_machine_and_versions_are_found() {
     let place = Place::new();
     let store = place.open();
     let before = run(&store, &place, 0, None);
@@ -139,7 +139,7 @@ fn unlike_things_are_told_apart() {
         start.versions.tvm = None;
         start.machine.cpus[0].max_khz = Some(1_000_000);
         start.machine.power_mode = Some(protocol::PowerMode { id: 2, name: "MAXP".to_owned() });
-        // None of these makes runs unlike.
+        // None of these makes runs incomparable.
         start.revision = None;
         start.host = "elsewhere".to_owned();
     });
@@ -169,7 +169,7 @@ fn the_same_run_twice_is_no_baseline_of_two() {
     let store = place.open();
     let before = run(&store, &place, 0, None);
     let error = Baseline::of(&store, "main", &[before.clone(), before]).unwrap_err().to_string();
-    assert!(error.contains("is named twice"), "{error}");
+    assert!(error.contains("is given twice"), "{error}");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
         assert_eq!(error.exit, host::exit::Exit::Usage);
         assert!(error.to_string().contains(wanted), "{error}");
     };
-    refused("other", "there is main");
+    refused("other", "known baselines: main");
     refused("../main", "as the name of a baseline");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
@@ -197,21 +197,21 @@ fn a_baseline_comes_back_from_its_file_and_bad_ones_are_refused() {
         other.write(folder.path()).unwrap();
         refused("main", wanted);
     };
-    spoiled(&|it| it.schema = 7, "it is of version 7");
-    spoiled(&|it| it.analysis_version = 99, "of a later analysis, 99");
-    spoiled(&|it| it.rows.clear(), "no schedule of it has a trial");
-    spoiled(&|it| it.rows.push(it.rows[0].clone()), "resnet18 on cpu0 twice");
-    spoiled(&|it| it.rows[1].trials[0].run = 7, "names run 7, which it does not have");
-    spoiled(&|it| it.rows[1].trials[0].throughput_fps = -3.0, "-3 is no figure of resnet18 on cpu1");
-    spoiled(&|it| it.rows[1].trials[0].latency_p50_ms = Some(0.0), "0 is no figure of");
-    spoiled(&|it| it.rows[0].trials[1].throughput_fps = 1e300, "is no figure of resnet18 on cpu0");
-    // A copy is what its name says.
+    spoiled(&|it| it.schema = 7, "it has version 7");
+    spoiled(&|it| it.analysis_version = 99, "from a newer analysis, 99");
+    spoiled(&|it| it.rows.clear(), "it has no trials");
+    spoiled(&|it| it.rows.push(it.rows[0].clone()), "duplicate entry resnet18 on cpu0");
+    spoiled(&|it| it.rows[1].trials[0].run = 7, "refers to run 7, which does not exist");
+    spoiled(&|it| it.rows[1].trials[0].throughput_fps = -3.0, "invalid figure -3 of resnet18 on cpu1");
+    spoiled(&|it| it.rows[1].trials[0].latency_p50_ms = Some(0.0), "invalid figure 0 of");
+    spoiled(&|it| it.rows[0].trials[1].throughput_fps = 1e300, "of resnet18 on cpu0");
+    // A copied file has the name of the copy.
     std::fs::write(folder.path().join("results/baselines/copy.json"), &text).unwrap();
     assert_eq!(Baseline::read(folder.path(), "copy").unwrap().name, "copy");
 }
 
 #[test]
-fn what_is_left_of_mostly_void_trials_is_not_judged() {
+fn a_schedule_with_mostly_void_trials_is_not_checked() {
     let place = Place::new();
     let store = place.open();
     let before = run(&store, &place, 0, None);
@@ -246,11 +246,15 @@ fn a_single_trial_is_no_pass() {
     figures[1].trials.truncate(1);
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
     assert_eq!(report.verdict, GateVerdict::Incomplete, "{report:?}");
-    assert!(crate::render_check(&report, CheckFormat::Terminal).contains("1 unwatched"), "{}", crate::render_check(&report, CheckFormat::Terminal));
+    assert!(
+        crate::render_check(&report, CheckFormat::Terminal).contains("1 not checked"),
+        "{}",
+        crate::render_check(&report, CheckFormat::Terminal)
+    );
 }
 
 #[test]
-fn runs_whose_pace_changes_are_not_told_apart() {
+fn a_slow_drift_within_runs_is_no_regression() {
     let place = Place::new();
     let store = place.open();
     let before = run(&store, &place, 0, None);
@@ -279,19 +283,26 @@ fn texts() {
     let differences = Identity::default().differences(&Identity::default());
     let strict = STRICT.replace("latency_p50: none", "latency_p50: 0.5%");
     let report = check(&baseline, "20250131-094500-1f2e3d4c", &figures, differences, &thresholds(&strict));
-    for (name, format) in
-        [("check", CheckFormat::Terminal), ("check_markdown", CheckFormat::Markdown), ("check_junit", CheckFormat::Junit)]
-    {
+    for (name, format) in [
+        ("check", CheckFormat::Terminal),
+        ("check_markdown", CheckFormat::Markdown),
+        ("check_junit", CheckFormat::Junit),
+    ] {
         insta::assert_snapshot!(name, crate::render_check(&report, format));
     }
-    let json: serde_json::Value = serde_json::from_str(&crate::render_check(&report, CheckFormat::Json)).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&crate::render_check(&report, CheckFormat::Json)).unwrap();
     assert_eq!((&json["verdict"], &json["schema"]), (&"fail".into(), &1.into()));
 }
 
 /// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report gate_are_current` writes them anew.
 #[test]
 fn schemas_of_the_gate_are_current() {
-    for (name, current) in schemas() {
+    let schemas = [
+        ("baseline.schema.json", crate::schema::<Baseline>()),
+        ("check.schema.json", crate::schema::<CheckReport>()),
+    ];
+    for (name, current) in schemas {
         let path = root().join("results").join(name);
         if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
             std::fs::write(&path, &current).unwrap();
@@ -316,7 +327,7 @@ fn many_schedules_with_the_same_reason_are_one_line() {
     let before = run(&store, &place, 0, None);
     let same = run(&store, &place, 1, None);
     let mut report = checked(&store, std::slice::from_ref(&before), &same, STRICT);
-    let missed = |number: usize, reason: &str| super::check::NotCompared {
+    let missed = |number: usize, reason: &str| NotCompared {
         network: "alexnet".to_owned(),
         schedule: format!("s{number}"),
         reason: reason.to_owned(),
@@ -338,14 +349,14 @@ fn few_trials_of_many_schedules_are_one_sentence() {
     let store = place.open();
     let before = run(&store, &place, 0, None);
     let mut baseline = Baseline::of(&store, "main", std::slice::from_ref(&before)).unwrap();
-    assert_eq!(crate::gating::few_trials(&baseline), None);
+    assert_eq!(crate::few_trials(&baseline), None);
     for row in &mut baseline.rows {
         row.trials.truncate(1);
     }
-    let warning = crate::gating::few_trials(&baseline).unwrap();
+    let warning = crate::few_trials(&baseline).unwrap();
     assert!(
         warning.starts_with("4 of 4 schedules have fewer than 4 valid trials: resnet18 on "),
         "{warning}"
     );
-    assert!(warning.contains(" (1) and 1 more; a check finds little"), "{warning}");
+    assert!(warning.contains(" (1) and 1 more; a check can detect little"), "{warning}");
 }

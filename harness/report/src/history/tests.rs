@@ -133,21 +133,18 @@ fn what_is_not_there_is_said_with_what_is() {
         assert!(matches!(error, HistoryError::Nothing { .. }), "{error}");
         assert!(error.to_string().contains(wanted), "{error}");
     };
-    check(HistoryQuery { network: "resnet".to_owned(), ..asked() }, "there are resnet18 on local");
+    check(HistoryQuery { network: "resnet".to_owned(), ..asked() }, "measured: resnet18 on local");
     check(
         HistoryQuery { board: Some("tx2".to_owned()), ..asked() },
-        "resnet18 on the board tx2; there are resnet18",
+        "resnet18 on the board tx2; measured: resnet18",
     );
     check(
         HistoryQuery { schedule: Some("gpu".to_owned()), ..asked() },
-        "there are cpu0, cpu0 > cpu1, cpu0 | cpu1, cpu1",
+        "measured: cpu0, cpu0 > cpu1, cpu0 | cpu1, cpu1",
     );
     let energy = build(&store, &HistoryQuery { metric: Metric::EnergyPerFrame, ..asked() });
     assert!(energy.series.iter().all(|series| series.segments.is_empty()));
-    assert!(
-        crate::render_history(&energy, HistoryFormat::Terminal)
-            .contains("left out, since it was not measured")
-    );
+    assert!(crate::render_history(&energy, HistoryFormat::Terminal).contains("left out (not measured)"));
     drop(place);
 }
 
@@ -170,7 +167,7 @@ fn a_run_that_does_not_count_is_left_out() {
     recorder.finish(Status::Complete, fixture::BEGUN + DAY + 1).unwrap();
     let history = build(&store, &HistoryQuery { schedule: Some("pipeline".to_owned()), ..asked() });
     assert_eq!(history.series[0].segments[0].points.len(), 1);
-    assert_eq!(history.series[0].left_out[0].reason, "its figures do not count");
+    assert_eq!(history.series[0].left_out[0].reason, "void");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Cells and sentences, and the formats that are made of nothing else.
+//! Cells and sentences of a history, and the formats that consist of them alone.
 
 use crate::csv::quoted;
 use crate::markdown::escaped;
@@ -30,12 +30,12 @@ pub(super) fn begun(point: &Point) -> String {
     point.begun.chars().take(16).map(|character| if character == 'T' { ' ' } else { character }).collect()
 }
 
-/// The random part of a run's name, by which it can be asked for.
+/// The random part of a run's name, which identifies it on the command line.
 pub(super) fn short_run(point: &Point) -> String {
     point.run.rsplit('-').next().unwrap_or(&point.run).to_owned()
 }
 
-/// The commit in short, with a star where files differed from it.
+/// The short commit, with a star if there were uncommitted changes.
 pub(super) fn revision(point: &Point) -> String {
     let Some(commit) = &point.revision else { return ABSENT.to_owned() };
     let short: String = commit.chars().take(9).collect();
@@ -49,7 +49,7 @@ pub(super) fn title(history: &History, series: &Series) -> String {
     format!("{network} on {}: {}{kind}, {unit}", series.board, series.schedule)
 }
 
-/// What the runs of a segment have in common.
+/// The conditions of a segment.
 pub(super) fn common(segment: &Segment) -> String {
     let known = segment.conditions.iter().filter_map(|condition| {
         let value = condition.value.as_ref()?;
@@ -65,7 +65,7 @@ pub(super) fn common(segment: &Segment) -> String {
     text
 }
 
-/// What is said of a step.
+/// The description of a step.
 pub(super) fn step(history: &History, point: &Point) -> Option<String> {
     let step = point.step?;
     let percent = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0)).replace('-', "−");
@@ -80,7 +80,7 @@ pub(super) fn step(history: &History, point: &Point) -> Option<String> {
     ))
 }
 
-/// One line a reason.
+/// One line per reason.
 pub(super) fn left_out(series: &Series) -> Vec<String> {
     let mut reasons: Vec<&str> = series.left_out.iter().map(|run| run.reason.as_str()).collect();
     reasons.dedup();
@@ -92,7 +92,7 @@ pub(super) fn left_out(series: &Series) -> Vec<String> {
         let runs = runs(reason);
         let (shown, more) = runs.split_at(runs.len().min(3));
         let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        format!("left out, since {reason}: {}{more}", shown.join(", "))
+        format!("left out ({reason}): {}{more}", shown.join(", "))
     };
     reasons.sort_unstable();
     reasons.dedup();
@@ -104,16 +104,16 @@ pub(super) fn legend(history: &History) -> String {
         history.series.iter().flat_map(|series| &series.segments).map(|segment| segment.points.len());
     let few = points.max().unwrap_or(0) < 4;
     let mut text = format!(
-        "Median over the trials of each run, ± half the width of its {:.0} % interval; * with changed files.",
+        "Median over the trials of each run, ± half of its {:.0} % interval; * marks uncommitted changes.",
         100.0 * history.confidence
     );
     if few {
-        text += " Steps are looked for in four comparable runs and more.";
+        text += " Steps are searched in four or more comparable runs.";
     } else {
         let _ = write!(
             text,
-            " A step is marked where a series without one would show it in {:.0} % of cases; ○ is a run that both beside \
-             it contradict.",
+            " A step is marked with a false-alarm probability of {:.0} % per series; ○ marks an outlier that both \
+             neighbouring runs contradict.",
             100.0 * history.false_alarms
         );
     }
@@ -154,7 +154,7 @@ pub(super) fn markdown(history: &History) -> String {
     out + &escaped(&legend(history)) + "\n"
 }
 
-/// One row a run.
+/// One row per run.
 pub(super) fn csv(history: &History) -> String {
     let mut out =
         "network,board,schedule,kind,segment,run,begun,revision,dirty,measure,unit,value,lo,hi,trials,level,\

@@ -1,6 +1,6 @@
 //! Energy of a frame against throughput.
 
-use super::super::cells::{number, with_ends};
+use super::super::cells::{number, with_interval};
 use super::super::headline;
 use super::super::notes;
 use super::scale::Scale;
@@ -28,10 +28,10 @@ pub(super) fn section(report: &Report) -> Markup {
                 p.callout {
                     strong { "No energy was measured" }
                     @for reason in &absent { ": " (reason) }
-                    ". Throughput alone does not say which schedule is the cheaper one."
+                    ". Throughput alone does not show which schedule uses less energy."
                 }
             } @else {
-                p { "Right is faster, down is cheaper. A line joins the best single processor of a network with its fastest pipeline." }
+                p { "Right is faster, down uses less energy. A line joins the best single processor of a network with its fastest pipeline." }
                 figure {
                     (marks::legend(rows.iter().map(|row| row.kind)))
                     @let plot = plot(report, &rows);
@@ -69,10 +69,10 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
         let of_network = headline::sorted(report, &network.name);
         let at =
             |row: Option<&Row>| rows.iter().position(|other| Some(other.place) == row.map(|row| row.place));
-        let (single, told) =
+        let (single, gained) =
             (at(headline::fastest(&of_network, ScheduleKind::Single)), at(headline::candidate(&of_network)));
-        joined.extend(single.zip(told));
-        named.extend(told.or(single));
+        joined.extend(single.zip(gained));
+        named.extend(gained.or(single));
     }
     let points = rows.iter().enumerate().map(|(at, row)| {
         let (x, y) = figures(row);
@@ -108,10 +108,10 @@ fn listed<'r>(rows: &[&'r Row], plot: &Plot) -> Vec<&'r Row> {
     if rows.len() <= LISTED {
         return rows.to_vec();
     }
-    let is_told = |at: usize| {
+    let is_listed = |at: usize| {
         plot.points[at].label.is_some() || plot.joined.iter().any(|(from, to)| *from == at || *to == at)
     };
-    rows.iter().enumerate().filter(|(at, _)| is_told(*at)).map(|(_, row)| *row).collect()
+    rows.iter().enumerate().filter(|(at, _)| is_listed(*at)).map(|(_, row)| *row).collect()
 }
 
 fn table(rows: &[&Row], of: usize) -> Markup {
@@ -120,8 +120,8 @@ fn table(rows: &[&Row], of: usize) -> Markup {
             caption {
                 "Energy and throughput"
                 @if rows.len() < of {
-                    " of the best single processor and the fastest pipeline of each network; the other schedules are among \
-                     the figures of their networks"
+                    " of the best single processor and the fastest pipeline of each network; see the networks for the other \
+                     schedules"
                 }
             }
             thead {
@@ -138,7 +138,7 @@ fn table(rows: &[&Row], of: usize) -> Markup {
                         th scope="row" { (row.network) }
                         td.t { code { (row.schedule) } }
                         td { (row.throughput_fps.map(|fps| number(fps.point)).unwrap_or_default()) }
-                        td { (row.energy_mj_per_frame.map(|energy| with_ends(&energy, "")).unwrap_or_default()) }
+                        td { (row.energy_mj_per_frame.map(|energy| with_interval(&energy, "")).unwrap_or_default()) }
                     }
                 }
             }

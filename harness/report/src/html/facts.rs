@@ -1,6 +1,6 @@
 //! What a reader must know, how to read the page, and where its figures come from.
 
-use super::super::cells::or_absent;
+use super::super::cells::or_dash;
 use super::super::notes;
 use super::confidence;
 use analysis::Report;
@@ -39,7 +39,7 @@ pub(super) fn of_network(report: &Report, name: &str) -> Markup {
         @if warned > 0 {
             p.muted {
                 (warned) @if warned == 1 { " schedule has" } @else { " schedules have" }
-                " notes" @if voids > 0 { ", " (voids) " of them about what does not count" } "; they stand under "
+                " notes" @if voids > 0 { ", " (voids) " of them about void figures" } "; see "
                 a href="#notes" { "what limits these figures" } "."
             }
         }
@@ -53,22 +53,22 @@ pub(super) fn reading(report: &Report) -> Markup {
             h2 #reading { "How to read this" }
             dl.words {
                 dt { code { "cpu0[0..23] > cpu1[23..39]" } }
-                dd { "A pipeline: units 0 to 22 on cpu0, the rest on cpu1, both at work at once on different frames." }
+                dd { "A pipeline: units 0 to 22 run on cpu0 and the others on cpu1, at the same time on different frames." }
                 dt { code { "cpu0 | cpu1" } }
-                dd { "A replicate: the whole network on each processor, frames dealt out." }
+                dd { "A replicate: each processor runs the whole network, and frames are distributed among them." }
                 dt { "Frames/s" }
                 dd {
-                    "The median over trials, each a warm-up and then a measured window. The " (confidence(report))
-                    " interval is of that median."
+                    "The median over the trials with its " (confidence(report)) " interval. A trial is a warm-up followed by a \
+                     measured window."
                 }
                 dt { "Gain" }
-                dd { "Ratio to a single processor, between trials of the same round, which ran next to each other; so what drifts on the machine falls out." }
+                dd { "Throughput over that of a single processor, by trials of the same round. These ran next to each other, so slow drift of the machine cancels out." }
                 dt { "Predicted" }
-                dd { "What the planner expected before anything was measured, from timing every unit on every processor." }
+                dd { "The prediction of the planner from the profiles, recorded before the trials." }
                 dt { "Efficiency" }
-                dd { "Measured throughput × time of the slowest stage alone: 1 is a pipeline that costs nothing." }
+                dd { "Measured throughput × time of the slowest stage running alone: 1 is a pipeline without overhead." }
                 dt { "Void" }
-                dd { "Gave other outputs than the baseline, or was disturbed. Shown hollow, and part of no gain." }
+                dd { "The outputs differ from the baseline, or the trials were disturbed. Void schedules are drawn hollow and enter no gain." }
             }
         }
     }
@@ -78,7 +78,7 @@ pub(super) fn reading(report: &Report) -> Markup {
 pub(super) fn provenance(report: &Report) -> Markup {
     let (run, machine) = (&report.run, &report.measured_on);
     let revision = run.revision.as_ref().map(|commit| {
-        let changed = if run.dirty == Some(true) { ", with changes that are not committed" } else { "" };
+        let changed = if run.dirty == Some(true) { ", with uncommitted changes" } else { "" };
         format!("{commit}{changed}")
     });
     let processors: Vec<String> = machine
@@ -92,29 +92,29 @@ pub(super) fn provenance(report: &Report) -> Markup {
         .collect();
     let processors = match machine.left_out.as_slice() {
         [] => processors.join("; "),
-        gpus => format!("{}; left out, without an engine: {}", processors.join("; "), gpus.join(", ")),
+        gpus => format!("{}; not used, without an engine: {}", processors.join("; "), gpus.join(", ")),
     };
     let state = machine.state.as_ref().map(|state| {
-        format!("asked for: {}; set: {}; found before: {}", state.asked, state.set, state.found)
+        format!("requested: {}; set: {}; found before: {}", state.asked, state.set, state.found)
     });
     let state =
-        state.or_else(|| machine.power_mode.as_ref().map(|mode| format!("power mode {mode}, as found")));
+        state.or_else(|| machine.power_mode.as_ref().map(|mode| format!("power mode {mode} (not changed)")));
     let facts: [(&str, String); 19] = [
         ("Run", run.id.clone()),
         ("Experiment", run.experiment.clone()),
         ("Status", run.status.clone()),
         ("Begun, UTC", run.begun.clone()),
-        ("Ended, UTC", or_absent(run.ended.clone())),
+        ("Ended, UTC", or_dash(run.ended.clone())),
         ("Board", run.board.clone()),
-        ("Model", or_absent(machine.model.clone())),
-        ("Processor", or_absent(machine.cpu.clone())),
+        ("Model", or_dash(machine.model.clone())),
+        ("Processor", or_dash(machine.cpu.clone())),
         ("Processors used", processors),
         ("Memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30))),
         ("System", format!("{} on {}", machine.os.as_deref().unwrap_or("unknown"), machine.arch)),
         ("Kernel", machine.kernel.clone()),
-        ("Frequency governor", or_absent(machine.governor.clone())),
-        ("State of the board", or_absent(state)),
-        ("Started from host", machine.host.clone()),
+        ("Frequency governor", or_dash(machine.governor.clone())),
+        ("State of the board", or_dash(state)),
+        ("Host of the harness", machine.host.clone()),
         (
             "Versions",
             format!(

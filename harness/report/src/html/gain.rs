@@ -1,6 +1,6 @@
 //! The first figure: what each network gains, over each of its baselines.
 
-use super::super::cells::{self, number, or_absent, with_ends};
+use super::super::cells::{self, number, or_dash, with_interval};
 use super::super::headline;
 use super::scale::{Scale, percent};
 use super::{confidence, marks, scrolling};
@@ -29,7 +29,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
             thead {
                 tr {
                     th scope="col" { "Network" }
-                    th.plot scope="col" { span.hide { "Gain, drawn" } (marks::axis("gains", &scale, &scale.few_ticks(), "×")) }
+                    th.plot scope="col" { span.hide { "Chart" } (marks::axis("gains", &scale, &scale.few_ticks(), "×")) }
                     th.n scope="col" { "Gain" }
                     th.n scope="col" { "Pipeline, frames/s" }
                     th.n scope="col" { "Best single, frames/s" }
@@ -44,7 +44,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
     };
     html! {
         section aria-labelledby="gain" {
-            h2 #gain { "What pipelining gains" }
+            h2 #gain { "Gain from pipelining" }
             @if rows.is_empty() {
                 p.callout { "No network was measured." }
             } @else {
@@ -78,30 +78,30 @@ fn scale(gains: impl Iterator<Item = Interval>) -> Scale {
 
 fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool) -> Markup {
     let shown = shown(rows);
-    let told = headline::candidate(rows);
+    let candidate = headline::candidate(rows);
     let best = rows.iter().find(|row| row.kind == ScheduleKind::Single && row.verdict == Validity::Valid);
-    let gain = told.and_then(|row| row.gain_over_best_single_interval);
+    let gain = candidate.and_then(|row| row.gain_over_best_single_interval);
     let fps =
-        |row: Option<&Row>| or_absent(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
-    let over = told.map(|row| {
+        |row: Option<&Row>| or_dash(row.and_then(|row| row.throughput_fps).map(|fps| number(fps.point)));
+    let over = candidate.map(|row| {
         let over = row.gain_over.iter().map(|(processor, gain)| format!("{processor} {gain:.2}×"));
         over.collect::<Vec<_>>().join(", ")
     });
     let energy = |row: Option<&Row>| {
-        or_absent(row.and_then(|row| row.energy_mj_per_frame).map(|energy| number(energy.point)))
+        or_dash(row.and_then(|row| row.energy_mj_per_frame).map(|energy| number(energy.point)))
     };
     html! {
         tr {
             th scope="row" { a href={ "#n" (place) } { (name) } }
             td.plot { (drawing(name, &shown, scale)) }
-            td { b { (or_absent(told.and_then(cells::gain))) } @if let Some(gain) = gain { (ends(&gain)) } }
+            td { b { (or_dash(candidate.and_then(cells::gain))) } @if let Some(gain) = gain { (ends(&gain)) } }
             td {
-                (fps(told))
-                @if let Some(other) = told.filter(|row| row.kind != ScheduleKind::Pipeline) { small { (other.kind) } }
+                (fps(candidate))
+                @if let Some(other) = candidate.filter(|row| row.kind != ScheduleKind::Pipeline) { small { (other.kind) } }
             }
             td { (fps(best.copied())) @if let Some(best) = best { small { (best.schedule) } } }
-            td { (or_absent(over.filter(|over| !over.is_empty()))) }
-            @if has_energy { td { (energy(best.copied())) " → " (energy(told)) } }
+            td { (or_dash(over.filter(|over| !over.is_empty()))) }
+            @if has_energy { td { (energy(best.copied())) " → " (energy(candidate)) } }
         }
     }
 }
@@ -123,7 +123,7 @@ fn drawing(name: &str, rows: &[&Row], scale: &Scale) -> Markup {
         .iter()
         .rev()
         .filter_map(|row| {
-            Some(format!("{} {}", row.kind, with_ends(&row.gain_over_best_single_interval?, "×")))
+            Some(format!("{} {}", row.kind, with_interval(&row.gain_over_best_single_interval?, "×")))
         })
         .collect();
     let said = if said.is_empty() { "no gain is known".to_owned() } else { said.join("; ") };

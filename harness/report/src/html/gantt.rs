@@ -37,8 +37,8 @@ pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
                 svg.plot role="img" width="100%" height=(height + 18) {
                     title { "Timeline of " (place(row)) }
                     desc {
-                        "In " (lanes) " lanes, one a stage, when each frame was in the stage, over "
-                        (number(end)) " ms since the window opened. The table below has the same figures."
+                        (lanes) " lanes, one per stage, show when each frame was in the stage during the first "
+                        (number(end)) " ms of the window. The table below has the same figures."
                     }
                     @for tick in scale.ticks() {
                         @let x = percent(scale.place(tick));

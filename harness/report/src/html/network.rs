@@ -1,6 +1,6 @@
 //! A network: its finding, throughput, stages, timelines and all figures.
 
-use super::super::cells::{self, number, or_absent};
+use super::super::cells::{self, number, or_dash};
 use super::super::headline;
 use super::scale::{Scale, percent};
 use super::{confidence, facts, gain, marks, occupancy, schedule, scrolling};
@@ -44,7 +44,7 @@ fn left_out(report: &Report, count: usize) -> Markup {
     html! {
         p.muted {
             @if count == 1 { "One more timeline is" } @else { (count) " more timelines are" }
-            " not drawn: their frames were not kept, or the page has no more room. "
+            " not drawn, because their frames were not recorded or the page is full. "
             code { "cargo xtask report --run " (report.run.id) " --trace --schedule NUMBER" }
             " writes one for Perfetto."
         }
@@ -72,12 +72,12 @@ fn throughput(report: &Report, name: &str, place: usize, rows: &[&Row]) -> Marku
             table.bars role="table" {
                 caption {
                     "Frames per second of " (name) ": medians over the trials with " (confidence(report))
-                    " intervals. A notch is what was predicted before measuring."
+                    " intervals. A notch marks the prediction."
                 }
                 thead role="rowgroup" {
                     tr role="row" {
                         th.label role="columnheader" scope="col" { "Schedule" }
-                        th.plot role="columnheader" scope="col" { span.hide { "Drawn" } (marks::axis(&grid, &scale, &scale.ticks(), "")) }
+                        th.plot role="columnheader" scope="col" { span.hide { "Chart" } (marks::axis(&grid, &scale, &scale.ticks(), "")) }
                         th.n.value role="columnheader" scope="col" { "frames/s" }
                         th.n.times role="columnheader" scope="col" { "gain" }
                     }
@@ -104,7 +104,7 @@ fn bar_row(row: &Row, scale: &Scale, grid: &str) -> Markup {
                     None => { (cells::ABSENT) }
                 }
             }
-            td.times role="cell" { (or_absent(cells::gain(row))) }
+            td.times role="cell" { (or_dash(cells::gain(row))) }
         }
     }
 }
@@ -117,7 +117,7 @@ fn bar(row: &Row, scale: &Scale, grid: &str, void: bool) -> Markup {
     let class = row.kind;
     html! {
         svg.row role="img" width="100%" height="22" {
-            title { (row.schedule) ": " (cells::with_ends(&fps, " frames/s")) @if void { ", void" } }
+            title { (row.schedule) ": " (cells::with_interval(&fps, " frames/s")) @if void { ", void" } }
             (marks::grid(grid))
             rect class={ "bar " (class) @if void { " hollow" } } y="3" width=(x(fps.point)) height="16" rx="2" {}
             @if let Some(predicted) = row.predicted_fps.filter(|predicted| scale.holds(*predicted)) {
@@ -169,9 +169,9 @@ fn figures(report: &Report, name: &str, rows: &[&Row]) -> Markup {
                                 }
                             }
                         }
-                        td { (or_absent(cells::predicted(row))) }
-                        td { (or_absent(cells::efficiency(row))) }
-                        td { (or_absent(cells::latency(row))) }
+                        td { (or_dash(cells::predicted(row))) }
+                        td { (or_dash(cells::efficiency(row))) }
+                        td { (or_dash(cells::latency(row))) }
                         @if has_energy {
                             td {
                                 @match &row.energy_mj_per_frame {

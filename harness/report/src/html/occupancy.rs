@@ -31,8 +31,8 @@ pub(super) fn figure(name: &str, rows: &[&Row]) -> Markup {
                         }
                     }
                     th.n scope="col" { "busy" }
-                    th.n scope="col" { "waits for a frame" }
-                    th.n scope="col" { "waits for room" }
+                    th.n scope="col" { "waits for input" }
+                    th.n scope="col" { "waits for output" }
                     th.n scope="col" { "ms alone" }
                     th.n scope="col" { "ms predicted" }
                 }
@@ -50,8 +50,8 @@ pub(super) fn figure(name: &str, rows: &[&Row]) -> Markup {
             h4 { "Stage occupancy" }
             ul.legend {
                 li { (swatch("busy")) "busy" }
-                li { (swatch("in")) "waits for a frame" }
-                li { (swatch("out")) "waits for room" }
+                li { (swatch("in")) "waits for input" }
+                li { (swatch("out")) "waits for output" }
             }
             (scrolling(&format!("Stage occupancy of {name}"), &table))
         }

@@ -7,10 +7,10 @@ use maud::{Markup, html};
 
 /// Whether there is anything to say.
 pub(super) fn is_there(report: &Report) -> bool {
-    told(report).next().is_some()
+    compared(report).next().is_some()
 }
 
-fn told(report: &Report) -> impl Iterator<Item = (&Summary, &str)> {
+fn compared(report: &Report) -> impl Iterator<Item = (&Summary, &str)> {
     report.summary.iter().filter_map(|summary| Some((summary, summary.over_peer.as_deref()?)))
 }
 
@@ -18,31 +18,31 @@ pub(super) fn section(report: &Report) -> Markup {
     if !is_there(report) {
         return html! {};
     }
-    let ends = || told(report).flat_map(|(summary, _)| [summary.gain_least, summary.gain_greatest]);
+    let ends = || compared(report).flat_map(|(summary, _)| [summary.gain_least, summary.gain_greatest]);
     let scale = Scale::round(ends().fold(0.9, f64::min), ends().fold(1.1, f64::max));
-    let kinds = told(report).map(|(summary, _)| summary.kind);
+    let kinds = compared(report).map(|(summary, _)| summary.kind);
     let table = html! {
         table.chart {
             caption {
-                "Throughput over that of another engine in the same trials. A line goes from the network with the least \
-                 gain to the one with the greatest, the mark is their geometric mean."
+                "Throughput over that of another engine in the same rounds. A line spans the networks from the smallest to \
+                 the largest gain; the mark is their geometric mean."
             }
             thead {
                 tr {
                     th scope="col" { "Schedule, over" }
-                    th.plot scope="col" { span.hide { "Gains, drawn" } (marks::axis("over", &scale, &scale.few_ticks(), "×")) }
+                    th.plot scope="col" { span.hide { "Chart" } (marks::axis("over", &scale, &scale.few_ticks(), "×")) }
                     th.n scope="col" { "Geometric mean" }
-                    th.n scope="col" { "Least" }
-                    th.n scope="col" { "Greatest" }
+                    th.n scope="col" { "Minimum" }
+                    th.n scope="col" { "Maximum" }
                     th.n scope="col" { "Networks" }
                 }
             }
-            tbody { @for (summary, peer) in told(report) { (line(summary, peer, &scale)) } }
+            tbody { @for (summary, peer) in compared(report) { (line(summary, peer, &scale)) } }
         }
     };
     html! {
         section aria-labelledby="peers" {
-            h2 #peers { "Against what one would run instead" }
+            h2 #peers { "Compared with other inference engines" }
             figure { (marks::legend(kinds)) (scrolling("Gain over other engines", &table)) }
         }
     }

@@ -1,6 +1,6 @@
 //! What was predicted before measuring, against what was measured.
 
-use super::super::cells::{number, with_ends};
+use super::super::cells::{number, with_interval};
 use super::scale::Scale;
 use super::scatter::{Plot, Point};
 use super::{marks, place, scrolling};
@@ -32,7 +32,7 @@ pub(super) fn section(report: &Report) -> Markup {
         section aria-labelledby="prediction" {
             h2 #prediction { "Predicted against measured" }
             @if rows.is_empty() {
-                p.callout { "Nothing that counts was both predicted and measured." }
+                p.callout { "No valid schedule was both predicted and measured." }
             } @else {
                 p { (sentence(&rows)) }
                 figure {
@@ -50,7 +50,7 @@ fn sentence(rows: &[(&Row, f64, f64)]) -> String {
     let middle = rows[rows.len() / 2].1.abs();
     let (row, worst, _) = rows[0];
     format!(
-        "{within} of {} schedules were predicted within {BAND:.0} % of what was measured; half of them within {middle:.1} %. \
+        "{within} of {} schedules were predicted within {BAND:.0} % of the measurement; half of them within {middle:.1} %. \
          Farthest off is {} with {worst:+.0} %.",
         rows.len(),
         place(row)
@@ -74,15 +74,15 @@ fn plot(rows: &[(&Row, f64, f64)]) -> Plot {
         }
     });
     Plot {
-        title: "Error of the prediction over measured throughput".to_owned(),
+        title: "Prediction error over measured throughput".to_owned(),
         description: format!(
-            "{} schedules; above zero was predicted too fast. The table below has the figures.",
+            "{} schedules. Above zero the prediction is too fast. The table below has the figures.",
             rows.len()
         ),
         x: Scale::logarithmic(speeds().fold(f64::INFINITY, f64::min), speeds().fold(0.0, f64::max)),
         y: Scale::round(-reach, reach),
         x_unit: "measured frames per second, logarithmic",
-        y_unit: "predicted over measured, less one; the band is ± 5 %, whiskers are the interval of what was measured",
+        y_unit: "predicted over measured − 1; the band is ± 5 %, whiskers show the interval of the measurement",
         suffix: "\u{2009}%",
         band: Some((0.0, BAND)),
         points: points.collect(),
@@ -94,9 +94,9 @@ fn table(rows: &[(&Row, f64, f64)]) -> Markup {
     let table = html! {
         table {
             caption {
-                "Predicted and measured frames per second, the greatest error first"
+                "Predicted and measured frames per second, the largest error first"
                 @if rows.len() > LISTED {
-                    ": " (LISTED) " of " (rows.len()) "; the others are among the figures of their networks"
+                    ": " (LISTED) " of " (rows.len()) "; see the networks for the others"
                 }
             }
             thead {
@@ -114,7 +114,7 @@ fn table(rows: &[(&Row, f64, f64)]) -> Markup {
                         th scope="row" { (row.network) }
                         td.t { code { (row.schedule) } }
                         td { (row.predicted_fps.map(number).unwrap_or_default()) }
-                        td { (row.throughput_fps.map(|fps| with_ends(&fps, "")).unwrap_or_default()) }
+                        td { (row.throughput_fps.map(|fps| with_interval(&fps, "")).unwrap_or_default()) }
                         td { (format!("{error:+.1}\u{2009}%")) }
                     }
                 }

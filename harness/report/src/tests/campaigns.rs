@@ -139,7 +139,7 @@ fn a_board_that_is_slower_than_its_equals_is_told() {
     assert!(!said(1.1).contains("is no equal"), "{}", said(1.1));
     let mut slow = campaign(FleetMode::Spread, boards(1.1), None);
     slow.against.retain(|one| one.network == "resnet18");
-    assert!(crate::render_campaign(&slow, Format::Terminal, false).contains("shelf-2 is no equal"));
+    assert!(crate::render_campaign(&slow, Format::Terminal, false).contains("shelf-2 is not equal"));
 }
 
 /// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schema_of_the_campaign_is_current` writes it anew.

@@ -165,7 +165,7 @@ fn trials_without_energy_are_told_beside_those_that_have_it() {
     let reason = told(&report.rows[0]).unwrap();
     assert_eq!(
         reason.text,
-        "1 of 3 trials have no energy, and mJ/frame is that of the others: the meter is gone"
+        "1 of 3 trials have no energy (mJ/frame is computed from the others): the meter is gone"
     );
     assert_eq!(reason.remedy, "plug it in");
     assert!(report.rows[1..].iter().all(|row| told(row).is_none()));

@@ -162,6 +162,6 @@ fn an_injected_slowdown_is_shown_in_every_text() {
     let report = scenario.report();
     for format in [Format::Terminal, Format::Markdown] {
         let text = crate::render(&report, format, false);
-        assert!(text.contains("NOT TO BE PUBLISHED: cpu1 made 5 % slower on purpose"), "{text}");
+        assert!(text.contains("DO NOT PUBLISH: cpu1 made 5 % slower on purpose"), "{text}");
     }
 }

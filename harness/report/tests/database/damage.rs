@@ -1,10 +1,12 @@
-//! Damaged journals: what is before the damage is kept, the journal is moved aside and told of once, and the others are
+//! DamagedJournal journals: what is before the damage is kept, the journal is moved aside and told of once, and the others are
 //! taken over all the same.
 
 use std::fs;
 use std::path::PathBuf;
 use store::fixture::{self, Place};
-use store::{Access, Damaged, Record, Resumed, RunId, RunRecorder, Status, Store, TakeOver, journal_path};
+use store::{
+    Access, DamagedJournal, JournalImport, Record, Resumed, RunId, RunRecorder, Status, Store, journal_path,
+};
 
 /// A place with the journals of two whole runs and no database; the first one is to be damaged.
 struct Shelf {
@@ -90,14 +92,14 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
         ("no UTF-8", |lines, at| lines[at] = b"{\"trial\":\"\xff\"}\n".to_vec(), "not UTF-8"),
         ("a line cut short", |lines, at| _ = lines[at].drain(20..30), "column"),
         ("two lines in one", |lines, at| _ = lines[at].pop(), "column"),
-        ("a doubled line", |lines, at| lines[at] = lines[at - 1].clone(), "the same as line"),
+        ("a doubled line", |lines, at| lines[at] = lines[at - 1].clone(), "identical to line"),
         (
             "another run",
             |lines, at| {
                 let text = String::from_utf8(lines[0].clone()).unwrap();
                 lines[at] = text.replace("0badcafe", "1badcafe").into_bytes();
             },
-            "a second run begins",
+            "starts a second run",
         ),
         (
             "a schedule that is missing",
@@ -105,7 +107,7 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
                 let text = String::from_utf8(lines[at].clone()).unwrap();
                 lines[at] = text.replacen("\"schedule\":", "\"schedule\":7", 1).into_bytes();
             },
-            "which no line before it has",
+            "which no earlier line defines",
         ),
         (
             "a network that is missing",
@@ -114,7 +116,7 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
                 let text = String::from_utf8(schedule.clone()).unwrap();
                 lines[at] = text.replace("resnet18", "resnet19").into_bytes();
             },
-            "\"resnet19\", which no line before it has",
+            "\"resnet19\", which no earlier line defines",
         ),
         (
             "a number that no database takes",
@@ -125,7 +127,7 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
                 lines[at] = format!("{before}\"begun_unix_ns\":18446744073709551615{}", &after[digits..])
                     .into_bytes();
             },
-            "the database does not take it",
+            "the database rejects it",
         ),
         (
             "a record of a later version",
@@ -160,12 +162,12 @@ fn what_comes_before_the_damage_is_kept_and_told_once() {
             assert!(run.ended_because.unwrap().contains(expected), "{what}");
             let report = analysis::Report::build(&store, &shelf.id).unwrap();
             let text = report::render(&report, report::Format::Markdown, true);
-            assert!(text.contains("this run is failed: its journal cannot be used from line"), "{text}");
+            assert!(text.contains("this run is failed: its journal is damaged at line"), "{text}");
             assert!(message.contains(&format!("--resume {}", shelf.id)), "{what}: {message}");
         }
 
         // Neither told again, nor in the way of the run.
-        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), TakeOver::default(), "{what}");
+        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), JournalImport::default(), "{what}");
         shelf.resume(&store);
         drop(store);
         // And a lost database is the same again.
@@ -211,7 +213,7 @@ fn missing_swapped_and_doubled_lines_are_found() {
         let found = store.catch_up(&shelf.place.runs()).unwrap();
         assert_eq!((found.runs.len(), found.damaged.len()), (1, 1), "{what}");
         assert!(shelf.aside().is_file(), "{what}");
-        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), TakeOver::default(), "{what}");
+        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), JournalImport::default(), "{what}");
         if let Some(run) = &found.damaged[0].run {
             assert!(trials(&store, run) <= 4, "{what}: no trial counts twice");
         }
@@ -229,7 +231,7 @@ fn damage_in_what_the_database_has_already_does_no_harm() {
         let [damaged] = found.damaged.as_slice() else { panic!("{what}: {found:?}") };
         assert_eq!(damaged.resumable, is_resumable, "{what}: {damaged}");
         assert_eq!(trials(&store, &shelf.id), 4, "{what}");
-        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), TakeOver::default(), "{what}");
+        assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), JournalImport::default(), "{what}");
     };
     let whole = shelf.lines.concat();
     // As an editor on Windows saves it: all places have moved.
@@ -294,7 +296,7 @@ fn two_at_once_take_over_and_move_aside_once() {
     lines[at] = b"nonsense\n".to_vec();
     let text = shelf.write(&lines);
     drop(shelf.place.open());
-    let found: Vec<TakeOver> = std::thread::scope(|scope| {
+    let found: Vec<JournalImport> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
@@ -305,12 +307,12 @@ fn two_at_once_take_over_and_move_aside_once() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let damaged: Vec<&Damaged> = found.iter().flat_map(|found| &found.damaged).collect();
+    let damaged: Vec<&DamagedJournal> = found.iter().flat_map(|found| &found.damaged).collect();
     assert_eq!(damaged.len(), 1, "{damaged:?}");
     let store = shelf.place.open();
     assert_eq!((trials(&store, &shelf.id), trials(&store, &shelf.other)), (2, 4));
     assert_eq!(fs::read(shelf.aside()).unwrap(), text);
-    assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), TakeOver::default());
+    assert_eq!(store.catch_up(&shelf.place.runs()).unwrap(), JournalImport::default());
 }
 
 #[test]
@@ -327,7 +329,7 @@ fn many_damaged_journals_are_told_in_a_few_lines() {
     }
     let messages = store.catch_up(&place.runs()).unwrap().messages();
     assert_eq!(messages.len(), 6, "{messages:?}");
-    assert!(messages[5].contains("55 journals more"), "{}", messages[5]);
+    assert!(messages[5].contains("55 more journals"), "{}", messages[5]);
     assert!(messages.iter().all(|message| message.starts_with("warning: ")));
     assert_eq!(store.catch_up(&place.runs()).unwrap().messages(), Vec::<String>::new());
 }

@@ -5,7 +5,7 @@ use domain::FleetMode;
 use rusqlite::Connection;
 use store::fixture::{self, Place};
 use store::{
-    Access, CampaignRecord, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, Standing, Status,
+    Access, CampaignRecord, ImportStatus, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, Status,
     Store, StoreError,
 };
 
@@ -26,12 +26,12 @@ fn record(place: &Place, start: RunStart, records: &[Record], status: Status) {
     recorder.finish(status, fixture::BEGUN + 1).unwrap();
 }
 
-fn import(into: &Place, from: &Place) -> Vec<Standing> {
+fn import(into: &Place, from: &Place) -> Vec<ImportStatus> {
     let store = into.open();
     let other = store.read_other(&from.database()).unwrap();
     let merged = store.merge(&other).unwrap();
     drop(other);
-    merged.into_iter().map(|one| one.standing).collect()
+    merged.into_iter().map(|one| one.status).collect()
 }
 
 /// All that the database says of its runs, by way of records.
@@ -72,7 +72,7 @@ fn runs_of_two_hosts_come_together_and_only_once() {
     record(&other, start(3, "there"), &failing, Status::Failed);
 
     let original = std::fs::read(other.database()).unwrap();
-    assert_eq!(import(&own, &other), [Standing::New, Standing::New]);
+    assert_eq!(import(&own, &other), [ImportStatus::New, ImportStatus::New]);
     assert_eq!(std::fs::read(other.database()).unwrap(), original);
     let (merged, there) = (own.open(), other.open());
     let (all, theirs) = (everything(&merged), everything(&there));
@@ -86,7 +86,7 @@ fn runs_of_two_hosts_come_together_and_only_once() {
     };
     assert_eq!(reports(&merged), reports(&there));
 
-    assert_eq!(import(&own, &other), [Standing::Present, Standing::Present]);
+    assert_eq!(import(&own, &other), [ImportStatus::Present, ImportStatus::Present]);
     assert_eq!(everything(&merged), all);
     assert_eq!(count(&merged, "trials"), 8 + 4 + 8 + 5);
     let left: Vec<_> = std::fs::read_dir(own.database().parent().unwrap())
@@ -103,7 +103,7 @@ fn a_run_that_went_on_there_is_completed() {
     let records = fixture::records("resnet18", 2);
     let (first, rest) = records.split_at(records.len() - 3);
     record(&other, start(0, "there"), first, Status::Interrupted);
-    assert_eq!(import(&own, &other), [Standing::New]);
+    assert_eq!(import(&own, &other), [ImportStatus::New]);
     let store = other.open();
     let resumed = Resumed {
         unix_ns: fixture::BEGUN + 5,
@@ -121,19 +121,19 @@ fn a_run_that_went_on_there_is_completed() {
     let here = own.open();
     let seen = here.read_other(&other.database()).unwrap();
     let compared = here.compare_with(&seen).unwrap();
-    assert_eq!(compared.iter().map(|one| one.standing).collect::<Vec<_>>(), [Standing::Further]);
+    assert_eq!(compared.iter().map(|one| one.status).collect::<Vec<_>>(), [ImportStatus::Extended]);
     assert_eq!(count(&here, "trials"), 5);
     drop(seen);
 
-    assert_eq!(import(&own, &other), [Standing::Further]);
+    assert_eq!(import(&own, &other), [ImportStatus::Extended]);
     assert_eq!(everything(&here), everything(&store));
     assert_eq!((count(&here, "runs"), count(&here, "trials"), count(&here, "stages")), (1, 8, 6));
     // The earlier state comes too late.
-    assert_eq!(import(&other, &own), [Standing::Present]);
+    assert_eq!(import(&other, &own), [ImportStatus::Present]);
     // The run is gone on with where its journal is.
     let error = RunRecorder::resume(&here, &own.runs(), &start(0, "").id, resumed).unwrap_err();
     assert!(matches!(error, StoreError::Elsewhere { .. }), "{error}");
-    assert!(error.to_string().contains("go on with it there"), "{error}");
+    assert!(error.to_string().contains("resume it there"), "{error}");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
         let error = store.read_other(&other.database()).and_then(|seen| store.merge(&seen)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(wanted), "{text}");
-        assert!(!text.contains("move it and the files beside it"), "{text}");
+        assert!(!text.contains("creates a new database from the journals"), "{text}");
         // The original is named, not the copy.
         assert!(text.contains(&other.database().display().to_string()), "{text}");
         assert_eq!(everything(&store), before);
@@ -187,8 +187,8 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
             connection.execute_batch(sql).unwrap();
         }
     };
-    check(&|path| std::fs::remove_file(path).unwrap(), "there is no such file");
-    check(&|path| std::fs::write(path, "").unwrap(), "it is empty");
+    check(&|path| std::fs::remove_file(path).unwrap(), "no such file");
+    check(&|path| std::fs::write(path, "").unwrap(), "the file is empty");
     check(&|path| std::fs::write(path, "no database at all ".repeat(50)).unwrap(), "not a database");
     check(
         &|path| {
@@ -197,11 +197,11 @@ fn what_cannot_be_imported_is_refused_and_changes_nothing() {
         },
         "malformed",
     );
-    check(&sql("PRAGMA user_version = 99"), "its schema is version 99");
-    check(&sql("PRAGMA application_id = 7"), "a database of another program");
+    check(&sql("PRAGMA user_version = 99"), "its schema version is 99");
+    check(&sql("PRAGMA application_id = 7"), "the database of another program");
     check(&sql("UPDATE measurements SET completed_ns = x'ff'"), "completed_ns is damaged");
     check(&sql("UPDATE networks SET structure = '{}'"), "structure is damaged");
-    check(&sql("DELETE FROM machines"), "refer to nothing");
+    check(&sql("DELETE FROM machines"), "have invalid references");
     let error = store.read_other(&own.database()).unwrap_err();
     assert!(matches!(error, StoreError::Itself { .. }), "{error}");
 }
@@ -224,7 +224,7 @@ fn a_database_that_cannot_be_written_stays_as_it_is() {
     assert_eq!(everything(&store), before);
     // Once there is room, the same connection does it.
     limit(1 << 20);
-    assert_eq!(store.merge(&seen).unwrap()[0].standing, Standing::New);
+    assert_eq!(store.merge(&seen).unwrap()[0].status, ImportStatus::New);
     assert_eq!(everything(&store).len(), 2);
 }
 
@@ -237,7 +237,7 @@ fn a_database_in_use_is_imported_with_what_its_log_holds() {
         recorder.record(record).unwrap();
     }
     assert!(other.database().with_file_name("results.db-wal").exists());
-    assert_eq!(import(&own, &other), [Standing::New]);
+    assert_eq!(import(&own, &other), [ImportStatus::New]);
     let here = Store::open(&own.database(), Access::ReadOnly).unwrap();
     assert_eq!(everything(&here), everything(&store));
 }
@@ -261,8 +261,8 @@ fn a_campaign_stays_one_when_its_runs_come_from_two_databases() {
     let reason = Some("the board burnt down".to_owned());
     recorder.finish_because(Status::Failed, fixture::BEGUN + 1, reason.clone()).unwrap();
     drop(store);
-    assert_eq!(import(&here, &there), [Standing::New]);
-    assert_eq!(import(&here, &there), [Standing::Present]);
+    assert_eq!(import(&here, &there), [ImportStatus::New]);
+    assert_eq!(import(&here, &there), [ImportStatus::Present]);
     let store = here.open();
     let campaign = store.campaign("0badcafe").unwrap().unwrap();
     let boards: Vec<&str> = campaign.runs.iter().map(|run| run.start.board.as_str()).collect();

@@ -176,7 +176,7 @@ fn a_migration_that_fails_leaves_all_as_it_was() {
     );
     check(
         "DROP TABLE boards; CREATE TABLE boards (id INTEGER PRIMARY KEY, name TEXT, model TEXT) STRICT;",
-        "refer to nothing",
+        "would have invalid references",
     );
 }
 

@@ -11,11 +11,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 use store::fixture::{self, Place};
-use store::{Access, RunFilter, RunRecorder, Status, Store, StoreError, TakeOver, journal_path};
+use store::{Access, JournalImport, RunFilter, RunRecorder, Status, Store, StoreError, journal_path};
 
 /// A journal of a run of everything, and an empty database.
 static SEEDS: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
-    let place = Place::new();
+    let place = Place::in_memory();
     let store = place.open();
     let mut recorder = RunRecorder::create(&store, &place.runs(), fixture::run_start()).unwrap();
     for record in fixture::records("resnet18", 2) {
@@ -23,7 +23,7 @@ static SEEDS: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     }
     recorder.finish(Status::Complete, fixture::BEGUN + 60).unwrap();
     drop(store);
-    let empty = Place::new();
+    let empty = Place::in_memory();
     drop(empty.open());
     let journal = fs::read(journal_path(&place.runs(), &fixture::run_start().id)).unwrap();
     (journal, fs::read(empty.database()).unwrap())
@@ -66,8 +66,8 @@ fn use_it(store: &Store) {
     }
 }
 
-fn take_over(journal: &[u8]) {
-    let place = Place::new();
+fn import(journal: &[u8]) {
+    let place = Place::in_memory();
     let path = journal_path(&place.runs(), &fixture::run_start().id);
     for folder in [path.parent().unwrap(), place.database().parent().unwrap()] {
         fs::create_dir_all(folder).unwrap();
@@ -84,7 +84,7 @@ fn take_over(journal: &[u8]) {
         );
         use_it(&store);
         let again = store.catch_up(&place.runs()).unwrap();
-        assert_eq!(again, TakeOver::default(), "told a second time");
+        assert_eq!(again, JournalImport::default(), "told a second time");
     });
 }
 
@@ -109,6 +109,9 @@ fn databases() -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
+/// A small database of the latest version.
+static LATEST: LazyLock<Vec<u8>> = LazyLock::new(|| databases().pop().unwrap());
+
 /// Text and blobs of the tables, for changes that the format of the file does not hide.
 const CELLS: &str = "SELECT m.name, p.name FROM sqlite_schema m JOIN pragma_table_info(m.name) p
                      WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND p.pk = 0";
@@ -118,12 +121,12 @@ proptest! {
 
     #[test]
     fn mutated_journals(journal in mutated(vec![SEEDS.0.clone()])) {
-        take_over(&journal);
+        import(&journal);
     }
 
     #[test]
     fn mutated_databases(database in mutated(databases())) {
-        let place = Place::new();
+        let place = Place::in_memory();
         fs::create_dir_all(place.database().parent().unwrap()).unwrap();
         fs::write(place.database(), &database).unwrap();
         timed(|| open(&place.database()));
@@ -131,9 +134,9 @@ proptest! {
 
     #[test]
     fn mutated_cells(which in any::<prop::sample::Index>(), value in mutated(cells()), is_text in any::<bool>()) {
-        let place = Place::new();
+        let place = Place::in_memory();
         fs::create_dir_all(place.database().parent().unwrap()).unwrap();
-        fs::write(place.database(), databases().last().unwrap()).unwrap();
+        fs::write(place.database(), &*LATEST).unwrap();
         let connection = rusqlite::Connection::open(place.database()).unwrap();
         let columns: Vec<(String, String)> = connection
             .prepare(CELLS)

@@ -1,7 +1,7 @@
 //! Databases that are not there, not ours, not whole, not free or not writable.
 
 use crate::fixture::{self, Place};
-use crate::{Access, RunRecorder, Status, Store, StoreError, TakeOver};
+use crate::{Access, JournalImport, RunRecorder, Status, Store, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn a_new_one_is_made_with_its_folder() {
     let place = Place::new();
     let missing = error_of(&place.database(), Access::ReadOnly);
     assert!(matches!(missing, StoreError::Missing { .. }), "{missing}");
-    assert!(missing.to_string().contains("`cargo xtask bench` makes it"), "{missing}");
+    assert!(missing.to_string().contains("`cargo xtask bench` creates it"), "{missing}");
     drop(place.open());
     drop(place.open());
     drop(Store::open(&place.database(), Access::ReadOnly).unwrap());
@@ -47,7 +47,7 @@ fn a_newer_schema_is_left_alone() {
         let error = error_of(&place.database(), access);
         assert!(matches!(error, StoreError::NewerSchema { found: 99, .. }), "{error}");
         let text = error.to_string();
-        assert!(text.starts_with("failed to open ") && text.contains("version 99"), "{text}");
+        assert!(text.starts_with("failed to open ") && text.contains("version is 99"), "{text}");
         assert!(text.contains("update edgepipe"), "{text}");
     }
     assert_eq!(std::fs::read(place.database()).unwrap(), before);
@@ -60,7 +60,7 @@ fn an_empty_file_is_taken_only_to_write() {
     std::fs::write(place.database(), "").unwrap();
     let error = error_of(&place.database(), Access::ReadOnly);
     assert!(matches!(error, StoreError::Empty { .. }), "{error}");
-    assert!(error.to_string().contains("it is empty; name another file"), "{error}");
+    assert!(error.to_string().contains("the file is empty; choose another file"), "{error}");
     drop(place.open());
     drop(Store::open(&place.database(), Access::ReadOnly).unwrap());
 }
@@ -91,7 +91,7 @@ fn a_file_that_is_no_database_is_corrupt() {
     for access in [Access::ReadWrite, Access::ReadOnly] {
         let error = error_of(&place.database(), access);
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-        assert!(error.to_string().contains("move it and the files beside it"), "{error}");
+        assert!(error.to_string().contains("creates a new database from the journals"), "{error}");
     }
 }
 
@@ -140,7 +140,7 @@ fn a_folder_that_cannot_be_is_named() {
     let fifo = folder.join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    for (path, what) in [(&folder, "it is a directory; name a file"), (&fifo, "it is a FIFO")] {
+    for (path, what) in [(&folder, "it is a directory; choose a regular file"), (&fifo, "it is a FIFO")] {
         for access in [Access::ReadWrite, Access::ReadOnly] {
             let error = error_of(path, access).to_string();
             assert!(error.contains(what) && error.contains(&path.display().to_string()), "{error}");
@@ -199,7 +199,7 @@ fn a_full_database_leaves_the_results_in_the_journal() {
     assert_eq!(caught_up[0].run, start.id);
     let after = store.run(start.id.as_str()).unwrap();
     assert_eq!((after.status, store.trials(&after).unwrap().len()), (Status::Complete, 24));
-    assert_eq!(store.catch_up(&place.runs()).unwrap(), TakeOver::default());
+    assert_eq!(store.catch_up(&place.runs()).unwrap(), JournalImport::default());
 }
 
 #[test]

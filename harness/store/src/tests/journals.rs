@@ -2,7 +2,7 @@
 
 use crate::fixture::{self, Place};
 use crate::{
-    Access, Continued, JournalError, Record, Resumed, RunRecorder, Status, Store, StoreError, TakeOver,
+    Access, Continued, JournalError, JournalImport, Record, Resumed, RunRecorder, Status, Store, StoreError,
     journal_path,
 };
 use std::io::Write as _;
@@ -43,7 +43,7 @@ fn a_killed_run_goes_on_wherever_its_last_line_was_cut() {
 
         let store = place.open();
         // A catch-up leaves the half line where it is, for the resumption to tell of.
-        assert_eq!(store.catch_up(&place.runs()).unwrap(), TakeOver::default());
+        assert_eq!(store.catch_up(&place.runs()).unwrap(), JournalImport::default());
         let (mut recorder, continued) = RunRecorder::resume(&store, &place.runs(), &id, resumed()).unwrap();
         assert_eq!(continued, Continued { imported: 0, cut_off_bytes: cut as u64 });
         assert!(std::fs::read(&journal).unwrap().starts_with(&whole));
@@ -98,12 +98,12 @@ fn a_run_has_one_writer() {
     let id = recorder.run().clone();
     let error = RunRecorder::resume(&store, &place.runs(), &id, resumed()).unwrap_err();
     assert!(matches!(error, StoreError::Journal(JournalError::InUse { .. })), "{error}");
-    assert!(error.to_string().contains("the run is still going on"), "{error}");
+    assert!(error.to_string().contains("the run is still in progress"), "{error}");
     let error = RunRecorder::create(&store, &place.runs(), fixture::run_start()).unwrap_err();
     assert!(matches!(error, StoreError::Journal(JournalError::Create { .. })), "{error}");
     // The others leave it to its writer.
     std::fs::remove_dir_all(place.database().parent().unwrap()).unwrap();
-    assert_eq!(place.open().catch_up(&place.runs()).unwrap(), TakeOver::default());
+    assert_eq!(place.open().catch_up(&place.runs()).unwrap(), JournalImport::default());
     drop(recorder);
     assert_eq!(place.open().catch_up(&place.runs()).unwrap().runs.len(), 1);
 }
@@ -126,7 +126,7 @@ fn what_is_no_journal_is_passed_over() {
     drop(store);
     // Without any journal there is nothing to do.
     let store = Store::open(&place.database(), Access::ReadWrite).unwrap();
-    assert_eq!(store.catch_up(&place.runs().join("nowhere")).unwrap(), TakeOver::default());
+    assert_eq!(store.catch_up(&place.runs().join("nowhere")).unwrap(), JournalImport::default());
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_journal_without_a_place_ends_the_run_before_it_begins() {
     std::fs::write(&file, "").unwrap();
     let error = RunRecorder::create(&store, &file, fixture::run_start()).unwrap_err();
     assert!(matches!(error, StoreError::Journal(JournalError::Create { .. })), "{error}");
-    assert!(error.to_string().contains("nothing was measured yet"), "{error}");
+    assert!(error.to_string().contains("nothing was measured; fix"), "{error}");
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn a_journal_that_cannot_grow_fails_the_record() {
     recorder.break_journal();
     let error = recorder.record(fixture::records("resnet18", 0)[0].clone()).unwrap_err();
     assert!(matches!(error, StoreError::Journal(JournalError::Write { .. })), "{error}");
-    assert!(error.to_string().contains("go on with --resume"), "{error}");
+    assert!(error.to_string().contains("continue with --resume"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod document;
 mod files;
 mod journals;
+mod messages;
 mod power;
 mod processes;
 mod records;

@@ -165,7 +165,7 @@ fn a_record_must_name_what_the_run_has() {
         let error = recorder.record(record).unwrap_err();
         assert!(matches!(error, StoreError::Dangling { .. }));
         let run = fixture::run_start().id;
-        let wanted = format!("failed to keep a record of run {run}: it has no {wanted}; this is a bug");
+        let wanted = format!("failed to store a record of run {run}: the run has no {wanted}; this is a bug");
         assert_eq!(error.to_string(), wanted);
     };
     let records = fixture::records("resnet18", 1);
@@ -228,15 +228,18 @@ fn runs_are_found() {
     };
     check(
         "cafe",
-        "it may be any of 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
+        "several runs match: 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
                    20251124-133002-0badcafe, 20251123-133002-0badcafe",
     );
     check(
         "nonsense",
-        "the latest are 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
+        "the latest runs are 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
                        20251124-133002-0badcafe",
     );
-    check("%", "the latest are 20251126-133002-0badcafe, 20251125-133002-0badcafe, 20251124-133002-0badcafe");
+    check(
+        "%",
+        "the latest runs are 20251126-133002-0badcafe, 20251125-133002-0badcafe, 20251124-133002-0badcafe",
+    );
 
     let summaries = store.summaries(&any()).unwrap();
     let counts: Vec<_> = summaries.iter().map(|run| (run.measured, run.failed, run.status)).collect();
@@ -256,7 +259,7 @@ fn an_empty_database_has_no_runs() {
     let store = place.open();
     assert_eq!(store.latest_run(&RunFilter::default()).unwrap(), None);
     let error = store.run("2025").unwrap_err().to_string();
-    assert!(error.ends_with("there are no runs; `cargo xtask bench` makes one"), "{error}");
+    assert!(error.ends_with("there are no runs; `cargo xtask bench` starts one"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use campaign::Pair;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Version of the file.
@@ -105,8 +104,7 @@ impl Kept {
             sitting.comparisons += 1;
         }
         let text = serde_json::to_string(self).ending(Exit::Bug)?;
-        let fresh = self.path.with_extension("json.new");
-        fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.path)).map_err(|error| {
+        host::files::replace(&self.path, text).map_err(|error| {
             Failure::new(Exit::Usage, format!("failed to write {}: {error}", self.path.display()))
         })
     }
@@ -164,7 +162,7 @@ mod tests {
         check(Asked { apart: true, ..asked(5.0) }, "the other order");
         check(Asked { configuration: "trials: 9\n".to_owned(), ..asked(5.0) }, "other settings");
         check(Asked { machine: "other".to_owned(), ..asked(5.0) }, "another machine");
-        fs::write(&path, "[]").unwrap();
+        std::fs::write(&path, "[]").unwrap();
         check(asked(5.0), "without --append it is begun anew");
     }
 }

@@ -1,8 +1,8 @@
-//! Taking records over from journals into the database: those of runs that were killed, or whose database was full,
-//! locked, read-only or moved away.
+//! Imports records from journals that the database lacks: of runs that were killed, or whose database was full, locked,
+//! read-only or moved away.
 //!
-//! Each journal is handled by itself. One that is damaged gives what comes before the damage, is moved aside, and leaves
-//! a sound journal behind, so that its run can go on.
+//! Each journal is imported independently. From a damaged one, the records before the damage are imported; it is renamed
+//! and a valid journal of these records takes its place, so that the run can be resumed.
 
 use super::catalog;
 use super::database::Store;
@@ -20,31 +20,31 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What was found in the journals.
+/// The result of importing all journals.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct TakeOver {
-    /// Journals of which something was brought into the database.
-    pub runs: Vec<CaughtUp>,
-    /// Journals that are damaged.
-    pub damaged: Vec<Damaged>,
-    /// Journals that cannot be read; a sentence each.
+pub struct JournalImport {
+    /// Journals from which records were imported.
+    pub runs: Vec<ImportedJournal>,
+    /// Damaged journals.
+    pub damaged: Vec<DamagedJournal>,
+    /// Errors of journals that cannot be read.
     pub unreadable: Vec<String>,
 }
 
-impl TakeOver {
-    /// What to tell the user; the same of many journals in one line.
+impl JournalImport {
+    /// Messages for the user. Those of many journals are merged.
     pub fn messages(&self) -> Vec<String> {
         let mut messages = Vec::new();
         let records: usize = self.runs.iter().map(|run| run.imported).sum();
         match self.runs.as_slice() {
             [] => {}
             [one] => messages.push(format!(
-                "note: took {} of the run {} over from its journal",
+                "note: imported {} of run {} from its journal",
                 counted(records, "record"),
                 one.run
             )),
             many => messages.push(format!(
-                "note: took {} of {} over from their journals",
+                "note: imported {} of {} from their journals",
                 counted(records, "record"),
                 counted(many.len(), "run")
             )),
@@ -54,76 +54,75 @@ impl TakeOver {
         messages.extend(warnings.iter().take(MOST_WARNINGS).map(|warning| format!("warning: {warning}")));
         if let Some(more @ 1..) = warnings.len().checked_sub(MOST_WARNINGS) {
             messages.push(format!(
-                "warning: {} more could not be used as a whole; those that are damaged are now named \
-                 journal.damaged.jsonl in their folders",
-                counted(more, "journal")
+                "warning: {more} more {} could not be imported completely; damaged ones were renamed to journal.damaged.jsonl in \
+                 their directories",
+                if more == 1 { "journal" } else { "journals" }
             ));
         }
         messages
     }
 }
 
-/// Most journals that are told of one by one.
+/// Maximum number of journals with a message of their own.
 const MOST_WARNINGS: usize = 5;
 
-/// A journal of which something was brought into the database.
+/// A journal from which records were imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaughtUp {
+pub struct ImportedJournal {
     /// The journal.
     pub journal: PathBuf,
     /// Its run.
     pub run: RunId,
-    /// Records brought in.
+    /// Number of imported records.
     pub imported: usize,
 }
 
 /// A damaged journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damaged {
+pub struct DamagedJournal {
     /// The journal.
     pub journal: PathBuf,
-    /// Its run, if the database has anything of it.
+    /// Its run, if the database has records of it.
     pub run: Option<RunId>,
-    /// First line that cannot be used.
+    /// First invalid line.
     pub line: usize,
-    /// What is wrong with it.
+    /// The error in it.
     pub reason: String,
-    /// Whether it looks like one of a later version.
+    /// Whether a later version probably wrote it.
     pub newer: bool,
-    /// Whether the run can go on from the lines before it.
+    /// Whether the run can be resumed from the lines before it.
     pub resumable: bool,
-    /// Where the damaged journal is now, or why it could not be moved.
+    /// The new path of the damaged journal, or why it could not be renamed.
     pub moved: Result<PathBuf, String>,
 }
 
-impl fmt::Display for Damaged {
+impl fmt::Display for DamagedJournal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { journal, line, reason, .. } = self;
-        write!(out, "the journal {} cannot be used from line {line} on: {reason}; ", journal.display())?;
+        write!(out, "the journal {} is damaged at line {line}: {reason}; ", journal.display())?;
         match &self.run {
-            Some(run) if self.resumable => write!(
-                out,
-                "the {} before it {} kept, and the run {run} is incomplete",
-                counted(line - 1, "line"),
-                if *line == 2 { "is" } else { "are" }
-            )?,
-            Some(run) => write!(out, "the database keeps what it has of the run {run}, which is incomplete")?,
-            None => out.write_str("nothing of it could be kept")?,
+            Some(run) if self.resumable => {
+                write!(out, "imported the {} before it; run {run} is incomplete", counted(line - 1, "line"))?
+            }
+            Some(run) => {
+                write!(out, "the database keeps the records that it has of run {run}, which is incomplete")?
+            }
+            None => out.write_str("no record could be imported")?,
         }
         match &self.moved {
             Ok(path) if self.newer => write!(
                 out,
-                "; it looks like a journal of a later version, and is now {}: update edgepipe and rename it to {} to have \
-                 the rest taken over",
+                "; a later version of edgepipe probably wrote it; the journal was renamed to {}: to import the rest, update edgepipe \
+                 and rename it to {}",
                 path.display(),
                 journal::NAME
             )?,
-            Ok(path) => write!(out, "; all of it is now in {}", path.display())?,
-            Err(error) => write!(out, "; failed to move it aside ({error}): move it away")?,
+            Ok(path) => write!(out, "; the journal was renamed to {}", path.display())?,
+            Err(error) => write!(out, "; failed to rename the journal ({error}): move it away")?,
         }
         match &self.run {
             Some(run) if self.resumable && !self.newer => {
-                write!(out, "; `cargo xtask bench --resume {run}` measures what is missing")
+                write!(out, "; `cargo xtask bench --resume {run}` measures the missing trials")
             }
             _ => Ok(()),
         }
@@ -135,15 +134,14 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 impl Store {
-    /// Brings in what journals below `runs` have and the database does not. Runs that are still going on bring in their
-    /// own.
+    /// Imports the records of all journals below `runs` that the database lacks. Journals of runs in progress are skipped.
     ///
     /// # Errors
-    /// If the database fails. What is wrong with a journal is in the result, and the others are taken over all the same.
-    pub fn catch_up(&self, runs: &Path) -> Result<TakeOver, StoreError> {
-        let mut found = TakeOver::default();
+    /// If the database fails. Errors of journals are part of the result and do not affect other journals.
+    pub fn catch_up(&self, runs: &Path) -> Result<JournalImport, StoreError> {
+        let mut found = JournalImport::default();
         for path in journal::all(runs)? {
-            match self.take_over(&path, &mut found) {
+            match self.import_journal(&path, &mut found) {
                 Ok(()) => {}
                 Err(StoreError::Journal(error)) => found.unreadable.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -152,20 +150,20 @@ impl Store {
         Ok(found)
     }
 
-    fn take_over(&self, path: &Path, found: &mut TakeOver) -> Result<(), StoreError> {
+    fn import_journal(&self, path: &Path, found: &mut JournalImport) -> Result<(), StoreError> {
         if journal::is_in_use(path) {
             return Ok(());
         }
         let length = journal::length(path)?;
         let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         let mut run = folder.and_then(|name| RunId::try_from(name.to_owned()).ok());
-        // All runs' journals are looked at each time; most are in, and their size says so.
-        if run.as_ref().is_some_and(|_| length > 0) && self.taken_over(run.as_ref())? == Some(length) {
+        // All journals are checked each time; for most of them, the size shows that they are already imported.
+        if run.as_ref().is_some_and(|_| length > 0) && self.imported_bytes(run.as_ref())? == Some(length) {
             return Ok(());
         }
         let mut lines = Lines::open(path, 0)?;
         let mut sequence = Sequence::default();
-        // How far the database has it, known once the first line has named the run.
+        // Length of the part in the database, known once the first line has named the run.
         let mut here = None;
         let mut imported = 0;
         let fault = loop {
@@ -183,17 +181,16 @@ impl Store {
                 break Some(fault(reason));
             }
             if let Record::Run(start) = &record {
-                // This tells better than the name of a folder, which may have been renamed.
+                // More reliable than the name of the directory, which may have been renamed.
                 run = Some(start.id.clone());
-                here = Some(self.taken_over(run.as_ref())?.unwrap_or(0));
+                here = Some(self.imported_bytes(run.as_ref())?.unwrap_or(0));
             }
             let (Some(run), Some(here)) = (&run, here) else { continue };
             if here == length {
                 return Ok(());
             }
             if bytes.start < here && here < bytes.end {
-                let reason =
-                    "the database has a part of it only; the journal was changed after it was taken over";
+                let reason = "the database has only a part of this line; the journal was changed after it was imported";
                 break Some(fault(reason.to_owned()));
             }
             if bytes.start >= here {
@@ -207,41 +204,41 @@ impl Store {
             }
         };
         if let Some(fault) = fault {
-            found.damaged.extend(self.set_aside(path, lines.file(), run, fault)?);
+            found.damaged.extend(self.replace_damaged(path, lines.file(), run, fault)?);
         } else if let (Some(run), true) = (run, imported > 0) {
-            found.runs.push(CaughtUp { journal: path.to_path_buf(), run, imported });
+            found.runs.push(ImportedJournal { journal: path.to_path_buf(), run, imported });
         }
         Ok(())
     }
 
-    /// How many bytes of a run's journal the database has; absent if it does not have the run.
-    fn taken_over(&self, run: Option<&RunId>) -> Result<Option<u64>, StoreError> {
+    /// How many bytes of a run's journal are in the database; `None` if the run is not.
+    fn imported_bytes(&self, run: Option<&RunId>) -> Result<Option<u64>, StoreError> {
         let Some(run) = run else { return Ok(None) };
         let stored = self.rows(run.as_str(), |connection| catalog::find(connection, run.as_str()))?;
         Ok(stored.map(|stored| stored.journal_bytes))
     }
 
-    /// Moves a damaged journal aside. If all of its sound lines are in the database, a journal of these takes its place.
-    /// Absent if another process is doing it.
-    fn set_aside(
+    /// Renames a damaged journal. If all of its valid lines are in the database, a journal of these takes its place.
+    /// `None` if another process is doing it.
+    fn replace_damaged(
         &self,
         path: &Path,
         file: &File,
         run: Option<RunId>,
         fault: Fault,
-    ) -> Result<Option<Damaged>, StoreError> {
+    ) -> Result<Option<DamagedJournal>, StoreError> {
         if !lock(path, file)? {
             return Ok(None);
         }
-        let stored = self.taken_over(run.as_ref())?;
+        let stored = self.imported_bytes(run.as_ref())?;
         let run = run.filter(|_| stored.is_some());
         let aside = free_name(path);
-        // A later version can read on where this one stopped; otherwise the run says why it is not whole.
+        // A later version can continue where this one stopped. If the journal is damaged, the run records why it is incomplete.
         let ending = Record::Finished(Finished {
             unix_ns: date::unix_ns(),
             status: Status::Failed,
             reason: Some(format!(
-                "its journal cannot be used from line {} on ({}); all of it is in {}",
+                "its journal is damaged at line {} ({}); the original is {}",
                 fault.line,
                 fault.reason,
                 aside.display()
@@ -261,11 +258,11 @@ impl Store {
         }
         let Fault { line, reason, newer, .. } = fault;
         let moved = moved.map(|_| aside).map_err(|error| error.to_string());
-        Ok(Some(Damaged { journal: path.to_path_buf(), run, line, reason, newer, resumable, moved }))
+        Ok(Some(DamagedJournal { journal: path.to_path_buf(), run, line, reason, newer, resumable, moved }))
     }
 }
 
-/// The first line that cannot be used.
+/// The first invalid line.
 struct Fault {
     line: usize,
     reason: String,
@@ -274,11 +271,11 @@ struct Fault {
     end: u64,
 }
 
-/// Why a record does not fit into the database; absent if the error is the database's own.
+/// Why the database rejects a record; `None` for errors of the database itself.
 fn unfit(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Dangling { missing, .. } => {
-            Some(format!("it names a {missing} that no line before it has"))
+            Some(format!("it refers to a {missing}, which no earlier line defines"))
         }
         StoreError::Sqlite { source, .. } => {
             let is_unfit = matches!(source, rusqlite::Error::ToSqlConversionFailure(_))
@@ -286,13 +283,13 @@ fn unfit(error: &StoreError) -> Option<String> {
                     source.sqlite_error_code(),
                     Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
                 );
-            is_unfit.then(|| format!("the database does not take it ({source})"))
+            is_unfit.then(|| format!("the database rejects it ({source})"))
         }
         _ => None,
     }
 }
 
-/// What the lines so far say, against which the next is held. The database would take a trial a second time.
+/// The previous lines, against which the next one is checked. The database alone would accept a duplicate trial.
 #[derive(Default)]
 struct Sequence {
     networks: BTreeSet<String>,
@@ -305,19 +302,19 @@ struct Sequence {
 impl Sequence {
     fn check(&mut self, record: &Record, number: usize, text: &[u8]) -> Result<(), String> {
         if let Some(earlier) = self.lines.insert(self.hasher.hash_one(text), number) {
-            return Err(format!("it is the same as line {earlier}"));
+            return Err(format!("it is identical to line {earlier}"));
         }
         let is_first = number == 1;
         match record {
-            Record::Run(_) if !is_first => Err("a second run begins".to_owned()),
+            Record::Run(_) if !is_first => Err("it starts a second run".to_owned()),
             Record::Run(_) => Ok(()),
-            _ if is_first => Err("it does not begin a run".to_owned()),
+            _ if is_first => Err("it does not start a run".to_owned()),
             Record::Network(record) => {
                 let name = record.network.name().to_owned();
                 if self.networks.insert(name.clone()) {
                     Ok(())
                 } else {
-                    Err(format!("it has the network {name:?} again"))
+                    Err(format!("it is a duplicate of network {name:?}"))
                 }
             }
             Record::Schedule(record) => {
@@ -326,7 +323,7 @@ impl Sequence {
                 if self.schedules.insert(place) {
                     Ok(())
                 } else {
-                    Err(format!("it has the schedule {place} again"))
+                    Err(format!("it is a duplicate of schedule {place}"))
                 }
             }
             Record::Profile(record) => self.network(&record.network),
@@ -349,21 +346,21 @@ impl Sequence {
 }
 
 fn missing(what: &str) -> String {
-    format!("it names the {what}, which no line before it has; a line is missing, or two are swapped")
+    format!("it refers to {what}, which no earlier line defines; a line is missing, or two are swapped")
 }
 
-/// Locks the journal that was read. False if another process has it, or has just moved it and put another in its place.
+/// Locks the journal that was read. False if another process has it, or has just replaced it.
 fn lock(path: &Path, file: &File) -> Result<bool, JournalError> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Ok(false),
-        // If nobody can lock, nobody is kept out; two processes at once are unlikely.
+        // Without locks, two processes at once are possible, but unlikely.
         Ok(()) | Err(TryLockError::Error(_)) => {}
     }
     let read = file.metadata().map_err(|source| JournalError::Read { path: path.to_path_buf(), source })?;
     Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (read.dev(), read.ino())))
 }
 
-/// A name beside a journal that nothing has.
+/// An unused path in the directory of a journal.
 fn free_name(path: &Path) -> PathBuf {
     let named = |number: u32| match number {
         1 => path.with_file_name("journal.damaged.jsonl"),
@@ -376,31 +373,31 @@ fn free_name(path: &Path) -> PathBuf {
     named(number)
 }
 
-/// Puts a journal of the first `end` bytes and perhaps one more record in the place of another, which is moved aside.
-/// Returns the length of that record.
+/// Renames a journal to `aside` and replaces it by its first `end` bytes and an optional last record. Returns the length of
+/// that record.
 fn replace(path: &Path, file: &File, end: u64, ending: Option<&Record>, aside: &Path) -> io::Result<u64> {
     let fresh = path.with_extension("jsonl.new");
     let write = || {
-        let mut sound = OpenOptions::new().write(true).create(true).truncate(true).open(&fresh)?;
+        let mut valid = OpenOptions::new().write(true).create(true).truncate(true).open(&fresh)?;
         let mut old = file;
         old.rewind()?;
-        let copied = io::copy(&mut old.take(end), &mut sound)?;
+        let copied = io::copy(&mut old.take(end), &mut valid)?;
         if copied < end {
-            return Err(io::Error::other("it became shorter meanwhile"));
+            return Err(io::Error::other("the journal was truncated meanwhile"));
         }
         let mut line = Vec::new();
         if let Some(ending) = ending {
             serde_json::to_writer(&mut line, ending)?;
             line.push(b'\n');
         }
-        sound.write_all(&line)?;
-        sound.sync_all()?;
+        valid.write_all(&line)?;
+        valid.sync_all()?;
         fs::rename(path, aside)?;
         fs::rename(&fresh, path)?;
         Ok(line.len() as u64)
     };
     write().inspect_err(|_| {
-        // It is of no use, and may not even be there.
+        // It may not exist.
         let _ = fs::remove_file(&fresh);
     })
 }

@@ -1,22 +1,25 @@
-//! What a run was asked for, as far as a report needs it, from the configuration it keeps.
+//! The settings of a run that reports need, from its stored configuration.
+//!
+//! They are read by key and not by `config::Loaded::from_yaml`, which refuses fields it does not know: a database keeps
+//! runs of older and newer versions.
 
 use serde_yaml::Value;
 
-/// What was asked for; absent where the configuration does not say.
+/// Settings; absent if the configuration does not have them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Asked {
-    /// The fewest frames of a window.
+pub(super) struct StoredSettings {
+    /// Fewest frames of a window.
     pub(super) min_frames: Option<usize>,
-    /// How narrow intervals were to be, as a share.
+    /// Requested precision of intervals, as a share.
     pub(super) precision: Option<f64>,
-    /// Processor made slower on purpose, and by how many percent.
+    /// Processor that `inject` slows down, and by how many percent.
     pub(super) slow_down: Option<(String, f64)>,
-    /// GPUs of the board, which were left out.
+    /// GPUs of the board, which no schedule uses.
     pub(super) gpus: Vec<String>,
 }
 
-impl Asked {
-    /// Reads a stored configuration. Takes what it finds: configurations of other versions have more or less in them.
+impl StoredSettings {
+    /// Reads a stored configuration of any version.
     pub(super) fn of(configuration: &str) -> Self {
         let Ok(whole) = serde_yaml::from_str::<Value>(configuration) else { return Self::default() };
         let board = whole.get("board");
@@ -49,18 +52,23 @@ mod tests {
 
     #[test]
     fn what_is_there_is_taken() {
-        let asked = Asked::of(
+        let settings = StoredSettings::of(
             "experiment:\n  precision: 2%\n  measure: { min_frames: 30 }\n  \
              inject: { slow_down: { processor: cpu0, percent: 5.0 } }\n",
         );
-        assert_eq!((asked.min_frames, asked.precision), (Some(30), Some(0.02)));
-        assert_eq!(asked.slow_down, Some(("cpu0".to_owned(), 5.0)));
-        assert_eq!(Asked::of("experiment: { precision: none, inject: none }"), Asked::default());
-        let gpus =
-            Asked::of("board: { processors: { gpu: { cuda: { arch: sm_62 } }, a57: { cpus: [0] } } }").gpus;
+        assert_eq!((settings.min_frames, settings.precision), (Some(30), Some(0.02)));
+        assert_eq!(settings.slow_down, Some(("cpu0".to_owned(), 5.0)));
+        assert_eq!(
+            StoredSettings::of("experiment: { precision: none, inject: none }"),
+            StoredSettings::default()
+        );
+        let gpus = StoredSettings::of(
+            "board: { processors: { gpu: { cuda: { arch: sm_62 } }, a57: { cpus: [0] } } }",
+        )
+        .gpus;
         assert_eq!(gpus, ["gpu"]);
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
-            assert_eq!(Asked::of(text), Asked::default());
+            assert_eq!(StoredSettings::of(text), StoredSettings::default());
         }
     }
 }
