@@ -1,4 +1,4 @@
-//! One schedule against another.
+//! Comparison of two schedules.
 
 use crate::samples::{Samples, SamplesError};
 use crate::statistics::{Confidence, Interval, interval_of_any};
@@ -6,8 +6,7 @@ use crate::units::FramesPerSecond;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The figure of one trial, and the round of the interleaved order it ran in. Trials of the same round ran next to
-/// each other.
+/// The figure of one trial and its round. Trials of the same round ran next to each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {
     /// Round.
@@ -16,17 +15,17 @@ pub struct Observation {
     pub value: f64,
 }
 
-/// A schedule against another.
+/// The comparison of a candidate with a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Comparison {
     /// Candidate over baseline: 1.7 is 70 % more. The point is the median over the rounds.
     pub ratio: Interval,
-    /// Trials of either side that have no partner in their round, and say nothing here.
+    /// Trials without a partner in their round, which are not used.
     pub unpaired: usize,
 }
 
 impl Comparison {
-    /// What the interval allows to say, where only a change beyond `threshold` counts (0.02: below 0.98 or above
+    /// The finding by the interval, if only a change beyond `threshold` counts (0.02: below 0.98 or above
     /// 1.02).
     pub fn finding(&self, threshold: f64) -> Finding {
         match (self.ratio.lo, self.ratio.hi) {
@@ -38,7 +37,7 @@ impl Comparison {
     }
 }
 
-/// What a comparison allows to say.
+/// The finding of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {

@@ -1,4 +1,5 @@
-//! The distributions that intervals are made from: normal, Student's t, binomial of fair coins.
+//! The distributions for intervals: normal, Student's t, and binomial with p = 1/2. `statrs` computes other last digits,
+//! and the figures of stored runs must stay the same, so these few functions are written here.
 
 use std::f64::consts::PI;
 

@@ -1,25 +1,25 @@
-//! The regression gate: which of many differences are regressions, and which only look like it.
+//! The regression gate: which of many differences are regressions and which may be chance.
 //!
 //! # Which interval
 //! - Candidate and baseline measured in the same rounds are compared in pairs ([`crate::comparison::compare`]).
-//! - Measured apart, at another time or after another boot, they differ by more than their trials tell: memory is
-//!   laid out otherwise, clocks and neighbours are others (Kalibera & Jones 2013, "Rigorous benchmarking in reasonable
+//! - Measured at different times or after different boots, they differ by more than the noise between trials: memory
+//!   layout, clocks and other processes differ (Kalibera & Jones 2013, "Rigorous benchmarking in reasonable
 //!   time"; Georges, Buytaert & Eeckhout 2007, "Statistically rigorous Java performance evaluation"). The variance of
 //!   a ratio is then that of the trials on either side plus that between runs; Student's quantile is taken at the
 //!   degrees of freedom of Welch and Satterthwaite (Welch 1947, "The generalization of 'Student's' problem when
 //!   several different population variances are involved"; Satterthwaite 1946, "An approximate distribution of
-//!   estimates of variance components"). Without a figure for the spread between runs there is no such interval.
-//!   One that is stated and not told from runs may be too small for a machine whose pace changes for minutes, as that of
-//!   a shared host does: it is held to be at least how far the quarters of these very runs lie apart (batch means,
+//!   estimates of variance components"). Without a spread between runs there is no such interval.
+//!   A spread that is configured and not estimated may be too small for a machine with slow drift, such as a shared
+//!   host. So it is at least the spread between the quarters of these runs (batch means,
 //!   Conway 1963, "Some tactical problems in digital simulation"). Of independent trials that is their noise over the
 //!   root of a quarter of their number; of a slow change it is the change.
 //!
 //! # Many comparisons
-//! A check looks at every schedule and measure at once, and fails if one fails. The probability that it fails although
-//! nothing became slower is held by Holm's procedure (Holm 1979, "A simple sequentially rejective multiple test
+//! A check compares every schedule and metric, and fails if one of them fails. Holm's procedure bounds the probability
+//! that it fails although nothing became slower (Holm 1979, "A simple sequentially rejective multiple test
 //! procedure"): with k comparisons left, one is a regression where its interval lies beyond its threshold with the
-//! confidence 1 − 2·level/k; those that are leave, and the rest are looked at again with the smaller k. Nothing is
-//! assumed of how comparisons depend on one another. The interval of 95 % must lie beyond as well.
+//! confidence 1 − 2·level/k; these are removed, and the procedure repeats with the smaller k. It holds for any dependence
+//! between comparisons. The 95 % interval must lie beyond the threshold as well.
 
 use crate::comparison::{Comparison, ComparisonError, Finding, Observation, compare};
 use crate::distributions::{normal_quantile, student_quantile};
@@ -28,18 +28,18 @@ use crate::samples::{Samples, SamplesError};
 use crate::statistics::{Confidence, Interval, Method};
 use serde::Serialize;
 
-/// How far runs of the same thing lie apart.
+/// The spread between runs of the same code.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// Standard deviation of the logarithm of a run's figure; 0.01 is about 1 %.
     pub deviation: f64,
-    /// Degrees of freedom it was estimated with; infinite where it is stated.
+    /// Degrees of freedom of the estimate; infinite if it is configured.
     pub freedom: f64,
 }
 
 impl Spread {
-    /// From several runs of several things: `runs[thing][run]` are the trials of a run. Runs shift all things
-    /// together, so the degrees of freedom are those of one thing. Absent with fewer than three runs.
+    /// Estimated from several runs of several schedules: `things[schedule][run]` are the trials of a run. A run shifts all
+    /// schedules together, so the degrees of freedom are those of one schedule. Takes at least three runs.
     pub fn of(things: &[Vec<Vec<f64>>]) -> Option<Self> {
         let mut variances = Vec::new();
         let mut fewest = usize::MAX;
@@ -63,28 +63,32 @@ impl Spread {
     }
 }
 
-/// Confidence at which two spreads are held against each other.
+/// Confidence at which two spreads are compared.
 const SURE: f64 = 0.99;
 
 /// Parts a run is cut into, in the order of its trials.
 const PARTS: usize = 4;
 
 impl Spread {
-    /// Which to take of a spread that runs told and one that is stated: the one that allows narrower intervals, because
-    /// three runs tell so little that nothing would ever be found with them alone. Where they contradict what is stated,
-    /// lying further apart, they are believed.
-    pub fn believed(told: Option<Self>, stated: f64) -> Self {
-        let stated = Self { deviation: stated, freedom: f64::INFINITY };
+    /// Chooses between the estimated and the configured spread: the one with narrower intervals, because an estimate from
+    /// three runs alone would be too uncertain to detect anything. If the estimate is larger than the configured spread,
+    /// the estimate is used.
+    pub fn chosen(estimated: Option<Self>, configured: f64) -> Self {
+        let configured = Self { deviation: configured, freedom: f64::INFINITY };
         let reach = |spread: Self| {
             spread.deviation * student_quantile(1.0 - 0.5 * (1.0 - SURE), spread.freedom.min(1e6))
         };
-        match told {
-            Some(told) if told.deviation > stated.deviation || reach(told) < reach(stated) => told,
-            _ => stated,
+        match estimated {
+            Some(estimated)
+                if estimated.deviation > configured.deviation || reach(estimated) < reach(configured) =>
+            {
+                estimated
+            }
+            _ => configured,
         }
     }
 
-    /// At least as far apart as the parts of these runs, whose trials are in the order they ran in.
+    /// At least the spread between the parts of these runs, whose trials are in the order of measurement.
     #[must_use]
     pub fn at_least_within(self, runs: &[&[f64]]) -> Self {
         let (mut squares, mut freedom) = (0.0, 0.0);
@@ -110,17 +114,17 @@ impl Spread {
     }
 }
 
-/// What a comparison is made from.
+/// The observations of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Evidence {
-    /// Trials of the same rounds, next to each other.
+    /// Trials of the same rounds.
     Paired {
         /// Judged.
         candidate: Vec<Observation>,
         /// Held against.
         baseline: Vec<Observation>,
     },
-    /// Runs of another time, each with its trials.
+    /// Runs from different times, each with its trials.
     Apart {
         /// Judged.
         candidate: Vec<Vec<f64>>,
@@ -142,7 +146,7 @@ impl Evidence {
         }
     }
 
-    /// The part of the half width, on the logarithmic scale, that more trials do not make narrower.
+    /// The part of half the interval width, on the logarithmic scale, that more trials do not reduce.
     fn floor(&self, confidence: Confidence) -> f64 {
         match self {
             Self::Paired { .. } => 0.0,
@@ -181,7 +185,7 @@ impl Side {
             SamplesError::Empty => ComparisonError::NoCommonRound,
             SamplesError::NotFinite { .. } => ComparisonError::OutOfRange,
         })?;
-        // Within runs: what shifts a whole run is the spread's.
+        // Within runs: a shift of a whole run is part of the spread.
         let within: f64 = runs
             .iter()
             .filter(|run| !run.is_empty())
@@ -214,7 +218,7 @@ fn apart(
     let point = (left.median - right.median).exp();
     let shift = spread.deviation.powi(2) * between(candidate.len(), baseline.len());
     let variance = left.variance + right.variance + shift;
-    // A single trial on a side tells nothing of its noise.
+    // A single trial on a side has no known noise.
     if !variance.is_finite() {
         return Ok(Interval {
             point,
@@ -241,39 +245,39 @@ fn apart(
     })
 }
 
-/// A comparison that the gate is to judge.
+/// A comparison for the gate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     /// Which change is an improvement.
     pub direction: Direction,
-    /// Share by which the measure may be worse.
+    /// Share by which the metric may become worse.
     pub threshold: f64,
     /// Observations.
     pub evidence: Evidence,
 }
 
-/// What the gate says.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
     /// Worse by more than the threshold.
     Regression,
-    /// The interval of 95 % says worse, but among so many comparisons that may be chance.
+    /// Worse by the 95 % interval, but possibly by chance among so many comparisons.
     Suspect,
     /// Better by more than the threshold.
     Improvement,
     /// Neither, by more than the threshold.
     Alike,
-    /// The interval is too wide to say any of these.
+    /// The interval is too wide for any of these.
     CannotTell,
 }
 
-/// A case that was judged.
+/// A case with its ruling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ruled {
     /// Candidate over baseline, with 95 %.
     pub ratio: Interval,
-    /// What follows.
+    /// The ruling.
     pub ruling: Ruling,
     /// Trials of either side, besides those there are, with which four of five checks would tell if the truth is where
     /// the point is now. Widths are taken to fall with the square root of the number. Absent where it can be told
@@ -446,7 +450,7 @@ mod tests {
         let width = |case: Case| case.evidence.ratio(Confidence::P95).unwrap().precision().unwrap();
         assert!((width(case(0.02, f64::INFINITY)) - 0.0554).abs() < 5e-4);
         assert!(width(case(0.02, 2.0)) > 2.0 * width(case(0.02, f64::INFINITY)));
-        // No number of trials makes up for runs that lie apart.
+        // No number of trials compensates for the spread between runs.
         let ruled = judge(&[case(0.02, f64::INFINITY)], 0.02).remove(0).unwrap();
         assert_eq!(ruled.more_trials, None);
     }
@@ -462,15 +466,15 @@ mod tests {
 
     #[test]
     fn few_runs_are_believed_where_they_contradict_and_many_always() {
-        let told = |deviation, freedom| Some(Spread { deviation, freedom });
-        let check = |told: Option<Spread>, wanted: f64| {
-            assert!((Spread::believed(told, 0.01).deviation - wanted).abs() < 1e-12, "{told:?}");
+        let spread = |deviation, freedom| Some(Spread { deviation, freedom });
+        let check = |estimated: Option<Spread>, wanted: f64| {
+            assert!((Spread::chosen(estimated, 0.01).deviation - wanted).abs() < 1e-12, "{estimated:?}");
         };
         check(None, 0.01);
-        check(told(0.005, 2.0), 0.01);
-        check(told(0.002, 2.0), 0.002);
-        check(told(0.005, 9.0), 0.005);
-        check(told(0.02, 2.0), 0.02);
+        check(spread(0.005, 2.0), 0.01);
+        check(spread(0.002, 2.0), 0.002);
+        check(spread(0.005, 9.0), 0.005);
+        check(spread(0.02, 2.0), 0.02);
     }
 
     #[test]
@@ -484,7 +488,7 @@ mod tests {
         assert!((found.deviation - 2.0_f64.ln() / 3.0_f64.sqrt()).abs() < 1e-12, "{found:?}");
         assert!((found.freedom - 3.0).abs() < 1e-12);
         assert!((stated.at_least_within(&[&changing, &calm]).freedom - 6.0).abs() < 1e-12);
-        // Nothing is told by one trial, none, or what has no logarithm.
+        // One trial, no trial, or a figure without a logarithm has no interval.
         assert_eq!(stated.at_least_within(&[&[1.0], &[], &[0.0, 0.0]]), stated);
     }
 

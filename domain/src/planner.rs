@@ -1,4 +1,4 @@
-//! The fastest pipeline, exactly.
+//! The optimal partition: the pipeline with the smallest bottleneck.
 //!
 //! A pipeline's rate is that of its slowest stage, so the planner minimises the greatest stage time over all cuts
 //! and all assignments of processors to stages. Each processor has at most one stage and any may stay unused. A
@@ -6,9 +6,9 @@
 //! alive at its first cut, from the processor before it.
 //!
 //! # Method
-//! Partitioning a chain over unlike processors for the least bottleneck is solved by dynamic programming (Bokhari
+//! Partitioning a chain over heterogeneous processors for the least bottleneck is solved by dynamic programming (Bokhari
 //! 1988, "Partitioning problems in parallel, pipeline, and distributed computing"; Pınar & Aykanat 2004, "Fast
-//! optimal load balancing algorithms for 1D partitioning"; with free assignment of P unlike processors it is
+//! optimal load balancing algorithms for 1D partitioning"; with free assignment of P heterogeneous processors it is
 //! exponential in P alone, Benoit & Robert 2008, "Mapping pipeline skeletons onto heterogeneous platforms").
 //!
 //! Let `rest(S, q, a)` be the least bottleneck of units `a..N` on exactly the processors `S`, received from `q`:
@@ -25,8 +25,8 @@
 //!
 //! # Cost
 //! Time O(2^P · P · Q · N · log N) and memory O(2^P · Q · N) for N units and P processors, where Q is the number of
-//! senders told apart: 1 where all links are alike, P where they are not. `benches/planner.rs` measures it: 300 units
-//! on 6 unlike processors took 3.4 ms with alike links and 12 ms with unlike ones, on a busy 2-core virtual machine.
+//! distinct senders: 1 if all links are equal, P otherwise. `benches/planner.rs` measures it: 300 units
+//! on 6 different processors took 3.4 ms with equal links and 12 ms with different ones, on a busy 2-core virtual machine.
 //!
 //! # Ties
 //! Among the pipelines of least bottleneck the one with the fewest stages is taken; among those, from the first
@@ -38,26 +38,26 @@ use crate::prediction::{Prediction, PredictionError, check_units, predict, stage
 use crate::schedule::{Schedule, ScheduleError, Stage};
 use serde::{Deserialize, Serialize};
 
-/// Most processors a plan is made for. Twelve with unlike links take 100 MB for 300 units.
+/// Most processors of a plan. Twelve with different links take 100 MB for 300 units.
 pub const MOST_PROCESSORS: usize = 12;
 
-/// What the plan is bound by, besides network and costs.
+/// Constraints of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Most stages; absent: as many as processors. With 1 the plan is the best single processor.
+    /// Most stages; if absent, the number of processors. With 1 the plan is the best single processor.
     pub max_stages: Option<usize>,
 }
 
-/// A schedule and what is expected of it.
+/// A schedule with its prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What runs where.
+    /// The planned schedule.
     pub schedule: Schedule,
     /// By the costs the plan was made with.
     pub prediction: Prediction,
 }
 
-/// The pipeline of least bottleneck. It is a single schedule where no pipeline is faster than one processor.
+/// The pipeline with the smallest bottleneck. It is a single schedule if no pipeline is faster than one processor.
 pub fn plan(network: &Network, costs: &Costs, options: &Options) -> Result<Plan, PlanError> {
     check_units(network, costs)?;
     let processors = costs.processors().len();
@@ -72,7 +72,7 @@ pub fn plan(network: &Network, costs: &Costs, options: &Options) -> Result<Plan,
     finished(network, costs, Schedule::pipeline(network, stages)?)
 }
 
-/// The fastest single processor; the first in the costs where two are equally fast.
+/// The fastest single processor; on a tie, the first in the costs.
 pub fn best_single(network: &Network, costs: &Costs) -> Result<Plan, PlanError> {
     plan(network, costs, &Options { max_stages: Some(1) })
 }
@@ -98,7 +98,7 @@ struct Search<'a> {
     network: &'a Network,
     costs: &'a Costs,
     max_stages: usize,
-    /// Senders told apart.
+    /// Distinct senders.
     senders: usize,
     /// Bytes alive at each cut are summed once.
     receive: Vec<Vec<f64>>,

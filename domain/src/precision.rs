@@ -1,17 +1,17 @@
-//! When to stop adding trials.
+//! The stopping rule for trials.
 //!
 //! Trials are added until the intervals are narrow enough (fixed-width sequential intervals: Chow & Robbins 1965, "On
 //! the asymptotic theory of fixed-width sequential confidence intervals for the mean"). Whether to stop is decided by
-//! widths alone, never by where an interval lies, so a result is not measured until it suits. What remains of the peeking
-//! is that early intervals are sometimes narrow by luck: looking from the fifth round on, intervals that promise 95 %
-//! held the truth in 92 to 95 % of simulated campaigns; looking from the tenth on, in 94 to 95.5 %
-//! (`cargo test -p domain --test gate -- --nocapture`). So nobody looks before that.
+//! widths alone and never by the position of an interval, so a run does not continue until the result is favourable. Early
+//! intervals can still be narrow by chance: if the rule starts at round 5, 95 % intervals contain the true value in 92 to
+//! 95 % of simulated campaigns; if it starts at round 10, in 94 to 95.5 %
+//! (`cargo test -p domain --test gate -- --nocapture`). So the rule starts at round 10.
 
-/// Rounds before which nobody looks.
+/// The stopping rule starts at this round.
 pub const FEWEST_ROUNDS: u32 = 10;
 
-/// Whether enough was measured: so many rounds, and half of every interval's width, as a share of its point, is at most
-/// `wanted`. Absent: an interval that cannot be told yet. Not reached where there are no intervals at all.
+/// Whether there are enough rounds and half of every interval's width, as a share of its point, is at most `wanted`.
+/// `None` is an interval that is not known yet. Without any interval the precision is not reached.
 pub fn is_reached(rounds: u32, halves: impl IntoIterator<Item = Option<f64>>, wanted: f64) -> bool {
     let mut halves = halves.into_iter().peekable();
     rounds >= FEWEST_ROUNDS

@@ -24,9 +24,9 @@ impl UnitCosts {
 
 /// Profile of a network on one processor.
 ///
-/// Timing every kernel call makes a frame slower than it is, so the units' medians are scaled until they add up to
-/// the median of whole frames timed without the instrument. The factor is kept: one far from 1 means that the
-/// instrument, or something between the kernels, costs as much as the units do.
+/// Timing every kernel call slows a frame down, so the medians of the units are scaled to add up to the median of whole
+/// frames without instrumentation. A factor far from 1 means that the instrumentation, or something between the kernels,
+/// costs as much as the units.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Profile {
     processor: ProcessorName,
@@ -151,7 +151,7 @@ pub enum ProfileError {
         /// The processor.
         processor: ProcessorName,
     },
-    /// The clock stood still, or there are no units.
+    /// All times are zero, or there are no units.
     #[error("failed to profile {processor}: the frames took no time at all")]
     NoTime {
         /// The processor.

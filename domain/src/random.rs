@@ -1,4 +1,5 @@
-//! Seeded numbers: the same seed gives the same sequence on every machine and in every version.
+//! Seeded random numbers: the same seed gives the same sequence on every machine and in every version. `rand` does not
+//! promise that for ranges and shuffles, on which the order of stored runs depends.
 
 /// The generator `SplitMix64` of Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators". Period
 /// 2^64; good enough to shuffle and resample, useless for secrets.

@@ -1,4 +1,4 @@
-//! A handful of observations of one quantity, and what they say in themselves.
+//! Observations of one quantity and their descriptive statistics.
 
 use crate::units::Nanoseconds;
 
@@ -85,7 +85,7 @@ impl Samples {
         quantile_of_ascending(&distances, 0.5)
     }
 
-    /// Whether a value lies apart from these: its modified z-score is above 3.5 (Iglewicz & Hoaglin 1993, "How to
+    /// Whether a value is an outlier among these: its modified z-score is above 3.5 (Iglewicz & Hoaglin 1993, "How to
     /// detect and handle outliers"; where more than half are equal, with the mean absolute deviation in place of
     /// the median one). To label, never to drop.
     pub fn is_outlying(&self, value: f64) -> bool {

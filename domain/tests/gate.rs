@@ -260,8 +260,8 @@ fn runs_apart_fail_as_seldom_where_the_spread_between_runs_is_known() {
     let stated = |_: &[Vec<f64>]| Some(Spread { deviation: 0.01, freedom: f64::INFINITY });
     let told = |runs: &[Vec<f64>]| Spread::of(&[runs.to_vec()]);
     // Runs lie 1 % apart, and that is stated, or half as much again.
-    let believed = |runs: &[Vec<f64>]| Some(Spread::believed(Spread::of(&[runs.to_vec()]), 0.01));
-    let wide = |runs: &[Vec<f64>]| Some(Spread::believed(Spread::of(&[runs.to_vec()]), 0.015));
+    let believed = |runs: &[Vec<f64>]| Some(Spread::chosen(Spread::of(&[runs.to_vec()]), 0.01));
+    let wide = |runs: &[Vec<f64>]| Some(Spread::chosen(Spread::of(&[runs.to_vec()]), 0.015));
     let check = |name: &str, baselines: usize, spread: &dyn Fn(&[Vec<f64>]) -> Option<Spread>| {
         let (failed, held) = shares(7_000_000, 2000, 1.0, |seed| {
             let mut numbers = SplitMix64::new(seed);

@@ -14,7 +14,7 @@ const KNOWN: &str = "tidy/known-circles.txt";
 const TABLE_HEAD: &str = "| crate | may use |";
 /// What some crates may depend on outside the workspace.
 const EXTERNAL: [(&str, &[&str]); 3] = [
-    ("domain", &["schemars", "serde", "thiserror"]),
+    ("domain", &["schemars", "serde", "strsim", "thiserror"]),
     ("protocol", &["serde"]),
     (
         "runner",

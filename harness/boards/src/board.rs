@@ -1,23 +1,23 @@
-//! A board with the means to start runners on it.
+//! A board, local or over SSH.
 
-use super::keeper::{Keeper, KeeperError, TakeError, by_holder};
-use super::process::Process;
-use super::remote::{Remote, RemoteError};
-use super::{holder, tell_leftover};
+use crate::error::RemoteError;
+use crate::keeper::{Keeper, KeeperError, TakeError, report_leftover};
+use crate::lock::describe_this_process;
+use crate::process::Process;
+use crate::remote::Remote;
 use crate::session::SessionError;
 use config::{self, Connect};
-use host::exit::{Coded, Exit};
 use host::interrupt::Interrupt;
 use protocol::{AppliedState, LockHolder, Request, SavedState, StateRequest};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-/// A board with the means to start runners on it.
+/// A board that can start runners.
 #[derive(Debug)]
 pub enum Board {
     /// This machine.
     Local(Box<Local>),
-    /// Another one.
+    /// Another machine, over SSH.
     Remote(Box<Remote>),
 }
 
@@ -31,7 +31,7 @@ pub struct Local {
 }
 
 impl Board {
-    /// Reaches a board to look at it. Nobody else is kept from it.
+    /// Connects to a board without locking it.
     ///
     /// # Errors
     /// If it cannot be reached.
@@ -45,20 +45,23 @@ impl Board {
         }
     }
 
-    /// Reaches a board and takes it for us alone.
+    /// Connects to a board and locks it.
     ///
     /// # Errors
-    /// If it cannot be reached, or somebody else has it.
+    /// If it cannot be reached, or another process holds its lock.
     pub fn take(board: &config::Board, runner: PathBuf, interrupt: &Interrupt) -> Result<Self, SessionError> {
         if let Connect::Ssh { .. } = board.connect {
-            let remote = Remote::open(board, &runner, Some(holder(&board.name)), interrupt)?;
+            let remote = Remote::open(board, &runner, Some(describe_this_process(&board.name)), interrupt)?;
             return Ok(Self::Remote(Box::new(remote)));
         }
-        let keeper = Keeper::local(&runner, &holder(&board.name)).map_err(|error| match error {
-            TakeError::Start(reason) => SessionError::Start { path: runner.clone(), reason },
-            TakeError::Busy(holder) => RemoteError::Busy { board: board.name.clone(), holder }.into(),
-            TakeError::Failed(message) => RemoteError::State { board: board.name.clone(), message }.into(),
-        })?;
+        let keeper =
+            Keeper::local(&runner, &describe_this_process(&board.name)).map_err(|error| match error {
+                TakeError::Start(reason) => SessionError::Start { path: runner.clone(), reason },
+                TakeError::Busy(holder) => RemoteError::Busy { board: board.name.clone(), holder }.into(),
+                TakeError::Failed(message) => {
+                    RemoteError::State { board: board.name.clone(), message }.into()
+                }
+            })?;
         let mut taken = Self::local(board, runner);
         if let Self::Local(local) = &mut taken {
             local.keeper = Some(keeper);
@@ -66,13 +69,13 @@ impl Board {
         Ok(taken)
     }
 
-    /// This machine, untouched so far.
+    /// This machine, not locked yet.
     fn local(board: &config::Board, runner: PathBuf) -> Self {
         let (name, asked) = (board.name.clone(), board.state.asked());
         Self::Local(Box::new(Local { name, runner, asked, keeper: None }))
     }
 
-    /// Where its sysfs is.
+    /// Path of its sysfs.
     pub fn sysfs(&self) -> &str {
         match self {
             Self::Local(local) => &local.asked.sysfs,
@@ -80,10 +83,10 @@ impl Board {
         }
     }
 
-    /// Brings it to the state its file asks for, or back to it; what another session left behind is restored first.
+    /// Brings it to the state that its file asks for. What another session left behind is restored first.
     ///
     /// # Errors
-    /// Where it does not become that.
+    /// If it cannot reach that state.
     pub fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         match self {
             Self::Local(local) => local.bring(interrupt),
@@ -91,13 +94,13 @@ impl Board {
         }
     }
 
-    /// Restores the state that was found. Says what is not as it was all the same.
+    /// Restores the original state. Returns the settings that were not restored.
     ///
     /// # Errors
-    /// Where it cannot be restored.
+    /// If the state cannot be restored.
     pub fn restore(&mut self) -> Result<Vec<String>, SessionError> {
         match self {
-            // Where it fails, it tries once more at its end, and so does the next session.
+            // If this fails, the keeper tries again when it ends, and so does the next session.
             Self::Local(local) => match local.keeper.take() {
                 Some(mut keeper) if !local.asked.is_nothing() => {
                     keeper.restore().map_err(|error| local.failed(error))
@@ -108,51 +111,51 @@ impl Board {
         }
     }
 
-    /// Who has the board's lock.
+    /// Who holds its lock.
     ///
     /// # Errors
-    /// If the runner cannot read the lock.
+    /// If the board does not answer.
     pub fn holder(&mut self) -> Result<LockHolder, SessionError> {
-        let line = self.say("holder")?;
-        self.parse(&line)
+        let answer = self.run("holder")?;
+        self.parse("holder", &answer)
     }
 
-    /// Ends the process that has the board's lock. Returns who had it.
+    /// Ends the process that holds its lock. Returns the previous holder.
     ///
     /// # Errors
-    /// If the process cannot be ended.
+    /// If that process cannot be ended.
     pub fn break_lock(&mut self) -> Result<LockHolder, SessionError> {
-        let line = self.say("break")?;
-        self.parse(&line)
+        let answer = self.run("break")?;
+        self.parse("break", &answer)
     }
 
     /// What is to be restored on it, if anything.
     ///
     /// # Errors
-    /// Where it does not tell.
+    /// If the board does not answer.
     pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
-        self.told("pending")
+        self.pending_command("pending")
     }
 
-    /// Restores what a session left behind on it. Tells what that was, if anything.
+    /// Restores what a session left behind on it. Returns what that was, if anything.
     ///
     /// # Errors
-    /// Where it cannot be restored, or a session has the board.
+    /// If it cannot be restored, or a session holds the board.
     pub fn restore_leftover(&mut self) -> Result<Option<SavedState>, SessionError> {
-        self.told("restore")
+        self.pending_command("restore")
     }
 
-    fn told(&mut self, word: &str) -> Result<Option<SavedState>, SessionError> {
-        let text = self.say(word)?;
+    fn pending_command(&mut self, command: &str) -> Result<Option<SavedState>, SessionError> {
+        let text = self.run(command)?;
         if text.is_empty() {
             return Ok(None);
         }
-        self.parse(&text).map(Some)
+        self.parse(command, &text).map(Some)
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, line: &str) -> Result<T, SessionError> {
-        serde_json::from_str(line).map_err(|error| {
-            let message = format!("failed to parse the runner's answer {line:?}: {error}");
+    fn parse<T: serde::de::DeserializeOwned>(&self, command: &str, answer: &str) -> Result<T, SessionError> {
+        serde_json::from_str(answer).map_err(|error| {
+            let message = format!("failed to parse the answer {answer:?} of `runner {command}`: {error}");
             RemoteError::State { board: self.name().to_owned(), message }.into()
         })
     }
@@ -164,25 +167,25 @@ impl Board {
         }
     }
 
-    /// What the runner there says to a word.
-    fn say(&mut self, word: &str) -> Result<String, SessionError> {
-        let told = match self {
+    /// Runs a command of the runner on the board, and returns what it prints.
+    fn run(&mut self, command: &str) -> Result<String, SessionError> {
+        let printed = match self {
             Self::Local(local) => {
-                let output = environment::command(&local.runner).arg(word).stdin(Stdio::null()).output();
+                let output = environment::command(&local.runner).arg(command).stdin(Stdio::null()).output();
                 let output =
                     output.map_err(|reason| SessionError::Start { path: local.runner.clone(), reason })?;
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
                 if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
             }
-            Self::Remote(remote) => remote.tell(word)?,
+            Self::Remote(remote) => remote.run(command)?,
         };
-        told.map_err(|message| RemoteError::State { board: self.name().to_owned(), message }.into())
+        printed.map_err(|message| RemoteError::State { board: self.name().to_owned(), message }.into())
     }
 
     /// Starts a runner.
     ///
     /// # Errors
-    /// Where it does not start, or the board is out of reach.
+    /// If it does not start, or the board cannot be reached.
     pub fn start(&mut self) -> Result<Process, SessionError> {
         match self {
             Self::Local(local) => Process::local(&local.runner)
@@ -191,14 +194,14 @@ impl Board {
         }
     }
 
-    /// Brings the files that a request names to the board, and names them as they are called there.
+    /// Deploys the files that a request names, and rewrites host paths to board paths.
     ///
     /// # Errors
-    /// Where the board is out of reach, or has no room.
-    pub fn place(&mut self, request: &mut Request) -> Result<(), SessionError> {
+    /// If the board cannot be reached, or its disk is full.
+    pub fn deploy(&mut self, request: &mut Request) -> Result<(), SessionError> {
         match self {
             Self::Local(local) => local.check_held(),
-            Self::Remote(remote) => Ok(remote.place(request)?),
+            Self::Remote(remote) => Ok(remote.deploy(request)?),
         }
     }
 }
@@ -207,30 +210,21 @@ impl Local {
     fn bring(&mut self, interrupt: &Interrupt) -> Result<AppliedState, SessionError> {
         let Some(keeper) = &mut self.keeper else { return Err(self.failed(KeeperError::Gone)) };
         let brought = keeper.bring(&self.asked, interrupt).map_err(|error| self.failed(error))?;
-        tell_leftover(&self.name, &brought);
+        report_leftover(&self.name, &brought);
         Ok(brought)
     }
 
-    /// Whoever breaks the lock ends its holder.
+    /// Checks that the lock is still held: breaking it ends the keeper.
     fn check_held(&mut self) -> Result<(), SessionError> {
         if self.keeper.as_mut().is_none_or(|keeper| !keeper.has_ended()) {
             return Ok(());
         }
         let output = environment::command(&self.runner).arg("holder").stdin(Stdio::null()).output();
-        let by = output
-            .map_or_else(|_| String::new(), |output| by_holder(&String::from_utf8_lossy(&output.stdout)));
-        Err(RemoteError::Broken { board: self.name.clone(), by }.into())
+        let holder = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
+        Err(RemoteError::broken(&self.name, holder).into())
     }
 
     fn failed(&self, error: KeeperError) -> SessionError {
         RemoteError::of_keeper(&self.name, error).into()
-    }
-}
-
-impl Coded for RemoteError {
-    /// OpenSSH's configuration is the user's, everything else is the board's.
-    fn exit(&self) -> Exit {
-        let is_configuration = matches!(self, Self::Ssh { error, .. } if error.is_configuration());
-        if is_configuration { Exit::Usage } else { Exit::Board }
     }
 }

@@ -1,13 +1,13 @@
-//! Files on a board, by their content: `~/.cache/edgepipe/<kind>/<sha256>`. What is there is not sent again.
+//! A content-addressed cache on the board: `~/.cache/edgepipe/<kind>/<sha256>`. Only missing files are sent.
 //!
-//! A file is written under another name, hashed on the board when it is there, and moved to its place in one step. What
-//! is in its place is hashed again after the board was started anew, because a power cut may have damaged it.
+//! A file is written under a temporary name, hashed on the board, and renamed. Cached files are hashed again after each
+//! boot, because a power cut may have damaged them.
 //!
-//! No clock of the board is asked: one without a battery starts in 1970, and what it used last would be the oldest. Files
-//! get the harness' time when they are used, and a broken upload is one whose process is gone.
+//! The board's clock is not used: without a battery it starts in 1970, and the newest file would seem to be the oldest.
+//! Files get the harness' time when they are used; an upload is stale if its process has ended.
 
-use super::process::Ending;
-use super::ssh::{Connection, Job, SshError, quoted};
+use crate::ending::Ending;
+use crate::ssh::{Connection, Job, SshError, quoted};
 use host::date::{Date, unix_ns};
 use host::files::hash_file;
 use host::interrupt::Interrupt;
@@ -17,18 +17,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest time in which a check or an upload may not move. Hashing a large file on a slow board takes a while.
+/// Longest time without progress of a check or an upload. Hashing a large file on a slow board takes a while.
 const SILENCE: Duration = Duration::from_secs(60);
-/// What the cache on a board may grow to, in KiB, besides what is in use.
+/// Largest size of the cache on a board, in KiB.
 const LIMIT_KIB: u64 = 4 << 20;
 
-/// Uploads that the board may be storing at the same time, each of which is a session: sshd allows ten of them.
-const UNDER_WAY: usize = 4;
+/// Concurrent uploads. Each is an SSH session, and sshd allows ten.
+const MAX_UPLOADS: usize = 4;
 
-/// A file and where it belongs.
+/// A file with its place in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
-    /// The file on this machine.
+    /// Its path on this machine.
     pub(super) local: PathBuf,
     /// Its place below the cache, such as `library/<sha256>`. Letters, digits, `_`, `.`, `-` and `/` only.
     pub(super) place: String,
@@ -39,14 +39,14 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// A file by its content alone.
+    /// A file whose place is determined by its content.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub(super) fn of(kind: &str, local: &Path) -> anyhow::Result<Self> {
         let sha256 = hash_file(local)?;
         let bytes = std::fs::metadata(local)?.len();
-        // TVM knows by its ending how to load a library.
+        // TVM chooses the loader of a library by its file extension.
         let ending = if kind == "library" { ".so" } else { "" };
         Ok(Self { local: local.to_path_buf(), place: format!("{kind}/{sha256}{ending}"), sha256, bytes })
     }
@@ -70,18 +70,18 @@ pub(super) struct Sent {
 
 // A program started on a board takes from 1 ms (here) to 50 ms (an emulated one), so the scripts start few.
 
-/// Goes to the cache, makes it where it is not there, and finds the list of what was checked since the board started.
+/// Enters the cache directory, creates it if needed, and finds the list of files checked since boot.
 const ENTER: &str = "umask 077; c=${XDG_CACHE_HOME:-$HOME/.cache}/edgepipe; \
                      [ -d \"$c\" ] || mkdir -p \"$c\"; cd \"$c\" || exit 9; \
                      read -r b </proc/sys/kernel/random/boot_id || b=unknown; b=checked-$b; \
                      [ -f \"$b\" ] || { rm -f checked-*; : >\"$b\" || exit 9; }; ";
 
-/// Defines `digest FILE`, which prints the SHA-256 of a file. OpenSSL's is several times as fast as that of coreutils
-/// where the processor has instructions for it, and is not on every board.
+/// Defines `digest FILE`, which prints the SHA-256 of a file. OpenSSL is several times faster than coreutils if the
+/// processor has SHA instructions, but is not installed on every board.
 const DIGEST: &str = "digest() { d=$(openssl dgst -sha256 -r <\"$1\" 2>/dev/null) || d=$(sha256sum <\"$1\") && \
                       printf '%s\\n' \"${d%% *}\"; }; ";
 
-/// Defines `used FILE...`, which gives files and their folders the harness' time, by which old content is told from new.
+/// Defines `used FILE...`, which sets the times of files and their directories to the harness' time.
 fn used() -> String {
     let stamp = Date::from_unix_ns(unix_ns()).touch();
     format!(
@@ -90,10 +90,10 @@ fn used() -> String {
     )
 }
 
-/// Brings files to the board and returns where they lie there, in order.
+/// Sends missing files to the board.
 ///
 /// # Errors
-/// Where the link is lost, the board's disk is full, or what arrived is not what was sent.
+/// If the connection is lost, the board's disk is full, or a file arrives damaged.
 pub(super) fn deploy(
     connection: &Connection,
     items: &[Item],
@@ -101,11 +101,11 @@ pub(super) fn deploy(
 ) -> Result<(BoardCache, Sent), SshError> {
     let (cache, missing) = look(connection, items, interrupt)?;
     let mut missing: Vec<&Item> = items.iter().filter(|item| missing.contains(&item.place)).collect();
-    // While the board hashes a file the next one is on its way, so the last one, which nothing follows, is a small one.
+    // The next file is sent while the board hashes the last one; so the smallest file comes last.
     missing.sort_by_key(|item| std::cmp::Reverse(item.bytes));
     let mut under_way = VecDeque::new();
     let sent = send(connection, &missing, &mut under_way, interrupt);
-    // Whatever became of one of them, the others clear up after themselves.
+    // If one fails, the others still remove their temporary files.
     let ended: Vec<_> = under_way.into_iter().map(|upload| upload.finish(interrupt)).collect();
     let sent = sent?;
     ended.into_iter().collect::<Result<(), _>>()?;
@@ -120,12 +120,12 @@ fn send<'a>(
 ) -> Result<Sent, SshError> {
     let mut sent = Sent::default();
     for item in missing {
-        if under_way.len() == UNDER_WAY {
+        if under_way.len() == MAX_UPLOADS {
             finish_first(under_way, interrupt)?;
         }
         let mut upload = loop {
             match Upload::begin(connection, item) {
-                // It allows fewer sessions than most.
+                // This sshd allows fewer sessions.
                 Err(SshError::Open { .. }) if !under_way.is_empty() => finish_first(under_way, interrupt)?,
                 begun => break begun?,
             }
@@ -162,7 +162,7 @@ fn look(
         let _ = write!(script, "look {place} {bytes} {sha256}; ");
     }
     script.push_str("used $u");
-    let what = "look at the board's cache";
+    let what = "check the board's cache";
     let output = connection.run(what, &script, SILENCE, interrupt)?;
     let mut lines = output.stdout.lines();
     let (Some(folder), Some(architecture), Ending::Code(0)) = (lines.next(), lines.next(), &output.ending)
@@ -173,7 +173,7 @@ fn look(
     Ok((cache, lines.filter_map(|line| line.strip_prefix("missing ")).map(str::to_owned).collect()))
 }
 
-/// A file on its way.
+/// A running upload.
 struct Upload<'a> {
     connection: &'a Connection,
     what: String,
@@ -192,8 +192,8 @@ impl<'a> Upload<'a> {
         };
         let file = File::open(&item.local).map_err(local)?;
         let (place, sha256) = (quoted(&item.place), &item.sha256);
-        // Hashed when it is there, from the board's memory: hashing it on its way by `tee`, which moves 8 KiB at a time,
-        // made sshd wait for the pipe and took longer than this does in all.
+        // Hashing the stored file, which is still in memory, is faster than hashing it on the way with `tee`, which
+        // makes sshd wait for 8 KiB at a time.
         let script = format!(
             "{ENTER} {DIGEST} {} t=incoming.$$; p={place}; f=${{p%/*}}; \
              [ -d \"$f\" ] || mkdir -p \"$f\" || exit 5; cat >\"$t\" || {{ rm -f \"$t\"; exit 5; }}; s=$(digest \"$t\"); [ \"$s\" = {sha256} ] || \
@@ -206,7 +206,7 @@ impl<'a> Upload<'a> {
         Ok(Self { connection, what, sha256, job })
     }
 
-    /// Waits until it is in its place.
+    /// Waits until the file is in its place.
     fn finish(self, interrupt: &Interrupt) -> Result<(), SshError> {
         let Self { connection, what, sha256, job } = self;
         let output = job.finish(interrupt)?;
@@ -214,7 +214,7 @@ impl<'a> Upload<'a> {
             Ending::Code(0) => Ok(()),
             Ending::Code(6) => {
                 let reason = format!(
-                    "what arrived has the SHA-256 {}, and what was sent {sha256}; is the board's disk sound?",
+                    "the file arrived with the SHA-256 {} instead of {sha256}; check the board's disk",
                     output.stderr.split_whitespace().next().unwrap_or("(unknown)")
                 );
                 Err(SshError::Failed { what, host: connection.host().to_owned(), reason })
@@ -224,10 +224,10 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// What the kernel says of a program that it may not execute.
+/// Exit code of a shell for a program that cannot be executed.
 const NOT_EXECUTABLE: i32 = 126;
 
-/// What to do about a runner that the board's kernel does not execute; nothing if it ended otherwise.
+/// The remedy if the board's kernel refused to execute the runner; otherwise empty.
 pub(super) fn remedy_of_start(
     connection: &Connection,
     folder: &str,
@@ -237,7 +237,7 @@ pub(super) fn remedy_of_start(
     if *ending != Ending::Code(NOT_EXECUTABLE) {
         return String::new();
     }
-    let what = "look at the file system of the board's cache";
+    let what = "find the file system of the board's cache";
     let mount = connection.run(what, &mount_of(folder), SILENCE, interrupt).map(|output| output.stdout);
     let mount = mount.unwrap_or_default();
     let (point, options) = mount.trim().split_once(' ').unwrap_or_default();
@@ -249,7 +249,7 @@ pub(super) fn remedy_of_start(
         )
     } else {
         format!(
-            "; {folder} is on {point}, which allows programs: is it a security module (`dmesg` there) that does not?"
+            "; {folder} is on {point}, which is not mounted noexec; check `dmesg` on the board for a security module"
         )
     }
 }
@@ -263,17 +263,17 @@ fn mount_of(folder: &str) -> String {
     )
 }
 
-/// Removes the oldest content beyond the limit, and what broken uploads left. To be called by the one who has the
-/// board: others' files must not go while they are in use.
+/// Removes the oldest content beyond the limit, and stale uploads. Only the holder of the board's lock may call this,
+/// because files in use must not be removed.
 ///
 /// # Errors
-/// Where the link is lost.
+/// If the connection is lost.
 pub(super) fn prune(connection: &Connection, interrupt: &Interrupt) -> Result<(), SshError> {
     let what = "remove old content from the board's cache";
     connection.run(what, &pruning(LIMIT_KIB), SILENCE, interrupt).map(drop)
 }
 
-/// Looks at the newest first, and removes what lies beyond the limit.
+/// Keeps the newest content up to the limit.
 fn pruning(limit_kib: u64) -> String {
     format!(
         "{ENTER} for f in incoming.*; do [ -d \"/proc/${{f#incoming.}}\" ] || rm -f \"$f\"; done; t=0; \
@@ -286,7 +286,7 @@ fn failed(connection: &Connection, what: &str, stderr: &str, ending: &Ending) ->
     let said: String = stderr.trim().chars().take(400).collect();
     let mut reason = if said.is_empty() { format!("its shell {}", ending.describe()) } else { said.clone() };
     if said.contains("No space left") || said.contains("quota") {
-        reason.push_str("; make room on the board: `df -h ~/.cache` there shows how much there is");
+        reason.push_str("; free disk space on the board (see `df -h ~/.cache`)");
     }
     SshError::Failed { what: what.to_owned(), host: connection.host().to_owned(), reason }
 }

@@ -1,63 +1,65 @@
-//! The processors of a board that does not list them.
+//! Detects the processors of a board whose file does not list them.
 
 use protocol::text;
 use protocol::{Cpu, MachineState};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
-/// Cores are unlike where capacity or highest frequency differ by more than this share. Server and desktop
-/// parts name frequencies for their best cores that lie a few percent apart; these are no clusters.
+/// Cores belong to different clusters if their capacity or highest frequency differs by more than this share. The
+/// favoured cores of server and desktop parts differ by a few percent, and are not clusters.
 const UNLIKE: f64 = 0.15;
 
-/// A processor found.
+/// A detected processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Its name.
     pub name: String,
     /// Its CPUs, ascending.
     pub cpus: Vec<u32>,
-    /// Threads a stage on it uses: one a core.
+    /// Threads of a stage: one per core.
     pub threads: u32,
 }
 
-/// Why no two processors can be found.
+/// Why two processors could not be detected.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DetectError {
-    /// A pipeline needs two.
+    /// Only one CPU is usable.
     #[error(
-        "failed to find two processors: this process may run on one CPU only (CPU {cpu}). A pipeline needs at least two: \
-         {}, or choose another board",
+        "failed to detect two processors: only CPU {cpu} is usable, and a pipeline needs at least two CPUs; {}, or choose \
+         another board",
         remedy(offline)
     )]
     SingleCpu {
         /// The CPU.
         cpu: u32,
-        /// CPUs that are there and offline.
+        /// Offline CPUs.
         offline: Vec<u32>,
     },
-    /// None at all.
-    #[error("failed to find any CPU that is online and allowed")]
+    /// No CPU is usable.
+    #[error(
+        "failed to detect a processor: no CPU is both online and allowed by the cpuset of the runner's cgroup"
+    )]
     NoCpu,
 }
 
 /// How more CPUs can be had.
 fn remedy(offline: &[u32]) -> String {
     if offline.is_empty() {
-        return "give the process more CPUs (see `taskset -pc $$` and the cgroup's cpuset)".to_owned();
+        return "allow the runner more CPUs (see `taskset -pc $$` and the cpuset of its cgroup)".to_owned();
     }
     let verb = if offline.len() == 1 { "is" } else { "are" };
     format!(
-        "{} {verb} offline: choose a power mode that has more CPUs, or write 1 to \
+        "{} {verb} offline: choose a power mode with more CPUs, or write 1 to \
          /sys/devices/system/cpu/cpu{}/online as root",
         text::named(offline),
         offline[0]
     )
 }
 
-/// Clusters of unlike cores where the machine has them; else two equal halves.
+/// Clusters of different cores if the machine has them; otherwise two equal halves.
 ///
 /// # Errors
-/// With fewer than two CPUs.
+/// If fewer than two CPUs are usable.
 pub fn detect(machine: &MachineState) -> Result<Vec<Found>, DetectError> {
     let mut cpus: Vec<&Cpu> =
         machine.cpus.iter().filter(|cpu| cpu.online && machine.allowed_cpus.contains(&cpu.id)).collect();
@@ -75,7 +77,7 @@ pub fn detect(machine: &MachineState) -> Result<Vec<Found>, DetectError> {
         let named = clusters.into_iter().enumerate();
         return Ok(named.map(|(index, cluster)| found(&format!("cluster{index}"), &cluster)).collect());
     }
-    // Threads of one core stay together: they are sorted by core, and a half ends between two cores where it can.
+    // Hardware threads of one core stay in the same half if possible.
     let middle = cpus.len() / 2;
     let same_core = |a: &Cpu, b: &Cpu| a.core.is_some() && (a.package, a.core) == (b.package, b.core);
     let cut = (middle..cpus.len()).find(|&at| !same_core(cpus[at - 1], cpus[at])).unwrap_or(middle);
@@ -87,7 +89,7 @@ pub fn detect(machine: &MachineState) -> Result<Vec<Found>, DetectError> {
     Ok(vec![found(&name(first, 0), first), found(&name(second, 1), second)])
 }
 
-/// Groups of alike cores, the strongest first.
+/// Groups of equal cores, the fastest first.
 fn clusters<'a>(cpus: &[&'a Cpu]) -> Vec<Vec<&'a Cpu>> {
     let mut groups: Vec<Vec<&Cpu>> = Vec::new();
     for &cpu in cpus {
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn a_single_cpu_is_refused() {
         let message = detect(&machine(vec![cpu(3, 0, None, None)])).unwrap_err().to_string();
-        assert!(message.contains("one CPU only (CPU 3)") && message.contains("taskset"), "{message}");
+        assert!(message.contains("only CPU 3 is usable") && message.contains("taskset"), "{message}");
         let offline = |id| Cpu { online: false, ..cpu(id, 0, None, None) };
         let message = detect(&machine(vec![cpu(0, 0, None, None), offline(1)])).unwrap_err().to_string();
         assert!(

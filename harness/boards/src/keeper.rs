@@ -1,8 +1,8 @@
-//! The program on a board that keeps its state: it brings the board to what its file asks for and restores it at the
-//! end, also where this harness is killed or the link to it is lost.
+//! The program on a board that sets the board's state and restores it at the end, even if this harness is killed or its
+//! connection is lost.
 
 use host::interrupt::Interrupt;
-use protocol::{AppliedState, HoldReply, LockHolder, StateCommand, StateReply, StateRequest};
+use protocol::{AppliedState, HoldReply, StateCommand, StateReply, StateRequest};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -14,55 +14,70 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Longest time to bring a board to its state or to restore it: a few programs, each with a minute of its own.
-const PATIENCE: Duration = Duration::from_secs(400);
+/// Longest time to set or restore the state of a board: a few programs with a minute each.
+const TIMEOUT: Duration = Duration::from_secs(400);
 
-/// Longest time until the program says whether it has the lock: it waits for one whose harness was killed to restore.
-const TAKING: Duration = Duration::from_secs(200);
+/// Longest time until the program has the lock: it waits for a killed session's program to restore the board.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(200);
 /// Longest line that is read from the program. The settings of a board of 4096 CPUs take less than 1 MB.
 const LONGEST_LINE: u64 = 8 << 20;
 
-/// Why this machine cannot be taken.
+/// Why this machine's lock could not be taken.
 #[derive(Debug)]
 pub(super) enum TakeError {
     /// The program does not start.
     Start(std::io::Error),
-    /// The named session has it.
+    /// Another process holds it, as it describes itself.
     Busy(String),
-    /// The program says why, in a sentence of its own.
+    /// The program's error message.
     Failed(String),
 }
 
-/// Why a board's state is not what it should be.
+/// Why a board's state could not be set or restored.
 #[derive(Debug, Error)]
 pub(super) enum KeeperError {
-    /// The keeper says why, in a sentence of its own.
+    /// The keeper's error message.
     #[error("{0}")]
     Refused(String),
-    /// It is gone, or its link is.
-    #[error("failed to keep the board's state: the program that does is gone")]
+    /// It ended, or its connection is lost.
+    #[error("failed to control the board's state: the runner's `hold` process on the board has ended")]
     Gone,
-    /// It takes too long.
-    #[error("failed to keep the board's state: no answer within {} s", PATIENCE.as_secs())]
+    /// It did not answer in time.
+    #[error(
+        "failed to control the board's state: the runner's `hold` process gave no answer within {} s; check whether \
+         `nvpmodel` or `jetson_clocks` hangs on the board",
+        TIMEOUT.as_secs()
+    )]
     Late,
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The keeper of a board's state. It restores when this is dropped, whether or not it was told to.
+/// Reports that the state which another session had left behind was restored.
+pub(super) fn report_leftover(board: &str, brought: &AppliedState) {
+    if let Some(leftover) = &brought.leftover {
+        let text = format!(
+            "{board} was still in the state of an earlier session ({}), which had not restored it; restored now",
+            leftover.by
+        );
+        host::progress::say("note", &text);
+    }
+}
+
+/// The keeper of a board's state. Dropping it restores the state.
 #[derive(Debug)]
 pub(super) struct Keeper {
     stdin: Option<File>,
     answers: Receiver<String>,
-    /// On this machine it is ours to wait for.
+    /// Present if the board is this machine.
     child: Option<Child>,
 }
 
 impl Keeper {
-    /// Takes over the streams of one that was started on a board.
+    /// A keeper that was started on a board, with these streams.
     pub(super) fn new(stdin: OwnedFd, stdout: OwnedFd) -> Self {
-        // It was read without blocking until here, perhaps.
+        // It may have been set to non-blocking.
         if let Ok(flags) = fcntl_getfl(&stdout) {
             let _ = fcntl_setfl(&stdout, flags - OFlags::NONBLOCK);
         }
@@ -82,10 +97,11 @@ impl Keeper {
         Self { stdin: Some(File::from(stdin)), answers, child: None }
     }
 
-    /// Takes this machine's lock and starts a keeper here. It outlives this harness, and restores then.
+    /// Starts a keeper on this machine, which takes the machine's lock. If this harness is killed, the keeper restores
+    /// the state and ends.
     ///
     /// # Errors
-    /// If it does not start, or somebody else has the machine.
+    /// If it does not start, or another process holds the lock.
     pub(super) fn local(runner: &Path, holder: &str) -> Result<Self, TakeError> {
         let mut child = environment::command(runner)
             .args(["hold", holder])
@@ -100,7 +116,7 @@ impl Keeper {
             (child.stdin.take().ok_or_else(closed)?, child.stdout.take().ok_or_else(closed)?);
         let mut keeper = Self::new(stdin.into(), stdout.into());
         keeper.child = Some(child);
-        match keeper.answers.recv_timeout(TAKING).as_deref() {
+        match keeper.answers.recv_timeout(LOCK_TIMEOUT).as_deref() {
             Ok(line) => match serde_json::from_str(line) {
                 Ok(HoldReply::Acquired {}) => Ok(keeper),
                 Ok(HoldReply::Busy { name }) => Err(TakeError::Busy(name)),
@@ -108,37 +124,37 @@ impl Keeper {
                 Err(_) => Err(TakeError::Failed(line.to_owned())),
             },
             Err(_) => Err(TakeError::Failed(format!(
-                "failed to take this machine: the runner {} says nothing; `cargo xtask build` builds it again",
+                "failed to lock this machine: the runner {} printed nothing; rebuild it by `cargo xtask build`",
                 runner.display()
             ))),
         }
     }
 
-    /// Whether the program on this machine has ended, and with it the lock is gone.
+    /// Whether the program on this machine has ended, which releases the lock.
     pub(super) fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Brings the board to this, or back to it.
+    /// Sets the board's state, or sets it again.
     ///
     /// # Errors
-    /// Where the board does not become what is asked; what was changed is restored then.
+    /// If the board cannot reach that state; changes are then undone.
     pub(super) fn bring(
         &mut self,
         asked: &StateRequest,
         interrupt: &Interrupt,
     ) -> Result<AppliedState, KeeperError> {
         match self.ask(&StateCommand::Set(asked.clone()), Some(interrupt))? {
-            StateReply::Set(brought) => Ok(*brought),
+            StateReply::Set(applied) => Ok(*applied),
             StateReply::Failed { message } => Err(KeeperError::Refused(message)),
             StateReply::Restored { .. } => Err(KeeperError::Gone),
         }
     }
 
-    /// Restores what was found. Says what is not as it was all the same.
+    /// Restores the original state. Returns the settings that were not restored.
     ///
     /// # Errors
-    /// Where what was changed is not as it was.
+    /// If the keeper fails.
     pub(super) fn restore(&mut self) -> Result<Vec<String>, KeeperError> {
         match self.ask(&StateCommand::Restore {}, None)? {
             StateReply::Restored { differences } => Ok(differences),
@@ -147,16 +163,22 @@ impl Keeper {
         }
     }
 
-    fn ask(&mut self, keep: &StateCommand, interrupt: Option<&Interrupt>) -> Result<StateReply, KeeperError> {
-        let mut line = serde_json::to_string(keep).map_err(|_| KeeperError::Gone)?;
+    fn ask(
+        &mut self,
+        command: &StateCommand,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<StateReply, KeeperError> {
+        let mut line = serde_json::to_string(command).map_err(|_| KeeperError::Gone)?;
         line.push('\n');
         let stdin = self.stdin.as_mut().ok_or(KeeperError::Gone)?;
         stdin.write_all(line.as_bytes()).map_err(|_| KeeperError::Gone)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.answers.recv_timeout(Duration::from_millis(50)) {
                 Ok(answer) => {
-                    let refused = |_| KeeperError::Refused(format!("failed to understand {answer:?}"));
+                    let refused = |_| {
+                        KeeperError::Refused(format!("failed to parse the answer {answer:?} of the runner"))
+                    };
                     return serde_json::from_str(&answer).map_err(refused);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(KeeperError::Gone),
@@ -172,19 +194,11 @@ impl Keeper {
     }
 }
 
-/// ` by` the session that the output of `runner holder` names; empty if it names none.
-pub(super) fn by_holder(line: &str) -> String {
-    match serde_json::from_str(line) {
-        Ok(LockHolder::Session { name }) => format!(" by {name}"),
-        _ => String::new(),
-    }
-}
-
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.stdin = None;
         if let Some(child) = &mut self.child {
-            // It restores first. What it says goes to standard error.
+            // It restores the state first, and prints to standard error.
             let _ = child.wait();
         }
     }

@@ -1,28 +1,21 @@
-//! Boards: reaching one, taking it for oneself, and the processors on it.
+//! Boards: reaching one, locking it, bringing it to a state, and starting runners on it.
 
 mod board;
 mod deploy;
 mod detect;
-mod holder;
+mod ending;
+mod error;
 mod keeper;
-pub mod process;
+mod lock;
+mod process;
 mod remote;
-pub mod session;
+mod session;
 pub mod ssh;
 
 pub use board::Board;
 pub use detect::{DetectError, Found, detect};
-pub use holder::holder;
-pub use remote::{Remote, RemoteError, SILENCE};
+pub use ending::{End, Ending};
+pub use error::RemoteError;
+pub use process::Process;
+pub use remote::Remote;
 pub use session::{Session, SessionError};
-
-/// Says what another session had left to be restored on a board, which has been done.
-fn tell_leftover(board: &str, brought: &protocol::AppliedState) {
-    if let Some(leftover) = &brought.leftover {
-        let text = format!(
-            "{board} was still in the state that a session had left it in ({}); it was restored first",
-            leftover.by
-        );
-        host::progress::say("note", &text);
-    }
-}

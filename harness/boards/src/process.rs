@@ -2,110 +2,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ssh::{Connection, Opened};
+use crate::ending::{End, Ending};
+use crate::ssh::{Connection, Opened};
 use host::interrupt::Interrupt;
 
 /// Time to end a program on a board by force.
 const KILLING: Duration = Duration::from_secs(5);
-
-/// How a program ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// By itself.
-    Code(i32),
-    /// By a signal, by its name without SIG or its number.
-    Signal(String),
-    /// Unknown, because the link to it is lost; a whole sentence.
-    Lost(String),
-}
-
-impl Ending {
-    /// What completes "the runner …", with the likely cause.
-    pub fn describe(&self) -> String {
-        let (signal, cause) = match self {
-            Self::Code(code) => return format!("ended with exit code {code}"),
-            Self::Lost(_) => return "is out of reach".to_owned(),
-            Self::Signal(signal) => match signal.as_str() {
-                "9" | "KILL" => {
-                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process, \
-                                 `cargo xtask boards` the limit of a cgroup; a smaller network or frames.distinct \
-                                 needs less";
-                    return format!("was killed (signal 9); {cause}");
-                }
-                "4" | "ILL" => {
-                    (4, "its processor lacks an instruction of the code: correct `mcpu` in the board's file")
-                }
-                "6" | "ABRT" => (6, "it gave up by itself; its last words tell why"),
-                "7" | "BUS" => {
-                    (7, "a file it uses was cut short, or the memory is damaged: is the board's disk full?")
-                }
-                "11" | "SEGV" => (11, "a bug, of a stage library or of ours"),
-                "15" | "TERM" => (15, "somebody ended it, or the board shuts down"),
-                other => return format!("was ended by signal {other}"),
-            },
-        };
-        format!("was ended by signal {signal} ({cause})")
-    }
-
-    /// The same, where its last words may tell more.
-    pub fn describe_with(&self, log: &str) -> String {
-        let words = ["memory allocation of", "bad_alloc", "annot allocate memory"];
-        if matches!(self, Self::Lost(_)) || !words.iter().any(|word| log.contains(word)) {
-            return self.describe();
-        }
-        let ended = match self {
-            Self::Signal(signal) => format!("ended by signal {signal}"),
-            Self::Code(code) => format!("ended with exit code {code}"),
-            Self::Lost(_) => String::new(),
-        };
-        format!(
-            "ran out of memory and {ended}; a smaller network or frames.distinct needs less, and `free` and `ulimit -v` \
-             on the board say what there is"
-        )
-    }
-}
-
-impl From<ExitStatus> for Ending {
-    fn from(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Code(code),
-            (None, signal) => Self::Signal(signal.unwrap_or(0).to_string()),
-        }
-    }
-}
-
-/// Set once, when a program has ended.
-#[derive(Debug, Default)]
-pub struct End {
-    ending: Mutex<Option<Ending>>,
-    changed: Condvar,
-}
-
-impl End {
-    /// Says how it ended; the first word counts.
-    pub fn set(&self, ending: Ending) {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ending);
-        self.changed.notify_all();
-    }
-
-    /// How it ended, if it has.
-    pub fn get(&self) -> Option<Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits for the end.
-    pub fn wait(&self, patience: Duration) -> Option<Ending> {
-        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(ending, patience, |ending| ending.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-}
 
 #[derive(Debug)]
 enum Handle {
@@ -225,42 +133,6 @@ impl Process {
                 end.wait(Duration::from_millis(500));
             }
             Handle::Channel { .. } => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_a_program_ended_names_the_likely_cause() {
-        let signal = |name: &str| Ending::Signal(name.to_owned());
-        let allocation = "memory allocation of 602112 bytes failed";
-        let table = [
-            (Ending::Code(7), "", "ended with exit code 7"),
-            (signal("KILL"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
-            (signal("9"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
-            (
-                signal("ILL"),
-                "",
-                "was ended by signal 4 (its processor lacks an instruction of the code: correct `mcpu`",
-            ),
-            (signal("BUS"), "", "is the board's disk full?"),
-            (signal("TERM"), "", "or the board shuts down"),
-            (signal("SEGV"), "", "was ended by signal 11 (a bug"),
-            (signal("ABRT"), "panicked", "was ended by signal 6 (it gave up by itself"),
-            (signal("ABRT"), allocation, "ran out of memory and ended by signal ABRT"),
-            (signal("6"), "what():  std::bad_alloc", "ran out of memory and ended by signal 6"),
-            (
-                Ending::Code(71),
-                "failed to start a thread: Cannot allocate memory",
-                "ran out of memory and ended with",
-            ),
-        ];
-        for (ending, log, expected) in table {
-            let text = ending.describe_with(log);
-            assert!(text.contains(expected), "{ending:?}, {log:?}: {text}");
         }
     }
 }

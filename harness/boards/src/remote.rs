@@ -1,10 +1,11 @@
-//! A board over SSH: connected, with a runner on it, and held for us alone.
+//! A board over SSH: connected, with the runner deployed, and locked.
 
-use super::deploy::{self, BoardCache, Item};
-use super::keeper::{Keeper, KeeperError, by_holder};
-use super::process::{End, Ending, Process};
-use super::ssh::{Address, Connection, SshError, quoted, route};
-use super::tell_leftover;
+use crate::deploy::{self, BoardCache, Item};
+use crate::ending::{End, Ending};
+use crate::error::RemoteError;
+use crate::keeper::{Keeper, KeeperError, report_leftover};
+use crate::process::Process;
+use crate::ssh::{Address, Connection, SshError, quoted, route};
 use config::{self, Connect, Triple};
 use host::interrupt::Interrupt;
 use host::progress;
@@ -17,119 +18,29 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use thiserror::Error;
 
-/// An empty line goes to each program on the board so often.
+/// Heartbeat interval: an empty line is sent to each program on the board.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// A runner that hears nothing for so long ends, and one that says nothing for so long is given up.
-pub const SILENCE: Duration = Duration::from_secs(20);
-/// Longest time to restore what a session left behind.
-const RESTORING: Duration = Duration::from_secs(400);
-/// Longest time in which a short script may not move.
+/// A runner ends after this time without input, and is given up after this time without output.
+pub(crate) const SILENCE: Duration = Duration::from_secs(20);
+/// Timeout to restore what a session left behind.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(400);
+/// Timeout of short scripts.
 const PROMPT: Duration = Duration::from_secs(20);
-/// Pause between two tries to reach a board again.
-const PAUSE: Duration = Duration::from_millis(500);
-/// A board that was lost is waited for so long, where its file says nothing else.
+/// Interval between attempts to reconnect.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long to try to reconnect, unless the board's file says otherwise.
 const RECONNECT: Duration = Duration::from_secs(60);
-/// Links that may be lost over one thing before it is given up.
-const LOST_LINKS: u32 = 3;
-/// So much of what a program says at its end is read, in bytes.
-const WORDS: u64 = 64 << 10;
-/// A lock of ours may outlive the link that is lost by a lease and the time to restore the board's state.
+/// How often an operation is repeated after a lost connection.
+const RETRIES: u32 = 3;
+/// Most bytes that are read of a program's final output.
+const MAX_OUTPUT: u64 = 64 << 10;
+/// How long our own lock may outlive a lost connection: a lease and the time to restore the board's state.
 const OWN_LOCK: Duration = Duration::from_secs(90);
 
-/// Why a board over SSH cannot be had, or cannot be had any longer.
-#[derive(Debug, Error)]
-pub enum RemoteError {
-    /// SSH's side.
-    #[error("board {board}: {error}")]
-    Ssh {
-        /// The board.
-        board: String,
-        /// What went wrong.
-        error: Box<SshError>,
-    },
-    /// Somebody else has it.
-    #[error(
-        "failed to take the board {board}: it is in use by {holder}. Two measurements at once would spoil each other; wait \
-         for it, or end it by `cargo xtask boards --break-lock {board}`"
-    )]
-    Busy {
-        /// The board.
-        board: String,
-        /// The session that has the lock.
-        holder: String,
-    },
-    /// Somebody took it from us.
-    #[error(
-        "failed to go on: the lock of the board {board} was broken{by}; find out why before measuring there again"
-    )]
-    Broken {
-        /// The board.
-        board: String,
-        /// ` by` the session that has it now, if any.
-        by: String,
-    },
-    /// Its processor is another one than the file says.
-    #[error(
-        "failed to use the board {board}: it is {found}, and its file says {expected}; correct `target.triple` in \
-         configs/boards/{board}.yaml"
-    )]
-    Architecture {
-        /// The board.
-        board: String,
-        /// As `uname -m` names it.
-        found: String,
-        /// As the file names it.
-        expected: &'static str,
-    },
-    /// There is no runner for it.
-    #[error("failed to find a runner for {triple} at {}: {reason}", path.display())]
-    Runner {
-        /// What it is built for.
-        triple: &'static str,
-        /// Where it should be.
-        path: PathBuf,
-        /// Why it cannot be used.
-        reason: String,
-    },
-    /// The board did not come back.
-    #[error("failed to reach the board {board} again within {} s: {error}", after.as_secs())]
-    Gone {
-        /// The board.
-        board: String,
-        /// How long it was tried.
-        after: Duration,
-        /// The last failure.
-        error: Box<SshError>,
-    },
-    /// It is not in the state its file asks for, or not restored.
-    #[error("board {board}: {message}")]
-    State {
-        /// The board.
-        board: String,
-        /// What is not as it should be; a whole sentence.
-        message: String,
-    },
-    /// The user pressed Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl RemoteError {
-    /// What the keeper of a board's state reports.
-    pub(super) fn of_keeper(board: &str, error: KeeperError) -> Self {
-        match error {
-            KeeperError::Interrupted => Self::Interrupted,
-            other => Self::State { board: board.to_owned(), message: other.to_string() },
-        }
-    }
-}
-
-/// The lock on the board, held by a program there, which keeps the board's state too.
+/// The lock of the board, held by a program there, which controls the board's state too.
 #[derive(Debug)]
 struct Held {
-    // Its end is the holder's end.
     keeper: Keeper,
     end: Arc<End>,
 }
@@ -141,11 +52,11 @@ pub struct Remote {
     address: Address,
     triple: Triple,
     runner: PathBuf,
-    /// Who we are, for others who want the board; absent: the board is looked at only.
+    /// How this process describes itself as the lock's holder; absent if the board is not locked.
     holder: Option<String>,
     /// The state its file asks for.
     asked: StateRequest,
-    /// What was found there at first, and set, until the campaign asks for it.
+    /// The result of setting the state when the board was locked, until it is asked for.
     brought: Option<AppliedState>,
     was_brought: bool,
     patience: Duration,
@@ -154,15 +65,15 @@ pub struct Remote {
     held: Option<Held>,
     cache: Option<BoardCache>,
     board_runner: String,
-    /// Files known to be on the board since the last connection.
-    placed: HashMap<PathBuf, String>,
+    /// Board paths of the files that were deployed over this connection.
+    deployed: HashMap<PathBuf, String>,
 }
 
 impl Remote {
-    /// Connects to a board and brings the runner there; with `holder`, takes the board for us alone.
+    /// Connects to a board and deploys the runner; with `holder`, locks the board.
     ///
     /// # Errors
-    /// Where any of it fails.
+    /// If any of it fails.
     pub fn open(
         board: &config::Board,
         runner: &Path,
@@ -173,7 +84,7 @@ impl Remote {
             return Err(RemoteError::Runner {
                 triple: "this machine",
                 path: runner.to_path_buf(),
-                reason: "a board on this machine is not reached over SSH".to_owned(),
+                reason: "this board's file does not configure SSH".to_owned(),
             });
         };
         let address = Address {
@@ -199,7 +110,7 @@ impl Remote {
             held: None,
             cache: None,
             board_runner: String::new(),
-            placed: HashMap::new(),
+            deployed: HashMap::new(),
         };
         remote.connect()?;
         Ok(remote)
@@ -212,12 +123,12 @@ impl Remote {
         }
     }
 
-    /// Connects, brings the runner, and takes the lock.
+    /// Connects, deploys the runner and takes the lock.
     fn connect(&mut self) -> Result<(), RemoteError> {
         self.disconnect();
         let hops = route(&self.address).map_err(|error| self.ssh(error))?;
         let begun = Instant::now();
-        // The runner is hashed meanwhile.
+        // The runner is hashed at the same time.
         let (connection, login, items) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| bundle(&self.runner, self.triple));
             let connection = Connection::open(&hops).map_err(|error| self.ssh(error))?;
@@ -249,7 +160,7 @@ impl Remote {
         if let Some(holder) = self.holder.clone() {
             let mut held = self.hold(&connection, &holder)?;
             let brought = self.keep(&mut held, &connection)?;
-            // The first time is told to the campaign; over later links it is the same again.
+            // Only the first result is reported; later connections set the same state again.
             if !std::mem::replace(&mut self.was_brought, true) {
                 self.brought = Some(brought);
             }
@@ -260,11 +171,11 @@ impl Remote {
         Ok(())
     }
 
-    /// Lets go of the link, and with it of everything on the board.
+    /// Closes the connection, which ends all our programs on the board.
     pub fn disconnect(&mut self) {
         self.held = None;
         self.connection = None;
-        self.placed.clear();
+        self.deployed.clear();
     }
 
     fn hold(&self, connection: &Connection, holder: &str) -> Result<Held, RemoteError> {
@@ -277,41 +188,41 @@ impl Remote {
         );
         loop {
             let opened = connection
-                .start("take the board", &script, Some(HEARTBEAT))
+                .start("lock the board", &script, Some(HEARTBEAT))
                 .map_err(|error| self.ssh(error))?;
-            let said = connection.first_line("take the board", &opened, PROMPT, &self.interrupt);
-            let said = said.map_err(|error| self.ssh(error))?;
-            match serde_json::from_str(&said) {
-                // The runner prints nothing more before it receives a command.
+            let line = connection.first_line("lock the board", &opened, PROMPT, &self.interrupt);
+            let line = line.map_err(|error| self.ssh(error))?;
+            match serde_json::from_str(&line) {
+                // It prints nothing more until it gets a request.
                 Ok(HoldReply::Acquired {}) => {
                     return Ok(Held { keeper: Keeper::new(opened.stdin, opened.stdout), end: opened.end });
                 }
-                Ok(HoldReply::Busy { name }) => {
-                    // A lock of this very process remains from a link that was lost, and ends with its lease.
-                    if name != holder || Instant::now() >= deadline {
-                        return Err(RemoteError::Busy { board: self.name.clone(), holder: name });
+                Ok(HoldReply::Busy { name: other }) => {
+                    // This process may still hold the lock from a lost connection, until the lease ends.
+                    if other != holder || Instant::now() >= deadline {
+                        return Err(RemoteError::Busy { board: self.name.clone(), holder: other });
                     }
                     self.pause()?;
                 }
                 failed => {
-                    let mut words = match failed {
+                    let mut message = match failed {
                         Ok(HoldReply::Failed { message }) => message,
-                        _ => said.trim().to_owned(),
+                        _ => line.trim().to_owned(),
                     };
                     let ending = opened.end.wait(PROMPT);
                     if ending.is_some() {
-                        // Its last words are a help where there are some.
+                        // Its error output may explain the failure.
                         let stderr = File::from(opened.stderr);
-                        let _ = std::io::Read::take(stderr, WORDS).read_to_string(&mut words);
+                        let _ = std::io::Read::take(stderr, MAX_OUTPUT).read_to_string(&mut message);
                     }
                     let (how, remedy) = match &ending {
                         Some(ending) => (ending.describe(), self.remedy(connection, ending)),
-                        None => ("hangs".to_owned(), String::new()),
+                        None => ("does not end".to_owned(), String::new()),
                     };
                     let error = connection.lost().unwrap_or_else(|| SshError::Failed {
-                        what: "take the board".to_owned(),
+                        what: "lock the board".to_owned(),
                         host: connection.host().to_owned(),
-                        reason: format!("the runner {how}: {}{remedy}", words.trim()),
+                        reason: format!("the runner {how}: {}{remedy}", message.trim()),
                     });
                     return Err(self.ssh(error));
                 }
@@ -319,7 +230,7 @@ impl Remote {
         }
     }
 
-    /// Has the board brought to its state, over each link anew: a holder that lost its link has restored what it found.
+    /// Sets the board's state. Done for each connection, because a holder that lost its connection restores the state.
     fn keep(&self, held: &mut Held, connection: &Connection) -> Result<AppliedState, RemoteError> {
         let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
             match (error, connection.lost()) {
@@ -327,7 +238,7 @@ impl Remote {
                 (error, _) => RemoteError::of_keeper(&self.name, error),
             }
         })?;
-        tell_leftover(&self.name, &brought);
+        report_leftover(&self.name, &brought);
         Ok(brought)
     }
 
@@ -336,10 +247,10 @@ impl Remote {
         &self.asked
     }
 
-    /// What was found and set when the board was taken; later, brings it back to that where something has changed.
+    /// The first time, returns the result of setting the state when the board was locked; later, sets it again.
     ///
     /// # Errors
-    /// Where it does not become what is asked, or the board is out of reach.
+    /// If the board cannot reach that state, or cannot be reached.
     pub fn bring(&mut self) -> Result<AppliedState, RemoteError> {
         let connection = self.ensure()?;
         if let Some(first) = self.brought.take() {
@@ -355,10 +266,11 @@ impl Remote {
         }
     }
 
-    /// Restores the state that was found, and lets go of the board. Says what is not as it was all the same.
+    /// Restores the original state and releases the board. Returns the settings that were not restored. If the connection
+    /// is lost, the board restores its state by itself.
     ///
     /// # Errors
-    /// Where it cannot be restored; where the link is lost, the board does it by itself.
+    /// If the state cannot be restored.
     pub fn restore(&mut self) -> Result<Vec<String>, RemoteError> {
         let is_lost = self.connection.as_ref().is_none_or(|connection| connection.lost().is_some());
         match self.held.take() {
@@ -373,11 +285,11 @@ impl Remote {
         if self.interrupt.is_set() {
             return Err(RemoteError::Interrupted);
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
         Ok(())
     }
 
-    /// The connection, made anew where it is lost, for as long as we have patience. Reports a lock that was broken.
+    /// The connection; reconnects if it is lost. Reports a broken lock.
     fn ensure(&mut self) -> Result<Arc<Connection>, RemoteError> {
         if let Some(connection) = self.connection.clone()
             && connection.lost().is_none()
@@ -387,22 +299,21 @@ impl Remote {
                 None => return Ok(connection),
                 Some(Ending::Lost(_)) => {}
                 Some(_) => {
-                    let by = self
-                        .ask(&connection, "holder", PROMPT)
-                        .map_or_else(|_| String::new(), |line| by_holder(&line));
+                    let answer = self.ask(&connection, "holder", PROMPT);
+                    let holder = answer.ok().and_then(|answer| serde_json::from_str(&answer).ok());
                     self.disconnect();
-                    // A lock that is gone is not taken again behind the back of whoever broke it.
+                    // Do not take the lock again from the user who broke it.
                     self.patience = Duration::ZERO;
-                    return Err(RemoteError::Broken { board: self.name.clone(), by });
+                    return Err(RemoteError::broken(&self.name, holder));
                 }
             }
         }
-        self.again()
+        self.reconnect()
     }
 
-    fn again(&mut self) -> Result<Arc<Connection>, RemoteError> {
+    fn reconnect(&mut self) -> Result<Arc<Connection>, RemoteError> {
         let deadline = Instant::now() + self.patience;
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             let error = match self.connect() {
                 Ok(()) => match self.connection.clone() {
@@ -412,10 +323,10 @@ impl Remote {
                 Err(RemoteError::Ssh { error, .. }) if error.may_pass_again() => error,
                 Err(other) => return Err(other),
             };
-            if !told {
+            if !is_reported {
                 let patience = self.patience.as_secs();
-                progress::say("warning", &format!("{error}; trying for {patience} s to reach it again"));
-                told = true;
+                progress::say("warning", &format!("{error}; trying to reconnect for {patience} s"));
+                is_reported = true;
             }
             if Instant::now() >= deadline {
                 return Err(RemoteError::Gone { board: self.name.clone(), after: self.patience, error });
@@ -424,8 +335,8 @@ impl Remote {
         }
     }
 
-    /// Does something over the link; where the link is lost meanwhile, again over a new one.
-    fn persist<T>(
+    /// Does something over the connection; if the connection is lost meanwhile, reconnects and repeats it.
+    fn with_retries<T>(
         &mut self,
         act: impl Fn(&Self, &Arc<Connection>) -> Result<T, SshError>,
     ) -> Result<T, RemoteError> {
@@ -434,9 +345,9 @@ impl Remote {
             let connection = self.ensure()?;
             match act(self, &connection) {
                 Ok(value) => return Ok(value),
-                Err(error) if error.may_pass() && lost < LOST_LINKS => {
+                Err(error) if error.may_pass() && lost < RETRIES => {
                     lost += 1;
-                    progress::say("warning", &format!("{error}; it is done again"));
+                    progress::say("warning", &format!("{error}; retrying"));
                     self.disconnect();
                 }
                 Err(error) => return Err(self.ssh(error)),
@@ -444,24 +355,24 @@ impl Remote {
         }
     }
 
-    /// Starts a runner there.
+    /// Starts a runner.
     ///
     /// # Errors
-    /// Where the board is out of reach, or the lock is lost.
+    /// If the board cannot be reached, or the lock is lost.
     pub fn start(&mut self) -> Result<Process, RemoteError> {
-        self.persist(|remote, connection| {
+        self.with_retries(|remote, connection| {
             let script = format!("exec {} --lease {}", quoted(&remote.board_runner), SILENCE.as_secs());
             let opened = connection.start("start the runner", &script, Some(HEARTBEAT))?;
             Ok(Process::remote(opened, Arc::clone(connection)))
         })
     }
 
-    /// Brings the files that a request names to the board, and names them as they are called there.
+    /// Deploys the files that a request names, and rewrites host paths to board paths.
     ///
     /// # Errors
-    /// As [`Remote::start`], and where the board's disk is full.
-    pub fn place(&mut self, request: &mut Request) -> Result<(), RemoteError> {
-        // Known only as long as the link lives: the board may have been set up anew in between.
+    /// As [`Remote::start`], and if the board's disk is full.
+    pub fn deploy(&mut self, request: &mut Request) -> Result<(), RemoteError> {
+        // Deployed files are remembered per connection: the board may be reinstalled in between.
         self.ensure()?;
         let mut wanted: Vec<(&'static str, PathBuf)> = Vec::new();
         each_file(request, |kind, path| {
@@ -470,7 +381,7 @@ impl Remote {
                 wanted.push((kind, local));
             }
         });
-        wanted.retain(|(_, path)| !self.placed.contains_key(path));
+        wanted.retain(|(_, path)| !self.deployed.contains_key(path));
         if !wanted.is_empty() {
             let items = wanted.iter().map(|(kind, path)| Item::of(kind, path)).collect::<Result<Vec<_>, _>>();
             let items = items.map_err(|error| RemoteError::Runner {
@@ -478,15 +389,15 @@ impl Remote {
                 path: self.runner.clone(),
                 reason: format!("{error:#}"),
             })?;
-            let (cache, _) =
-                self.persist(|remote, connection| deploy::deploy(connection, &items, &remote.interrupt))?;
+            let (cache, _) = self
+                .with_retries(|remote, connection| deploy::deploy(connection, &items, &remote.interrupt))?;
             for ((_, local), item) in wanted.into_iter().zip(&items) {
-                self.placed.insert(local, format!("{}/{}", cache.folder, item.place));
+                self.deployed.insert(local, format!("{}/{}", cache.folder, item.place));
             }
         }
         each_file(request, |_, path| {
-            if let Some(placed) = self.placed.get(Path::new(&*path)) {
-                path.clone_from(placed);
+            if let Some(deployed) = self.deployed.get(Path::new(&*path)) {
+                path.clone_from(deployed);
             }
         });
         Ok(())
@@ -497,15 +408,15 @@ impl Remote {
         &self.name
     }
 
-    /// What the runner there says to a word about the board's state, or why it does not do it.
+    /// Runs a command of the runner. Returns what it prints, or its error message.
     ///
     /// # Errors
-    /// Where the board is out of reach.
-    pub fn tell(&mut self, word: &str) -> Result<Result<String, String>, RemoteError> {
+    /// If the board cannot be reached.
+    pub fn run(&mut self, command: &str) -> Result<Result<String, String>, RemoteError> {
         let connection = self.ensure()?;
-        let script = format!("exec {} {word}", quoted(&self.board_runner));
-        let what = format!("run the runner's {word}");
-        let output = connection.run(&what, &script, RESTORING, &self.interrupt);
+        let script = format!("exec {} {command}", quoted(&self.board_runner));
+        let what = format!("run `runner {command}`");
+        let output = connection.run(&what, &script, RESTORE_TIMEOUT, &self.interrupt);
         let output = output.map_err(|error| self.ssh(error))?;
         Ok(match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
@@ -521,7 +432,7 @@ impl Remote {
 
     fn ask(&self, connection: &Connection, word: &str, patience: Duration) -> Result<String, SshError> {
         let script = format!("exec {} {word}", quoted(&self.board_runner));
-        let what = "ask for the board's lock";
+        let what = "read the board's lock";
         let output = connection.run(what, &script, patience, &self.interrupt)?;
         match output.ending {
             Ending::Code(0) => Ok(output.stdout.trim().to_owned()),
@@ -534,12 +445,12 @@ impl Remote {
     }
 }
 
-/// The runner with its libraries beside it, in a folder named by all of their contents.
+/// The runner with its libraries, in a directory named by the digest of their contents.
 fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
     let failed = |path: &Path, reason: String| RemoteError::Runner {
         triple: triple.text(),
         path: path.to_path_buf(),
-        reason: format!("{reason}; `cargo xtask build` makes it"),
+        reason: format!("{reason}; build it by `cargo xtask build`"),
     };
     let folder = runner.with_file_name("lib");
     let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The link to a runner: one process, requests out, events in, a deadline on every answer.
+//! A session with a runner: one process, requests out, events in, a deadline for each answer.
 
 use protocol::{Event, Fault, Hello, Request};
 use std::collections::VecDeque;
@@ -9,19 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-use crate::process::{Ending, Process};
-use crate::{RemoteError, SILENCE, ssh};
+use crate::ending::Ending;
+use crate::error::RemoteError;
+use crate::process::Process;
+use crate::remote::SILENCE;
+use crate::ssh;
 use host::exit::{Coded, Exit};
 use host::interrupt::Interrupt;
 
-/// Time a runner has to say hello: an emulated one starts in a second, and sixteen of them share two cores.
+/// Timeout of the runner's hello. An emulated runner starts in a second, and sixteen of them may share two cores.
 const HELLO: Duration = Duration::from_secs(60);
-/// Longest line taken from a runner's log; what is longer counts as several.
+/// Longest line of a runner's log; a longer one is split.
 const LONGEST_LOG_LINE: u64 = 64 << 10;
 /// Lines of the runner's log kept for messages.
 const LOG_LINES: usize = 12;
 
-/// What goes wrong with a runner.
+/// Why a request to a runner failed.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// It could not be started.
@@ -32,9 +35,9 @@ pub enum SessionError {
         /// Why.
         reason: std::io::Error,
     },
-    /// It speaks another version.
+    /// It has another protocol version.
     #[error(
-        "failed to talk to the runner: it speaks protocol {found}, this harness {}; build it again by `cargo xtask build`",
+        "failed to use the runner: it has protocol version {found}, and this harness {}; rebuild it by `cargo xtask build`",
         protocol::VERSION
     )]
     Version {
@@ -42,60 +45,60 @@ pub enum SessionError {
         found: u32,
     },
     /// It ended.
-    #[error("failed to go on: the runner {ending} during {during}{log}")]
+    #[error("failed to {during}: the runner {ending}{log}")]
     Died {
         /// How it ended.
         ending: String,
-        /// What it was doing.
+        /// Completes "failed to …".
         during: String,
-        /// Its last words.
+        /// The last lines of its log.
         log: String,
     },
-    /// It said nothing for too long.
-    #[error("failed to go on: the runner gave no answer to {during} within {} s and was ended{log}", after.as_secs())]
+    /// It did not answer in time.
+    #[error("failed to {during}: the runner gave no answer within {} s and was ended{log}", after.as_secs())]
     Hung {
-        /// What it was doing.
+        /// Completes "failed to …".
         during: String,
-        /// How long it was given.
+        /// Its timeout.
         after: Duration,
-        /// Its last words.
+        /// The last lines of its log.
         log: String,
     },
-    /// The link to it is lost.
+    /// The connection to it is lost.
     #[error("failed to {during}: {reason}")]
     Lost {
-        /// What it was doing.
+        /// Completes "failed to …".
         during: String,
         /// Why.
         reason: String,
     },
-    /// The board cannot be had any longer.
+    /// The board can no longer be used.
     #[error(transparent)]
     Board(RemoteError),
-    /// It printed something else than an event.
-    #[error("failed to understand the runner during {during}: it printed {printed:?} and was ended{log}")]
+    /// It printed something that is not an event.
+    #[error("failed to {during}: the runner printed {printed:?}, which is not an event, and was ended{log}")]
     Garbage {
-        /// What it was doing.
+        /// Completes "failed to …".
         during: String,
         /// The beginning of the line.
         printed: String,
-        /// Its last words.
+        /// The last lines of its log.
         log: String,
     },
-    /// It refused the request; it is still there.
+    /// It refused the request, and is still running.
     #[error("failed to {during}: the runner reports: {message}")]
     Refused {
-        /// What it was doing.
+        /// Completes "failed to …".
         during: String,
         /// Kind of failure.
         fault: Fault,
-        /// The runner's words.
+        /// The runner's message.
         message: String,
     },
     /// The board does not cool down.
     #[error(
-        "failed to begin the trial: {zone} is at {celsius:.1} °C after {} minutes of waiting, and trials begin below \
-         {limit} °C; cool the board, or raise `state: {{ max_temperature_c }}` in its file",
+        "failed to start the trial: {zone} is at {celsius:.1} °C after waiting {} minutes, and the limit is {limit} °C; \
+         cool the board, or raise `state: {{ max_temperature_c }}` in its file",
         after.as_secs() / 60
     )]
     Hot {
@@ -103,20 +106,20 @@ pub enum SessionError {
         zone: String,
         /// Its temperature.
         celsius: f64,
-        /// Where trials begin.
+        /// The limit.
         limit: f64,
-        /// How long it was waited.
+        /// Time spent waiting.
         after: Duration,
     },
-    /// No zone of the board gives a temperature any more.
+    /// The board no longer reports a temperature.
     #[error(
-        "failed to begin the trial: no zone of the board gives a temperature any more, and trials begin below {limit} °C \
-         ({silent}); `cargo xtask boards` shows the zones"
+        "failed to start the trial: the board no longer reports a temperature ({silent}), so the limit of {limit} °C cannot \
+         be checked; `cargo xtask boards` shows its thermal zones"
     )]
     NoTemperature {
-        /// The zones that give none, and why.
+        /// Zones without a temperature, and why.
         silent: String,
-        /// Where trials begin.
+        /// The limit.
         limit: f64,
     },
     /// The user pressed Ctrl-C.
@@ -135,7 +138,7 @@ impl Coded for SessionError {
 }
 
 impl SessionError {
-    /// What the runner calls the failure, where it said so.
+    /// The kind of failure that the runner reported, if any.
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Refused { fault, .. } => Some(*fault),
@@ -143,12 +146,12 @@ impl SessionError {
         }
     }
 
-    /// Whether the same request may succeed once the board is reached again.
+    /// Whether the request may succeed after reconnecting.
     pub fn is_lost_link(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
 
-    /// Whether the runner is gone and a new one is needed.
+    /// Whether a new runner is needed.
     pub fn ends_session(&self) -> bool {
         !matches!(self, Self::Refused { .. })
     }
@@ -170,7 +173,7 @@ pub struct Session {
     heard: Instant,
     lines: Receiver<std::io::Result<Vec<u8>>>,
     log: Arc<Mutex<VecDeque<String>>>,
-    /// What it said of itself.
+    /// Its hello.
     pub hello: Hello,
 }
 
@@ -178,7 +181,7 @@ impl Session {
     /// Waits for the hello of a runner that was started.
     ///
     /// # Errors
-    /// Where it gives none, or speaks another version.
+    /// If there is none, or the protocol version differs.
     pub fn new(mut process: Process) -> Result<Self, SessionError> {
         let is_remote = process.is_remote();
         let log = Arc::new(Mutex::new(VecDeque::new()));
@@ -207,7 +210,7 @@ impl Session {
         if let Some(stdout) = process.take_stdout() {
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stdout);
-                // Where the script never began, how it ended tells more.
+                // If the script never began, its exit status tells more.
                 if is_remote && ssh::skip_noise(&mut reader).is_err() {
                     return;
                 }
@@ -224,7 +227,7 @@ impl Session {
         }
         let hello = Hello { protocol: 0, runner: String::new(), pid: 0 };
         let mut session = Self { process, heard: Instant::now(), lines, log, hello };
-        match session.receive("its start", Instant::now() + HELLO, HELLO, None)? {
+        match session.receive("start the runner", Instant::now() + HELLO, HELLO, None)? {
             Event::Hello(hello) if hello.protocol == protocol::VERSION => {
                 session.process.set_pid(hello.pid);
                 session.hello = hello;
@@ -233,15 +236,15 @@ impl Session {
                 session.end();
                 return Err(SessionError::Version { found: hello.protocol });
             }
-            other => return Err(session.garbage("its start", format!("{other:?}").as_bytes())),
+            other => return Err(session.garbage("start the runner", format!("{other:?}").as_bytes())),
         }
         Ok(session)
     }
 
-    /// Sends a request and waits for its answer. `during` completes "failed to …" and names the request.
+    /// Sends a request and waits for its answer. `during` completes "failed to …".
     ///
     /// # Errors
-    /// Where the runner refuses, dies, hangs, prints something else, or the user interrupts.
+    /// If the runner refuses, ends, hangs or prints something else, or the user interrupts.
     pub fn request(
         &mut self,
         request: &Request,
@@ -297,18 +300,18 @@ impl Session {
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     self.end();
-                    let log = self.last_words();
+                    let log = self.log_tail();
                     return Err(SessionError::Hung { during: during.to_owned(), after: patience, log });
                 }
-                // Heartbeats come every few seconds, whatever the runner works at.
+                // A runner sends heartbeats every few seconds, even during a request.
                 Err(RecvTimeoutError::Timeout)
                     if self.process.is_remote() && self.heard.elapsed() > SILENCE =>
                 {
                     self.end();
                     let reason = format!(
-                        "neither the runner nor the link gave a sign of life for {} s{}",
+                        "the runner sent nothing for {} s, not even a heartbeat{}",
                         SILENCE.as_secs(),
-                        self.last_words()
+                        self.log_tail()
                     );
                     return Err(SessionError::Lost { during: during.to_owned(), reason });
                 }
@@ -326,7 +329,7 @@ impl Session {
         match ending {
             Some(Ending::Lost(reason)) => SessionError::Lost { during: during.to_owned(), reason },
             ending => {
-                let log = self.last_words();
+                let log = self.log_tail();
                 let ending = ending
                     .map_or_else(|| "closed its output".to_owned(), |ending| ending.describe_with(&log));
                 SessionError::Died { ending, during: during.to_owned(), log }
@@ -337,17 +340,17 @@ impl Session {
     fn garbage(&mut self, during: &str, line: &[u8]) -> SessionError {
         self.end();
         let printed: String = String::from_utf8_lossy(line).trim_end().chars().take(120).collect();
-        SessionError::Garbage { during: during.to_owned(), printed, log: self.last_words() }
+        SessionError::Garbage { during: during.to_owned(), printed, log: self.log_tail() }
     }
 
-    fn last_words(&self) -> String {
-        // The log's own thread may still be reading what the process left behind.
+    fn log_tail(&self) -> String {
+        // The thread that reads the log may not have finished.
         std::thread::sleep(Duration::from_millis(50));
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.is_empty() {
-            return "; it left no log".to_owned();
+            return "; its log is empty".to_owned();
         }
-        format!("; its last words:\n  {}", log.iter().cloned().collect::<Vec<_>>().join("\n  "))
+        format!("; its log ends with:\n  {}", log.iter().cloned().collect::<Vec<_>>().join("\n  "))
     }
 
     /// Ends the runner: end of input first, then by force.

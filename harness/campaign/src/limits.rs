@@ -1,12 +1,21 @@
-//! Limits that a board puts on the runner, held against what a campaign asks for before anything is measured.
+//! Checks before measuring: whether the limits of a board permit what the configuration asks for.
 
 use crate::processors::Processor;
 use host::exit::{Exit, Failure, Outcome};
 use protocol::text;
-use protocol::{MachineState, MeterKind};
+use protocol::{MachineState, MeterKind, Temperature};
 use std::collections::BTreeSet;
 
-/// Packages whose energy counters are no part of the total, though processors in use are on them.
+/// Reports a constant (a TX2's power management chip).
+const CONSTANT: &str = "PMIC-Die";
+
+/// The hottest zone that reports a real temperature.
+pub(crate) fn hottest(state: &MachineState) -> Option<&Temperature> {
+    let zones = state.temperatures.iter().filter(|zone| zone.zone != CONSTANT);
+    zones.max_by_key(|zone| zone.milli_celsius)
+}
+
+/// Refuses a power meter whose total does not include the packages of all processors in use.
 fn check_packages(board: &config::Board, machine: &MachineState, processors: &[Processor]) -> Outcome<()> {
     let Some(meter) = board.power.meter().filter(|meter| meter.kind == MeterKind::Rapl) else {
         return Ok(());
@@ -26,8 +35,8 @@ fn check_packages(board: &config::Board, machine: &MachineState, processors: &[P
     Err(Failure::new(
         Exit::Usage,
         format!(
-            "failed to measure the energy of the board {}: its processors are on more packages than the total {} counts; \
-             write `total: {{ sum: [{}] }}` in its file",
+            "failed to measure the energy of the board {}: its processors are on more packages than its total ({}) \
+             includes; write `total: {{ sum: [{}] }}` in its file",
             board.name,
             protocol::total_name(&meter.total),
             all.join(", ")
@@ -35,12 +44,12 @@ fn check_packages(board: &config::Board, machine: &MachineState, processors: &[P
     ))
 }
 
-/// What is to be said of the limits before measuring, a sentence each.
+/// Returns warnings.
 ///
 /// # Errors
-/// If the power meter does not count all processors; if the CPU quota is too small for a single processor, so that every trial would be held up by it; or if the board
-/// gives no temperature, and its file limits it.
-pub(super) fn check(
+/// If the power meter does not cover all processors, if the CPU quota is too small for a single processor, or if the
+/// board's file limits the temperature and the board reports none.
+pub(crate) fn check(
     board: &config::Board,
     machine: &MachineState,
     processors: &[Processor],
@@ -50,29 +59,29 @@ pub(super) fn check(
     if let Some(quota) = &machine.cpu_quota {
         let milli = |threads: u32| u64::from(threads) * 1000;
         let all = processors.iter().map(|processor| milli(processor.threads)).sum::<u64>();
-        let remedy = "run edgepipe outside of the container or service that has this limit, or raise it";
+        let remedy = "run edgepipe outside the container or service that has this quota, or raise it";
         let largest = processors.iter().max_by_key(|processor| processor.threads);
         if let Some(largest) = largest.filter(|largest| milli(largest.threads) > quota.milli_cpus) {
             return Err(Failure::new(
                 Exit::Board,
                 format!(
-                    "failed to use the processor {} of the board {}: it has {} threads, and the runner may use {} (the \
-                     CPU quota of its cgroup {}), so that every trial would be throttled; {remedy}",
+                    "failed to use the processor {} of the board {}: it has {} threads, and the CPU quota \
+                     of the runner's cgroup {} is {}, so every trial would be throttled; {remedy}",
                     largest.name,
                     board.name,
                     largest.threads,
-                    text::cpus_of_quota(quota.milli_cpus),
-                    quota.group
+                    quota.group,
+                    text::cpus_of_quota(quota.milli_cpus)
                 ),
             ));
         }
         if all > quota.milli_cpus {
             notes.push(format!(
-                "the processors have {} threads, and the runner may use {} (the CPU quota of its cgroup {}): schedules on \
-                 several processors will be throttled, and their trials void; {remedy}",
+                "the processors have {} threads, and the CPU quota of the runner's cgroup {} is {}: schedules on several \
+                 processors will be throttled, and their trials void; {remedy}",
                 all / 1000,
-                text::cpus_of_quota(quota.milli_cpus),
-                quota.group
+                quota.group,
+                text::cpus_of_quota(quota.milli_cpus)
             ));
         }
     }
@@ -80,24 +89,25 @@ pub(super) fn check(
         && let Some(text) = text::low_priority(scheduling)
     {
         notes.push(format!(
-            "the runner has {text}: other programs on this board get the CPUs before it; start edgepipe without that"
+            "the runner has {text}, so other programs on this board take precedence; start edgepipe with the default \
+             priority"
         ));
     }
     if let Some(limit) = board.state.max_temperature_c {
         let silent = text::silent_zones(machine);
-        if super::state::hottest(machine).is_none() {
+        if hottest(machine).is_none() {
             let why = if silent.is_empty() { "it has no thermal zones".to_owned() } else { silent };
             return Err(Failure::new(
                 Exit::Board,
                 format!(
-                    "failed to find a temperature of the board {}, which its file wants below {limit} °C before each \
-                     trial: {why}; leave `max_temperature_c` out",
+                    "failed to read a temperature of the board {}: {why}; remove `max_temperature_c` ({limit} °C) from its \
+                     file",
                     board.name
                 ),
             ));
         }
         if !silent.is_empty() {
-            notes.push(format!("`max_temperature_c` leaves out zones that give no temperature: {silent}"));
+            notes.push(format!("`max_temperature_c` ignores zones that report no temperature: {silent}"));
         }
     }
     Ok(notes)
@@ -108,7 +118,7 @@ mod tests {
     use super::*;
     use compiler::Target;
     use config::{Connect, Power, Processors, State};
-    use protocol::{CpuQuota, GroupWeight, Policy, Scheduling, SilentZone, Temperature};
+    use protocol::{CpuQuota, GroupWeight, Policy, Scheduling, SilentZone};
     use store::fixture;
 
     fn board(max_temperature_c: Option<f64>) -> config::Board {
@@ -133,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_below_the_processors_is_told_and_one_below_a_single_processor_is_refused() {
+    fn a_quota_below_all_processors_is_a_warning_and_one_below_a_single_processor_an_error() {
         for (milli_cpus, threads, expected) in [
-            (1300, &[1, 1][..], Ok("may use 1.3 CPUs (the CPU quota of its cgroup /x)")),
+            (1300, &[1, 1][..], Ok("the CPU quota of the runner's cgroup /x is 1.3 CPUs")),
             (2000, &[1, 1], Ok("")),
             (4000, &[1, 1], Ok("")),
             (1000, &[1], Ok("")),
-            (400, &[1, 1], Err("it has 1 threads, and the runner may use 0.4 CPUs")),
+            (400, &[1, 1], Err("it has 1 threads, and the CPU quota of the runner's cgroup /x is 0.4 CPUs")),
             (1999, &[2, 1], Err("processor cpu0 of the board shelf: it has 2 threads")),
             (3000, &[4, 2], Err("it has 4 threads")),
         ] {
@@ -158,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_of_one_package_does_not_count_another() {
+    fn a_meter_that_does_not_cover_all_packages_is_refused() {
         let mut machine = fixture::machine();
         (machine.cpus[0].package, machine.cpus[1].package) = (Some(0), Some(1));
         for (total, expected) in [
@@ -180,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_comes_after_others_is_told() {
+    fn a_runner_with_low_priority_is_a_warning() {
         let check = |scheduling| {
             let mut machine = fixture::machine();
             machine.scheduling = Some(scheduling);
@@ -198,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_the_temperature_needs_a_zone_that_gives_one() {
+    fn a_temperature_limit_needs_a_zone_that_reports_a_temperature() {
         let zone = |zone: &str| SilentZone {
             zone: zone.to_owned(),
             reason: "does not answer within 1 s".to_owned(),
@@ -217,5 +227,16 @@ mod tests {
             "{failure}"
         );
         assert!(check(vec![], vec![]).unwrap_err().to_string().contains("it has no thermal zones"));
+    }
+
+    #[test]
+    fn the_constant_zone_is_ignored() {
+        let zone = |zone: &str, milli_celsius| Temperature { zone: zone.to_owned(), milli_celsius };
+        let mut machine = fixture::machine();
+        machine.temperatures =
+            vec![zone("BCPU-therm", 41_500), zone(CONSTANT, 100_000), zone("GPU-therm", 44_000)];
+        assert_eq!(hottest(&machine), Some(&zone("GPU-therm", 44_000)));
+        machine.temperatures = vec![zone(CONSTANT, 100_000)];
+        assert_eq!(hottest(&machine), None);
     }
 }

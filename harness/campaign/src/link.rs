@@ -1,166 +1,100 @@
-//! The campaign's line to the board: a runner that is started again when it is gone.
+//! Links the stages of all planned schedules, and describes each schedule to the runner.
 
-use boards::Board;
-use boards::session::{Session, SessionError};
-use host::interrupt::Interrupt;
-use host::progress;
-use protocol::{AppliedState, Event, MachineState, Request, SavedState};
-use std::time::Duration;
+use crate::compile::CompiledNetwork;
+use crate::open::OpenedBoard;
+use crate::plan::{NetworkPlan, PlannedSchedule};
+use crate::schedule_message;
+use anyhow::Context as _;
+use config::SlowDown;
+use host::exit::{Ending as _, Exit, Failure, Outcome};
 
-/// Time given to answers that need no measuring.
-const PROMPT: Duration = Duration::from_secs(30);
-
-/// Links that may be lost over one request before it is given up.
-const LOST_LINKS: u32 = 3;
-
-/// A runner, or the means to start one.
+/// A planned network whose stages are linked.
 #[derive(Debug)]
-pub struct Link {
-    board: Board,
-    interrupt: Interrupt,
-    session: Option<Session>,
-    next_id: u64,
+pub(crate) struct LinkedNetwork {
+    pub(crate) plan: NetworkPlan,
+    /// In the order of the plan.
+    pub(crate) schedules: Vec<LinkedSchedule>,
 }
 
-impl Link {
-    /// Nothing is started yet.
-    pub fn new(board: Board, interrupt: Interrupt) -> Self {
-        Self { board, interrupt, session: None, next_id: 1 }
-    }
+/// A schedule that the runner can execute.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkedSchedule {
+    pub(crate) planned: PlannedSchedule,
+    /// What the runner is sent.
+    pub(crate) message: protocol::Schedule,
+    pub(crate) frames: protocol::Frames,
+    /// By stage: how much slower it is made on purpose, in thousandths; empty if none is.
+    pub(crate) slow_down_per_mille: Vec<u32>,
+}
 
-    /// Sends the request that `make` builds for a fresh number, and waits for its answer. `during` completes
-    /// "failed to …". Where the link is lost, it is sent once more over a new one.
-    ///
-    /// # Errors
-    /// As [`Session::request`]; the next call starts a new runner where this one is gone.
-    pub fn request(
-        &mut self,
-        during: &str,
-        patience: Duration,
-        make: impl Fn(u64) -> Request,
-    ) -> Result<Event, SessionError> {
-        for _ in 1..LOST_LINKS {
-            match self.request_once(during, patience, &make) {
-                Err(error) if error.is_lost_link() => {
-                    progress::say("warning", &format!("{error}; it is done again"));
-                }
-                answer => return answer,
-            }
-        }
-        self.request_once(during, patience, &make)
-    }
+/// Links the stages of all plans.
+///
+/// # Errors
+/// If a stage cannot be linked.
+pub(crate) fn link(board: &OpenedBoard, plans: Vec<NetworkPlan>) -> Outcome<Vec<LinkedNetwork>> {
+    let networks = plans.iter().map(|plan| {
+        let schedules = plan.schedules.iter().map(|planned| &planned.schedule).collect();
+        (&plan.compiled, schedules)
+    });
+    let networks: Vec<_> = networks.collect();
+    board.builder.link_stages(&networks, board.processors())?;
+    let linked = plans.into_iter().map(|plan| {
+        let schedules = link_schedules(board, &plan.compiled, &plan.schedules)?;
+        Ok(LinkedNetwork { plan, schedules })
+    });
+    linked.collect()
+}
 
-    /// As [`Link::request`], but what a lost link cuts off is not done again.
-    ///
-    /// # Errors
-    /// As [`Link::request`].
-    pub fn request_once(
-        &mut self,
-        during: &str,
-        patience: Duration,
-        make: impl Fn(u64) -> Request,
-    ) -> Result<Event, SessionError> {
-        if self.interrupt.is_set() {
-            return Err(SessionError::Interrupted);
-        }
-        let mut request = make(self.next_id);
-        self.next_id += 1;
-        self.board.place(&mut request)?;
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => Session::new(self.board.start()?)?,
+/// The network on the first processor alone: the baseline for outputs if the plan has no single schedule.
+///
+/// # Errors
+/// If the compiled network is missing from the cache, which is a bug.
+pub(crate) fn first_single(board: &OpenedBoard, compiled: &CompiledNetwork) -> Outcome<LinkedSchedule> {
+    let Some(processor) = board.processors().first() else {
+        return Err(Failure::new(Exit::Bug, "a board without processors was opened"));
+    };
+    let schedule = domain::Schedule::single(&compiled.network, processor.name.clone());
+    let planned = [PlannedSchedule { schedule, prediction: None }];
+    let mut linked = link_schedules(board, compiled, &planned)?;
+    linked.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not linked"))
+}
+
+fn link_schedules(
+    board: &OpenedBoard,
+    compiled: &CompiledNetwork,
+    planned: &[PlannedSchedule],
+) -> Outcome<Vec<LinkedSchedule>> {
+    let experiment = &board.loaded.experiment;
+    let frames = schedule_message::frames(experiment, &compiled.manifest);
+    let linked = planned.iter().map(|planned| {
+        let (message, slow_down) = if let Some(peer) = planned.schedule.as_peer() {
+            let runtime = board.builder.peer.as_ref().context("ONNX Runtime was not looked up")?;
+            let model = compiled.model()?;
+            (schedule_message::peer(peer, &compiled.manifest, &runtime.library, &model)?, None)
+        } else {
+            let stages = compiled.stages(&planned.schedule, board.processors())?;
+            let message = schedule_message::schedule(
+                &planned.schedule,
+                &compiled.manifest,
+                &stages,
+                board.processors(),
+            )?;
+            (message, experiment.slow_down.as_ref())
         };
-        let answer = session.request(&request, during, patience, &self.interrupt);
-        if !answer.as_ref().is_err_and(SessionError::ends_session) {
-            self.session = Some(session);
-        }
-        answer
-    }
-
-    /// The board's state.
-    ///
-    /// # Errors
-    /// As [`Link::request`].
-    pub fn state(&mut self) -> Result<MachineState, SessionError> {
-        self.read_state(false)
-    }
-
-    /// The same with what takes a moment.
-    ///
-    /// # Errors
-    /// As [`Link::request`].
-    pub fn whole_state(&mut self) -> Result<MachineState, SessionError> {
-        self.read_state(true)
-    }
-
-    fn read_state(&mut self, thorough: bool) -> Result<MachineState, SessionError> {
-        let during = "read the board's state";
-        let sysfs = self.board.sysfs().to_owned();
-        match self.request(during, PROMPT, |id| Request::State { id, sysfs: sysfs.clone(), thorough })? {
-            Event::State { state, .. } => Ok(*state),
-            other => Err(self.unexpected(during, &other)),
-        }
-    }
-
-    /// Where the board's sysfs is.
-    pub fn sysfs(&self) -> &str {
-        self.board.sysfs()
-    }
-
-    /// Brings the board to the state its file asks for, or back to it.
-    ///
-    /// # Errors
-    /// Where it does not become that.
-    pub fn bring(&mut self) -> Result<AppliedState, SessionError> {
-        self.board.bring(&self.interrupt)
-    }
-
-    /// Ends the runner and restores the state that was found on the board.
-    ///
-    /// # Errors
-    /// Where it cannot be restored.
-    pub fn close(&mut self) -> Result<(), SessionError> {
-        self.end();
-        let differences = self.board.restore()?;
-        if !differences.is_empty() {
-            let text = format!("the board's state is restored but for: {}", differences.join("; "));
-            progress::say("warning", &text);
-        }
-        Ok(())
-    }
-
-    /// What is to be restored on the board, if anything.
-    ///
-    /// # Errors
-    /// Where the board does not tell.
-    pub fn pending(&mut self) -> Result<Option<SavedState>, SessionError> {
-        self.board.pending()
-    }
-
-    /// An answer of the wrong kind: the runner is not what it says, and is ended.
-    pub fn unexpected(&mut self, during: &str, event: &Event) -> SessionError {
-        self.session = None;
-        let printed: String = format!("{event:?}").chars().take(120).collect();
-        SessionError::Garbage { during: during.to_owned(), printed, log: String::new() }
-    }
-
-    /// Version of the runner's package, once it has been started.
-    pub fn runner_version(&self) -> Option<&str> {
-        self.session.as_ref().map(|session| session.hello.runner.as_str())
-    }
-
-    /// Ends the runner.
-    pub fn end(&mut self) {
-        self.session = None;
-    }
+        let slow_down_per_mille = slow_down.map_or_else(Vec::new, |slow_down| slowed(planned, slow_down));
+        Ok::<_, anyhow::Error>(LinkedSchedule {
+            planned: planned.clone(),
+            message,
+            frames: frames.clone(),
+            slow_down_per_mille,
+        })
+    });
+    linked.collect::<Result<_, _>>().ending(Exit::Bug)
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        // Where it was closed, there is nothing left to restore. Otherwise an error ended the campaign, which is told
-        // as well.
-        if let Err(error) = self.close() {
-            progress::say("warning", &error.to_string());
-        }
-    }
+fn slowed(planned: &PlannedSchedule, slow_down: &SlowDown) -> Vec<u32> {
+    let per_mille = |stage: &domain::Stage| {
+        if stage.processor.as_str() == slow_down.processor { slow_down.per_mille() } else { 0 }
+    };
+    planned.schedule.stages().iter().map(per_mille).collect()
 }

@@ -1,4 +1,4 @@
-//! Other inference engines in a campaign: where their library lies, and which CPUs their sessions get.
+//! Peers: other inference engines that are measured for comparison.
 
 use crate::processors::Processor;
 use config::PeerSpec;
@@ -6,21 +6,19 @@ use domain::Peer;
 use host::exit::{Exit, Failure, Outcome};
 use std::path::{Path, PathBuf};
 
-/// ONNX Runtime's shared library, as the pinned wheel carries it, and its version.
+/// ONNX Runtime's shared library from the pinned wheel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OnnxRuntime {
-    /// The library.
-    pub(super) library: PathBuf,
-    /// Its version, which is in its name.
-    pub(super) version: String,
+pub(crate) struct OnnxRuntime {
+    pub(crate) library: PathBuf,
+    pub(crate) version: String,
 }
 
 impl OnnxRuntime {
-    /// Finds it in the environment of the private Python.
+    /// Finds it in the private Python environment.
     ///
     /// # Errors
-    /// Where it is not there.
-    pub(super) fn find(python: &Path) -> Outcome<Self> {
+    /// If it is not installed.
+    pub(crate) fn find(python: &Path) -> Outcome<Self> {
         const STEM: &str = "libonnxruntime.so.";
         let environment = python.parent().and_then(Path::parent).unwrap_or(python);
         let folders = |folder: &Path| {
@@ -38,8 +36,8 @@ impl OnnxRuntime {
             Failure::new(
                 Exit::Usage,
                 format!(
-                    "failed to find ONNX Runtime ({STEM}…) below {}; `cargo xtask setup` installs it, or leave the \
-                     peers out of the experiment",
+                    "failed to find ONNX Runtime ({STEM}…) below {}; install it by `cargo xtask setup`, or remove the \
+                     peers from the experiment",
                     environment.display()
                 ),
             )
@@ -47,11 +45,11 @@ impl OnnxRuntime {
     }
 }
 
-/// The CPUs of the sessions a peer is asked for.
+/// Assigns CPUs to the sessions of a peer.
 ///
 /// # Errors
-/// Where the board has too few CPUs.
-pub(super) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -> Outcome<Peer> {
+/// If the board has too few CPUs.
+pub(crate) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -> Outcome<Peer> {
     let mut cpus: Vec<u32> = Vec::new();
     for processor in processors {
         let named = spec
@@ -76,8 +74,8 @@ pub(super) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "failed to place the peer {}: {} of {} need {}, and its processors have {room}; lower threads or \
-                 sessions, or write `all`",
+                "failed to place the peer {}: {} of {} need {}, and its processors have {room}; reduce `threads` or \
+                 `sessions`, or write `all`",
                 spec.engine,
                 count(sessions, "session"),
                 count(threads, "thread"),
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_cpus_are_told() {
+    fn too_few_cpus_are_an_error() {
         for (spec, says) in [
             (
                 spec(Some(4), Some(1), Some("denver")),

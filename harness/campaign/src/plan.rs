@@ -1,50 +1,83 @@
-//! From what the experiment asks for to schedules.
+//! Chooses the schedules of each network and predicts their throughput.
 
-use super::peers;
+use crate::compile::CompiledNetwork;
+use crate::open::OpenedBoard;
+use crate::peers;
 use crate::processors::Processor;
+use crate::profile::NetworkCosts;
 use config::{ManualStage, ScheduleSpec};
 use domain::{Costs, Network, Prediction, ProcessorName, Schedule, ScheduleKind, Transfer, planner, predict};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
+use host::progress;
 
 /// A schedule to measure.
 #[derive(Debug, Clone)]
-pub struct Planned {
-    /// What runs where.
+pub struct PlannedSchedule {
+    /// Stages with their processors.
     pub schedule: Schedule,
-    /// What is expected of it; nothing of a peer, which is not profiled.
+    /// Absent for a peer, which is not profiled.
     pub prediction: Option<Prediction>,
 }
 
-/// The schedules of a network, each once, and remarks for the user.
-#[derive(Debug, Clone, Default)]
-pub struct Plans {
-    /// In the order of the experiment.
-    pub planned: Vec<Planned>,
-    /// What the user should know, such as that no pipeline is faster than one processor.
-    pub remarks: Vec<String>,
+/// A network with the schedules to measure.
+#[derive(Debug)]
+pub struct NetworkPlan {
+    /// Number of the first schedule within the run.
+    first: usize,
+    pub(crate) compiled: CompiledNetwork,
+    /// Distinct schedules, in the order of the experiment.
+    pub schedules: Vec<PlannedSchedule>,
 }
 
-/// What units cost on a processor that works alone, and on one that has all others beside it.
-#[derive(Debug, Clone)]
-pub(super) struct CostsByCompany {
-    /// For single schedules.
-    pub(super) alone: Costs,
-    /// For pipelines and replicates.
-    pub(super) in_company: Costs,
+impl NetworkPlan {
+    /// The network's name.
+    pub fn name(&self) -> &str {
+        &self.compiled.name
+    }
+
+    /// Names of the units, in order.
+    pub fn unit_names(&self) -> Vec<&str> {
+        self.compiled.network.units().iter().map(|unit| unit.name.as_str()).collect()
+    }
+
+    /// Number of a schedule within the run.
+    pub(crate) fn place(&self, position: usize) -> u32 {
+        u32::try_from(self.first + position).unwrap_or(u32::MAX)
+    }
 }
 
-/// Resolves `specs` for a network. `peer_version` is that of the peers' library.
+/// Plans all networks. `costs` are in the order of `networks`.
 ///
 /// # Errors
-/// Where a cut does not exist or a schedule cannot be made of what is asked.
-pub(super) fn resolve(
+/// If a cut does not exist, or a schedule of the experiment is impossible on this board.
+pub(crate) fn plan(
+    board: &OpenedBoard,
+    networks: Vec<CompiledNetwork>,
+    costs: &[NetworkCosts],
+) -> Outcome<Vec<NetworkPlan>> {
+    let experiment = &board.loaded.experiment;
+    let peer_version = board.builder.peer.as_ref().map_or("", |peer| &peer.version);
+    let (mut plans, mut first) = (Vec::new(), 0);
+    for (compiled, costs) in networks.into_iter().zip(costs) {
+        config::check_cuts(experiment, &compiled.network).ending(Exit::Usage)?;
+        let (specs, processors) = (&experiment.schedules, board.processors());
+        let schedules = resolve(specs, &compiled.network, costs, processors, peer_version)?;
+        let count = schedules.len();
+        plans.push(NetworkPlan { first, compiled, schedules });
+        first += count;
+    }
+    Ok(plans)
+}
+
+/// The schedules that `specs` describe, each once. `peer_version` is the version of the peers' library.
+fn resolve(
     specs: &[ScheduleSpec],
     network: &Network,
-    costs: &CostsByCompany,
+    costs: &NetworkCosts,
     processors: &[Processor],
     peer_version: &str,
-) -> Outcome<Plans> {
-    let mut plans = Plans::default();
+) -> Outcome<Vec<PlannedSchedule>> {
+    let mut planned: Vec<PlannedSchedule> = Vec::new();
     let all: Vec<ProcessorName> = processors.iter().map(|processor| processor.name.clone()).collect();
     for spec in specs {
         let schedules = match spec {
@@ -55,7 +88,7 @@ pub(super) fn resolve(
             ScheduleSpec::PipelineAuto { processors } => {
                 let names: Option<Vec<_>> =
                     processors.as_ref().map(|names| names.iter().map(ProcessorName::new).collect());
-                vec![automatic(network, &costs.in_company, names.as_deref(), &mut plans.remarks)?]
+                vec![automatic(network, &costs.contended, names.as_deref())?]
             }
             ScheduleSpec::PipelineManual(stages) => vec![manual(network, stages)?],
             ScheduleSpec::ReplicateAll => vec![replicate(network, all.clone())?],
@@ -68,44 +101,40 @@ pub(super) fn resolve(
             }
         };
         for schedule in schedules {
-            if plans.planned.iter().any(|planned| planned.schedule == schedule) {
+            if planned.iter().any(|known| known.schedule == schedule) {
                 continue;
             }
             let costs = match schedule.kind() {
                 ScheduleKind::Single => Some(&costs.alone),
-                ScheduleKind::Pipeline | ScheduleKind::Replicate => Some(&costs.in_company),
+                ScheduleKind::Pipeline | ScheduleKind::Replicate => Some(&costs.contended),
                 ScheduleKind::Peer => None,
             };
             let prediction =
                 costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;
-            plans.planned.push(Planned { schedule, prediction });
+            planned.push(PlannedSchedule { schedule, prediction });
         }
     }
-    Ok(plans)
+    Ok(planned)
 }
 
-fn automatic(
-    network: &Network,
-    costs: &Costs,
-    names: Option<&[ProcessorName]>,
-    remarks: &mut Vec<String>,
-) -> Outcome<Schedule> {
+fn automatic(network: &Network, costs: &Costs, names: Option<&[ProcessorName]>) -> Outcome<Schedule> {
     let chosen = match names {
         Some(names) => &restricted(costs, names)?,
         None => costs,
     };
     let plan = planner::plan(network, chosen, &planner::Options::default()).ending(Exit::Bug)?;
     if let [only] = plan.schedule.stages() {
-        remarks.push(format!(
+        let note = format!(
             "{}: no pipeline is faster than {} alone, so none is measured",
             network.name(),
             only.processor
-        ));
+        );
+        progress::say("warning", &note);
     }
     Ok(plan.schedule)
 }
 
-/// The costs of these processors alone.
+/// The costs of these processors only.
 fn restricted(costs: &Costs, names: &[ProcessorName]) -> Outcome<Costs> {
     let kept: Vec<usize> =
         (0..costs.processors().len()).filter(|&place| names.contains(&costs.processors()[place])).collect();
@@ -126,15 +155,17 @@ fn manual(network: &Network, stages: &[ManualStage]) -> Outcome<Schedule> {
         let cut = stage.until.as_ref().map(|until| network.cut_after(until)).transpose();
         let cut = cut.map_err(|error| Failure {
             exit: Exit::Usage,
-            error: anyhow::Error::from(error)
-                .context(format!("failed to cut the network {} by hand", network.name())),
+            error: anyhow::Error::from(error).context(format!(
+                "failed to apply the cuts of the experiment to the network {}",
+                network.name()
+            )),
         })?;
         cuts.push((ProcessorName::new(&stage.processor), cut));
     }
     Schedule::from_cuts(network, &cuts).map_err(|error| Failure {
         exit: Exit::Usage,
         error: anyhow::Error::from(error)
-            .context(format!("failed to cut the network {} by hand", network.name())),
+            .context(format!("failed to apply the cuts of the experiment to the network {}", network.name())),
     })
 }
 

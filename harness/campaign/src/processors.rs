@@ -1,4 +1,4 @@
-//! The processors of a board as the campaign uses them.
+//! Resolves the processors of a board.
 
 use boards;
 use compiler::Target;
@@ -9,23 +9,23 @@ use protocol::{Cpu, CpuProcessor, MachineState};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
-/// A named set of CPUs and what is compiled for it.
+/// A named set of CPUs with its compiler target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Processor {
-    /// Its name.
+    /// Its name in schedules.
     pub name: ProcessorName,
-    /// Its CPUs.
+    /// CPU numbers.
     pub cpus: Vec<u32>,
-    /// Threads of a stage on it.
+    /// Threads of a stage.
     pub threads: u32,
-    /// What the compiler is told of it.
+    /// What is compiled for it.
     pub target: Target,
 }
 
 impl Processor {
-    /// The same in the runner's words.
-    pub fn on_the_wire(&self) -> protocol::Processor {
+    /// The processor as the runner takes it.
+    pub fn message(&self) -> protocol::Processor {
         protocol::Processor::Cpu(CpuProcessor {
             name: self.name.to_string(),
             cpus: self.cpus.clone(),
@@ -34,10 +34,10 @@ impl Processor {
     }
 }
 
-/// The processors a board file lists, without its GPUs (see [`left_out`]), or those found on the machine.
+/// The processors that the board's file lists, without its GPUs (see [`left_out`]), or those found on the machine.
 ///
 /// # Errors
-/// Where none can be found, or a listed CPU cannot be used.
+/// If there is none, or a listed CPU cannot be used.
 pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
     let make = |name: &str, cpus: Vec<u32>, threads, mcpu: Option<&str>| Processor {
         name: ProcessorName::new(name),
@@ -64,8 +64,8 @@ pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Pro
                 return Err(Failure::new(
                     Exit::Usage,
                     format!(
-                        "failed to find a processor of the board {} to measure on: its file lists GPUs only, and this \
-                         version has no engine for CUDA; list its CPUs as a processor too",
+                        "failed to find a usable processor of the board {}: its file lists only GPUs, and this version has no \
+                         CUDA engine; list its CPUs as a processor too",
                         board.name
                     ),
                 ));
@@ -75,11 +75,11 @@ pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Pro
     }
 }
 
-/// What is to be said of processors of the file that this version cannot use; nothing where there are none.
+/// A note about listed processors that this version cannot use, if there are any.
 pub fn left_out(board: &config::Board) -> Option<String> {
     let gpus = board.gpus();
     (!gpus.is_empty()).then(|| {
-        format!("{}: left out of all schedules, for this version has no engine for CUDA", gpus.join(", "))
+        format!("{}: not used in any schedule, because this version has no CUDA engine", gpus.join(", "))
     })
 }
 
@@ -88,12 +88,12 @@ fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &Ma
         let known = machine.cpus.iter().find(|known| known.id == *cpu);
         let usable = |cpu: &Cpu| cpu.online && (cpu.isolated || machine.allowed_cpus.contains(&cpu.id));
         let why = match known {
-            // What the scheduler leaves alone (`isolcpus`) is not among the allowed ones, and takes whoever asks for it.
+            // A CPU isolated by `isolcpus` is not in the allowed set, but threads can be bound to it.
             Some(known) if usable(known) => continue,
-            Some(known) if known.online => "the runner may not run on it (see its cgroup's cpuset)",
+            Some(known) if known.online => "the runner may not use it (see the cpuset of its cgroup)",
             Some(_) => {
                 "it is offline; choose a power mode that has it (`state: { nvpmodel: … }` in the board's file), or \
-                 bring it online by hand"
+                 bring it online"
             }
             None => "there is no such CPU",
         };
@@ -102,7 +102,7 @@ fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &Ma
         return Err(Failure::new(
             Exit::Board,
             format!(
-                "failed to use CPU {cpu} of the processor {processor} on the board {}: {why}; usable are {}",
+                "failed to use CPU {cpu} of the processor {processor} on the board {}: {why}; usable CPUs: {}",
                 board.name,
                 usable.join(", ")
             ),
@@ -111,7 +111,7 @@ fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &Ma
     Ok(())
 }
 
-/// A board's machine and processors, in words.
+/// Describes a board's machine and processors for the user.
 pub fn describe(board: &config::Board, machine: &MachineState) -> String {
     let mut text = String::new();
     let model = machine.cpu_model.as_deref().or(machine.model.as_deref()).unwrap_or("unknown processor");
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use store::fixture;
 
-    /// A board with these processors, in the words of its file.
+    /// A board with these processors, in YAML.
     fn board(processors: &str) -> config::Board {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("configs/boards");
@@ -158,7 +158,7 @@ mod tests {
         config::load_board(root.path(), "b").unwrap()
     }
 
-    /// CPU 0 as usual, CPU 1 left alone by the scheduler, CPU 2 offline.
+    /// CPU 0 is normal, CPU 1 isolated, CPU 2 offline.
     fn machine() -> MachineState {
         let mut machine = fixture::machine();
         let cpu = machine.cpus[0].clone();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_cpus_are_used_and_offline_ones_come_with_their_remedy() {
+    fn isolated_cpus_are_usable_and_offline_ones_an_error_with_a_remedy() {
         let a57 = "a57: { cpus: [0] }";
         let found = resolve(
             &board(&format!("{a57}, denver: {{ cpus: [1] }}, gpu: {{ cuda: {{ arch: sm_62 }} }}")),
@@ -184,11 +184,11 @@ mod tests {
                 resolve(&board(&format!("{a57}, denver: {{ cpus: [{cpu}] }}")), &machine()).unwrap_err();
             assert_eq!(failure.exit, Exit::Board);
             assert!(
-                failure.to_string().contains(said) && failure.to_string().ends_with("usable are 0, 1"),
+                failure.to_string().contains(said) && failure.to_string().ends_with("usable CPUs: 0, 1"),
                 "{failure}"
             );
         }
         let failure = resolve(&board("gpu: { cuda: { arch: sm_62 } }"), &machine()).unwrap_err();
-        assert!(failure.exit == Exit::Usage && failure.to_string().contains("GPUs only"), "{failure}");
+        assert!(failure.exit == Exit::Usage && failure.to_string().contains("lists only GPUs"), "{failure}");
     }
 }

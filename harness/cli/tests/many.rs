@@ -158,7 +158,7 @@ fn equal_boards_share_the_rounds_and_a_dead_one_leaves_its_own_to_the_others() {
         assert!(whole.values().any(|by| by == board), "{board} measured a round: {}", ended.said);
     }
     let reason = ended.board("b3")["set_aside"].as_str().unwrap();
-    assert!(reason.starts_with("failed to reach the board b3 again within 2 s"), "{reason}");
+    assert!(reason.starts_with("failed to reconnect to the board b3 within 2 s"), "{reason}");
     assert!(ended.said.contains("b3  set aside  "), "{}", ended.said);
     assert!(ended.said.contains("1 of 4 boards were set aside"), "{}", ended.said);
     // Nothing failed but what the dead board was at.
@@ -247,7 +247,7 @@ fn ctrl_c_ends_all_boards_and_the_rest_is_measured_later() {
     let first: u64 = ended.said.lines().filter(|line| line.ends_with("frames/s")).count() as u64;
     let ended = shelf.bench(&["--resume", &id]).just_end();
     assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
-    assert!(!ended.said.contains("a frame\n"), "nothing is profiled again: {}", ended.said);
+    assert!(!ended.said.contains("per frame\n"), "nothing is profiled again: {}", ended.said);
     let rows = ended.report["pooled"]["rows"].as_array().unwrap().len() as u64;
     let second = ended.said.lines().filter(|line| line.ends_with("frames/s")).count() as u64;
     assert_eq!(first + second, 8 * rows, "each trial once: {}", ended.said);
@@ -270,15 +270,15 @@ fn boards_that_are_unlike_share_nothing_and_two_names_of_one_board_are_told() {
     let mut spread = both.to_vec();
     spread.extend(["--mode", "spread"]);
     let (_, said) = shelf.first.run(&spread, 2);
-    assert!(said.contains("b1 and b2 in processors in use (cpu0 = CPUs [0]"), "{said}");
+    assert!(said.contains("b1 and b2 differ in processors in use (cpu0 = CPUs [0]"), "{said}");
     assert!(said.contains("`--mode repeat` measures everything on each"), "{said}");
     shelf.check_free(&["b1", "b2"]);
     // A second file that leads to the first board.
     shelf.first.board("b2", "host: 127.0.0.1, user: tester");
     let (_, said) = shelf.first.run(&both, 3);
-    assert!(said.contains("failed to take the board b") && said.contains(" as b"), "{said}");
+    assert!(said.contains("failed to lock the board b") && said.contains(" as b"), "{said}");
     let (_, said) = shelf.first.run(&["bench", "--board", "b1", "--mode", "spread"], 2);
-    assert!(said.contains("--mode is for several boards"), "{said}");
+    assert!(said.contains("--mode: it needs several boards"), "{said}");
 }
 
 #[test]

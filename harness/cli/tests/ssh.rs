@@ -60,20 +60,20 @@ fn host_keys_are_checked() {
     let name = format!("[127.0.0.1]:{}", farm.port);
     let port = farm.port;
     let refused = [
-        (String::new(), "is not known"),
-        (format!("127.0.0.1 {ours}"), "is not known"),
-        (format!("{name} {other}"), "has another one. If the board was set up anew"),
-        (format!("{name} {ours}@revoked {name} {ours}"), "is revoked by"),
-        (format!("@revoked * {ours}{name} {ours}"), "is revoked by"),
-        (format!("[127.0.0.*]:{port},!{name} {ours}"), "is not known"),
-        (format!("@cert-authority * {ours}"), "is not known"),
+        (String::new(), "is unknown"),
+        (format!("127.0.0.1 {ours}"), "is unknown"),
+        (format!("{name} {other}"), "has another key. If the board was reinstalled"),
+        (format!("{name} {ours}@revoked {name} {ours}"), "is revoked in"),
+        (format!("@revoked * {ours}{name} {ours}"), "is revoked in"),
+        (format!("[127.0.0.*]:{port},!{name} {ours}"), "is unknown"),
+        (format!("@cert-authority * {ours}"), "is unknown"),
     ];
     for (text, expected) in refused {
         fs::write(&known, &text).unwrap();
         let (said, _) = farm.run(&["boards", "loopback"], 3);
         assert!(said.contains(expected), "{text}: {said}");
         assert!(
-            said.contains("ssh-keygen") || said.contains("remove the line"),
+            said.contains("ssh-keygen") || said.contains("remove that line"),
             "it says what to do: {said}"
         );
         assert!(!said.contains("free"), "{said}");
@@ -96,7 +96,7 @@ fn host_keys_are_checked() {
     fs::write(&known, format!("{name} {other}")).unwrap();
     Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&known).output().unwrap();
     let (said, _) = farm.run(&["boards", "loopback"], 3);
-    assert!(said.contains("has another one"), "{said}");
+    assert!(said.contains("has another key"), "{said}");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn openssh_s_configuration_is_evaluated_as_a_whole() {
     fs::write(&config, format!("Match exec \"test %h = bench-board\"\n  User tester\n{good}")).unwrap();
     farm.run(&["boards", "alias"], 0);
     let wrong = [
-        (format!("Match final\n  HostKeyAlias another\n{good}"), 3, "is not known"),
+        (format!("Match final\n  HostKeyAlias another\n{good}"), 3, "is unknown"),
         (format!("No such option\n{good}"), 2, "line 1: Bad configuration option: no"),
         (
             format!("IdentityFile ${{EDGEPIPE_NO_SUCH}}/key\n{good}"),
@@ -252,7 +252,7 @@ fn openssh_s_configuration_is_evaluated_as_a_whole() {
     fs::write(&config, format!("RevokedHostKeys {}\n{good}", farm.path("host_ed25519.pub").display()))
         .unwrap();
     let (said, _) = farm.run(&["boards", "alias"], 3);
-    assert!(said.contains("is revoked by"), "{said}");
+    assert!(said.contains("is revoked in"), "{said}");
     // A command instead of a socket, and the lock goes with it.
     let through = format!(
         "ProxyCommand ssh -W %h:%p -i {0} -o UserKnownHostsFile={1} -p {port} tester@127.0.0.1\n",
@@ -290,10 +290,7 @@ fn a_host_without_openssh_s_client_reads_the_files_itself() {
     }
     run(&good, 0);
     let said = run(&format!("Match exec true\n  User nobody\n{good}"), 2);
-    assert!(
-        said.contains(".ssh/config: line 1: Match exec can be evaluated by OpenSSH's client only"),
-        "{said}"
-    );
+    assert!(said.contains(".ssh/config: line 1: only OpenSSH's client can evaluate Match exec"), "{said}");
 }
 
 #[test]
@@ -304,7 +301,7 @@ fn who_does_not_answer_is_not_waited_for() {
     }
     let mut farm = Farm::unstarted();
     let (said, _) = farm.run(&["boards", "loopback"], 3);
-    assert!(said.contains("is sshd running there"), "{said}");
+    assert!(said.contains("check that sshd is running"), "{said}");
     // It accepts, and then nothing.
     let silent = TcpListener::bind(("127.0.0.1", farm.port)).unwrap();
     fs::write(farm.path("home/.ssh/config"), "Host *\n  ConnectTimeout 2\n").unwrap();
@@ -407,9 +404,10 @@ fn a_full_disk_and_a_damaged_upload_are_told() {
     program(&broken.join("cat"), "PATH=/usr/bin:/bin; cat \"$@\" | tr '\\000' '\\001'");
     farm.start();
     farm.know();
-    for (name, expected) in
-        [("small", "No space left on device; make room"), ("broken", "what arrived has the SHA-256")]
-    {
+    for (name, expected) in [
+        ("small", "No space left on device; free disk space"),
+        ("broken", "the file arrived with the SHA-256"),
+    ] {
         farm.board(name, &format!("host: 127.0.0.1, user: {name}"));
         let (said, _) = farm.run(&["boards", name], 3);
         assert!(said.contains(expected) && said.contains("failed to store"), "{said}");

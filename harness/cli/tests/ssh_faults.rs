@@ -37,18 +37,18 @@ fn a_link_that_is_cut_in_any_phase_costs_the_trial_at_work_and_no_more() {
     // While the runner is brought there for the first time: nothing has begun, so the command ends.
     cable.cut_after(Way::ToBoard, 1_000_000, Cut::Closed);
     let (said, _) = farm.run(&["boards", "loopback"], 3);
-    assert!(said.contains("failed to go on: the link to 127.0.0.1"), "{said}");
+    assert!(said.contains("lost the connection to 127.0.0.1"), "{said}");
     is_left_free(&farm);
     // While stage libraries and weights are brought.
     cable.cut_after(Way::ToBoard, 40_000, Cut::Closed);
     let arguments = ["--trials", "4", "--set", "measure.min_seconds=0.8"];
     let mut bench = Bench::start(&farm, &arguments);
-    bench.until("it is done again");
+    bench.until("retrying");
     assert!(!cable.is_armed());
     for phase in ["profile tiny on cpu1: asked", "compare the outputs of tiny on cpu1: asked"] {
         bench.until(phase);
         cable.cut(Cut::Closed);
-        bench.until("it is done again");
+        bench.until("retrying");
     }
     // In the warm-up, in the window, and while the result is on its way.
     bench.until(": WarmUp");
@@ -85,7 +85,7 @@ fn a_link_that_does_not_come_back_ends_the_run_which_goes_on_later() {
         cable.set_out(true);
         let (code, said) = bench.end();
         assert_eq!(code, Some(3), "{phase}: {said}");
-        assert!(said.contains("failed to reach the board loopback again within 1 s"), "{phase}: {said}");
+        assert!(said.contains("failed to reconnect to the board loopback within 1 s"), "{phase}: {said}");
         assert!(said.contains("--resume"), "{phase}: {said}");
         farm.wait_for_none(&["runner"]);
         cable.set_out(false);
@@ -123,7 +123,7 @@ fn a_board_that_loses_power_in_a_trial_is_gone_on_with_once_it_is_back() {
     let keys = farm.path("authorized_keys");
     fs::rename(&keys, farm.path("later")).unwrap();
     farm.start();
-    bench.until("trying for 60 s");
+    bench.until("trying to reconnect for 60 s");
     std::thread::sleep(Duration::from_secs(1));
     fs::rename(farm.path("later"), keys).unwrap();
     let (code, said) = bench.end();
@@ -164,7 +164,7 @@ fn a_disk_that_fills_up_ends_the_run_which_goes_on_once_there_is_room() {
     farm.know();
     let (code, said) = Bench::start(&farm, &[]).end();
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("No space left on device; make room on the board"), "{said}");
+    assert!(said.contains("No space left on device; free disk space on the board"), "{said}");
     assert!(said.contains("--resume"), "{said}");
     farm.wait_for_none(&["runner"]);
     let sshd = farm.sshd.as_ref().unwrap().id().to_string();
@@ -313,6 +313,6 @@ fn sshd_that_falls_silent_anywhere_on_the_way_is_not_waited_for() {
     // After the login: the user's shell hangs.
     let begun = Instant::now();
     let (said, _) = farm.run(&["boards", "hangs"], 3);
-    assert!(said.contains("its login shell began nothing within 20 s"), "{said}");
+    assert!(said.contains("its login shell did not start the script within 20 s"), "{said}");
     println!("given up after {:.0} s", begun.elapsed().as_secs_f64());
 }

@@ -143,8 +143,8 @@ pub fn check(
             });
         }
     }
-    let between = Spread::believed(spread(baseline), thresholds.between_runs);
-    let told = between.freedom.is_finite();
+    let between = Spread::chosen(spread(baseline), thresholds.between_runs);
+    let is_estimated = between.freedom.is_finite();
     let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (row, found) in pairs {
         for metric in Metric::GATED {
@@ -157,7 +157,7 @@ pub fn check(
             let all: Vec<f64> = before.iter().flatten().copied().collect();
             let (Some(was), Some(is)) = (middle(&all), middle(&now)) else { continue };
             let runs: Vec<&[f64]> = before.iter().chain([&now]).map(Vec::as_slice).collect();
-            let between = if told { between } else { between.at_least_within(&runs) };
+            let between = if is_estimated { between } else { between.at_least_within(&runs) };
             let evidence = Evidence::Apart { baseline: before, candidate: vec![now], spread: between };
             rows.push(CheckedRow {
                 network: row.network.clone(),
@@ -209,7 +209,7 @@ pub fn check(
         verdict,
         false_alarms: thresholds.false_alarms,
         between_runs: between.deviation,
-        between_runs_told: told,
+        between_runs_told: is_estimated,
         differences,
         rows,
         not_compared,

@@ -1,51 +1,51 @@
-//! OpenSSH's configuration files, evaluated for one host as `ssh_config(5)` describes. What needs OpenSSH's client itself
-//! (commands, canonical names, networks) is refused with file and line: a guess could log in as another user, with
+//! Evaluates OpenSSH's configuration files for one host, as `ssh_config(5)` describes. What needs OpenSSH's client itself
+//! (commands, canonical names, networks) is an error with file and line: a guess could log in as another user, with
 //! another key, or through another host.
 
 use super::account::Account;
 use super::error::SshError;
-use super::known_hosts::matches;
-use super::openssh::Settings;
-use super::settings::Address;
+use super::options::{Address, HostOptions};
+use super::pattern::matches;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Deepest nesting of `Include`, as OpenSSH has it.
 const DEEPEST: usize = 16;
-/// Longest file. OpenSSH has no limit; this one keeps `/dev/zero` out.
+/// Longest file. OpenSSH has no limit; this one excludes `/dev/zero`.
 const LONGEST: u64 = 16 << 20;
 
-/// Evaluates files, the first of which counts most. One that is not there is left out.
+/// Evaluates files; the first value of an option wins. Missing files are ignored.
 ///
 /// # Errors
-/// If a file cannot be read, a line is wrong, or it needs OpenSSH's client.
+/// If a file cannot be read, a line is invalid, or OpenSSH's client is needed.
 pub(super) fn evaluate(
     files: impl IntoIterator<Item = PathBuf>,
     address: &Address,
     account: &Account,
-) -> Result<Settings, SshError> {
-    let mut settings = Settings { user: address.user.clone(), port: address.port, ..Settings::default() };
-    settings.proxy_jump.clone_from(&address.jump);
-    let mut evaluation = Evaluation { host: &address.host, account, settings };
+) -> Result<HostOptions, SshError> {
+    let mut options =
+        HostOptions { user: address.user.clone(), port: address.port, ..HostOptions::default() };
+    options.proxy_jump.clone_from(&address.jump);
+    let mut evaluation = Evaluation { host: &address.host, account, options };
     for file in files {
         evaluation.file(&file, 0)?;
     }
-    let mut settings = evaluation.settings;
+    let mut options = evaluation.options;
     let none =
         |value: &Option<String>| value.as_deref().is_some_and(|value| value.eq_ignore_ascii_case("none"));
-    if none(&settings.proxy_jump) {
-        settings.proxy_jump = None;
+    if none(&options.proxy_jump) {
+        options.proxy_jump = None;
     }
-    if none(&settings.proxy_command) {
-        settings.proxy_command = None;
+    if none(&options.proxy_command) {
+        options.proxy_command = None;
     }
-    settings.host_name = Some(evaluation_host(&settings, &address.host));
-    Ok(settings)
+    options.host_name = Some(evaluation_host(&options, &address.host));
+    Ok(options)
 }
 
-/// The name that is connected to, as far as it is known.
-fn evaluation_host(settings: &Settings, asked: &str) -> String {
-    settings.host_name.as_ref().map_or_else(
+/// The host name to connect to.
+fn evaluation_host(options: &HostOptions, asked: &str) -> String {
+    options.host_name.as_ref().map_or_else(
         || asked.to_owned(),
         |name| {
             let parts = name.split("%%").map(|part| part.replace("%h", asked));
@@ -57,7 +57,7 @@ fn evaluation_host(settings: &Settings, asked: &str) -> String {
 struct Evaluation<'a> {
     host: &'a str,
     account: &'a Account,
-    settings: Settings,
+    options: HostOptions,
 }
 
 impl Evaluation<'_> {
@@ -65,7 +65,7 @@ impl Evaluation<'_> {
         let failed = |reason: String| SshError::Config { file: path.to_path_buf(), reason };
         let Some(text) = read(path).map_err(|error| failed(error.to_string()))? else { return Ok(()) };
         if depth > DEEPEST {
-            return Err(failed(format!("more than {DEEPEST} files include one another")));
+            return Err(failed(format!("includes are nested more than {DEEPEST} deep")));
         }
         let mut applies = true;
         for (index, line) in text.lines().enumerate() {
@@ -84,17 +84,17 @@ impl Evaluation<'_> {
                     }
                 }
                 // The rest of the line is a command for a shell, quotes and all.
-                "proxycommand" => self.settings.set(&keyword, &[rest.to_owned()]).map_err(failed)?,
+                "proxycommand" => self.options.set(&keyword, &[rest.to_owned()]).map_err(failed)?,
                 "canonicalizehostname" if values.first().is_none_or(|value| value != "no") => {
                     return Err(failed(needs_client("CanonicalizeHostname")));
                 }
                 "hostname" => {
                     if let Some(token) = values.first().and_then(|name| foreign_token(name)) {
-                        return Err(failed(format!("HostName knows %h and %%, not %{token}")));
+                        return Err(failed(format!("HostName supports %h and %%, not %{token}")));
                     }
-                    self.settings.set(&keyword, &values).map_err(failed)?;
+                    self.options.set(&keyword, &values).map_err(failed)?;
                 }
-                _ => self.settings.set(&keyword, &values).map_err(failed)?,
+                _ => self.options.set(&keyword, &values).map_err(failed)?,
             }
         }
         Ok(())
@@ -132,13 +132,13 @@ impl Evaluation<'_> {
             }
             let value = given.or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("Match {name} has no value"))?;
-            let user = || self.settings.user.clone().unwrap_or_else(|| self.account.name.clone());
+            let user = || self.options.user.clone().unwrap_or_else(|| self.account.name.clone());
             let subject = match name.as_str() {
-                "host" => evaluation_host(&self.settings, self.host).to_lowercase(),
+                "host" => evaluation_host(&self.options, self.host).to_lowercase(),
                 "originalhost" => self.host.to_owned(),
                 "user" => user(),
                 "localuser" => self.account.name.clone(),
-                // OpenSSH does not look at what comes after the first criterion that fails.
+                // OpenSSH ignores what follows the first criterion that fails.
                 _ if !holds => continue,
                 _ => return Err(needs_client(&format!("Match {name}"))),
             };
@@ -174,9 +174,7 @@ impl Evaluation<'_> {
 }
 
 fn needs_client(what: &str) -> String {
-    format!(
-        "{what} can be evaluated by OpenSSH's client only; install it (openssh-client), or remove the line"
-    )
+    format!("only OpenSSH's client can evaluate {what}; install it (openssh-client), or remove the line")
 }
 
 /// A token that `HostName` does not have.

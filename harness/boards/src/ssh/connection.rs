@@ -2,12 +2,14 @@
 
 use super::error::SshError;
 use super::job::{Job, Output, Said};
-use super::login::{self, shut};
+use super::login;
 use super::proxy::Proxy;
-use super::pump::{self, Ends, Opened, Purpose, Sending, Wish, pipe, unblock};
+use super::pump::{self, ChannelRequest, Ends, Opened, Purpose, Sending};
+use super::route::Hop;
 use super::script::{self, MARK};
-use super::settings::Hop;
-use crate::process::{End, Ending};
+use super::socket::{pipe, shut, unblock};
+use super::status::Status;
+use crate::ending::{End, Ending};
 use host::interrupt::Interrupt;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -18,33 +20,39 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Longest a channel may take to open, as the asker sees it.
+/// Longest time to open a channel.
 const OPENING: Duration = Duration::from_secs(30);
-/// What a login shell may print before the script begins.
+/// Most bytes that a login shell may print before the script begins.
 const MOST_NOISE: usize = 1 << 20;
 
-/// A session with its pump.
+/// An SSH session with the thread that moves its bytes.
 #[derive(Debug)]
 pub struct Connection {
-    host: String,
-    wishes: Option<Sender<Wish>>,
+    status: Status,
+    requests: Option<Sender<ChannelRequest>>,
     wake: OwnedFd,
     socket: OwnedFd,
-    end: Arc<End>,
     // These carry this one; dropped after it.
     _through: Option<Box<Connection>>,
     _proxy: Option<Proxy>,
 }
 
 impl Connection {
-    /// Connects to the last of these hosts, through those before it.
+    /// Connects to the last of these hosts, through the others.
     ///
     /// # Errors
-    /// Where one is out of reach, not to be trusted, or does not let us in.
+    /// If a host cannot be reached, cannot be trusted, or refuses the login.
     pub fn open(route: &[Hop]) -> Result<Self, SshError> {
         let mut through: Option<Box<Self>> = None;
         for hop in route {
-            let (socket, proxy) = login::connect(hop, through.as_deref())?;
+            let (socket, proxy) = match (&through, &hop.proxy_command) {
+                (Some(jump), _) => (jump.forward(&hop.host, hop.port)?, None),
+                (None, Some(command)) => {
+                    let (socket, proxy) = Proxy::start(hop, command)?;
+                    (socket, Some(proxy))
+                }
+                (None, None) => (login::connect(hop)?.into(), None),
+            };
             through = Some(Box::new(Self::log_in(hop, socket, through, proxy)?));
         }
         through.map(|last| *last).ok_or_else(|| SshError::Connect {
@@ -67,40 +75,37 @@ impl Connection {
         let woken = rustix::io::fcntl_dupfd_cloexec(&wake, 3).map_err(failed)?;
         let session = login::log_in(hop, socket).map_err(|error| match (error, &mut proxy) {
             (SshError::Handshake { host, reason }, Some(proxy)) => {
-                SshError::Handshake { host, reason: proxy.epitaph().unwrap_or(reason) }
+                SshError::Handshake { host, reason: proxy.how_it_ended().unwrap_or(reason) }
             }
             (error, _) => error,
         })?;
-        let (sender, wishes) = channel();
+        let (sender, requests) = channel();
         let end = Arc::new(End::default());
         let (name, ended) = (host.clone(), Arc::clone(&end));
         let pump = std::thread::Builder::new().name("ssh".to_owned()).spawn(move || {
-            let reason = pump::run(&session, &polled, &woken, &wishes, &name);
+            let reason = pump::run(&session, &polled, &woken, &requests, &name);
             shut(&polled);
             ended.set(Ending::Lost(reason));
         });
         pump.map_err(|error| SshError::Connect { host: host.clone(), reason: error.to_string() })?;
-        Ok(Self { host, wishes: Some(sender), wake, socket: handle, end, _through: through, _proxy: proxy })
+        let status = Status { host, end };
+        Ok(Self { status, requests: Some(sender), wake, socket: handle, _through: through, _proxy: proxy })
     }
 
     /// The host, for messages.
     pub fn host(&self) -> &str {
-        &self.host
+        &self.status.host
     }
 
-    /// Why it is lost, if it is.
+    /// Why the connection is lost, if it is.
     pub fn lost(&self) -> Option<SshError> {
-        match self.end.get()? {
-            Ending::Lost(reason) => Some(SshError::Lost { host: self.host.clone(), reason }),
-            _ => None,
-        }
+        self.status.lost()
     }
 
-    /// Starts a script by `/bin/sh`; its standard input is what is written after it. What the login shell prints
-    /// before is not yet taken off: see [`skip_noise`].
+    /// Starts a script in `/bin/sh`. Its output begins with whatever the login shell prints: see [`skip_noise`].
     ///
     /// # Errors
-    /// Where the board refuses, or the link is lost.
+    /// If the board refuses, or the connection is lost.
     pub fn start(&self, what: &str, script: &str, heartbeat: Option<Duration>) -> Result<Opened, SshError> {
         let failed = |error: Errno| self.failed(what, error.to_string());
         let (input, stdin) = pipe().map_err(failed)?;
@@ -126,14 +131,14 @@ impl Connection {
         }
         let ends = Ends { input, output, errors: Some(errors) };
         let purpose = Purpose::Run(script::ENTRY.to_owned());
-        let end = self.wish(what, purpose, script::first_line(script), ends, heartbeat, sending)?;
+        let end = self.open_channel(what, purpose, script::first_line(script), ends, heartbeat, sending)?;
         Ok((Said { stdout, stderr }, end))
     }
 
-    /// A way to another host, as a socket.
+    /// Opens a socket to another host through this one.
     ///
     /// # Errors
-    /// Where the host refuses, or the other one is out of its reach.
+    /// If this host refuses, or cannot reach the other one.
     pub fn forward(&self, host: &str, port: u16) -> Result<OwnedFd, SshError> {
         let what = format!("reach {host}:{port}");
         let failed = |error: Errno| self.failed(&what, error.to_string());
@@ -144,11 +149,11 @@ impl Connection {
         let output = rustix::io::fcntl_dupfd_cloexec(&ours, 3).map_err(failed)?;
         let ends = Ends { input: ours, output, errors: None };
         let purpose = Purpose::Forward(host.to_owned(), port);
-        self.wish(&what, purpose, String::new(), ends, None, Arc::default())?;
+        self.open_channel(&what, purpose, String::new(), ends, None, Arc::default())?;
         Ok(theirs)
     }
 
-    fn wish(
+    fn open_channel(
         &self,
         what: &str,
         purpose: Purpose,
@@ -160,35 +165,39 @@ impl Connection {
         let end = Arc::new(End::default());
         let (reply, answer) = sync_channel(1);
         let first = first.into_bytes();
-        let wish = Wish { purpose, first, ends, sending, end: Arc::clone(&end), heartbeat, reply };
+        let request =
+            ChannelRequest { purpose, first, ends, sending, end: Arc::clone(&end), heartbeat, reply };
         let lost = || {
             let reason = self.lost();
             reason.unwrap_or_else(|| SshError::Lost {
-                host: self.host.clone(),
+                host: self.status.host.clone(),
                 reason: "it was closed".to_owned(),
             })
         };
-        self.wishes.as_ref().and_then(|wishes| wishes.send(wish).ok()).ok_or_else(lost)?;
-        // It is woken already where the counter is full.
+        self.requests.as_ref().and_then(|requests| requests.send(request).ok()).ok_or_else(lost)?;
+        // If the counter is full, the thread is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         match answer.recv_timeout(OPENING) {
             Ok(Ok(())) => Ok(end),
-            Ok(Err(reason)) => Err(SshError::Open { what: what.to_owned(), host: self.host.clone(), reason }),
+            Ok(Err(reason)) => {
+                Err(SshError::Open { what: what.to_owned(), host: self.status.host.clone(), reason })
+            }
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
-                // The pump says why in a moment.
-                self.end.wait(Duration::from_secs(1));
+                // The thread reports the reason soon.
+                self.status.end.wait(Duration::from_secs(1));
                 Err(lost())
             }
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                Err(SshError::Late { what: what.to_owned(), host: self.host.clone(), after: OPENING })
+                Err(SshError::Late { what: what.to_owned(), host: self.status.host.clone(), after: OPENING })
             }
         }
     }
 
-    /// Runs a script to its end. `silence` is the longest time in which nothing moves.
+    /// Runs a script to its end. `silence` is the longest time without progress. A script that fails is not an error: its
+    /// exit code is in the output.
     ///
     /// # Errors
-    /// Where it does not start, hangs, the link is lost, or the user interrupts. How it ended is in the output.
+    /// If the script does not start or hangs, the connection is lost, or the user interrupts.
     pub fn run(
         &self,
         what: &str,
@@ -201,10 +210,10 @@ impl Connection {
         self.begin(what, script, input, silence)?.finish(interrupt)
     }
 
-    /// Begins a script with a file as its input. Unlike through a pipe, no byte of it is copied twice more.
+    /// Starts a script with a file as its input, which saves two copies of each byte compared with a pipe.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If the script does not start.
     pub fn begin(
         &self,
         what: &str,
@@ -214,13 +223,13 @@ impl Connection {
     ) -> Result<Job<'_>, SshError> {
         let sending = Arc::default();
         let (said, end) = self.launch(what, script, input.into(), None, Arc::clone(&sending))?;
-        Job::new(self, what, said, end, sending, silence)
+        Job::new(&self.status, what, said, end, sending, silence)
     }
 
-    /// The first line that a program says, after what its login shell printed; empty where it ended without a word.
+    /// The first line that a program prints after the output of its login shell; empty if it ended without output.
     ///
     /// # Errors
-    /// Where it says nothing for so long, or the user interrupts.
+    /// If nothing is printed within `patience`, or the user interrupts.
     pub fn first_line(
         &self,
         what: &str,
@@ -251,7 +260,7 @@ impl Connection {
                 return Err(SshError::Interrupted);
             }
             if Instant::now() >= deadline || said.len() > MOST_NOISE {
-                let (what, host, after) = (what.to_owned(), self.host.clone(), after.is_some());
+                let (what, host, after) = (what.to_owned(), self.status.host.clone(), after.is_some());
                 let late = SshError::Late { what: what.clone(), host: host.clone(), after: patience };
                 return Err(if after { late } else { SshError::Shell { what, host, after: patience } });
             }
@@ -263,24 +272,24 @@ impl Connection {
         }
     }
 
-    pub(super) fn failed(&self, what: &str, reason: String) -> SshError {
-        SshError::Failed { what: what.to_owned(), host: self.host.clone(), reason }
+    fn failed(&self, what: &str, reason: String) -> SshError {
+        self.status.failed(what, reason)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.wishes = None;
+        self.requests = None;
         shut(&self.socket);
-        // The pump owns the session; it must be through before the connection that carries this one goes.
-        self.end.wait(Duration::from_secs(2));
+        // The thread owns the session; it must end before the connection that carries this one is dropped.
+        self.status.end.wait(Duration::from_secs(2));
     }
 }
 
-/// Reads away what a login shell printed before the script began.
+/// Skips what a login shell prints before the script begins.
 ///
 /// # Errors
-/// Where the script never begins.
+/// If the script never begins.
 pub fn skip_noise(stdout: &mut impl Read) -> std::io::Result<()> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -294,5 +303,5 @@ pub fn skip_noise(stdout: &mut impl Read) -> std::io::Result<()> {
             other => line.push(other),
         }
     }
-    Err(std::io::Error::other("the login shell prints without end"))
+    Err(std::io::Error::other("the login shell prints endlessly"))
 }

@@ -1,17 +1,16 @@
-//! What goes wrong with SSH, and what to do about it.
+//! Errors of SSH, with their remedies.
 
 use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a host key is not to be trusted.
+/// Why a host key is not trusted.
 #[derive(Debug, Error)]
 pub enum HostKeyError {
     /// Its key is in no file of known hosts.
     #[error(
-        "failed to trust {host}: its key {fingerprint} ({kind}) is not known. {before} it with what \
-         `ssh-keygen -lf /etc/ssh/ssh_host_{short}_key.pub` prints on the board, then log in once by `{login}` and \
-         accept it"
+        "failed to verify the host key of {host}: {fingerprint} ({kind}) is unknown. {before} it with the output of \
+         `ssh-keygen -lf /etc/ssh/ssh_host_{short}_key.pub` on the board, then log in once by `{login}` and accept it"
     )]
     Unknown {
         /// Host and port.
@@ -22,16 +21,16 @@ pub enum HostKeyError {
         kind: String,
         /// Its type as file names have it.
         short: &'static str,
-        /// How the advice begins: with what must be done first, if a login would not make the key known.
+        /// The first words of the remedy; they say what to do first if a login would not save the key.
         before: &'static str,
         /// Command line of OpenSSH.
         login: String,
     },
     /// Another key is known.
     #[error(
-        "failed to trust {host}: its key is {fingerprint} ({kind}), and {} line {line} has another one. If the board \
-         was set up anew, remove the old key by `ssh-keygen -R {name:?}` and log in once by `{login}`; otherwise somebody \
-         may be in between",
+        "failed to verify the host key of {host}: it is {fingerprint} ({kind}), but {} line {line} has another key. If the \
+         board was reinstalled, remove the old key by `ssh-keygen -R {name:?}` and log in once by `{login}`; otherwise this \
+         may be an attack",
         file.display()
     )]
     Changed {
@@ -43,17 +42,17 @@ pub enum HostKeyError {
         fingerprint: String,
         /// Its type.
         kind: String,
-        /// Where the other key stands.
+        /// File of the other key.
         file: PathBuf,
-        /// In which line.
+        /// Line of the key.
         line: usize,
         /// Command line of OpenSSH.
         login: String,
     },
     /// The file of revoked keys cannot be used.
     #[error(
-        "failed to trust {host}: the file {} of RevokedHostKeys cannot be used: {reason}. Correct OpenSSH's \
-         configuration, or that file",
+        "failed to verify the host key of {host}: the RevokedHostKeys file {} cannot be used: {reason}. Correct OpenSSH's \
+         configuration or that file",
         file.display()
     )]
     Revocations {
@@ -66,8 +65,8 @@ pub enum HostKeyError {
     },
     /// The key is marked as revoked.
     #[error(
-        "failed to trust {host}: its key {fingerprint} is revoked by {} line {line}. Give the board a new key, or \
-         remove the line if it is wrong",
+        "failed to verify the host key of {host}: {fingerprint} is revoked in {} line {line}. Generate a new host key on \
+         the board, or remove that line if it is wrong",
         file.display()
     )]
     Revoked {
@@ -75,14 +74,14 @@ pub enum HostKeyError {
         host: String,
         /// SHA-256 of the key.
         fingerprint: String,
-        /// Where that stands.
+        /// File of the revocation.
         file: PathBuf,
-        /// In which line.
+        /// Line of the key.
         line: usize,
     },
 }
 
-/// What goes wrong with SSH.
+/// Why an SSH operation failed.
 #[derive(Debug, Error)]
 pub enum SshError {
     /// OpenSSH's configuration cannot be used.
@@ -101,7 +100,7 @@ pub enum SshError {
         /// Why.
         reason: String,
     },
-    /// Nobody answers there.
+    /// The host does not answer.
     #[error("failed to connect to {host}: {reason}")]
     Connect {
         /// Host and port.
@@ -109,93 +108,93 @@ pub enum SshError {
         /// Why, and what to do.
         reason: String,
     },
-    /// It accepts, and then says nothing.
+    /// It accepts the connection, but sends nothing.
     #[error(
-        "failed to log in on {host}: it took the connection and gave no answer within {} s; is its sshd stuck, or is \
-         another service on this port?",
+        "failed to log in to {host}: it accepted the connection, but gave no answer within {} s; check whether its sshd is \
+         stuck, or another service uses this port",
         after.as_secs()
     )]
     Silent {
         /// Host and port.
         host: String,
-        /// How long it was given.
+        /// Its timeout.
         after: Duration,
     },
-    /// The two do not agree on a protocol.
-    #[error("failed to log in on {host}: {reason}")]
+    /// The handshake failed.
+    #[error("failed to log in to {host}: {reason}")]
     Handshake {
         /// Host and port.
         host: String,
         /// Why.
         reason: String,
     },
-    /// Its host key is not to be trusted.
+    /// Its host key is not trusted.
     #[error(transparent)]
     HostKey(Box<HostKeyError>),
-    /// No key opens the door.
-    #[error("failed to log in on {host} as {user}: {}. Offered by the board: {methods}. {remedy}", tried.join("; "))]
+    /// It accepts none of our keys.
+    #[error("failed to log in to {host} as {user}: {}. The board allows: {methods}. {remedy}", tried.join("; "))]
     Refused {
         /// Host and port.
         host: String,
         /// The user.
         user: String,
-        /// Each key and what became of it.
+        /// Each key with its result.
         tried: Vec<String>,
-        /// Methods that the server names.
+        /// Methods that the server allows.
         methods: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The link is gone.
-    #[error("failed to go on: the link to {host} is lost ({reason})")]
+    /// The connection is lost.
+    #[error("lost the connection to {host}: {reason}")]
     Lost {
         /// Host and port.
         host: String,
         /// Why.
         reason: String,
     },
-    /// A program does not start, or a host behind it is out of reach.
+    /// A program does not start, or a host behind this one cannot be reached.
     #[error("failed to {what} on {host}: {reason}")]
     Open {
-        /// What was to be done.
+        /// Completes "failed to …".
         what: String,
         /// Host and port.
         host: String,
         /// Why.
         reason: String,
     },
-    /// A program said nothing for too long.
+    /// A program made no progress for too long.
     #[error("failed to {what} on {host}: no answer within {} s", after.as_secs())]
     Late {
-        /// What was to be done.
+        /// Completes "failed to …".
         what: String,
         /// Host and port.
         host: String,
-        /// How long it was given.
+        /// Its timeout.
         after: Duration,
     },
-    /// The login shell does not come to the script.
+    /// The login shell does not start the script.
     #[error(
-        "failed to {what} on {host}: its login shell began nothing within {} s; what do its start files wait for \
-         (~/.bashrc, ~/.profile, ~/.cshrc, ~/.config/fish)?",
+        "failed to {what} on {host}: its login shell did not start the script within {} s; check what its start files wait \
+         for (~/.bashrc, ~/.profile, ~/.cshrc, ~/.config/fish)",
         after.as_secs()
     )]
     Shell {
-        /// What was to be done.
+        /// Completes "failed to …".
         what: String,
         /// Host and port.
         host: String,
-        /// How long it was given.
+        /// Its timeout.
         after: Duration,
     },
     /// A program failed.
     #[error("failed to {what} on {host}: {reason}")]
     Failed {
-        /// What was to be done.
+        /// Completes "failed to …".
         what: String,
         /// Host and port.
         host: String,
-        /// Its words.
+        /// Its message.
         reason: String,
     },
     /// The user pressed Ctrl-C.
@@ -209,7 +208,7 @@ impl SshError {
         matches!(self, Self::Config { .. } | Self::Evaluation { .. })
     }
 
-    /// Whether trying again later may help: the board may be booting, or a cable may be out.
+    /// Whether trying again later may help: the board may be booting, or a cable may be unplugged.
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -223,7 +222,7 @@ impl SshError {
         )
     }
 
-    /// The same of a board that let us in before: one that shuts down or has just started refuses everybody.
+    /// The same for a board that accepted our login before: while it shuts down or boots, it refuses all logins.
     pub fn may_pass_again(&self) -> bool {
         self.may_pass() || matches!(self, Self::Refused { .. })
     }

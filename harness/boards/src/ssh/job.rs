@@ -1,10 +1,11 @@
-//! A script at work on a host, with a file as its input.
+//! A script that runs on a host, with a file as its input.
 
-use super::connection::Connection;
 use super::error::SshError;
-use super::pump::{Sending, unblock};
+use super::pump::Sending;
 use super::script::MARK;
-use crate::process::{End, Ending};
+use super::socket::unblock;
+use super::status::Status;
+use crate::ending::{End, Ending};
 use host::interrupt::Interrupt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -13,16 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// Longest silence of a login shell before the script begins.
+/// Longest time for a login shell to start the script.
 const SHELL: Duration = Duration::from_secs(20);
-/// Most that a script may say, in bytes. The longest, about the files of a network, says less than 1 MB.
-const MOST_SAID: usize = 16 << 20;
-/// Pause between two looks at whether the user interrupts, in ns.
+/// Most bytes that a script may print. The largest output, about the files of a network, is below 1 MB.
+const MAX_OUTPUT: usize = 16 << 20;
+/// Interval of the check for Ctrl-C, in ns.
 const PAUSE_NS: i64 = 50_000_000;
-/// The same at how much was sent, where that is waited for.
+/// The same while input is sent.
 const SENDING_NS: i64 = 2_000_000;
 
-/// What a program said, and how it ended.
+/// What a program printed, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its standard output from the script's beginning on.
@@ -33,17 +34,17 @@ pub struct Output {
     pub ending: Ending,
 }
 
-/// Our ends of what a program says.
+/// Our ends of a program's output.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
 
-/// A script that was begun. Dropped before its end, nothing more is sent to it.
+/// A running script. Dropping this stops sending its input.
 #[derive(Debug)]
 pub struct Job<'a> {
-    connection: &'a Connection,
+    status: &'a Status,
     what: String,
     streams: [Stream; 2],
     end: Arc<End>,
@@ -62,7 +63,7 @@ struct Stream {
 
 impl<'a> Job<'a> {
     pub(super) fn new(
-        connection: &'a Connection,
+        status: &'a Status,
         what: &str,
         said: Said,
         end: Arc<End>,
@@ -70,17 +71,17 @@ impl<'a> Job<'a> {
         silence: Duration,
     ) -> Result<Self, SshError> {
         for fd in [&said.stdout, &said.stderr] {
-            unblock(fd.as_fd()).map_err(|error| connection.failed(what, error.to_string()))?;
+            unblock(fd.as_fd()).map_err(|error| status.failed(what, error.to_string()))?;
         }
         let streams = [said.stdout, said.stderr].map(|fd| Stream { fd: Some(fd), text: Vec::new() });
         let (what, deadline) = (what.to_owned(), Instant::now() + silence.min(SHELL));
-        Ok(Self { connection, what, streams, end, sending, sent: 0, has_begun: false, silence, deadline })
+        Ok(Self { status, what, streams, end, sending, sent: 0, has_begun: false, silence, deadline })
     }
 
-    /// Waits until all of its input was sent, or it takes no more.
+    /// Waits until all input is sent, or the script takes no more.
     ///
     /// # Errors
-    /// Where nothing moves for too long, the file cannot be read, or the user interrupts.
+    /// If there is no progress for too long, the file cannot be read, or the user interrupts.
     pub fn send(&mut self, interrupt: &Interrupt) -> Result<(), SshError> {
         while !self.sending.is_through.load(Relaxed) && !self.has_ended() {
             self.step(SENDING_NS, interrupt)?;
@@ -88,12 +89,12 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for the script's end.
     ///
     /// # Errors
-    /// As [`Job::send`], and where its shell never began with it, or the link is lost.
+    /// As [`Job::send`], and if the login shell did not start the script, or the connection is lost.
     pub fn finish(mut self, interrupt: &Interrupt) -> Result<Output, SshError> {
-        // Others may have been waited for since it was looked at last.
+        // The caller may have waited for other scripts since the last check.
         self.deadline = Instant::now() + self.patience();
         while !self.has_ended() {
             self.step(PAUSE_NS, interrupt)?;
@@ -101,21 +102,21 @@ impl<'a> Job<'a> {
         let ending = self.end.wait(self.silence);
         let ending = ending.unwrap_or_else(|| Ending::Lost("it did not end".to_owned()));
         if let Ending::Lost(reason) = ending {
-            let lost = SshError::Lost { host: self.connection.host().to_owned(), reason };
-            return Err(self.connection.lost().unwrap_or(lost));
+            let lost = SshError::Lost { host: self.status.host.clone(), reason };
+            return Err(self.status.lost().unwrap_or(lost));
         }
         if let Some(error) = self.sending.broken.get() {
-            return Err(self.connection.failed(&self.what, format!("its input cannot be read: {error}")));
+            return Err(self.status.failed(&self.what, format!("its input cannot be read: {error}")));
         }
         let [stdout, stderr] =
             [0, 1].map(|number| String::from_utf8_lossy(&self.streams[number].text).into_owned());
         let Some((_, after)) = stdout.split_once(&format!("{MARK}\n")) else {
             let reason = format!(
-                "its login shell started no /bin/sh (it {}); it printed {:?}",
+                "its login shell did not start /bin/sh (it {}); it printed {:?}",
                 ending.describe(),
                 format!("{stdout}{stderr}").trim().chars().take(200).collect::<String>()
             );
-            return Err(self.connection.failed(&self.what, reason));
+            return Err(self.status.failed(&self.what, reason));
         };
         Ok(Output { stdout: after.to_owned(), stderr, ending })
     }
@@ -124,9 +125,9 @@ impl<'a> Job<'a> {
         self.streams.iter().all(|stream| stream.fd.is_none())
     }
 
-    /// Reads what it says, or waits for it that long.
+    /// Reads output, or waits for it.
     fn step(&mut self, pause_ns: i64, interrupt: &Interrupt) -> Result<(), SshError> {
-        let failed = |error: Errno| self.connection.failed(&self.what, error.to_string());
+        let failed = |error: Errno| self.status.failed(&self.what, error.to_string());
         let mut buffer = [0; 16 << 10];
         let mut heard = false;
         for Stream { fd, text } in &mut self.streams {
@@ -139,9 +140,9 @@ impl<'a> Job<'a> {
             heard = true;
         }
         let before = std::mem::replace(&mut self.sent, self.sending.sent.load(Relaxed));
-        if self.streams.iter().any(|stream| stream.text.len() > MOST_SAID) {
-            let reason = format!("it prints without end; more than {} MiB so far", MOST_SAID >> 20);
-            return Err(self.connection.failed(&self.what, reason));
+        if self.streams.iter().any(|stream| stream.text.len() > MAX_OUTPUT) {
+            let reason = format!("it printed more than {} MiB", MAX_OUTPUT >> 20);
+            return Err(self.status.failed(&self.what, reason));
         }
         if heard || self.sent != before {
             self.has_begun = self.has_begun || contains(&self.streams[0].text, MARK);
@@ -154,7 +155,7 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         if Instant::now() >= self.deadline {
-            let (what, host) = (self.what.clone(), self.connection.host().to_owned());
+            let (what, host) = (self.what.clone(), self.status.host.clone());
             let after = self.patience();
             return Err(if self.has_begun {
                 SshError::Late { what, host, after }

@@ -2,7 +2,8 @@
 //! type for a changed one; so the lines are read here, and libssh2 is asked about hashed names only.
 
 use super::error::{HostKeyError, SshError};
-use super::settings::Hop;
+use super::pattern::matches;
+use super::route::Hop;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ssh2::{CheckResult, KnownHostFileKind, MethodType, Session};
@@ -32,7 +33,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Reads the files of known hosts. One that is not there knows nobody.
+    /// Reads the files of known hosts; missing ones are empty.
     pub(super) fn read(hop: &Hop, session: &Session) -> Self {
         let mut lines = Vec::new();
         for file in &hop.known_hosts {
@@ -48,8 +49,7 @@ impl Known {
         Self { lines }
     }
 
-    /// Asks the server for a key of a type that is known. Without it, a server with keys of several types may show
-    /// one that nobody has seen yet.
+    /// Prefers key types that are known for this host. Otherwise a server with several keys may send an unknown one.
     pub(super) fn prefer(&self, session: &Session) {
         let mut wanted: Vec<&str> = Vec::new();
         for line in self.lines.iter().filter(|line| !line.is_revoked) {
@@ -69,11 +69,11 @@ impl Known {
     /// Checks the key that the server showed.
     ///
     /// # Errors
-    /// Where it is unknown, another than the known one, or revoked.
+    /// If it is unknown, different from the known one, or revoked.
     pub(super) fn check(&self, hop: &Hop, session: &Session) -> Result<(), SshError> {
         let host = hop.text();
         let Some((key, _)) = session.host_key() else {
-            return Err(SshError::Handshake { host, reason: "it showed no host key".to_owned() });
+            return Err(SshError::Handshake { host, reason: "it sent no host key".to_owned() });
         };
         let kind = kind_of(key);
         let fingerprint = session
@@ -136,7 +136,9 @@ fn check_revocations(file: &Path, shown: &str, host: &str, fingerprint: &str) ->
     };
     let text = host::files::read(file, LARGEST).map_err(|error| unusable(error.to_string()))?;
     if text.starts_with(REVOCATION_LIST) {
-        return Err(unusable("it is a binary list, and edgepipe reads lists of public keys only".to_owned()));
+        return Err(unusable(
+            "it is a binary key revocation list, and edgepipe reads only lists of public keys".to_owned(),
+        ));
     }
     let text = String::from_utf8_lossy(&text);
     let found = text.lines().position(|line| line.split_ascii_whitespace().any(|word| word == shown));
@@ -177,28 +179,6 @@ fn is_about(names: &str, hop: &Hop, session: &Session) -> bool {
         }
     }
     found
-}
-
-/// `*` stands for any text, `?` for any character.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while from < name.len() {
-        if pattern.get(at) == Some(&'*') {
-            star = Some((at, from));
-            at += 1;
-        } else if pattern.get(at).is_some_and(|wanted| *wanted == '?' || *wanted == name[from]) {
-            at += 1;
-            from += 1;
-        } else if let Some((star_at, star_from)) = star {
-            (at, from) = (star_at + 1, star_from + 1);
-            star = Some((star_at, star_from + 1));
-        } else {
-            return false;
-        }
-    }
-    pattern[at..].iter().all(|rest| *rest == '*')
 }
 
 /// libssh2 finds a hashed name; whatever key it compares, "not found" means that the line is about another host.

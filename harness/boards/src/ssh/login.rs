@@ -1,18 +1,15 @@
-//! From a host to a session that is logged in.
+//! Connects to a host and logs in.
 
-use super::connection::Connection;
 use super::error::SshError;
 use super::keys;
 use super::known_hosts::Known;
-use super::proxy::Proxy;
-use super::settings::{Agent, Family, Hop};
-use rustix::net::sockopt;
+use super::route::{Agent, Family, Hop};
+use super::socket::{acknowledge_at_once, keep_alive};
 use ssh2::{ErrorCode, Session};
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::time::Duration;
 
 /// libssh2 ran out of time (`LIBSSH2_ERROR_TIMEOUT`).
 const TIMEOUT: ErrorCode = ErrorCode::Session(-9);
@@ -20,9 +17,6 @@ const TIMEOUT: ErrorCode = ErrorCode::Session(-9);
 const SOCKET_TIMEOUT: ErrorCode = ErrorCode::Session(-30);
 /// Largest file of a private key.
 const LARGEST_KEY: u64 = 1 << 20;
-/// A peer that acknowledges nothing for so long is gone.
-const ACKNOWLEDGE: Duration = Duration::from_secs(20);
-
 /// The socket below a session, and a second handle on it that can end it.
 #[derive(Debug)]
 pub(super) struct Socket(pub(super) OwnedFd);
@@ -33,22 +27,14 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Connects to a host: directly, through the one before it, or by its `ProxyCommand`.
+/// Connects to a host by TCP.
 ///
 /// # Errors
-/// Where nobody answers in time.
-pub(super) fn connect(hop: &Hop, through: Option<&Connection>) -> Result<(OwnedFd, Option<Proxy>), SshError> {
-    match (through, &hop.proxy_command) {
-        (Some(jump), _) => Ok((jump.forward(&hop.host, hop.port)?, None)),
-        (None, Some(command)) => Proxy::start(hop, command).map(|(socket, proxy)| (socket, Some(proxy))),
-        (None, None) => Ok((connect_directly(hop)?.into(), None)),
-    }
-}
-
-fn connect_directly(hop: &Hop) -> Result<TcpStream, SshError> {
+/// If the host does not answer in time.
+pub(super) fn connect(hop: &Hop) -> Result<TcpStream, SshError> {
     let failed = |reason: String| SshError::Connect { host: hop.text(), reason };
     let addresses = (hop.host.as_str(), hop.port).to_socket_addrs().map_err(|error| {
-        failed(format!("{error}; is the name right, in the board's file or in ~/.ssh/config?"))
+        failed(format!("{error}; check the name in the board's file and in ~/.ssh/config"))
     })?;
     let is_wanted = |address: &SocketAddr| match hop.family {
         Family::Any => true,
@@ -66,36 +52,17 @@ fn connect_directly(hop: &Hop) -> Result<TcpStream, SshError> {
         }
     }
     let remedy = match last.as_ref().map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => "; is sshd running there, and on this port?",
-        _ => "; is the board on and on this network?",
+        Some(io::ErrorKind::ConnectionRefused) => "; check that sshd is running on the board, on this port",
+        _ => "; check that the board is switched on and on this network",
     };
     let reason = last.map_or_else(|| "the name has no address".to_owned(), |error| error.to_string());
     Err(failed(format!("{reason}{remedy}")))
 }
 
-/// Lets the kernel notice a peer that is gone. libssh2's own keep-alive makes reads fail after a silence.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(5))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
-    sockopt::set_tcp_keepcnt(stream, 3)?;
-    let milliseconds = u32::try_from(ACKNOWLEDGE.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(stream, milliseconds)?;
-    Ok(())
-}
-
-/// Acknowledges at once what comes next. sshd waits for that before it sends another small packet (Nagle's algorithm),
-/// and the kernel, as long as we have nothing to send, for 40 ms. It does not last: the kernel falls back by itself.
-pub(super) fn acknowledge_at_once(socket: &impl AsFd) {
-    // What leads through a jump host is no TCP socket, and without it things only take a moment longer.
-    let _ = sockopt::set_tcp_quickack(socket, true);
-}
-
-/// Shakes hands, checks the host's key and logs in.
+/// Performs the handshake, checks the host key and logs in.
 ///
 /// # Errors
-/// Where any of it fails or takes too long.
+/// If any of it fails or takes too long.
 pub(super) fn log_in(hop: &Hop, socket: OwnedFd) -> Result<Session, SshError> {
     let handshake = |error: ssh2::Error| match error.code() {
         TIMEOUT | SOCKET_TIMEOUT => SshError::Silent { host: hop.text(), after: hop.timeout },
@@ -117,11 +84,11 @@ pub(super) fn log_in(hop: &Hop, socket: OwnedFd) -> Result<Session, SshError> {
     Ok(session)
 }
 
-/// Tries the keys: those of the agent that the user named, then the files, then whatever else the agent has.
+/// Tries the agent's keys, those that the user named first, and then the key files.
 fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
     let methods = match session.auth_methods(&hop.user) {
         Ok(methods) => methods.to_owned(),
-        // A server that lets anybody in needs no key.
+        // This server needs no key.
         Err(_) if session.authenticated() => return Ok(()),
         Err(error) => return Err(lost(hop, &error)),
     };
@@ -152,7 +119,7 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
         found = true;
         if keys::is_public(&text) {
             tried.push(format!(
-                "{}: it is a public key, whose private one is not with the agent",
+                "{}: it is a public key, and the agent does not have its private key",
                 file.display()
             ));
             continue;
@@ -163,17 +130,18 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
         }
     }
     if tried.is_empty() {
-        tried.push("no key was found, neither with the agent nor in ~/.ssh".to_owned());
+        tried.push("no key was found, neither in the agent nor in ~/.ssh".to_owned());
     }
     let remedy = if methods.split(',').any(|method| method == "publickey") {
         let key = hop.identities.first().map_or_else(String::new, |file| format!("-i {} ", file.display()));
         if found || hop.identities_are_named {
-            format!("Put your public key on the board: `ssh-copy-id {key}{}`", hop.login_arguments())
+            format!("Copy your public key to the board by `ssh-copy-id {key}{}`", hop.login_arguments())
         } else {
-            "Make a key by `ssh-keygen -t ed25519` and put it on the board by ssh-copy-id".to_owned()
+            "Create a key by `ssh-keygen -t ed25519`, and copy it to the board by `ssh-copy-id`".to_owned()
         }
     } else {
-        "edgepipe logs in by public key only: allow it in the board's sshd_config".to_owned()
+        "edgepipe logs in by public key only; allow `PubkeyAuthentication` in the board's sshd_config"
+            .to_owned()
     };
     Err(SshError::Refused { host: hop.text(), user: hop.user.clone(), tried, methods, remedy })
 }
@@ -202,24 +170,24 @@ fn with_agent(hop: &Hop, session: &Session, named: &[Vec<u8>]) -> Result<bool, S
             return Ok(true);
         }
     }
-    if count == 0 { Ok(false) } else { Err(format!("{count} key(s) of the agent: not accepted")) }
+    if count == 0 { Ok(false) } else { Err(format!("{count} keys of the agent: not accepted")) }
 }
 
 fn with_file(hop: &Hop, session: &Session, file: &Path, text: &str) -> Result<(), String> {
     let passphrase = if keys::is_protected(text) {
         let asked = keys::ask(file);
         Some(asked.ok_or_else(|| {
-            format!("it is protected by a passphrase; give it to the agent by `ssh-add {}`", file.display())
+            format!("it is protected by a passphrase; add it to the agent by `ssh-add {}`", file.display())
         })?)
     } else {
         None
     };
     let result = session.userauth_pubkey_file(&hop.user, None, file, passphrase.as_deref());
     result.map_err(|error| match (error.code(), &passphrase) {
-        (TIMEOUT | SOCKET_TIMEOUT, _) => "no answer in time".to_owned(),
+        (TIMEOUT | SOCKET_TIMEOUT, _) => "no answer within the timeout".to_owned(),
         // libssh2 calls a wrong passphrase an unreadable file (`LIBSSH2_ERROR_FILE`), or a failed callback.
         (ErrorCode::Session(-16 | -1), Some(_)) => "the passphrase is wrong".to_owned(),
-        (ErrorCode::Session(-16), None) => "it is no private key that libssh2 can read".to_owned(),
+        (ErrorCode::Session(-16), None) => "libssh2 cannot read it as a private key".to_owned(),
         _ => "not accepted".to_owned(),
     })
 }
@@ -229,10 +197,4 @@ fn lost(hop: &Hop, error: &ssh2::Error) -> SshError {
         TIMEOUT | SOCKET_TIMEOUT => SshError::Silent { host: hop.text(), after: hop.timeout },
         _ => SshError::Handshake { host: hop.text(), reason: error.message().to_owned() },
     }
-}
-
-/// Ends a socket from another thread.
-pub(super) fn shut(socket: &impl AsFd) {
-    // One that is gone already needs no ending.
-    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }

@@ -1,126 +1,31 @@
-//! What OpenSSH's configuration says about a host. `ssh -G` evaluates all of it (`Match`, `Include`, canonical names);
-//! without that program the files are evaluated here, as far as that is possible.
+//! OpenSSH's configuration for a host. `ssh -G` evaluates all of it (`Match`, `Include`, canonical names); without that
+//! program the files are evaluated here, as far as possible.
 
 use super::account::Account;
 use super::config_file;
 use super::error::SshError;
-use super::settings::Address;
+use super::options::{Address, HostOptions};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Environment variable with a file that is read before the user's own configuration: that of the virtual boards.
+/// Environment variable that names a file to read before the user's configuration; used for the virtual boards.
 const CONFIG_VARIABLE: &str = "EDGEPIPE_SSH_CONFIG";
 /// The configuration of the machine.
 const SYSTEM_CONFIG: &str = "/etc/ssh/ssh_config";
 /// Longest evaluation. `Match exec` runs commands, and `CanonicalizeHostname` asks name servers.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Exit code of OpenSSH's client for its own errors. A program of the same name that is none of OpenSSH's has others.
+/// Exit code of OpenSSH's client for its own errors. Another program of that name has other exit codes.
 const FATAL: i32 = 255;
 
-/// Settings of a host, as they are written. Absent ones have no value in the configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Settings {
-    pub(super) address_family: Option<String>,
-    pub(super) connect_timeout: Option<Duration>,
-    pub(super) global_known_hosts: Option<Vec<String>>,
-    /// Evaluated: without tokens.
-    pub(super) host_name: Option<String>,
-    pub(super) host_key_alias: Option<String>,
-    pub(super) identities_only: Option<bool>,
-    pub(super) identity_agent: Option<String>,
-    pub(super) identity_files: Vec<String>,
-    pub(super) port: Option<u16>,
-    pub(super) proxy_command: Option<String>,
-    pub(super) proxy_jump: Option<String>,
-    pub(super) proxy_use_fdpass: Option<bool>,
-    pub(super) revoked_host_keys: Option<String>,
-    pub(super) strict_host_key_checking: Option<String>,
-    pub(super) user: Option<String>,
-    pub(super) user_known_hosts: Option<Vec<String>>,
-}
-
-impl Settings {
-    /// Takes the first value of a keyword in lower case, and ignores later ones and unknown keywords.
-    ///
-    /// # Errors
-    /// If the value has the wrong form.
-    pub(super) fn set(&mut self, keyword: &str, values: &[String]) -> Result<(), String> {
-        let Some(value) = values.first().cloned() else { return Err(format!("{keyword} has no value")) };
-        match keyword {
-            "addressfamily" => first(&mut self.address_family, value.to_lowercase()),
-            "connecttimeout" if value != "none" => first(&mut self.connect_timeout, seconds(&value)?),
-            "globalknownhostsfile" => first(&mut self.global_known_hosts, values.to_vec()),
-            "hostname" => first(&mut self.host_name, value),
-            "hostkeyalias" => first(&mut self.host_key_alias, value),
-            "identitiesonly" => first(&mut self.identities_only, flag(keyword, &value)?),
-            "identityagent" => first(&mut self.identity_agent, value),
-            "identityfile" if !self.identity_files.contains(&value) => self.identity_files.push(value),
-            "port" => first(
-                &mut self.port,
-                value
-                    .parse()
-                    .ok()
-                    .filter(|port| *port != 0)
-                    .ok_or_else(|| format!("Port {value} is not a number from 1 to 65535"))?,
-            ),
-            // Whichever of the two comes first prevents the other.
-            "proxycommand" if self.proxy_jump.is_none() => first(&mut self.proxy_command, value),
-            "proxyjump" if self.proxy_command.is_none() => first(&mut self.proxy_jump, value),
-            "proxyusefdpass" => first(&mut self.proxy_use_fdpass, flag(keyword, &value)?),
-            "revokedhostkeys" => first(&mut self.revoked_host_keys, value),
-            "stricthostkeychecking" => first(&mut self.strict_host_key_checking, value.to_lowercase()),
-            "user" => first(&mut self.user, value),
-            "userknownhostsfile" => first(&mut self.user_known_hosts, values.to_vec()),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-fn first<T>(setting: &mut Option<T>, value: T) {
-    setting.get_or_insert(value);
-}
-
-fn flag(keyword: &str, value: &str) -> Result<bool, String> {
-    match value.to_lowercase().as_str() {
-        "yes" | "true" => Ok(true),
-        "no" | "false" => Ok(false),
-        _ => Err(format!("{keyword} is {value:?}; expected yes or no")),
-    }
-}
-
-/// `90`, `90s`, `1m30s`: a number of seconds, or numbers with units.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time such as 15 or 1m30s");
-    let mut total = 0_u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
-        let count: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let (unit, length) = match rest[digits..].chars().next() {
-            None => (1, 0),
-            Some('s' | 'S') => (1, 1),
-            Some('m' | 'M') => (60, 1),
-            Some('h' | 'H') => (3600, 1),
-            Some('d' | 'D') => (86400, 1),
-            Some('w' | 'W') => (604_800, 1),
-            Some(_) => return Err(wrong()),
-        };
-        total = count.checked_mul(unit).and_then(|seconds| total.checked_add(seconds)).ok_or_else(wrong)?;
-        rest = &rest[digits + length..];
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(total)) }
-}
-
-/// The settings of the host at this address. What the address itself says is passed on, because `Match user` and tokens
-/// depend on it.
+/// The options of the host at this address. User and port of the address are passed on, because `Match user` and tokens
+/// depend on them.
 ///
 /// # Errors
-/// If the configuration is wrong, or says something that cannot be evaluated without OpenSSH's client.
-pub(super) fn settings(address: &Address, account: &Account) -> Result<Settings, SshError> {
+/// If the configuration is invalid, or cannot be evaluated without OpenSSH's client.
+pub(super) fn options(address: &Address, account: &Account) -> Result<HostOptions, SshError> {
     let before = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let odd_user = address.user.as_deref().filter(|user| !is_plain(user));
     // Removed when it is dropped.
@@ -131,22 +36,22 @@ pub(super) fn settings(address: &Address, account: &Account) -> Result<Settings,
             let reason = format!("failed to write a temporary file for `ssh -G`: {error}");
             SshError::Evaluation { host: address.host.clone(), reason }
         })?;
-    if let Some(settings) = ask("ssh", address, combined.as_ref().map(tempfile::NamedTempFile::path))? {
-        return Ok(settings);
+    if let Some(options) = ask("ssh", address, combined.as_ref().map(tempfile::NamedTempFile::path))? {
+        return Ok(options);
     }
     let usual = [account.home.join(".ssh/config"), PathBuf::from(SYSTEM_CONFIG)];
     config_file::evaluate(before.into_iter().chain(usual), address, account)
 }
 
-/// What OpenSSH's client says by this file alone.
+/// The options according to OpenSSH's client, from this file only.
 #[cfg(test)]
-pub(super) fn ask_with(address: &Address, file: &Path) -> Result<Settings, SshError> {
+pub(super) fn ask_with(address: &Address, file: &Path) -> Result<HostOptions, SshError> {
     let failed = |reason: String| SshError::Evaluation { host: address.host.clone(), reason };
     ask("ssh", address, Some(file))?.ok_or_else(|| failed("there is no OpenSSH client".to_owned()))
 }
 
-/// Asks OpenSSH's client, by its usual files or by this one; absent if there is no such program.
-fn ask(program: &str, address: &Address, file: Option<&Path>) -> Result<Option<Settings>, SshError> {
+/// Runs OpenSSH's client with its default files or with `file`; `None` if it is not installed.
+fn ask(program: &str, address: &Address, file: Option<&Path>) -> Result<Option<HostOptions>, SshError> {
     let failed = |reason: String| SshError::Evaluation { host: address.host.clone(), reason };
     let io_failed = |error: io::Error| failed(format!("failed to run `{program} -G`: {error}"));
     let mut command = Command::new(program);
@@ -174,7 +79,7 @@ fn ask(program: &str, address: &Address, file: Option<&Path>) -> Result<Option<S
     };
     let Some(status) = wait(&mut child).map_err(io_failed)? else {
         return Err(failed(format!(
-            "`{program} -G {}` gave no answer within {} s; which command of `Match exec` hangs?",
+            "`{program} -G {}` gave no answer within {} s; check the commands of `Match exec`",
             address.host,
             LONGEST.as_secs()
         )));
@@ -187,17 +92,20 @@ fn ask(program: &str, address: &Address, file: Option<&Path>) -> Result<Option<S
     }
     let said = read(stderr).map_err(io_failed)?;
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(5).collect();
-    Err(failed(format!("`{program} -G {}` says: {}; correct that", address.host, lines.join("; "))))
+    Err(failed(format!(
+        "`{program} -G {}` reports: {}; correct OpenSSH's configuration",
+        address.host,
+        lines.join("; ")
+    )))
 }
 
-/// Whether OpenSSH takes this name of a user on its command line: one with signs that mean something to a shell it takes
-/// from a file only.
+/// Whether OpenSSH accepts this user name on its command line. Names with shell metacharacters are accepted only from a
+/// file.
 fn is_plain(user: &str) -> bool {
     !user.starts_with('-') && user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// A file that names the user and includes `before` and those files that OpenSSH reads by itself: with `-F` it reads no
-/// other.
+/// A file that sets the user and includes `before` and OpenSSH's default files, which it does not read with `-F`.
 fn combine(
     user: Option<&str>,
     before: Option<&Path>,
@@ -206,13 +114,13 @@ fn combine(
     let mut file = tempfile::NamedTempFile::new()?;
     if let Some(user) = user {
         if user.contains(['\n', '\r', '\0']) {
-            return Err(io::Error::other("the name of the user has a line break"));
+            return Err(io::Error::other("the user name contains a line break"));
         }
         writeln!(file, "User \"{}\"", user.replace('\\', "\\\\").replace('"', "\\\""))?;
     }
     let usual = [account.home.join(".ssh/config"), PathBuf::from(SYSTEM_CONFIG)];
     for path in before.map(Path::to_path_buf).into_iter().chain(usual) {
-        // A relative path would be looked for in ~/.ssh, and the path is a pattern within quotes.
+        // A relative path would refer to ~/.ssh, and the quoted path is a pattern.
         let path = std::path::absolute(path)?;
         let mut quoted = Vec::new();
         for byte in path.as_os_str().as_encoded_bytes() {
@@ -253,22 +161,22 @@ fn read(mut file: File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What `ssh -G` prints: a keyword in lower case and the rest of the line is its value.
-fn parse(text: &str) -> Result<Settings, String> {
-    let mut settings = Settings::default();
+/// Parses the output of `ssh -G`: a keyword in lower case, then its value.
+fn parse(text: &str) -> Result<HostOptions, String> {
+    let mut options = HostOptions::default();
     for line in text.lines() {
         let Some((keyword, value)) = line.split_once(' ') else { continue };
         let values = match keyword {
             "userknownhostsfile" | "globalknownhostsfile" => split_paths(value),
             _ => vec![value.to_owned()],
         };
-        settings.set(keyword, &values)?;
+        options.set(keyword, &values)?;
     }
-    Ok(settings)
+    Ok(options)
 }
 
-/// Several paths in a line without quotes. What does not begin as a path goes on with the one before it, whose name
-/// has a space.
+/// Several paths in a line without quotes. A word that does not begin like a path belongs to the one before, whose name
+/// contains a space.
 fn split_paths(text: &str) -> Vec<String> {
     let mut paths: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -286,16 +194,6 @@ fn split_paths(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_read_as_openssh_writes_them() {
-        for (text, expected) in [("15", 15), ("5m", 300), ("1m30s", 90), ("1h1", 3601), ("0", 0)] {
-            assert_eq!(seconds(text), Ok(Duration::from_secs(expected)), "{text}");
-        }
-        for text in ["", "m", "5x", "-1", "99999999999999999999", "99999999999999999w"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn paths_with_spaces_are_put_together_again() {

@@ -1,7 +1,7 @@
 //! `ProxyCommand`: a program whose standard input and output lead to a host's SSH server.
 
 use super::error::SshError;
-use super::settings::Hop;
+use super::route::Hop;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most of its messages that is shown.
+/// Most bytes of its messages that are shown.
 const MOST_WORDS: u64 = 2000;
-/// How long a program that closed the connection may take to end.
+/// Longest time for the program to end after the connection is closed.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// The running program. It is ended when this is dropped.
+/// The running program. Dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Proxy {
     child: Child,
@@ -44,7 +44,7 @@ impl Proxy {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(output))
             .stderr(Stdio::piped())
-            // Ctrl-C is for the harness, which still has to restore the board through this.
+            // Ctrl-C must not end it: the harness restores the board through it.
             .process_group(0)
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
@@ -62,9 +62,9 @@ impl Proxy {
         Ok((ours, Self { child, command: command.to_owned(), said: Mutex::new(said) }))
     }
 
-    /// What became of the program, if it has ended: that explains why nobody answers at its other end.
-    pub(super) fn epitaph(&mut self) -> Option<String> {
-        // Its connection is closed before it has ended.
+    /// How the program ended, if it has. That explains a failed handshake.
+    pub(super) fn how_it_ended(&mut self) -> Option<String> {
+        // The connection closes before the program ends.
         let deadline = Instant::now() + ENDING;
         let status = loop {
             match self.child.try_wait() {
@@ -73,10 +73,11 @@ impl Proxy {
                 _ => return None,
             }
         };
-        // Its messages end with it, unless a program that it started goes on.
+        // Its messages end with it, unless a child of it still runs.
         let said = self.said.get_mut().unwrap_or_else(PoisonError::into_inner);
         let said = said.recv_timeout(ENDING).unwrap_or_default();
-        let said = if said.is_empty() { "it said nothing".to_owned() } else { format!("it said: {said}") };
+        let said =
+            if said.is_empty() { "it printed nothing".to_owned() } else { format!("it printed: {said}") };
         Some(format!("the ProxyCommand `{}` ended ({status}); {said}", self.command))
     }
 }

@@ -1,17 +1,17 @@
-//! One thread a connection moves bytes between its channels and pipes. libssh2 lets one thread at a time use a session,
+//! One thread per connection moves bytes between its channels and pipes. libssh2 lets one thread at a time use a session,
 //! so a blocking read on one channel would block all others: everything here is non-blocking, and poll waits.
 //!
 //! libssh2's rule that shapes the code: a packet that was sent in part must be finished by the very call that began
 //! it, before any other call sends. That call is kept as `stuck`.
 
 use super::error::SshError;
-use super::login::acknowledge_at_once;
-use crate::process::{End, Ending};
+use super::socket::acknowledge_at_once;
+use crate::ending::{End, Ending};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use ssh2::{BlockDirections, Channel, Session};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, OnceLock};
@@ -54,29 +54,29 @@ pub(super) enum Purpose {
     Forward(String, u16),
 }
 
-/// How far the input of a program has come.
+/// How much of a program's input was sent.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     /// Bytes that were sent.
     pub(super) sent: AtomicU64,
-    /// Why it could not be read any further.
+    /// Why reading the input failed.
     pub(super) broken: OnceLock<Errno>,
-    /// Whether all of it was sent, or no more is taken.
+    /// Whether all of it was sent, or the program takes no more.
     pub(super) is_through: AtomicBool,
-    /// Set by who wants no more of it to be sent.
+    /// Set to stop sending.
     pub(super) is_given_up: AtomicBool,
 }
 
-/// A wish for a channel.
+/// A request for a channel.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct ChannelRequest {
     pub(super) purpose: Purpose,
     /// Sent before anything else.
     pub(super) first: Vec<u8>,
     pub(super) ends: Ends,
     pub(super) sending: Arc<Sending>,
     pub(super) end: Arc<End>,
-    /// Send an empty line so often, between lines of others.
+    /// Heartbeat interval: an empty line is sent, between other lines.
     pub(super) heartbeat: Option<Duration>,
     pub(super) reply: SyncSender<Result<(), String>>,
 }
@@ -104,7 +104,7 @@ struct Output {
     ended: bool,
 }
 
-/// What became of a step.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Something was moved.
@@ -115,17 +115,17 @@ enum Step {
     Stuck,
 }
 
-/// Runs until the link is lost, or nobody wishes for anything any more and all channels have ended.
+/// Runs until the connection is lost, or all senders are dropped and all channels have ended. Returns why.
 pub(super) fn run(
     session: &Session,
     socket: &OwnedFd,
     wake: &OwnedFd,
-    wishes: &Receiver<Wish>,
+    requests: &Receiver<ChannelRequest>,
     host: &str,
 ) -> String {
     session.set_blocking(false);
     let mut flows: Vec<Flow> = Vec::new();
-    let reason = turn(session, socket, wake, wishes, &mut flows).err();
+    let reason = turn(session, socket, wake, requests, &mut flows).err();
     let reason = reason.unwrap_or_else(|| "it was closed".to_owned());
     for flow in flows {
         flow.end
@@ -140,7 +140,7 @@ fn turn(
     session: &Session,
     socket: &OwnedFd,
     wake: &OwnedFd,
-    wishes: &Receiver<Wish>,
+    requests: &Receiver<ChannelRequest>,
     flows: &mut Vec<Flow>,
 ) -> Result<(), String> {
     let mut stuck: Option<(usize, usize)> = None;
@@ -149,8 +149,8 @@ fn turn(
     loop {
         if stuck.is_none() {
             loop {
-                match wishes.try_recv() {
-                    Ok(wish) => flows.extend(open(session, socket, wish)),
+                match requests.try_recv() {
+                    Ok(request) => flows.extend(open(session, socket, request)),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
                         is_wanted = false;
@@ -249,9 +249,9 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Str
 }
 
 /// Opens a channel. What goes wrong is the asker's to hear.
-fn open(session: &Session, socket: &OwnedFd, wish: Wish) -> Option<Flow> {
+fn open(session: &Session, socket: &OwnedFd, request: ChannelRequest) -> Option<Flow> {
     let deadline = Instant::now() + OPENING;
-    let opened = match &wish.purpose {
+    let opened = match &request.purpose {
         Purpose::Run(command) => {
             insist(session, socket, deadline, || session.channel_session()).and_then(|mut channel| {
                 insist(session, socket, deadline, || channel.exec(command))?;
@@ -265,11 +265,11 @@ fn open(session: &Session, socket: &OwnedFd, wish: Wish) -> Option<Flow> {
     match opened {
         Ok(channel) => {
             // An asker that is gone closes its pipes, which ends the channel.
-            let _ = wish.reply.send(Ok(()));
-            Some(Flow::new(channel, wish))
+            let _ = request.reply.send(Ok(()));
+            Some(Flow::new(channel, request))
         }
         Err(reason) => {
-            let _ = wish.reply.send(Err(reason));
+            let _ = request.reply.send(Err(reason));
             None
         }
     }
@@ -308,8 +308,8 @@ impl Flow {
     /// Steps of a turn: input, output, errors, end.
     const PARTS: usize = 4;
 
-    fn new(channel: Channel, wish: Wish) -> Self {
-        let Wish { first, ends, sending, end, heartbeat, .. } = wish;
+    fn new(channel: Channel, request: ChannelRequest) -> Self {
+        let ChannelRequest { first, ends, sending, end, heartbeat, .. } = request;
         let output = |number, fd| Output { number, fd, pending: Vec::new(), written: 0, ended: false };
         Self {
             channel,
@@ -535,17 +535,4 @@ fn is_closed(session: &Session) -> bool {
 /// Holds back packets that are not full, or sends what was held back. What leads through a jump host is no TCP socket.
 fn cork(socket: &OwnedFd, is_on: bool) {
     let _ = rustix::net::sockopt::set_tcp_cork(socket, is_on);
-}
-
-/// Makes a descriptor non-blocking.
-pub(super) fn unblock(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    rustix::io::ioctl_fionbio(fd, true)
-}
-
-/// A pipe whose pump's end does not block: (reading end, writing end).
-pub(super) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // Where a larger one is refused the usual one does.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writing, 1 << 20);
-    Ok((reading, writing))
 }

@@ -35,7 +35,7 @@ impl Tokens {
         self.expand(text, true)
     }
 
-    /// Replaces tokens. `${` is left alone, because a command is given to a shell.
+    /// Replaces tokens, but not `${…}`, because a shell runs the command.
     ///
     /// # Errors
     /// For an unknown token.
@@ -52,14 +52,14 @@ impl Tokens {
             if sign == "%" {
                 let token = after.chars().next().ok_or_else(|| format!("{text:?} ends with \"%\""))?;
                 expanded.push_str(&self.value(token).ok_or_else(|| {
-                    format!("edgepipe does not know the token \"%{token}\" in {text:?}; write the value out")
+                    format!("edgepipe does not support the token \"%{token}\" in {text:?}; write the value instead")
                 })?);
                 rest = &after[token.len_utf8()..];
             } else if let Some(braced) = after.strip_prefix('{').filter(|_| with_variables) {
                 let (name, after) =
                     braced.split_once('}').ok_or_else(|| format!("\"${{\" is not closed in {text:?}"))?;
                 expanded.push_str(&std::env::var(name).map_err(|_| {
-                    format!("the environment variable {name} in {text:?} has no value; set it, or write the value out")
+                    format!("the environment variable {name} in {text:?} is not set; set it, or write the value instead")
                 })?);
                 rest = after;
             } else {

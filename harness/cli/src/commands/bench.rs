@@ -4,8 +4,8 @@ use crate::output::{after_closing, is_wide, print};
 use crate::selection::What;
 use ::report::{Format, render, render_campaign};
 use analysis::Report;
-use campaign::fleet::{self, Asked, Request};
-use campaign::{Campaign, Ended, Paths};
+use campaign::fleet::{self, BenchJob, BenchRequest};
+use campaign::{Paths, RunEnd, open, resume, run as run_steps};
 use clap::Args;
 use domain::FleetMode;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
@@ -57,33 +57,33 @@ impl From<Mode> for FleetMode {
 /// With the exit code of the failure.
 pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
-    // A database that cannot be written is found before an hour of measuring, not after it.
-    let store = open(&paths)?;
-    let request = Request {
+    // Fail before measuring if the database cannot be written.
+    let store = open_database(&paths)?;
+    let request = BenchRequest {
         boards: arguments.boards.clone(),
         mode: arguments.mode.map(FleetMode::from),
         experiment: arguments.what.experiment.clone(),
         overrides: arguments.what.overrides(),
         resume: arguments.resume.clone(),
     };
-    let (loaded, before) = match fleet::asked(&store, &paths, &request)? {
-        Asked::Several(several) => {
-            check_format(several.record().mode, arguments.format)?;
-            let ended = several.bench(&paths, &interrupt, &store)?;
+    let (loaded, resumed) = match fleet::resolve(&store, &paths, &request)? {
+        BenchJob::Several(job) => {
+            check_format(job.record().mode, arguments.format)?;
+            let ended = fleet::bench(job, &paths, &interrupt, &store)?;
             print(&render_campaign(&ended.report, arguments.format, is_wide()))?;
             if let Some(advice) = ended.advice {
                 eprintln!("{advice}");
             }
             return Ok(ended.exit);
         }
-        Asked::One { loaded, before } => (*loaded, before),
+        BenchJob::One { loaded, resume } => (*loaded, resume),
     };
-    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let ended = match &before {
-        Some(run) => campaign.resume(&store, run),
-        None => campaign.run(&store),
+    let mut board = open::open(loaded, paths, interrupt)?;
+    let ended = match &resumed {
+        Some(run) => resume(&mut board, &store, run),
+        None => run_steps(&mut board, &store),
     };
-    let (ended, closed) = campaign.close(ended)?;
+    let (ended, closed) = board.close(ended)?;
     let shown = build(&store, &ended.run, arguments.format).and_then(|report| {
         print(&render(&report, arguments.format, is_wide()))?;
         Ok(verdict(&ended, &report))
@@ -91,8 +91,8 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     after_closing(closed, shown)
 }
 
-/// Opens the database and takes over what its journals have and the database lacks.
-pub(crate) fn open(paths: &Paths) -> Outcome<Store> {
+/// Opens the database, and imports records that are in its journals only.
+pub(crate) fn open_database(paths: &Paths) -> Outcome<Store> {
     let store = Store::open(&paths.database, Access::ReadWrite)?;
     for message in store.catch_up(&paths.runs)?.messages() {
         eprintln!("{message}");
@@ -100,7 +100,7 @@ pub(crate) fn open(paths: &Paths) -> Outcome<Store> {
     Ok(store)
 }
 
-/// The report of a run, with everything that the format shows.
+/// The report of a run, with the details that the format needs.
 pub(crate) fn build(store: &Store, run: &RunId, format: Format) -> Outcome<Report> {
     let mut report = Report::build(store, run)?;
     if format == Format::Html {
@@ -109,23 +109,23 @@ pub(crate) fn build(store: &Store, run: &RunId, format: Format) -> Outcome<Repor
     Ok(report)
 }
 
-/// Refuses formats that cannot show what several boards measured.
+/// Refuses formats that cannot show several runs.
 pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
     let is_of_one_run = matches!(format, Format::Html | Format::Latex | Format::LatexTable | Format::Paper);
     if mode == FleetMode::Repeat && is_of_one_run {
         return Err(Failure::new(
             Exit::Usage,
-            "failed to choose a format: html, latex, latex-table and paper show one run, and these boards make one \
-             each; use terminal, markdown, csv or json, and `cargo xtask report --run RUN` for each",
+            "failed to use this format: html, latex, latex-table and paper show one run, and this campaign has one run \
+             per board; use terminal, markdown, csv or json, or `cargo xtask report --run RUN` for each run",
         ));
     }
     Ok(())
 }
 
-fn verdict(ended: &Ended, report: &Report) -> Exit {
+fn verdict(ended: &RunEnd, report: &Report) -> Exit {
     if ended.interrupted {
         eprintln!(
-            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
+            "interrupted: the results so far are kept; `cargo xtask bench --resume {}` continues",
             ended.run
         );
         return Exit::Trial;

@@ -1,9 +1,9 @@
-//! What `boards` shows: which are configured, whether they can be reached and are free, and what is on them.
+//! `boards`: shows the configured boards, breaks locks, and restores states.
 
 use crate::output::print;
 use ::boards::Board;
 use campaign::processors;
-use campaign::{Link, Paths};
+use campaign::{Paths, RunnerClient};
 use clap::Args;
 use config::{self, Connect, Kind};
 use host::exit::{Ending as _, Exit, Outcome};
@@ -13,7 +13,7 @@ use protocol::{Event, LockHolder, Meter, PowerReadings, Request};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// For how long the power meter is read: a few conversions of the slowest one.
+/// How long the power meter is read: a few conversions of the slowest one.
 const READING: Duration = Duration::from_millis(1500);
 
 /// Options of `boards`.
@@ -65,7 +65,7 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
         };
         print(&text)?;
     }
-    // A board that is off is a fact, and an error only for who asked for this one.
+    // An unreachable board is an error only if it was named.
     Ok(if options.names.is_empty() { Exit::Fine } else { exit })
 }
 
@@ -75,44 +75,43 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
         Connect::Local => "this machine".to_owned(),
         Connect::Ssh { host, .. } => format!("over SSH at {host}"),
     };
-    let holder = reached.holder().ending(Exit::Board)?;
-    let is_free = holder == LockHolder::Nobody {};
-    let state = match holder {
-        LockHolder::Nobody {} => "free".to_owned(),
-        LockHolder::Session { name } => format!("in use by {name}"),
-    };
-    let mut link = Link::new(reached, Interrupt::default());
-    let machine = link.whole_state().ending(Exit::Board)?;
-    let pending = link.pending().ending(Exit::Board)?;
+    let holder = reached.holder()?;
+    let mut runner = RunnerClient::new(reached, Interrupt::default());
+    let machine = runner.whole_state()?;
+    let pending = runner.pending()?;
     let power = match board.power.meter() {
-        // Two readers of a bus slow each other down.
-        Some(_) if !is_free => Err("not read while the board is in use".to_owned()),
-        Some(meter) => power(&mut link, meter).map(Some),
+        // A second reader on the bus would slow down the first.
+        Some(_) if holder != LockHolder::Nobody {} => Err("not read while the board is in use".to_owned()),
+        Some(meter) => power(&mut runner, meter).map(Some),
         None => Ok(None),
     };
     let mut text = format!("{}: {place}\n", board.name);
     let described = processors::describe(board, &machine);
     let power = power.as_ref().map(Option::as_ref).map_err(String::as_str);
-    // What is changed is to be restored by whoever has the board now.
-    let pending = pending.as_ref().filter(|_| is_free);
+    // While the board is in use, its holder restores the state.
+    let pending = pending.as_ref().filter(|_| holder == LockHolder::Nobody {});
     let mut told = text::state(&machine, power, pending);
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  a bench brings it to: {}", text::request(&asked));
+        let _ = writeln!(told, "  state set by a bench: {}", text::request(&asked));
     }
+    let lock = match holder {
+        LockHolder::Nobody {} => "free".to_owned(),
+        LockHolder::Session { name: by } => format!("in use by {by}"),
+    };
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{described}{told}  {state}");
+    let _ = writeln!(text, "{described}{told}  {lock}");
     Ok(text)
 }
 
 /// What the board's power meter says for a moment.
-fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
+fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, String> {
     let duration_ns = u64::try_from(READING.as_nanos()).unwrap_or(u64::MAX);
     let request = |id| Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns });
-    match link.request("read the power meter", READING * 10, request) {
+    match runner.request("read the power meter", READING * 10, request) {
         Ok(Event::Idled(idled)) => Ok(idled.readings),
-        Ok(other) => Err(link.unexpected("read the power meter", &other).to_string()),
+        Ok(other) => Err(runner.unexpected("read the power meter", &other).to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -120,15 +119,15 @@ fn power(link: &mut Link, meter: &Meter) -> Result<PowerReadings, String> {
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
-    let text = match reached.restore_leftover().ending(Exit::Board)? {
+    let text = match reached.restore_leftover()? {
         Some(pending) => {
             format!(
-                "{name}: restored to {}; it was changed by {}\n",
+                "{name}: restored to {}; it had been changed by {}\n",
                 text::settings(&pending.found),
                 pending.by
             )
         }
-        None => format!("{name}: nothing was to be restored\n"),
+        None => format!("{name}: nothing to restore\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)
@@ -137,9 +136,9 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
-    let text = match reached.break_lock().ending(Exit::Board)? {
+    let text = match reached.break_lock()? {
         LockHolder::Nobody {} => format!("{name}: the board was free\n"),
-        LockHolder::Session { name: session } => format!("{name}: broke the lock of {session}\n"),
+        LockHolder::Session { name: by } => format!("{name}: broke the lock of {by}\n"),
     };
     print(&text)?;
     Ok(Exit::Fine)

@@ -1,11 +1,11 @@
 //! `check`: compares a run with a baseline.
 
-use super::bench::open;
+use super::bench::open_database;
 use crate::output::{after_closing, print};
 use crate::selection::{Selection, What};
 use ::report::{CheckFormat, render_check};
 use analysis::gate::{self, Baseline, CheckReport, GateVerdict, Identity};
-use campaign::{Campaign, Paths};
+use campaign::{Paths, open};
 use clap::Args;
 use config::Thresholds;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
@@ -76,11 +76,11 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
         return judge(&needed, &store, &run, options);
     };
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
-    let store = open(paths)?;
+    let store = open_database(paths)?;
     let loaded = selection.load(paths)?;
-    let mut campaign = Campaign::open(loaded, paths.clone(), interrupt)?;
-    let ended = campaign.run(&store);
-    let (ended, closed) = campaign.close(ended)?;
+    let mut board = open::open(loaded, paths.clone(), interrupt)?;
+    let ended = campaign::run(&mut board, &store);
+    let (ended, closed) = board.close(ended)?;
     if ended.interrupted {
         eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
         return after_closing(closed, Ok(Exit::Trial));

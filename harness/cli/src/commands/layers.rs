@@ -2,7 +2,7 @@
 
 use crate::output::{after_closing, print};
 use crate::selection::Selection;
-use campaign::{Campaign, Paths};
+use campaign::{Paths, open};
 use clap::Args;
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = arguments.selection.load(&paths)?;
-    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let layers = campaign.layers(arguments.top);
-    let (text, closed) = campaign.close(layers)?;
+    let mut board = open::open(loaded, paths, interrupt)?;
+    let layers = campaign::layers(&mut board, arguments.top);
+    let (text, closed) = board.close(layers)?;
     after_closing(closed, print(&text).map(|()| Exit::Fine))
 }

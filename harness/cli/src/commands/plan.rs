@@ -2,7 +2,7 @@
 
 use crate::output::{after_closing, print};
 use crate::selection::Selection;
-use campaign::{Before, Campaign, Paths};
+use campaign::{Paths, open};
 use clap::Args;
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
@@ -21,15 +21,15 @@ pub(crate) struct Arguments {
 pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = arguments.selection.load(&paths)?;
-    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let networks = campaign.plan(None, &Before::default());
-    let (networks, closed) = campaign.close(networks)?;
+    let mut board = open::open(loaded, paths, interrupt)?;
+    let networks = campaign::plan(&mut board);
+    let (networks, closed) = board.close(networks)?;
     let mut text = String::new();
     for network in &networks {
         let units = network.unit_names();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} ({} units)", network.name(), units.len());
-        for planned in &network.planned {
+        for planned in &network.schedules {
             let label = planned.schedule.label();
             let Some(prediction) = &planned.prediction else {
                 let _ = writeln!(text, "  {label:<44} measured only");

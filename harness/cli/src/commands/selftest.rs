@@ -4,7 +4,7 @@ mod kept;
 
 use crate::output::{after_closing, print};
 use campaign::provenance::Provenance;
-use campaign::{Campaign, Pairing, Paths};
+use campaign::{OpenedBoard, Pairing, Paths, compare_with_itself, open};
 use clap::{Args, Subcommand};
 use config::{self, Overrides, Thresholds};
 use domain::Samples;
@@ -89,9 +89,9 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
     std::fs::create_dir_all(&folder).ending(Exit::Usage)?;
     let name = if slow_down > 0.0 { format!("ab-{slow_down}") } else { "aa".to_owned() };
     let name = if common.apart { format!("{name}-apart") } else { name };
-    let mut campaign = Campaign::open(loaded, paths, interrupt)?;
-    let measure = |campaign: &mut Campaign| -> Outcome<Kept> {
-        let asked = Asked { slow_down, apart: common.apart, machine: campaign.machine(), configuration };
+    let mut board = open::open(loaded, paths, interrupt)?;
+    let measure = |board: &mut OpenedBoard| -> Outcome<Kept> {
+        let asked = Asked { slow_down, apart: common.apart, machine: board.describe(), configuration };
         let revision = Provenance::collect(&root, "").revision();
         let revision = revision.map(|revision| revision.commit + if revision.dirty { "*" } else { "" });
         let begun = Date::from_unix_ns(unix_ns()).to_string();
@@ -101,12 +101,12 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
         let slow_down_per_mille = (10.0 * slow_down).round() as u32;
         let pairing = Pairing {
             comparisons: common.count,
-            before: kept.pairs.len(),
+            earlier: kept.pairs.len(),
             slow_down_per_mille,
             apart: common.apart,
         };
         let progress = Progress::begin("compare", common.count as usize);
-        campaign.pairs(pairing, |what, pair| {
+        compare_with_itself(board, pairing, |what, pair| {
             let said = format!("{} in {:.1} s", kept.pairs.len() + 1, pair.seconds);
             kept.add(what, pair)?;
             progress.step(&said);
@@ -115,8 +115,8 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
         progress.end(&format!("{} comparisons", kept.pairs.len()));
         Ok(kept)
     };
-    let measured = measure(&mut campaign);
-    let (kept, closed) = campaign.close(measured)?;
+    let measured = measure(&mut board);
+    let (kept, closed) = board.close(measured)?;
     let threshold = thresholds
         .of(Metric::Throughput, experiment.networks[0].name(), ScheduleKind::Single, "")
         .unwrap_or(0.0);

@@ -14,7 +14,7 @@ fn address(host: &str) -> Address {
 }
 
 /// Evaluates this text as the user's configuration.
-fn evaluated(text: &str, address: &Address) -> Result<Settings, String> {
+fn evaluated(text: &str, address: &Address) -> Result<HostOptions, String> {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join(".ssh")).unwrap();
     let file = home.path().join(".ssh/config");
@@ -23,12 +23,12 @@ fn evaluated(text: &str, address: &Address) -> Result<Settings, String> {
     evaluated.map_err(|error| error.to_string().replace(&home.path().display().to_string(), "HOME"))
 }
 
-fn of(text: &str, host: &str) -> Settings {
+fn of(text: &str, host: &str) -> HostOptions {
     evaluated(text, &address(host)).unwrap()
 }
 
 #[test]
-fn settings_of_a_match_block_stay_in_it() {
+fn options_of_a_match_block_stay_in_it() {
     let text = "Host shelf\n  User anna\n  IdentityFile ~/one\n\
                 Match host other.lab\n  User mallory\n  IdentityFile ~/two\n  ProxyJump gate\n\
                 Match host shelf user anna\n  Port 2222\n\
@@ -83,20 +83,23 @@ fn lines_are_read_as_openssh_reads_them() {
 #[test]
 fn what_only_openssh_can_evaluate_is_refused_with_its_line() {
     for (text, expected) in [
-        ("\nMatch exec \"true\"\nUser anna", "line 2: Match exec can be evaluated by OpenSSH's client only"),
-        ("Match canonical\nUser anna", "line 1: Match canonical"),
-        ("Match final all\nUser anna", "line 1: Match final"),
-        ("Match localnetwork 10.0.0.0/8\nUser anna", "line 1: Match localnetwork"),
-        ("Match tagged x\nUser anna", "line 1: Match tagged"),
-        ("CanonicalizeHostname yes", "line 1: CanonicalizeHostname"),
-        ("Include con[ab].d/*", "line 1: the pattern con[ab].d/*"),
+        ("\nMatch exec \"true\"\nUser anna", "line 2: only OpenSSH's client can evaluate Match exec"),
+        ("Match canonical\nUser anna", "line 1: only OpenSSH's client can evaluate Match canonical"),
+        ("Match final all\nUser anna", "line 1: only OpenSSH's client can evaluate Match final"),
+        (
+            "Match localnetwork 10.0.0.0/8\nUser anna",
+            "line 1: only OpenSSH's client can evaluate Match localnetwork",
+        ),
+        ("Match tagged x\nUser anna", "line 1: only OpenSSH's client can evaluate Match tagged"),
+        ("CanonicalizeHostname yes", "line 1: only OpenSSH's client can evaluate CanonicalizeHostname"),
+        ("Include con[ab].d/*", "line 1: only OpenSSH's client can evaluate the pattern con[ab].d/*"),
         ("User \"anna", "line 1: a quote is not closed"),
         ("User", "line 1: user has no value"),
         ("Port ssh", "line 1: Port ssh is not a number"),
         ("Port 0", "line 1: Port 0"),
         ("Match", "line 1: Match has no criterion"),
         ("Match host", "line 1: Match host has no value"),
-        ("HostName %r", "line 1: HostName knows %h and %%, not %r"),
+        ("HostName %r", "line 1: HostName supports %h and %%, not %r"),
         ("IdentitiesOnly perhaps", "line 1: identitiesonly is \"perhaps\""),
     ] {
         let error = evaluated(text, &address("shelf")).unwrap_err();
@@ -121,7 +124,7 @@ fn included_files_are_read_where_their_line_stands() {
     assert_eq!((user("shelf").as_str(), evaluate("shelf").unwrap().port), ("first", Some(22)));
     assert_eq!(user("board"), "second");
     let endless = evaluate("other").unwrap_err().to_string();
-    assert!(endless.contains("include one another"), "{endless}");
+    assert!(endless.contains("nested more than 16 deep"), "{endless}");
 }
 
 /// Lines of which configurations are made at random.

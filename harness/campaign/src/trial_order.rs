@@ -1,24 +1,24 @@
-//! The order of the trials: rounds in which every schedule has one trial, shuffled from a seed.
+//! The order of the trials: rounds with one trial of each schedule, shuffled from a seed.
 //!
-//! Trials that will be compared lie next to each other: a round goes network by network, and within a network
-//! schedule by schedule, both in an order drawn anew each round. So drift hits all alike, and no schedule always
-//! runs after the same other.
+//! Trials that will be compared are neighbours: a round goes network by network, and within a network schedule by
+//! schedule, in an order that is drawn for each round. So drift affects all schedules equally, and none always follows
+//! the same other one.
 
 use domain::SplitMix64;
 
-/// Place of a trial in the campaign.
+/// One trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// Round, from 0.
-    pub(super) round: u32,
+    pub(crate) round: u32,
     /// Index of the network.
-    pub(super) network: usize,
+    pub(crate) network: usize,
     /// Index of the schedule within the network.
-    pub(super) schedule: usize,
+    pub(crate) schedule: usize,
 }
 
 /// All trials in order; `schedules[n]` is the number of schedules of network `n`.
-pub(super) fn interleaved(schedules: &[usize], rounds: u32, seed: u64) -> Vec<Slot> {
+pub(crate) fn interleaved(schedules: &[usize], rounds: u32, seed: u64) -> Vec<Slot> {
     let mut random = SplitMix64::new(seed);
     let mut slots = Vec::new();
     for round in 0..rounds {

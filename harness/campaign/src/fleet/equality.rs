@@ -1,18 +1,17 @@
-//! Whether boards are equal, so that their trials may stand in one figure.
+//! Whether boards are equal, so that their trials may be pooled.
 
-use crate::Campaign;
+use crate::open::OpenedBoard;
 use crate::processors::Processor;
 use config::{Board, State};
 use protocol::text;
 use protocol::{MachineState, Meter, MeterKind};
 
-/// What decides it: aspects by name, each as text.
+/// What is compared: aspects by name, each as text.
 type Aspects = Vec<(&'static str, String)>;
 
-/// In what a board is unlike another, in words; `None`: they are equal.
-pub(super) fn unlike(first: &Campaign, other: &Campaign) -> Option<String> {
-    let aspects =
-        |campaign: &Campaign| aspects(&campaign.loaded().board, campaign.found(), campaign.processors());
+/// The differences between two boards for a message; `None` if they are equal.
+pub(super) fn differences(first: &OpenedBoard, other: &OpenedBoard) -> Option<String> {
+    let aspects = |opened: &OpenedBoard| aspects(&opened.loaded.board, opened.machine(), opened.processors());
     let (ours, theirs) = (aspects(first), aspects(other));
     let different = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours.1 != theirs.1);
     let words: Vec<String> =
@@ -21,7 +20,7 @@ pub(super) fn unlike(first: &Campaign, other: &Campaign) -> Option<String> {
 }
 
 fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> Aspects {
-    let told = |text: &Option<String>| text.clone().unwrap_or_else(|| "not told".to_owned());
+    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     let processors: Vec<String> = processors
         .iter()
         .map(|processor| {
@@ -42,18 +41,18 @@ fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> A
         .collect();
     vec![
         ("architecture", machine.arch.clone()),
-        ("model", told(&machine.model)),
-        ("processor", told(&machine.cpu_model)),
+        ("model", known(&machine.model)),
+        ("processor", known(&machine.cpu_model)),
         ("CPUs", machine.cpus.len().to_string()),
         ("highest frequencies in kHz", limits.join(" ")),
         ("L1 caches in KiB", caches(|cpu| cpu.l1d_bytes)),
         ("L2 caches in KiB", caches(|cpu| cpu.l2_bytes)),
         ("kernel", machine.kernel.clone()),
         ("CPU quota", text::quota(machine).unwrap_or_else(|| "none".to_owned())),
-        ("priority", text::priority(machine).unwrap_or_else(|| "usual".to_owned())),
+        ("priority", text::priority(machine).unwrap_or_else(|| "default".to_owned())),
         ("processors in use", processors.join("; ")),
         ("power meter", board.power.meter().map_or_else(|| "none".to_owned(), meter)),
-        ("state asked for", state(&board.state)),
+        ("configured state", state(&board.state)),
     ]
 }
 
@@ -68,8 +67,8 @@ fn meter(meter: &Meter) -> String {
         }
     };
     let total =
-        if meter.total.is_empty() { "as known".to_owned() } else { protocol::total_name(&meter.total) };
-    format!("{kind}, total {total}, below {}", meter.root)
+        if meter.total.is_empty() { "default".to_owned() } else { protocol::total_name(&meter.total) };
+    format!("{kind}, total {total}, at {}", meter.root)
 }
 
 fn state(state: &State) -> String {

@@ -1,8 +1,9 @@
-//! This process in words, for whoever finds a board taken.
+//! How this process describes itself when it locks a board.
 
 use host::date::{Date, unix_ns};
-/// Who holds a board: process, command, user, host, the board's name here and since when.
-pub fn holder(board: &str) -> String {
+
+/// Describes this process as the holder of a board: process, command, user, host, the board's name here and the time.
+pub(super) fn describe_this_process(board: &str) -> String {
     let command = host::arguments();
     let verbs = ["bench", "plan", "layers", "check", "selftest"];
     let verb = command.iter().find(|word| verbs.contains(&word.as_str()));
@@ -12,7 +13,7 @@ pub fn holder(board: &str) -> String {
     format!("process {} ({verb}) of {} on {host} as {board}, since {since}", std::process::id(), user())
 }
 
-/// The user's name; services and containers have none in their environment.
+/// The user's name. Services and containers have none in their environment.
 fn user() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
     let number = rustix::process::geteuid().as_raw();

@@ -1,7 +1,7 @@
-//! What `bench` is asked to do: on one board or on several, from the beginning or further.
+//! Resolves what `bench` is to do: on one board or several, a new run or a resumed one.
 
-use super::{Job, Several};
-use crate::Paths;
+use super::job::{FleetJob, Job};
+use crate::paths::Paths;
 use config::{self, Loaded};
 use domain::FleetMode;
 use host::date::unix_ns;
@@ -9,49 +9,49 @@ use host::exit::{Ending as _, Exit, Failure, Outcome};
 use std::path::Path;
 use store::{CampaignRecord, RunId, Store, StoredCampaign, StoredRun};
 
-/// What a command line asks `bench` for.
+/// The options of `bench`.
 #[derive(Debug, Clone)]
-pub struct Request {
-    /// Boards or groups.
+pub struct BenchRequest {
+    /// Names of boards or groups.
     pub boards: Vec<String>,
-    /// How several boards share the trials; `None`: as the group's file says.
+    /// How several boards share the trials; `None` for the group's own mode.
     pub mode: Option<FleetMode>,
     /// Name of the experiment.
     pub experiment: String,
     /// Changes to the experiment's file.
     pub overrides: config::Overrides,
-    /// The run to continue: its name, or `latest`.
+    /// The run to resume: its name, or `latest`.
     pub resume: Option<String>,
 }
 
 /// What `bench` is to do.
 #[derive(Debug)]
-pub enum Asked {
+pub enum BenchJob {
     /// A run on one board.
     One {
         /// Its configuration.
         loaded: Box<Loaded>,
-        /// The run to go on with.
-        before: Option<RunId>,
+        /// The run to resume.
+        resume: Option<RunId>,
     },
     /// A run on each of several.
-    Several(Several),
+    Several(FleetJob),
 }
 
-/// Reads the configuration, or finds what is to go on.
+/// Reads the configuration, or finds the run to resume.
 ///
 /// # Errors
-/// With all that is wrong with files or arguments; where there is nothing to go on with.
-pub fn asked(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
-    let asked = match options.resume.as_deref() {
-        None => fresh(&paths.root, options)?,
+/// All faults of files and arguments; if there is no run to resume.
+pub fn resolve(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
+    let job = match options.resume.as_deref() {
+        None => new(&paths.root, options)?,
         Some("latest") => latest(store, paths, options)?,
-        Some(name) => named(store, &paths.root, name)?,
+        Some(name) => by_name(store, &paths.root, name)?,
     };
-    Ok(asked)
+    Ok(job)
 }
 
-fn fresh(root: &Path, options: &Request) -> Outcome<Asked> {
+fn new(root: &Path, options: &BenchRequest) -> Outcome<BenchJob> {
     let (mut all, mode) =
         config::load_several(root, &options.boards, options.mode, &options.experiment, &options.overrides)
             .ending(Exit::Usage)?;
@@ -59,22 +59,21 @@ fn fresh(root: &Path, options: &Request) -> Outcome<Asked> {
         && let Some(loaded) = all.pop()
     {
         if options.mode.is_some() {
-            let message =
-                "failed to read the command line: --mode is for several boards, and one is asked for";
+            let message = "failed to use --mode: it needs several boards, and only one was given";
             return Err(Failure::new(Exit::Usage, message));
         }
-        return Ok(Asked::One { loaded: Box::new(loaded), before: None });
+        return Ok(BenchJob::One { loaded: Box::new(loaded), resume: None });
     }
     let record = CampaignRecord {
         id: RunId::new(unix_ns()),
         mode: mode.unwrap_or(FleetMode::Repeat),
         boards: all.iter().map(|loaded| loaded.board.name.clone()).collect(),
     };
-    let jobs = all.into_iter().map(|loaded| Job { loaded, before: None }).collect();
-    Ok(Asked::Several(Several { record, jobs }))
+    let jobs = all.into_iter().map(|loaded| Job { loaded, resume: None }).collect();
+    Ok(BenchJob::Several(FleetJob { record, jobs }))
 }
 
-fn latest(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
+fn latest(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
     let experiment = &options.experiment;
     let boards = config::boards_of(&paths.root, &options.boards).ending(Exit::Usage)?;
     let nothing = || {
@@ -82,7 +81,7 @@ fn latest(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
             Exit::Usage,
             format!(
                 "failed to find an unfinished run of the experiment {experiment} on the board{} {}; `cargo xtask \
-                 report --list` shows all runs",
+                 report --list` lists all runs",
                 if boards.len() > 1 { "s" } else { "" },
                 boards.join(", ")
             ),
@@ -90,32 +89,32 @@ fn latest(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
     };
     if let [board] = boards.as_slice() {
         let found = store.unfinished_run(experiment, board, &paths.runs)?;
-        return one(found.ok_or_else(nothing)?);
+        return run_job(found.ok_or_else(nothing)?);
     }
     let found = store.unfinished_campaign(experiment, &boards, &paths.runs)?;
-    further(&paths.root, found.ok_or_else(nothing)?)
+    campaign_job(&paths.root, found.ok_or_else(nothing)?)
 }
 
-fn named(store: &Store, root: &Path, name: &str) -> Outcome<Asked> {
+fn by_name(store: &Store, root: &Path, name: &str) -> Outcome<BenchJob> {
     if let Some(campaign) = store.campaign(name)? {
-        return further(root, campaign);
+        return campaign_job(root, campaign);
     }
     let run = store.run(name)?;
-    let Some(record) = &run.start.campaign else { return one(run) };
-    // A board that shares rounds with others cannot go on alone.
+    let Some(record) = &run.start.campaign else { return run_job(run) };
+    // A board that shares rounds with others cannot be resumed alone.
     match store.campaign(record.id.as_str())? {
-        Some(campaign) => further(root, campaign),
-        None => one(run),
+        Some(campaign) => campaign_job(root, campaign),
+        None => run_job(run),
     }
 }
 
-fn one(run: StoredRun) -> Outcome<Asked> {
+fn run_job(run: StoredRun) -> Outcome<BenchJob> {
     let loaded = Loaded::from_yaml(&run.start.configuration).ending(Exit::Usage)?;
-    Ok(Asked::One { loaded: Box::new(loaded), before: Some(run.start.id) })
+    Ok(BenchJob::One { loaded: Box::new(loaded), resume: Some(run.start.id) })
 }
 
-/// All boards of a campaign; one that had no run yet gets its first, with the experiment of the others.
-fn further(root: &Path, campaign: StoredCampaign) -> Outcome<Asked> {
+/// All boards of a campaign. A board without a run gets a new one, with the experiment of the others.
+fn campaign_job(root: &Path, campaign: StoredCampaign) -> Outcome<BenchJob> {
     let StoredCampaign { record, mut runs } = campaign;
     let mut jobs: Vec<Option<Job>> = Vec::new();
     let mut experiment = None;
@@ -125,7 +124,7 @@ fn further(root: &Path, campaign: StoredCampaign) -> Outcome<Asked> {
             let run = runs.remove(place);
             let loaded = Loaded::from_yaml(&run.start.configuration).ending(Exit::Usage)?;
             experiment = Some(loaded.experiment.clone());
-            Ok(Job { loaded, before: Some(run) })
+            Ok(Job { loaded, resume: Some(run) })
         });
         jobs.push(job.transpose()?);
     }
@@ -137,8 +136,8 @@ fn further(root: &Path, campaign: StoredCampaign) -> Outcome<Asked> {
             return Ok(job);
         }
         let board = config::load_board(root, board).ending(Exit::Usage)?;
-        Ok(Job { loaded: Loaded { board, experiment: experiment.clone() }, before: None })
+        Ok(Job { loaded: Loaded { board, experiment: experiment.clone() }, resume: None })
     });
     let jobs = complete.collect::<Outcome<Vec<Job>>>()?;
-    Ok(Asked::Several(Several { record, jobs }))
+    Ok(BenchJob::Several(FleetJob { record, jobs }))
 }

@@ -1,16 +1,16 @@
-//! Where one of several boards is the very machine that the harness runs on: nobody measures there while the harness
-//! compiles for another board.
+//! If the harness' own machine is one of several boards, all boards start measuring together, so that compiling for one
+//! board does not disturb the measurements on this machine.
 
 use host::interrupt::Interrupt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often a board that waits looks for Ctrl-C.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often a waiting board checks for Ctrl-C.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Boards prepare one after the other, and begin to measure together.
+/// Boards prepare one at a time, and start measuring together.
 #[derive(Debug)]
-pub struct StartLine {
+pub(crate) struct StartBarrier {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -18,30 +18,30 @@ pub struct StartLine {
 #[derive(Debug)]
 struct State {
     is_preparing: bool,
-    /// Boards that are not through with it.
+    /// Boards that have not finished preparing.
     missing: usize,
 }
 
-/// A board prepares, and no other does.
+/// Held by the board that is preparing. Dropping it counts the board as prepared.
 #[derive(Debug)]
-pub struct Turn {
-    line: Arc<StartLine>,
+pub(crate) struct PreparationGuard {
+    barrier: Arc<StartBarrier>,
 }
 
-impl StartLine {
-    /// For so many boards.
-    pub fn new(boards: usize) -> Self {
+impl StartBarrier {
+    /// A barrier for this number of boards.
+    pub(crate) fn new(boards: usize) -> Self {
         Self { state: Mutex::new(State { is_preparing: false, missing: boards }), changed: Condvar::new() }
     }
 
-    /// Waits for a board's turn to prepare.
-    pub fn turn(self: &Arc<Self>) -> Turn {
+    /// Waits until no other board is preparing.
+    pub(crate) fn prepare(self: &Arc<Self>) -> PreparationGuard {
         let mut state = self.lock();
         while state.is_preparing {
             state = self.wait(state);
         }
         state.is_preparing = true;
-        Turn { line: Arc::clone(self) }
+        PreparationGuard { barrier: Arc::clone(self) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -49,29 +49,29 @@ impl StartLine {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0
+        self.changed.wait_timeout(state, CHECK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-impl Turn {
-    /// The board is ready; waits for all others, or the user's Ctrl-C. One that is dropped instead will not come.
-    pub(super) fn wait_for_all(self, interrupt: &Interrupt) {
-        let line = Arc::clone(&self.line);
+impl PreparationGuard {
+    /// Ends the preparation and waits for all other boards, or for Ctrl-C.
+    pub(crate) fn wait_for_all(self, interrupt: &Interrupt) {
+        let barrier = Arc::clone(&self.barrier);
         drop(self);
-        let mut state = line.lock();
+        let mut state = barrier.lock();
         while state.missing > 0 && !interrupt.is_set() {
-            state = line.wait(state);
+            state = barrier.wait(state);
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for PreparationGuard {
     fn drop(&mut self) {
-        let mut state = self.line.lock();
+        let mut state = self.barrier.lock();
         state.is_preparing = false;
         state.missing = state.missing.saturating_sub(1);
         drop(state);
-        self.line.changed.notify_all();
+        self.barrier.changed.notify_all();
     }
 }
 
@@ -81,17 +81,17 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn boards_prepare_alone_and_measure_after_all_are_through() {
-        let line = Arc::new(StartLine::new(3));
+    fn boards_prepare_one_at_a_time_and_start_together() {
+        let barrier = Arc::new(StartBarrier::new(3));
         let (preparing, prepared) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let board = |is_lost: bool| {
-            let turn = line.turn();
+            let guard = barrier.prepare();
             assert_eq!(preparing.fetch_add(1, Ordering::SeqCst), 0);
             std::thread::yield_now();
             preparing.fetch_sub(1, Ordering::SeqCst);
             prepared.fetch_add(1, Ordering::SeqCst);
             if !is_lost {
-                turn.wait_for_all(&Interrupt::default());
+                guard.wait_for_all(&Interrupt::default());
                 assert_eq!(prepared.load(Ordering::SeqCst), 3);
             }
         };

@@ -1,53 +1,54 @@
-//! From a schedule of the planner to what the runner is told.
+//! Describes a planned schedule to the runner.
 
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
+use config::Experiment;
 use domain::{Peer, Schedule, ScheduleKind, Stage};
 use protocol::{Call, CpuProcessor, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
 use std::path::Path;
+use std::time::Duration;
 
-/// A compiled stage and where it lies on the board.
+/// A linked stage with its paths.
 #[derive(Debug, Clone)]
-pub(super) struct Deployed {
-    /// What the compiler says of it.
-    pub(super) manifest: StageManifest,
-    /// Path of the library on the board.
-    pub(super) library: String,
-    /// Path of the weights on the board.
-    pub(super) weights: String,
+pub(crate) struct DeployedStage {
+    pub(crate) manifest: StageManifest,
+    /// Path of the library.
+    pub(crate) library: String,
+    /// Path of the weights.
+    pub(crate) weights: String,
 }
 
-impl Deployed {
-    /// A stage in the cache of this machine, which is the board.
+impl DeployedStage {
+    /// A stage in this machine's cache. Deployment rewrites the paths to those on the board.
     ///
     /// # Errors
-    /// Where it is not in the cache, or a path is no UTF-8.
-    pub(super) fn local(entry: &Entry, first: usize, end: usize, boundary: BoundaryLayout) -> Result<Self> {
+    /// If it is not in the cache, or a path is not UTF-8.
+    pub(crate) fn local(entry: &Entry, first: usize, end: usize, boundary: BoundaryLayout) -> Result<Self> {
         let folder = entry.stage_folder(first, end, boundary);
         let manifest = entry
             .stage(first, end, boundary)
-            .with_context(|| format!("failed to find the compiled stage {}", folder.display()))?;
+            .with_context(|| format!("failed to find the linked stage {}", folder.display()))?;
         Ok(Self {
-            library: text(&folder.join(&manifest.library))?,
-            weights: text(&entry.weights())?,
+            library: path_text(&folder.join(&manifest.library))?,
+            weights: path_text(&entry.weights())?,
             manifest,
         })
     }
 }
 
-/// A path as the runner is told.
+/// A path as text for a request.
 ///
 /// # Errors
-/// Where it is not UTF-8.
-pub(super) fn text(path: &Path) -> Result<String> {
+/// If it is not UTF-8.
+pub(crate) fn path_text(path: &Path) -> Result<String> {
     path.to_str()
         .map(str::to_owned)
         .with_context(|| format!("the path {} is not UTF-8; move the checkout", path.display()))
 }
 
-/// The layout at the cuts of a schedule: packed where all its processors keep tensors alike.
-pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> BoundaryLayout {
+/// The layout at the cuts of a schedule: packed if all its processors have the same vector instructions.
+pub(crate) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> BoundaryLayout {
     let mut isas = schedule
         .stages()
         .iter()
@@ -58,14 +59,14 @@ pub(super) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> 
     if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
 }
 
-/// Builds the runner's schedule from the deployed stages, in stage order.
+/// Builds the runner's schedule from its stages, in stage order.
 ///
 /// # Errors
-/// Where the manifests contradict each other, which is a bug of the compiler.
-pub(super) fn schedule(
+/// If the manifests contradict each other, which is a bug of the compiler.
+pub(crate) fn schedule(
     schedule: &Schedule,
     network: &NetworkManifest,
-    deployed: &[Deployed],
+    deployed: &[DeployedStage],
     processors: &[Processor],
 ) -> Result<protocol::Schedule> {
     let mut values = Values::default();
@@ -75,7 +76,7 @@ pub(super) fn schedule(
         for input in &deployed.manifest.inputs {
             if values.find(input).is_none() {
                 bail!(
-                    "the stage of units {}..{} of {} takes {} ({}), which no stage before it gives",
+                    "the stage of units {}..{} of {} takes {} ({}), which no earlier stage produces",
                     stage.first,
                     stage.end,
                     network.name,
@@ -84,10 +85,10 @@ pub(super) fn schedule(
                 );
             }
         }
-        stages.push(wire_stage(deployed, processor_of(stage, processors)?, &mut values)?);
+        stages.push(stage_message(deployed, processor_of(stage, processors)?, &mut values)?);
     }
     let outputs = boundary(network, network.units.len())?.iter().map(|value| {
-        values.find(value).with_context(|| format!("no stage of {} gives {}", network.name, value.value))
+        values.find(value).with_context(|| format!("no stage of {} produces {}", network.name, value.value))
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
@@ -98,11 +99,11 @@ pub(super) fn schedule(
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
 }
 
-/// The network in sessions of ONNX Runtime: one as a single stage, several as replicas.
+/// The network in sessions of ONNX Runtime: one session is a single stage, several are replicas.
 ///
 /// # Errors
-/// Where a path is no UTF-8, or the network's manifest is not whole.
-pub(super) fn peer(
+/// If a path is not UTF-8, or the network's manifest is incomplete.
+pub(crate) fn peer(
     peer: &Peer,
     network: &NetworkManifest,
     runtime: &Path,
@@ -111,11 +112,9 @@ pub(super) fn peer(
     let mut values = Values::default();
     let inputs: Vec<u32> =
         boundary(network, 0)?.iter().map(|value| values.place(value)).collect::<Result<_>>()?;
-    let outputs: Vec<u32> = boundary(network, network.units.len())?
-        .iter()
-        .map(|value| values.place(value))
-        .collect::<Result<_>>()?;
-    let program = Program::OnnxRuntime(OnnxModel { runtime: text(runtime)?, model: text(model)? });
+    let outputs = boundary(network, network.units.len())?.iter().map(|value| values.place(value));
+    let outputs: Vec<u32> = outputs.collect::<Result<_>>()?;
+    let program = Program::OnnxRuntime(OnnxModel { runtime: path_text(runtime)?, model: path_text(model)? });
     let names = peer.stage_names();
     let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {
         processor: protocol::Processor::Cpu(CpuProcessor {
@@ -132,20 +131,20 @@ pub(super) fn peer(
     Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
 }
 
-/// The whole network as one stage with its own numbering, for profiling.
-pub(super) fn profile(
-    deployed: &Deployed,
+/// The whole network as one stage with its own value numbers, for profiling.
+pub(crate) fn profile(
+    deployed: &DeployedStage,
     processor: protocol::Processor,
 ) -> Result<(Vec<Tensor>, protocol::Stage, Vec<Call>)> {
     let mut values = Values::default();
-    let stage = wire_stage(deployed, processor, &mut values)?;
+    let stage = stage_message(deployed, processor, &mut values)?;
     let calls = deployed.manifest.calls.iter();
     let calls = calls.map(|call| Call { function: call.function.clone(), unit: call.unit }).collect();
     Ok((values.tensors, stage, calls))
 }
 
-fn wire_stage(
-    deployed: &Deployed,
+fn stage_message(
+    deployed: &DeployedStage,
     processor: protocol::Processor,
     values: &mut Values,
 ) -> Result<protocol::Stage> {
@@ -179,15 +178,27 @@ fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
 
 fn processor_of(stage: &Stage, processors: &[Processor]) -> Result<protocol::Processor> {
     let processor = processors.iter().find(|processor| processor.name == stage.processor);
-    processor
-        .map(Processor::on_the_wire)
-        .with_context(|| format!("there is no processor {}", stage.processor))
+    processor.map(Processor::message).with_context(|| format!("there is no processor {}", stage.processor))
 }
 
 fn tensor(name: String, shape: &[i64], dtype: &str) -> Result<Tensor> {
     let dtype: Dtype =
-        dtype.parse().map_err(|error| anyhow!("failed to read the type of {name}: {error}"))?;
+        dtype.parse().map_err(|error| anyhow!("failed to read the element type of {name}: {error}"))?;
     Ok(Tensor { name, shape: shape.to_vec(), dtype })
+}
+
+/// Input frames of an experiment.
+pub(crate) fn frames(experiment: &Experiment, network: &NetworkManifest) -> protocol::Frames {
+    protocol::Frames {
+        seed: experiment.frames.seed,
+        distinct: experiment.frames.distinct,
+        integers_below: network.reference.integers_below,
+    }
+}
+
+/// A duration on the wire.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Tensors by name and layout.
@@ -254,7 +265,7 @@ mod tests {
         .expect("a manifest")
     }
 
-    fn deployed(inputs: Vec<ValueManifest>, outputs: Vec<ValueManifest>) -> Deployed {
+    fn deployed(inputs: Vec<ValueManifest>, outputs: Vec<ValueManifest>) -> DeployedStage {
         let manifest = StageManifest {
             schema: 1,
             first_unit: 0,
@@ -268,7 +279,7 @@ mod tests {
             calls: Vec::new(),
             fallback_units: Vec::new(),
         };
-        Deployed { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
+        DeployedStage { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
     }
 
     fn processors(isas: &[&str]) -> Vec<Processor> {
@@ -316,18 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_takes_what_nobody_gives_is_refused() {
+    fn a_stage_without_a_producer_of_its_input_is_refused() {
         // The value is there, in another layout.
         let stages = [
             deployed(vec![value("x", "plain")], vec![value("a", "plain")]),
             deployed(vec![value("a", "NCHW4c")], vec![value("y", "plain")]),
         ];
         let error = schedule(&pipeline(2), &network(), &stages, &processors(&["neon"; 2])).unwrap_err();
-        assert!(error.to_string().contains("takes a (NCHW4c), which no stage before it gives"), "{error}");
+        assert!(error.to_string().contains("takes a (NCHW4c), which no earlier stage produces"), "{error}");
     }
 
     #[test]
-    fn boundaries_are_packed_between_like_processors_only() {
+    fn boundaries_are_packed_only_between_processors_of_the_same_instruction_set() {
         let table =
             [(&["neon", "neon"][..], BoundaryLayout::Packed), (&["avx2", "neon"][..], BoundaryLayout::Plain)];
         for (isas, expected) in table {

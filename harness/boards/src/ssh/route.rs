@@ -1,37 +1,23 @@
-//! How a host is reached: what the board's file says, and what OpenSSH's configuration adds.
+//! The route to a board: its own host and its jump hosts, from the board's file and OpenSSH's configuration.
 
 use super::account::Account;
 use super::error::SshError;
-use super::openssh::{self, Settings};
+use super::openssh;
+use super::options::{Address, HostOptions};
 use super::tokens::Tokens;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Time for a connection, where the configuration names none.
+/// Default timeout of a connection.
 const CONNECT: Duration = Duration::from_secs(15);
-/// Most hosts on the way.
+/// Most hosts on a route.
 const MOST_HOPS: usize = 8;
 /// Private keys that OpenSSH tries if the configuration names none, as far as libssh2 can read them.
 const USUAL_KEYS: [&str; 3] = ["~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"];
-/// Where a new host key goes to be forgotten.
+/// A file of known hosts that keeps nothing.
 const NOWHERE: &str = "/dev/null";
 
-/// Where a board listens, as its file says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Host name, address or alias.
-    pub host: String,
-    /// User on the board.
-    pub user: Option<String>,
-    /// Port.
-    pub port: Option<u16>,
-    /// Private key, `~/` not yet replaced.
-    pub identity: Option<String>,
-    /// Host to go through.
-    pub jump: Option<String>,
-}
-
-/// A host on the way, with everything filled in.
+/// A host on a route, with all its options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own of OpenSSH")]
 pub struct Hop {
@@ -49,34 +35,34 @@ pub struct Hop {
     pub proxy_command: Option<String>,
     /// Private keys to try.
     pub identities: Vec<PathBuf>,
-    /// Whether the user named them, so that a missing one is worth a word.
+    /// Whether the user named them; if so, a missing key is reported.
     pub identities_are_named: bool,
     /// Whether only these keys are tried, even if the agent has others.
     pub identities_only: bool,
-    /// Where keys are asked for first.
+    /// The agent to ask first.
     pub agent: Agent,
     /// Files of known hosts.
     pub known_hosts: Vec<PathBuf>,
-    /// How these call the host.
+    /// The name of the host in these files.
     pub known_as: String,
-    /// Whether OpenSSH keeps the key of a host that it meets for the first time.
+    /// Whether OpenSSH saves the key of a new host.
     pub keeps_host_keys: bool,
-    /// Whether OpenSSH refuses an unknown host without a question.
+    /// Whether OpenSSH refuses an unknown host without asking.
     pub refuses_unknown: bool,
-    /// File of keys that no host may have.
+    /// File of revoked keys.
     pub revoked_keys: Option<PathBuf>,
-    /// Time for a connection and for each step of the login.
+    /// Timeout of the connection and of each step of the login.
     pub timeout: Duration,
 }
 
 /// An SSH agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Agent {
-    /// That of `SSH_AUTH_SOCK`, if it is set.
+    /// The agent in `SSH_AUTH_SOCK`, if set.
     Environment,
     /// None.
     None,
-    /// At this socket.
+    /// The agent at this socket.
     At(PathBuf),
 }
 
@@ -116,20 +102,20 @@ impl Hop {
     }
 }
 
-/// All hosts on the way to a board; the board is the last.
+/// The route to a board, which is the last host.
 ///
 /// # Errors
 /// If OpenSSH's configuration cannot be read or followed.
 pub fn route(address: &Address) -> Result<Vec<Hop>, SshError> {
     let account = Account::current();
-    route_by(address, &account, |address| openssh::settings(address, &account))
+    route_by(address, &account, |address| openssh::options(address, &account))
 }
 
-/// The same by settings from elsewhere.
+/// The same, with options from `settings`.
 fn route_by(
     address: &Address,
     account: &Account,
-    mut settings: impl FnMut(&Address) -> Result<Settings, SshError>,
+    mut options: impl FnMut(&Address) -> Result<HostOptions, SshError>,
 ) -> Result<Vec<Hop>, SshError> {
     let mut hops = Vec::new();
     let mut next = Some(address.clone());
@@ -137,15 +123,17 @@ fn route_by(
         if hops.len() == MOST_HOPS {
             return Err(SshError::Connect {
                 host: address.host,
-                reason: format!("more than {MOST_HOPS} jump hosts on the way; do they name each other?"),
+                reason: format!(
+                    "more than {MOST_HOPS} jump hosts; check whether their `ProxyJump` options form a loop"
+                ),
             });
         }
         let wrong = |reason: String| SshError::Evaluation { host: address.host.clone(), reason };
-        let settings = settings(&address)?;
-        let tokens = tokens(&address, &settings, account);
-        let jump = settings.proxy_jump.as_deref().map(|jump| tokens.expand_command(jump));
+        let options = options(&address)?;
+        let tokens = tokens(&address, &options, account);
+        let jump = options.proxy_jump.as_deref().map(|jump| tokens.expand_command(jump));
         let jump = jump.transpose().map_err(wrong)?;
-        hops.push(hop(&address, &settings, &tokens, account).map_err(wrong)?);
+        hops.push(hop(&address, &options, &tokens, account).map_err(wrong)?);
         next = jump.map(|jump| jump_address(&jump)).transpose().map_err(wrong)?;
     }
     hops.reverse();
@@ -184,36 +172,37 @@ fn jump_address(text: &str) -> Result<Address, String> {
     Ok(Address { host: host.to_owned(), user, port, identity: None, jump: before })
 }
 
-fn tokens(address: &Address, settings: &Settings, account: &Account) -> Tokens {
-    let host = settings.host_name.clone().unwrap_or_else(|| address.host.clone());
-    let user = address.user.clone().or_else(|| settings.user.clone());
+fn tokens(address: &Address, options: &HostOptions, account: &Account) -> Tokens {
+    let host = options.host_name.clone().unwrap_or_else(|| address.host.clone());
+    let user = address.user.clone().or_else(|| options.user.clone());
     Tokens {
         home: account.home.to_string_lossy().into_owned(),
         alias: address.host.clone(),
         host,
-        port: address.port.or(settings.port).unwrap_or(22),
+        port: address.port.or(options.port).unwrap_or(22),
         user: user.unwrap_or_else(|| account.name.clone()),
         local_user: account.name.clone(),
         uid: account.uid,
         local_host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        jump: settings.proxy_jump.clone().unwrap_or_default(),
-        known_as: settings.host_key_alias.clone().unwrap_or_else(|| address.host.clone()),
+        jump: options.proxy_jump.clone().unwrap_or_default(),
+        known_as: options.host_key_alias.clone().unwrap_or_else(|| address.host.clone()),
     }
 }
 
-fn hop(address: &Address, settings: &Settings, tokens: &Tokens, account: &Account) -> Result<Hop, String> {
+fn hop(address: &Address, options: &HostOptions, tokens: &Tokens, account: &Account) -> Result<Hop, String> {
     let (host, port) = (tokens.host.clone(), tokens.port);
     let path = |text: &str| -> Result<PathBuf, String> {
         Ok(PathBuf::from(tokens.expand_all(&account.expand_tilde(text)?)?))
     };
-    if settings.proxy_use_fdpass == Some(true) && settings.proxy_command.is_some() {
+    if options.proxy_use_fdpass == Some(true) && options.proxy_command.is_some() {
         return Err(
-            "ProxyUseFdpass is not supported; use a ProxyCommand that needs none, or ProxyJump".to_owned()
+            "ProxyUseFdpass is not supported; use ProxyJump, or a ProxyCommand that does not need it"
+                .to_owned(),
         );
     }
-    let proxy_command = settings.proxy_command.as_deref().map(|command| tokens.expand_command(command));
+    let proxy_command = options.proxy_command.as_deref().map(|command| tokens.expand_command(command));
     let is_none = |file: &&String| !file.eq_ignore_ascii_case("none");
-    let configured = &settings.identity_files;
+    let configured = &options.identity_files;
     // Without a line of the user's, OpenSSH's client names all kinds of keys.
     let is_default =
         configured.is_empty() || USUAL_KEYS.iter().all(|usual| configured.iter().any(|file| file == usual));
@@ -222,11 +211,11 @@ fn hop(address: &Address, settings: &Settings, tokens: &Tokens, account: &Accoun
         None if is_default => (USUAL_KEYS.iter().map(|file| path(file)).collect::<Result<_, _>>()?, false),
         None => (configured.iter().filter(is_none).map(|file| path(file)).collect::<Result<_, _>>()?, true),
     };
-    let of_user = settings
+    let of_user = options
         .user_known_hosts
         .clone()
         .unwrap_or_else(|| vec!["~/.ssh/known_hosts".to_owned(), "~/.ssh/known_hosts2".to_owned()]);
-    let of_machine = settings.global_known_hosts.clone().unwrap_or_else(|| {
+    let of_machine = options.global_known_hosts.clone().unwrap_or_else(|| {
         vec!["/etc/ssh/ssh_known_hosts".to_owned(), "/etc/ssh/ssh_known_hosts2".to_owned()]
     });
     let mut known_hosts = Vec::new();
@@ -237,24 +226,24 @@ fn hop(address: &Address, settings: &Settings, tokens: &Tokens, account: &Accoun
     for file in of_machine.iter().filter(is_none) {
         known_hosts.push(PathBuf::from(account.expand_tilde(file)?));
     }
-    let known_as = settings
+    let known_as = options
         .host_key_alias
         .clone()
         .unwrap_or_else(|| if port == 22 { host.clone() } else { format!("[{host}]:{port}") });
-    let revoked_keys = settings.revoked_host_keys.as_ref().filter(is_none);
+    let revoked_keys = options.revoked_host_keys.as_ref().filter(is_none);
     Ok(Hop {
         alias: address.host.clone(),
-        identities_only: settings.identities_only == Some(true),
-        timeout: settings.connect_timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(CONNECT),
-        family: match settings.address_family.as_deref() {
+        identities_only: options.identities_only == Some(true),
+        timeout: options.connect_timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(CONNECT),
+        family: match options.address_family.as_deref() {
             None | Some("any") => Family::Any,
             Some("inet") => Family::Inet,
             Some("inet6") => Family::Inet6,
             Some(other) => return Err(format!("AddressFamily is {other:?}; expected any, inet or inet6")),
         },
-        agent: agent(settings.identity_agent.as_deref(), path)?,
+        agent: agent(options.identity_agent.as_deref(), path)?,
         revoked_keys: revoked_keys.map(|file| path(file)).transpose()?,
-        refuses_unknown: matches!(settings.strict_host_key_checking.as_deref(), Some("yes" | "true")),
+        refuses_unknown: matches!(options.strict_host_key_checking.as_deref(), Some("yes" | "true")),
         user: tokens.user.clone(),
         proxy_command: proxy_command.transpose()?,
         host,
@@ -317,7 +306,7 @@ mod tests {
         Account { name: "anna".to_owned(), uid: 7, home: "/home/anna".into() }
     }
 
-    /// The way to "shelf" with this configuration.
+    /// The route to an address with this configuration.
     fn routed(text: &str, address: &Address) -> Result<Vec<Hop>, SshError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();

@@ -1,0 +1,114 @@
+//! Why a board cannot be used.
+
+use crate::keeper::KeeperError;
+use crate::ssh::SshError;
+use host::exit::{Coded, Exit};
+use protocol::LockHolder;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a board cannot be used, or no longer.
+#[derive(Debug, Error)]
+pub enum RemoteError {
+    /// SSH failed.
+    #[error("board {board}: {error}")]
+    Ssh {
+        /// The board.
+        board: String,
+        /// What went wrong.
+        error: Box<SshError>,
+    },
+    /// Another process holds its lock.
+    #[error(
+        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it by `cargo xtask \
+         boards --break-lock {board}`"
+    )]
+    Busy {
+        /// The board.
+        board: String,
+        /// How the holder describes itself.
+        holder: String,
+    },
+    /// Another user broke our lock.
+    #[error(
+        "failed to continue: another user broke the lock of the board {board}{by}; ask them before you measure there again"
+    )]
+    Broken {
+        /// The board.
+        board: String,
+        /// Names the present holder, if there is one.
+        by: String,
+    },
+    /// Its architecture is not the one in its file.
+    #[error(
+        "failed to use the board {board}: its architecture is {found}, but its file says {expected}; correct \
+         `target.triple` in configs/boards/{board}.yaml"
+    )]
+    Architecture {
+        /// The board.
+        board: String,
+        /// As `uname -m` names it.
+        found: String,
+        /// As the file names it.
+        expected: &'static str,
+    },
+    /// There is no runner for it.
+    #[error("failed to find a runner for {triple} at {}: {reason}", path.display())]
+    Runner {
+        /// Its target.
+        triple: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// Reconnecting failed.
+    #[error("failed to reconnect to the board {board} within {} s: {error}", after.as_secs())]
+    Gone {
+        /// The board.
+        board: String,
+        /// Time spent.
+        after: Duration,
+        /// The last failure.
+        error: Box<SshError>,
+    },
+    /// Its state could not be set or restored.
+    #[error("board {board}: {message}")]
+    State {
+        /// The board.
+        board: String,
+        /// The runner's message.
+        message: String,
+    },
+    /// The user pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl RemoteError {
+    /// Another user broke the lock; `holder` is the present holder, if known.
+    pub(super) fn broken(board: &str, holder: Option<LockHolder>) -> Self {
+        let by = match holder {
+            Some(LockHolder::Session { name }) => format!(" (now held by {name})"),
+            Some(LockHolder::Nobody {}) | None => String::new(),
+        };
+        Self::Broken { board: board.to_owned(), by }
+    }
+
+    /// An error of the keeper.
+    pub(super) fn of_keeper(board: &str, error: KeeperError) -> Self {
+        match error {
+            KeeperError::Interrupted => Self::Interrupted,
+            other => Self::State { board: board.to_owned(), message: other.to_string() },
+        }
+    }
+}
+
+impl Coded for RemoteError {
+    /// OpenSSH's configuration is the user's; everything else is the board's.
+    fn exit(&self) -> Exit {
+        let is_configuration = matches!(self, Self::Ssh { error, .. } if error.is_configuration());
+        if is_configuration { Exit::Usage } else { Exit::Board }
+    }
+}

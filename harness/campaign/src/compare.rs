@@ -1,0 +1,116 @@
+//! Compares the outputs of each schedule with those of the baseline on the same frames.
+
+use crate::link::{self, LinkedNetwork, LinkedSchedule};
+use crate::open::OpenedBoard;
+use crate::runner_client::{LOADING, RunnerClient};
+use crate::stop::Stop;
+use boards::SessionError;
+use config::Experiment;
+use host::progress::Progress;
+use protocol::{Compared, Event, Request};
+use std::time::Duration;
+use store::{ComparisonRecord, RunRecorder};
+
+/// Most distinct frames on which outputs are compared. With more, comparing a large zoo took longer than its trials.
+const MAX_FRAMES: u32 = 3;
+
+/// A network whose schedules were compared.
+#[derive(Debug)]
+pub(crate) struct ComparedNetwork {
+    pub(crate) linked: LinkedNetwork,
+    /// By schedule: whether it may be measured. One with other outputs than the baseline is void.
+    pub(crate) usable: Vec<bool>,
+}
+
+/// Compares all schedules of all networks.
+///
+/// # Errors
+/// If the board is lost, a result cannot be recorded, or the user interrupts.
+pub(crate) fn compare(
+    board: &mut OpenedBoard,
+    recorder: &mut RunRecorder<'_>,
+    networks: Vec<LinkedNetwork>,
+) -> Result<Vec<ComparedNetwork>, Stop> {
+    let progress = Progress::begin("compare", networks.len());
+    let mut compared = Vec::new();
+    for linked in networks {
+        let (name, count) = (linked.plan.name().to_owned(), linked.schedules.len());
+        progress.doing(&format!("{name}: outputs of {count} schedules"));
+        let usable = compare_network(board, recorder, &linked, &progress)?;
+        let equal = usable.iter().filter(|usable| **usable).count();
+        progress.step(&format!("{name}: {equal} of {count} schedules agree"));
+        compared.push(ComparedNetwork { linked, usable });
+    }
+    progress.end(&format!("outputs of {} networks", compared.len()));
+    Ok(compared)
+}
+
+fn compare_network(
+    board: &mut OpenedBoard,
+    recorder: &mut RunRecorder<'_>,
+    network: &LinkedNetwork,
+    progress: &Progress,
+) -> Result<Vec<bool>, Stop> {
+    let (plan, name) = (&network.plan, network.plan.name());
+    let is_single = |linked: &LinkedSchedule| linked.planned.schedule.kind() == domain::ScheduleKind::Single;
+    let single = network.schedules.iter().position(is_single);
+    let baseline = match single {
+        Some(position) => network.schedules[position].clone(),
+        None => link::first_single(board, &plan.compiled)?,
+    };
+    let mut usable = Vec::new();
+    for (position, candidate) in network.schedules.iter().enumerate() {
+        let label = candidate.planned.schedule.label();
+        match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
+            Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => return Err(error.into()),
+            Err(error) => {
+                // Its trials fail for the same reason, and record it.
+                progress.warn(&error.to_string());
+                usable.push(true);
+            }
+            Ok(compared) => {
+                let place = plan.place(position);
+                let comparison = ComparisonRecord {
+                    schedule: place,
+                    reference: single.map_or(place, |single| plan.place(single)),
+                    tolerance: board.loaded.experiment.tolerance,
+                    compared,
+                };
+                let agrees = comparison.within_tolerance();
+                if !agrees {
+                    progress.warn(&format!(
+                        "{name} on {label}: outputs differ from the baseline's; this schedule is void"
+                    ));
+                }
+                usable.push(agrees);
+                recorder.record_comparison(comparison)?;
+            }
+        }
+    }
+    Ok(usable)
+}
+
+fn request(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &str,
+    reference: &LinkedSchedule,
+    candidate: &LinkedSchedule,
+) -> Result<Compared, SessionError> {
+    let task = format!("compare the outputs of {network} on {}", candidate.planned.schedule.label());
+    let event = runner.request(&task, LOADING + Duration::from_secs(60), |id| {
+        Request::Compare(protocol::Compare {
+            id,
+            reference: reference.message.clone(),
+            candidate: candidate.message.clone(),
+            frames: protocol::Frames {
+                distinct: experiment.frames.distinct.min(MAX_FRAMES),
+                ..reference.frames.clone()
+            },
+        })
+    })?;
+    match event {
+        Event::Compared(compared) => Ok(compared),
+        other => Err(runner.unexpected(&task, &other)),
+    }
+}

@@ -1,0 +1,300 @@
+//! Runs the trials, round by round, until there are as many as the experiment asks for and the intervals are narrow
+//! enough.
+
+use crate::compare::ComparedNetwork;
+use crate::open::OpenedBoard;
+use crate::prior::PriorResults;
+use crate::round_queue::RoundSource;
+use crate::stop::Stop;
+use crate::trial;
+use crate::trial_order::{self, Slot};
+use analysis::Report;
+use boards::SessionError;
+use config::Experiment;
+use domain::precision;
+use host::date::unix_ns;
+use host::exit::{Exit, Failure};
+use host::interrupt::Interrupt;
+use host::progress::{self, Progress};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+use store::{self, Cooling, RunRecorder, Store, StoreError, TrialRecord};
+
+/// A schedule is given up after this number of failures in a row.
+const MAX_FAILURES: u32 = 2;
+
+/// Most rounds, even if the intervals are still too wide.
+pub(crate) const MAX_ROUNDS: u32 = 10_000;
+
+/// The trials of a run were measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) failed_trials: u32,
+}
+
+/// Measures the rounds of one board.
+///
+/// # Errors
+/// If the board is lost, a trial cannot be recorded, or the user interrupts.
+pub(crate) fn measure(
+    board: &mut OpenedBoard,
+    store: &Store,
+    recorder: &mut RunRecorder<'_>,
+    networks: &[ComparedNetwork],
+    prior: &PriorResults,
+) -> Result<Measured, Stop> {
+    let experiment = board.loaded.experiment.clone();
+    let mut trials = Trials::new(board, recorder, networks, prior);
+    let start = Instant::now();
+    let slots = trials.remaining(0..experiment.trials);
+    let progress = Progress::begin("measure", slots.len());
+    trials
+        .run_and_end(&slots, progress, |trials| format!("{} trials{}", trials.measured, trials.failures()))?;
+    let Some(wanted) = experiment.precision else { return Ok(trials.result()) };
+    let mut rounds = experiment.trials;
+    let result = loop {
+        if trials.all_given_up() {
+            break "every schedule was given up".to_owned();
+        }
+        let has_enough = rounds >= precision::FEWEST_ROUNDS;
+        if has_enough && is_narrow(Report::build(store, trials.recorder.run()), rounds, wanted) {
+            break format!("±{:.1} % reached after {rounds} rounds", 100.0 * wanted);
+        }
+        if start.elapsed() >= experiment.max_time || rounds >= MAX_ROUNDS {
+            let minutes = experiment.max_time.as_secs_f64() / 60.0;
+            break format!(
+                "±{:.1} % not reached in {minutes:.1} minutes and {rounds} rounds",
+                100.0 * wanted
+            );
+        }
+        let slots = trials.remaining(rounds..rounds + 1);
+        rounds += 1;
+        if !slots.is_empty() {
+            let progress = Progress::begin("refine", slots.len());
+            trials.run_and_end(&slots, progress, |_| format!("round {rounds}"))?;
+        }
+    };
+    progress::say("refine", &result);
+    Ok(trials.result())
+}
+
+/// Measures the rounds that a board takes from a queue shared with equal boards.
+///
+/// # Errors
+/// As [`measure`], and if every trial of a round fails while other boards could measure it.
+pub(crate) fn measure_from_queue(
+    board: &mut OpenedBoard,
+    recorder: &mut RunRecorder<'_>,
+    networks: &[ComparedNetwork],
+    prior: &PriorResults,
+    source: &RoundSource,
+) -> Result<Measured, Stop> {
+    let interrupt = board.interrupt.clone();
+    let mut trials = Trials::new(board, recorder, networks, prior);
+    let mut rounds = 0;
+    let progress = Progress::begin("measure", 0);
+    while let Some(round) = source.queue.next(source.board) {
+        let slots = trials.remaining(round..round + 1);
+        progress.more(slots.len());
+        let measured = trials.measured;
+        match trials.run(&slots, &progress) {
+            Ok(()) => {}
+            Err(Stop::Interrupted) => break,
+            Err(stop) => return Err(stop),
+        }
+        // A board that fails at once would take the rounds faster than all others.
+        if let Some(error) = trials.last_failure.as_ref().filter(|_| measured == trials.measured)
+            && source.queue.has_others()
+        {
+            let message = format!("failed to measure any trial of round {}: {error}", round + 1);
+            return Err(Failure::new(Exit::Board, message).into());
+        }
+        rounds += 1;
+        source.queue.finish(source.board);
+    }
+    let interrupted = if interrupt.is_set() { "interrupted after " } else { "" };
+    progress.end(&format!("{interrupted}{} trials in {rounds} rounds{}", trials.measured, trials.failures()));
+    if interrupt.is_set() { Err(Stop::Interrupted) } else { Ok(trials.result()) }
+}
+
+/// The trials of a run, with their counts so far.
+struct Trials<'a, 's> {
+    board: &'a mut OpenedBoard,
+    experiment: Experiment,
+    recorder: &'a mut RunRecorder<'s>,
+    networks: &'a [ComparedNetwork],
+    prior: &'a PriorResults,
+    measured: usize,
+    failed: u32,
+    last_failure: Option<String>,
+    /// By network and schedule.
+    failures_in_a_row: Vec<Vec<u32>>,
+}
+
+impl<'a, 's> Trials<'a, 's> {
+    fn new(
+        board: &'a mut OpenedBoard,
+        recorder: &'a mut RunRecorder<'s>,
+        networks: &'a [ComparedNetwork],
+        prior: &'a PriorResults,
+    ) -> Self {
+        let experiment = board.loaded.experiment.clone();
+        let failures_in_a_row = networks.iter().map(|network| vec![0; network.usable.len()]).collect();
+        let (measured, failed, last_failure) = (0, 0, None);
+        Self {
+            board,
+            experiment,
+            recorder,
+            networks,
+            prior,
+            measured,
+            failed,
+            last_failure,
+            failures_in_a_row,
+        }
+    }
+
+    fn result(&self) -> Measured {
+        Measured { failed_trials: self.failed }
+    }
+
+    /// The end of a summary line.
+    fn failures(&self) -> String {
+        match self.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        }
+    }
+
+    /// Trials of these rounds that are not measured yet, with their position in the order of all trials. The number of
+    /// later rounds does not change the order.
+    fn remaining(&self, rounds: Range<u32>) -> Vec<(u32, Slot)> {
+        let counts: Vec<usize> = self.networks.iter().map(|network| network.usable.len()).collect();
+        let slots = trial_order::interleaved(&counts, rounds.end, self.experiment.seed);
+        let is_remaining = |slot: &Slot| {
+            let network = &self.networks[slot.network];
+            let trial = (network.linked.plan.place(slot.schedule), slot.round);
+            slot.round >= rounds.start && network.usable[slot.schedule] && !self.prior.trials.contains(&trial)
+        };
+        (0..).zip(slots).filter(|(_, slot)| is_remaining(slot)).collect()
+    }
+
+    fn all_given_up(&self) -> bool {
+        let usable = self.networks.iter().flat_map(|network| &network.usable);
+        let mut schedules = usable.zip(self.failures_in_a_row.iter().flatten());
+        schedules.all(|(usable, failures)| !usable || *failures >= MAX_FAILURES)
+    }
+
+    fn run_and_end(
+        &mut self,
+        slots: &[(u32, Slot)],
+        progress: Progress,
+        summary: impl Fn(&Self) -> String,
+    ) -> Result<(), Stop> {
+        let result = self.run(slots, &progress);
+        match &result {
+            Ok(()) => progress.end(&summary(self)),
+            Err(Stop::Interrupted) => progress.end(&format!("interrupted after {} trials", self.measured)),
+            Err(Stop::Failed(_)) => {}
+        }
+        result
+    }
+
+    fn run(&mut self, slots: &[(u32, Slot)], progress: &Progress) -> Result<(), Stop> {
+        for (position, slot) in slots {
+            let network = &self.networks[slot.network];
+            let label = format!(
+                "{} on {}",
+                network.linked.plan.name(),
+                network.linked.schedules[slot.schedule].planned.schedule.label()
+            );
+            if self.failures_in_a_row[slot.network][slot.schedule] >= MAX_FAILURES {
+                progress.step(&format!("{label}: given up"));
+                continue;
+            }
+            let label = format!("{label}, round {}", slot.round + 1);
+            progress.doing(&label);
+            let result = self.trial(*position, slot, progress)?;
+            progress.step(&format!("{label}: {result}"));
+        }
+        Ok(())
+    }
+
+    /// Runs and records one trial. Returns its result for the progress display.
+    fn trial(&mut self, position: u32, slot: &Slot, progress: &Progress) -> Result<String, Stop> {
+        let network = &self.networks[slot.network];
+        let schedule = &network.linked.schedules[slot.schedule];
+        pause(self.experiment.cooldown, &self.board.interrupt);
+        let cooled = self.board.settle(progress);
+        let begun_unix_ns = unix_ns();
+        let (cooling, outcome) = match cooled {
+            Ok(cooling) => {
+                let meter = self.board.loaded.board.power.meter();
+                let (runner, name) = (&mut self.board.runner, network.linked.plan.name());
+                (cooling, trial::run(runner, &self.experiment, name, schedule, meter))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let place = network.linked.plan.place(slot.schedule);
+        let failures = &mut self.failures_in_a_row[slot.network][slot.schedule];
+        let trial = |cooling: Option<Cooling>, outcome: store::Outcome| TrialRecord {
+            schedule: place,
+            round: slot.round,
+            position,
+            begun_unix_ns,
+            cooling,
+            outcome,
+        };
+        // Persist before printing: a result that the user has seen is never lost.
+        match outcome {
+            Ok(measured) => {
+                *failures = 0;
+                self.measured += 1;
+                let fps = trial::frames_per_second(&measured);
+                self.recorder.record_trial(trial(cooling, store::Outcome::Measured(Box::new(measured))))?;
+                Ok(fps.map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s")))
+            }
+            Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => Err(error.into()),
+            Err(error) => {
+                // A lost connection is not the schedule's fault.
+                *failures += u32::from(!error.is_lost_link());
+                self.failed += 1;
+                let message = error.to_string();
+                self.last_failure = Some(message.clone());
+                let failed = store::Outcome::Failed { fault: error.fault(), message: message.clone() };
+                self.recorder.record_trial(trial(cooling, failed))?;
+                progress.warn(&message);
+                Ok("failed".to_owned())
+            }
+        }
+    }
+}
+
+fn pause(duration: Duration, interrupt: &Interrupt) {
+    let deadline = Instant::now() + duration;
+    while Instant::now() < deadline && !interrupt.is_set() {
+        std::thread::sleep(Duration::from_millis(20).min(duration));
+    }
+}
+
+/// Whether all intervals of a report are within `wanted`. Wrong rows are ignored, because more trials do not improve
+/// them.
+pub(crate) fn is_narrow(report: Result<Report, StoreError>, rounds: u32, wanted: f64) -> bool {
+    match report {
+        Ok(report) => {
+            let counted = || report.rows.iter().filter(|row| !row.is_wrong());
+            // A row without a valid trial is not precise at all.
+            counted().all(|row| !row.is_void())
+                && precision::is_reached(
+                    rounds,
+                    counted().flat_map(|row| row.precisions().map(|(_, half)| half)),
+                    wanted,
+                )
+        }
+        // The records are still in the journal. Without a report the time limit ends the run.
+        Err(error) => {
+            tracing::warn!("{error}");
+            false
+        }
+    }
+}

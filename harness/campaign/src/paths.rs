@@ -1,0 +1,69 @@
+//! The files and directories that a command works with.
+
+use compiler::Kit;
+use config::Connect;
+use host::exit::{Exit, Failure, Outcome};
+use std::path::PathBuf;
+
+/// The files and directories that a command works with.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The workspace.
+    pub root: PathBuf,
+    /// Cache, journals, logs.
+    pub state: PathBuf,
+    /// Interpreter of the private Python environment.
+    pub python: PathBuf,
+    /// The runner for this machine.
+    pub runner: PathBuf,
+    /// The results database.
+    pub database: PathBuf,
+    /// Directory of the journals that belong to the database.
+    pub runs: PathBuf,
+}
+
+impl Paths {
+    /// Requests to the compiler and the runner are JSON, which is UTF-8; so all their paths must be.
+    ///
+    /// # Errors
+    /// Names the first path that is not UTF-8.
+    pub(crate) fn check(&self) -> Outcome<()> {
+        let named = [&self.root, &self.state, &self.python, &self.runner];
+        match named.into_iter().find(|path| path.to_str().is_none()) {
+            None => Ok(()),
+            Some(path) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "failed to use {}: its path is not UTF-8; rename its directory, or move the checkout",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
+    /// The runner that was built for a board; this machine's own runner if there is none and the architecture is the
+    /// same.
+    ///
+    /// # Errors
+    /// If there is no runner for the board.
+    pub fn runner_for(&self, board: &config::Board) -> Outcome<PathBuf> {
+        let target = board.target.as_ref().filter(|_| board.connect != Connect::Local);
+        let Some(target) = target else { return Ok(self.runner.clone()) };
+        let (triple, runner) = (target.triple.text(), Kit::of(&self.state, target).runner());
+        if runner.is_file() {
+            return Ok(runner);
+        }
+        if target.triple.architecture() == std::env::consts::ARCH {
+            return Ok(self.runner.clone());
+        }
+        Err(Failure::new(
+            Exit::Board,
+            format!(
+                "failed to find a runner for the board {name} ({triple}) at {}; build it by `cargo xtask build --board \
+                 {name}`",
+                runner.display(),
+                name = board.name
+            ),
+        ))
+    }
+}

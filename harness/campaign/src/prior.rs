@@ -1,0 +1,35 @@
+//! What a resumed run already has.
+
+use crate::profile::ProfileRecords;
+use store::{ProcessorRecord, RunId, ScheduleRecord, Store, StoreError};
+
+/// Results of a run before it was resumed; empty for a new run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PriorResults {
+    pub(crate) processors: Vec<ProcessorRecord>,
+    /// Names of the recorded networks.
+    pub(crate) networks: Vec<String>,
+    pub(crate) profiles: ProfileRecords,
+    pub(crate) schedules: Vec<ScheduleRecord>,
+    /// Schedule and round of each measured trial.
+    pub(crate) trials: Vec<(u32, u32)>,
+}
+
+impl PriorResults {
+    pub(crate) fn read(store: &Store, run: &RunId) -> Result<Self, StoreError> {
+        let run = store.run(run.as_str())?;
+        let mut trials = Vec::new();
+        store.each_trial(&run, |trial| {
+            if matches!(trial.outcome, store::Outcome::Measured(_)) {
+                trials.push((trial.schedule, trial.round));
+            }
+        })?;
+        Ok(Self {
+            processors: run.start.processors.clone(),
+            networks: store.networks(&run)?.iter().map(|record| record.network.name().to_owned()).collect(),
+            profiles: ProfileRecords::read(store, &run)?,
+            schedules: store.schedules(&run)?,
+            trials,
+        })
+    }
+}

@@ -1,0 +1,421 @@
+//! Times what the planner needs: every unit on every processor, hand-overs between processors, and frames on each
+//! processor while all the others are busy.
+
+use crate::compile::CompiledNetwork;
+use crate::open::OpenedBoard;
+use crate::processors::Processor;
+use crate::recording::Recording;
+use crate::runner_client::{LOADING, RunnerClient};
+use crate::schedule_message::{self, frames, nanoseconds};
+use boards::SessionError;
+use config::Experiment;
+use domain::{Costs, Nanoseconds, Network, Profile, Schedule, Transfer};
+use host::exit::{Coded, Ending as _, Exit, Outcome};
+use host::progress::Progress;
+use protocol::{Event, Profiled, Request, Transferred};
+use store::{ProfileRecord, Store, StoreError, StoredRun, TransferRecord};
+
+/// Sizes of the hand-overs that are timed, in bytes: around the boundaries of common networks.
+const TRANSFER_SIZES: [u64; 3] = [64 << 10, 256 << 10, 1 << 20];
+/// Hand-overs timed of each size.
+const TRANSFER_ROUNDS: u32 = 60;
+
+/// Costs of all networks on all processors of a board.
+#[derive(Debug)]
+pub(crate) struct Profiles {
+    /// In the order of the networks.
+    pub(crate) costs: Vec<NetworkCosts>,
+    /// What the costs are computed from.
+    pub(crate) records: ProfileRecords,
+}
+
+/// Costs of one network.
+#[derive(Debug, Clone)]
+pub(crate) struct NetworkCosts {
+    /// On a processor that works alone: for single schedules.
+    pub(crate) alone: Costs,
+    /// On a processor while all the others are busy: for pipelines and replicates.
+    pub(crate) contended: Costs,
+}
+
+/// The measurements that a plan is computed from. Boards that plan from the same ones measure the same schedules.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProfileRecords {
+    pub(crate) profiles: Vec<ProfileRecord>,
+    pub(crate) transfers: Vec<TransferRecord>,
+}
+
+impl ProfileRecords {
+    pub(crate) fn read(store: &Store, run: &StoredRun) -> Result<Self, StoreError> {
+        Ok(Self { profiles: store.profiles(run)?, transfers: store.transfers(run)? })
+    }
+
+    fn profile(&self, network: &str, key: &str) -> Option<&Profiled> {
+        let mut known = self.profiles.iter();
+        known.find(|known| known.network == network && known.processor == key).map(|known| &known.profiled)
+    }
+
+    fn transfer(&self, from: &Processor, to: &Processor) -> Option<&Transferred> {
+        let mut known = self.transfers.iter();
+        let known = known.find(|known| known.from == from.name.as_str() && known.to == to.name.as_str());
+        known.map(|known| &known.transferred)
+    }
+}
+
+/// Why a processor could not be profiled or verified.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProfileError {
+    /// The runner failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A compiled artifact is missing or inconsistent.
+    #[error(transparent)]
+    Artifact(anyhow::Error),
+    /// Too few frames were completed in time.
+    #[error(
+        "failed to {task}: {processor} completed fewer than two frames in time; raise `profile.max_seconds` in the \
+         experiment"
+    )]
+    TooSlow {
+        /// Completes "failed to …".
+        task: String,
+        /// The slow processor.
+        processor: String,
+    },
+}
+
+impl Coded for ProfileError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Session(error) => error.exit(),
+            Self::Artifact(_) => Exit::Bug,
+            Self::TooSlow { .. } => Exit::Trial,
+        }
+    }
+}
+
+/// Profiles all networks on all processors. Takes from `known` what was measured already.
+///
+/// # Errors
+/// If the runner fails, or a measurement cannot be recorded.
+pub(crate) fn profile(
+    board: &mut OpenedBoard,
+    networks: &[CompiledNetwork],
+    known: &ProfileRecords,
+    recording: &mut Recording<'_, '_>,
+) -> Outcome<Profiles> {
+    let processors = board.found.processors.clone();
+    let mut profiler = Profiler {
+        runner: &mut board.runner,
+        experiment: &board.loaded.experiment,
+        processors: &processors,
+        known,
+        recording,
+        records: ProfileRecords::default(),
+    };
+    let links = profiler.transfers()?;
+    let progress = Progress::begin("profile", networks.len() * processors.len());
+    let mut costs = Vec::new();
+    for network in networks {
+        let alone = profiler.alone(network, &progress)?;
+        let contended = profiler.contended(network, &alone)?;
+        costs.push(NetworkCosts {
+            alone: network_costs(network, &processors, &alone, &links)?,
+            contended: network_costs(network, &processors, &contended, &links)?,
+        });
+    }
+    progress.end(&format!("{} networks on {} processors", networks.len(), processors.len()));
+    Ok(Profiles { costs, records: profiler.records })
+}
+
+struct Profiler<'a, 'r, 's> {
+    runner: &'a mut RunnerClient,
+    experiment: &'a Experiment,
+    processors: &'a [Processor],
+    known: &'a ProfileRecords,
+    recording: &'a mut Recording<'r, 's>,
+    records: ProfileRecords,
+}
+
+impl Profiler<'_, '_, '_> {
+    /// What a hand-over costs, by sender and receiver.
+    fn transfers(&mut self) -> Outcome<Vec<Vec<domain::Link>>> {
+        let count = self.processors.len();
+        let mut links = vec![vec![domain::Link::FREE; count]; count];
+        for (from, sender) in self.processors.iter().enumerate() {
+            for (to, receiver) in self.processors.iter().enumerate().filter(|(to, _)| *to != from) {
+                let known = self.known.transfer(sender, receiver).cloned();
+                let is_known = known.is_some();
+                let transferred = match known {
+                    Some(known) => known,
+                    None => measure_transfer(self.runner, sender, receiver)?,
+                };
+                links[from][to] = transfer_cost(&transferred);
+                let record = TransferRecord {
+                    from: sender.name.to_string(),
+                    to: receiver.name.to_string(),
+                    transferred,
+                };
+                if !is_known {
+                    self.recording.write(|recorder| recorder.record_transfer(record.clone()))?;
+                }
+                self.records.transfers.push(record);
+            }
+        }
+        Ok(links)
+    }
+
+    /// By processor: the units' times while the other processors are idle.
+    fn alone(&mut self, network: &CompiledNetwork, progress: &Progress) -> Outcome<Vec<Profiled>> {
+        let mut found = Vec::new();
+        for processor in self.processors {
+            progress.doing(&format!("{} on {}", network.name, processor.name));
+            let key = processor.name.to_string();
+            if let Some(known) = self.known.profile(&network.name, &key).cloned() {
+                self.keep(network, key, known.clone());
+                found.push(known);
+                progress.known();
+                continue;
+            }
+            let profiled = measure_units(self.runner, self.experiment, network, processor)?;
+            self.record(network, &key, &profiled)?;
+            self.keep(network, key, profiled.clone());
+            let profile = unit_costs(&network.network, processor, &profiled)?;
+            let frame = match profile.frame_ns() {
+                ns if ns < 1e5 => format!("{:.2} µs", ns / 1e3),
+                ns => format!("{:.2} ms", ns / 1e6),
+            };
+            progress.step(&format!("{} on {}: {frame} per frame", network.name, processor.name));
+            found.push(profiled);
+        }
+        Ok(found)
+    }
+
+    /// By processor: the same units, scaled to the frames of a processor while all the others are busy. Shared caches,
+    /// memory and clocks make these longer.
+    fn contended(&mut self, network: &CompiledNetwork, alone: &[Profiled]) -> Outcome<Vec<Profiled>> {
+        if self.processors.len() < 2 {
+            return Ok(alone.to_vec());
+        }
+        let known = |processor: &Processor| {
+            let known = self.known.profile(&network.name, &contended_key(processor));
+            known.map(|known| known.frame_ns.clone())
+        };
+        let is_known: Vec<bool> =
+            self.processors.iter().map(|processor| known(processor).is_some()).collect();
+        let frames = match self.processors.iter().map(known).collect::<Option<Vec<_>>>() {
+            Some(frames) => frames,
+            None => measure_contended(self.runner, self.experiment, network, self.processors)?,
+        };
+        let mut found = Vec::new();
+        for (place, (frame_ns, alone)) in frames.into_iter().zip(alone).enumerate() {
+            let profiled = Profiled {
+                id: alone.id,
+                calls: Vec::new(),
+                frame_ns: frame_ns.clone(),
+                instrumented_frame_ns: Vec::new(),
+                resident_bytes: alone.resident_bytes,
+            };
+            let key = contended_key(&self.processors[place]);
+            if !is_known[place] {
+                self.record(network, &key, &profiled)?;
+            }
+            self.keep(network, key, profiled);
+            found.push(Profiled { frame_ns, ..alone.clone() });
+        }
+        Ok(found)
+    }
+
+    fn record(&mut self, network: &CompiledNetwork, key: &str, profiled: &Profiled) -> Outcome<()> {
+        let record = ProfileRecord {
+            network: network.name.clone(),
+            processor: key.to_owned(),
+            profiled: profiled.clone(),
+        };
+        self.recording.write(|recorder| recorder.record_profile(record))
+    }
+
+    fn keep(&mut self, network: &CompiledNetwork, key: String, profiled: Profiled) {
+        let record = ProfileRecord { network: network.name.clone(), processor: key, profiled };
+        self.records.profiles.push(record);
+    }
+}
+
+/// How a contended profile is named in the database.
+fn contended_key(processor: &Processor) -> String {
+    format!("{} with all others busy", processor.name)
+}
+
+fn network_costs(
+    network: &CompiledNetwork,
+    processors: &[Processor],
+    samples: &[Profiled],
+    links: &[Vec<domain::Link>],
+) -> Outcome<Costs> {
+    let profiles = processors.iter().zip(samples);
+    let profiles = profiles.map(|(processor, samples)| unit_costs(&network.network, processor, samples));
+    let profiles = profiles.collect::<Outcome<Vec<_>>>()?;
+    Costs::from_profiles(&profiles, Transfer::Pairs(links.to_vec())).ending(Exit::Bug)
+}
+
+/// Times every unit of a network on a processor.
+///
+/// # Errors
+/// As [`RunnerClient::request`].
+pub(crate) fn measure_units(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &CompiledNetwork,
+    processor: &Processor,
+) -> Result<Profiled, ProfileError> {
+    let whole = Schedule::single(&network.network, processor.name.clone());
+    let stages = network.stages(&whole, std::slice::from_ref(processor)).map_err(ProfileError::Artifact)?;
+    let Some(stage) = stages.first() else {
+        return Err(ProfileError::Artifact(anyhow::anyhow!("a single schedule has no stage")));
+    };
+    let (values, stage, calls) =
+        schedule_message::profile(stage, processor.message()).map_err(ProfileError::Artifact)?;
+    let task = format!("profile {} on {}", network.name, processor.name);
+    let rule = &experiment.profile;
+    let event = runner.request(&task, rule.max + LOADING, |id| {
+        Request::Profile(protocol::Profile {
+            id,
+            values: values.clone(),
+            stage: stage.clone(),
+            calls: calls.clone(),
+            frames: frames(experiment, &network.manifest),
+            warm_up_frames: rule.warm_up_frames,
+            min_frames: rule.min_frames,
+            min_ns: nanoseconds(rule.min),
+            max_ns: nanoseconds(rule.max),
+        })
+    })?;
+    match event {
+        Event::Profiled(profiled) => Ok(profiled),
+        other => Err(runner.unexpected(&task, &other).into()),
+    }
+}
+
+/// Times frames of each processor while all of them run the whole network; in ns, by processor.
+///
+/// # Errors
+/// As [`RunnerClient::request`].
+fn measure_contended(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &CompiledNetwork,
+    processors: &[Processor],
+) -> Result<Vec<Vec<u64>>, ProfileError> {
+    let names = processors.iter().map(|processor| processor.name.clone()).collect();
+    let all =
+        Schedule::replicate(&network.network, names).map_err(|error| ProfileError::Artifact(error.into()))?;
+    let stages = network.stages(&all, processors).map_err(ProfileError::Artifact)?;
+    let schedule = schedule_message::schedule(&all, &network.manifest, &stages, processors)
+        .map_err(ProfileError::Artifact)?;
+    let task = format!("time {} on all processors at once", network.name);
+    let rule = &experiment.profile;
+    let each = |frames: u32| frames.saturating_mul(u32::try_from(processors.len()).unwrap_or(u32::MAX));
+    let sysfs = runner.sysfs().to_owned();
+    let event = runner.request(&task, rule.max * 2 + LOADING, |id| {
+        Request::Trial(protocol::Trial {
+            id,
+            schedule: schedule.clone(),
+            frames: frames(experiment, &network.manifest),
+            queue_depth: experiment.queue_depth,
+            isolate: None,
+            warm_up: protocol::WarmUpRule {
+                min_frames: each(rule.warm_up_frames),
+                min_ns: 0,
+                max_ns: nanoseconds(rule.max),
+            },
+            measure: protocol::WindowRule {
+                min_frames: each(rule.min_frames),
+                min_ns: nanoseconds(rule.min),
+                max_ns: nanoseconds(rule.max),
+                max_frames: experiment.measure.max_frames,
+            },
+            timeline_frames: 0,
+            power: None,
+            sysfs: sysfs.clone(),
+            slow_down_per_mille: Vec::new(),
+        })
+    })?;
+    let Event::Measured(measured) = event else { return Err(runner.unexpected(&task, &event).into()) };
+    let window = &measured.window;
+    let mut durations = Vec::new();
+    for (place, processor) in processors.iter().enumerate() {
+        let completed: Vec<u64> = window
+            .completed_ns
+            .iter()
+            .zip(&window.completed_by)
+            .filter(|(_, by)| **by as usize == place)
+            .map(|(completed, _)| *completed)
+            .collect();
+        let frames: Vec<u64> = completed.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        if frames.is_empty() {
+            return Err(ProfileError::TooSlow { task, processor: processor.name.to_string() });
+        }
+        durations.push(frames);
+    }
+    Ok(durations)
+}
+
+/// The profile that the planner uses, from raw samples.
+///
+/// # Errors
+/// If the samples contradict the network, which is a bug.
+pub(crate) fn unit_costs(network: &Network, processor: &Processor, raw: &Profiled) -> Outcome<Profile> {
+    let samples = |values: &[u64]| values.iter().copied().map(Nanoseconds).collect::<Vec<_>>();
+    let calls: Vec<(usize, Vec<Nanoseconds>)> =
+        raw.calls.iter().map(|call| (call.unit as usize, samples(&call.samples_ns))).collect();
+    Profile::from_calls(processor.name.clone(), network.len(), &calls, &samples(&raw.frame_ns))
+        .ending(Exit::Bug)
+}
+
+/// Times what a hand-over between two processors costs the receiver.
+///
+/// # Errors
+/// As [`RunnerClient::request`].
+fn measure_transfer(
+    runner: &mut RunnerClient,
+    from: &Processor,
+    to: &Processor,
+) -> Result<Transferred, SessionError> {
+    let task = format!("time the hand-over from {} to {}", from.name, to.name);
+    let event = runner.request(&task, LOADING, |id| {
+        Request::Transfer(protocol::Transfer {
+            id,
+            from: from.message(),
+            to: to.message(),
+            sizes: TRANSFER_SIZES.to_vec(),
+            rounds: TRANSFER_ROUNDS,
+        })
+    })?;
+    match event {
+        Event::Transferred(transferred) => Ok(transferred),
+        other => Err(runner.unexpected(&task, &other)),
+    }
+}
+
+/// The cost of a hand-over per byte: how much longer the first reading takes than the second. Passing the reference
+/// itself takes less than a microsecond, which is within the noise, so the fixed part is 0.
+fn transfer_cost(raw: &Transferred) -> domain::Link {
+    let mut slopes: Vec<f64> = raw
+        .sizes
+        .iter()
+        .filter(|size| size.bytes > 0)
+        .filter_map(|size| {
+            let extra = median(&size.first_ns)? - median(&size.again_ns)?;
+            Some((extra / size.bytes as f64).max(0.0))
+        })
+        .collect();
+    slopes.sort_by(f64::total_cmp);
+    let ns_per_byte = slopes.get(slopes.len() / 2).copied().unwrap_or(0.0);
+    domain::Link { fixed_ns: 0.0, ns_per_byte }
+}
+
+fn median(values: &[u64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).map(|value| *value as f64)
+}
