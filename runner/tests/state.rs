@@ -3,132 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
+mod hold;
 mod jetson;
 
+use hold::{Board, Keeper};
 use jetson::Jetson;
 use protocol::{HoldReply, StateCommand, StateReply, StateRequest};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// A board with its user's home folder.
-struct Board {
-    jetson: Jetson,
-    folder: tempfile::TempDir,
-}
-
-impl Board {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("home")).unwrap();
-        Self { jetson: Jetson::new(&folder.path().join("board")), folder }
-    }
-
-    fn saved(&self) -> PathBuf {
-        self.folder.path().join("home/.local/state/edgepipe/board-state.json")
-    }
-
-    fn lock(&self) -> PathBuf {
-        self.folder.path().join("lock")
-    }
-
-    fn runner(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
-        let path = format!("{}:/usr/bin:/bin", self.jetson.bin().display());
-        command.args(arguments).env_clear().env("PATH", path).env("USER", "nvidia");
-        command.env("HOME", self.folder.path().join("home")).env("EDGEPIPE_LOCK", self.lock());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command
-    }
-
-    fn keep(&self, by: &str) -> Keeper {
-        Keeper::start(&mut self.runner(&["hold", by]))
-    }
-
-    fn request(&self) -> StateRequest {
-        StateRequest {
-            sysfs: self.jetson.sysfs().to_str().unwrap().to_owned(),
-            nvpmodel: None,
-            jetson_clocks: None,
-            governor: None,
-        }
-    }
-
-    /// The request in the committed file of a Jetson.
-    fn maxn(&self) -> StateRequest {
-        StateRequest { nvpmodel: Some(0), jetson_clocks: Some(true), ..self.request() }
-    }
-
-    /// Waits until the state is restored and the saved one is removed.
-    #[track_caller]
-    fn wait_for(&self, state: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.jetson.state() != state || self.saved().exists() {
-            assert!(Instant::now() < deadline, "{}\nis not\n{state}", self.jetson.state());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// A keeper at work.
-struct Keeper {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Keeper {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut keeper = Self { child, stdin, stdout };
-        assert_eq!(keeper.line(), r#"{"acquired":{}}"#);
-        keeper
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn ask(&mut self, keep: &StateCommand) -> StateReply {
-        let line = format!("{}\n", serde_json::to_string(keep).unwrap());
-        self.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
-        let answer = self.line();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
-    }
-
-    #[track_caller]
-    fn set(&mut self, request: StateRequest) -> protocol::AppliedState {
-        match self.ask(&StateCommand::Set(request)) {
-            StateReply::Set(applied) => *applied,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn fails(&mut self, request: StateRequest) -> String {
-        match self.ask(&StateCommand::Set(request)) {
-            StateReply::Failed { message } => message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn end(mut self) {
-        drop(self.stdin.take());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_requested_state_is_set_and_restored_at_the_end() {
