@@ -36,8 +36,8 @@ pub use power::{
     total_name,
 };
 pub use request::{
-    Call, Capture, Compare, CpuProcessor, Frames, Isolate, OnnxModel, Peak, Processor, Profile, Program,
-    Request, Schedule, ScheduleKind, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule,
+    Call, Capture, Compare, CpuProcessor, ExecutionMode, Frames, Isolate, OnnxModel, Peak, Processor,
+    Profile, Program, Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule,
     Weights, WindowRule,
 };
 pub use state::{

@@ -227,10 +227,10 @@ pub struct Frames {
     pub integers_below: u32,
 }
 
-/// How a schedule uses its stages.
+/// How the stages of a schedule work together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ScheduleKind {
+pub enum ExecutionMode {
     /// One stage: a baseline.
     Single,
     /// Every frame passes all stages in order.
@@ -244,7 +244,7 @@ pub enum ScheduleKind {
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// How the stages are used.
-    pub kind: ScheduleKind,
+    pub kind: ExecutionMode,
     /// Every tensor that a stage takes or returns.
     pub values: Vec<Tensor>,
     /// Indices into `values` of the network's inputs.

@@ -9,7 +9,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use protocol::{Measured, Occupancy, Schedule, ScheduleKind};
+use protocol::{ExecutionMode, Measured, Occupancy, Schedule};
 use support::{Runner, stages, trial, two_cpus};
 
 /// Trials of each schedule.
@@ -20,13 +20,13 @@ const LIMIT_NS: f64 = 10_000.0;
 fn main() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
-    let single = stages().schedule(ScheduleKind::Single, &[("relu", &zero)]);
-    let apart = stages().schedule(ScheduleKind::Pipeline, &[("relu", &zero), ("relu_again", &one)]);
+    let single = stages().schedule(ExecutionMode::Single, &[("relu", &zero)]);
+    let apart = stages().schedule(ExecutionMode::Pipeline, &[("relu", &zero), ("relu_again", &one)]);
     // The fast stage sleeps for most of each frame, so the slow one wakes it every time.
-    let slow_first = stages().schedule(ScheduleKind::Pipeline, &[("busy", &zero), ("light_after", &one)]);
-    let slow_last = stages().schedule(ScheduleKind::Pipeline, &[("light", &zero), ("busy_again", &one)]);
-    let together = stages().schedule(ScheduleKind::Pipeline, &[("relu", &zero), ("relu_again", &zero)]);
-    let replicas = stages().schedule(ScheduleKind::Replicate, &[("relu", &zero), ("relu", &one)]);
+    let slow_first = stages().schedule(ExecutionMode::Pipeline, &[("busy", &zero), ("light_after", &one)]);
+    let slow_last = stages().schedule(ExecutionMode::Pipeline, &[("light", &zero), ("busy_again", &one)]);
+    let together = stages().schedule(ExecutionMode::Pipeline, &[("relu", &zero), ("relu_again", &zero)]);
+    let replicas = stages().schedule(ExecutionMode::Replicate, &[("relu", &zero), ("relu", &one)]);
     let mut runner = Runner::start();
     println!("{:34} {:>22} {:>22} {:>14}", "", "frame, ns", "added to a stage, ns", "latency, ns");
     let mut worst = 0.0_f64;
@@ -55,7 +55,7 @@ fn main() {
         }
     }
     // A window of 100,000 frames, more than a network of some milliseconds a frame ever needs.
-    let mut usual = trial(stages().schedule(ScheduleKind::Single, &[("net", &zero)]));
+    let mut usual = trial(stages().schedule(ExecutionMode::Single, &[("net", &zero)]));
     usual.measure.max_frames = 100_000;
     let anonymous = Runner::start().measure(&usual).anonymous_bytes;
     println!("memory that no file backs: {:.1} MiB", anonymous as f64 / f64::from(1 << 20));

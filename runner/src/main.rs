@@ -46,8 +46,6 @@ const UNAVAILABLE: u8 = 69;
 /// `EX_OSERR`: the system refused something.
 const SYSTEM: u8 = 71;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
@@ -89,7 +87,7 @@ fn usage(words: &[&str]) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "--version does not speak the protocol")]
 fn print_version() {
-    println!("runner {VERSION} (protocol {})", protocol::VERSION);
+    println!("runner {} (protocol {})", env!("CARGO_PKG_VERSION"), protocol::VERSION);
 }
 
 fn serve(lease: Option<Duration>) -> ExitCode {

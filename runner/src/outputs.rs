@@ -6,7 +6,7 @@ use crate::frames::{FrameSet, read_tensor};
 use crate::pipeline::{Pipeline, Sink};
 use crate::schedule::{CheckedSchedule, TensorSpec};
 use crate::stage_threads::StageThreads;
-use protocol::{Capture, Captured, Compare, Compared, Dtype, OutputDifference, ScheduleKind, Verify};
+use protocol::{Capture, Captured, Compare, Compared, Dtype, ExecutionMode, OutputDifference, Verify};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -122,7 +122,7 @@ fn run(
 ) -> Result<Vec<Vec<Tensor>>, Failure> {
     let threads = StageThreads::start(schedule, weights)?;
     let first = threads.run_frame(frames, 0)?;
-    if schedule.kind != ScheduleKind::Replicate {
+    if schedule.kind != ExecutionMode::Replicate {
         let sink = Sink::Collect { outputs: schedule.outputs.clone(), collected: Mutex::default() };
         let pipeline = Arc::new(Pipeline::new(schedule, Arc::clone(frames), 2, sink));
         threads.execute(&pipeline, || ())?;

@@ -7,7 +7,7 @@ use crate::frames::{FrameSet, FrameSlot};
 use crate::queue::Queue;
 use crate::recorder::{Completion, Recorder};
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use protocol::ScheduleKind;
+use protocol::ExecutionMode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
@@ -15,7 +15,7 @@ use std::thread::Thread;
 /// The state that the stage threads share while they execute a schedule.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    kind: ScheduleKind,
+    kind: ExecutionMode,
     inputs: Vec<usize>,
     frames: Arc<FrameSet>,
     slowdown: Slowdown,
@@ -96,7 +96,7 @@ impl Pipeline {
     ) -> Self {
         let stages = schedule.stages.len();
         let depth = usize::try_from(queue_depth).unwrap_or(1).clamp(1, 4096);
-        let queues = if schedule.kind == ScheduleKind::Replicate { 0 } else { stages - 1 };
+        let queues = if schedule.kind == ExecutionMode::Replicate { 0 } else { stages - 1 };
         let slots = stages + queues * depth;
         let free_slots = Queue::new(slots);
         for _ in 0..slots {
@@ -167,7 +167,7 @@ impl Pipeline {
     /// The next frame for a stage; `None` at the end.
     fn receive(&self, place: usize, report: &mut StageReport) -> Option<Box<FrameSlot>> {
         let begin = monotonic_ns();
-        if place > 0 && self.kind != ScheduleKind::Replicate {
+        if place > 0 && self.kind != ExecutionMode::Replicate {
             let slot = self.between[place - 1].pop();
             report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
             return slot;

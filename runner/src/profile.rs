@@ -7,13 +7,13 @@ use crate::frames::FrameSet;
 use crate::memory::resident_bytes;
 use crate::schedule::CheckedSchedule;
 use crate::stage_threads::{Profiler, StageThreads};
-use protocol::{Profile, Profiled, Schedule, ScheduleKind, UnitSamples};
+use protocol::{ExecutionMode, Profile, Profiled, Schedule, UnitSamples};
 use std::sync::Arc;
 
 /// Times the kernel calls. Frames with and without the instrument alternate, so that drift affects both equally.
 pub(crate) fn profile(request: &Profile, cache: &mut WeightsCache) -> Result<Profiled, Failure> {
     let schedule = Arc::new(CheckedSchedule::new(&Schedule {
-        kind: ScheduleKind::Single,
+        kind: ExecutionMode::Single,
         values: request.values.clone(),
         inputs: request.stage.inputs.clone(),
         outputs: request.stage.outputs.clone(),

@@ -3,7 +3,7 @@
 use crate::clock::unix_ns;
 use crate::failure::Failure;
 use crate::frames::FrameSlot;
-use protocol::{ScheduleKind, Span, WarmUp, WarmUpRule, Window, WindowRule};
+use protocol::{ExecutionMode, Span, WarmUp, WarmUpRule, Window, WindowRule};
 
 /// Limit on the frames of a window, which take 32 bytes each.
 const MAX_FRAMES: u32 = 4_000_000;
@@ -48,7 +48,7 @@ impl Recorder {
                  {MAX_TIMELINE_FRAMES}"
             )));
         }
-        let replicate = trial.schedule.kind == ScheduleKind::Replicate;
+        let replicate = trial.schedule.kind == ExecutionMode::Replicate;
         let frames = usize::try_from(measure.max_frames).unwrap_or(0);
         let timeline_frames = usize::try_from(timeline).unwrap_or(0).min(frames);
         let spans = timeline_frames * if replicate { 1 } else { stages };
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use protocol::{CpuProcessor, Frames, OnnxModel, Processor, Program, Schedule, Trial};
 
-    fn trial(kind: ScheduleKind, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
+    fn trial(kind: ExecutionMode, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
             processor: Processor::Cpu(CpuProcessor { name: "p".into(), cpus: vec![0], threads: 1 }),
             program: Program::OnnxRuntime(OnnxModel { runtime: String::new(), model: String::new() }),
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_window_starts_at_the_end_of_the_warm_up_without_a_gap() {
         let (effects, warm_up, window, timeline) =
-            play(&trial(ScheduleKind::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
+            play(&trial(ExecutionMode::Pipeline, (20, 0, 100_000), (5, 0, 100_000, 50)), 2);
         assert_eq!(effects, [Completion::OpensWindow, Completion::ClosesWindow]);
         assert!(warm_up.steady);
         assert_eq!(warm_up.completed_ns.len(), 21, "two groups of 10 frame times take 21 completions");
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn each_limit_ends_its_phase() {
         let check = |warm_up, measure, frames: (usize, usize), steady| {
-            let (_, warm, window, _) = play(&trial(ScheduleKind::Single, warm_up, measure), 1);
+            let (_, warm, window, _) = play(&trial(ExecutionMode::Single, warm_up, measure), 1);
             assert_eq!(
                 (warm.completed_ns.len(), window.completed_ns.len()),
                 frames,
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn completions_of_replicas_name_their_stage() {
         let (_, _, window, timeline) =
-            play(&trial(ScheduleKind::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
+            play(&trial(ExecutionMode::Replicate, (20, 0, 9999), (6, 0, 9999, 50)), 2);
         assert_eq!(window.completed_by.len(), 6);
         assert!(window.completed_by.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(!timeline.is_empty());
@@ -268,7 +268,7 @@ mod tests {
     fn windows_that_are_too_large_are_rejected() {
         for frames in [0, u32::MAX] {
             let failure =
-                Recorder::new(&trial(ScheduleKind::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
+                Recorder::new(&trial(ExecutionMode::Single, (1, 0, 1), (1, 0, 1, frames)), 1).unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
     }

@@ -1,7 +1,7 @@
 //! Checks a schedule that was requested, and works out when each tensor is used for the last time.
 
 use crate::failure::Failure;
-use protocol::{Dtype, Processor, Program, Schedule, ScheduleKind, format_cpu_list};
+use protocol::{Dtype, ExecutionMode, Processor, Program, Schedule, format_cpu_list};
 use std::path::Path;
 
 /// A tensor of the request, checked: extents of at least 1 whose product fits the address space.
@@ -36,7 +36,7 @@ impl TensorSpec {
 /// number of stages fits the kind.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedSchedule {
-    pub(crate) kind: ScheduleKind,
+    pub(crate) kind: ExecutionMode,
     pub(crate) values: Vec<TensorSpec>,
     /// Indices into `values` of the network's inputs.
     pub(crate) inputs: Vec<usize>,
@@ -61,10 +61,10 @@ impl CheckedSchedule {
     pub(crate) fn new(schedule: &Schedule) -> Result<Self, Failure> {
         let stages = schedule.stages.len();
         let expected = match schedule.kind {
-            ScheduleKind::Single => "exactly 1",
-            ScheduleKind::Pipeline | ScheduleKind::Replicate => "at least 1",
+            ExecutionMode::Single => "exactly 1",
+            ExecutionMode::Pipeline | ExecutionMode::Replicate => "at least 1",
         };
-        if stages == 0 || (schedule.kind == ScheduleKind::Single && stages != 1) {
+        if stages == 0 || (schedule.kind == ExecutionMode::Single && stages != 1) {
             return Err(Failure::request(format!(
                 "failed to read the schedule: a {:?} schedule has {expected} stage, this one has {stages}",
                 schedule.kind
@@ -110,7 +110,7 @@ impl CheckedSchedule {
         self.inputs.iter().for_each(|index| available[*index] = true);
         let network_inputs = available.clone();
         for (place, stage) in self.stages.iter().enumerate() {
-            if self.kind == ScheduleKind::Replicate {
+            if self.kind == ExecutionMode::Replicate {
                 available.clone_from(&network_inputs);
             }
             let fail = |why: &str, index: usize| {
@@ -125,7 +125,7 @@ impl CheckedSchedule {
                     return fail("an earlier stage or the frame already provides its output", *index);
                 }
             }
-            let is_last = place + 1 == self.stages.len() || self.kind == ScheduleKind::Replicate;
+            let is_last = place + 1 == self.stages.len() || self.kind == ExecutionMode::Replicate;
             if let Some(missing) = self.outputs.iter().find(|index| is_last && !available[**index]) {
                 return fail("it is the last stage, and none has produced the network's output", *missing);
             }
@@ -139,7 +139,7 @@ impl CheckedSchedule {
             if self.outputs.contains(&value) {
                 continue;
             }
-            if self.kind == ScheduleKind::Replicate {
+            if self.kind == ExecutionMode::Replicate {
                 self.stages.iter_mut().for_each(|stage| stage.last_uses.push(value));
                 continue;
             }
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    fn schedule(kind: ScheduleKind, values: u32, outputs: &[u32], stages: &[(&[u32], &[u32])]) -> Schedule {
+    fn schedule(kind: ExecutionMode, values: u32, outputs: &[u32], stages: &[(&[u32], &[u32])]) -> Schedule {
         let value = |index: u32| Tensor { name: format!("v{index}"), shape: vec![1], dtype: Dtype::Float32 };
         Schedule {
             kind,
@@ -219,7 +219,7 @@ mod tests {
     fn values_are_released_after_their_last_use_and_skip_stages_between() {
         // v0 is used by stages 0 and 2, v1 only by 1, v2 by none, v4 is the output.
         let checked = CheckedSchedule::new(&schedule(
-            ScheduleKind::Pipeline,
+            ExecutionMode::Pipeline,
             5,
             &[4],
             &[(&[0], &[1, 2]), (&[1], &[3]), (&[0, 3], &[4])],
@@ -232,10 +232,10 @@ mod tests {
     #[test]
     fn each_replica_produces_all_outputs() {
         let stages: [(&[u32], &[u32]); 2] = [(&[0], &[1]), (&[0], &[1])];
-        let checked = CheckedSchedule::new(&schedule(ScheduleKind::Replicate, 2, &[1], &stages)).unwrap();
+        let checked = CheckedSchedule::new(&schedule(ExecutionMode::Replicate, 2, &[1], &stages)).unwrap();
         assert!(checked.stages.iter().all(|stage| stage.last_uses == [0]));
         let message =
-            CheckedSchedule::new(&schedule(ScheduleKind::Pipeline, 2, &[1], &stages)).unwrap_err().message;
+            CheckedSchedule::new(&schedule(ExecutionMode::Pipeline, 2, &[1], &stages)).unwrap_err().message;
         assert!(message.contains("already provides its output v1"), "{message}");
     }
 
@@ -247,24 +247,24 @@ mod tests {
             assert!(failure.message.contains(says), "{failure} should say {says}");
         };
         check(
-            &schedule(ScheduleKind::Pipeline, 2, &[1], &[]),
+            &schedule(ExecutionMode::Pipeline, 2, &[1], &[]),
             "a Pipeline schedule has at least 1 stage, this one has 0",
         );
         check(
-            &schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),
+            &schedule(ExecutionMode::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),
             "exactly 1 stage, this one has 2",
         );
-        check(&schedule(ScheduleKind::Single, 2, &[2], &[(&[0], &[1])]), "index 2 is out of range");
-        check(&schedule(ScheduleKind::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
+        check(&schedule(ExecutionMode::Single, 2, &[2], &[(&[0], &[1])]), "index 2 is out of range");
+        check(&schedule(ExecutionMode::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
         check(
-            &schedule(ScheduleKind::Single, 3, &[2], &[(&[0], &[1])]),
+            &schedule(ExecutionMode::Single, 3, &[2], &[(&[0], &[1])]),
             "none has produced the network's output v2",
         );
         check(
-            &schedule(ScheduleKind::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),
+            &schedule(ExecutionMode::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),
             "no earlier stage produces its input v1",
         );
-        let mut too_many_threads = schedule(ScheduleKind::Single, 2, &[1], &[(&[0], &[1])]);
+        let mut too_many_threads = schedule(ExecutionMode::Single, 2, &[1], &[(&[0], &[1])]);
         let Processor::Cpu(cpu) = &mut too_many_threads.stages[0].processor;
         cpu.threads = 2;
         check(&too_many_threads, "2 threads for CPUs 0; threads must be from 1 to 1");

@@ -22,7 +22,7 @@ const MAX_LINE_BYTES: u64 = 64 << 20;
 pub(crate) fn serve(events: &EventWriter, _runtime: &Runtime, lease: Option<Duration>) {
     events.send(&Event::Hello(Hello {
         protocol: protocol::VERSION,
-        runner: crate::VERSION.to_owned(),
+        runner: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
     }));
     let mut cache = WeightsCache::default();

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::frames::{FrameSet, FrameSlot};
 use crate::pipeline::{Pipeline, Slowdown, StageReport};
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use protocol::{Isolate, Isolated, ScheduleKind};
+use protocol::{ExecutionMode, Isolate, Isolated};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -76,7 +76,7 @@ impl StageThreads {
             worker.run_and_check(slot)?;
             Ok(slot.values.clone())
         })?;
-        let skipped = if self.schedule.kind == ScheduleKind::Replicate { 0 } else { done.len() - 1 };
+        let skipped = if self.schedule.kind == ExecutionMode::Replicate { 0 } else { done.len() - 1 };
         Ok(done.into_iter().skip(skipped).collect())
     }
 
@@ -121,7 +121,7 @@ impl StageThreads {
         let mut slot = new_slot();
         let mut results = Vec::new();
         for stage in &self.stages {
-            if self.schedule.kind == ScheduleKind::Replicate {
+            if self.schedule.kind == ExecutionMode::Replicate {
                 slot = new_slot();
             }
             let job = job.clone();
@@ -304,8 +304,8 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
 
     /// Three stages in a row, or three replicas.
-    fn schedule(kind: ScheduleKind) -> Arc<CheckedSchedule> {
-        let ends = |place: u32| if kind == ScheduleKind::Replicate { (0, 3) } else { (place, place + 1) };
+    fn schedule(kind: ExecutionMode) -> Arc<CheckedSchedule> {
+        let ends = |place: u32| if kind == ExecutionMode::Replicate { (0, 3) } else { (place, place + 1) };
         let stage = |place: u32| Stage {
             processor: Processor::Cpu(CpuProcessor { name: format!("p{place}"), cpus: vec![0], threads: 1 }),
             program: Program::OnnxRuntime(OnnxModel {
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_frame_passes_all_stages_in_order() {
-        let schedule = schedule(ScheduleKind::Pipeline);
+        let schedule = schedule(ExecutionMode::Pipeline);
         let (frames, threads) = (frames(&schedule), start(&schedule, None));
         let outputs = collect(&schedule, &threads).unwrap();
         assert_eq!(outputs.len(), 20);
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn every_replica_runs_a_whole_frame() {
-        let schedule = schedule(ScheduleKind::Replicate);
+        let schedule = schedule(ExecutionMode::Replicate);
         let (frames, threads) = (frames(&schedule), start(&schedule, None));
         let values = threads.run_frame(&frames, 0).unwrap();
         assert_eq!(values.len(), 3);
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_fails_stops_all_stages() {
-        let schedule = schedule(ScheduleKind::Pipeline);
+        let schedule = schedule(ExecutionMode::Pipeline);
         let threads = start(&schedule, Some((5, FakeFault::Error)));
         let failure = collect(&schedule, &threads).unwrap_err();
         assert_eq!(failure.fault, Fault::Execution);
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_panics_stops_all_stages() {
-        let schedule = schedule(ScheduleKind::Pipeline);
+        let schedule = schedule(ExecutionMode::Pipeline);
         let threads = start(&schedule, Some((5, FakeFault::Panic)));
         let failure = collect(&schedule, &threads).unwrap_err();
         assert_eq!(failure.fault, Fault::Internal);
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_failure_to_load_is_returned() {
-        let schedule = schedule(ScheduleKind::Pipeline);
+        let schedule = schedule(ExecutionMode::Pipeline);
         let result = StageThreads::start_with(&schedule, |schedule, place| match place {
             0 => Ok(Box::new(FakeEngine::new(schedule, place, None)) as Box<dyn Engine>),
             _ => Err(Failure::library("failed to load")),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use protocol::{Event, Phase, Request, ScheduleKind};
+use protocol::{Event, ExecutionMode, Phase, Request};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(2);
 fn endless() -> Request {
     let (first, second) = two_cpus();
     let mut trial =
-        trial(stages().schedule(ScheduleKind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
+        trial(stages().schedule(ExecutionMode::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
     trial.measure.min_ns = 3_600_000_000_000;
     trial.measure.max_ns = 3_600_000_000_000;
     Request::Trial(trial)

@@ -6,8 +6,8 @@
 mod support;
 
 use protocol::{
-    Capture, Compare, Event, Frames, Idle, Isolate, Meter, MeterKind, Peak, Processor, Profile, Program,
-    Request, Schedule, ScheduleKind, StageLibrary, Transfer, Trial, Verify,
+    Capture, Compare, Event, ExecutionMode, Frames, Idle, Isolate, Meter, MeterKind, Peak, Processor,
+    Profile, Program, Request, Schedule, StageLibrary, Transfer, Trial, Verify,
 };
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use std::path::Path;
 use support::{Runner, cpus, processor, stages, trial, two_cpus};
 
 fn net() -> Schedule {
-    stages().schedule(ScheduleKind::Single, &[("net", &[cpus()[0]])])
+    stages().schedule(ExecutionMode::Single, &[("net", &[cpus()[0]])])
 }
 
 fn library_of(trial: &mut Trial) -> &mut StageLibrary {
@@ -152,7 +152,7 @@ fn of_requests() {
     messages.fails("no INA3221", &idle(MeterKind::Ina3221 { rails: Vec::new() }, 1));
 
     let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
-    let relu = stages().schedule(ScheduleKind::Single, &[("relu", &[first])]);
+    let relu = stages().schedule(ExecutionMode::Single, &[("relu", &[first])]);
     let compare = Compare { id: 1, reference: net(), candidate: relu, frames: frames.clone() };
     messages.fails("compare two networks", &Request::Compare(compare));
     let verify = |inputs: &[String]| {
@@ -238,8 +238,8 @@ fn of_inputs_that_do_not_fit_start_with_the_library() {
 fn a_stage_that_fails_on_a_frame_stops_all_stages() {
     let (first, second) = two_cpus();
     let mut messages = Messages::new();
-    let single = stages().schedule(ScheduleKind::Single, &[("picky", &[first])]);
-    let replicas = stages().schedule(ScheduleKind::Replicate, &[("picky", &[first]), ("picky", &[second])]);
+    let single = stages().schedule(ExecutionMode::Single, &[("picky", &[first])]);
+    let replicas = stages().schedule(ExecutionMode::Replicate, &[("picky", &[first]), ("picky", &[second])]);
     for schedule in [single, replicas] {
         let mut failed = 0;
         // Frame 0 passes the check at the start in three of four seeds; among 64 frames one fails for certain.

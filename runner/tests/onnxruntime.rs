@@ -2,7 +2,7 @@
 
 mod support;
 
-use protocol::{Fault, Program, Request, Schedule, ScheduleKind};
+use protocol::{ExecutionMode, Fault, Program, Request, Schedule};
 use support::{Runner, cpus, stages, threads_of, trial, two_cpus};
 
 fn invalid(change: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
@@ -15,7 +15,7 @@ fn invalid(change: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
 #[test]
 fn its_outputs_are_those_of_the_stage_library() {
     let (first, second) = two_cpus();
-    let library = stages().schedule(ScheduleKind::Single, &[("net", &[first])]);
+    let library = stages().schedule(ExecutionMode::Single, &[("net", &[first])]);
     let mut runner = Runner::start();
     for (sessions, times) in [(&[&[first][..]][..], 1), (&[&[first, second]], 1), (&[&[first], &[second]], 2)]
     {

@@ -2,15 +2,15 @@
 
 mod support;
 
-use protocol::{Capture, Event, Fault, Frames, Request, ScheduleKind, Verify};
+use protocol::{Capture, Event, ExecutionMode, Fault, Frames, Request, Verify};
 use std::fs;
 use support::{Runner, stages, two_cpus};
 
 #[test]
 fn a_network_returns_what_numpy_computed() {
     let cpu = [support::cpus()[0]];
-    let expected = stages().schedule(ScheduleKind::Single, &[("expected", &cpu)]);
-    let net = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
+    let expected = stages().schedule(ExecutionMode::Single, &[("expected", &cpu)]);
+    let net = stages().schedule(ExecutionMode::Single, &[("net", &cpu)]);
     let mut runner = Runner::start();
     // The frame of seed 7 and its outputs were computed in make_stages.py.
     let compared = runner.compare(expected.clone(), net.clone(), 7, 1);
@@ -29,8 +29,8 @@ fn a_network_returns_what_numpy_computed() {
 fn outputs_are_compared_with_files() {
     let cpu = [support::cpus()[0]];
     let (first, second) = two_cpus();
-    let single = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
-    let replicas = stages().schedule(ScheduleKind::Replicate, &[("net", &[first]), ("net", &[second])]);
+    let single = stages().schedule(ExecutionMode::Single, &[("net", &cpu)]);
+    let replicas = stages().schedule(ExecutionMode::Replicate, &[("net", &[first]), ("net", &[second])]);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(format!("0-{name}.bin")).to_str().unwrap().to_owned();
     let mut runner = Runner::start();
@@ -74,12 +74,12 @@ fn outputs_are_compared_with_files() {
 fn pipelines_and_replicas_return_the_same_bits_as_a_single_stage() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
-    let single = stages().schedule(ScheduleKind::Single, &[("net", &zero)]);
+    let single = stages().schedule(ExecutionMode::Single, &[("net", &zero)]);
     // `a` skips the middle stage; `head` returns two tensors.
     let three =
-        stages().schedule(ScheduleKind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]);
-    let alone = stages().schedule(ScheduleKind::Pipeline, &[("net", &one)]);
-    let replicas = stages().schedule(ScheduleKind::Replicate, &[("net", &zero), ("net", &one)]);
+        stages().schedule(ExecutionMode::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]);
+    let alone = stages().schedule(ExecutionMode::Pipeline, &[("net", &one)]);
+    let replicas = stages().schedule(ExecutionMode::Replicate, &[("net", &zero), ("net", &one)]);
     let mut runner = Runner::start();
     for (candidate, times) in [(three, 1), (alone, 1), (replicas, 2)] {
         let compared = runner.compare(single.clone(), candidate.clone(), 3, 40);

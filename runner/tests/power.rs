@@ -7,7 +7,7 @@ mod support;
 
 use domain::energy::Trace;
 use domain::{Absence, Energy, Nanoseconds};
-use protocol::{Event, Idle, Measured, Meter, MeterKind, NamedRail, Power, Request, ScheduleKind};
+use protocol::{Event, ExecutionMode, Idle, Measured, Meter, MeterKind, NamedRail, Power, Request};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,7 +152,7 @@ fn measured_energy(measured: &Measured) -> Energy {
 fn agrees(layout: Layout) {
     let player = Player::start(layout);
     let mut runner = Runner::start();
-    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ExecutionMode::Single, &[("net", &[support::cpus()[0]])]));
     trial.power = Some(player.meter(layout));
     trial.warm_up.min_ns = 1_000_000_000;
     trial.warm_up.max_ns = 2_000_000_000;
@@ -242,7 +242,7 @@ fn library_of_a_busy_bus(folder: &Path) -> PathBuf {
 
 /// Runs a trial whose meter fails from the middle of the window on, for so long.
 fn failing(runner: &mut Runner, player: &Player, length: Duration, fail: impl Fn(bool)) -> Measured {
-    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ExecutionMode::Single, &[("net", &[support::cpus()[0]])]));
     trial.power = Some(player.meter(Layout::Hwmon));
     trial.measure.min_ns = 4_000_000_000;
     runner.send(&Request::Trial(trial));
@@ -294,7 +294,7 @@ fn a_meter_that_fails_in_the_window_costs_the_energy_and_not_the_trial() {
 #[test]
 fn a_trial_goes_on_without_its_meter_and_says_why() {
     let root = tempfile::tempdir().unwrap();
-    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &[support::cpus()[0]])]));
+    let mut trial = trial(stages().schedule(ExecutionMode::Single, &[("net", &[support::cpus()[0]])]));
     let kind = MeterKind::Ina3221 { rails: Vec::new() };
     let root = root.path().display().to_string();
     trial.power = Some(Meter { kind, root, total: vec!["VDD_IN".to_owned()] });

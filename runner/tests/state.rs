@@ -3,131 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
+mod hold;
 mod jetson;
 
+use hold::{Board, Keeper};
 use jetson::Jetson;
-use protocol::{StateCommand, StateReply, StateRequest};
-use rustix::process::{Pid, Signal, kill_process};
+use protocol::{HoldReply, StateCommand, StateReply, StateRequest};
+use rustix::process::Signal;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// A board with its user's home folder.
-struct Board {
-    jetson: Jetson,
-    folder: tempfile::TempDir,
-}
-
-impl Board {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("home")).unwrap();
-        Self { jetson: Jetson::new(&folder.path().join("board")), folder }
-    }
-
-    fn saved(&self) -> PathBuf {
-        self.folder.path().join("home/.local/state/edgepipe/board-state.json")
-    }
-
-    fn lock(&self) -> PathBuf {
-        self.folder.path().join("lock")
-    }
-
-    fn runner(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
-        let path = format!("{}:/usr/bin:/bin", self.jetson.bin().display());
-        command.args(arguments).env_clear().env("PATH", path).env("USER", "nvidia");
-        command.env("HOME", self.folder.path().join("home")).env("EDGEPIPE_LOCK", self.lock());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command
-    }
-
-    fn keep(&self, by: &str) -> Keeper {
-        Keeper::start(&mut self.runner(&["hold", by]))
-    }
-
-    fn request(&self) -> StateRequest {
-        StateRequest {
-            sysfs: self.jetson.sysfs().to_str().unwrap().to_owned(),
-            nvpmodel: None,
-            jetson_clocks: None,
-            governor: None,
-        }
-    }
-
-    /// The request in the committed file of a Jetson.
-    fn maxn(&self) -> StateRequest {
-        StateRequest { nvpmodel: Some(0), jetson_clocks: Some(true), ..self.request() }
-    }
-
-    /// Waits until the state is restored and the saved one is removed.
-    #[track_caller]
-    fn wait_for(&self, state: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.jetson.state() != state || self.saved().exists() {
-            assert!(Instant::now() < deadline, "{}\nis not\n{state}", self.jetson.state());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// A keeper at work.
-struct Keeper {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Keeper {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut keeper = Self { child, stdin, stdout };
-        assert_eq!(keeper.line(), r#"{"acquired":{}}"#);
-        keeper
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn ask(&mut self, keep: &StateCommand) -> StateReply {
-        let line = format!("{}\n", serde_json::to_string(keep).unwrap());
-        self.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
-        let answer = self.line();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
-    }
-
-    #[track_caller]
-    fn set(&mut self, request: StateRequest) -> protocol::AppliedState {
-        match self.ask(&StateCommand::Set(request)) {
-            StateReply::Set(applied) => *applied,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn fails(&mut self, request: StateRequest) -> String {
-        match self.ask(&StateCommand::Set(request)) {
-            StateReply::Failed { message } => message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn end(mut self) {
-        drop(self.stdin.take());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_requested_state_is_set_and_restored_at_the_end() {
@@ -501,4 +389,103 @@ fn a_sudo_that_does_not_list_commands_is_enough() {
         assert!(message.contains("performance is requested, but it is schedutil"), "{message}");
         keeper.end();
     }
+}
+
+/// Messages of the commands about lock and state, with all that differs between machines replaced.
+struct Messages(String);
+
+impl Messages {
+    fn add(&mut self, board: &Board, case: &str, message: &str) {
+        let folder = board.folder.path().display().to_string();
+        let message = message.trim().replace(&folder, "TEMPORARY");
+        assert!(message.starts_with("failed to "), "{message}");
+        let _ = writeln!(self.0, "{case}\n  {message}");
+    }
+
+    /// Sends a request that must fail.
+    fn set(&mut self, board: &Board, case: &str, request: StateRequest) {
+        let mut keeper = board.keep("anna");
+        let message = keeper.fails(request);
+        self.add(board, case, &message);
+        keeper.end();
+    }
+
+    /// Runs a command that must fail.
+    fn run(&mut self, board: &Board, case: &str, command: &mut Command) {
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let line = String::from_utf8_lossy(&output.stdout).into_owned();
+        let message = match serde_json::from_str(&line) {
+            Ok(HoldReply::Failed { message }) => message,
+            _ => String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        self.add(board, case, &message);
+    }
+}
+
+/// To be reviewed as prose.
+#[test]
+fn messages() {
+    let mut messages = Messages(String::new());
+    let board = Board::new();
+    let request = |nvpmodel, jetson_clocks, governor: Option<&str>| StateRequest {
+        nvpmodel,
+        jetson_clocks,
+        governor: governor.map(str::to_owned),
+        ..board.request()
+    };
+    messages.run(&board, "arguments", &mut board.runner(&["--lease", "0"]));
+    let missing = board.folder.path().join("missing/lock");
+    messages.run(
+        &board,
+        "lock in a missing folder",
+        board.runner(&["hold", "anna"]).env("EDGEPIPE_LOCK", missing),
+    );
+    let mut keeper = board.keep("anna");
+    keeper.set(request(Some(0), None, None));
+    messages.run(&board, "restore during a session", &mut board.runner(&["restore"]));
+    keeper.end();
+    messages.set(&board, "mode that needs a reboot", request(Some(7), None, None));
+    messages.set(&board, "unknown mode", request(Some(5), None, None));
+    messages.set(&board, "unknown governor", request(None, None, Some("turbo")));
+    board.jetson.write("stuck", "");
+    messages.set(&board, "clocks that are not pinned", request(None, Some(true), None));
+    fs::remove_file(board.folder.path().join("board/stuck")).unwrap();
+    for cpu in 0..2 {
+        let file = |name: &str| format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/{name}");
+        board.jetson.write(&file("scaling_min_freq"), "2000000");
+    }
+    messages.set(&board, "clocks that are pinned by hand", request(None, Some(false), None));
+
+    let mut keeper = board.keep("anna");
+    keeper.set(request(Some(0), None, None));
+    keeper.signal(Signal::KILL);
+    keeper.child.wait().unwrap();
+    let saved = fs::read_to_string(board.saved()).unwrap();
+    fs::write(board.saved(), "garbage").unwrap();
+    messages.set(&board, "saved state that cannot be parsed", board.request());
+    fs::write(board.saved(), saved.replace("\"version\": 1", "\"version\": 99")).unwrap();
+    messages.set(&board, "saved state of another version", board.request());
+    fs::write(board.saved(), saved).unwrap();
+    board.jetson.program("nvpmodel", "#!/bin/sh\necho 'NVPM ERROR: no table' >&2\nexit 3\n");
+    messages.set(&board, "saved state that cannot be restored", board.request());
+    fs::remove_file(board.saved()).unwrap();
+    messages.set(&board, "nvpmodel that fails", request(Some(0), None, None));
+    for name in ["nvpmodel", "jetson_clocks"] {
+        fs::remove_file(board.jetson.bin().join(name)).unwrap();
+    }
+    messages.set(&board, "no nvpmodel", request(Some(0), None, None));
+    messages.set(&board, "no jetson_clocks", request(None, Some(true), None));
+    let mut keeper = board.keep("anna");
+    keeper.stdin.as_mut().unwrap().write_all(b"garbage\n").unwrap();
+    match serde_json::from_str(&keeper.line()).unwrap() {
+        StateReply::Failed { message } => messages.add(&board, "garbage as command", &message),
+        other => panic!("{other:?}"),
+    }
+    keeper.end();
+    let mut keeper = Keeper::start(board.runner(&["hold", "anna"]).env_remove("HOME"));
+    let message = keeper.fails(request(None, None, Some("performance")));
+    messages.add(&board, "no home folder", &message);
+    keeper.end();
+    insta::assert_snapshot!(messages.0);
 }

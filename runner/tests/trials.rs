@@ -5,7 +5,7 @@
 mod support;
 
 use protocol::{
-    Event, Fault, Frames, Isolate, Measured, Phase, Processor, Profile, Request, ScheduleKind, Span,
+    Event, ExecutionMode, Fault, Frames, Isolate, Measured, Phase, Processor, Profile, Request, Span,
     Transfer, Trial,
 };
 use support::{Runner, stages, threads_of, trial, two_cpus};
@@ -27,7 +27,7 @@ fn check(trial: &Trial, measured: &Measured) {
         assert!(accounted <= length + 1_000_000, "{stage:?} in a window of {length} ns");
         assert!(stage.busy_ns > 0 && stage.cpu_ns > 0 && stage.frames > 0, "{stage:?}");
     }
-    if trial.schedule.kind == ScheduleKind::Replicate {
+    if trial.schedule.kind == ExecutionMode::Replicate {
         assert_eq!(window.completed_by.len(), frames);
         for (place, stage) in (0..).zip(&measured.stages) {
             let own = window.completed_by.iter().filter(|by| **by == place).count() as u64;
@@ -42,7 +42,7 @@ fn check(trial: &Trial, measured: &Measured) {
         let last = measured.stages.last().unwrap().frames;
         assert!(last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
     }
-    let replicate = trial.schedule.kind == ScheduleKind::Replicate;
+    let replicate = trial.schedule.kind == ExecutionMode::Replicate;
     let spans = frames.min(20) * if replicate { 1 } else { stages };
     assert_eq!(measured.timeline.len(), spans);
     assert!(measured.timeline.iter().all(|span| span.begin_ns < span.end_ns));
@@ -55,7 +55,7 @@ fn check(trial: &Trial, measured: &Measured) {
 fn a_single_stage_is_measured() {
     let mut runner = Runner::start();
     let cpu = [support::cpus()[0]];
-    let trial = trial(stages().schedule(ScheduleKind::Single, &[("net", &cpu)]));
+    let trial = trial(stages().schedule(ExecutionMode::Single, &[("net", &cpu)]));
     let measured = runner.measure(&trial);
     check(&trial, &measured);
     let weights = std::fs::metadata(stages().folder.join("weights.bin")).unwrap().len();
@@ -72,9 +72,9 @@ fn phases_are_announced_in_order_for_every_kind() {
     let (first, second) = two_cpus();
     let (zero, one) = ([first], [second]);
     let schedules = [
-        stages().schedule(ScheduleKind::Single, &[("net", &zero)]),
-        stages().schedule(ScheduleKind::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
-        stages().schedule(ScheduleKind::Replicate, &[("net", &zero), ("net", &one)]),
+        stages().schedule(ExecutionMode::Single, &[("net", &zero)]),
+        stages().schedule(ExecutionMode::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]),
+        stages().schedule(ExecutionMode::Replicate, &[("net", &zero), ("net", &one)]),
     ];
     let mut runner = Runner::start();
     for schedule in schedules {
@@ -100,7 +100,7 @@ fn phases_are_announced_in_order_for_every_kind() {
 fn two_stages_on_two_cpus_run_at_once() {
     let (first, second) = two_cpus();
     let mut trial =
-        trial(stages().schedule(ScheduleKind::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
+        trial(stages().schedule(ExecutionMode::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();
     // Read while kernels run, because TVM by default binds threads when it runs its first kernel.
@@ -139,7 +139,7 @@ fn measure_and_read_cpus(
 #[test]
 fn every_thread_of_a_stage_has_its_own_cpu() {
     let (first, second) = two_cpus();
-    let mut trial = trial(stages().schedule(ScheduleKind::Single, &[("wide", &[second, first])]));
+    let mut trial = trial(stages().schedule(ExecutionMode::Single, &[("wide", &[second, first])]));
     let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
     cpu.threads = 2;
     trial.measure.min_ns = 500_000_000;
@@ -157,7 +157,7 @@ fn every_thread_of_a_stage_has_its_own_cpu() {
 #[test]
 fn a_profile_has_the_kernels_in_order() {
     let cpu = [support::cpus()[0]];
-    let schedule = stages().schedule(ScheduleKind::Single, &[("net", &cpu)]);
+    let schedule = stages().schedule(ExecutionMode::Single, &[("net", &cpu)]);
     let request = Profile {
         id: 9,
         values: schedule.values,

@@ -92,9 +92,9 @@ pub(crate) fn schedule(
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
-        ScheduleKind::Single => protocol::ScheduleKind::Single,
-        ScheduleKind::Pipeline => protocol::ScheduleKind::Pipeline,
-        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::ScheduleKind::Replicate,
+        ScheduleKind::Single => protocol::ExecutionMode::Single,
+        ScheduleKind::Pipeline => protocol::ExecutionMode::Pipeline,
+        ScheduleKind::Replicate | ScheduleKind::Peer => protocol::ExecutionMode::Replicate,
     };
     Ok(protocol::Schedule { kind, values: values.tensors, inputs, outputs, stages })
 }
@@ -127,7 +127,7 @@ pub(crate) fn peer(
         outputs: outputs.clone(),
     });
     let kind =
-        if names.len() == 1 { protocol::ScheduleKind::Single } else { protocol::ScheduleKind::Replicate };
+        if names.len() == 1 { protocol::ExecutionMode::Single } else { protocol::ExecutionMode::Replicate };
     Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
 }
 

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics if its assumptions fail")]
 
 use protocol::{
-    Call, Compare, Compared, CpuProcessor, Event, Fault, Frames, Hello, Measured, OnnxModel, Processor,
-    Program, Request, Schedule, ScheduleKind, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
+    Call, Compare, Compared, CpuProcessor, Event, ExecutionMode, Fault, Frames, Hello, Measured, OnnxModel,
+    Processor, Program, Request, Schedule, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
     WindowRule,
 };
 use serde::Deserialize;
@@ -197,7 +197,7 @@ pub(crate) fn stages() -> &'static Stages {
 
 impl Stages {
     /// A schedule of these stages on these CPUs, with one thread each. Tensors with equal names are the same.
-    pub(crate) fn schedule(&self, kind: ScheduleKind, placed: &[(&str, &[u32])]) -> Schedule {
+    pub(crate) fn schedule(&self, kind: ExecutionMode, placed: &[(&str, &[u32])]) -> Schedule {
         let mut values: Vec<Tensor> = Vec::new();
         let mut index = |tensor: &Tensor| {
             let known = values.iter().position(|value| value.name == tensor.name);
@@ -233,7 +233,7 @@ impl Stages {
     /// `net` in ONNX Runtime: a session for each set of CPUs, with a thread for each CPU.
     pub(crate) fn onnx(&self, sessions: &[&[u32]]) -> Schedule {
         let placed: Vec<(&str, &[u32])> = sessions.iter().map(|cpus| ("net", *cpus)).collect();
-        let kind = if sessions.len() == 1 { ScheduleKind::Single } else { ScheduleKind::Replicate };
+        let kind = if sessions.len() == 1 { ExecutionMode::Single } else { ExecutionMode::Replicate };
         let mut schedule = self.schedule(kind, &placed);
         for stage in &mut schedule.stages {
             let Processor::Cpu(cpu) = &mut stage.processor;
