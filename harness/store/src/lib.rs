@@ -23,9 +23,6 @@ mod power;
 mod record;
 mod recorder;
 mod run_id;
-#[cfg(not(feature = "fixture"))]
-mod schema;
-#[cfg(feature = "fixture")]
 pub mod schema;
 mod selection;
 mod tables;
