@@ -9,9 +9,9 @@
 //! value takes its place: something between that and the mean, by how much conversions resemble the one before.
 //! Between two readings the change happened anywhere, in the middle on average: this is the trapezoid rule.
 
+use super::drawn::{Absence, Drawn};
 use super::refresh::{Refresh, nanoseconds};
 use super::trace::{Character, Trace, Values};
-use super::{Absence, Drawn};
 use crate::units::{Millijoules, Milliwatts, Nanoseconds};
 
 /// Conversions a window holds at least.

@@ -1,8 +1,8 @@
 //! Energy from a counter of energy.
 
+use super::drawn::{Absence, Drawn};
 use super::refresh::nanoseconds;
 use super::trace::{Trace, Values};
-use super::{Absence, Drawn};
 use crate::units::{Millijoules, Nanoseconds};
 
 /// Readings of the counter that a window is to be long.

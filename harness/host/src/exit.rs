@@ -6,15 +6,15 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All went well.
+    /// Success.
     Fine = 0,
     /// A regression, or a claim that is not met.
     Regression = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// A board cannot be reached, is busy or in the wrong state.
+    /// A board is unreachable, busy or in the wrong state.
     Board = 3,
-    /// A trial failed, a schedule has no trial left that counts, or the run was interrupted.
+    /// A trial failed, a schedule has no valid trial, or the run was interrupted.
     Trial = 4,
     /// A bug of edgepipe.
     Bug = 70,
@@ -26,29 +26,29 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
-/// An error that knows its exit code.
+/// An error with its exit code.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What happened.
+    /// The error.
     pub error: anyhow::Error,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = String::new();
+        let mut text = String::new();
         for cause in self.error.chain() {
             let cause = cause.to_string();
-            // Many errors have their cause in their own sentence.
-            if told.is_empty() {
-                told = cause;
-            } else if !told.contains(&cause) {
-                told += ": ";
-                told += &cause;
+            // Many errors include their cause in their own message.
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text += ": ";
+                text += &cause;
             }
         }
-        out.write_str(&told)
+        out.write_str(&text)
     }
 }
 
@@ -65,10 +65,10 @@ impl<E: Coded> From<E> for Failure {
     }
 }
 
-/// Result of whatever can end a command.
+/// The result of an operation whose error ends the command.
 pub type Outcome<T> = Result<T, Failure>;
 
-/// Gives an error its exit code.
+/// Adds an exit code to an error.
 pub trait Ending<T> {
     /// Turns the error into a [`Failure`] with this exit code.
     fn ending(self, exit: Exit) -> Outcome<T>;
@@ -81,18 +81,18 @@ impl<T, E: Into<anyhow::Error>> Ending<T> for Result<T, E> {
 }
 
 impl Failure {
-    /// A failure from a sentence.
+    /// A failure with a message.
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit, error: anyhow::anyhow!("{message}") }
     }
 
-    /// The same after the board was closed. A board that is left in another state weighs more than what ended the
-    /// command, unless that is a bug.
+    /// The same failure after the board was closed. If the state of the board could not be restored, that determines the exit
+    /// code, unless this failure is a bug.
     #[must_use]
     pub fn after_closing(self, closed: Outcome<()>) -> Self {
-        let Err(left_behind) = closed else { return self };
-        crate::progress::say("warning", &left_behind.to_string());
-        let exit = if self.exit == Exit::Bug { Exit::Bug } else { left_behind.exit };
+        let Err(not_restored) = closed else { return self };
+        crate::progress::say("warning", &not_restored.to_string());
+        let exit = if self.exit == Exit::Bug { Exit::Bug } else { not_restored.exit };
         Self { exit, ..self }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     use anyhow::Context as _;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_shown_once() {
         let io = std::io::Error::other("disk I/O error");
         let error = anyhow::Error::new(io)
             .context("failed to open a.db: disk I/O error; free it")

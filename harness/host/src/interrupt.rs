@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks the campaign to end at the next good place, the second ends the program at once.
+//! Ctrl-C: the first stops the command at the next safe point, the second ends the program at once.
 
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -7,29 +7,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether the user asked to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
-    asked: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Listens for SIGINT, SIGTERM and SIGHUP from here on.
+    /// Installs handlers for SIGINT, SIGTERM and SIGHUP.
     ///
     /// # Errors
-    /// Where the system refuses the handler.
+    /// If the system refuses a handler.
     pub fn listen() -> Result<Self> {
         let interrupt = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
         {
-            // Order matters: this one ends the program only where the flag below was set by an earlier signal.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.asked))
+            // Order matters: this handler ends the program only if an earlier signal has set the flag.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.requested))
                 .context("failed to listen for Ctrl-C")?;
-            signal_hook::flag::register(signal, Arc::clone(&interrupt.asked))
+            signal_hook::flag::register(signal, Arc::clone(&interrupt.requested))
                 .context("failed to listen for Ctrl-C")?;
         }
         Ok(interrupt)
     }
 
-    /// Whether a signal came.
+    /// Whether a signal was received.
     pub fn is_set(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
     }
 }

@@ -1,21 +1,21 @@
-//! Inputs for tests that no input may break: what lies in a corpus, changed at random.
+//! Random changes of the texts of a corpus, for tests that no input may make fail.
 //!
-//! `EDGEPIPE_FUZZ_CASES=100000` makes these tests try as many inputs each, in the place of a few.
+//! `EDGEPIPE_FUZZ_CASES=100000` sets the number of inputs for each of these tests.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::time::Duration;
 
-/// How many inputs to try: few, unless the environment asks for more.
+/// The number of inputs to try: `few`, or the number in the environment.
 pub fn cases(few: u32) -> ProptestConfig {
     let asked = std::env::var("EDGEPIPE_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(few), failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Runs `act`, which may take two seconds of this thread's time in an optimized build.
+/// Runs `act`, which may use two seconds of CPU time of this thread in an optimized build.
 ///
 /// # Panics
-/// If it takes longer.
+/// If it uses more.
 #[track_caller]
 pub fn timed<T>(act: impl FnOnce() -> T) -> T {
     // The CPU time of a thread is never negative.
@@ -31,7 +31,7 @@ pub fn timed<T>(act: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Pieces that mean something to YAML, JSON or a shell, or nothing to anybody.
+/// Texts that are special in YAML, JSON or a shell, and invalid ones.
 const PIECES: [&[u8]; 56] = [
     b"\t",
     b"\n",
@@ -100,12 +100,12 @@ enum Change {
     Replace(Index, usize, Index),
     Flip(Index, u8),
     Cut(Index),
-    /// Another text of the corpus goes on from here.
+    /// Continues with another text of the corpus.
     Graft(Index, Index, Index),
     CopyLine(Index, usize),
     DropLine(Index),
     SwapLines(Index, Index),
-    /// A number becomes another one.
+    /// Replaces a number.
     Number(Index, Index),
 }
 

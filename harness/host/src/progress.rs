@@ -1,7 +1,7 @@
-//! What the user sees while waiting: a bar with the time left on a terminal, plain lines elsewhere.
+//! Progress: a bar with the remaining time on a terminal, plain lines elsewhere.
 //!
-//! Where one invocation drives several boards, each has a thread of its own, and whatever that thread says names its
-//! board: a [`Voice`] belongs to a thread, as spans of a log do, so that the parts of a campaign need not hand it on.
+//! If one command uses several boards, each has its own thread, and every line of that thread names its board. The
+//! [`Voice`] is thread-local, so that it need not be passed through a campaign.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::RefCell;
@@ -12,16 +12,16 @@ thread_local! {
     static VOICE: RefCell<Option<Voice>> = const { RefCell::new(None) };
 }
 
-/// How a board's thread speaks.
+/// The output of the thread of a board.
 #[derive(Debug, Clone)]
 struct Voice {
-    /// The board's name, as wide as the widest.
+    /// The name of the board, padded to the longest.
     board: String,
-    /// Its line on a terminal.
+    /// Its bar on a terminal.
     bar: Option<ProgressBar>,
 }
 
-/// The lines of several boards, one each.
+/// The bars of several boards.
 #[derive(Debug)]
 pub struct Lines {
     all: Option<MultiProgress>,
@@ -29,7 +29,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// For boards of these names.
+    /// For boards with these names.
     pub fn new<'a>(boards: impl Iterator<Item = &'a str>) -> Self {
         let all = std::io::stderr()
             .is_terminal()
@@ -37,7 +37,7 @@ impl Lines {
         Self { all, width: boards.map(|name| name.chars().count()).max().unwrap_or(0) }
     }
 
-    /// Does something on this thread, which speaks for a board meanwhile.
+    /// Runs `act`; lines of this thread name the board meanwhile.
     pub fn speaking_for<T>(&self, board: &str, act: impl FnOnce() -> T) -> T {
         let bar = self.all.as_ref().map(|all| {
             let bar = all.add(ProgressBar::new(0));
@@ -62,10 +62,10 @@ fn style(template: &str) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
-/// Most items of a warning that are named.
+/// Maximum number of items listed in a warning.
 const MOST_NAMED: usize = 3;
 
-/// The first few of several items, and how many there are besides: `a, b, c and 130 more`.
+/// Lists the first items and counts the others: `a, b, c and 130 more`.
 pub fn several(items: &[String]) -> String {
     let named = items.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(MOST_NAMED) {
@@ -74,7 +74,7 @@ pub fn several(items: &[String]) -> String {
     }
 }
 
-/// Says something at once, a line of its own: `kind` is a word such as `warning`.
+/// Prints a line. `kind` is a word such as `warning`.
 pub fn say(kind: &str, text: &str) {
     VOICE.with_borrow(|voice| match voice {
         None => eprintln!("{kind:>9}  {text}"),
@@ -83,20 +83,20 @@ pub fn say(kind: &str, text: &str) {
     });
 }
 
-/// Progress of one part of the work.
+/// Progress of one step of a command.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    /// The bar stays, since it is the board's.
+    /// Whether the bar belongs to the board and stays.
     shared: bool,
-    /// The board with a space behind it, where there are several.
+    /// The board and two spaces, if there are several boards.
     board: String,
     name: &'static str,
     begun: Instant,
 }
 
 impl Progress {
-    /// Begins a part of so many steps.
+    /// Starts a part with this number of steps.
     pub fn begin(name: &'static str, steps: usize) -> Self {
         let begun = Instant::now();
         if let Some(Voice { board, bar }) = VOICE.with_borrow(Clone::clone) {
@@ -118,21 +118,21 @@ impl Progress {
         Self { bar, shared: false, board: String::new(), name, begun }
     }
 
-    /// So many steps more than was known.
+    /// Adds steps.
     pub fn more(&self, steps: usize) {
         if let Some(bar) = &self.bar {
             bar.inc_length(steps as u64);
         }
     }
 
-    /// Says what is being done. Not printed where there is no terminal: such a log would be noise.
+    /// Shows the current action. Not printed without a terminal, because it would clutter a log.
     pub fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(if self.shared { format!("{}: {what}", self.name) } else { what.to_owned() });
         }
     }
 
-    /// One step is through; `result` is a line of its own.
+    /// Completes a step; prints `result` as a line if there is no terminal.
     pub fn step(&self, result: &str) {
         match &self.bar {
             Some(bar) => bar.inc(1),
@@ -140,19 +140,19 @@ impl Progress {
         }
     }
 
-    /// One step is through because it was done before.
+    /// Completes a step that was done earlier.
     pub fn known(&self) {
         if let Some(bar) = &self.bar {
             bar.inc(1);
         }
     }
 
-    /// Something the user should read now.
+    /// Prints a warning.
     pub fn warn(&self, text: &str) {
         self.line("warning", text);
     }
 
-    /// Ends the part with a summary line.
+    /// Finishes with a summary line.
     pub fn end(self, summary: &str) {
         if let Some(bar) = self.bar.as_ref().filter(|_| !self.shared) {
             bar.finish_and_clear();

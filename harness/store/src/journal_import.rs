@@ -102,10 +102,10 @@ impl fmt::Display for DamagedJournal {
         write!(out, "the journal {} is damaged at line {line}: {reason}; ", journal.display())?;
         match &self.run {
             Some(run) if self.resumable => {
-                write!(out, "imported the {} before it; run {run} is incomplete", counted(line - 1, "line"))?
+                write!(out, "imported the {} before it; run {run} is incomplete", counted(line - 1, "line"))?;
             }
             Some(run) => {
-                write!(out, "the database keeps the records that it has of run {run}, which is incomplete")?
+                write!(out, "the database keeps the records that it has of run {run}, which is incomplete")?;
             }
             None => out.write_str("no record could be imported")?,
         }

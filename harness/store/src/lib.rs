@@ -23,10 +23,6 @@ mod power;
 mod record;
 mod recorder;
 mod run_id;
-#[expect(unreachable_pub, reason = "public for tests of other crates")]
-#[cfg(not(feature = "fixture"))]
-mod schema;
-#[cfg(feature = "fixture")]
 pub mod schema;
 mod selection;
 mod tables;

@@ -1,4 +1,4 @@
-//! Keeping a run: to the journal, then to the database.
+//! Records a run: in the journal, then in the database.
 
 use super::catalog::{self, StoredRun};
 use super::database::Store;
@@ -15,12 +15,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-/// Keeps what a run yields.
+/// Records a run.
 ///
-/// A method fails where the record could not even be written to the journal, or names a network or schedule that the
-/// run does not have. A database that is full, read-only or locked does not end a run: its records wait in the
-/// journal and are brought in with the next one that succeeds. [`RunRecorder::trouble`] tells of it, and
-/// [`RunRecorder::finish`] fails if it lasted until the end.
+/// A method fails if the record cannot be written to the journal, or refers to a network or schedule that the run lacks. A
+/// database that is full, read-only or locked does not end a run: its records stay in the journal and are imported with the
+/// next record that succeeds. [`RunRecorder::trouble`] returns the error, and [`RunRecorder::finish`] fails if it persists.
 #[derive(Debug)]
 pub struct RunRecorder<'s> {
     store: &'s Store,
@@ -31,17 +30,17 @@ pub struct RunRecorder<'s> {
     trouble: Option<StoreError>,
 }
 
-/// What was found where a run goes on.
+/// The result of resuming a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Continued {
-    /// Records of the journal that were not in the database yet, and are now.
+    /// Records imported from the journal into the database.
     pub imported: usize,
-    /// Bytes taken off the journal's end: a record that was being written when the run was killed.
+    /// Bytes truncated from the journal: a record that was incomplete when the run was killed.
     pub cut_off_bytes: u64,
 }
 
 impl<'s> RunRecorder<'s> {
-    /// Begins a run. Its journal lies below `runs`, in a folder named as the run.
+    /// Starts a run. Its journal is below `runs`, in a directory with the name of the run.
     pub fn create(store: &'s Store, runs: &Path, start: RunStart) -> Result<Self, StoreError> {
         let mut recorder = Self {
             store,
@@ -55,8 +54,8 @@ impl<'s> RunRecorder<'s> {
         Ok(recorder)
     }
 
-    /// Goes on with a run that was cut off: brings into the database what its journal has and the database does not,
-    /// and notes when and by which command the run goes on. [`Store::run`] then gives all of it.
+    /// Resumes a run: imports the records of its journal that the database lacks, and records the time and the command of the
+    /// resumption. [`Store::run`] then returns all of it.
     pub fn resume(
         store: &'s Store,
         runs: &Path,
@@ -96,12 +95,12 @@ impl<'s> RunRecorder<'s> {
         self.journal.path()
     }
 
-    /// Why the database is behind the journal, if it is.
+    /// Why the database lacks records of the journal, if it does.
     pub fn trouble(&self) -> Option<&StoreError> {
         self.trouble.as_ref()
     }
 
-    /// Keeps a network; once each, before anything that names it.
+    /// Records a network, once and before any record that refers to it.
     pub fn record_network(&mut self, network: NetworkRecord) -> Result<(), StoreError> {
         let name = network.network.name().to_owned();
         if self.networks.contains(&name) {
@@ -112,24 +111,24 @@ impl<'s> RunRecorder<'s> {
         Ok(())
     }
 
-    /// Keeps a raw profile. A later one of the same network and processor takes the place of an earlier.
+    /// Records a raw profile. It replaces an earlier one of the same network and processor.
     pub fn record_profile(&mut self, profile: ProfileRecord) -> Result<(), StoreError> {
         self.check_network(&profile.network)?;
         self.keep(&Record::Profile(profile))
     }
 
-    /// Keeps what the power meter said while nothing ran. A later reading takes the place of an earlier.
+    /// Records the idle power. It replaces an earlier reading.
     pub fn record_idle(&mut self, idled: protocol::Idled) -> Result<(), StoreError> {
         self.keep(&Record::Idle(idled))
     }
 
-    /// Keeps raw timings of hand-overs. Later ones between the same processors take the place of earlier ones.
+    /// Records raw timings of hand-overs. They replace earlier ones between the same processors.
     pub fn record_transfer(&mut self, transfer: TransferRecord) -> Result<(), StoreError> {
         self.keep(&Record::Transfer(transfer))
     }
 
-    /// Keeps a schedule; each `place` once, before anything that names it. A prediction that is not finite is kept as
-    /// none.
+    /// Records a schedule, each `place` once and before any record that refers to it. A prediction that is not finite is
+    /// dropped.
     pub fn record_schedule(&mut self, mut schedule: ScheduleRecord) -> Result<(), StoreError> {
         self.check_network(&schedule.network)?;
         let place = schedule.place;
@@ -144,14 +143,14 @@ impl<'s> RunRecorder<'s> {
         Ok(())
     }
 
-    /// Keeps a comparison of outputs.
+    /// Records a comparison of outputs.
     pub fn record_comparison(&mut self, comparison: ComparisonRecord) -> Result<(), StoreError> {
         self.check_schedule(comparison.schedule)?;
         self.check_schedule(comparison.reference)?;
         self.keep(&Record::Comparison(comparison))
     }
 
-    /// Keeps a trial.
+    /// Records a trial.
     pub fn record_trial(&mut self, trial: TrialRecord) -> Result<(), StoreError> {
         self.check_schedule(trial.schedule)?;
         self.keep(&Record::Trial(trial))
@@ -160,12 +159,12 @@ impl<'s> RunRecorder<'s> {
     /// Ends the run.
     ///
     /// # Errors
-    /// [`StoreError::InJournal`] where the database is still behind; all records are in the journal then.
+    /// [`StoreError::InJournal`] if the database still lacks records; the journal has all of them then.
     pub fn finish(self, status: Status, unix_ns: u64) -> Result<(), StoreError> {
         self.finish_because(status, unix_ns, None)
     }
 
-    /// Ends the run by an error.
+    /// Ends the run with an error.
     ///
     /// # Errors
     /// As [`RunRecorder::finish`].
@@ -185,7 +184,7 @@ impl<'s> RunRecorder<'s> {
         }
     }
 
-    /// Keeps a record by its kind.
+    /// Records any record.
     #[cfg(any(test, feature = "fixture"))]
     pub fn record(&mut self, record: Record) -> Result<(), StoreError> {
         match record {
@@ -200,7 +199,7 @@ impl<'s> RunRecorder<'s> {
         }
     }
 
-    /// Makes every later write to the journal fail, as a full disk does.
+    /// Makes all further writes to the journal fail, like a full disk.
     #[cfg(test)]
     pub(crate) fn break_journal(&mut self) {
         self.journal.break_off();
@@ -238,7 +237,7 @@ impl<'s> RunRecorder<'s> {
             (Err(error), before) => {
                 if !before {
                     tracing::warn!(
-                        "{error}; the run goes on, its results wait in {}",
+                        "{error}; the run continues, its results are kept in {}",
                         self.journal.path().display()
                     );
                 }
@@ -250,7 +249,7 @@ impl<'s> RunRecorder<'s> {
 }
 
 impl Store {
-    /// Brings in the records of a journal that come after those already here. Says how many there were.
+    /// Imports the records of a journal that the database lacks. Returns their number.
     fn import(&self, path: &Path, run: &RunId) -> Result<usize, StoreError> {
         let stored = self.rows(run.as_str(), |connection| catalog::find(connection, run.as_str()))?;
         let from = stored.map_or(0, |stored: StoredRun| stored.journal_bytes);
@@ -262,8 +261,7 @@ impl Store {
         Ok(imported)
     }
 
-    /// Adds a record, in one transaction with how far the journal has been brought in. False where another process
-    /// was quicker.
+    /// Adds a record and updates the imported length of the journal, in one transaction. False if another process was faster.
     #[doc(hidden)]
     pub fn bring_in(&self, run: &RunId, bytes: &Range<u64>, record: &Record) -> Result<bool, StoreError> {
         let add = || -> Result<bool, RowError> {

@@ -1,8 +1,8 @@
 //! The schema of the database and how it came about: one file of SQL a version.
 //!
 //! # Rules of a migration
-//! - It is never changed once released; `tests/databases/` keeps a small database of each version, made by the code
-//!   of that version, and the tests bring each of them to the latest one.
+//! - Once it is released, only its comments are changed. `tests/databases/` keeps a small database of each version, made
+//!   by the code of that version, and the tests migrate each of them to the latest version.
 //! - Rows that belong to a run refer to their owner with `ON DELETE CASCADE`, all other references are to rows that
 //!   runs share: merging of databases follows these (see [`merge`](super::merge)).
 //! - A table whose checks must change is made anew under another name, filled, and renamed. Foreign keys are not

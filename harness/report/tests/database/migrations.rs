@@ -35,10 +35,15 @@ fn write(place: &Place) {
     recorder.finish(Status::Interrupted, fixture::BEGUN + 86_400_000_000_001).unwrap();
 }
 
+/// The statements of a schema without comments, which can change.
 fn schema_of(connection: &Connection) -> Vec<String> {
     let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
     let mut statement = connection.prepare(sql).unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    let without_comments = |sql: String| -> String {
+        sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n")
+    };
+    let statements = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    statements.map(|sql| without_comments(sql.unwrap())).collect()
 }
 
 fn content(connection: &Connection) -> BTreeMap<String, Content> {
