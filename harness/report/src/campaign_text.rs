@@ -3,7 +3,7 @@
 use super::cells::{self, or_dash};
 use super::terminal::wrapped;
 use super::{csv, markdown, notes};
-use crate::{Format, render as render_run};
+use crate::format::{Format, json, render as render_run};
 use analysis::{BoardSection, CampaignReport};
 use analysis::{Report, Row};
 use domain::FleetMode;
@@ -17,7 +17,7 @@ const WIDTH: usize = 100;
 
 pub(super) fn render(report: &CampaignReport, format: Format, wide: bool) -> String {
     match (format, &report.pooled) {
-        (Format::Json, _) => crate::json(report),
+        (Format::Json, _) => json(report),
         (Format::Terminal, pooled) => {
             let whole =
                 pooled.as_ref().map(|pooled| render_run(pooled, format, wide) + "\n").unwrap_or_default();

@@ -4,6 +4,7 @@
 mod campaign_text;
 mod cells;
 mod csv;
+mod format;
 mod gate;
 mod headline;
 mod history;
@@ -18,49 +19,14 @@ mod terminal;
 mod tests;
 mod trace;
 
+pub use format::{Format, render};
 pub use gate::{CheckFormat, few_trials};
 pub use history::HistoryFormat;
 
 use analysis::gate::CheckReport;
 use analysis::history::History;
 use analysis::{CampaignReport, Report, Row};
-use clap::ValueEnum;
 use store::TrialRecord;
-
-/// Formats of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// One table per network, for reading.
-    Terminal,
-    /// For documents and pull requests.
-    Markdown,
-    /// One row per schedule, for spreadsheets.
-    Csv,
-    /// For programs; the schema is results/report.schema.json.
-    Json,
-    /// One self-contained page with charts, for a browser.
-    Html,
-    /// The paper's table (network, processors, pipeline, gain, energy) in Markdown.
-    Paper,
-    /// The paper's table as a complete LaTeX document.
-    Latex,
-    /// The paper's table alone, for `\\input`.
-    LatexTable,
-}
-
-/// The report as text that ends with a newline. Terminal tables fit 100 columns unless `wide`.
-pub fn render(report: &Report, format: Format, wide: bool) -> String {
-    match format {
-        Format::Terminal => terminal::render(report, wide),
-        Format::Markdown => markdown::render(report),
-        Format::Csv => csv::render(report),
-        Format::Json => json(report),
-        Format::Html => html::render(report),
-        Format::Latex => latex::document(report),
-        Format::LatexTable => latex::table(report),
-        Format::Paper => paper::markdown(report),
-    }
-}
 
 /// The report on several boards as text that ends with a newline.
 pub fn render_campaign(report: &CampaignReport, format: Format, wide: bool) -> String {
@@ -89,9 +55,4 @@ pub fn trace(report: &Report, row: &Row, trial: &TrialRecord) -> Result<String, 
 #[cfg(test)]
 fn schema<T: schemars::JsonSchema>() -> String {
     format!("{:#}\n", schemars::schema_for!(T).to_value())
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    // All numbers are finite and all keys are strings, so this cannot fail.
-    serde_json::to_string_pretty(value).map_or_else(|error| error.to_string(), |text| text + "\n")
 }

@@ -26,6 +26,6 @@ pub(crate) fn render(history: &History, format: HistoryFormat) -> String {
         HistoryFormat::Terminal => terminal::render(history),
         HistoryFormat::Markdown => texts::markdown(history),
         HistoryFormat::Csv => texts::csv(history),
-        HistoryFormat::Json => crate::json(history),
+        HistoryFormat::Json => crate::format::json(history),
     }
 }

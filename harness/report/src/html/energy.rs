@@ -3,9 +3,10 @@
 use super::super::cells::{number, with_interval};
 use super::super::headline;
 use super::super::notes;
+use super::fragments::{place, scrolling};
+use super::marks;
 use super::scale::Scale;
 use super::scatter::{Plot, Point};
-use super::{marks, place, scrolling};
 use analysis::{Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, html};

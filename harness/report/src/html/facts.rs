@@ -2,7 +2,7 @@
 
 use super::super::cells::or_dash;
 use super::super::notes;
-use super::confidence;
+use super::fragments::confidence;
 use analysis::Report;
 use domain::Severity;
 use maud::{Markup, html};

@@ -2,8 +2,9 @@
 
 use super::super::cells::{self, number, or_dash, with_interval};
 use super::super::headline;
+use super::fragments::{confidence, scrolling};
+use super::marks;
 use super::scale::{Scale, percent};
-use super::{confidence, marks, scrolling};
 use analysis::{Interval, Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, html};

@@ -1,8 +1,8 @@
 //! Frames on their way through the stages.
 
 use super::super::cells::number;
+use super::fragments::{place, schedule, scrolling};
 use super::scale::{Scale, percent};
-use super::{place, schedule, scrolling};
 use analysis::Row;
 use analysis::Timeline;
 use domain::ScheduleKind;

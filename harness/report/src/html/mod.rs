@@ -5,6 +5,7 @@
 
 mod energy;
 mod facts;
+mod fragments;
 mod gain;
 mod gantt;
 mod marks;
@@ -15,10 +16,10 @@ mod prediction;
 mod scale;
 mod scatter;
 
-use super::cells;
 use super::headline;
-use analysis::{Report, Row};
+use analysis::Report;
 use domain::{ScheduleKind, Validity};
+use fragments::confidence;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
@@ -201,10 +202,6 @@ fn tiles(report: &Report) -> Markup {
     }
 }
 
-fn confidence(report: &Report) -> String {
-    format!("{:.0}\u{2009}%", 100.0 * report.confidence)
-}
-
 fn contents(report: &Report, names: &[&str]) -> Markup {
     html! {
         nav aria-label="Contents" {
@@ -249,26 +246,4 @@ fn timelines(report: &Report, room: usize) -> BTreeMap<u32, String> {
         drawn.insert(timeline.place, figure);
     }
     drawn
-}
-
-/// A table that scrolls sideways where it must, with the keyboard too.
-fn scrolling(label: &str, table: &Markup) -> Markup {
-    html! { div.scroll role="region" tabindex="0" aria-label=(label) { (table) } }
-}
-
-/// A schedule's name as shown, with a place to break after each stage.
-fn schedule(row: &Row) -> Markup {
-    html! {
-        code.schedule {
-            @for (place, part) in cells::stage_lines(row).iter().enumerate() {
-                @if place > 0 { " " wbr; }
-                span { (part) }
-            }
-        }
-    }
-}
-
-/// What a figure is of.
-fn place(row: &Row) -> String {
-    format!("{} {}", row.network, row.schedule)
 }

@@ -2,8 +2,9 @@
 
 use super::super::cells::{self, number, or_dash};
 use super::super::headline;
+use super::fragments::{confidence, schedule, scrolling};
 use super::scale::{Scale, percent};
-use super::{confidence, facts, gain, marks, occupancy, schedule, scrolling};
+use super::{facts, gain, marks, occupancy};
 use analysis::{Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, PreEscaped, html};

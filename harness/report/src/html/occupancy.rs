@@ -1,8 +1,8 @@
 //! What the stages of a schedule did with the time of a window.
 
 use super::super::cells::{ABSENT, number};
+use super::fragments::{schedule, scrolling};
 use super::scale::percent;
-use super::{schedule, scrolling};
 use analysis::{Row, StageSection};
 use domain::ScheduleKind;
 use maud::{Markup, html};

@@ -1,7 +1,8 @@
 //! Against what one would run instead, over all networks.
 
+use super::fragments::scrolling;
+use super::marks;
 use super::scale::{Scale, percent};
-use super::{marks, scrolling};
 use analysis::{Report, Summary};
 use maud::{Markup, html};
 

@@ -1,9 +1,10 @@
 //! What was predicted before measuring, against what was measured.
 
 use super::super::cells::{number, with_interval};
+use super::fragments::{place, scrolling};
+use super::marks;
 use super::scale::Scale;
 use super::scatter::{Plot, Point};
-use super::{marks, place, scrolling};
 use analysis::{Report, Row};
 use domain::Validity;
 use maud::{Markup, html};

@@ -1,4 +1,4 @@
-//! DamagedJournal journals: what is before the damage is kept, the journal is moved aside and told of once, and the others are
+//! Damaged journals: the records before the damage are kept, the journal is moved aside and reported once, and the others are
 //! taken over all the same.
 
 use std::fs;
