@@ -206,7 +206,6 @@ class Host:
         return ran.returncode
 
 
-@pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
 def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     measure, summary = bench_commands()
     host = Host(tmp_path)
@@ -242,7 +241,6 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     assert (tmp_path / "summary").read_text() == text
 
 
-@pytest.mark.skipif("EDGEPIPE_HARNESS" not in os.environ, reason="`cargo xtask test` has it built")
 def test_the_exit_code_of_a_bench_that_cannot_begin_is_kept(tmp_path):
     measure, _ = bench_commands()
     host = Host(tmp_path)

@@ -19,8 +19,10 @@ const EXTERNAL: [(&str, &[&str]); 3] = [
     (
         "runner",
         &[
+            "libc",
             "libloading",
             "ort",
+            "rand_xoshiro",
             "rustix",
             "serde",
             "serde_json",

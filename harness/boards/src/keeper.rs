@@ -108,8 +108,9 @@ impl Keeper {
                 Err(_) => Err(TakeError::Failed(line.to_owned())),
             },
             Err(_) => Err(TakeError::Failed(format!(
-                "failed to take this machine: the runner {} says nothing; `cargo xtask build` builds it again",
-                runner.display()
+                "failed to take this machine: the runner {} does not answer; {remedy}",
+                runner.display(),
+                remedy = host::new_runner()
             ))),
         }
     }

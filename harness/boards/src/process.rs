@@ -33,10 +33,12 @@ impl Ending {
             Self::Lost(_) => return "is out of reach".to_owned(),
             Self::Signal(signal) => match signal.as_str() {
                 "9" | "KILL" => {
-                    let cause = "where nobody did that, the board ran out of memory: `dmesg` there names the process, \
-                                 `cargo xtask boards` the limit of a cgroup; a smaller network or frames.distinct \
-                                 needs less";
-                    return format!("was killed (signal 9); {cause}");
+                    return format!(
+                        "was killed (signal 9); unless somebody did that, the board ran out of memory: `dmesg` there \
+                         names the process, `{} boards` shows the limit of a cgroup; a smaller network or \
+                         frames.distinct needs less",
+                        host::program()
+                    );
                 }
                 "4" | "ILL" => {
                     (4, "its processor lacks an instruction of the code: correct `mcpu` in the board's file")

@@ -52,7 +52,8 @@ pub enum RemoteError {
     /// Somebody else has it.
     #[error(
         "failed to take the board {board}: it is in use by {holder}. Two measurements at once would spoil each other; wait \
-         for it, or end it by `cargo xtask boards --break-lock {board}`"
+         for it, or end it by `{program} boards --break-lock {board}`",
+        program = host::program()
     )]
     Busy {
         /// The board.
@@ -539,7 +540,7 @@ fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
     let failed = |path: &Path, reason: String| RemoteError::Runner {
         triple: triple.text(),
         path: path.to_path_buf(),
-        reason: format!("{reason}; `cargo xtask build` makes it"),
+        reason: format!("{reason}; {remedy}", remedy = host::new_runner()),
     };
     let folder = runner.with_file_name("lib");
     let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;

@@ -34,9 +34,8 @@ pub enum SessionError {
     },
     /// It speaks another version.
     #[error(
-        "failed to talk to the runner: it speaks protocol {found}, this harness {}; build it again by `cargo xtask build`",
-        protocol::VERSION
-    )]
+        "failed to talk to the runner: it speaks protocol {found}, this harness {}; {remedy}",
+        protocol::VERSION, remedy = host::new_runner())]
     Version {
         /// Its version.
         found: u32,
@@ -111,8 +110,7 @@ pub enum SessionError {
     /// No zone of the board gives a temperature any more.
     #[error(
         "failed to begin the trial: no zone of the board gives a temperature any more, and trials begin below {limit} °C \
-         ({silent}); `cargo xtask boards` shows the zones"
-    )]
+         ({silent}); `{program} boards` shows the zones", program = host::program())]
     NoTemperature {
         /// The zones that give none, and why.
         silent: String,

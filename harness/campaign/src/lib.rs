@@ -53,14 +53,20 @@ use trials::Ready;
 /// Where things lie.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The workspace.
+    /// Folder with `compiler/` and `ci/`: the checkout, or the unpacked archive.
     pub root: PathBuf,
+    /// Folder with `configs/`.
+    pub settings: PathBuf,
+    /// Folder with `results/`.
+    pub work: PathBuf,
     /// Cache, journals, logs.
     pub state: PathBuf,
     /// The private Python.
     pub python: PathBuf,
     /// The runner for this machine.
     pub runner: PathBuf,
+    /// Links for this machine in place of `cc`, which it lacks.
+    pub linker: Option<PathBuf>,
     /// The results database.
     pub database: PathBuf,
     /// Folder of the journals that belong to it.
@@ -70,7 +76,7 @@ pub struct Paths {
 impl Paths {
     /// Refuses paths that no request can name: requests to compiler and runner are JSON, and JSON is UTF-8.
     fn check(&self) -> Outcome<()> {
-        let named = [&self.root, &self.state, &self.python, &self.runner];
+        let named = [&self.root, &self.settings, &self.state, &self.python, &self.runner];
         match named.into_iter().find(|path| path.to_str().is_none()) {
             None => Ok(()),
             Some(path) => Err(Failure::new(
@@ -100,10 +106,10 @@ impl Paths {
         Err(Failure::new(
             Exit::Board,
             format!(
-                "failed to find a runner for the board {} ({triple}) at {}; `cargo xtask build --board {}` makes it",
+                "failed to find a runner for the board {} ({triple}) at {}; {}",
                 board.name,
                 runner.display(),
-                board.name
+                host::runner_of_board(&board.name)
             ),
         ))
     }
@@ -194,6 +200,7 @@ impl SetUp {
             python: paths.python.clone(),
             root: paths.root.clone(),
             logs: paths.state.join("logs"),
+            linker: paths.linker.clone(),
             kit: board
                 .target
                 .as_ref()
@@ -295,8 +302,11 @@ impl Campaign {
         if compiler.is_none() {
             progress::say(
                 "note",
-                "the compiler's versions are not recorded with this run, because it does not start; `cargo xtask setup` \
-                 checks the private Python environment",
+                &format!(
+                    "the compiler's versions are not recorded with this run, because it does not start; `{} setup` \
+                     checks the private Python environment",
+                    host::program()
+                ),
             );
         }
         let idle = self.idle_power()?;
@@ -371,7 +381,10 @@ impl Campaign {
         let reason = outcome.as_ref().err().map(ToString::to_string).filter(|_| status == Status::Failed);
         let finished = recorder.finish_because(status, unix_ns(), reason).map_err(Failure::from);
         if outcome.as_ref().is_err_and(|failure| failure.exit == Exit::Board) {
-            let goes_on = format!("`cargo xtask bench --resume {run}` goes on once the board is well");
+            let goes_on = format!(
+                "`{program} bench --resume {run}` goes on once the board is well",
+                program = host::program()
+            );
             progress::say("note", &format!("what was measured is kept; {goes_on}"));
         }
         // What ended the run is told rather than what became of telling it.

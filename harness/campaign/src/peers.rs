@@ -38,10 +38,9 @@ impl OnnxRuntime {
             Failure::new(
                 Exit::Usage,
                 format!(
-                    "failed to find ONNX Runtime ({STEM}…) below {}; `cargo xtask setup` installs it, or leave the \
+                    "failed to find ONNX Runtime ({STEM}…) below {}; `{program} setup` installs it, or leave the \
                      peers out of the experiment",
-                    environment.display()
-                ),
+                    environment.display(), program = host::program()),
             )
         })
     }

@@ -294,11 +294,7 @@ mod tests {
         let errors = [
             BinaryError::Read { path: path(), error: std::io::Error::other("permission denied") },
             BinaryError::Damaged { path: path(), reason: "Unknown file magic".to_owned() },
-            BinaryError::Machine {
-                path: path(),
-                found: "x86_64".to_owned(),
-                wanted: "aarch64",
-            },
+            BinaryError::Machine { path: path(), found: "x86_64".to_owned(), wanted: "aarch64" },
             BinaryError::TooNew(Box::new(TooNew {
                 path: path(),
                 symbol: "pthread_create".to_owned(),

@@ -44,9 +44,9 @@ pub enum Asked {
 /// With all that is wrong with files or arguments; where there is nothing to go on with.
 pub fn asked(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
     let asked = match options.resume.as_deref() {
-        None => fresh(&paths.root, options)?,
+        None => fresh(&paths.settings, options)?,
         Some("latest") => latest(store, paths, options)?,
-        Some(name) => named(store, &paths.root, name)?,
+        Some(name) => named(store, &paths.settings, name)?,
     };
     Ok(asked)
 }
@@ -76,15 +76,16 @@ fn fresh(root: &Path, options: &Request) -> Outcome<Asked> {
 
 fn latest(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
     let experiment = &options.experiment;
-    let boards = config::boards_of(&paths.root, &options.boards).ending(Exit::Usage)?;
+    let boards = config::boards_of(&paths.settings, &options.boards).ending(Exit::Usage)?;
     let nothing = || {
         Failure::new(
             Exit::Usage,
             format!(
-                "failed to find an unfinished run of the experiment {experiment} on the board{} {}; `cargo xtask \
+                "failed to find an unfinished run of the experiment {experiment} on the board{} {}; `{program} \
                  report --list` shows all runs",
                 if boards.len() > 1 { "s" } else { "" },
-                boards.join(", ")
+                boards.join(", "),
+                program = host::program()
             ),
         )
     };
@@ -93,7 +94,7 @@ fn latest(store: &Store, paths: &Paths, options: &Request) -> Outcome<Asked> {
         return one(found.ok_or_else(nothing)?);
     }
     let found = store.unfinished_campaign(experiment, &boards, &paths.runs)?;
-    further(&paths.root, found.ok_or_else(nothing)?)
+    further(&paths.settings, found.ok_or_else(nothing)?)
 }
 
 fn named(store: &Store, root: &Path, name: &str) -> Outcome<Asked> {

@@ -309,17 +309,19 @@ fn conclude(
     let report = CampaignReport::build(store, record.id.as_str(), &reasons)?;
     if interrupt.is_set() {
         let advice = format!(
-            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
-            record.id
+            "interrupted: what was measured is kept; `{program} bench --resume {}` goes on with it",
+            record.id,
+            program = host::program()
         );
         return Ok(FleetEnded { report, exit: Exit::Trial, advice: Some(advice) });
     }
     if let Some(exit) = worst(&lost) {
         let advice = format!(
-            "{} of {} boards were set aside; once they are back, `cargo xtask bench --resume {}` goes on with them",
+            "{} of {} boards were set aside; once they are back, `{program} bench --resume {}` goes on with them",
             lost.len(),
             record.boards.len(),
-            record.id
+            record.id,
+            program = host::program()
         );
         return Ok(FleetEnded { report, exit, advice: Some(advice) });
     }

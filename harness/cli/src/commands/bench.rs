@@ -115,8 +115,11 @@ pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
     if mode == FleetMode::Repeat && is_of_one_run {
         return Err(Failure::new(
             Exit::Usage,
-            "failed to choose a format: html, latex, latex-table and paper show one run, and these boards make one \
-             each; use terminal, markdown, csv or json, and `cargo xtask report --run RUN` for each",
+            format!(
+                "failed to choose a format: html, latex, latex-table and paper show one run, and these boards make \
+                 one each; use terminal, markdown, csv or json, and `{} report --run RUN` for each",
+                host::program()
+            ),
         ));
     }
     Ok(())
@@ -125,8 +128,9 @@ pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
 fn verdict(ended: &Ended, report: &Report) -> Exit {
     if ended.interrupted {
         eprintln!(
-            "interrupted: what was measured is kept; `cargo xtask bench --resume {}` goes on with it",
-            ended.run
+            "interrupted: what was measured is kept; `{program} bench --resume {}` goes on with it",
+            ended.run,
+            program = host::program()
         );
         return Exit::Trial;
     }
