@@ -1,4 +1,4 @@
-//! Starting the harness.
+//! Starts the `edgepipe` program.
 
 use crate::cargo::Built;
 use crate::cross::{self, Kit, Shown, Target, Via};
@@ -13,7 +13,7 @@ use toolchain::Toolchain;
 /// Names a file to the harness that it reads before the user's own OpenSSH configuration.
 pub(crate) const SSH_CONFIG: &str = "EDGEPIPE_SSH_CONFIG";
 
-/// Builds what is needed and becomes the harness: its exit code is ours, and Ctrl-C reaches it directly.
+/// Builds what is needed and becomes `edgepipe`: its exit code is ours, and Ctrl-C reaches it directly.
 pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Result<u8> {
     // `boards NAME` looks at one, which takes a runner there as well.
     let looked_at = rest.first().filter(|board| name == "boards" && !board.starts_with('-'));
@@ -102,7 +102,7 @@ fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The harness, told where everything lies.
+/// The `edgepipe` program with all paths.
 fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Command {
     let mut command = Command::new(&built.harness);
     command
@@ -128,8 +128,8 @@ fn targets(
     board: &str,
 ) -> Result<Vec<(Target, String)>> {
     let mut ask = command(workspace, toolchain, built);
-    let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
-    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    let answer = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
     Ok(text.lines().filter_map(|line| Some((Target::parse(line)?, line.to_owned()))).collect())
 }
 
