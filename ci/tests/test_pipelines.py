@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / "ci/github/bench.yml"
 GITLAB = ROOT / "ci/gitlab/bench.yml"
+OWN = ROOT / ".github/workflows/ci.yml"
 
 
 def read(path):
@@ -39,7 +40,12 @@ def scripts():
 
 
 @pytest.mark.parametrize(
-    ("schema", "file"), [("vendor.github-workflows", GITHUB), ("vendor.gitlab-ci", GITLAB)]
+    ("schema", "file"),
+    [
+        ("vendor.github-workflows", GITHUB),
+        ("vendor.github-workflows", OWN),
+        ("vendor.gitlab-ci", GITLAB),
+    ],
 )
 def test_pipelines_are_what_their_makers_describe(schema, file, tmp_path):
     def check(path):
@@ -50,7 +56,7 @@ def test_pipelines_are_what_their_makers_describe(schema, file, tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
     # And a wrong key is found.
     spoiled = tmp_path / "spoiled.yml"
-    key = "timeout-minutes" if file == GITHUB else "timeout"
+    key = "timeout" if file == GITLAB else "timeout-minutes"
     spoiled.write_text(file.read_text().replace(f"{key}:", f"{key}-of-mine:"))
     assert check(spoiled).returncode == 1
 

@@ -95,13 +95,22 @@ impl Checks<'_> {
             CLIPPY => {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
-            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "xtask"])),
+            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "toolchain"])),
             SUITE => {
                 let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
                 suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
                 Ok(suite)
             }
-            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "examples", "xtask"])),
+            _ => Ok(self.python(&[
+                "-m",
+                "ruff",
+                "format",
+                "--check",
+                "compiler",
+                "ci",
+                "examples",
+                "toolchain",
+            ])),
         }
     }
 
