@@ -26,17 +26,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 struct Places {
     /// The checkout. `cargo xtask` passes this and the other paths; an installed program finds its files itself.
-    #[arg(long, hide = true, default_value = "")]
-    root: PathBuf,
+    #[arg(long, hide = true)]
+    root: Option<PathBuf>,
     /// Folder for cache, journals and logs.
-    #[arg(long, hide = true, default_value = "")]
-    state: PathBuf,
+    #[arg(long, hide = true)]
+    state: Option<PathBuf>,
     /// Interpreter of the private Python environment.
-    #[arg(long, hide = true, default_value = "")]
-    python: PathBuf,
+    #[arg(long, hide = true)]
+    python: Option<PathBuf>,
     /// The runner for this machine.
-    #[arg(long, hide = true, default_value = "")]
-    runner: PathBuf,
+    #[arg(long, hide = true)]
+    runner: Option<PathBuf>,
     /// Keep or read results in this file instead of results/results.db.
     #[arg(long, global = true, value_name = "FILE")]
     database: Option<PathBuf>,
@@ -87,39 +87,34 @@ enum Command {
 impl Places {
     /// All paths, for a command that does not compile.
     fn paths(self) -> Outcome<Paths> {
-        if self.is_installed() {
-            return Installation::find()?.paths(self.database);
-        }
+        let Some(root) = self.root else { return Installation::find()?.paths(self.database) };
+        let state = self.state.unwrap_or_default();
         Ok(Paths {
             // A database takes over what is in its journals, so each database has journals of its own.
             runs: match &self.database {
-                None => self.state.join("runs"),
+                None => state.join("runs"),
                 Some(database) => database.with_extension("runs"),
             },
-            database: self.database.unwrap_or_else(|| self.root.join("results/results.db")),
-            settings: self.root.clone(),
-            work: self.root.clone(),
-            root: self.root,
-            state: self.state,
-            python: self.python,
-            runner: self.runner,
+            database: self.database.unwrap_or_else(|| root.join("results/results.db")),
+            settings: root.clone(),
+            work: root.clone(),
+            root,
+            state,
+            python: self.python.unwrap_or_default(),
+            runner: self.runner.unwrap_or_default(),
             linker: None,
         })
     }
 
     /// All paths, once the Python environment is ready. `cargo xtask` has prepared it.
     fn for_compiling(self, check: Check) -> Outcome<Paths> {
-        if !self.is_installed() {
+        if self.root.is_some() {
             return self.paths();
         }
         let installation = Installation::find()?;
         let mut paths = installation.paths(self.database)?;
         installation.prepare(&mut paths, check)?;
         Ok(paths)
-    }
-
-    fn is_installed(&self) -> bool {
-        self.root.as_os_str().is_empty()
     }
 }
 
