@@ -8,8 +8,6 @@ use std::process::{Command, Output, Stdio};
 
 /// Programs of the machine that the user has. There is no compiler, no cargo and no git.
 const ON_PATH: [&str; 1] = ["python3"];
-/// Attempts until other load disturbs no trial.
-const ATTEMPTS: u32 = 6;
 
 struct User {
     folder: tempfile::TempDir,
@@ -87,18 +85,14 @@ fn an_installed_edgepipe_benches_without_rust_and_without_a_c_compiler() {
     let (_, said) = user.answer(&["report"], 2);
     assert!(said.contains("`edgepipe bench`") && !said.contains("cargo xtask"), "{said}");
 
-    let mut benches = (0..ATTEMPTS).map(|_| user.run(&["bench", "--experiment", "tiny"]));
-    let table = benches.find_map(|output| {
-        let (table, said) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        match output.status.code() {
-            Some(0) => Some(table.into_owned()),
-            // Other load disturbed it, and it says so.
-            Some(4) if table.contains("void") => None,
-            code => panic!("{code:?}\n{table}\n{said}"),
-        }
-    });
-    let table = table.expect("other load disturbed every bench: give this machine a rest");
+    let output = user.run(&["bench", "--experiment", "tiny"]);
+    let (table, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Other load may void trials, and then the exit code and the table show it. This test is not about speed.
+    match output.status.code() {
+        Some(0) => {}
+        Some(4) => assert!(table.contains("void"), "{table}\n{said}"),
+        code => panic!("{code:?}\n{table}\n{said}"),
+    }
     assert!(table.contains("tiny") && table.contains("frames/s"), "{table}");
 
     // Linked by zig, because there is no C compiler.
