@@ -241,8 +241,12 @@ mod tests {
         let allocation = "memory allocation of 602112 bytes failed";
         let table = [
             (Ending::Code(7), "", "ended with exit code 7"),
-            (signal("KILL"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
-            (signal("9"), "", "was killed (signal 9); where nobody did that, the board ran out of memory"),
+            (
+                signal("KILL"),
+                "",
+                "was killed (signal 9); unless somebody did that, the board ran out of memory",
+            ),
+            (signal("9"), "", "was killed (signal 9); unless somebody did that, the board ran out of memory"),
             (
                 signal("ILL"),
                 "",
