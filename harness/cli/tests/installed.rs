@@ -107,7 +107,7 @@ fn an_installed_edgepipe_benches_without_rust_and_without_a_c_compiler() {
     let (_, said) = user.answer(&["results", "list"], 2);
     assert!(said.contains("work/results/results.db"), "{said}");
     let (_, said) = user.answer(&["plan", "--board", "local"], 2);
-    assert!(said.contains("unknown board \"local\""), "{said}");
+    assert!(said.contains("unknown experiment \"quick\""), "{said}");
 }
 
 #[test]
