@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an error event was printed; 2 wrong arguments.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -50,10 +51,11 @@ def failure_of(error: Exception) -> CompileError:
             "at a time",
         )
     if isinstance(error, ImportError):
+        program = os.environ.get("EDGEPIPE_PROGRAM", "cargo xtask")
         remedy = (
             "the file system is mounted noexec, set CARGO_TARGET_DIR to a folder on another one"
             if "failed to map segment" in str(error)
-            else "run `cargo xtask setup` to repair the private Python environment"
+            else f"run `{program} setup` to repair the private Python environment"
         )
         return CompileError(
             "environment", f"failed to load the compiler's modules: {error}; {remedy}"

@@ -3,7 +3,7 @@
 use crate::cargo::{Built, Programs};
 use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
-use crate::{board, browser, cargo, emulated, onnx_suite, openssh, python};
+use crate::{board, browser, cargo, dist, emulated, onnx_suite, openssh, python};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ const SUITE: &str = "ONNX's conformance tests, a sample";
 const COMMANDS: [&str; 5] = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT, SUITE];
 /// Parts of the names of tests that need code for aarch64 on an emulated board.
 const NEED_EMULATED: [&str; 2] = ["emulated", "of_another_processor"];
+/// Parts of the names of tests that need the archive of `cargo xtask dist`.
+const NEED_ARCHIVE: [&str; 2] = ["installed", "the_archive"];
 /// Parts of the names of tests that need a browser.
 const NEED_BROWSER: [&str; 1] = ["browser"];
 
@@ -60,9 +62,9 @@ struct Checks<'a> {
 impl Checks<'_> {
     fn rust(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = cargo::command(self.workspace)?;
-        let (verb, rest) = arguments.split_at(1.min(arguments.len()));
-        let builds = verb.first().is_some_and(|verb| *verb != "fmt");
-        command.args(verb).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
+        let (command_name, rest) = arguments.split_at(1.min(arguments.len()));
+        let builds = command_name.first().is_some_and(|name| *name != "fmt");
+        command.args(command_name).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
         command.env("EDGEPIPE_PYTHON", &self.toolchain.python).env("EDGEPIPE_LOCK", self.board_lock());
         Ok(command)
     }
@@ -93,13 +95,22 @@ impl Checks<'_> {
             CLIPPY => {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
-            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "xtask"])),
+            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "toolchain"])),
             SUITE => {
                 let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
                 suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
                 Ok(suite)
             }
-            _ => Ok(self.python(&["-m", "ruff", "format", "--check", "compiler", "ci", "examples", "xtask"])),
+            _ => Ok(self.python(&[
+                "-m",
+                "ruff",
+                "format",
+                "--check",
+                "compiler",
+                "ci",
+                "examples",
+                "toolchain",
+            ])),
         }
     }
 
@@ -130,6 +141,7 @@ impl Checks<'_> {
             let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
             name_programs(&built, &mut [&mut tests, &mut pytest]);
             self.name_browser(&mut tests);
+            self.name_archive(&built, &mut tests);
             self.name_emulated(&mut [&mut tests, &mut pytest]);
             self.steps.run(RUST_TESTS, tests)?;
             self.steps.run(PYTEST, pytest)?;
@@ -180,7 +192,11 @@ impl Checks<'_> {
             );
         }
         eprintln!("tests whose names contain \"{wanted}\": {of_rust} of Rust, {of_python} of Python");
-        let on_board = chosen.take(VIRTUAL_BOARD_TESTS);
+        let mut on_board = chosen.take(VIRTUAL_BOARD_TESTS);
+        if skipped("virtual-board") && !on_board.is_empty() {
+            eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
+            on_board.clear();
+        }
         let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast"])?;
         tests.args(chosen.arguments());
         let mut pytest = self.pytest(&["--quiet"]);
@@ -193,6 +209,9 @@ impl Checks<'_> {
             openssh::ensure(self.workspace);
             let built = cargo::build(self.workspace, &self.toolchain)?;
             name_programs(&built, &mut [&mut tests, &mut pytest]);
+            if chosen.has(&NEED_ARCHIVE) {
+                self.name_archive(&built, &mut tests);
+            }
         }
         if chosen.has(&NEED_BROWSER) {
             self.name_browser(&mut tests);
@@ -226,6 +245,16 @@ impl Checks<'_> {
         }
         match browser::ensure(self.workspace) {
             Ok(folder) => drop(tests.env("EDGEPIPE_BROWSER", folder)),
+            Err(error) => eprintln!("error: {error:#}"),
+        }
+    }
+
+    /// Packs the archive, whose tests link with zig. If it cannot be made, its tests fail.
+    fn name_archive(&self, built: &Built, tests: &mut Command) {
+        let packed = python::ensure_with_cross(self.workspace)
+            .and_then(|toolchain| dist::make(self.workspace, &toolchain, built, &[]));
+        match packed {
+            Ok(archive) => drop(tests.env("EDGEPIPE_ARCHIVE", archive)),
             Err(error) => eprintln!("error: {error:#}"),
         }
     }

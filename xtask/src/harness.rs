@@ -1,28 +1,27 @@
-//! Starting the harness.
+//! Starts the `edgepipe` program.
 
 use crate::cargo::Built;
-use crate::cross::{self, Shown, Target, Via};
+use crate::cross::{self, Kit, Shown, Target, Via};
 use crate::failure::{BUG, Bug, Refused};
 use crate::workspace::Workspace;
 use crate::{board, cargo, python};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use toolchain::Toolchain;
 
 /// Names a file to the harness that it reads before the user's own OpenSSH configuration.
 pub(crate) const SSH_CONFIG: &str = "EDGEPIPE_SSH_CONFIG";
 
-/// Builds what is needed and becomes the harness: its exit code is ours, and Ctrl-C reaches it directly.
-pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Result<u8> {
+/// Builds what is needed and becomes `edgepipe`: its exit code is ours, and Ctrl-C reaches it directly.
+pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Result<u8> {
     // `boards NAME` looks at one, which takes a runner there as well.
-    let looked_at = rest.first().filter(|name| verb == "boards" && !name.starts_with('-'));
+    let looked_at = rest.first().filter(|board| name == "boards" && !board.starts_with('-'));
     let mut boards = cross::boards_of(rest);
     boards.extend(looked_at.map(String::as_str));
     let asks_for_help = rest.iter().any(|word| word == "--help" || word == "-h");
-    let is_measuring = matches!(verb, "bench" | "plan") && !asks_for_help;
-    let takes_runners = is_measuring || verb == "boards";
+    let is_measuring = matches!(name, "bench" | "plan") && !asks_for_help;
+    let takes_runners = is_measuring || name == "boards";
     let expected: Option<Vec<Target>> = boards
         .iter()
         .map(|board| cross::expected(workspace, board).filter(|_| takes_runners))
@@ -44,7 +43,7 @@ pub(crate) fn start(workspace: &Workspace, verb: &str, rest: &[String]) -> Resul
         }
         board::note_if_down(workspace, board);
     }
-    let error = command(workspace, &toolchain, &built).arg(verb).args(rest).exec();
+    let error = command(workspace, &toolchain, &built).arg(name).args(rest).exec();
     Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
 }
 
@@ -103,7 +102,7 @@ fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The harness, told where everything lies.
+/// The `edgepipe` program with all paths.
 fn command(workspace: &Workspace, toolchain: &Toolchain, built: &Built) -> Command {
     let mut command = Command::new(&built.harness);
     command
@@ -129,21 +128,21 @@ fn targets(
     board: &str,
 ) -> Result<Vec<(Target, String)>> {
     let mut ask = command(workspace, toolchain, built);
-    let told = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
-    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    let answer = ended(ask.args(["target", "--board", board]).stderr(Stdio::inherit()).output())?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
     Ok(text.lines().filter_map(|line| Some((Target::parse(line)?, line.to_owned()))).collect())
 }
 
 /// Builds the runner that `board`, or each board of a group, needs where it is not this machine's, has the harness check
-/// that it and its libraries start there, and returns the last one.
+/// that it and its libraries start there, and returns what was built.
 pub(crate) fn build_for(
     workspace: &Workspace,
     toolchain: &Toolchain,
     built: &Built,
     board: &str,
     via: Via,
-) -> Result<PathBuf> {
-    let mut runner = built.runner.clone();
+) -> Result<Vec<Kit>> {
+    let mut kits = Vec::new();
     let targets = targets(workspace, toolchain, built, board)?;
     // One of this machine after all: its runner may be of an earlier revision.
     if targets.is_empty() {
@@ -156,9 +155,9 @@ pub(crate) fn build_for(
         inspect.args(["inspect", "--board", board, "--only", &line]);
         inspect.arg(&kit.runner).args(&kit.libraries);
         ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
-        runner = kit.runner;
+        kits.push(kit);
     }
-    Ok(runner)
+    Ok(kits)
 }
 
 /// What the harness printed. Where it failed it has said why, and its exit code becomes ours.

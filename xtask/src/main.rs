@@ -1,13 +1,14 @@
-//! `cargo xtask VERB`: the one door to edgepipe.
+//! `cargo xtask COMMAND`: entry point of a checkout.
 //!
-//! Finds the workspace, puts the private toolchain in place, builds what a verb needs and starts the harness.
-//! Few dependencies, so that the first command of a fresh clone begins to work within seconds.
+//! Installs the private toolchain, builds what the command needs and starts the `edgepipe` program. It has few
+//! dependencies, so that the first command of a fresh clone starts working within seconds.
 
 mod board;
 mod browser;
 mod cargo;
 mod checks;
 mod cross;
+mod dist;
 mod emulated;
 mod failure;
 mod harness;
@@ -26,46 +27,40 @@ use toolchain::hint;
 use workspace::Workspace;
 
 const HELP: &str = "\
-edgepipe: pipelined CNN inference, measured on real boards
+Benchmark pipelined CNN inference on heterogeneous edge boards
 
-Usage: cargo xtask VERB [OPTIONS]
+Usage: cargo xtask COMMAND [OPTIONS]
 
-Measure
-  bench     measure pipelines against single processors and print the table
-            (--experiment NAME, --board NAME, --resume [RUN]; default: quick on this machine; several
-            boards or a group work at the same time, --mode repeat|spread)
-  plan      profile and schedule only, no trials
-  report    print the table of an earlier run again (--format terminal|markdown|csv|json|html|
-            paper|latex|latex-table; --trace: a timeline for Perfetto)
-  history   a figure of a network over runs and revisions, with marked steps
-            (--network NAME, --board NAME, --schedule S, --measure throughput|latency|energy)
-  layers    which layers of each network are furthest from what the processor can do
-  results   the runs in the database; runs of other hosts brought into it (list, import OTHER.db)
-  baseline  keep the figures of runs to hold later ones against (baseline save NAME [--run RUN]...)
-  check     hold a run against a baseline; fails where something became worse
-            (--against NAME [--run RUN | --experiment NAME] [--format terminal|markdown|junit|json])
-  selftest  how often the gate is wrong on this machine (aa --comparisons 200, ab --slow-down 5 --comparisons 100)
-  boards    the configured boards: reachable, free, and the processors on them ([NAME], --break-lock NAME)
-  board     a virtual Jetson TX2, which bench boots where needed (up virtual-tx2, down, status, power; `board --help`)
+Measure (`cargo xtask COMMAND --help` lists the options):
+  bench       Measure pipelines against single processors and print the table
+  plan        Profile and schedule only; no trials
+  layers      Show which layers are furthest from what the processor can do
+  report      Print the table of an earlier run again, in any format
+  history     Show a metric of a network over runs and revisions, with marked steps
+  results     List the runs in the database, or import runs of other hosts
+  baseline    Save the figures of runs, to compare later runs with
+  check       Compare a run with a baseline; fails if anything became worse
+  selftest    Measure how often the regression gate is wrong on this machine
+  boards      Show the configured boards: reachable, free, and their processors
+  board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it by itself
 
-Work on edgepipe
-  setup     put the private toolchain under target/ in place, and check it (every verb puts it in place by itself)
-  build     build harness and runner; with --board NAME the runner for that board too
-            (--via zig|cross: how it is linked; default: zig)
-  emulate   run every operator test and every network of the zoo on an emulated Cortex-A57 and compare with ONNX
-            Runtime (takes long; options are handed to pytest, for example `-k resnet18`)
-  onnx-suite
-            compile and run the tests of every operator that the onnx package ships, and compare with its expected
-            outputs (-k TEXT, --operator NAME, --sample N, --isa NAME|all, --folder DIR, --mutate N;
-            `onnx-suite --help`)
-  kernels   judge inner loops by LLVM's model of a processor (--mcpu cortex-a57, --network NAME, --output FILE)
-  test      all checks: format, lints, unit, property, snapshot and Python tests, one whole bench; with a NAME those
-            checks and tests whose names contain it
-  tidy      the rules of ARCHITECTURE.md alone
+Develop:
+  setup       Install the private toolchain below target/, or check and repair it (all commands install it if needed)
+  build       Build edgepipe and the runner; with --board NAME also the board's runner (--via zig|cross: its linker)
+  dist        Pack an archive for machines without Rust (--board NAME: with the board's runner)
+  test        Run all checks, or those whose names contain NAME: format, lints, all tests, a whole bench
+  tidy        Check the rules of ARCHITECTURE.md
+  emulate     Test all operators and networks on an emulated Cortex-A57 (slow; options go to pytest, such as -k NAME)
+  onnx-suite  Run ONNX's conformance tests (`onnx-suite --help`)
+  kernels     Estimate inner loops by LLVM's model of a processor (--mcpu NAME, --network NAME, --output FILE)
 
-`cargo xtask VERB --help` tells the options of the measuring verbs.
-Exit codes: 0 fine, 1 regression or claim not met, 2 usage or configuration, 3 board unreachable, busy or in the
-wrong state, 4 a trial failed, a schedule has no trial left that counts, or interrupted, 70 a bug.
+Exit codes:
+  0   Success
+  1   Regression, or a check failed
+  2   Usage or configuration
+  3   Board unreachable, busy or in the wrong state
+  4   A trial failed, a schedule has no valid trial, or interrupted
+  70  Bug in edgepipe
 ";
 
 fn main() -> ExitCode {
@@ -106,22 +101,23 @@ fn arguments() -> Result<Vec<String>> {
 }
 
 fn run(arguments: &[String]) -> Result<u8> {
-    let Some((verb, rest)) = arguments.split_first() else {
+    let Some((command, rest)) = arguments.split_first() else {
         eprint!("{HELP}");
         return Ok(USAGE);
     };
     let workspace = Workspace::find()?;
-    match verb.as_str() {
+    match command.as_str() {
         "help" | "--help" | "-h" => {
             eprint!("{HELP}");
             Ok(0)
         }
-        "setup" => no_options(verb, rest).and_then(|()| {
+        "setup" => no_options(command, rest).and_then(|()| {
             let toolchain = python::ensure_checked(&workspace)?;
             eprintln!("toolchain ready: {}", toolchain.python.display());
             Ok(0)
         }),
         "build" => build(&workspace, rest),
+        "dist" => dist::run(&workspace, rest),
         "board" => board::run(&workspace, rest),
         "emulate" => emulated::run(&workspace, rest),
         "kernels" => kernels::run(&workspace, rest),
@@ -135,11 +131,11 @@ fn run(arguments: &[String]) -> Result<u8> {
                 rest.join(" ")
             ),
         },
-        "tidy" => no_options(verb, rest).and_then(|()| tidy(&workspace)),
+        "tidy" => no_options(command, rest).and_then(|()| tidy(&workspace)),
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
-        | "results" | "boards" => harness::start(&workspace, verb, rest),
+        | "results" | "boards" => harness::start(&workspace, command, rest),
         other => {
-            eprintln!("error: there is no verb \"{other}\"\n\n{HELP}");
+            eprintln!("error: there is no command \"{other}\"; `cargo xtask --help` lists them");
             Ok(USAGE)
         }
     }
@@ -175,16 +171,20 @@ fn build(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     let built = cargo::build(workspace, &toolchain)?;
     eprintln!("built {} and {}", built.harness.display(), built.runner.display());
     for board in boards {
-        let runner = harness::build_for(workspace, &toolchain, &built, board, via)?;
-        eprintln!("built {} for the board {board}", runner.display());
+        let kits = harness::build_for(workspace, &toolchain, &built, board, via)?;
+        let runners =
+            if kits.is_empty() { vec![&built.runner] } else { kits.iter().map(|kit| &kit.runner).collect() };
+        for runner in runners {
+            eprintln!("built {} for the board {board}", runner.display());
+        }
     }
     Ok(0)
 }
 
-fn no_options(verb: &str, rest: &[String]) -> Result<()> {
+fn no_options(command: &str, rest: &[String]) -> Result<()> {
     if let Some(extra) = rest.first() {
         anyhow::bail!(
-            "failed to read the command line: `cargo xtask {verb}` takes no options, found \"{extra}\""
+            "failed to read the command line: `cargo xtask {command}` takes no options, found \"{extra}\""
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Where things lie.
+//! Paths of the workspace and the build folder.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 pub(crate) struct Workspace {
     /// Folder of the root Cargo.toml.
     pub(crate) root: PathBuf,
-    /// Cargo's target folder, where this very program lies.
+    /// Cargo's target folder, which contains this program.
     pub(crate) target: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// Everything edgepipe keeps by itself: toolchain, compile cache, journals.
+    /// Toolchain, compile cache, journals, logs.
     pub(crate) fn state(&self) -> PathBuf {
         self.target.join("edgepipe")
     }
@@ -61,8 +61,8 @@ impl Workspace {
     }
 }
 
-/// Cargo's target folder, which has `debug/xtask`; or `TRIPLE/debug/xtask`, where cargo is told to build for a target.
-/// Cargo is asked only where the name of the folder may be one of a target.
+/// Cargo's target folder, which has `debug/xtask`; or `TRIPLE/debug/xtask`, if cargo builds for a named target.
+/// Cargo is asked only if the name of the folder may be that of a target.
 fn target_of(program: &Path, root: &Path) -> Option<PathBuf> {
     let folder = program.parent()?.parent()?;
     if !folder.file_name()?.as_encoded_bytes().contains(&b'-') {

@@ -24,10 +24,12 @@ impl Ending {
             Self::Lost(_) => return "cannot be reached".to_owned(),
             Self::Signal(signal) => match signal.as_str() {
                 "9" | "KILL" => {
-                    let cause = "unless somebody did that, the board ran out of memory: check `dmesg` on the board, and the \
-                                 cgroup limit that `cargo xtask boards` shows; a smaller network or \
-                                 `frames.distinct` needs less";
-                    return format!("was killed (signal 9); {cause}");
+                    return format!(
+                        "was killed (signal 9); unless somebody did that, the board ran out of memory: check `dmesg` on \
+                         the board, and the cgroup limit that `{} boards` shows; a smaller network or `frames.distinct` \
+                         needs less",
+                        host::program()
+                    );
                 }
                 "4" | "ILL" => (4, "illegal instruction: correct `mcpu` in the board's file"),
                 "6" | "ABRT" => (6, "it aborted; see its log"),

@@ -21,8 +21,9 @@ pub enum RemoteError {
     },
     /// Another process holds its lock.
     #[error(
-        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it by `cargo xtask \
-         boards --break-lock {board}`"
+        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it by `{program} \
+         boards --break-lock {board}`",
+        program = host::program()
     )]
     Busy {
         /// The board.

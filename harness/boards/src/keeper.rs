@@ -124,8 +124,9 @@ impl Keeper {
                 Err(_) => Err(TakeError::Failed(line.to_owned())),
             },
             Err(_) => Err(TakeError::Failed(format!(
-                "failed to lock this machine: the runner {} printed nothing; rebuild it by `cargo xtask build`",
-                runner.display()
+                "failed to lock this machine: the runner {} printed nothing; {}",
+                runner.display(),
+                host::new_runner()
             ))),
         }
     }

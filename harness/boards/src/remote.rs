@@ -450,7 +450,7 @@ fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
     let failed = |path: &Path, reason: String| RemoteError::Runner {
         triple: triple.text(),
         path: path.to_path_buf(),
-        reason: format!("{reason}; build it by `cargo xtask build`"),
+        reason: format!("{reason}; {}", host::new_runner()),
     };
     let folder = runner.with_file_name("lib");
     let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;

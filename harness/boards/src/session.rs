@@ -37,8 +37,9 @@ pub enum SessionError {
     },
     /// It has another protocol version.
     #[error(
-        "failed to use the runner: it has protocol version {found}, and this harness {}; rebuild it by `cargo xtask build`",
-        protocol::VERSION
+        "failed to use the runner: it has protocol version {found}, and this harness {}; {}",
+        protocol::VERSION,
+        host::new_runner()
     )]
     Version {
         /// Its version.
@@ -114,7 +115,8 @@ pub enum SessionError {
     /// The board no longer reports a temperature.
     #[error(
         "failed to start the trial: the board no longer reports a temperature ({silent}), so the limit of {limit} °C cannot \
-         be checked; `cargo xtask boards` shows its thermal zones"
+         be checked; `{} boards` shows its thermal zones",
+        host::program()
     )]
     NoTemperature {
         /// Zones without a temperature, and why.

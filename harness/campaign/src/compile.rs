@@ -91,6 +91,7 @@ impl ArtifactBuilder {
         let compiler = Compiler {
             python: paths.python.clone(),
             root: paths.root.clone(),
+            linker: paths.linker.clone(),
             logs: paths.state.join("logs"),
             kit,
         };

@@ -8,14 +8,20 @@ use std::path::PathBuf;
 /// The files and directories that a command works with.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The workspace.
+    /// Directory with `compiler/` and `ci/`: the checkout, or the unpacked archive.
     pub root: PathBuf,
+    /// Directory with `configs/`.
+    pub settings: PathBuf,
+    /// Directory with `results/`.
+    pub work: PathBuf,
     /// Cache, journals, logs.
     pub state: PathBuf,
     /// Interpreter of the private Python environment.
     pub python: PathBuf,
     /// The runner for this machine.
     pub runner: PathBuf,
+    /// The linker for this machine, if it has no `cc`.
+    pub linker: Option<PathBuf>,
     /// The results database.
     pub database: PathBuf,
     /// Directory of the journals that belong to the database.
@@ -28,7 +34,7 @@ impl Paths {
     /// # Errors
     /// Names the first path that is not UTF-8.
     pub(crate) fn check(&self) -> Outcome<()> {
-        let named = [&self.root, &self.state, &self.python, &self.runner];
+        let named = [&self.root, &self.settings, &self.state, &self.python, &self.runner];
         match named.into_iter().find(|path| path.to_str().is_none()) {
             None => Ok(()),
             Some(path) => Err(Failure::new(
@@ -59,10 +65,10 @@ impl Paths {
         Err(Failure::new(
             Exit::Board,
             format!(
-                "failed to find a runner for the board {name} ({triple}) at {}; build it by `cargo xtask build --board \
-                 {name}`",
+                "failed to find a runner for the board {} ({triple}) at {}; {}",
+                board.name,
                 runner.display(),
-                name = board.name
+                host::runner_of_board(&board.name)
             ),
         ))
     }

@@ -36,9 +36,10 @@ impl OnnxRuntime {
             Failure::new(
                 Exit::Usage,
                 format!(
-                    "failed to find ONNX Runtime ({STEM}…) below {}; install it by `cargo xtask setup`, or remove the \
+                    "failed to find ONNX Runtime ({STEM}…) below {}; install it by `{} setup`, or remove the \
                      peers from the experiment",
-                    environment.display()
+                    environment.display(),
+                    host::program()
                 ),
             )
         })

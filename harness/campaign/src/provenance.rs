@@ -78,12 +78,21 @@ impl Provenance {
     }
 }
 
+/// The file in a distributed archive that names the revision it was built from: the commit, and `modified` if tracked
+/// files differed.
+const REVISION: &str = "REVISION";
+
 /// The revision of the workspace, which must be a repository of its own: git looks in the folders above too, and would
 /// answer for whatever repository edgepipe was unpacked in.
 ///
 /// # Errors
 /// Why there is none.
 fn revision(root: &Path) -> Result<Revision, String> {
+    if let Ok(text) = std::fs::read_to_string(root.join(REVISION)) {
+        let mut words = text.split_whitespace();
+        let commit = words.next().ok_or_else(|| format!("{REVISION} in {} is empty", root.display()))?;
+        return Ok(Revision { commit: commit.to_owned(), dirty: words.next() == Some("modified") });
+    }
     let top = git(root, &["rev-parse", "--show-toplevel"])?;
     let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if canonical(Path::new(&top)) != canonical(root) {
@@ -150,6 +159,18 @@ mod tests {
             .output()
             .expect("git starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    fn an_archive_names_its_revision() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let read = |text: &str| {
+            fs::write(folder.path().join("REVISION"), text).expect("a file");
+            revision(folder.path()).map(|revision| (revision.commit, revision.dirty))
+        };
+        assert_eq!(read("abc\n"), Ok(("abc".to_owned(), false)));
+        assert_eq!(read("abc modified\n"), Ok(("abc".to_owned(), true)));
+        assert!(read("").is_err());
     }
 
     #[test]

@@ -85,8 +85,11 @@ pub(crate) fn run_as(board: &mut OpenedBoard, store: &Store, member: Option<Flee
     if compiler.is_none() {
         progress::say(
             "note",
-            "this run has no compiler versions, because the compiler does not start; `cargo xtask setup` checks the \
-             private Python environment",
+            &format!(
+                "this run has no compiler versions, because the compiler does not start; `{} setup` checks the private \
+                 Python environment",
+                host::program()
+            ),
         );
     }
     let idle = board.idle_power()?;
@@ -168,8 +171,10 @@ fn execute(
         Err(Stop::Interrupted) => 0,
         Err(Stop::Failed(failure)) => {
             if failure.exit == Exit::Board {
-                let remedy =
-                    format!("`cargo xtask bench --resume {run}` continues once the board is reachable");
+                let remedy = format!(
+                    "`{} bench --resume {run}` continues once the board is reachable",
+                    host::program()
+                );
                 progress::say("note", &format!("the results so far are kept; {remedy}"));
             }
             return Err(failure);

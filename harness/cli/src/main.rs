@@ -2,11 +2,11 @@
 
 mod arguments;
 mod commands;
+mod installation;
 mod output;
 mod selection;
 
 use arguments::Cli;
-use clap::Parser as _;
 use host::exit::Exit;
 use std::process::ExitCode;
 use tracing_subscriber::filter::Targets;
@@ -29,7 +29,7 @@ fn log(filter: Option<&str>) {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Fine };

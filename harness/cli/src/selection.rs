@@ -23,7 +23,7 @@ impl Selection {
     /// With every fault of every file.
     pub(crate) fn load(&self, paths: &Paths) -> Outcome<Loaded> {
         let what = &self.what;
-        Ok(config::load(&paths.root, &self.board, &what.experiment, &what.overrides())?)
+        Ok(config::load(&paths.settings, &self.board, &what.experiment, &what.overrides())?)
     }
 }
 

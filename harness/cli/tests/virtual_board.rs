@@ -23,16 +23,11 @@ struct Board {
 }
 
 impl Board {
-    /// `None`: these tests are left out, as the environment asks for.
-    fn find() -> Option<Self> {
-        let skipped = std::env::var("EDGEPIPE_SKIP");
-        if skipped.is_ok_and(|list| list.split(',').any(|word| word == "virtual-board")) {
-            eprintln!("left out, because EDGEPIPE_SKIP names virtual-board");
-            return None;
-        }
+    /// The board that xtask has booted. With `EDGEPIPE_SKIP=virtual-board` xtask does not start these tests.
+    fn new() -> Self {
         let alone = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
         let name = variable("EDGEPIPE_VIRTUAL_BOARD");
-        Some(Self { _alone: alone, name, folder: tempfile::tempdir().unwrap() })
+        Self { _alone: alone, name, folder: tempfile::tempdir().unwrap() }
     }
 
     fn database(&self, name: &str) -> PathBuf {
@@ -113,7 +108,7 @@ impl Curve {
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
 fn virtual_board_gives_a_table_with_joules() {
-    let Some(board) = Board::find() else { return };
+    let board = Board::new();
     xtask(&["board", "power", &board.name, "idle"], &[0]);
     let report = board.bench("smoke.db", &[]);
     let rows = report["rows"].as_array().unwrap();
@@ -144,7 +139,7 @@ const TRIES: u32 = 3;
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
 fn virtual_board_draws_what_was_played_into_its_sensors() {
-    let Some(board) = Board::find() else { return };
+    let board = Board::new();
     let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/curves/known.curve");
     let curve = Curve::play(&board, &known);
     let measured = (0..TRIES).find_map(|attempt| drawn(&board, &format!("known{attempt}.db")));
@@ -211,7 +206,7 @@ fn whole(ns: f64) -> u64 {
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
 fn virtual_board_has_its_sensors_by_either_driver() {
-    let Some(board) = Board::find() else { return };
+    let board = Board::new();
     for (interface, driver) in [("iio", "ina3221x by iio"), ("hwmon", "ina3221 by hwmon")] {
         xtask(&["board", "ssh", &board.name, "--root", "power-driver", interface], &[0]);
         let (shown, _) = xtask(&["boards", &board.name], &[0]);

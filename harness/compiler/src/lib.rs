@@ -109,8 +109,10 @@ pub struct Compiler {
     pub root: PathBuf,
     /// Directory of job files and logs.
     pub logs: PathBuf,
-    /// The kit with the linker for the board; `None`: this machine's C compiler.
+    /// The kit with the linker for the board; `None`: the board is this machine.
     pub kit: Option<Kit>,
+    /// Links for this machine in place of `cc`.
+    pub linker: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -269,6 +271,7 @@ impl Compiler {
         };
         let modules = absolute(&self.root.join("compiler"))?;
         let mut command = environment::python(absolute(&self.python)?);
+        command.env("EDGEPIPE_PROGRAM", host::program());
         command.args(["-m", "edgepipe_compiler"]).current_dir(&modules).env("PYTHONPATH", &modules);
         Ok(command)
     }
@@ -315,7 +318,12 @@ impl Compiler {
             target: JobTarget {
                 kind: "cpu",
                 target: &job.target,
-                linker: self.kit.as_ref().map(|kit| [kit.linker()]),
+                linker: self
+                    .kit
+                    .as_ref()
+                    .map(Kit::linker)
+                    .or_else(|| self.linker.clone())
+                    .map(|linker| [linker]),
             },
             stages: stages.collect(),
             out: &job.entry.folder,

@@ -144,7 +144,8 @@ pub(super) fn check(board: &Node, faults: &mut Faults) {
         add(format!(
             "{alone} is not known to feed the whole board ({inputs} are); list all rails that together feed it, such \
              as {{ sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] }} on an AGX Xavier or {{ sum: [VDD_GPU_SOC, VDD_CPU_CV, \
-             VIN_SYS_5V0] }} on an AGX Orin; `cargo xtask boards` shows the rails of this board if `total` is left out"
+             VIN_SYS_5V0] }} on an AGX Orin; `{program} boards` shows the rails of this board if `total` is left out",
+            program = host::program()
         ));
     }
     for (place, name) in all.iter().enumerate() {

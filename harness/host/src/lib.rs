@@ -6,7 +6,10 @@ pub mod files;
 pub mod interrupt;
 #[cfg(feature = "mutation")]
 pub mod mutation;
+pub mod program;
 pub mod progress;
+
+pub use program::{new_runner, program, runner_of_board};
 
 /// The arguments of this process, for records. What is not UTF-8 is replaced.
 pub fn arguments() -> Vec<String> {

@@ -166,11 +166,11 @@ fn sentences(report: &CampaignReport) -> Vec<String> {
     if report.campaign.mode == FleetMode::Spread {
         sentences.extend(report.boards.iter().filter_map(|board| unlike(report, board)));
     }
-    sentences.push(
+    sentences.push(format!(
         "speed: frames/s over those of the first board, geometric mean over the schedules; for all figures and \
-         notes of a board: `cargo xtask report --run RUN`"
-            .to_owned(),
-    );
+         notes of a board: `{} report --run RUN`",
+        host::program()
+    ));
     sentences
 }
 

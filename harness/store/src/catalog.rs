@@ -254,7 +254,7 @@ impl Store {
             several => several.to_vec(),
         };
         let known = match (known.is_empty(), found.len() > 1) {
-            (true, _) => "there are no runs; `cargo xtask bench` starts one".to_owned(),
+            (true, _) => format!("there are no runs; `{} bench` starts one", host::program()),
             (false, true) => format!("several runs match: {}", known.join(", ")),
             (false, false) => format!("the latest runs are {}", known.join(", ")),
         };

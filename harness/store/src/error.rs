@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database does not exist.
-    #[error("failed to open {}: no such file; `cargo xtask bench` creates it", path.display())]
+    #[error("failed to open {}: no such file; `{program} bench` creates it", path.display(), program = host::program())]
     Missing {
         /// The database.
         path: PathBuf,
@@ -117,9 +117,8 @@ pub enum StoreError {
     /// The file is damaged, or is not a database.
     #[error(
         "failed to read {}: {detail}; choose another file, or move this one and its -wal and -shm files away: the next \
-         `cargo xtask bench` then creates a new database from the journals",
-        path.display()
-    )]
+         `{program} bench` then creates a new database from the journals",
+        path.display(), program = host::program())]
     Corrupt {
         /// The database.
         path: PathBuf,
@@ -195,10 +194,9 @@ pub enum StoreError {
     Journal(#[from] JournalError),
     /// The journal has records that the database lacks.
     #[error(
-        "{reason}\nno result is lost: the journal {} has all of them; fix the problem, then `cargo xtask bench --resume {run}` \
+        "{reason}\nno result is lost: the journal {} has all of them; fix the problem, then `{program} bench --resume {run}` \
          stores them in the database",
-        journal.display()
-    )]
+        journal.display(), program = host::program())]
     InJournal {
         /// The run.
         run: String,

@@ -26,8 +26,7 @@ pub(super) fn remedy(path: &Path) -> String {
         |(_, name)| {
             format!(
                 "it is on {name}, which may not support the file locks that a database needs: use one on a local disk with \
-                 --database FILE, and copy these runs to it with `cargo xtask results import`"
-            )
+                 --database FILE, and copy these runs to it with `{program} results import`", program = host::program())
         },
     )
 }

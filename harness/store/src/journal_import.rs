@@ -122,7 +122,11 @@ impl fmt::Display for DamagedJournal {
         }
         match &self.run {
             Some(run) if self.resumable && !self.newer => {
-                write!(out, "; `cargo xtask bench --resume {run}` measures the missing trials")
+                write!(
+                    out,
+                    "; `{program} bench --resume {run}` measures the missing trials",
+                    program = host::program()
+                )
             }
             _ => Ok(()),
         }

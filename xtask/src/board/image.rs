@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// Name of the host key's owner in files of known hosts, whatever port the board has.
 pub(super) const HOST_KEY_ALIAS: &str = "edgepipe-virtual-board";
-/// Where this program's part of the house lies.
+/// Folder of the sources of the virtual board.
 const SOURCES: &str = "xtask/virtual-board";
 /// The board's system.
 const PACKAGES: [&str; 44] = [

@@ -183,7 +183,7 @@ fn missing_for_cross(
     )
 }
 
-/// What cargo, or cross, is told.
+/// Arguments of cargo, or of cross.
 fn arguments(target: &Target) -> [&str; 7] {
     ["build", "--release", "--locked", "--package", "runner", "--target", &target.triple]
 }
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(missing(Some("")), "nothing");
         fs::remove_dir_all(&folder).unwrap();
         let target = Target::parse("aarch64-unknown-linux-gnu 2.27").unwrap();
-        let told = "build --release --locked --package runner --target aarch64-unknown-linux-gnu";
-        assert_eq!(arguments(&target).join(" "), told);
+        let expected = "build --release --locked --package runner --target aarch64-unknown-linux-gnu";
+        assert_eq!(arguments(&target).join(" "), expected);
     }
 }

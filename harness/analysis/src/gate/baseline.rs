@@ -231,9 +231,8 @@ impl Baseline {
             let known = names(root);
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             usage(format!(
-                "failed to read the baseline {shown}: {error}; known baselines: {known}; `cargo xtask baseline save \
-                 {name}` makes it from the latest run"
-            ))
+                "failed to read the baseline {shown}: {error}; known baselines: {known}; `{program} baseline save \
+                 {name}` makes it from the latest run", program = host::program()))
         })?;
         let mut baseline: Self = serde_json::from_str(&text)
             .map_err(|error| usage(format!("failed to read the baseline {shown}: {error}; save it again")))?;

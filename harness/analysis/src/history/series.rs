@@ -234,7 +234,7 @@ fn nothing(
     let known = if schedules.is_empty() {
         let (networks, boards) = store.measured()?;
         if networks.is_empty() {
-            "nothing was measured yet; run `cargo xtask bench`".to_owned()
+            format!("nothing was measured yet; run `{} bench`", host::program())
         } else {
             format!("measured: {} on {}", networks.join(", "), boards.join(", "))
         }

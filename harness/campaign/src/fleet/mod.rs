@@ -295,17 +295,19 @@ fn conclude(
     let report = CampaignReport::build(store, record.id.as_str(), &reasons)?;
     if interrupt.is_set() {
         let advice = format!(
-            "interrupted: the results so far are kept; `cargo xtask bench --resume {}` continues",
+            "interrupted: the results so far are kept; `{} bench --resume {}` continues",
+            host::program(),
             record.id
         );
         return Ok(FleetEnd { report, exit: Exit::Trial, advice: Some(advice) });
     }
     if let Some(exit) = worst(&lost) {
         let advice = format!(
-            "{} of {} boards were set aside; once they are reachable, `cargo xtask bench --resume {}` continues",
+            "{} of {} boards were set aside; once they are reachable, `{program} bench --resume {}` continues",
             lost.len(),
             record.boards.len(),
-            record.id
+            record.id,
+            program = host::program()
         );
         return Ok(FleetEnd { report, exit, advice: Some(advice) });
     }

@@ -44,9 +44,9 @@ pub enum BenchJob {
 /// All faults of files and arguments; if there is no run to resume.
 pub fn resolve(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
     let job = match options.resume.as_deref() {
-        None => new(&paths.root, options)?,
+        None => new(&paths.settings, options)?,
         Some("latest") => latest(store, paths, options)?,
-        Some(name) => by_name(store, &paths.root, name)?,
+        Some(name) => by_name(store, &paths.settings, name)?,
     };
     Ok(job)
 }
@@ -75,15 +75,16 @@ fn new(root: &Path, options: &BenchRequest) -> Outcome<BenchJob> {
 
 fn latest(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
     let experiment = &options.experiment;
-    let boards = config::boards_of(&paths.root, &options.boards).ending(Exit::Usage)?;
+    let boards = config::boards_of(&paths.settings, &options.boards).ending(Exit::Usage)?;
     let nothing = || {
         Failure::new(
             Exit::Usage,
             format!(
-                "failed to find an unfinished run of the experiment {experiment} on the board{} {}; `cargo xtask \
+                "failed to find an unfinished run of the experiment {experiment} on the board{} {}; `{program} \
                  report --list` lists all runs",
                 if boards.len() > 1 { "s" } else { "" },
-                boards.join(", ")
+                boards.join(", "),
+                program = host::program()
             ),
         )
     };
@@ -92,7 +93,7 @@ fn latest(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<Bench
         return run_job(found.ok_or_else(nothing)?);
     }
     let found = store.unfinished_campaign(experiment, &boards, &paths.runs)?;
-    campaign_job(&paths.root, found.ok_or_else(nothing)?)
+    campaign_job(&paths.settings, found.ok_or_else(nothing)?)
 }
 
 fn by_name(store: &Store, root: &Path, name: &str) -> Outcome<BenchJob> {

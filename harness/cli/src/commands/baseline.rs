@@ -54,11 +54,11 @@ fn save(paths: &Paths, options: &Save) -> Outcome<Exit> {
     if let Some(warning) = few_trials(&baseline) {
         eprintln!("warning: {warning}");
     }
-    let path = baseline.write(&paths.root)?;
+    let path = baseline.write(&paths.work)?;
     let trials: usize = baseline.rows.iter().map(|row| row.trials.len()).sum();
     eprintln!(
         "saved {}: {} schedules, {trials} trials of {} run{}",
-        path.strip_prefix(&paths.root).unwrap_or(&path).display(),
+        path.strip_prefix(&paths.work).unwrap_or(&path).display(),
         baseline.rows.len(),
         runs.len(),
         if runs.len() == 1 { "" } else { "s" }

@@ -115,8 +115,11 @@ pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
     if mode == FleetMode::Repeat && is_of_one_run {
         return Err(Failure::new(
             Exit::Usage,
-            "failed to use this format: html, latex, latex-table and paper show one run, and this campaign has one run \
-             per board; use terminal, markdown, csv or json, or `cargo xtask report --run RUN` for each run",
+            format!(
+                "failed to use this format: html, latex, latex-table and paper show one run, and this campaign has one run \
+                 per board; use terminal, markdown, csv or json, or `{} report --run RUN` for each run",
+                host::program()
+            ),
         ));
     }
     Ok(())
@@ -125,7 +128,8 @@ pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
 fn verdict(ended: &RunEnd, report: &Report) -> Exit {
     if ended.interrupted {
         eprintln!(
-            "interrupted: the results so far are kept; `cargo xtask bench --resume {}` continues",
+            "interrupted: the results so far are kept; `{} bench --resume {}` continues",
+            host::program(),
             ended.run
         );
         return Exit::Trial;

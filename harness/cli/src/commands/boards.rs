@@ -41,16 +41,16 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
     if let Some(name) = &options.restore {
         return restore(paths, name);
     }
-    let mut names = config::boards_of(&paths.root, &options.names).ending(Exit::Usage)?;
+    let mut names = config::boards_of(&paths.settings, &options.names).ending(Exit::Usage)?;
     if names.is_empty() {
-        names = config::names(&paths.root, Kind::Board);
+        names = config::names(&paths.settings, Kind::Board);
         if !names.iter().any(|name| name == "local") {
             names.insert(0, "local".to_owned());
         }
     }
     let mut exit = Exit::Fine;
     for name in names {
-        let text = match (config::load_board(&paths.root, &name), options.names.is_empty()) {
+        let text = match (config::load_board(&paths.settings, &name), options.names.is_empty()) {
             (Err(faults), true) => format!("{name}: {faults}\n"),
             (Err(faults), false) => return Err(faults).ending(Exit::Usage),
             (Ok(board), _) => match show(paths, &board) {
@@ -117,7 +117,7 @@ fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, Stri
 }
 
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
-    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    let board = config::load_board(&paths.settings, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
     let text = match reached.restore_leftover()? {
         Some(pending) => {
@@ -134,7 +134,7 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 }
 
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
-    let board = config::load_board(&paths.root, name).ending(Exit::Usage)?;
+    let board = config::load_board(&paths.settings, name).ending(Exit::Usage)?;
     let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
     let text = match reached.break_lock()? {
         LockHolder::Nobody {} => format!("{name}: the board was free\n"),

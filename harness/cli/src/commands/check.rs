@@ -91,8 +91,11 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
 pub(crate) fn warn_of_a_part(run: &StoredRun) {
     if run.status != Status::Complete {
         eprintln!(
-            "warning: the run {} is {}, not complete; `cargo xtask bench --resume {}` goes on with it",
-            run.start.id, run.status, run.start.id
+            "warning: the run {} is {}, not complete; `{program} bench --resume {}` goes on with it",
+            run.start.id,
+            run.status,
+            run.start.id,
+            program = host::program()
         );
     }
 }
@@ -108,7 +111,7 @@ struct Needed {
 /// # Errors
 /// Where the baseline or the thresholds cannot be read, a file could not be written, or an option makes no sense.
 fn needed(paths: &Paths, options: &Arguments) -> Outcome<Needed> {
-    let baseline = Baseline::read(&paths.root, &options.against)?;
+    let baseline = Baseline::read(&paths.work, &options.against)?;
     let thresholds = paths.root.join("ci/thresholds.yaml");
     let thresholds =
         Thresholds::read(options.thresholds.as_ref().unwrap_or(&thresholds)).ending(Exit::Usage)?;
@@ -205,7 +208,8 @@ pub(crate) fn latest(store: &Store, experiment: Option<&str>) -> Outcome<StoredR
     let filter =
         RunFilter { measured: true, experiment: experiment.map(str::to_owned), ..RunFilter::default() };
     store.latest_run(&filter)?.ok_or_else(|| {
-        Failure::new(Exit::Usage, "failed to find any run with trials; `cargo xtask bench` makes one")
+        let text = format!("failed to find any run with trials; `{} bench` makes one", host::program());
+        Failure::new(Exit::Usage, text)
     })
 }
 

@@ -10,4 +10,5 @@ pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod results;
 pub(crate) mod selftest;
+pub(crate) mod shell;
 pub(crate) mod target;

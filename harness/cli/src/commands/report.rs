@@ -61,7 +61,11 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
         store.latest_run(&filter)?.ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
-                format!("failed to find any run in {}; `cargo xtask bench` makes one", database.display()),
+                format!(
+                    "failed to find any run in {}; `{program} bench` makes one",
+                    database.display(),
+                    program = host::program()
+                ),
             )
         })?
     };

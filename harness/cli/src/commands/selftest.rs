@@ -80,7 +80,7 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
     let slow_down = (10.0 * slow_down).round() / 10.0;
     let overrides = Overrides { set: common.set.clone(), ..Overrides::default() };
     let loaded =
-        config::load(&paths.root, &common.board, &common.experiment, &overrides).ending(Exit::Usage)?;
+        config::load(&paths.settings, &common.board, &common.experiment, &overrides).ending(Exit::Usage)?;
     let experiment = loaded.experiment.clone();
     let configuration = loaded.to_yaml().ending(Exit::Bug)?;
     let root = paths.root.clone();

@@ -43,8 +43,8 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
 /// What xtask asks before it builds for a board: a line for each thing to build, of a group for all its boards.
 fn target(paths: &Paths, name: &str) -> Outcome<Exit> {
     let mut lines: Vec<String> = Vec::new();
-    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
-        let board = config::load_board(&paths.root, &board).ending(Exit::Usage)?;
+    for board in config::boards_of(&paths.settings, &[name.to_owned()]).ending(Exit::Usage)? {
+        let board = config::load_board(&paths.settings, &board).ending(Exit::Usage)?;
         if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
             let line = line_of(target);
             if !lines.contains(&line) {
@@ -63,8 +63,8 @@ fn line_of(target: &config::Target) -> String {
 /// target.
 fn inspect(paths: &Paths, name: &str, only: Option<&str>, files: &[PathBuf]) -> Outcome<Exit> {
     let mut boards = Vec::new();
-    for board in config::boards_of(&paths.root, &[name.to_owned()]).ending(Exit::Usage)? {
-        boards.push(config::load_board(&paths.root, &board).ending(Exit::Usage)?);
+    for board in config::boards_of(&paths.settings, &[name.to_owned()]).ending(Exit::Usage)? {
+        boards.push(config::load_board(&paths.settings, &board).ending(Exit::Usage)?);
     }
     let targets: Vec<&config::Target> = boards.iter().filter_map(|board| board.target.as_ref()).collect();
     for file in files {

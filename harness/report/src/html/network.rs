@@ -46,7 +46,7 @@ fn left_out(report: &Report, count: usize) -> Markup {
         p.muted {
             @if count == 1 { "One more timeline is" } @else { (count) " more timelines are" }
             " not drawn, because their frames were not recorded or the page is full. "
-            code { "cargo xtask report --run " (report.run.id) " --trace --schedule NUMBER" }
+            code { (host::program()) " report --run " (report.run.id) " --trace --schedule NUMBER" }
             " writes one for Perfetto."
         }
     }
