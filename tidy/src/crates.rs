@@ -7,9 +7,6 @@ use std::collections::BTreeMap;
 
 /// The Python package that is checked for circles.
 const PYTHON_PACKAGE: &str = "compiler/edgepipe_compiler";
-/// Imports of circles that are not resolved yet, as lines `FROM TO`. Other circles are faults, and so are lines that no
-/// longer describe a circle.
-const KNOWN: &str = "tidy/known-circles.txt";
 /// First cells of the table in ARCHITECTURE.md that lists the arrows.
 const TABLE_HEAD: &str = "| crate | may use |";
 /// What some crates may depend on outside the workspace.
@@ -47,13 +44,11 @@ pub(crate) fn check(files: &[File], faults: &mut Vec<Fault>) {
     check_arrows(&packages, files, faults);
     check_external(&packages, faults);
     check_documented(&packages, files, faults);
-    let mut circular = Vec::new();
     for package in &packages {
-        circular.extend(circular_imports(package, files, faults));
+        check_rust_circles(package, files, faults);
     }
     let python = files.iter().map(|file| (file.path.as_str(), file.text.as_str()));
-    circular.extend(inside_circles(&python_imports::of_package(PYTHON_PACKAGE, python)));
-    compare_with_known(circular, files, faults);
+    report_circles(&python_imports::of_package(PYTHON_PACKAGE, python), faults);
 }
 
 fn packages(files: &[File]) -> Vec<Package<'_>> {
@@ -172,46 +167,27 @@ fn dependencies(manifest: &File, section: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Imports inside circles of a crate, with the size of the circle.
-fn circular_imports(package: &Package<'_>, files: &[File], faults: &mut Vec<Fault>) -> Vec<(Import, usize)> {
+fn check_rust_circles(package: &Package<'_>, files: &[File], faults: &mut Vec<Fault>) {
     let read = |path: &str| files.iter().find(|file| file.path == path).map(|file| file.text.as_str());
-    let mut found = Vec::new();
     for root in ["lib.rs", "main.rs"] {
         match rust_imports::of_crate(&format!("{}/src/{root}", package.folder), read) {
-            Ok(imports) => found.extend(inside_circles(&imports)),
+            Ok(imports) => report_circles(&imports, faults),
             Err((path, error)) => {
                 faults.push(Fault { path, line: 1, rule: format!("failed to parse: {error}") });
             }
         }
     }
-    found
 }
 
-fn inside_circles(imports: &[Import]) -> Vec<(Import, usize)> {
-    let sized = |circle: circles::Circle| {
+/// One fault for each import inside a circle, so that every line that could change is listed.
+fn report_circles(imports: &[Import], faults: &mut Vec<Fault>) {
+    for circle in circles::find(imports) {
         let size = circle.files.len();
-        circle.imports.into_iter().map(move |import| (import, size))
-    };
-    circles::find(imports).into_iter().flat_map(sized).collect()
-}
-
-/// One fault for each import inside a circle that is not in [`KNOWN`], so that each line to change is listed.
-fn compare_with_known(circular: Vec<(Import, usize)>, files: &[File], faults: &mut Vec<Fault>) {
-    let known = files.iter().find(|file| file.path == KNOWN);
-    let lines = || known.into_iter().flat_map(File::lines).filter(|(_, line)| !line.starts_with('#'));
-    for (number, line) in lines() {
-        let is_left = circular.iter().any(|(import, _)| format!("{} {}", import.from, import.to) == line);
-        if let (false, Some(known)) = (is_left, known) {
-            faults.push(known.fault(number, "no longer part of an import circle: delete this line"));
-        }
-    }
-    for (import, size) in circular {
-        let entry = format!("{} {}", import.from, import.to);
-        if !lines().any(|(_, line)| line == entry) {
+        for Import { from, to, line } in circle.imports {
             faults.push(Fault {
-                rule: format!("imports {}, in an import circle of {size} files", import.to),
-                path: import.from,
-                line: import.line,
+                rule: format!("imports {to}, in an import circle of {size} files"),
+                path: from,
+                line,
             });
         }
     }

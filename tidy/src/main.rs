@@ -143,21 +143,4 @@ mod tests {
             ]
         );
     }
-
-    #[test]
-    fn a_known_circle_passes_until_it_is_gone() {
-        let crate_with = |b: &str| {
-            check(&[
-                file("a/Cargo.toml", "[package]\nname = \"a\"\n"),
-                file("a/src/lib.rs", "mod b; mod c;"),
-                file("a/src/b.rs", b),
-                file("a/src/c.rs", "use crate::b::B;"),
-                file("tidy/known-circles.txt", "# why\na/src/b.rs a/src/c.rs\na/src/c.rs a/src/b.rs\n"),
-            ])
-        };
-        assert_eq!(crate_with("use crate::c; pub struct B;"), []);
-        let faults: Vec<String> = crate_with("pub struct B;").iter().map(ToString::to_string).collect();
-        assert_eq!(faults.len(), 2);
-        assert!(faults[0].starts_with("tidy/known-circles.txt:2: no longer"), "{faults:?}");
-    }
 }
