@@ -2,16 +2,17 @@
 
 use std::io::ErrorKind;
 
-const FULL: &str = "make room on the disk, or put the build folder on another one by CARGO_TARGET_DIR=FOLDER";
-const READ_ONLY: &str = "the file system is read-only: make it writable, or put the build folder on another one by \
+const FULL: &str = "free disk space, or move the build folder to another disk with CARGO_TARGET_DIR=FOLDER";
+const READ_ONLY: &str = "the file system is read-only: make it writable, or move the build folder to another one with \
                          CARGO_TARGET_DIR=FOLDER";
 const DENIED: &str = "check the owner and the mode of the file and of the folders above it; if they are right, the \
-                      file system may be mounted noexec: put the build folder on another one by CARGO_TARGET_DIR=FOLDER";
-const LIBRARY: &str = "install the missing library where the dynamic linker looks by itself: edgepipe does not pass \
-                       LD_LIBRARY_PATH on";
+                      file system may be mounted noexec: move the build folder to another one with \
+                      CARGO_TARGET_DIR=FOLDER";
+const LIBRARY: &str = "install the missing library in a folder that the dynamic linker searches by default: edgepipe \
+                       does not pass LD_LIBRARY_PATH on";
 const OLD: &str =
     "this system's C library is too old for the pinned packages: use a newer system, glibc 2.28 or later";
-const QUOTA: &str = "the disk quota is used up: make room, or put the build folder on another disk by \
+const QUOTA: &str = "the disk quota is used up: free disk space, or move the build folder to another disk with \
                      CARGO_TARGET_DIR=FOLDER";
 
 /// The remedy for an error, if one of its causes is a fault of the machine.

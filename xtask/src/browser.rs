@@ -39,7 +39,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<PathBuf> {
              npm chromium), or leave the check of the HTML report out by EDGEPIPE_SKIP=browser",
         )?;
     if !status.success() {
-        bail!("failed to install the packages of ci/browser: npm's reason stands above");
+        bail!("failed to install the packages of ci/browser: see npm's message above");
     }
     fs::write(&stamp, wanted).with_context(|| format!("failed to write {}", stamp.display()))?;
     Ok(folder)

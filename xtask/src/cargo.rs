@@ -23,7 +23,7 @@ pub(crate) struct Built {
 fn path_with_shim(workspace: &Workspace) -> Result<OsString> {
     let old = std::env::var_os("PATH").unwrap_or_default();
     let parts = std::iter::once(python::shims(workspace)).chain(std::env::split_paths(&old));
-    std::env::join_paths(parts).context("failed to put the toolchain on PATH: its path holds a colon")
+    std::env::join_paths(parts).context("failed to put the toolchain on PATH: its path contains a colon")
 }
 
 /// Cargo, as it started this program, in the workspace and with the shim on PATH.
@@ -110,7 +110,7 @@ impl Programs {
             .output()
             .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
         if !output.status.success() {
-            bail!("failed to build {what}: the reason stands above");
+            bail!("failed to build {what}: see the message above");
         }
         Ok(Self::read(&String::from_utf8_lossy(&output.stdout)))
     }

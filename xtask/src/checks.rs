@@ -185,13 +185,13 @@ impl Checks<'_> {
                 format!("; did you mean one of these?\n  {}", near.join("\n  "))
             };
             bail!(
-                "failed to find a check or a test whose name contains \"{wanted}\": there are {} tests of Rust and {} of \
-                 Python, whose names `cargo test --workspace -- --list` and `pytest --collect-only` print{near}",
+                "failed to find a check or a test whose name contains \"{wanted}\": `cargo test --workspace -- --list` \
+                 lists the {} Rust tests, `pytest --collect-only` the {} Python tests{near}",
                 rust.iter().map(|tests| tests.names.len()).sum::<usize>(),
                 python.len()
             );
         }
-        eprintln!("tests whose names contain \"{wanted}\": {of_rust} of Rust, {of_python} of Python");
+        eprintln!("tests whose names contain \"{wanted}\": {of_rust} in Rust, {of_python} in Python");
         let mut on_board = chosen.take(VIRTUAL_BOARD_TESTS);
         if skipped("virtual-board") && !on_board.is_empty() {
             eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
@@ -267,7 +267,7 @@ impl Checks<'_> {
         match emulated::board(self.workspace, &self.toolchain) {
             Ok(board) => commands.iter_mut().for_each(|command| board.name_to(command)),
             Err(error) => {
-                let why = format!("{error:#}; EDGEPIPE_SKIP=aarch64 leaves it out");
+                let why = format!("{error:#}; EDGEPIPE_SKIP=aarch64 skips it");
                 self.steps.fail(EMULATED_BOARDS, &why);
             }
         }
@@ -296,7 +296,7 @@ fn on_virtual_board(
     }
     let was_up = board::is_there(workspace, name);
     if let Err(error) = board::up(workspace, name) {
-        steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board leaves it out"));
+        steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board skips it"));
         return Ok(());
     }
     tests.args(["--include-ignored", "--nocapture", "--test-threads=1"]);
@@ -306,7 +306,7 @@ fn on_virtual_board(
         board::down(workspace, name)?;
     }
     if interrupted.load(Relaxed) {
-        bail!("failed to end the checks: they were interrupted");
+        bail!("failed to finish the checks: they were interrupted");
     }
     ran
 }

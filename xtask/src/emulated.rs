@@ -52,7 +52,7 @@ fn make(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
     let system = match emulation::no_board() {
         None => Some(emulation::board(workspace)?),
         Some(why) => {
-            eprintln!("note: there are no emulated boards over SSH here: {why}");
+            eprintln!("note: emulated boards over SSH are not available: {why}");
             None
         }
     };
@@ -74,7 +74,7 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     let status = pytest.status().context("failed to start pytest")?;
     match status.code() {
         Some(0) => Ok(0),
-        Some(4 | 5) => bail!("failed to find the tests asked for: pytest's reason stands above"),
+        Some(4 | 5) => bail!("failed to find the requested tests: see pytest's message above"),
         _ => Ok(1),
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Bug(pub(crate) String);
 
 impl std::fmt::Display for Bug {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} (a bug of edgepipe)", self.0)
+        write!(out, "{} (a bug in edgepipe)", self.0)
     }
 }
 

@@ -34,15 +34,15 @@ Usage: cargo xtask COMMAND [OPTIONS]
 Measure (`cargo xtask COMMAND --help` lists the options):
   bench       Measure pipelines against single processors and print the table
   plan        Profile and schedule only; no trials
-  layers      Show which layers are furthest from what the processor can do
+  layers      Show the layers that are furthest from the peak of the processor
   report      Print the table of an earlier run again, in any format
-  history     Show a metric of a network over runs and revisions, with marked steps
-  results     List the runs in the database, or import runs of other hosts
-  baseline    Save the figures of runs, to compare later runs with
+  history     Show a metric of a network over runs and revisions, and mark steps
+  results     List the runs in the database, or import runs from other hosts
+  baseline    Save the figures of runs as a baseline for later checks
   check       Compare a run with a baseline; fails if anything became worse
   selftest    Measure how often the regression gate is wrong on this machine
   boards      Show the configured boards: reachable, free, and their processors
-  board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it by itself
+  board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it automatically
 
 Develop:
   setup       Install the private toolchain below target/, or check and repair it (all commands install it if needed)
@@ -91,8 +91,8 @@ fn arguments() -> Result<Vec<String>> {
     let text = |(number, word): (usize, OsString)| {
         word.into_string().map_err(|word| {
             anyhow::anyhow!(
-                "failed to read the command line: argument {number}, \"{}\", is not UTF-8; name files and folders in \
-                 UTF-8, or use a link with such a name",
+                "failed to read the command line: argument {number}, \"{}\", is not UTF-8; rename the file or folder, \
+                 or use a link with a UTF-8 name",
                 word.display()
             )
         })
@@ -135,7 +135,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
         | "results" | "boards" => harness::start(&workspace, command, rest),
         other => {
-            eprintln!("error: there is no command \"{other}\"; `cargo xtask --help` lists them");
+            eprintln!("error: unknown command \"{other}\"; `cargo xtask --help` lists the commands");
             Ok(USAGE)
         }
     }

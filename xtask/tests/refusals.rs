@@ -56,7 +56,7 @@ fn wrong_command_lines() {
     let table: [(&[&OsStr], &[&str]); 7] = [
         (&[&odd], &["argument 1", "is not UTF-8"]),
         (&[word("bench"), word("--output"), &odd], &["argument 3", "is not UTF-8"]),
-        (&[word("brew")], &["there is no command \"brew\""]),
+        (&[word("brew")], &["unknown command \"brew\""]),
         (&[word("setup"), word("--now")], &["takes no options", "--now"]),
         (&[word("build"), word("--bord"), word("a")], &["--bord"]),
         (&[word("test"), word("a"), word("b")], &["takes one NAME", "a b"]),

@@ -37,7 +37,7 @@ struct Places {
     /// The runner for this machine.
     #[arg(long, hide = true)]
     runner: Option<PathBuf>,
-    /// Keep or read results in this file instead of results/results.db.
+    /// Database file to use instead of results/results.db.
     #[arg(long, global = true, value_name = "FILE")]
     database: Option<PathBuf>,
 }
@@ -48,21 +48,21 @@ enum Command {
     Bench(bench::Arguments),
     /// Profile and schedule only; no trials.
     Plan(plan::Arguments),
-    /// Show which layers are furthest from what the first processor can do; no trials.
+    /// Show the layers that are furthest from the peak of the first processor; no trials.
     Layers(layers::Arguments),
     /// Print the table of an earlier run.
     Report(report::Arguments),
-    /// Show a metric of a network over runs and revisions, with marked steps.
+    /// Show a metric of a network over runs and revisions, and mark steps.
     History(history::Arguments),
-    /// List the runs in the database, or import runs of other hosts.
+    /// List the runs in the database, or import runs from other hosts.
     #[command(subcommand)]
     Results(results::Arguments),
-    /// Save the figures of runs, to compare later runs with.
+    /// Save the figures of runs as a baseline for later checks.
     #[command(subcommand)]
     Baseline(baseline::Arguments),
     /// Compare a run with a baseline; fails if anything became worse.
     Check(check::Arguments),
-    /// Measure how often the gate is wrong on this machine.
+    /// Measure how often the regression gate is wrong on this machine.
     #[command(subcommand)]
     Selftest(selftest::Arguments),
     /// Show the configured boards: whether they are free, and their processors.
@@ -77,7 +77,7 @@ enum Command {
     /// Write the man pages.
     #[command(hide = true)]
     Manual {
-        /// Folder for them.
+        /// Folder to write them to.
         folder: PathBuf,
     },
     #[command(flatten)]

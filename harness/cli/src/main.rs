@@ -23,7 +23,7 @@ fn log(filter: Option<&str>) {
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();
     if let Some(error) = wrong {
         eprintln!(
-            "warning: EDGEPIPE_LOG cannot be read ({error}); it takes levels, or targets with levels: campaign=info"
+            "warning: failed to parse EDGEPIPE_LOG: {error}; expected levels, or targets with levels: campaign=info"
         );
     }
 }

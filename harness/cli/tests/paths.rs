@@ -41,7 +41,7 @@ fn paths_that_are_not_utf_8_work_or_are_refused() {
     // The database may be anywhere: the bench comes as far as the runner, which is none here.
     check(&harness(real, &state, &odd.join("results.db"), &bench), 3, "local");
     assert!(odd.join("results.db").is_file());
-    check(&harness(real, &state, &odd.join("results.db"), &words(&["results", "list"])), 0, "no such run");
+    check(&harness(real, &state, &odd.join("results.db"), &words(&["results", "list"])), 0, "no run found");
     let report = words(&["report", "--format", "html", "--output", "report.html"]);
     check(&harness(real, &state, &odd.join("results.db"), &report), 2, "failed to find any run in");
     // What requests must name may not.

@@ -27,7 +27,7 @@ pub fn new_runner() -> &'static str {
 pub fn runner_of_board(name: &str) -> String {
     if IS_INSTALLED.load(Relaxed) {
         format!(
-            "unpack an archive that contains it; `cargo xtask dist --board {name}` makes one in a checkout"
+            "unpack an archive that contains it; `cargo xtask dist --board {name}` in a checkout creates one"
         )
     } else {
         format!("build it by `cargo xtask build --board {name}`")

@@ -167,7 +167,7 @@ fn sentences(report: &CampaignReport) -> Vec<String> {
         sentences.extend(report.boards.iter().filter_map(|board| unlike(report, board)));
     }
     sentences.push(format!(
-        "speed: frames/s over those of the first board, geometric mean over the schedules; for all figures and \
+        "speed: frames/s relative to the first board, geometric mean over the schedules; for all figures and \
          notes of a board: `{} report --run RUN`",
         host::program()
     ));

@@ -47,7 +47,10 @@ pub enum CheckFormat {
 /// The rulings in display order, with their titles.
 const SECTIONS: [(Ruling, &str); 5] = [
     (Ruling::Regression, "Regressions"),
-    (Ruling::Suspect, "Suspects: worse at 95 % confidence, possibly by chance among so many comparisons"),
+    (
+        Ruling::Suspect,
+        "Suspects: worse at 95 % confidence, possibly by chance, given the number of comparisons",
+    ),
     (Ruling::Improvement, "Improvements"),
     (Ruling::CannotTell, "Inconclusive"),
     (Ruling::Alike, "Unchanged"),
@@ -96,7 +99,7 @@ fn method(check: &CheckReport) -> String {
     let source = if check.between_runs_told {
         "estimated from the runs of the baseline"
     } else {
-        "from the thresholds; more if the quarters of a run differ more"
+        "from the thresholds; larger if the quarters of a run differ more"
     };
     format!(
         "95 % intervals; spread between runs ±{:.1} % ({source}); false alarms in at most {} % of checks",
@@ -294,13 +297,13 @@ fn number(value: f64) -> String {
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
-            format!("; about {more} more trials on each side would probably decide")
+            format!("; about {more} more trials on each side would probably be enough")
         }
         (Ruling::CannotTell, None) if row.ratio_lo.is_none() => {
             "; a single trial has no interval: measure more trials".to_owned()
         }
         (Ruling::CannotTell | Ruling::Suspect, None) => {
-            "; runs differ by more than this: a baseline of more runs would decide, more trials would not"
+            "; limited by the spread between runs: save a baseline of more runs; more trials do not help"
                 .to_owned()
         }
         _ => String::new(),

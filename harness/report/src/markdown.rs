@@ -34,7 +34,7 @@ pub(super) fn render(report: &Report) -> String {
         out += &line(&record(row));
     }
     if let Some(table) = peers::table(report) {
-        out += "\n### Against other inference engines\n\n";
+        out += "\n### Compared with other inference engines\n\n";
         for (place, cells) in table.iter().enumerate() {
             let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
             out.extend(["| ", &cells.join(" | "), " |\n"]);

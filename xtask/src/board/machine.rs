@@ -57,7 +57,7 @@ impl Machine {
         let path = self.folder.join("lock");
         let file = fs::File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
         if file.try_lock().is_err() {
-            eprintln!("another cargo xtask starts or ends the board {}; waiting for it", self.name);
+            eprintln!("another cargo xtask is starting or stopping the board {}; waiting for it", self.name);
             file.lock().with_context(|| format!("failed to wait for the lock {}", path.display()))?;
         }
         Ok(file)
@@ -154,7 +154,7 @@ impl Machine {
         let deadline = Instant::now() + BOOT;
         loop {
             let ended = match &mut child {
-                Some(child) => child.try_wait().context("failed to ask for QEMU's end")?.is_some(),
+                Some(child) => child.try_wait().context("failed to check whether QEMU has ended")?.is_some(),
                 None => self.process().is_none(),
             };
             if ended {
@@ -187,7 +187,7 @@ impl Machine {
         if complaints.is_empty() {
             return Ok(());
         }
-        bail!("failed to boot the board {} as a whole: {}", self.name, complaints.join("; "))
+        bail!("failed to boot the board {} completely: {}", self.name, complaints.join("; "))
     }
 
     /// Ends QEMU; whether there was one.
@@ -235,7 +235,7 @@ impl Machine {
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
         let place = self.folder.join("console.log");
         if last.is_empty() {
-            return format!("; its console said nothing ({})", place.display());
+            return format!("; its console is empty ({})", place.display());
         }
         format!("; the end of its console ({}):\n  {}", place.display(), last.join("\n  "))
     }

@@ -30,17 +30,17 @@ pub(crate) const BOARD: &str = "virtual-tx2";
 const HELP: &str = "\
 Usage: cargo xtask board COMMAND [NAME] [...]
 
-  up NAME            build what it boots, where it is not there yet, and boot it
-  down NAME          end it
-  status [NAME]      whether it is up, and how to log in; exit code 3 where NAME is not up
-  power NAME CURVE   play a load curve into its power sensors: a file of lines \"MILLISECONDS MILLIWATTS\",
-                     again and again; `idle` is the board at rest
-  reset NAME         cut its power for a moment: it boots anew, with nothing of before (--no-wait)
-  freeze NAME        hold all its CPUs, as a board that hangs; `thaw NAME` lets them go on
-  ssh NAME [COMMAND] log in, or run a command there (--root: as root)
+  up NAME            boot the board; build its image first if needed
+  down NAME          stop the board
+  status [NAME]      show whether the board is up and how to log in; exit code 3 if NAME is not up
+  power NAME CURVE   repeat a load curve on its power sensors: a file with lines \"MILLISECONDS MILLIWATTS\";
+                     `idle` is the idle board
+  reset NAME         cut the power briefly: the board boots afresh (--no-wait: do not wait for it)
+  freeze NAME        pause all CPUs, like a board that hangs; `thaw NAME` resumes them
+  ssh NAME [COMMAND] log in, or run a command on the board (--root: as root)
 
-NAME is virtual-tx2, as in configs/boards/virtual-tx2.yaml; virtual-tx2-b, virtual-tx2-c and so on are more of the kind,
-for board files of your own.
+NAME is virtual-tx2, as in configs/boards/virtual-tx2.yaml. For your own board files there are more boards of this kind:
+virtual-tx2-b, virtual-tx2-c and so on.
 ";
 
 /// OpenSSH's configuration for the boards that are up; `None`: none was ever up here.
@@ -91,8 +91,8 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<u8> {
         && !is_virtual(name)
     {
         bail!(
-            "failed to find the virtual board \"{name}\": this version has {BOARD}, and {BOARD}-b and so on as more of \
-             the kind. Other boards are switched on by hand"
+            "failed to find the virtual board \"{name}\": use {BOARD}, {BOARD}-b, {BOARD}-c and so \
+             on; `cargo xtask board` cannot boot other boards"
         );
     }
     match (*command, rest) {
@@ -121,7 +121,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[String]) -> Result<u8> {
         }
         _ => {
             eprintln!(
-                "error: failed to read the command line: `board {}` is none\n\n{HELP}",
+                "error: failed to read the command line: unknown command `board {}`\n\n{HELP}",
                 words.join(" ")
             );
             Ok(USAGE)
@@ -136,22 +136,22 @@ pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
     let _lock = machine.lock()?;
     match machine.condition() {
         Condition::Up => {
-            eprintln!("{name} is up already");
+            eprintln!("{name} is already up");
             write_ssh_config(workspace)?;
             show(workspace, &machine);
             return Ok(0);
         }
         Condition::Booting => {
-            eprintln!("{name} boots already; waiting for it");
+            eprintln!("{name} is already booting; waiting for it");
             machine.wait(None)?;
         }
         Condition::Frozen => bail!(
-            "failed to boot the board {name}: it is frozen; `cargo xtask board thaw {name}` lets it go on, \
-             `cargo xtask board down {name}` ends it"
+            "failed to boot the board {name}: it is frozen; `cargo xtask board thaw {name}` resumes it, \
+             `cargo xtask board down {name}` stops it"
         ),
         Condition::Hanging => bail!(
-            "failed to boot the board {name}: its QEMU is there and does not answer; \
-             `cargo xtask board down {name}` ends it"
+            "failed to boot the board {name}: its QEMU is running but does not answer; \
+             `cargo xtask board down {name}` stops it"
         ),
         Condition::Down => {
             let emulator = Emulator::unpack(workspace)?;
@@ -169,9 +169,7 @@ pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
 
 /// Boots a board that is about to be measured: it has no switch that somebody else could press.
 pub(crate) fn up_for_bench(workspace: &Workspace, name: &str) -> Result<()> {
-    eprintln!(
-        "the virtual board {name} is not up and is booted; `cargo xtask board down {name}` ends it afterwards"
-    );
+    eprintln!("booting the virtual board {name}; `cargo xtask board down {name}` stops it afterwards");
     up(workspace, name).map(drop)
 }
 

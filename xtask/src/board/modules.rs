@@ -136,7 +136,7 @@ impl Kernel {
             "failed to build the virtual board's kernel modules: {}{}",
             said.lines().filter(|line| !line.trim().is_empty()).take(5).collect::<Vec<_>>().join("; "),
             if blank {
-                "; the kernel's makefiles cannot bear a blank or a colon in a path: move the checkout, or set \
+                "; the kernel's makefiles do not support spaces or colons in paths: move the checkout, or set \
                  CARGO_TARGET_DIR"
             } else {
                 ""
@@ -169,7 +169,7 @@ fn driver(workspace: &Workspace) -> Result<PathBuf> {
         .context("failed to start tar")?;
     if !output.status.success() || output.stdout.is_empty() {
         bail!(
-            "failed to take {DRIVER} out of {}: {}",
+            "failed to extract {DRIVER} from {}: {}",
             archive.display(),
             String::from_utf8_lossy(&output.stderr).trim()
         );
@@ -185,7 +185,7 @@ fn driver(workspace: &Workspace) -> Result<PathBuf> {
 fn before_path(folder: &Path) -> Result<OsString> {
     let old = std::env::var_os("PATH").unwrap_or_default();
     let parts = std::iter::once(folder.to_path_buf()).chain(std::env::split_paths(&old));
-    std::env::join_paths(parts).context("failed to put the compiler on PATH: its path holds a colon")
+    std::env::join_paths(parts).context("failed to put the compiler on PATH: its path contains a colon")
 }
 
 fn libraries(root: &Path) -> OsString {

@@ -46,7 +46,7 @@ pub(crate) fn missing() -> Option<String> {
             return Some(format!("`{program}` is not on PATH"));
         }
     }
-    (!Path::new(KEYRING).exists()).then(|| format!("{KEYRING} is not there (package debian-archive-keyring)"))
+    (!Path::new(KEYRING).exists()).then(|| format!("{KEYRING} is missing (package debian-archive-keyring)"))
 }
 
 /// The architecture of this machine in Debian's words.
@@ -76,8 +76,8 @@ pub(crate) fn unpack(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<PathB
     }
     if let Some(missing) = missing() {
         bail!(
-            "failed to get Debian's packages ({}) for {}: {missing}. This needs Debian or a system that descends \
-             from it",
+            "failed to get Debian's packages ({}) for {}: {missing}. This needs Debian or one of its \
+             derivatives",
             wanted.packages.join(", "),
             wanted.purpose
         );
@@ -139,7 +139,7 @@ fn extract(package: &Path, folder: &Path, members: &[&str]) -> Result<()> {
         return Ok(());
     }
     let reason = reason.unwrap_or("the package is damaged").to_owned();
-    bail!("{}: {reason}; make room where it says so, and try again", fail())
+    bail!("{}: {reason}; if the disk is full, free some space, and try again", fail())
 }
 
 /// apt with lists, cache and state of its own.
@@ -192,7 +192,7 @@ impl Apt {
         if same && age.is_some_and(|age| age < LISTS_LAST) {
             return Ok(());
         }
-        self.run("apt-get", &["update", "--error-on=any"], "fetch Debian's lists of packages")?;
+        self.run("apt-get", &["update", "--error-on=any"], "fetch Debian's package lists")?;
         fs::write(&stamp, sources).with_context(|| format!("failed to write {}", stamp.display()))
     }
 
@@ -211,7 +211,7 @@ impl Apt {
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<&str> = said.lines().filter(|line| line.starts_with("E:")).take(3).collect();
         bail!(
-            "failed to {what}: {}; check the network and the room on the disk, or name another mirror by \
+            "failed to {what}: {}; check the network and the free disk space, or name another mirror by \
              {MIRROR_VARIABLE}",
             if said.is_empty() { format!("{program} ended with {}", output.status) } else { said.join(" ") }
         )
@@ -223,8 +223,11 @@ impl Apt {
         for package in packages {
             if let Some(package) = package.strip_suffix('+') {
                 let arguments = ["install", "--print-uris", "--yes", "--no-install-recommends", package];
-                let output =
-                    self.run("apt-get", &arguments, &format!("ask what the package {package} needs"))?;
+                let output = self.run(
+                    "apt-get",
+                    &arguments,
+                    &format!("list the dependencies of the package {package}"),
+                )?;
                 let whole = String::from_utf8_lossy(&output.stdout).into_owned();
                 names.extend(whole.lines().filter_map(of_archive));
                 continue;
@@ -234,11 +237,14 @@ impl Apt {
                 continue;
             };
             let of = names.last().cloned().unwrap_or_default();
-            let output =
-                self.run("apt-cache", &["depends", &of], &format!("ask what the package {of} needs"))?;
+            let output = self.run(
+                "apt-cache",
+                &["depends", &of],
+                &format!("list the dependencies of the package {of}"),
+            )?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             names.push(dependency(&text, prefix).with_context(|| {
-                format!("failed to find a package {prefix}… among what the package {of} needs: Debian has changed it")
+                format!("failed to find a package {prefix}… among the dependencies of {of}: Debian has changed them")
             })?);
         }
         Ok(names)
@@ -261,7 +267,7 @@ impl Apt {
         if files.len() == names.len() {
             return Ok(files);
         }
-        bail!("failed to download the packages {listed}: {} came", files.len())
+        bail!("failed to download the packages {listed}: received only {}", files.len())
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn no_board() -> Option<String> {
         return Some(format!("this kernel is {}; {major}.{minor} or newer is needed", release.trim()));
     }
     let formats = Path::new("/proc/sys/fs/binfmt_misc");
-    (!formats.is_dir()).then(|| format!("{} is not there (kernel module binfmt_misc)", formats.display()))
+    (!formats.is_dir()).then(|| format!("{} is missing (kernel module binfmt_misc)", formats.display()))
 }
 
 /// What an emulated board consists of, in a folder: `qemu-aarch64-static`, and `root` with the programs of a small

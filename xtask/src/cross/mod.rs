@@ -110,7 +110,7 @@ fn own_settings(cargo: &mut Command, workspace: &Workspace, target: &Target) {
     let found = flags::take_out(cargo, workspace, &target.triple);
     if !found.is_empty() {
         eprintln!(
-            "note: not used for the runner of {}, which edgepipe builds with settings of its own: {}",
+            "note: not used for the runner of {}, which edgepipe builds with its own settings: {}",
             target.name(),
             found.join(", ")
         );
@@ -123,8 +123,8 @@ fn check_cross(workspace: &Workspace, target: &Target) -> Result<()> {
     let engine = std::env::var_os("CROSS_CONTAINER_ENGINE");
     let Some(missing) = missing_for_cross(std::env::split_paths(&path), engine) else { return Ok(()) };
     bail!(
-        "failed to build by cross: {missing}; or leave `--via cross` out, and zig links on this machine. What would have \
-         been run:\n  CARGO_TARGET_DIR={} EDGEPIPE_TVM_LIBRARIES={} cross {}",
+        "failed to build by cross: {missing}; or omit `--via cross` to link with zig on this machine. The command \
+         would have been:\n  CARGO_TARGET_DIR={} EDGEPIPE_TVM_LIBRARIES={} cross {}",
         quoted(&cross_folder(workspace)),
         quoted(&cross_libraries(workspace, target)),
         arguments(target).join(" ")
@@ -208,7 +208,7 @@ fn run_cargo(
         .status()
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
     if !status.success() {
-        bail!("failed to build the runner for {}: the reason stands above", target.name());
+        bail!("failed to build the runner for {}: see the message above", target.name());
     }
     Ok(runner)
 }

@@ -73,7 +73,7 @@ fn choose(asked: Option<&str>, installed: bool) -> Result<Source> {
         Some("installed") => Ok(Source::Installed),
         Some("debian") => Ok(Source::Debian),
         Some(other) => bail!(
-            "failed to choose Rust's standard library: {VARIABLE} is {other:?}; it is one of installed, rustup, debian"
+            "failed to choose Rust's standard library: {VARIABLE} is {other:?}; expected installed, rustup or debian"
         ),
     }
 }
@@ -102,8 +102,8 @@ fn has_std(folder: &Path) -> bool {
 /// `rustup target add`, for the toolchain that cargo runs in.
 fn add_by_rustup(program: &OsStr, triple: &str) -> Result<()> {
     let advice = format!(
-        "or take Debian's compiler by {VARIABLE}=debian (on Debian and what descends from it), or install the \
-         standard library for {triple} in the way of your distribution"
+        "or take Debian's compiler by {VARIABLE}=debian (on Debian and its derivatives), or install the \
+         standard library for {triple} with the package manager of your distribution"
     );
     let status = match Command::new(program).args(["target", "add", triple]).status() {
         Ok(status) => status,
@@ -113,7 +113,7 @@ fn add_by_rustup(program: &OsStr, triple: &str) -> Result<()> {
         ),
     };
     if !status.success() {
-        bail!("failed to add the target {triple}: rustup's reason stands above; mend it, {advice}");
+        bail!("failed to add the target {triple}: see rustup's message above; fix the problem, {advice}");
     }
     Ok(())
 }
@@ -189,7 +189,7 @@ mod tests {
             assert_eq!(choose(asked, installed).unwrap(), source, "{asked:?} {installed}");
         }
         let message = choose(Some("nix"), true).unwrap_err().to_string();
-        assert!(message.contains("installed, rustup, debian"), "{message}");
+        assert!(message.contains("expected installed, rustup or debian"), "{message}");
     }
 
     #[test]

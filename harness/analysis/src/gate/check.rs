@@ -77,8 +77,8 @@ pub struct CheckedRow {
     /// Standard deviation between runs that the interval was computed with: that of the whole check, or more if the
     /// trials of these runs differ more.
     pub between_runs: f64,
-    /// `regression`, `suspect` (worse at 95 % confidence, possibly by chance among so many comparisons), `improvement`,
-    /// `alike` (unchanged), or `cannot_tell` (inconclusive).
+    /// `regression`, `suspect` (worse at 95 % confidence, possibly by chance, given the number of comparisons),
+    /// `improvement`, `alike` (unchanged), or `cannot_tell` (inconclusive).
     #[schemars(with = "String")]
     pub ruling: Ruling,
     /// About how many more trials on each side would decide. Absent if the ruling is conclusive, or if more trials would

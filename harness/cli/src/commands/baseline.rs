@@ -18,10 +18,10 @@ pub(crate) enum Arguments {
 /// Options of `baseline save`.
 #[derive(Debug, Args)]
 pub(crate) struct Save {
-    /// Its name.
+    /// Name of the baseline.
     name: String,
-    /// Run it is made from; without it, the latest. Given three times or more, the spread between runs is told from
-    /// them, and checks are as strict as that allows.
+    /// Run to save; may be given several times. Default: the latest. From three or more runs, the spread between runs
+    /// is estimated, and checks are as strict as this spread allows.
     #[arg(long, value_name = "RUN")]
     run: Vec<String>,
 }
@@ -64,9 +64,9 @@ fn save(paths: &Paths, options: &Save) -> Outcome<Exit> {
         if runs.len() == 1 { "" } else { "s" }
     );
     match baseline.spread() {
-        Some(spread) => eprintln!("these runs lie {:.2} % apart (standard deviation)", 100.0 * spread),
+        Some(spread) => eprintln!("spread between these runs: {:.2} % (standard deviation)", 100.0 * spread),
         None => eprintln!(
-            "how far runs lie apart is not told by fewer than three; checks take `between_runs` of ci/thresholds.yaml"
+            "estimating the spread takes at least three runs; checks use `between_runs` from ci/thresholds.yaml"
         ),
     }
     Ok(Exit::Fine)

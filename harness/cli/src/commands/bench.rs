@@ -15,22 +15,21 @@ use store::{Access, RunId, Store};
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Board, a file in configs/boards/, or group of boards, a file in configs/groups/. Given several times, all work at
-    /// the same time.
+    /// Board (a file in configs/boards/) or group of boards (a file in configs/groups/). May be given several times; all
+    /// boards measure at the same time.
     #[arg(long = "board", value_name = "NAME", default_value = "local")]
     boards: Vec<String>,
-    /// What several boards do: each measures everything, or equal ones share the rounds; default: the group's, else
-    /// repeat.
+    /// How several boards share the trials. Default: the mode of the group, otherwise repeat.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
     /// What.
     #[command(flatten)]
     what: What,
-    /// Go on with a run that was cut off, or with what several boards began; without a RUN, the latest one of these
-    /// boards and this experiment.
+    /// Continue an interrupted run, or an interrupted campaign of several boards. Default RUN: the latest of these boards
+    /// and this experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
-    /// How the table is printed at the end.
+    /// Format of the final table.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     format: Format,
 }
@@ -38,7 +37,7 @@ pub(crate) struct Arguments {
 /// How several boards share the trials.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Mode {
-    /// Every board measures everything, so boards are compared.
+    /// Every board measures everything, which compares the boards.
     Repeat,
     /// Equal boards share the rounds, which takes less time.
     Spread,

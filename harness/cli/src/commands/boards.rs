@@ -19,13 +19,13 @@ const READING: Duration = Duration::from_millis(1500);
 /// Options of `boards`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// These boards or groups only; it is an error where one cannot be reached.
+    /// Only these boards or groups; fails if one cannot be reached.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// End whatever holds this board, and tell who it was.
+    /// End the session that holds the lock of this board, and print its owner.
     #[arg(long, value_name = "NAME", conflicts_with = "names")]
     break_lock: Option<String>,
-    /// Restore the state of this board where a session that was killed could not.
+    /// Restore the state of this board if a killed session did not.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
     restore: Option<String>,
 }

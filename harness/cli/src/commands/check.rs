@@ -19,13 +19,13 @@ pub(crate) struct Arguments {
     /// The baseline, a file in results/baselines/.
     #[arg(long, value_name = "NAME")]
     against: String,
-    /// Run to judge; without it and without --experiment, the latest.
+    /// Run to check. Default without --experiment: the latest.
     #[arg(long, value_name = "RUN", conflicts_with = "experiment")]
     run: Option<String>,
-    /// Measure this experiment first, and judge that.
+    /// Measure this experiment first, and check that run.
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
-    /// Board, with --experiment.
+    /// Board on which to measure --experiment.
     #[arg(long, value_name = "NAME", default_value = "local", requires = "experiment")]
     board: String,
     /// These networks instead of the experiment's; may be given several times.
@@ -37,16 +37,16 @@ pub(crate) struct Arguments {
     /// Any other setting of the experiment; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
     set: Vec<String>,
-    /// Compare although this aspect is unlike (such as kernel or tvm); may be given several times.
+    /// Compare even if this aspect differs (such as kernel or tvm); may be given several times.
     #[arg(long, value_name = "ASPECT")]
     allow_different: Vec<String>,
-    /// Thresholds in this file instead of ci/thresholds.yaml.
+    /// Thresholds file to use instead of ci/thresholds.yaml.
     #[arg(long, value_name = "FILE")]
     thresholds: Option<PathBuf>,
-    /// How it is printed.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = CheckFormat::Terminal)]
     format: CheckFormat,
-    /// Besides, write it to a file, such as `--write junit=check.xml`; may be given several times.
+    /// Also write the result to a file, such as `--write junit=check.xml`; may be given several times.
     #[arg(long, value_name = "FORMAT=FILE", value_parser = written)]
     write: Vec<(CheckFormat, PathBuf)>,
 }
@@ -82,7 +82,7 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
     let ended = campaign::run(&mut board, &store);
     let (ended, closed) = board.close(ended)?;
     if ended.interrupted {
-        eprintln!("interrupted: what was measured is kept in the run {}; nothing was judged", ended.run);
+        eprintln!("interrupted: the results so far are kept in run {}; nothing was checked", ended.run);
         return after_closing(closed, Ok(Exit::Trial));
     }
     after_closing(closed, judge(&needed, &store, &ended.run, options))
@@ -91,7 +91,7 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
 pub(crate) fn warn_of_a_part(run: &StoredRun) {
     if run.status != Status::Complete {
         eprintln!(
-            "warning: the run {} is {}, not complete; `{program} bench --resume {}` goes on with it",
+            "warning: the run {} is {}, not complete; `{program} bench --resume {}` continues it",
             run.start.id,
             run.status,
             run.start.id,
@@ -131,7 +131,10 @@ fn needed(paths: &Paths, options: &Arguments) -> Outcome<Needed> {
         if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
             return Err(Failure::new(
                 Exit::Usage,
-                format!("failed to write {}: name a file in a folder that is there", path.display()),
+                format!(
+                    "failed to write {}: it is a directory, or its parent directory does not exist",
+                    path.display()
+                ),
             ));
         }
     }
@@ -149,8 +152,8 @@ fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Ou
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "failed to check the run {} against {}: the baseline was made from it, and nothing differs from itself; \
-                 measure another one by --experiment NAME",
+                "failed to check the run {} against {}: the baseline was made from this run; measure \
+                 another one with --experiment NAME",
                 run.start.id, baseline.name
             ),
         ));
@@ -166,8 +169,8 @@ fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Ou
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "failed to check the run {} against {}: they are of unlike things, and a difference would say nothing; \
-                 save another baseline, or give --allow-different ASPECT for each of{}",
+                "failed to check the run {} against {}: they are not comparable; save another baseline, or give \
+                 --allow-different ASPECT for each difference:{}",
                 run.start.id,
                 baseline.name,
                 refused.concat()
@@ -208,7 +211,7 @@ pub(crate) fn latest(store: &Store, experiment: Option<&str>) -> Outcome<StoredR
     let filter =
         RunFilter { measured: true, experiment: experiment.map(str::to_owned), ..RunFilter::default() };
     store.latest_run(&filter)?.ok_or_else(|| {
-        let text = format!("failed to find any run with trials; `{} bench` makes one", host::program());
+        let text = format!("failed to find any run with trials; run `{} bench` first", host::program());
         Failure::new(Exit::Usage, text)
     })
 }

@@ -13,20 +13,20 @@ use store::{Access, Store};
 /// Options of `history`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Network to follow.
+    /// Network to show.
     #[arg(long, value_name = "NAME")]
     network: String,
     /// Only runs on this board.
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
-    /// Only these schedules: a kind (single, pipeline, replicate), processors ("cpu0 > cpu1"), or all of a label. Of
-    /// several pipelines in a run, the fastest one is taken.
+    /// Only these schedules: a kind (single, pipeline, replicate), processors ("cpu0 > cpu1") or a whole label. If
+    /// several pipelines of a run match, the fastest one is shown.
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<String>,
-    /// The metric to follow.
+    /// Metric to show.
     #[arg(long, value_name = "METRIC", default_value = "throughput", value_parser = metrics())]
     measure: Metric,
-    /// How it is printed; the schema of json is results/history.schema.json.
+    /// Output format. The schema of json is results/history.schema.json.
     #[arg(long, value_enum, default_value_t = HistoryFormat::Terminal)]
     format: HistoryFormat,
 }

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// What and where.
     #[command(flatten)]
     selection: Selection,
-    /// So many layers of each network.
+    /// Number of layers to show of each network.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
 }

@@ -16,7 +16,7 @@ use store::{Access, CampaignRecord, RunFilter, Store};
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Run to report, or campaign of several boards; without it, the latest.
+    /// Run, or campaign of several boards, to report. Default: the latest.
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Write to this file instead of standard output.
@@ -25,11 +25,11 @@ pub(crate) struct Arguments {
     /// List the runs in the database instead.
     #[arg(long)]
     list: bool,
-    /// How it is printed.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     format: Format,
-    /// Write the timeline of a trial for Perfetto (<https://ui.perfetto.dev>) instead: by default of the fastest
-    /// pipeline, the trial nearest to its median.
+    /// Write the timeline of a trial for Perfetto (<https://ui.perfetto.dev>) instead. Default: the trial of
+    /// the fastest pipeline that is closest to its median.
     #[arg(long, conflicts_with_all = ["format", "list"])]
     trace: bool,
     /// Network to trace.
@@ -62,7 +62,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
             Failure::new(
                 Exit::Usage,
                 format!(
-                    "failed to find any run in {}; `{program} bench` makes one",
+                    "failed to find any run in {}; run `{program} bench` first",
                     database.display(),
                     program = host::program()
                 ),
@@ -87,7 +87,7 @@ fn of_campaign(store: &Store, campaign: &CampaignRecord, arguments: &Arguments) 
     if arguments.trace {
         return Err(Failure::new(
             Exit::Usage,
-            format!("failed to trace the campaign {}: name the run of one of its boards", campaign.id),
+            format!("failed to trace the campaign {}: specify the run of one of its boards", campaign.id),
         ));
     }
     check_format(campaign.mode, arguments.format)?;
@@ -124,7 +124,7 @@ fn trace(store: &Store, report: &Report, arguments: &Arguments) -> Outcome<Strin
     })?;
     let name = format!("{} {}", row.network, row.schedule);
     let absent = |why: &str| Failure::new(Exit::Usage, format!("failed to trace {name}: {why}"));
-    let round = arguments.trial.or(row.typical_round).ok_or_else(|| absent("nothing was measured of it"))?;
+    let round = arguments.trial.or(row.typical_round).ok_or_else(|| absent("it has no measured trial"))?;
     let run = store.run(&report.run.id)?;
     let trial = store.last_trial(&run, row.place, round)?;
     let trial = trial.ok_or_else(|| {

@@ -17,9 +17,9 @@ use tabled::settings::{Alignment, Padding, Style};
 /// What to do with results.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
-    /// List the runs with what was measured in them, the latest first.
+    /// List the runs and their numbers of trials, the latest first.
     List(ListRuns),
-    /// Take over runs from databases of other hosts; runs that are here already are passed over.
+    /// Import runs from databases of other hosts; runs that are already present are skipped.
     Import(Import),
 }
 
@@ -40,10 +40,10 @@ pub(crate) struct ListRuns {
 /// Options of `results import`.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// Databases to take over; they are only read.
+    /// Databases to import from; they are not changed.
     #[arg(value_name = "OTHER.db", required = true)]
     others: Vec<PathBuf>,
-    /// Say what would be taken over, and change nothing.
+    /// Show what would be imported, and change nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -101,7 +101,7 @@ fn list(database: &Path, options: &ListRuns) -> Outcome<String> {
         ]);
     }
     if count == 0 {
-        return Ok("there is no such run\n".to_owned());
+        return Ok("no run found\n".to_owned());
     }
     let mut table = builder.build();
     table
@@ -162,7 +162,7 @@ fn describe(text: &mut String, other: &Path, merged: &[Merged], dry_run: bool) {
     let (added, completed) = if dry_run { ("to add", "to complete") } else { ("added", "completed") };
     let _ = writeln!(
         text,
-        "{}: {} runs {added}, {} {completed}, {} here already",
+        "{}: {} runs {added}, {} {completed}, {} already present",
         other.display(),
         count(ImportStatus::New),
         count(ImportStatus::Extended),

@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 /// Options of `selftest`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
-    /// A schedule against itself: how often the gate fails, and how often the interval holds 1.
+    /// Compare a schedule with itself: how often the gate fails, and how often the interval contains 1.
     Aa(Comparisons),
-    /// A schedule against itself made slower: how often that is found, and how long it takes.
+    /// Compare a schedule with a slowed-down one: how often the gate detects it, and how long that takes.
     Ab {
-        /// By how many percent the first stage is made slower.
+        /// Slow-down of the first stage, in percent.
         #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
         slow_down: f64,
         /// How.
@@ -37,26 +37,26 @@ pub(crate) enum Arguments {
 /// How a self-test compares.
 #[derive(Debug, Args)]
 pub(crate) struct Comparisons {
-    /// How many comparisons.
+    /// Number of comparisons.
     #[arg(long = "comparisons", value_name = "N", default_value_t = 100)]
     count: u32,
-    /// One after the other with a runner each, as two runs that `check` compares; else interleaved, as schedules of a
-    /// run are.
+    /// Measure one after the other, each with its own runner, like two runs that `check` compares. Default: interleave
+    /// the trials, like those of two schedules of a run.
     #[arg(long)]
     apart: bool,
-    /// Add to the comparisons of earlier calls with the same settings, into one table.
+    /// Append to the comparisons of earlier calls with the same settings, and print one table of all.
     #[arg(long)]
     append: bool,
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     board: String,
-    /// Experiment, whose first schedule of its first network is compared.
+    /// Experiment; the first schedule of its first network is compared.
     #[arg(long, value_name = "NAME", default_value = "selftest")]
     experiment: String,
     /// Any setting of the experiment, such as `--set precision=1%`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Write the table there.
+    /// File to write the table to.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
@@ -186,23 +186,23 @@ fn table(kept: &Kept, threshold: f64, experiment: &config::Experiment, ruled: &[
     );
     out += "| what | result |\n|---|--:|\n";
     let found = count(&|ruled| ruled.ruling == Ruling::Regression);
-    let name = if slow_down > 0.0 { "slowness found" } else { "gate fails" };
+    let name = if slow_down > 0.0 { "slow-down detected" } else { "gate fails" };
     // What a busy loop does to the frames after it is not known to a tenth of a percent.
     let held = if slow_down > 0.0 {
-        "interval of 95 % holds the ratio asked for"
+        "95 % interval contains the requested ratio"
     } else {
-        "interval of 95 % holds 1"
+        "95 % interval contains 1"
     };
     for (name, value) in [
         (name, of(found)),
         (held, of(count(&|ruled| ruled.ratio.holds(truth)))),
-        ("told to be better", of(count(&|ruled| ruled.ruling == Ruling::Improvement))),
+        ("reported as better", of(count(&|ruled| ruled.ruling == Ruling::Improvement))),
         ("half width of the interval, median, %", middle(halves.map(|half| 100.0 * half).collect(), 2)),
         ("ratio, median", middle(ruled.iter().flatten().map(|ruled| ruled.ratio.point).collect(), 4)),
         ("trials of a comparison, median", middle(trials.collect(), 0)),
         ("time of a comparison, median, s", middle(times, 1)),
         ("time of a comparison, longest, s", format!("{longest:.1}")),
-        ("trials that were void", pairs.iter().map(|pair| pair.void).sum::<u32>().to_string()),
+        ("void trials", pairs.iter().map(|pair| pair.void).sum::<u32>().to_string()),
     ] {
         let _ = writeln!(out, "| {name} | {value} |");
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
-    /// Print what a board's file says is to be built: triple and C library; nothing if the board is this machine.
+    /// Print the target in a board's file: triple and C library version; nothing if the board is this machine.
     #[command(hide = true)]
     Target {
         /// Board.

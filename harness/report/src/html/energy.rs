@@ -32,7 +32,7 @@ pub(super) fn section(report: &Report) -> Markup {
                     ". Throughput alone does not show which schedule uses less energy."
                 }
             } @else {
-                p { "Right is faster, down uses less energy. A line joins the best single processor of a network with its fastest pipeline." }
+                p { "Points further right are faster, points further down use less energy. A line joins the best single processor of a network with its fastest pipeline." }
                 figure {
                     (marks::legend(rows.iter().map(|row| row.kind)))
                     @let plot = plot(report, &rows);

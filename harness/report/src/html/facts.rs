@@ -62,13 +62,13 @@ pub(super) fn reading(report: &Report) -> Markup {
                      measured window."
                 }
                 dt { "Gain" }
-                dd { "Throughput over that of a single processor, by trials of the same round. These ran next to each other, so slow drift of the machine cancels out." }
+                dd { "Throughput relative to a single processor, from trials of the same round. These ran shortly after each other, so slow drift of the machine cancels out." }
                 dt { "Predicted" }
                 dd { "The prediction of the planner from the profiles, recorded before the trials." }
                 dt { "Efficiency" }
                 dd { "Measured throughput × time of the slowest stage running alone: 1 is a pipeline without overhead." }
                 dt { "Void" }
-                dd { "The outputs differ from the baseline, or the trials were disturbed. Void schedules are drawn hollow and enter no gain." }
+                dd { "The outputs differ from the baseline, or the trials were disturbed. Void schedules are drawn hollow and excluded from gains." }
             }
         }
     }
@@ -103,7 +103,7 @@ pub(super) fn provenance(report: &Report) -> Markup {
         ("Run", run.id.clone()),
         ("Experiment", run.experiment.clone()),
         ("Status", run.status.clone()),
-        ("Begun, UTC", run.begun.clone()),
+        ("Started, UTC", run.begun.clone()),
         ("Ended, UTC", or_dash(run.ended.clone())),
         ("Board", run.board.clone()),
         ("Model", or_dash(machine.model.clone())),

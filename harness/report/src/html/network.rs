@@ -45,7 +45,7 @@ fn left_out(report: &Report, count: usize) -> Markup {
     html! {
         p.muted {
             @if count == 1 { "One more timeline is" } @else { (count) " more timelines are" }
-            " not drawn, because their frames were not recorded or the page is full. "
+            " not drawn, because frames were not recorded or the page is full. "
             code { (host::program()) " report --run " (report.run.id) " --trace --schedule NUMBER" }
             " writes one for Perfetto."
         }

@@ -71,13 +71,13 @@ impl Kept {
             let shown = path.display();
             Failure::new(
                 Exit::Usage,
-                format!("failed to append to {shown}: {why}; without --append it is begun anew"),
+                format!("failed to append to {shown}: {why}; without --append, a new file replaces it"),
             )
         };
         let text = host::files::read_text(path, LARGEST).map_err(|error| failed(error.to_string()))?;
         let mut kept: Self = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         if kept.schema != SCHEMA {
-            return Err(failed(format!("it is of version {}, not {SCHEMA}", kept.schema)));
+            return Err(failed(format!("it has version {}, expected {SCHEMA}", kept.schema)));
         }
         let theirs = &kept.asked;
         let unlike = [
@@ -163,6 +163,6 @@ mod tests {
         check(Asked { configuration: "trials: 9\n".to_owned(), ..asked(5.0) }, "other settings");
         check(Asked { machine: "other".to_owned(), ..asked(5.0) }, "another machine");
         std::fs::write(&path, "[]").unwrap();
-        check(asked(5.0), "without --append it is begun anew");
+        check(asked(5.0), "without --append, a new file replaces it");
     }
 }
