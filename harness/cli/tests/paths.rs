@@ -75,5 +75,5 @@ fn an_earlier_database_is_read_wherever_it_is() {
     command.arg("--root").arg(real).arg("--state").arg(&odd).arg("--database").arg(&database);
     command.args(["--python", "/bin/false", "--runner", "/bin/false"]);
     let refused = command.args(["results", "list"]).env("TMPDIR", &odd).output().unwrap();
-    check(&refused, 2, "name another one by TMPDIR");
+    check(&refused, 2, "set TMPDIR to another directory");
 }
