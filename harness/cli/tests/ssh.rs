@@ -230,13 +230,17 @@ fn openssh_s_configuration_is_evaluated_as_a_whole() {
             2,
             "the environment variable EDGEPIPE_NO_SUCH",
         ),
-        (format!("RevokedHostKeys /no/such/file\n{good}"), 3, "the file /no/such/file of RevokedHostKeys"),
+        (
+            format!("RevokedHostKeys /no/such/file\n{good}"),
+            3,
+            "the RevokedHostKeys file /no/such/file cannot be used",
+        ),
         (
             format!("UserKnownHostsFile /dev/null\n{good}"),
             3,
             "UserKnownHostsFile /dev/null: name a file there",
         ),
-        (format!("ProxyCommand echo out of order >&2; false\n{good}"), 3, "it said: out of order"),
+        (format!("ProxyCommand echo out of order >&2; false\n{good}"), 3, "it printed: out of order"),
         (
             format!("StrictHostKeyChecking yes\nUserKnownHostsFile ~/other\n{good}"),
             3,

@@ -88,8 +88,7 @@ impl Store {
         }
         // SQL is UTF-8.
         let Some(name) = copy.to_str() else {
-            let source = std::io::Error::other("its path is not UTF-8; set TMPDIR to another directory");
-            return Err(StoreError::Folder { path: std::env::temp_dir(), source });
+            return Err(StoreError::TemporaryFolder { path: std::env::temp_dir() });
         };
         // Includes a consistent state of the write-ahead log.
         connection.execute("VACUUM INTO ?1", [name]).map_err(error)?;

@@ -25,6 +25,15 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// `SQLite` cannot name the temporary directory.
+    #[error(
+        "failed to copy the results to the temporary directory {}: its path is not UTF-8; set TMPDIR to another directory",
+        path.display()
+    )]
+    TemporaryFolder {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file cannot be opened or created.
     #[error("failed to open {}: {detail}; fix the permissions of the file and its directory", path.display())]
     CannotOpen {

@@ -18,6 +18,7 @@ fn errors() {
     let errors = [
         StoreError::Missing { path: path() },
         StoreError::Folder { path: PathBuf::from("/no/such"), source: refused() },
+        StoreError::TemporaryFolder { path: PathBuf::from("/tmp/odd") },
         StoreError::CannotOpen { path: path(), detail: "unable to open database file".to_owned() },
         StoreError::NewerSchema { path: path(), found: 9, known: 5 },
         StoreError::Migration { path: path(), found: 4, table: "trials".to_owned() },
