@@ -14,7 +14,14 @@ use toolchain::Check;
 
 /// Measures pipelined CNN inference on heterogeneous boards.
 #[derive(Debug, Parser)]
-#[command(name = "edgepipe", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(
+    name = "edgepipe",
+    version,
+    disable_help_subcommand = true,
+    after_help = "EDGEPIPE_LOG=LEVEL or TARGET=LEVEL writes a log to standard error. Levels: error, warn, info, debug. \
+                  Targets: the crates (boards, campaign, compiler, store, …), and runner for the runner's own log.",
+    max_term_width = 110
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     places: Places,

@@ -281,7 +281,7 @@ fn clocks_that_drop_within_a_trial_void_it_and_are_set_again() {
     let (text, _) = board.farm.run(&["report"], 0);
     let heading: String = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     assert!(
-        heading.contains("state asked for: power mode 0, clocks pinned; set: power mode 0 (MAXN)"),
+        heading.contains("requested state: power mode 0, clocks pinned; set: power mode 0 (MAXN)"),
         "{heading}"
     );
     assert_eq!(board.jetson.state(), board.before);
@@ -323,13 +323,13 @@ fn boards_shows_the_state_and_restores_what_is_left() {
         "  GPU 114.8 to 1120 MHz, now 114.8 MHz\n",
         "  EMC 40.8 to 1866 MHz, now 1600 MHz\n",
         "  temperatures, in °C: BCPU-therm 41.0, PMIC-Die 100.0\n",
-        "  a bench brings it to: power mode 0, clocks pinned\n",
+        "  state set by a bench: power mode 0, clocks pinned\n",
         "  free\n",
     ] {
         assert!(text.contains(line), "{text}\nlacks {line:?}");
     }
     let (text, _) = board.farm.run(&["boards", "--restore", "loopback"], 0);
-    assert_eq!(text, "loopback: nothing was to be restored\n");
+    assert_eq!(text, "loopback: nothing to restore\n");
     let mut bench = Bench::start(&board, &["--trials", "200"]);
     bench.until("frames/s");
     let (_, said) = board.farm.run(&["boards", "--restore", "loopback"], 3);
