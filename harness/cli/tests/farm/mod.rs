@@ -404,7 +404,8 @@ impl Farm {
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             let here = self.folder.path().display().to_string();
             // A shell that is about to become the program has the same words in its script.
-            let is_program = !command.starts_with("/bin/sh") && !command.contains("harness ");
+            let is_host = command.contains("harness ") || command.contains("edgepipe --root");
+            let is_program = !command.starts_with("/bin/sh") && !is_host;
             if (is_ours || command.contains(&here))
                 && is_program
                 && words.iter().all(|word| command.contains(word))
