@@ -21,7 +21,7 @@ pub enum Format {
     Paper,
     /// The paper's table as a complete LaTeX document.
     Latex,
-    /// The paper's table alone, for `\\input`.
+    /// The paper's table alone, for `\input`.
     LatexTable,
 }
 
