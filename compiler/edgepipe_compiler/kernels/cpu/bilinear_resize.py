@@ -13,12 +13,12 @@ from ...errors import Unsupported
 from ...frontend import resize_coordinates
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from .. import epilogue
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue
-from .epilogue import Operands
-from .loop_writer import Writer, ramp, spread
+from ..writer import Writer, ramp, spread
 
 
 def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:

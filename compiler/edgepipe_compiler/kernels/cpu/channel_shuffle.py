@@ -13,7 +13,7 @@ from ...frontend.graph import Graph, Node
 from ..kernel import Call, Kernel, Value
 from ..layout import lanes_of, stored_shape
 from ..target import CpuTarget
-from .loop_writer import Writer, ramp, spread
+from ..writer import Writer, ramp, spread
 
 # Limits: source vectors per result vector, and result vectors per function.
 MOST_SOURCES, MOST_SHUFFLES = 6, 600

@@ -13,12 +13,12 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from .. import epilogue
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value
 from ..layout import packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue
-from .epilogue import Operands
-from .loop_writer import Index, Writer, ramp
+from ..writer import Index, Writer, ramp
 
 
 def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:

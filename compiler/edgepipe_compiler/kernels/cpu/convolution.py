@@ -17,14 +17,15 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands, TooLong
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue, padding, tiling, window_geometry
-from .epilogue import Operands, TooLong
-from .loop_writer import Index, Writer, ramp
+from ..window_geometry import Run, Taps, Window
+from ..writer import Index, Writer, ramp
+from . import padding, tiling
 from .tiling import Tile
-from .window_geometry import Run, Taps, Window
 
 # Limit of unrolled multiply-adds in a function.
 LARGEST = 6000

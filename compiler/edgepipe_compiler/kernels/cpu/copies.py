@@ -16,7 +16,7 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from .loop_writer import Index, Writer, spans
+from ..writer import Index, Writer, spans
 from .scalar_expressions import TYPES
 from .vector_reduction import flat
 

@@ -16,12 +16,13 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import SHAPE_ONLY, Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
 from ..target import CpuTarget
-from . import epilogue, tiling, window_geometry
-from .epilogue import Operands
-from .loop_writer import Index, Writer, ramp
+from ..writer import Index, Writer, ramp
+from . import tiling
 
 # Elements of the reduction per iteration of the innermost loop.
 UNROLLED = 4

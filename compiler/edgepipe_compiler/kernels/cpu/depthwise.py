@@ -10,18 +10,19 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue, tiling, window_geometry
+from ..window_geometry import Window
+from ..writer import Index, Writer, ramp
+from . import tiling
 from .convolution import weights_of
-from .epilogue import Operands
 from .index_maps import IndexMapCopy
 from .layout_conversion import convert
-from .loop_writer import Index, Writer, ramp
 from .padding import sliding_calls
 from .sliding_windows import Sliding
-from .window_geometry import Window
 
 # From this window size on, repeating a channel for each of its results pays off.
 LONG = 24

@@ -14,12 +14,12 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Tensor
 from ...frontend.units import ELEMENTWISE, Unit
+from .. import epilogue
+from ..epilogue import Index, Operands, pack_array
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue
-from .epilogue import Index, Operands, pack_array
-from .loop_writer import Writer, at, spans, spread
+from ..writer import Writer, at, spans, spread
 from .vector_reduction import flat
 
 # Minimum elements per additional thread.

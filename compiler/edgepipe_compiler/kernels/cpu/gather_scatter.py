@@ -18,9 +18,9 @@ from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
+from ..min_max import extreme
 from ..target import CpuTarget
-from .loop_writer import Index, Writer, spans
-from .min_max import extreme
+from ..writer import Index, Writer, spans
 from .scalar_expressions import INTEGERS, TYPES, cast
 from .vector_reduction import flat
 

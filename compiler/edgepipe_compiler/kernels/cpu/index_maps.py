@@ -19,8 +19,8 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
 from ..target import CpuTarget
+from ..writer import Index, Writer, spans, spread
 from . import channel_shuffle
-from .loop_writer import Index, Writer, spans, spread
 from .scalar_expressions import TYPES
 from .vector_reduction import flat
 

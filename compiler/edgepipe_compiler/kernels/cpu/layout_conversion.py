@@ -10,8 +10,8 @@ from .. import layout
 from ..kernel import Call, Value
 from ..layout import stored_shape
 from ..target import CpuTarget
+from ..writer import Index, Writer, ramp
 from . import schedule
-from .loop_writer import Index, Writer, ramp
 
 
 def convert(value: Value, wanted: str, logical: Sequence[int], target: CpuTarget) -> Call:

@@ -14,12 +14,12 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from . import epilogue, window_geometry
-from .epilogue import Operands
-from .loop_writer import Index, Writer, at, spread
+from ..writer import Index, Writer, at, spread
 from .vector_reduction import flat
 
 # Vectors of columns per tile, and unrolled steps of the reduction.

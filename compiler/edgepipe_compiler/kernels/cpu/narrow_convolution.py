@@ -11,13 +11,14 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from . import epilogue, padding, window_geometry
+from ..writer import Index, Writer, ramp, spread
+from . import padding
 from .convolution import weights_of
-from .epilogue import Operands
-from .loop_writer import Index, Writer, ramp, spread
 from .vector_reduction import flat
 
 # Vectors of results per tile; more do not hide more latency.

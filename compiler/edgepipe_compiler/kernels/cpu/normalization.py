@@ -14,12 +14,12 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
+from ..epilogue import pack_array
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
-from .epilogue import pack_array
-from .loop_writer import Index, Writer, at, ramp, spans, spread
-from .vector_math import exp, log
+from ..vector_math import exp, log
+from ..writer import Index, Writer, at, ramp, spans, spread
 from .vector_reduction import across, flat
 
 KNOWN = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN")

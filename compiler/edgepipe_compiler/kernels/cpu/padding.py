@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ...frontend.graph import Tensor
+from .. import window_geometry
+from ..epilogue import TooLong
 from ..kernel import Call, Value
 from ..target import CpuTarget
-from . import window_geometry
-from .epilogue import TooLong
+from ..window_geometry import Window
 from .index_maps import IndexMapCopy
 from .sliding_windows import LongSliding, Sliding
-from .window_geometry import Window
 
 
 def pad(

@@ -8,15 +8,15 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
-from . import epilogue, window_geometry
-from .epilogue import Operands
-from .loop_writer import Index, Writer, ramp
+from ..window_geometry import Window
+from ..writer import Index, Writer, ramp
 from .padding import sliding_calls
 from .sliding_windows import Sliding
-from .window_geometry import Window
 
 LOWEST = float(np.finfo(np.float32).min)
 

@@ -16,12 +16,12 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
+from .. import epilogue
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from . import epilogue
-from .epilogue import Operands
-from .loop_writer import Index, Writer, at, ramp, spans, spread
+from ..writer import Index, Writer, at, ramp, spans, spread
 from .recurrent_attributes import PLAIN_ACTIVATIONS, Activation, Layer, resolve
 from .vector_reduction import flat
 

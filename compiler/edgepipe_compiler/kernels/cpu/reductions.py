@@ -12,14 +12,14 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
+from ..epilogue import logarithm
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
+from ..min_max import extreme
 from ..target import CpuTarget
+from ..vector_math import Lets
+from ..writer import Index, Writer, at, spans, spread
 from . import scalar_reductions
-from .epilogue import logarithm
-from .loop_writer import Index, Writer, at, spans, spread
-from .min_max import extreme
-from .vector_math import Lets
 from .vector_reduction import Combine, across, flat
 
 # The neutral element and the combining function.

@@ -12,9 +12,9 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN, lanes_of, stored_shape
 from ..target import CpuTarget
+from ..writer import Writer, spans
 from . import schedule
 from .layout_conversion import transposing
-from .loop_writer import Writer, spans
 from .vector_reduction import flat
 
 

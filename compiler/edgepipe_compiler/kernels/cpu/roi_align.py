@@ -14,7 +14,7 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from .loop_writer import Writer
+from ..writer import Writer
 
 KNOWN = ("RoiAlign",)
 

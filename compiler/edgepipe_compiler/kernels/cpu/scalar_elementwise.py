@@ -15,9 +15,9 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..target import CpuTarget
+from ..writer import Writer
 from . import scalar_expressions
 from .elementwise import WORTHWHILE, Merged
-from .loop_writer import Writer
 from .scalar_expressions import KNOWN, TYPES
 from .vector_reduction import flat
 

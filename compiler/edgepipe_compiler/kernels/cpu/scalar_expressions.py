@@ -15,7 +15,7 @@ from tvm import tirx
 
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
-from .min_max import extreme
+from ..min_max import extreme
 
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")

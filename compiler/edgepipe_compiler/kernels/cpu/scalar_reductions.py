@@ -17,10 +17,10 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
+from ..min_max import extreme
 from ..target import CpuTarget
+from ..writer import Index, Writer
 from . import scalar_expressions
-from .loop_writer import Index, Writer
-from .min_max import extreme
 from .scalar_expressions import FLOATS, TYPES, call, cast
 from .vector_reduction import flat
 

@@ -14,7 +14,7 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
 from ..target import CpuTarget
-from .loop_writer import Writer, spans, spread
+from ..writer import Writer, spans, spread
 from .vector_reduction import flat
 
 # Weighted sums of up to this many elements are unrolled.

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from .. import window_geometry
+from ..epilogue import TooLong
 from ..target import CpuTarget
-from . import tiling, window_geometry
-from .epilogue import TooLong
-from .loop_writer import Index, Writer, ramp
-from .window_geometry import Run, Taps, Window
+from ..window_geometry import Run, Taps, Window
+from ..writer import Index, Writer, ramp
+from . import tiling
 
 # Limit of unrolled operations: more compile slowly and exceed the instruction cache.
 LARGEST, HUGE = 2500, 8000

@@ -12,8 +12,8 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..target import CpuTarget
-from .loop_writer import Index, Writer, at, spans, spread
-from .vector_math import exp, log
+from ..vector_math import exp, log
+from ..writer import Index, Writer, at, spans, spread
 from .vector_reduction import across, flat
 
 KNOWN = ("Softmax", "LogSoftmax")

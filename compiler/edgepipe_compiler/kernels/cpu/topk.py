@@ -13,8 +13,8 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..target import CpuTarget
+from ..writer import Index, Writer
 from . import scalar_expressions
-from .loop_writer import Index, Writer
 from .scalar_expressions import FLOATS, INTEGERS
 from .vector_reduction import flat
 

@@ -16,14 +16,15 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
+from .. import epilogue, window_geometry
+from ..epilogue import Operands, TooLong
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import packed, stored_shape
 from ..target import CpuTarget
-from . import convolution, epilogue, padding, tiling, window_geometry
+from ..window_geometry import Window
+from ..writer import Index, Writer
+from . import convolution, padding, tiling
 from .convolution import Body
-from .epilogue import Operands, TooLong
-from .loop_writer import Index, Writer
-from .window_geometry import Window
 
 
 @dataclass(frozen=True)

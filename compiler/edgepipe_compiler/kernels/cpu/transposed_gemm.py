@@ -19,8 +19,8 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
+from ..writer import Index, Writer, spans, spread
 from . import convolution, transposed_convolution
-from .loop_writer import Index, Writer, spans, spread
 from .vector_reduction import flat
 
 # From this window length on, window elements are vector lanes.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from .loop_writer import Index, Writer, at, spread
+from ..writer import Index, Writer, at, spread
 
 Combine = Callable[[tirx.Expr, tirx.Expr], tirx.Expr]
 # Partial results, to hide the latency of an addition.

@@ -42,8 +42,11 @@ class Writer:
         self._add(tirx.For(variable, bounds[0], tirx.convert(bounds[1]), kind, body))
 
     @contextmanager
-    def when(self, condition: tirx.Expr) -> Iterator[None]:
-        """Statements that run only if ``condition`` holds."""
+    def when(self, condition: tirx.Expr | None) -> Iterator[None]:
+        """Statements that run only if ``condition`` holds; None means always."""
+        if condition is None:
+            yield
+            return
         self._open.append([])
         yield
         self._add(tirx.IfThenElse(condition, self._close(), None))

@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 from tvm import tirx
 
-from ...errors import Unsupported
-from ...frontend.graph import Graph, Node, Tensor
-from ..kernel import Value, Weight
-from ..layout import PLAIN, lanes_of, stored_shape
-from ..target import CpuTarget
+from ..errors import Unsupported
+from ..frontend.graph import Graph, Node, Tensor
+from .kernel import Value, Weight
+from .layout import PLAIN, lanes_of, stored_shape
 from .min_max import extreme
+from .target import CpuTarget
 from .vector_math import LOWEST, Keep, Lets, erf, exp, log, quotient
 
 Index = tuple[tirx.Expr, ...]

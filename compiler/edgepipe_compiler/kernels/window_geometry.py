@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...errors import Unsupported
-from ...frontend.graph import Node, Tensor
+from ..errors import Unsupported
+from ..frontend.graph import Node, Tensor
 
 
 @dataclass(frozen=True)

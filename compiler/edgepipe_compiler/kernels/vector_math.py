@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ..target import CpuTarget
+from .target import CpuTarget
 
 Keep = Callable[[str, tirx.Expr], tirx.Expr]
 LOWEST, HIGHEST = -87.3365, 88.3762
