@@ -14,11 +14,11 @@ from tvm_ffi import structural_equal, structural_hash
 
 from .frontend.graph import Graph
 from .frontend.units import Unit
-from .kernels.cpu import rules
+from .kernels import rules
 from .kernels.cpu.layout_conversion import convert
 from .kernels.kernel import Call, Value, Weight
 from .kernels.layout import PLAIN
-from .kernels.target import CpuTarget
+from .kernels.target import Target
 from .weights import Slot, WeightsFile
 
 
@@ -68,7 +68,7 @@ class LoweredNetwork:
     """Lowered units, their functions, and the layout in which each value is produced."""
 
     graph: Graph
-    target: CpuTarget
+    target: Target
     units: list[LoweredUnit] = field(default_factory=list)
     functions: Functions = field(default_factory=Functions)
     made: dict[str, Value] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def plain(graph: Graph, name: str) -> Value:
 def lower(
     graph: Graph,
     units: list[Unit],
-    target: CpuTarget,
+    target: Target,
     weights: WeightsFile,
     progress: Callable[[int, int], None],
 ) -> LoweredNetwork:

@@ -120,7 +120,7 @@ def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
 def bare(network: str, mcpu: str, names: set[str]) -> Iterator[tuple[str, str]]:
     """Name and assembly of the named units without their epilogue."""
     from edgepipe_compiler.frontend import importer, units
-    from edgepipe_compiler.kernels.cpu import rules
+    from edgepipe_compiler.kernels import rules
 
     graph = importer.from_zoo(network, network)
     for unit in units.form(graph):

@@ -57,3 +57,73 @@ class CpuTarget:
             # Otherwise a maximum compiles to a comparison and a select, to handle NaN and -0.
             target["fast-math-nnan"] = target["fast-math-nsz"] = True
         return target
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a GPU of one compute capability allows.
+
+    Source: CUDA C++ Programming Guide, appendix "Compute Capabilities"; the PTX version is the first one that
+    knows the architecture.
+    """
+
+    ptx_version: str
+    registers_per_block: int
+    threads_per_multiprocessor: int
+    blocks_per_multiprocessor: int
+    shared_bytes_per_multiprocessor: int
+
+
+CUDA_LIMITS = {
+    "sm_53": Limits("4.2", 32 << 10, 2048, 32, 64 << 10),
+    "sm_62": Limits("5.0", 32 << 10, 2048, 32, 64 << 10),
+    "sm_72": Limits("6.1", 64 << 10, 2048, 32, 96 << 10),
+    "sm_75": Limits("6.3", 64 << 10, 1024, 16, 64 << 10),
+    "sm_87": Limits("7.4", 64 << 10, 1536, 16, 164 << 10),
+    "sm_89": Limits("7.8", 64 << 10, 1536, 24, 100 << 10),
+    "sm_90": Limits("7.8", 64 << 10, 2048, 32, 228 << 10),
+}
+THREADS_PER_BLOCK = 1024
+REGISTERS_PER_MULTIPROCESSOR = 64 << 10
+# Shared memory that is declared in the PTX; more needs an opt-in of the program that launches the kernel.
+SHARED_BYTES_PER_BLOCK = 48 << 10
+
+
+@dataclass(frozen=True)
+class CudaTarget:
+    """A GPU of the architecture ``arch``, such as ``sm_62``. A newer GPU compiles the PTX of an older one.
+
+    To the rules that compute element by element (``kernels/cpu``), it is a processor with one lane and many
+    threads.
+    """
+
+    arch: str
+    kind: Literal["cuda"] = "cuda"
+
+    @property
+    def limits(self) -> Limits:
+        """What a GPU of this architecture allows."""
+        return CUDA_LIMITS[self.arch]
+
+    @property
+    def lanes(self) -> int:
+        """float32 elements that an instruction of one thread computes."""
+        return 1
+
+    @property
+    def registers(self) -> int:
+        """Registers that a thread may use for results, so that several blocks fit on a multiprocessor."""
+        return 32
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of a multiprocessor."""
+        return self.limits.threads_per_multiprocessor
+
+    @property
+    def slow_division(self) -> bool:
+        """GPUs have no reciprocal estimate that the CPU rules could use."""
+        return False
+
+
+Target = CpuTarget | CudaTarget

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgepipe_compiler.frontend import graph as graphs
 from edgepipe_compiler.frontend import simplify, units
-from edgepipe_compiler.kernels.cpu import rules
+from edgepipe_compiler.kernels import rules
 from edgepipe_compiler.kernels.cpu.layout_conversion import convert
 from edgepipe_compiler.kernels.kernel import Call, Value, Weight
 from edgepipe_compiler.kernels.layout import PLAIN

@@ -1,20 +1,12 @@
-"""Selects the schedule rule for a unit.
-
-``lower`` tries the rules in order; a rule raises ``Unsupported`` if it does not apply. A unit that no rule
-supports, or for which a rule raises another exception, is split into parts and finally lowered by TVM
-itself.
-"""
+"""The schedule rules for CPUs."""
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable
 
-from ...errors import CompileError, Unsupported
 from ...frontend.graph import Graph
-from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit, between
-from ..kernel import Call, Kernel
+from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit
+from ..kernel import Kernel
 from ..target import CpuTarget
 from . import (
     bilinear_resize,
@@ -24,7 +16,6 @@ from . import (
     dense,
     depthwise,
     elementwise,
-    fallback,
     gather_scatter,
     index_maps,
     matmul,
@@ -53,31 +44,7 @@ SINGLE: dict[str, Callable[[Graph, Unit, CpuTarget], Kernel]] = {
 }
 
 
-def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
-    """Lowers ``unit``.
-
-    ``native`` is the layout in which each value of the network is produced. A rule may adopt it, so that
-    layouts do not depend on cuts. Raises ``CompileError`` if TVM fails as well.
-    """
-    for rule in _rules(graph, unit, target, native):
-        try:
-            return rule()
-        except Unsupported:
-            continue
-        except (CompileError, MemoryError):
-            raise
-        except Exception:  # A bug in a rule makes a network slow, but does not fail the job.
-            print(
-                f"a schedule rule failed for unit {unit.name} ({', '.join(unit.operators)}); trying "
-                f"the next one:\n{traceback.format_exc()}",
-                file=sys.stderr,
-            )
-    if len(unit.nodes) > 1:
-        return _in_parts(graph, unit, target, native)
-    return fallback.lower(graph, unit, target)
-
-
-def _rules(
+def candidates(
     graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
@@ -134,18 +101,3 @@ def _rules(
     if anchor.op in ("Concat", "Split", "Transpose"):
         rules.append(lambda: copies.lower(graph, unit, target))
     return rules
-
-
-def _in_parts(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
-    """Lowers the first operator and the following ones separately."""
-    native = dict(native)
-    calls: list[Call] = []
-    rules: list[str] = []
-    for nodes in (unit.nodes[:1], unit.nodes[1:]):
-        others = [node for node in unit.nodes if node not in nodes]
-        part = between(unit.name, nodes, others, set(unit.outputs), graph)
-        kernel = lower(graph, part, target, native)
-        calls += kernel.calls
-        rules.append(kernel.rule)
-        native.update((value.name, value.layout) for call in kernel.calls for value in call.results)
-    return Kernel(calls, "fallback" if "fallback" in rules else rules[0])
