@@ -45,6 +45,7 @@ pub fn machine() -> MachineState {
         memory_limit: None,
         scheduling: None,
         silent_zones: Vec::new(),
+        cuda: None,
     }
 }
 

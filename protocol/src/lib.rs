@@ -9,9 +9,11 @@
 //! field can be NaN. Times are ns of the board's monotonic clock unless the name contains `unix`.
 
 mod cpu_list;
+mod cuda;
 mod dtype;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+pub mod launch_plan;
 mod lock;
 mod machine;
 mod measured;
@@ -21,6 +23,7 @@ mod state;
 pub mod text;
 
 pub use cpu_list::{format_cpu_list, parse_cpu_list};
+pub use cuda::{CudaDevice, CudaSystem};
 pub use dtype::Dtype;
 pub use lock::{HoldReply, LockHolder};
 pub use machine::{
@@ -36,9 +39,9 @@ pub use power::{
     total_name,
 };
 pub use request::{
-    Call, Capture, Compare, CpuProcessor, ExecutionMode, Frames, Isolate, OnnxModel, Peak, Processor,
-    Profile, Program, Request, Schedule, Stage, StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule,
-    Weights, WindowRule,
+    Call, Capture, Compare, CpuProcessor, CudaProcessor, CudaProgram, ExecutionMode, Frames, Isolate,
+    OnnxModel, Peak, Processor, Profile, Program, Request, Schedule, Stage, StageLibrary, Tensor, Transfer,
+    Trial, Verify, WarmUpRule, Weights, WindowRule,
 };
 pub use state::{
     AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestFrequency, SavedState, SettingChange,
@@ -51,7 +54,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +145,8 @@ pub enum Fault {
     Execution,
     /// The power meter does not exist or lacks a rail.
     Meter,
+    /// The GPU or its driver is missing, unsuitable, unavailable or lost.
+    Device,
     /// Anything else: a bug.
     Internal,
 }

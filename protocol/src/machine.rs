@@ -1,5 +1,6 @@
 //! The state of a board.
 
+use crate::cuda::CudaSystem;
 use serde::{Deserialize, Serialize};
 
 /// State of a board. What the board does not show is absent.
@@ -51,6 +52,9 @@ pub struct MachineState {
     /// Thermal zones without a temperature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_zones: Vec<SilentZone>,
+    /// GPUs and their driver; absent without `libcuda`, and in states that were not requested as thorough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaSystem>,
 }
 
 /// CPU quota of a control group: time that it may use in a period, over the period.

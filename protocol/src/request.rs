@@ -71,6 +71,9 @@ pub struct Call {
 
 /// Time the hand-over of a tensor between two processors: a thread on `from` writes a buffer, then a thread on `to`
 /// reads all of it twice. The first read includes the transfer between caches, the second does not.
+///
+/// A GPU writes a buffer by copying it from its memory, and reads one by copying it there; both copies run on the first CPU of
+/// the thread that feeds it, and the first read includes the copy by the writing GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
@@ -289,14 +292,17 @@ pub enum Program {
     Library(StageLibrary),
     /// The whole network in ONNX Runtime.
     OnnxRuntime(OnnxModel),
+    /// A stage for a CUDA device.
+    Cuda(CudaProgram),
 }
 
 impl Program {
-    /// Path of the library or the model on the board.
+    /// Path of the library, the model or the launch plan on the board.
     pub fn path(&self) -> &str {
         match self {
             Self::Library(library) => &library.path,
             Self::OnnxRuntime(model) => &model.model,
+            Self::Cuda(program) => &program.path,
         }
     }
 }
@@ -324,6 +330,16 @@ pub struct OnnxModel {
     pub model: String,
 }
 
+/// A compiled stage for a CUDA device. Its inputs and outputs are dense tensors in host memory, as those of other stages are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaProgram {
+    /// Path on the board of the stage's [`LaunchPlan`](crate::launch_plan::LaunchPlan).
+    pub path: String,
+    /// Path on the board of the network's `weights.bin`, into which the plan refers.
+    pub weights: String,
+}
+
 /// A file of weights, mapped once and shared by all stages with the same path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -342,6 +358,8 @@ pub struct Weights {
 pub enum Processor {
     /// A set of CPUs.
     Cpu(CpuProcessor),
+    /// An NVIDIA GPU.
+    Cuda(CudaProcessor),
 }
 
 /// CPUs that work as one processor.
@@ -356,18 +374,48 @@ pub struct CpuProcessor {
     pub threads: u32,
 }
 
+/// An NVIDIA GPU, and the CPUs that feed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaProcessor {
+    /// For messages.
+    pub name: String,
+    /// Number of the device in the driver's order, from 0.
+    pub device: u32,
+    /// Architecture for which its stages are compiled, such as `sm_62`. A device of a newer one runs them too.
+    pub arch: String,
+    /// CPUs of the thread that copies frames and launches kernels, with the kernel's numbers.
+    pub host_cpus: Vec<u32>,
+}
+
 impl Processor {
     /// Its name, for messages.
     pub fn name(&self) -> &str {
         match self {
             Self::Cpu(cpu) => &cpu.name,
+            Self::Cuda(cuda) => &cuda.name,
         }
     }
 
-    /// The CPUs that its threads use.
+    /// The CPUs that its threads use; of a GPU, those of the thread that feeds it.
     pub fn cpus(&self) -> &[u32] {
         match self {
             Self::Cpu(cpu) => &cpu.cpus,
+            Self::Cuda(cuda) => &cuda.host_cpus,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_on_a_gpu_is_tagged_and_names_the_cpus_that_feed_it() {
+        let text = r#"{"processor":{"kind":"cuda","name":"gpu","device":0,"arch":"sm_62","host_cpus":[3,4]},"program":{"cuda":{"path":"stage.cuda.json","weights":"weights.bin"}},"inputs":[0],"outputs":[1]}"#;
+        let stage: Stage = serde_json::from_str(text).unwrap();
+        assert_eq!((stage.processor.name(), stage.processor.cpus()), ("gpu", &[3, 4][..]));
+        assert_eq!(stage.program.path(), "stage.cuda.json");
+        assert_eq!(serde_json::to_string(&stage).unwrap(), text);
     }
 }

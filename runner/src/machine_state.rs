@@ -112,6 +112,7 @@ impl Root {
             memory_limit: None,
             scheduling: None,
             silent_zones,
+            cuda: None,
         }
     }
 

@@ -89,6 +89,7 @@ impl CheckedSchedule {
     pub(crate) fn weights(&self) -> impl Iterator<Item = Option<&Path>> {
         self.stages.iter().map(|stage| match &stage.program {
             Program::Library(library) => Some(Path::new(&library.weights.path)),
+            Program::Cuda(program) => Some(Path::new(&program.weights)),
             Program::OnnxRuntime(_) => None,
         })
     }
@@ -152,15 +153,30 @@ impl CheckedSchedule {
 }
 
 fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<CheckedStage, Failure> {
-    let Processor::Cpu(cpu) = &stage.processor;
-    let threads = usize::try_from(cpu.threads).unwrap_or(usize::MAX);
-    if threads == 0 || threads > cpu.cpus.len() {
-        return Err(Failure::request(format!(
-            "failed to place stage {place} on processor {}: {threads} threads for CPUs {}; threads must be from 1 to {}",
-            cpu.name,
-            format_cpu_list(&cpu.cpus),
-            cpu.cpus.len()
-        )));
+    let fail = |why: String| {
+        let name = stage.processor.name();
+        Failure::request(format!("failed to place stage {place} on processor {name}: {why}"))
+    };
+    match (&stage.processor, &stage.program) {
+        (Processor::Cpu(cpu), Program::Library(_) | Program::OnnxRuntime(_)) => {
+            let (threads, cpus) = (usize::try_from(cpu.threads).unwrap_or(usize::MAX), cpu.cpus.len());
+            if threads == 0 || threads > cpus {
+                return Err(fail(format!(
+                    "{threads} threads for CPUs {}; threads must be from 1 to {cpus}",
+                    format_cpu_list(&cpu.cpus)
+                )));
+            }
+        }
+        (Processor::Cuda(_), Program::Cuda(_)) => {}
+        (Processor::Cpu(_), Program::Cuda(program)) => {
+            return Err(fail(format!(
+                "{} is a launch plan for a GPU, and the processor is CPUs",
+                program.path
+            )));
+        }
+        (Processor::Cuda(_), program) => {
+            return Err(fail(format!("{} runs on CPUs, and the processor is a GPU", program.path())));
+        }
     }
     let outputs = indices(&stage.outputs, values, &format!("the outputs of stage {place}"))?;
     if outputs.is_empty() {
@@ -265,8 +281,9 @@ mod tests {
             "no earlier stage produces its input v1",
         );
         let mut too_many_threads = schedule(ExecutionMode::Single, 2, &[1], &[(&[0], &[1])]);
-        let Processor::Cpu(cpu) = &mut too_many_threads.stages[0].processor;
-        cpu.threads = 2;
+        if let Processor::Cpu(cpu) = &mut too_many_threads.stages[0].processor {
+            cpu.threads = 2;
+        }
         check(&too_many_threads, "2 threads for CPUs 0; threads must be from 1 to 1");
     }
 

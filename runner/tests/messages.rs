@@ -21,7 +21,7 @@ fn net() -> Schedule {
 fn library_of(trial: &mut Trial) -> &mut StageLibrary {
     match &mut trial.schedule.stages[0].program {
         Program::Library(library) => library,
-        Program::OnnxRuntime(_) => panic!("these tests run stage libraries"),
+        Program::OnnxRuntime(_) | Program::Cuda(_) => panic!("these tests run stage libraries"),
     }
 }
 
@@ -120,7 +120,7 @@ fn of_requests() {
     });
     messages.trial("shape", |trial| trial.schedule.values[0].shape = vec![0]);
     messages.trial("threads", |trial| {
-        let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
+        let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor else { panic!("not a CPU") };
         cpu.threads = 2;
     });
     messages.trial("no frames", |trial| trial.frames.distinct = 0);

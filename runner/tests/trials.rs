@@ -140,7 +140,7 @@ fn measure_and_read_cpus(
 fn every_thread_of_a_stage_has_its_own_cpu() {
     let (first, second) = two_cpus();
     let mut trial = trial(stages().schedule(ExecutionMode::Single, &[("wide", &[second, first])]));
-    let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor;
+    let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor else { panic!("not a CPU") };
     cpu.threads = 2;
     trial.measure.min_ns = 500_000_000;
     let mut runner = Runner::start();

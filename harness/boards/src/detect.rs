@@ -167,6 +167,7 @@ mod tests {
             memory_limit: None,
             scheduling: None,
             silent_zones: Vec::new(),
+            cuda: None,
         }
     }
 

@@ -505,6 +505,10 @@ fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut Str
                 visit("library", &mut model.runtime);
                 visit("weights", &mut model.model);
             }
+            Program::Cuda(program) => {
+                visit("library", &mut program.path);
+                visit("weights", &mut program.weights);
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use weights::{WeightsCache, WeightsFile};
 use crate::failure::Failure;
 use crate::schedule::{CheckedSchedule, CheckedStage};
 use onnxruntime::OnnxRuntimeEngine;
-use protocol::Program;
+use protocol::{Processor, Program};
 use std::sync::Arc;
 use tvm::TvmEngine;
 
@@ -39,13 +39,22 @@ pub(crate) fn load(
     stage: &CheckedStage,
     weights: Option<&Arc<WeightsFile>>,
 ) -> Result<Box<dyn Engine>, Failure> {
-    Ok(match &stage.program {
-        Program::Library(library) => {
-            let weights = weights.ok_or_else(|| {
-                Failure::internal("failed to load a stage library: its weights are not mapped")
-            })?;
-            Box::new(TvmEngine::load(library, stage, weights)?)
+    let weights = || {
+        weights.ok_or_else(|| Failure::internal("failed to load a stage library: its weights are not mapped"))
+    };
+    Ok(match (&stage.program, &stage.processor) {
+        (Program::Library(library), Processor::Cpu(processor)) => {
+            Box::new(TvmEngine::load(library, processor, stage, weights()?)?)
         }
-        Program::OnnxRuntime(model) => Box::new(OnnxRuntimeEngine::load(model, stage, &schedule.values)?),
+        (Program::OnnxRuntime(model), Processor::Cpu(processor)) => {
+            Box::new(OnnxRuntimeEngine::load(model, processor, stage, &schedule.values)?)
+        }
+        (program, processor) => {
+            return Err(Failure::request(format!(
+                "failed to load {}: this runner has no engine for it on processor {}",
+                program.path(),
+                processor.name()
+            )));
+        }
     })
 }

@@ -9,7 +9,7 @@ use crate::schedule::{CheckedStage, TensorSpec};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorRef};
-use protocol::{Dtype, OnnxModel, Processor};
+use protocol::{CpuProcessor, Dtype, OnnxModel};
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::path::{Path, PathBuf};
@@ -41,18 +41,24 @@ impl OnnxRuntimeEngine {
     /// provider, threads that spin while they wait.
     pub(crate) fn load(
         request: &OnnxModel,
+        processor: &CpuProcessor,
         stage: &CheckedStage,
         specs: &[TensorSpec],
     ) -> Result<Self, Failure> {
-        bind(None, stage.processor.cpus(), stage.processor.name())?;
+        bind(None, &processor.cpus, &processor.name)?;
         let (workers, engine) = with_new_threads(|| {
             load_runtime(Path::new(&request.runtime))?;
-            Self::start_session(PathBuf::from(&request.model), stage, specs)
+            Self::start_session(PathBuf::from(&request.model), processor, stage, specs)
         })?;
         Ok(Self { threads: std::iter::once(current_thread()).chain(workers).collect(), ..engine })
     }
 
-    fn start_session(model: PathBuf, stage: &CheckedStage, specs: &[TensorSpec]) -> Result<Self, Failure> {
+    fn start_session(
+        model: PathBuf,
+        processor: &CpuProcessor,
+        stage: &CheckedStage,
+        specs: &[TensorSpec],
+    ) -> Result<Self, Failure> {
         let fail = |reason: &dyn Display| {
             let name = model.display();
             Failure::library(format!("failed to load model {name} into ONNX Runtime: {reason}"))
@@ -60,7 +66,6 @@ impl OnnxRuntimeEngine {
         if !model.is_file() {
             return Err(fail(&"the file does not exist; compile and deploy it again"));
         }
-        let Processor::Cpu(processor) = &stage.processor;
         let threads = usize::try_from(processor.threads).unwrap_or(1);
         let session = Session::builder()
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))

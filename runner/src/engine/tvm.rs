@@ -10,7 +10,7 @@ use crate::affinity::{bind, current_thread, with_new_threads};
 use crate::clock::monotonic_ns;
 use crate::failure::Failure;
 use crate::schedule::CheckedStage;
-use protocol::{CpuProcessor, Processor, StageLibrary};
+use protocol::{CpuProcessor, StageLibrary};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tvm_ffi::{Any, AnyView, Array, Function, Module, TypeIndex};
@@ -39,10 +39,10 @@ struct Machine {
 impl TvmEngine {
     pub(crate) fn load(
         library: &StageLibrary,
+        processor: &CpuProcessor,
         stage: &CheckedStage,
         weights: &Arc<WeightsFile>,
     ) -> Result<Self, Failure> {
-        let Processor::Cpu(processor) = &stage.processor;
         let threads = place_threads(processor)?;
         let weights = weights.tensors(&library.weights)?;
         let path = PathBuf::from(&library.path);

@@ -236,7 +236,7 @@ impl Stages {
         let kind = if sessions.len() == 1 { ExecutionMode::Single } else { ExecutionMode::Replicate };
         let mut schedule = self.schedule(kind, &placed);
         for stage in &mut schedule.stages {
-            let Processor::Cpu(cpu) = &mut stage.processor;
+            let Processor::Cpu(cpu) = &mut stage.processor else { panic!("not a CPU") };
             cpu.threads = u32::try_from(cpu.cpus.len()).unwrap();
             let path = |name: &str| self.folder.join(name).display().to_string();
             stage.program =
