@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from .errors import CompileError
 from .frontend import importer, onnx_file, reference, units
 from .frontend.graph import Graph
 from .frontend.units import Unit
-from .kernels.target import LANES, CpuTarget
+from .kernels.layout import PLAIN
+from .kernels.target import CUDA_LIMITS, LANES, CpuTarget, CudaTarget, Target
 from .linking import stage
 from .linking.artifacts import Artifacts, sha256, text_of, write_atomically
 from .linking.stage import StageRange
+from .lowering import LoweredNetwork
 from .weights import WeightsFile
 
 SCHEMA = 1
-LIBRARY = "stage.so"
+LIBRARY, LAUNCH_PLAN = "stage.so", "stage.cuda.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Job:
 
     name: str
     source: dict[str, Any]
-    target: CpuTarget
+    target: Target
     linker: list[str]
     stages: list[tuple[int, int | None, str]]
     out: Path
@@ -46,24 +49,38 @@ def read(path: Path) -> Job:
             raise ValueError(f"unsupported schema {raw['schema']}, expected {SCHEMA}")
         network, target = dict(raw["network"]), dict(raw["target"])
         linker = target.pop("linker", ["cc"])
-        if target["kind"] != "cpu":
-            raise ValueError(f"unknown processor kind {target['kind']!r}, expected cpu")
-        wanted = {field.name for field in fields(CpuTarget)}
-        if set(target) != wanted or target["isa"] not in LANES:
-            raise ValueError(f"invalid target {target}, expected {', '.join(sorted(wanted))}")
         name = network.pop("name")
         if set(network) not in ({"zoo"}, {"onnx"}, {"onnx", "shapes"}):
             raise ValueError(f"invalid network {network}, expected name and either zoo or onnx")
         stages = [
             (entry["first_unit"], entry["end_unit"], entry["boundary"]) for entry in raw["stages"]
         ]
+        boundaries = {boundary for _, _, boundary in stages}
+        if target["kind"] == "cuda" and boundaries - {PLAIN}:
+            raise ValueError(f"boundaries {sorted(boundaries)} on a GPU, expected {PLAIN}")
         out, model = Path(raw["out"]), bool(raw.get("model", False))
-        return Job(name, network, CpuTarget(**target), linker, stages, out, model)
+        return Job(name, network, _target(target), linker, stages, out, model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CompileError(
             "internal",
             f"failed to read the job {path}: {type(error).__name__}: {error}; report this bug",
         ) from error
+
+
+def _target(target: dict[str, Any]) -> Target:
+    """The target of a job file. Raises ``ValueError`` if it is invalid."""
+    kinds: dict[str, type[CpuTarget] | type[CudaTarget]] = {"cpu": CpuTarget, "cuda": CudaTarget}
+    if target["kind"] not in kinds:
+        raise ValueError(f"unknown processor kind {target['kind']!r}, expected cpu or cuda")
+    kind = kinds[target["kind"]]
+    wanted = {field.name for field in fields(kind)}
+    if set(target) != wanted or target.get("isa", "generic") not in LANES:
+        raise ValueError(f"invalid target {target}, expected {', '.join(sorted(wanted))}")
+    if kind is CudaTarget and target["arch"] not in CUDA_LIMITS:
+        raise ValueError(
+            f"unknown GPU architecture {target['arch']!r}, expected {', '.join(CUDA_LIMITS)}"
+        )
+    return kind(**target)
 
 
 def run(job: Job) -> None:
@@ -141,23 +158,49 @@ def _compile(
     source: dict[str, Any],
     missing: list[StageRange],
 ) -> None:
-    from .linking import library, manifest
-    from .linking.objects import Objects
+    from .linking import manifest
 
     lower_progress = functools.partial(events.progress, "lower")
-    kernels_progress = functools.partial(events.progress, "kernels")
     with WeightsFile(artifacts.weights) as weights:
         network = lowering.lower(graph, network_units, job.target, weights, lower_progress)
     planned = [stage.plan(network, network_units, item) for item in missing]
-    objects = Objects(artifacts.objects, job.target)
+    build = _builder(job, artifacts, network)
     for done, plan in enumerate(planned):
-        names = [step.function for step in plan.steps]
-        files = objects.of(names, network.functions.by_name, kernels_progress)
         with artifacts.new_stage(plan.range) as folder:
-            path = folder / LIBRARY
-            library.build(plan, files, job.target, job.linker, path)
+            path = build(plan, folder)
             described: dict[str, Any] = manifest.stage(
-                plan, network, network_units, source, LIBRARY, sha256(path)
+                plan, network, network_units, source, path.name, sha256(path)
             )
             write_atomically(folder / "stage.json", text_of(described))
         events.progress("link", done + 1, len(planned))
+
+
+def _builder(
+    job: Job, artifacts: Artifacts, network: LoweredNetwork
+) -> Callable[[stage.Stage, Path], Path]:
+    """A function that writes the program of a stage to a folder and returns its path."""
+    progress = functools.partial(events.progress, "kernels")
+    functions, target = network.functions.by_name, job.target
+    if isinstance(target, CudaTarget):
+        from .linking import launch_plan
+
+        def plan_launches(plan: stage.Stage, folder: Path) -> Path:
+            progress(0, 1)
+            path = folder / LAUNCH_PLAN
+            write_atomically(path, json.dumps(launch_plan.build(plan, functions, target)) + "\n")
+            progress(1, 1)
+            return path
+
+        return plan_launches
+    from .linking import library
+    from .linking.objects import Objects
+
+    objects = Objects(artifacts.objects, target)
+
+    def link(plan: stage.Stage, folder: Path) -> Path:
+        files = objects.of([step.function for step in plan.steps], functions, progress)
+        path = folder / LIBRARY
+        library.build(plan, files, target, job.linker, path)
+        return path
+
+    return link

@@ -20,6 +20,8 @@ TABLE = Path(__file__).parent / "messages.txt"
 INTERNAL = {"Unsupported", "TooLong"}
 # Ends of a message that another text of the table completes.
 OPEN = (": ", "{reason}", "{list(shape)}", "{path}")
+# LLVM IR, and regular expressions.
+CODE = re.compile(r"^=? ?(define|declare|attributes|internal|local_unnamed_addr|ptr) |\\[.(w@/]|\[\^")
 UNUSUAL = re.compile(r"\b(told|mend|wants?|lies|stands|is there|had better|nobody|speaks?)\b")
 
 
@@ -49,6 +51,8 @@ def texts(node: ast.AST) -> Iterator[str]:
         if isinstance(child, ast.Call) and getattr(child.func, "id", "") in INTERNAL:
             continue
         text = template(child) if isinstance(child, ast.expr) else None
+        if text is not None and CODE.search(text):
+            continue
         if text is None or " " not in text.strip():
             yield from texts(child)
         elif len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\{.*?\}", "", text))) >= 3:

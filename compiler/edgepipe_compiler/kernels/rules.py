@@ -15,11 +15,16 @@ from ..frontend.graph import Graph
 from ..frontend.units import Unit, between
 from .cpu import fallback as cpu_fallback
 from .cpu import rules as cpu_rules
+from .cuda import fallback as cuda_fallback
+from .cuda import rules as cuda_rules
 from .kernel import Call, Kernel
 from .target import Target
 
 # The rules of each kind of target, and its fallback, which supports every unit.
-RULES = {"cpu": (cpu_rules.candidates, cpu_fallback.lower)}
+RULES = {
+    "cpu": (cpu_rules.candidates, cpu_fallback.lower),
+    "cuda": (cuda_rules.candidates, cuda_fallback.lower),
+}
 
 
 def lower(graph: Graph, unit: Unit, target: Target, native: dict[str, str]) -> Kernel:

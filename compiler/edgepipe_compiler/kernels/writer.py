@@ -39,7 +39,7 @@ class Writer:
         bounds = (tirx.const(begin, "int32") if isinstance(begin, int) else begin, extent)
         if isinstance(begin, int) and begin == 0:
             bounds = (zero, extent)
-        self._add(tirx.For(variable, bounds[0], tirx.convert(bounds[1]), kind, body))
+        self.add(tirx.For(variable, bounds[0], tirx.convert(bounds[1]), kind, body))
 
     @contextmanager
     def when(self, condition: tirx.Expr | None) -> Iterator[None]:
@@ -49,18 +49,18 @@ class Writer:
             return
         self._open.append([])
         yield
-        self._add(tirx.IfThenElse(condition, self._close(), None))
+        self.add(tirx.IfThenElse(condition, self._close(), None))
 
     def store(self, buffer: tirx.Buffer, value: tirx.Expr, index: Sequence[Index]) -> None:
         """Stores ``value``: a vector if the last index is a ramp."""
-        self._add(tirx.BufferStore(buffer, value, [_expression(place) for place in index]))
+        self.add(tirx.BufferStore(buffer, value, [_expression(place) for place in index]))
 
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
         """Computes ``value`` here, once."""
         if isinstance(value, int):
             return tirx.const(value, "int32")
         variable = tirx.Var(name, value.ty)
-        self._add(tirx.Bind(variable, value))
+        self.add(tirx.Bind(variable, value))
         return variable
 
     def local(self, name: str, elements: int, kind: str = "float32") -> tirx.Buffer:
@@ -71,7 +71,7 @@ class Writer:
         """
         assert 8 * elements <= 1024 or (4 * elements <= 1024 and kind == "float32"), "too large"
         buffer = tirx.decl_buffer((elements,), kind, name)
-        self._add(tirx.AllocBuffer(buffer))
+        self.add(tirx.AllocBuffer(buffer))
         return buffer
 
     def function(self, arguments: Sequence[tirx.Buffer]) -> tirx.PrimFunc:
@@ -82,7 +82,8 @@ class Writer:
     def _close(self) -> tirx.Stmt:
         return _sequence(self._open.pop())
 
-    def _add(self, statement: tirx.Stmt) -> None:
+    def add(self, statement: tirx.Stmt) -> None:
+        """Adds a statement."""
         self._open[-1].append(statement)
 
 
@@ -97,13 +98,10 @@ def _expression(place: Index) -> tirx.Expr:
 
 
 def ramp(begin: Index, lanes: int) -> tirx.Expr:
-    """The index of a vector that starts at ``begin``."""
-    return tirx.Ramp(_expression(begin), tirx.const(1, "int32"), lanes)
-
-
-def at(begin: Index, lanes: int) -> tirx.Expr:
     """The index of a vector that starts at ``begin``, or of one element."""
-    return _expression(begin) if lanes == 1 else ramp(begin, lanes)
+    if lanes == 1:
+        return _expression(begin)
+    return tirx.Ramp(_expression(begin), tirx.const(1, "int32"), lanes)
 
 
 def spread(value: float | tirx.Expr, lanes: int) -> tirx.Expr:

@@ -19,7 +19,7 @@ from ..epilogue import Index, Operands, pack_array
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, packed, stored_shape
 from ..target import CpuTarget
-from ..writer import Writer, at, spans, spread
+from ..writer import Writer, ramp, spans, spread
 from .vector_reduction import flat
 
 # Minimum elements per additional thread.
@@ -48,8 +48,8 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
             return w.bind(name, value)
         count = int(lanes or 1)
         held = w.local(name, count)
-        w.store(held, value, [at(0, count)])
-        return held[at(0, count)]
+        w.store(held, value, [ramp(0, count)])
+        return held[ramp(0, count)]
 
     after = epilogue.apply(operands, unit.nodes, first, result, keep)
     out = tirx.decl_buffer(shape, "float32", "out")
@@ -59,7 +59,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     parallel = target.threads > 1 and total >= WORTHWHILE
 
     def write(place: tirx.Expr | int, count: int) -> None:
-        index = (at(place, count),)
+        index = (ramp(place, count),)
         w.store(out, after(read(index), index), flat(out, place, count))
 
     rows = math.prod(outer)

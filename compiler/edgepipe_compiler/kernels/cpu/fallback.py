@@ -23,7 +23,7 @@ from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
-from ..target import CpuTarget
+from ..target import Target
 
 # C library functions without a vector form in TVM's code generator.
 SCALAR = {
@@ -34,7 +34,7 @@ Item = Value | Weight
 Known = dict[object, Item | list[Item]]
 
 
-def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: Target) -> Kernel:
     """Lowers any unit with Relax's ONNX importer and TVM's default rules. Raises ``CompileError``."""
     function, module = _import(graph, unit)
     known: Known = {}
@@ -99,7 +99,7 @@ def _calls(
     function: relax.Function,
     module: tvm.IRModule,
     known: Known,
-    target: CpuTarget,
+    target: Target,
 ) -> list[Call]:
     calls: list[Call] = []
     for block in function.body.blocks:
@@ -192,8 +192,10 @@ def _copy(shape: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
     )
 
 
-def _schedule(function: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
+def _schedule(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """Vectorizes and parallelizes blocks without a reduction."""
+    if target.lanes == 1:
+        return function
     s = Schedule(tvm.IRModule({"main": function}))
     try:
         blocks = s.get_child_blocks(s.get_sblock("root"))

@@ -19,7 +19,7 @@ from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from ..writer import Index, Writer, at, spread
+from ..writer import Index, Writer, ramp, spread
 from .vector_reduction import flat
 
 # Vectors of columns per tile, and unrolled steps of the reduction.
@@ -113,7 +113,7 @@ class _Product:
         lanes: int,
     ) -> None:
         """Computes some rows for a vector of columns at each of ``places`` from ``x``."""
-        whole, count = at(0, lanes), len(places)
+        whole, count = ramp(0, lanes), len(places)
         sums = {(r, b): w.local(f"sum{r}_{b}", lanes) for r in range(rows) for b in range(count)}
         for held in sums.values():
             w.store(held, spread(0.0, lanes), [whole])
@@ -133,7 +133,7 @@ class _Product:
                         held = sums[r, b]
                         w.store(held, held[whole] + factor * vector, [whole])
         for (r, b), held in sums.items():
-            index = (*self._unravel(image), row + r, at(x + places[b], lanes))
+            index = (*self._unravel(image), row + r, ramp(x + places[b], lanes))
             w.store(self.out, self.after(held[whole], index), index)
 
     def _begin(self, buffer: tirx.Buffer, image: Index) -> Index:

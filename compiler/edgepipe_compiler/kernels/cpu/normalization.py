@@ -19,7 +19,7 @@ from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
 from ..vector_math import exp, log
-from ..writer import Index, Writer, at, ramp, spans, spread
+from ..writer import Index, Writer, ramp, spans, spread
 from .vector_reduction import across, flat
 
 KNOWN = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN")
@@ -99,7 +99,7 @@ def _rows(
         if pixels == 1:
             for place, count in spans(w, length, lanes):
                 value = source[flat(source, first + place, count)] - spread(mean, count)
-                here = at(channel + place, count)
+                here = ramp(channel + place, count)
                 value = value * spread(factor, count) * scale[here] + shift[here]
                 w.store(out, value, flat(out, first + place, count))
         else:
@@ -204,7 +204,7 @@ def _neighbours(graph: Graph, node: Node, target: CpuTarget) -> Kernel:
         low = w.bind("low", tirx.max(0, c - before))
         high = w.bind("high", tirx.min(channels, c + after + 1))
         for place, lanes in spans(w, pixels, target.lanes):
-            total, whole = w.local("total", lanes), at(0, lanes)
+            total, whole = w.local("total", lanes), ramp(0, lanes)
             w.store(total, spread(0.0, lanes), [whole])
             with w.loop("r", high - low) as r:
                 value = w.bind("v", source[flat(source, (image + low + r) * pixels + place, lanes)])

@@ -21,7 +21,7 @@ from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
-from ..writer import Index, Writer, at, ramp, spans, spread
+from ..writer import Index, Writer, ramp, spans, spread
 from .recurrent_attributes import PLAIN_ACTIVATIONS, Activation, Layer, resolve
 from .vector_reduction import flat
 
@@ -494,8 +494,8 @@ class _Recurrence:
             return self.w.bind(name, value)
         count = int(lanes or 1)
         held = self.w.local(name, count)
-        self.w.store(held, value, [at(0, count)])
-        return held[at(0, count)]
+        self.w.store(held, value, [ramp(0, count)])
+        return held[ramp(0, count)]
 
     def _activate(self, function: Activation, x: tirx.Expr, clips: bool = True) -> tirx.Expr:
         if clips and self.layer.clip:

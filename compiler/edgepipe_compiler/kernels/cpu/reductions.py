@@ -18,7 +18,7 @@ from ..layout import PLAIN
 from ..min_max import extreme
 from ..target import CpuTarget
 from ..vector_math import Lets
-from ..writer import Index, Writer, at, spans, spread
+from ..writer import Index, Writer, ramp, spans, spread
 from . import scalar_reductions
 from .vector_reduction import Combine, across, flat
 
@@ -110,8 +110,8 @@ class _Pass:
                 return made
             lanes = int(str(first.ty).partition("x")[2] or 1)
             held = w.local("held", lanes)
-            w.store(held, made, [at(0, lanes)])
-            return held[at(0, lanes)]
+            w.store(held, made, [ramp(0, lanes)])
+            return held[ramp(0, lanes)]
 
         def element(place: Index, lanes: int) -> tirx.Expr:
             value = source[flat(source, place, lanes)]
@@ -134,7 +134,7 @@ class _Pass:
                 w.store(out, self._finish(total, 1), flat(out, task, 1))
             else:
                 for place, lanes in spans(w, inner, target.lanes):
-                    total, whole = w.local("total", lanes), at(0, lanes)
+                    total, whole = w.local("total", lanes), ramp(0, lanes)
                     w.store(total, spread(neutral, lanes), [whole])
                     with w.loop("r", length) as r:
                         item = element((task * length + r) * inner + place, lanes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...frontend.graph import Graph
+from ...frontend.graph import Graph, Node
 from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit
 from ..kernel import Kernel
-from ..target import CpuTarget
+from ..target import CpuTarget, Target
 from . import (
     bilinear_resize,
     concat,
@@ -37,7 +37,7 @@ from . import (
 )
 
 # Operators that one rule lowers as a unit of their own.
-SINGLE: dict[str, Callable[[Graph, Unit, CpuTarget], Kernel]] = {
+SINGLE: dict[str, Callable[[Graph, Unit, Target], Kernel]] = {
     **dict.fromkeys(softmax.KNOWN, softmax.lower),
     **dict.fromkeys(normalization.KNOWN, normalization.lower),
     **dict.fromkeys(reductions.KNOWN, reductions.lower),
@@ -48,7 +48,7 @@ def candidates(
     graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
-    anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
+    anchor = _anchor(unit)
     rules: list[Callable[[], Kernel]] = []
     if len(unit.outputs) == 1:
         if anchor.op == "Conv":
@@ -69,12 +69,25 @@ def candidates(
                 lambda: dense.lower(graph, unit, target, native),
                 lambda: matmul.lower(graph, unit, target),
             ]
-        elif anchor.op in SHAPE_ONLY:
-            rules = [lambda: reshape.lower(graph, unit, target, native)]
         elif anchor.op == "Concat":
             rules = [lambda: concat.lower(graph, unit, target)]
         elif anchor.op in ("Resize", "Upsample"):
             rules = [lambda: bilinear_resize.lower(graph, unit, target, native)]
+    return [*rules, *elementary(graph, unit, target, native)]
+
+
+def elementary(
+    graph: Graph, unit: Unit, target: Target, native: dict[str, str]
+) -> list[Callable[[], Kernel]]:
+    """The rules that need no vectors, best first.
+
+    With a target of one lane they compute element by element.
+    """
+    anchor = _anchor(unit)
+    rules: list[Callable[[], Kernel]] = []
+    if len(unit.outputs) == 1:
+        if anchor.op in SHAPE_ONLY:
+            rules = [lambda: reshape.lower(graph, unit, target, native)]
         elif anchor.op in SINGLE:
             rules = [lambda: SINGLE[anchor.op](graph, unit, target)]
         else:
@@ -101,3 +114,8 @@ def candidates(
     if anchor.op in ("Concat", "Split", "Transpose"):
         rules.append(lambda: copies.lower(graph, unit, target))
     return rules
+
+
+def _anchor(unit: Unit) -> Node:
+    """The operator that decides which rules apply."""
+    return next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])

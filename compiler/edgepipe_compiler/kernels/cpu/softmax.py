@@ -13,7 +13,7 @@ from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..target import CpuTarget
 from ..vector_math import exp, log
-from ..writer import Index, Writer, at, spans, spread
+from ..writer import Index, Writer, ramp, spans, spread
 from .vector_reduction import across, flat
 
 KNOWN = ("Softmax", "LogSoftmax")
@@ -100,7 +100,7 @@ def _column(
 ) -> None:  # fmt: skip
     """Softmax of one column per lane."""
     held = w.local("largest", lanes)
-    whole = [at(0, lanes)]
+    whole = [ramp(0, lanes)]
     w.store(held, spread(LOWEST, lanes), whole)
     with w.loop("a", length) as a:
         value = source[flat(source, first + a * inner, lanes)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ..writer import Index, Writer, at, spread
+from ..writer import Index, Writer, ramp, spread
 
 Combine = Callable[[tirx.Expr, tirx.Expr], tirx.Expr]
 # Partial results, to hide the latency of an addition.
@@ -20,7 +20,7 @@ def flat(buffer: tirx.Buffer, place: Index, lanes: int) -> tuple[Index, ...]:
     """
     if not buffer.shape:
         return ()
-    return (*(0,) * (len(buffer.shape) - 1), at(place, lanes))
+    return (*(0,) * (len(buffer.shape) - 1), ramp(place, lanes))
 
 
 def across(
@@ -34,7 +34,7 @@ def across(
     """Reduces ``element(place, lanes)`` over ``length`` contiguous places to one number."""
     vectors, left = divmod(length, lanes)
     held = [w.local(f"part{place}", lanes) for place in range(min(IN_FLIGHT, vectors))]
-    whole = at(0, lanes)
+    whole = ramp(0, lanes)
     for part in held:
         w.store(part, spread(neutral, lanes), [whole])
 

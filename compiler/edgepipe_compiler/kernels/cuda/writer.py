@@ -49,13 +49,13 @@ class KernelWriter(Writer):
     def shared(self, name: str, elements: int, kind: str = "float32") -> tirx.Buffer:
         """A buffer in the memory that the threads of a block share."""
         buffer = tirx.decl_buffer((elements,), kind, name, scope="shared")
-        self._add(tirx.AllocBuffer(buffer))
+        self.add(tirx.AllocBuffer(buffer))
         return buffer
 
     def registers(self, name: str, elements: int, kind: str = "float32") -> tirx.Buffer:
         """A buffer of one thread, which stays in registers if every index is constant."""
         buffer = tirx.decl_buffer((elements,), kind, name, scope="local")
-        self._add(tirx.AllocBuffer(buffer))
+        self.add(tirx.AllocBuffer(buffer))
         return buffer
 
     def variable(self, name: str, value: tirx.Expr | float, kind: str = "float32") -> tirx.Buffer:
@@ -68,7 +68,7 @@ class KernelWriter(Writer):
     def barrier(self) -> None:
         """Waits until all threads of the block are here. Not allowed in code that some threads skip."""
         none = tirx.const(0, "int32")
-        self._add(tirx.Evaluate(tirx.op.call_llvm_intrin("void", BARRIER, none)))
+        self.add(tirx.Evaluate(tirx.op.call_llvm_intrin("void", BARRIER, none)))
 
     def opaque(self, name: str, value: tirx.Expr) -> tirx.Expr:
         """An int32 ``value`` whose computation LLVM cannot see.
