@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, parameters, window_geometry
 from ..epilogue import Operands, TooLong
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
@@ -82,7 +81,7 @@ def _lower(
     graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str], long: bool
 ) -> Kernel:
     conv, *rest = unit.nodes
-    weight, bias = weights_of(graph, conv)
+    weight, bias = parameters.of_convolution(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     window = window_geometry.resolve(conv, source, result, weight.shape[2:])
     groups, lanes = conv.attributes.get("group", 1), target.lanes
@@ -161,16 +160,6 @@ def _lower(
     value = Value(unit.outputs[0], packed(lanes), shape, "float32")
     rule = "first_convolution" if plain_input else "convolution"
     return Kernel([*before, Call(function, operands.arguments, [value], rule)], rule)
-
-
-def weights_of(graph: Graph, conv: Node) -> tuple[np.ndarray, np.ndarray | None]:
-    """Weight and bias of a convolution with constant float32 weights."""
-    weight = graph.constants.get(conv.inputs[1])
-    bias_name = conv.inputs[2] if len(conv.inputs) > 2 else ""
-    bias = graph.constants.get(bias_name)
-    if weight is None or weight.dtype != np.float32 or (bias_name and bias is None):
-        raise Unsupported("weights that are not constant float32")
-    return weight, bias
 
 
 def sum_and_weight(

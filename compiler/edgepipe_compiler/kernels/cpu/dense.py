@@ -14,9 +14,9 @@ import numpy as np
 from tvm import tirx
 
 from ...errors import Unsupported
-from ...frontend.graph import Graph, Node
+from ...frontend.graph import Graph
 from ...frontend.units import SHAPE_ONLY, Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, parameters, window_geometry
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, lanes_of, stored_shape
@@ -32,7 +32,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     """Lowers a unit whose anchor is Gemm or MatMul with a constant matrix."""
     flatten = unit.nodes[0] if unit.nodes[0].op in SHAPE_ONLY else None
     product, *rest = unit.nodes[1:] if flatten else unit.nodes
-    matrix, bias = _matrix(graph, product)
+    matrix, bias = parameters.of_product(graph, product)
     result, read = graph.tensor(product.outputs[0]), graph.tensor(product.inputs[0])
     if len(read.shape) < 2 or read.dtype != "float32" or result.shape[:-1] != read.shape[:-1]:
         raise Unsupported("product of something else than rows")
@@ -155,28 +155,6 @@ def _blocks_together(target: CpuTarget, blocks: int, batch: int) -> int:
     most = min(blocks, target.registers // 4 if batch == 1 else max(2, target.registers // 8))
     even = tiling.divisor(blocks, most)
     return even if 2 * even >= most else most
-
-
-def _matrix(graph: Graph, product: Node) -> tuple[np.ndarray, np.ndarray | None]:
-    """The constant (inner, columns) matrix and bias of a product, scaled by alpha and beta."""
-    matrix = graph.constants.get(product.inputs[1])
-    if matrix is None or matrix.dtype != np.float32 or matrix.ndim != 2:
-        raise Unsupported("matrix that is not constant float32")
-    bias = None
-    if product.op == "Gemm":
-        attribute = product.attributes.get
-        if attribute("transA", 0):
-            raise Unsupported("transposed input")
-        matrix = matrix.T if attribute("transB", 0) else matrix
-        if attribute("alpha", 1.0) != 1.0:
-            matrix = matrix * np.float32(attribute("alpha", 1.0))
-        if len(product.inputs) > 2 and product.inputs[2]:
-            bias = graph.constants.get(product.inputs[2])
-            if bias is None or bias.size not in (1, matrix.shape[1]):
-                raise Unsupported("bias that is not constant")
-            bias = np.broadcast_to(bias.reshape(-1), (matrix.shape[1],))
-            bias = (bias * np.float32(attribute("beta", 1.0))).astype(np.float32)
-    return matrix, bias
 
 
 def _packed_order(shape: tuple[int, ...], lanes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, parameters, window_geometry
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
@@ -18,7 +18,6 @@ from ..target import CpuTarget
 from ..window_geometry import Window
 from ..writer import Index, Writer, ramp
 from . import tiling
-from .convolution import weights_of
 from .index_maps import IndexMapCopy
 from .layout_conversion import convert
 from .padding import sliding_calls
@@ -31,7 +30,7 @@ LONG = 24
 def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a convolution with one group per channel."""
     conv, *rest = unit.nodes
-    weight, bias = weights_of(graph, conv)
+    weight, bias = parameters.of_convolution(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     channels, each = source.shape[1], weight.shape[0] // source.shape[1]
     if conv.attributes.get("group", 1) != channels or weight.shape[1] != 1:

@@ -11,14 +11,13 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, parameters, window_geometry
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
 from ..writer import Index, Writer, ramp, spread
 from . import padding
-from .convolution import weights_of
 from .vector_reduction import flat
 
 # Vectors of results per tile; more do not hide more latency.
@@ -28,7 +27,7 @@ MOST_VECTORS = 8
 def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     """Lowers a unit whose anchor is a convolution with stride 1 along its rows."""
     conv, *rest = unit.nodes
-    weight, bias = weights_of(graph, conv)
+    weight, bias = parameters.of_convolution(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     if source.dtype != "float32":
         raise Unsupported("convolution of something else than float32 images")

@@ -16,7 +16,7 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, parameters, window_geometry
 from ..epilogue import Operands, TooLong
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import packed, stored_shape
@@ -54,7 +54,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
 
 def _lower(graph: Graph, unit: Unit, target: CpuTarget, long: bool) -> Kernel:
     node, *rest = unit.nodes
-    weight, bias = convolution.weights_of(graph, node)
+    weight, bias = parameters.of_convolution(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
         raise Unsupported("transposed convolution of something else than float32 images")

@@ -16,6 +16,7 @@ from tvm import tirx
 from ...errors import Unsupported
 from ...frontend.graph import Graph, Node, Tensor
 from ...frontend.units import Unit
+from .. import parameters
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CpuTarget
@@ -40,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     if len(unit.nodes) != 1:
         raise Unsupported("operators behind a transposed convolution with a long window")
     (node,) = unit.nodes
-    weight, bias = convolution.weights_of(graph, node)
+    weight, bias = parameters.of_convolution(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
         raise Unsupported("transposed convolution of something else than float32 images")

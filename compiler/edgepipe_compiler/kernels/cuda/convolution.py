@@ -1,0 +1,456 @@
+"""Convolution with a window, straight from the image: any window, stride, dilation, padding and groups.
+
+A block computes a tile of channels by rows and columns of results; each thread eight or four channels by
+adjacent results of one row. A step of the sum is one input channel: its part of the image, with zeros for the
+padding, and its weights are in shared memory. A thread reads each row of its part once per row of the window
+and shifts over it in registers, so that nearly all instructions of a step are multiply-adds.
+
+If an image has too few tiles for the GPU, several blocks share a sum (``split``), and a second kernel adds
+their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from ...errors import Unsupported
+from ...frontend.graph import Graph
+from ...frontend.units import Unit
+from .. import parameters, window_geometry
+from ..epilogue import Operands
+from ..kernel import Kernel, Value, Weight
+from ..layout import PLAIN
+from ..target import CudaTarget
+from ..window_geometry import Window
+from ..writer import Index
+from . import split_sum, tiling
+from .results import ImageResults
+from .staging import Place, Staged, pipeline
+from .tiling import Work
+from .writer import KernelWriter, lane, part
+
+# Limit of multiply-adds in the code of a step; beyond it, the rows of the window are a loop.
+LARGEST = 720
+# Results per thread along a row. 7 divides the images of networks for 224 x 224.
+COLUMNS = (8, 7, 4)
+THREADS = (32, 256)
+# Registers besides sums, inputs and weights.
+OTHER_REGISTERS = 30
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution per group: ``inside`` to ``outside`` channels, image (height, width) to ``results``."""
+
+    images: int
+    groups: int
+    inside: int
+    outside: int
+    image: tuple[int, int]
+    results: tuple[int, int]
+    window: Window
+
+    @property
+    def taps(self) -> int:
+        """Positions of the window."""
+        return self.window.kernel[0] * self.window.kernel[1]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``channels`` and ``columns`` of a thread, and how many threads side by side along channels, columns and
+    rows. ``split`` blocks share a sum.
+    """
+
+    problem: Problem
+    channels: int
+    columns: int
+    along_channels: int
+    along_columns: int
+    along_rows: int
+    split: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.along_channels * self.along_columns * self.along_rows
+
+    @property
+    def height(self) -> int:
+        """Channels of a block."""
+        return self.channels * self.along_channels
+
+    @property
+    def width(self) -> int:
+        """Columns of results of a block."""
+        return self.columns * self.along_columns
+
+    @property
+    def channel_tiles(self) -> int:
+        """Blocks along the channels of a group."""
+        return -(-self.problem.outside // self.height)
+
+    @property
+    def image_tiles(self) -> tuple[int, int]:
+        """Blocks along rows and columns."""
+        rows, columns = self.problem.results
+        return -(-rows // self.along_rows), -(-columns // self.width)
+
+    @property
+    def steps(self) -> int:
+        """Input channels that a block adds up."""
+        return -(-self.problem.inside // self.split)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of the image that a block reads."""
+        window = self.problem.window
+        return (
+            (self.along_rows - 1) * window.stride[0]
+            + (window.kernel[0] - 1) * window.dilation[0]
+            + 1
+        )
+
+    @property
+    def read(self) -> int:
+        """Elements of a row of the image that a thread reads."""
+        window = self.problem.window
+        return (
+            (self.columns - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
+        )
+
+    @property
+    def pitch(self) -> int:
+        """Elements between the rows of two threads in shared memory."""
+        return -(-self.read // 4) * 4
+
+    @property
+    def part_elements(self) -> int:
+        """Shared memory for the part of the image in a step."""
+        return self.rows_read * self.along_columns * self.pitch
+
+    @property
+    def weight_elements(self) -> int:
+        """Shared memory for the weights of a step."""
+        return self.problem.taps * self.height
+
+    @property
+    def half(self) -> int:
+        """Elements of one half of shared memory."""
+        return self.weight_elements + self.part_elements
+
+    @property
+    def shared(self) -> int:
+        """Elements of shared memory: two halves, or a row of channels of results per thread."""
+        exchanged = self.along_channels * self.along_rows * self.width
+        return max(2 * self.half, exchanged)
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether the rows of the window are written out."""
+        return self.problem.taps * self.channels * self.columns <= LARGEST
+
+    def work(self) -> Work:
+        """What a launch of this tile has to do."""
+        problem, window = self.problem, self.problem.window
+        rows, columns = self.image_tiles
+        blocks = problem.images * problem.groups * self.split * self.channel_tiles * rows * columns
+        elements = self.rows_read * self.along_columns * self.read
+        multiply_adds = problem.taps * self.channels * self.columns
+        loads = problem.taps * self.channels // 4 + window.kernel[0] * -(-self.read // 4)
+        weights = -(-self.weight_elements // 4 // self.threads)
+        inputs = -(-elements // self.threads)
+        control = 15 + (0 if self.unrolled else 8 * window.kernel[0])
+        results = self.channels * self.columns
+        inside = self.read + self.channels
+        return Work(
+            blocks,
+            self.threads,
+            self.steps,
+            multiply_adds * 1.01 + loads + 5 * weights + 6 * inputs + control,
+            8.0 * results + 200,
+            results + inside + 4 * weights + 3 * inputs + OTHER_REGISTERS,
+            4 * self.shared,
+            4 * (self.weight_elements + elements),
+        )
+
+
+def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
+    """Lowers a unit whose anchor is a two-dimensional convolution with constant weights."""
+    conv, *rest = unit.nodes
+    weight, bias = parameters.of_convolution(graph, conv)
+    source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
+    if source.dtype != "float32":
+        raise Unsupported("convolution of something else than float32")
+    window = window_geometry.resolve(conv, source, result, weight.shape[2:])
+    groups = conv.attributes.get("group", 1)
+    images, channels, *image = source.shape
+    problem = Problem(
+        images,
+        groups,
+        channels // groups,
+        weight.shape[0] // groups,
+        (image[0], image[1]),
+        (result.shape[2], result.shape[3]),
+        window,
+    )
+    tile = choose(problem, target)
+    operands = Operands(graph, PLAIN, None)
+    data = operands.add(
+        Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
+    )
+    packed = pack(weight, tile)
+    weights = operands.add(Weight(packed), packed.shape, "float32")
+    if tile.split > 1:
+        return split_sum.finish(
+            graph, unit, operands, bias, tile.split,
+            lambda out: _Body(tile, data, weights).write(operands.placeholders, out, None),
+            "convolution",
+        )  # fmt: skip
+    results = ImageResults(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
+    function = _Body(tile, data, weights).write(operands.placeholders, results.out, results)
+    return Kernel([results.call(function, "convolution")], "convolution")
+
+
+def choose(problem: Problem, target: CudaTarget) -> Tile:
+    """The fastest tile by the model. Raises ``Unsupported`` if the image does not fit in shared memory."""
+    best: tuple[float, Tile] | None = None
+    for tile in _candidates(problem):
+        work = tile.work()
+        if not work.fits(target):
+            continue
+        cycles = work.cycles(target)
+        if tile.split > 1:
+            outputs = problem.images * problem.groups * problem.outside
+            outputs *= problem.results[0] * problem.results[1]
+            moved = 4 * outputs * (2 * tile.split + 1)
+            cycles += tiling.LAUNCH + moved / tiling.DRAM_BYTES
+        if best is None or cycles < best[0]:
+            best = cycles, tile
+    if best is None:
+        raise Unsupported("convolution whose window does not fit in shared memory")
+    return best[1]
+
+
+def _candidates(problem: Problem) -> Iterator[Tile]:
+    rows, columns = problem.results
+    for channels in (8, 4):
+        for across in COLUMNS:
+            for along_channels in (1, 2, 4, 8, 16, 32):
+                if channels * along_channels >= 2 * max(problem.outside, channels):
+                    continue
+                for along_columns in range(1, min(-(-columns // across), 32) + 1):
+                    for along_rows in _row_counts(
+                        rows, THREADS[1] // (along_channels * along_columns)
+                    ):
+                        tile = Tile(
+                            problem, channels, across, along_channels, along_columns, along_rows
+                        )
+                        if not tile.threads <= THREADS[1]:
+                            continue
+                        yield tile
+                        for split in (2, 4, 8):
+                            if problem.inside >= 16 * split:
+                                yield Tile(*(getattr(tile, name) for name in _FIELDS), split)
+
+
+_FIELDS = ("problem", "channels", "columns", "along_channels", "along_columns", "along_rows")
+
+
+def _row_counts(rows: int, most: int) -> list[int]:
+    """Rows of a tile: up to ``most``, such that tiles are as equal as possible."""
+    counts = {-(-rows // tiles) for tiles in range(1, rows + 1)}
+    return [count for count in sorted(counts) if count <= most]
+
+
+def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
+    """(C, inside, kh, kw) as (group, channel tile, split, step, tap, channel of the tile).
+
+    Channels and steps beyond the last one are 0.
+    """
+    problem = tile.problem
+    padded = tile.channel_tiles * tile.height
+    full = np.zeros((problem.groups, padded, tile.split * tile.steps, problem.taps), np.float32)
+    full[:, : problem.outside, : problem.inside] = weight.reshape(
+        problem.groups, problem.outside, problem.inside, problem.taps
+    )
+    full = full.reshape(
+        problem.groups, tile.channel_tiles, tile.height, tile.split, tile.steps, problem.taps
+    )
+    return np.ascontiguousarray(full.transpose(0, 1, 3, 4, 5, 2)).reshape(-1)
+
+
+class _Body:
+    """Writes the kernel.
+
+    Threads along channels are neighbours, so that the reads of a warp from the image part are broadcasts.
+    """
+
+    def __init__(self, tile: Tile, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        self.tile, self.problem, self.window = tile, tile.problem, tile.problem.window
+        self.data, self.weights = data, weights
+        rows, columns = tile.image_tiles
+        depth = self.problem.images * self.problem.groups * tile.split
+        w = self.w = KernelWriter((rows * columns, tile.channel_tiles, depth), (tile.threads,))
+        thread, place = w.thread_index[0], w.block_index[0]
+        self.channel_place = w.bind("channel_place", thread % tile.along_channels)
+        rest = w.bind("pixel_place", thread // tile.along_channels)
+        self.column_place = w.bind("column_place", rest % tile.along_columns)
+        self.row_place = w.bind("row_place", rest // tile.along_columns)
+        self.first_row = w.bind("first_row", place // columns * tile.along_rows)
+        self.first_column = w.bind("first_column", place % columns * tile.width)
+        self.slice = w.bind("slice", w.block_index[2] % tile.split)
+        group = w.bind("group_of_image", w.block_index[2] // tile.split)
+        self.group = w.bind("group", group % self.problem.groups)
+        self.image = w.bind("image", group // self.problem.groups)
+        self.shared = w.shared("shared", tile.shared)
+        self.sums = w.registers("sums", tile.channels * tile.columns)
+        for place in range(tile.channels * tile.columns):
+            w.store(self.sums, tirx.const(0.0, "float32"), [place])
+
+    def write(
+        self, arguments: list[tirx.Buffer], out: tirx.Buffer, results: ImageResults | None
+    ) -> tirx.PrimFunc:
+        """The kernel; without ``results`` it stores the slices of the sums to ``out``."""
+        tile = self.tile
+        pipeline(
+            self.w,
+            [self._weights(), self._image()],
+            self.shared,
+            tile.half,
+            tile.steps,
+            self._step,
+        )
+        self._finish(out, results)
+        # `results` may have added arguments.
+        arguments = results.operands.placeholders if results is not None else arguments
+        return self.w.function([*arguments, out])
+
+    def _weights(self) -> Staged:
+        tile, w = self.tile, self.w
+        step = tile.weight_elements
+        block = (self.group * tile.channel_tiles + w.block_index[1]) * tile.split + self.slice
+        first = w.bind("weights_first", block * (tile.steps * step // 4))
+
+        def place(piece: tirx.Expr) -> Place:
+            return Place((first + piece) * 4, piece * 4)
+
+        return Staged(w, "weights", self.weights, step // 4, 4, step, place)
+
+    def _image(self) -> Staged:
+        tile, w, window = self.tile, self.w, self.window
+        height, width = self.problem.image
+        channels = self.problem.groups * self.problem.inside
+        channel = self.image * channels + self.group * self.problem.inside + self.slice * tile.steps
+        first = w.bind("image_first", channel * (height * width))
+        top = w.bind("top", self.first_row * window.stride[0] - window.begin[0])
+        left = w.bind("left", self.first_column * window.stride[1] - window.begin[1])
+        per_row = tile.along_columns * tile.read
+
+        def place(piece: tirx.Expr) -> Place:
+            row, rest = piece // per_row, piece % per_row
+            thread, column = rest // tile.read, rest % tile.read
+            y = w.bind("y", top + row)
+            x = w.bind("x", left + thread * (tile.columns * window.stride[1]) + column)
+            valid = tirx.all(y >= 0, y < height, x >= 0, x < width)
+            to = (row * tile.along_columns + thread) * tile.pitch + column
+            return Place(first + y * width + x, to + tile.weight_elements, valid, self._within)
+
+        elements = tile.rows_read * per_row
+        return Staged(w, "image", self.data, elements, 1, height * width, place)
+
+    def _within(self, step: Index) -> tirx.Expr | None:
+        """Whether an input channel exists: the last slice may be shorter."""
+        tile = self.tile
+        if tile.split * tile.steps == self.problem.inside:
+            return None
+        return self.slice * tile.steps + step < self.problem.inside
+
+    def _step(self, half: Index) -> None:
+        window, w = self.window, self.w
+        row = w.bind(
+            "row",
+            (self.row_place * (window.stride[0] * self.tile.along_columns) + self.column_place)
+            * (self.tile.pitch // 4),
+        )
+        if self.tile.unrolled:
+            for tap_row in range(window.kernel[0]):
+                self._window_row(half, row, tap_row)
+        else:
+            with w.loop("tap_row", window.kernel[0]) as tap_row:
+                self._window_row(half, row, tap_row)
+
+    def _window_row(self, half: Index, row: tirx.Expr, tap_row: Index) -> None:
+        tile, window, w, shared = self.tile, self.window, self.w, self.shared
+        down = tap_row * (window.dilation[0] * tile.along_columns * tile.pitch // 4)
+        values: list[tirx.Expr] = []
+        while len(values) < tile.read:
+            left = tile.read - len(values)
+            count = 4 if left > 2 else left
+            begin = half + tile.weight_elements + (row + down) * 4 + len(values)
+            vector = w.bind("input", shared[part(begin, count)])
+            values += [vector] if count == 1 else [lane(vector, at) for at in range(count)]
+        values = [w.bind("x", value) for value in values]
+        parts = tile.channels // 4
+        for tap in range(window.kernel[1]):
+            weights: list[tirx.Expr] = []
+            for number in range(parts):
+                at = (tap_row * window.kernel[1] + tap) * tile.height + number * (
+                    tile.height // parts
+                )
+                vector = w.bind("weight", shared[part(half + at + self.channel_place * 4, 4)])
+                weights += [lane(vector, place) for place in range(4)]
+            for channel, weight in enumerate(weights):
+                for column in range(tile.columns):
+                    value = values[column * window.stride[1] + tap * window.dilation[1]]
+                    place = channel * tile.columns + column
+                    w.store(self.sums, self.sums[place] + weight * value, [place])
+
+    def _finish(self, out: tirx.Buffer, results: ImageResults | None) -> None:
+        """Stores the sums by way of shared memory, so that a warp writes adjacent pixels."""
+        tile, problem, w = self.tile, self.problem, self.w
+        rows, columns = problem.results
+        pixels = tile.along_rows * tile.width
+        write = None if results is None else results.writer(w)
+        places = []
+        for number in range(tile.columns):
+            element = w.thread_index[0] + number * tile.threads
+            channel = w.bind("channel", element // pixels)
+            pixel = w.bind("pixel", element % pixels)
+            y = w.bind("y", self.first_row + pixel // tile.width)
+            x = w.bind("x", self.first_column + pixel % tile.width)
+            inside = []
+            if rows % tile.along_rows:
+                inside.append(y < rows)
+            if columns % tile.width:
+                inside.append(x < columns)
+            places.append((channel, w.bind("at", y * columns + x), inside))
+        mine = self.row_place * tile.width + self.column_place * tile.columns
+        mine = w.bind("mine", self.channel_place * pixels + mine)
+        parts = tile.channels // 4
+        for round_ in range(tile.channels):
+            for column in range(tile.columns):
+                sum_ = self.sums[round_ * tile.columns + column]
+                w.store(self.shared, sum_, [mine + column])
+            w.barrier()
+            first = (
+                w.block_index[1] * tile.height + round_ // 4 * (tile.height // parts) + round_ % 4
+            )
+            for number, (place, pixel, inside) in enumerate(places):
+                channel = w.bind("c", first + place * 4)
+                conditions = list(inside)
+                if problem.outside % tile.height:
+                    conditions.append(channel < problem.outside)
+                with w.when(tirx.all(*conditions) if conditions else None):
+                    value = self.shared[w.thread_index[0] + number * tile.threads]
+                    value = w.bind("sum", value)
+                    channel = self.group * problem.outside + channel
+                    if write is None:
+                        w.store(out, value, [self.slice, self.image, channel, pixel])
+                    else:
+                        write(value, self.image, channel, pixel, 1)
+            w.barrier()

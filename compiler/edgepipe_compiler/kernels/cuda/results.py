@@ -1,0 +1,96 @@
+"""The results of a kernel on images: bias, fused operators and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from tvm import tirx
+
+from ...frontend.graph import Graph, Node, Tensor
+from .. import epilogue
+from ..epilogue import Operands
+from ..kernel import Call, Value, Weight
+from ..layout import PLAIN
+from ..writer import Index
+from .writer import KernelWriter, part
+
+
+class ImageResults:
+    """Finishes the sums of an anchor with result (N, C, H, W), and stores them to ``output``.
+
+    ``operands`` collects the arguments of the kernel in order; the bias, if there is one, follows those that
+    the caller has added, and then what ``nodes`` read.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        operands: Operands,
+        nodes: list[Node],
+        anchor: str,
+        output: str,
+        bias: np.ndarray | None,
+    ) -> None:
+        self.tensor = graph.tensor(anchor)
+        self.operands = operands
+        self._output, self._nodes, self._anchor = output, nodes, anchor
+        self._shift = None
+        if bias is not None:
+            self._shift = operands.add(Weight(bias.reshape(-1)), (bias.size,), "float32")
+        self.out = tirx.decl_buffer(self.tensor.shape, "float32", "out")
+        read = {name for node in nodes for name in node.inputs if name}
+        # Whether every operand has all pixels, or one for all: then rows need not be told apart.
+        self._flat = all(
+            _height_and_width(graph.tensor(name)) in ((1, 1), self.tensor.shape[2:])
+            for name in read
+            if name != anchor and name not in {out for node in nodes for out in node.outputs}
+        )
+
+    def writer(self, w: KernelWriter) -> Callable[[tirx.Expr, Index, Index, Index, int], None]:
+        """A function that finishes and stores ``lanes`` sums of adjacent pixels.
+
+        It takes the sums, the image, the channel, the first pixel (row * width + column) and ``lanes``.
+        """
+        finish = epilogue.apply(
+            self.operands, self._nodes, self._anchor, self.tensor, lambda n, v: keep(w, n, v)
+        )
+        width = self.tensor.shape[3]
+
+        def write(value: tirx.Expr, image: Index, channel: Index, pixel: Index, lanes: int) -> None:
+            if self._shift is not None:
+                value = value + self._shift[channel]
+            # A buffer's index is linear: row 0 and column `pixel` name the same element.
+            whole = (image, channel, 0, part(pixel, lanes))
+            index = whole
+            if not self._flat:
+                index = (image, channel, pixel // width, pixel % width)
+            if lanes > 1 and not self._flat:
+                raise ValueError("operands that differ along rows are read one by one")
+            w.store(self.out, finish(value, index), whole)
+
+        return write
+
+    @property
+    def lanes(self) -> int:
+        """Adjacent pixels that may be finished together."""
+        pixels = self.tensor.shape[2] * self.tensor.shape[3]
+        return 4 if self._flat and pixels % 4 == 0 else 1
+
+    def call(self, function: tirx.PrimFunc, name: str) -> Call:
+        """The call of the finished kernel."""
+        value = Value(self._output, PLAIN, tuple(self.tensor.shape), "float32")
+        return Call(function, self.operands.arguments, [value], name)
+
+
+def _height_and_width(tensor: Tensor) -> tuple[int, ...]:
+    return ((1, 1) + tuple(tensor.shape))[-2:]
+
+
+def keep(w: KernelWriter, name: str, value: tirx.Expr) -> tirx.Expr:
+    """Computes ``value`` here, so that long expressions do not repeat it."""
+    element, _, lanes = str(value.ty).partition("x")
+    count = int(lanes or 1)
+    held = w.registers(name, count, element)
+    w.store(held, value, [part(0, count)])
+    return held[part(0, count)]

@@ -1,0 +1,127 @@
+"""Copies tiles of operands from global to shared memory, one tile ahead of the computation.
+
+Two halves of shared memory alternate. While a block computes with one tile, each thread loads its share of
+the next one into registers, and stores it to the other half afterwards: one barrier per tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from ..writer import Index
+from .writer import KernelWriter, part, vector
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a piece of a tile comes from and goes to.
+
+    ``source`` is its index in the first tile, ``target`` its index in the half. ``valid`` tells whether the
+    source has it; if not, zeros are stored. ``valid_in`` does so for the tile of a number.
+    """
+
+    source: tirx.Expr
+    target: Index
+    valid: tirx.Expr | None = None
+    valid_in: Callable[[Index], tirx.Expr | None] = lambda _: None
+
+
+class Staged:
+    """An operand of which each tile is ``pieces`` pieces of ``lanes`` elements.
+
+    ``place`` gives the place of a piece by its number. Consecutive threads copy consecutive pieces. The
+    source advances by ``step`` elements from tile to tile.
+    """
+
+    def __init__(
+        self,
+        w: KernelWriter,
+        name: str,
+        source: tirx.Buffer,
+        pieces: int,
+        lanes: int,
+        step: int,
+        place: Callable[[tirx.Expr], Place],
+    ) -> None:
+        self._w, self._name, self._source, self._lanes, self._step = w, name, source, lanes, step
+        thread = w.thread_index[0]
+        self._places: list[Place] = []
+        self._skips: list[tirx.Expr | None] = []
+        self._held: list[tirx.Buffer] = []
+        for number in range(-(-pieces // w.threads)):
+            first = number * w.threads
+            found = place(thread + first)
+            # Threads without a piece in the last round neither load nor store.
+            here = thread < pieces - first if pieces - first < w.threads else None
+            self._skips.append(None if here is None else w.bind(f"{name}_here", here))
+            valid = found.valid if here is None else _both(here, found.valid)
+            self._places.append(
+                Place(
+                    w.bind(f"{name}_from", found.source),
+                    w.bind(f"{name}_to", found.target),
+                    None if valid is None else w.bind(f"{name}_valid", valid),
+                    found.valid_in,
+                )
+            )
+            self._held.append(w.registers(f"{name}_next", lanes))
+
+    @property
+    def rounds(self) -> int:
+        """Loads per thread and tile."""
+        return len(self._places)
+
+    def fetch(self, tile: Index) -> None:
+        """Loads this thread's share of ``tile`` into registers."""
+        w, lanes = self._w, self._lanes
+        zero = tirx.const(0.0, "float32")
+        for place, held in zip(self._places, self._held, strict=True):
+            condition = _both(place.valid, place.valid_in(tile))
+            if condition is not None:
+                w.store(held, vector([zero] * lanes), [part(0, lanes)])
+            index = part(place.source + tile * self._step, lanes)
+            with w.when(condition):
+                w.store(held, self._source[index], [part(0, lanes)])
+
+    def put(self, shared: tirx.Buffer, half: Index) -> None:
+        """Stores the share to shared memory at ``half``."""
+        w, lanes = self._w, self._lanes
+        for place, held, here in zip(self._places, self._held, self._skips, strict=True):
+            with w.when(here):
+                value = held[part(0, lanes)]
+                w.store(shared, value, [part(half + place.target, lanes)])
+
+
+def _both(first: tirx.Expr | None, second: tirx.Expr | None) -> tirx.Expr | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return tirx.all(first, second)
+
+
+def pipeline(
+    w: KernelWriter,
+    operands: Sequence[Staged],
+    shared: tirx.Buffer,
+    half: int,
+    tiles: int,
+    compute: Callable[[Index], None],
+) -> None:
+    """Runs ``compute``, given the start of its half of ``shared``, for each of ``tiles`` tiles."""
+    for operand in operands:
+        operand.fetch(0)
+        operand.put(shared, 0)
+    w.barrier()
+    with w.loop("tile", tiles) as tile:
+        start = w.bind("half", (tile & 1) * half)
+        if tiles > 1:
+            with w.when(tile + 1 < tiles):
+                for operand in operands:
+                    operand.fetch(tile + 1)
+        compute(start)
+        if tiles > 1:
+            other = w.bind("other", half - start)
+            for operand in operands:
+                operand.put(shared, other)
+        w.barrier()

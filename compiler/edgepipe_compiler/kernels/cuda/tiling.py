@@ -1,0 +1,74 @@
+"""Chooses the tile of a convolution or product by a closed form of its time.
+
+A block computes a tile of channels by a tile of pixels, and each thread ``a`` channels by ``b`` pixels. The
+model counts the instructions that a thread issues for one step of the sum, and the loads, stores and
+latencies around them. It ranks tiles and does not predict times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..target import REGISTERS_PER_MULTIPROCESSOR, SHARED_BYTES_PER_BLOCK, CudaTarget
+
+# Multiprocessors of the board with each architecture, over which blocks are spread: Jetson Nano, TX2, AGX
+# Xavier, Orin; desktop GPUs have dozens.
+MULTIPROCESSORS = {"sm_53": 1, "sm_62": 2, "sm_72": 8, "sm_87": 16}
+MANY = 40
+SCHEDULERS = 4
+WARP = 32
+# Cycles, estimated: a barrier with the accesses to shared memory around it, and a load from global memory.
+BARRIER, GLOBAL_LOAD = 130, 450
+# Cycles to start a block, and to launch another kernel.
+BLOCK, LAUNCH = 800, 8000
+# Bytes per cycle between L2 and the multiprocessors, and from DRAM at 1.3 GHz; estimated.
+L2_BYTES, DRAM_BYTES = 128, 31
+
+
+def multiprocessors(target: CudaTarget) -> int:
+    """Multiprocessors that a launch should occupy."""
+    return MULTIPROCESSORS.get(target.arch, MANY)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A launch: ``blocks`` of ``threads``, each with ``steps`` of ``instructions`` and a ``last`` part.
+
+    ``registers`` per thread and ``shared`` bytes per block limit the resident blocks. ``fetched`` are the
+    bytes that a block loads per step.
+    """
+
+    blocks: int
+    threads: int
+    steps: int
+    instructions: float
+    last: float
+    registers: int
+    shared: int
+    fetched: int
+
+    def fits(self, target: CudaTarget) -> bool:
+        """Whether a block of this size can run."""
+        registers = min(self.registers + 16, 255) * -(-self.threads // WARP) * WARP
+        return (
+            registers <= target.limits.registers_per_block and self.shared <= SHARED_BYTES_PER_BLOCK
+        )
+
+    def cycles(self, target: CudaTarget) -> float:
+        """Estimated time."""
+        limits, warps = target.limits, -(-self.threads // WARP)
+        resident = min(
+            limits.blocks_per_multiprocessor,
+            limits.threads_per_multiprocessor // (warps * WARP),
+            REGISTERS_PER_MULTIPROCESSOR // (self.registers * warps * WARP),
+            limits.shared_bytes_per_multiprocessor // max(1, self.shared),
+        )
+        each = -(-self.blocks // multiprocessors(target))
+        together = max(1, min(resident, each))
+        rounds = -(-each // together)
+        issue = warps * each / SCHEDULERS * (self.steps * self.instructions + self.last)
+        # One warp alone: it issues at most an instruction per cycle, and waits at the barrier of each step.
+        waiting = max(self.instructions + BARRIER, GLOBAL_LOAD)
+        latency = rounds * (self.steps * waiting + self.last + BLOCK)
+        l2 = self.blocks * self.steps * self.fetched / L2_BYTES
+        return max(issue, latency, l2) + 0.1 * min(issue, latency)
