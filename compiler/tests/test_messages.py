@@ -21,7 +21,9 @@ INTERNAL = {"Unsupported", "TooLong"}
 # Ends of a message that another text of the table completes.
 OPEN = (": ", "{reason}", "{list(shape)}", "{path}")
 # LLVM IR, and regular expressions.
-CODE = re.compile(r"^=? ?(define|declare|attributes|internal|local_unnamed_addr|ptr) |\\[.(w@/]|\[\^")
+CODE = re.compile(
+    r"^=? ?(define|declare|attributes|internal|local_unnamed_addr|ptr) |\\[.(w@/]|\[\^"
+)
 UNUSUAL = re.compile(r"\b(told|mend|wants?|lies|stands|is there|had better|nobody|speaks?)\b")
 
 

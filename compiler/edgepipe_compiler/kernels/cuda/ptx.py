@@ -19,6 +19,7 @@ import tvm_ffi
 from tvm import tirx
 
 from ...errors import Unsupported
+from . import device_math
 
 DEVICE_FUNCTION = 2  # TVM's CallingConv::kDeviceKernelLaunch
 AXES = ("x", "y", "z")
@@ -68,7 +69,7 @@ def build(functions: Mapping[str, tirx.PrimFunc], arch: str) -> Module:
     """Compiles ``functions``, each one kernel, for ``arch`` such as "sm_62".
 
     The entry of a kernel has the name of its function. Raises ``Unsupported`` if a function is not exactly
-    one kernel or calls a function that only CUDA's device library has.
+    one kernel or calls a function that ``device_math`` does not have.
     """
     target = tvm.target.Target(
         {"kind": "nvptx", "mcpu": arch, "max_num_threads": 1024}, host="llvm"
@@ -187,9 +188,10 @@ def _entries(ir: str, launches: Mapping[str, Launch]) -> str:
         llvm = LLVM_NAMES.get(name, name)
         ir = ir.replace(f"@__nv_{name}f(", f"@llvm.{llvm}.f32(")
         ir = ir.replace(f"@__nv_{name}(", f"@llvm.{llvm}.f64(")
-    missing = sorted(set(re.findall(r"@(__nv_\w+)\(", ir)))
+    ir = device_math.define(ir)
+    missing = sorted(set(re.findall(r"^declare \w+ @(?!llvm\.)(\w+)\(", ir, re.MULTILINE)))
     if missing:
-        raise Unsupported(f"kernels that call {', '.join(missing)} of CUDA's device library")
+        raise Unsupported(f"kernels that call {', '.join(missing)}")
     return ir + "\n" + "\n".join(attributes) + "\n"
 
 
