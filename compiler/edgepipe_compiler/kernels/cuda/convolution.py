@@ -1,7 +1,8 @@
 """Convolution with a window, straight from the image: any window, stride, dilation, padding and groups.
 
 A block computes a tile of channels by rows and columns of results; each thread eight or four channels by
-adjacent results of one row. A step of the sum is one input channel: its part of the image, with zeros for the
+adjacent results of one row. A step of the sum is one input channel, or one row of a large window of it:
+its part of the image, with zeros for the
 padding, and its weights are in shared memory. A thread reads each row of its part once per row of the window
 and shifts over it in registers, so that nearly all instructions of a step are multiply-adds.
 
@@ -26,18 +27,21 @@ from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..window_geometry import Window
-from ..writer import Index
+from ..writer import Index, ramp
 from . import split_sum, tiling
 from .results import ImageResults
 from .staging import Place, Staged, pipeline
 from .tiling import Work
-from .writer import KernelWriter, lane, part
+from .writer import KernelWriter, lane
 
-# Limit of multiply-adds in the code of a step; beyond it, the rows of the window are a loop.
+# Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
 LARGEST = 720
 # Results per thread along a row. 7 divides the images of networks for 224 x 224.
 COLUMNS = (8, 7, 4)
-THREADS = (32, 256)
+# Issue slots of a multiply-add: operands in the same bank of registers cost another one. Counted in the
+# machine code of `ptxas` 12.9 for sm_62.
+BANK_CONFLICTS = {8: 1.21, 7: 1.12, 4: 1.1}
+MOST_THREADS = 256
 # Registers besides sums, inputs and weights.
 OTHER_REGISTERS = 30
 
@@ -101,19 +105,41 @@ class Tile:
         return -(-rows // self.along_rows), -(-columns // self.width)
 
     @property
-    def steps(self) -> int:
+    def unrolled(self) -> bool:
+        """Whether a step of the sum is a channel, and not one row of the window of a channel."""
+        return self.problem.taps * self.channels * self.columns <= LARGEST
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the window in a step."""
+        return self.problem.window.kernel[0] if self.unrolled else 1
+
+    @property
+    def steps_per_channel(self) -> int:
+        """Steps of an input channel."""
+        return 1 if self.unrolled else self.problem.window.kernel[0]
+
+    @property
+    def slice(self) -> int:
         """Input channels that a block adds up."""
         return -(-self.problem.inside // self.split)
 
     @property
+    def steps(self) -> int:
+        """Steps of the sum of a block."""
+        return self.slice * self.steps_per_channel
+
+    @property
+    def row_stride(self) -> int:
+        """Distance in shared memory between the rows that adjacent results of a column start with."""
+        return self.problem.window.stride[0] if self.unrolled else 1
+
+    @property
     def rows_read(self) -> int:
-        """Rows of the image that a block reads."""
+        """Rows of the image in a step."""
         window = self.problem.window
-        return (
-            (self.along_rows - 1) * window.stride[0]
-            + (window.kernel[0] - 1) * window.dilation[0]
-            + 1
-        )
+        below = (self.rows_per_step - 1) * window.dilation[0]
+        return (self.along_rows - 1) * self.row_stride + below + 1
 
     @property
     def read(self) -> int:
@@ -136,7 +162,7 @@ class Tile:
     @property
     def weight_elements(self) -> int:
         """Shared memory for the weights of a step."""
-        return self.problem.taps * self.height
+        return self.rows_per_step * self.problem.window.kernel[1] * self.height
 
     @property
     def half(self) -> int:
@@ -149,29 +175,25 @@ class Tile:
         exchanged = self.along_channels * self.along_rows * self.width
         return max(2 * self.half, exchanged)
 
-    @property
-    def unrolled(self) -> bool:
-        """Whether the rows of the window are written out."""
-        return self.problem.taps * self.channels * self.columns <= LARGEST
-
     def work(self) -> Work:
         """What a launch of this tile has to do."""
         problem, window = self.problem, self.problem.window
         rows, columns = self.image_tiles
         blocks = problem.images * problem.groups * self.split * self.channel_tiles * rows * columns
         elements = self.rows_read * self.along_columns * self.read
-        multiply_adds = problem.taps * self.channels * self.columns
-        loads = problem.taps * self.channels // 4 + window.kernel[0] * -(-self.read // 4)
+        taps = self.rows_per_step * window.kernel[1]
+        multiply_adds = taps * self.channels * self.columns * BANK_CONFLICTS[self.columns]
+        loads = taps * self.channels // 4 + self.rows_per_step * -(-self.read // 4)
         weights = -(-self.weight_elements // 4 // self.threads)
         inputs = -(-elements // self.threads)
-        control = 15 + (0 if self.unrolled else 8 * window.kernel[0])
+        control = 25 if self.unrolled else 35
         results = self.channels * self.columns
         inside = self.read + self.channels
         return Work(
             blocks,
             self.threads,
             self.steps,
-            multiply_adds * 1.01 + loads + 5 * weights + 6 * inputs + control,
+            multiply_adds + loads + 5 * weights + 6 * inputs + control,
             8.0 * results + 200,
             results + inside + 4 * weights + 3 * inputs + OTHER_REGISTERS,
             4 * self.shared,
@@ -245,12 +267,12 @@ def _candidates(problem: Problem) -> Iterator[Tile]:
                     continue
                 for along_columns in range(1, min(-(-columns // across), 32) + 1):
                     for along_rows in _row_counts(
-                        rows, THREADS[1] // (along_channels * along_columns)
+                        rows, MOST_THREADS // (along_channels * along_columns)
                     ):
                         tile = Tile(
                             problem, channels, across, along_channels, along_columns, along_rows
                         )
-                        if not tile.threads <= THREADS[1]:
+                        if not tile.threads <= MOST_THREADS:
                             continue
                         yield tile
                         for split in (2, 4, 8):
@@ -274,12 +296,12 @@ def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
     """
     problem = tile.problem
     padded = tile.channel_tiles * tile.height
-    full = np.zeros((problem.groups, padded, tile.split * tile.steps, problem.taps), np.float32)
+    full = np.zeros((problem.groups, padded, tile.split * tile.slice, problem.taps), np.float32)
     full[:, : problem.outside, : problem.inside] = weight.reshape(
         problem.groups, problem.outside, problem.inside, problem.taps
     )
     full = full.reshape(
-        problem.groups, tile.channel_tiles, tile.height, tile.split, tile.steps, problem.taps
+        problem.groups, tile.channel_tiles, tile.height, tile.split, tile.slice, problem.taps
     )
     return np.ascontiguousarray(full.transpose(0, 1, 3, 4, 5, 2)).reshape(-1)
 
@@ -339,52 +361,64 @@ class _Body:
         def place(piece: tirx.Expr) -> Place:
             return Place((first + piece) * 4, piece * 4)
 
-        return Staged(w, "weights", self.weights, step // 4, 4, step, place)
+        return Staged(w, "weights", self.weights, step // 4, 4, lambda number: number * step, place)
 
     def _image(self) -> Staged:
         tile, w, window = self.tile, self.w, self.window
         height, width = self.problem.image
         channels = self.problem.groups * self.problem.inside
-        channel = self.image * channels + self.group * self.problem.inside + self.slice * tile.steps
+        channel = self.image * channels + self.group * self.problem.inside + self.slice * tile.slice
         first = w.bind("image_first", channel * (height * width))
         top = w.bind("top", self.first_row * window.stride[0] - window.begin[0])
         left = w.bind("left", self.first_column * window.stride[1] - window.begin[1])
-        per_row = tile.along_columns * tile.read
+        per_row, down = tile.along_columns * tile.read, window.stride[0] // tile.row_stride
 
         def place(piece: tirx.Expr) -> Place:
             row, rest = piece // per_row, piece % per_row
             thread, column = rest // tile.read, rest % tile.read
-            y = w.bind("y", top + row)
+            y = w.bind("y", top + row * down)
             x = w.bind("x", left + thread * (tile.columns * window.stride[1]) + column)
-            valid = tirx.all(y >= 0, y < height, x >= 0, x < width)
             to = (row * tile.along_columns + thread) * tile.pitch + column
-            return Place(first + y * width + x, to + tile.weight_elements, valid, self._within)
+            valid = tirx.all(x >= 0, x < width)
+            if tile.unrolled:
+                valid = tirx.all(y >= 0, y < height, valid)
+            return Place(
+                first + y * width + x,
+                to + tile.weight_elements,
+                valid,
+                lambda step: self._within(step, y),
+            )
 
         elements = tile.rows_read * per_row
-        return Staged(w, "image", self.data, elements, 1, height * width, place)
+        return Staged(w, "image", self.data, elements, 1, self._advance, place)
 
-    def _within(self, step: Index) -> tirx.Expr | None:
-        """Whether an input channel exists: the last slice may be shorter."""
-        tile = self.tile
-        if tile.split * tile.steps == self.problem.inside:
-            return None
-        return self.slice * tile.steps + step < self.problem.inside
+    def _advance(self, step: Index) -> Index:
+        """Distance in the image between the sources of the first and another step."""
+        (height, width), each = self.problem.image, self.tile.steps_per_channel
+        if each == 1:
+            return step * (height * width)
+        return step // each * (height * width) + step % each * (self.window.dilation[0] * width)
+
+    def _within(self, step: Index, y: tirx.Expr) -> tirx.Expr | None:
+        """Whether a step has an input channel, because the last slice may be shorter, and row ``y`` of it."""
+        tile, each = self.tile, self.tile.steps_per_channel
+        conditions = []
+        if tile.split * tile.slice != self.problem.inside:
+            channel = step if each == 1 else step // each
+            conditions.append(self.slice * tile.slice + channel < self.problem.inside)
+        if not tile.unrolled:
+            row = y + step % each * self.window.dilation[0]
+            conditions += [row >= 0, row < self.problem.image[0]]
+        return tirx.all(*conditions) if conditions else None
 
     def _step(self, half: Index) -> None:
-        window, w = self.window, self.w
-        row = w.bind(
-            "row",
-            (self.row_place * (window.stride[0] * self.tile.along_columns) + self.column_place)
-            * (self.tile.pitch // 4),
-        )
-        if self.tile.unrolled:
-            for tap_row in range(window.kernel[0]):
-                self._window_row(half, row, tap_row)
-        else:
-            with w.loop("tap_row", window.kernel[0]) as tap_row:
-                self._window_row(half, row, tap_row)
+        tile = self.tile
+        column = self.row_place * (tile.row_stride * tile.along_columns) + self.column_place
+        row = self.w.bind("row", column * (tile.pitch // 4))
+        for tap_row in range(tile.rows_per_step):
+            self._window_row(half, row, tap_row)
 
-    def _window_row(self, half: Index, row: tirx.Expr, tap_row: Index) -> None:
+    def _window_row(self, half: Index, row: tirx.Expr, tap_row: int) -> None:
         tile, window, w, shared = self.tile, self.window, self.w, self.shared
         down = tap_row * (window.dilation[0] * tile.along_columns * tile.pitch // 4)
         values: list[tirx.Expr] = []
@@ -392,7 +426,7 @@ class _Body:
             left = tile.read - len(values)
             count = 4 if left > 2 else left
             begin = half + tile.weight_elements + (row + down) * 4 + len(values)
-            vector = w.bind("input", shared[part(begin, count)])
+            vector = w.bind("input", shared[ramp(begin, count)])
             values += [vector] if count == 1 else [lane(vector, at) for at in range(count)]
         values = [w.bind("x", value) for value in values]
         parts = tile.channels // 4
@@ -402,7 +436,7 @@ class _Body:
                 at = (tap_row * window.kernel[1] + tap) * tile.height + number * (
                     tile.height // parts
                 )
-                vector = w.bind("weight", shared[part(half + at + self.channel_place * 4, 4)])
+                vector = w.bind("weight", shared[ramp(half + at + self.channel_place * 4, 4)])
                 weights += [lane(vector, place) for place in range(4)]
             for channel, weight in enumerate(weights):
                 for column in range(tile.columns):

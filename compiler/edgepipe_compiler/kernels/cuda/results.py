@@ -12,8 +12,8 @@ from .. import epilogue
 from ..epilogue import Operands
 from ..kernel import Call, Value, Weight
 from ..layout import PLAIN
-from ..writer import Index
-from .writer import KernelWriter, part
+from ..writer import Index, ramp
+from .writer import KernelWriter
 
 
 class ImageResults:
@@ -61,7 +61,7 @@ class ImageResults:
             if self._shift is not None:
                 value = value + self._shift[channel]
             # A buffer's index is linear: row 0 and column `pixel` name the same element.
-            whole = (image, channel, 0, part(pixel, lanes))
+            whole = (image, channel, 0, ramp(pixel, lanes))
             index = whole
             if not self._flat:
                 index = (image, channel, pixel // width, pixel % width)
@@ -92,5 +92,5 @@ def keep(w: KernelWriter, name: str, value: tirx.Expr) -> tirx.Expr:
     element, _, lanes = str(value.ty).partition("x")
     count = int(lanes or 1)
     held = w.registers(name, count, element)
-    w.store(held, value, [part(0, count)])
-    return held[part(0, count)]
+    w.store(held, value, [ramp(0, count)])
+    return held[ramp(0, count)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...frontend.graph import Graph
-from ...frontend.units import Unit
+from ...frontend.units import SHAPE_ONLY, Unit
 from ..cpu import rules as cpu_rules
 from ..kernel import Kernel
 from ..target import CudaTarget
+from . import convolution
 from .fallback import on_threads
 
 
@@ -16,10 +17,20 @@ def candidates(
     graph: Graph, unit: Unit, target: CudaTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
-    rules: list[Callable[[], Kernel]] = []
+    rules = [lambda rule=rule: rule(graph, unit, target) for rule in _tuned(unit)]
     if len(unit.nodes) == 1:
         rules += [
             lambda rule=rule: on_threads(rule(), unit.name)
             for rule in cpu_rules.elementary(graph, unit, target, native)
         ]
     return rules
+
+
+def _tuned(unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget], Kernel]]:
+    """The rules that write kernels for the unit's anchor, best first."""
+    if len(unit.outputs) != 1:
+        return []
+    anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
+    if anchor.op == "Conv":
+        return [convolution.lower]
+    return []

@@ -12,8 +12,9 @@ from ...frontend.units import Unit
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
+from ..writer import ramp
 from .results import ImageResults
-from .writer import KernelWriter, part
+from .writer import KernelWriter
 
 THREADS = 128
 
@@ -60,7 +61,7 @@ def _total(graph: Graph, unit: Unit, partial: Value, bias: np.ndarray | None, re
         pixel = w.bind("pixel", place % pieces * lanes)
         sum_ = None
         for number in range(slices):
-            value = sums[number, image, channel, part(pixel, lanes)]
+            value = sums[number, image, channel, ramp(pixel, lanes)]
             sum_ = value if sum_ is None else sum_ + value
         write(w.bind("sum", sum_), image, channel, pixel, lanes)
     return results.call(w.function([*operands.placeholders, results.out]), "sum")

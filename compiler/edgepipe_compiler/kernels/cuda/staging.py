@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from ..writer import Index
-from .writer import KernelWriter, part, vector
+from ..writer import Index, ramp
+from .writer import KernelWriter, vector
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Place:
 class Staged:
     """An operand of which each tile is ``pieces`` pieces of ``lanes`` elements.
 
-    ``place`` gives the place of a piece by its number. Consecutive threads copy consecutive pieces. The
-    source advances by ``step`` elements from tile to tile.
+    ``place`` gives the place of a piece by its number. Consecutive threads copy consecutive pieces.
+    ``advance`` gives the distance of a tile's source from that of the first tile.
     """
 
     def __init__(
@@ -43,10 +43,16 @@ class Staged:
         source: tirx.Buffer,
         pieces: int,
         lanes: int,
-        step: int,
+        advance: Callable[[Index], Index],
         place: Callable[[tirx.Expr], Place],
     ) -> None:
-        self._w, self._name, self._source, self._lanes, self._step = w, name, source, lanes, step
+        self._w, self._name, self._source, self._lanes, self._advance = (
+            w,
+            name,
+            source,
+            lanes,
+            advance,
+        )
         thread = w.thread_index[0]
         self._places: list[Place] = []
         self._skips: list[tirx.Expr | None] = []
@@ -77,21 +83,22 @@ class Staged:
         """Loads this thread's share of ``tile`` into registers."""
         w, lanes = self._w, self._lanes
         zero = tirx.const(0.0, "float32")
+        advance = w.bind(f"{self._name}_advance", self._advance(tile))
         for place, held in zip(self._places, self._held, strict=True):
             condition = _both(place.valid, place.valid_in(tile))
             if condition is not None:
-                w.store(held, vector([zero] * lanes), [part(0, lanes)])
-            index = part(place.source + tile * self._step, lanes)
+                w.store(held, vector([zero] * lanes), [ramp(0, lanes)])
+            index = ramp(place.source + advance, lanes)
             with w.when(condition):
-                w.store(held, self._source[index], [part(0, lanes)])
+                w.store(held, self._source[index], [ramp(0, lanes)])
 
     def put(self, shared: tirx.Buffer, half: Index) -> None:
         """Stores the share to shared memory at ``half``."""
         w, lanes = self._w, self._lanes
         for place, held, here in zip(self._places, self._held, self._skips, strict=True):
             with w.when(here):
-                value = held[part(0, lanes)]
-                w.store(shared, value, [part(half + place.target, lanes)])
+                value = held[ramp(0, lanes)]
+                w.store(shared, value, [ramp(half + place.target, lanes)])
 
 
 def _both(first: tirx.Expr | None, second: tirx.Expr | None) -> tirx.Expr | None:

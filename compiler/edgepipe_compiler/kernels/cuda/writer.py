@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import tirx
 
-from ..writer import Index, Writer, ramp
+from ..writer import Writer
 
 AXES = ("x", "y", "z")
 # TVM's own barrier does not pass LLVM's verifier.
@@ -107,10 +107,3 @@ def vector(elements: Sequence[tirx.Expr]) -> tirx.Expr:
     if len(elements) == 1:
         return elements[0]
     return tirx.Shuffle(list(elements), [tirx.const(at, "int32") for at in range(len(elements))])
-
-
-def part(begin: Index, lanes: int) -> tirx.Expr:
-    """The index of ``lanes`` adjacent elements from ``begin``."""
-    if lanes > 1:
-        return ramp(begin, lanes)
-    return tirx.const(begin, "int32") if isinstance(begin, int) else begin
