@@ -9,7 +9,8 @@ from tvm import tirx
 
 from edgepipe_compiler.errors import Unsupported
 from edgepipe_compiler.kernels.cuda import ptx
-from edgepipe_compiler.kernels.cuda.writer import KernelWriter, part
+from edgepipe_compiler.kernels.cuda.writer import KernelWriter
+from edgepipe_compiler.kernels.writer import ramp
 
 # The PTX version that LLVM writes for each architecture. A driver takes versions up to its own: 10.2, the
 # last one for a Jetson TX2, takes 6.5.
@@ -35,7 +36,7 @@ def reversing(function: object = tirx.floor) -> tirx.PrimFunc:
     out = tirx.decl_buffer((1024,), "float32", "first")
     held = w.shared("held", 512)
     (block, *_), (thread, *_) = w.block_index, w.thread_index
-    w.store(held, source[block, part(thread * 4, 4)], [part(thread * 4, 4)])
+    w.store(held, source[block, ramp(thread * 4, 4)], [ramp(thread * 4, 4)])
     w.barrier()
     w.store(out, function(held[511 - thread]), [block * 128 + thread])
     return w.function([source, unused, out])
@@ -66,9 +67,12 @@ def test_the_launch_maps_parameters_of_the_entry_to_those_of_the_function() -> N
     assert sorted(launch.order) == [0, 2], "the unused parameter is left out"
 
 
-def test_functions_of_the_device_library_are_refused() -> None:
-    with pytest.raises(Unsupported, match="__nv_expf"):
-        ptx.build({"kernel": reversing(tirx.exp)}, "sm_62")
+def test_unknown_functions_are_refused() -> None:
+    def of_a_library(value: tirx.Expr) -> tirx.Expr:
+        return tirx.call_extern("float32", "of_a_library", value)
+
+    with pytest.raises(Unsupported, match="of_a_library"):
+        ptx.build({"kernel": reversing(of_a_library)}, "sm_62")
 
 
 def test_a_function_of_two_kernels_is_refused() -> None:
