@@ -188,11 +188,24 @@ def _entries(ir: str, launches: Mapping[str, Launch]) -> str:
         llvm = LLVM_NAMES.get(name, name)
         ir = ir.replace(f"@__nv_{name}f(", f"@llvm.{llvm}.f32(")
         ir = ir.replace(f"@__nv_{name}(", f"@llvm.{llvm}.f64(")
-    ir = device_math.define(ir)
+    ir = device_math.define(_declared_once(ir))
     missing = sorted(set(re.findall(r"^declare \w+ @(?!llvm\.)(\w+)\(", ir, re.MULTILINE)))
     if missing:
         raise Unsupported(f"kernels that call {', '.join(missing)}")
     return ir + "\n" + "\n".join(attributes) + "\n"
+
+
+def _declared_once(ir: str) -> str:
+    """``ir`` without the second declaration of a function, which a replaced name may become."""
+    seen: set[str] = set()
+    lines: list[str] = []
+    for line in ir.splitlines():
+        declared = re.match(r"declare [^@]*@([\w.]+)\(", line)
+        if declared is None or declared[1] not in seen:
+            lines.append(line)
+        if declared is not None:
+            seen.add(declared[1])
+    return "\n".join(lines)
 
 
 def _empty(target: tvm.target.Target) -> tvm.IRModule:
