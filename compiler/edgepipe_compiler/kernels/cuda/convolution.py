@@ -13,7 +13,7 @@ their parts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
@@ -22,28 +22,22 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from .. import parameters, window_geometry
-from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..window_geometry import Window
 from ..writer import Index, ramp
 from . import split_sum, tiling
-from .results import ImageResults
+from .results import ImageResults, VectorOperands
 from .staging import Place, Staged, pipeline
-from .tiling import Work
+from .tiling import BANK_CONFLICTS, OTHER_REGISTERS, Work
 from .writer import KernelWriter, lane
 
 # Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
 LARGEST = 720
 # Results per thread along a row. 7 divides the images of networks for 224 x 224.
 COLUMNS = (8, 7, 4)
-# Issue slots of a multiply-add: operands in the same bank of registers cost another one. Counted in the
-# machine code of `ptxas` 12.9 for sm_62.
-BANK_CONFLICTS = {8: 1.21, 7: 1.12, 4: 1.1}
 MOST_THREADS = 256
-# Registers besides sums, inputs and weights.
-OTHER_REGISTERS = 30
 
 
 @dataclass(frozen=True)
@@ -221,7 +215,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         window,
     )
     tile = choose(problem, target)
-    operands = Operands(graph, PLAIN, None)
+    operands = VectorOperands(graph)
     data = operands.add(
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
@@ -246,11 +240,9 @@ def choose(problem: Problem, target: CudaTarget) -> Tile:
         if not work.fits(target):
             continue
         cycles = work.cycles(target)
-        if tile.split > 1:
-            outputs = problem.images * problem.groups * problem.outside
-            outputs *= problem.results[0] * problem.results[1]
-            moved = 4 * outputs * (2 * tile.split + 1)
-            cycles += tiling.LAUNCH + moved / tiling.DRAM_BYTES
+        outputs = problem.images * problem.groups * problem.outside
+        outputs *= problem.results[0] * problem.results[1]
+        cycles += tiling.adding(outputs, tile.split)
         if best is None or cycles < best[0]:
             best = cycles, tile
     if best is None:
@@ -277,10 +269,7 @@ def _candidates(problem: Problem) -> Iterator[Tile]:
                         yield tile
                         for split in (2, 4, 8):
                             if problem.inside >= 16 * split:
-                                yield Tile(*(getattr(tile, name) for name in _FIELDS), split)
-
-
-_FIELDS = ("problem", "channels", "columns", "along_channels", "along_columns", "along_rows")
+                                yield replace(tile, split=split)
 
 
 def _row_counts(rows: int, most: int) -> list[int]:

@@ -13,7 +13,41 @@ from ..epilogue import Operands
 from ..kernel import Call, Value, Weight
 from ..layout import PLAIN
 from ..writer import Index, ramp
-from .writer import KernelWriter
+from .writer import KernelWriter, lane, vector
+
+Index4 = tuple[Index, Index, Index, Index]
+
+
+class VectorOperands(Operands):
+    """Operands of several adjacent results, which are finished one by one.
+
+    ``begin`` sets the index of the first and their number, and ``lane`` selects one: an operand with all
+    pixels is loaded for all at once. LLVM's device functions take no vectors.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, PLAIN, None)
+        self.lane = 0
+        self._held: dict[str, tirx.Expr] = {}
+        self._w: KernelWriter | None = None
+        self._whole: Index4 | None = None
+
+    def begin(self, w: KernelWriter, whole: Index4 | None) -> None:
+        """Sets the index of the results; None if each is read by itself."""
+        self._w, self._whole, self._held = w, whole, {}
+
+    def _value(self, name: str, result: Tensor) -> Callable[[Index4], tirx.Expr]:
+        one = super()._value(name, result)
+        has_pixels = self.graph.tensor(name).shape[-2:] == result.shape[-2:]
+
+        def read(index: Index4) -> tirx.Expr:
+            if self._w is None or self._whole is None or not has_pixels:
+                return one(index)
+            if name not in self._held:
+                self._held[name] = self._w.bind("operand", one(self._whole))
+            return lane(self._held[name], self.lane)
+
+        return read
 
 
 class ImageResults:
@@ -26,7 +60,7 @@ class ImageResults:
     def __init__(
         self,
         graph: Graph,
-        operands: Operands,
+        operands: VectorOperands,
         nodes: list[Node],
         anchor: str,
         output: str,
@@ -62,12 +96,16 @@ class ImageResults:
                 value = value + self._shift[channel]
             # A buffer's index is linear: row 0 and column `pixel` name the same element.
             whole = (image, channel, 0, ramp(pixel, lanes))
-            index = whole
-            if not self._flat:
-                index = (image, channel, pixel // width, pixel % width)
-            if lanes > 1 and not self._flat:
-                raise ValueError("operands that differ along rows are read one by one")
-            w.store(self.out, finish(value, index), whole)
+            self.operands.begin(w, whole if lanes > 1 and self._flat else None)
+            made = []
+            for number in range(lanes):
+                self.operands.lane = number
+                place = pixel + number
+                index = (image, channel, 0, place)
+                if not self._flat:
+                    index = (image, channel, place // width, place % width)
+                made.append(finish(lane(value, number) if lanes > 1 else value, index))
+            w.store(self.out, vector(made), whole)
 
         return write
 
@@ -75,7 +113,7 @@ class ImageResults:
     def lanes(self) -> int:
         """Adjacent pixels that may be finished together."""
         pixels = self.tensor.shape[2] * self.tensor.shape[3]
-        return 4 if self._flat and pixels % 4 == 0 else 1
+        return 4 if pixels % 4 == 0 else 1
 
     def call(self, function: tirx.PrimFunc, name: str) -> Call:
         """The call of the finished kernel."""

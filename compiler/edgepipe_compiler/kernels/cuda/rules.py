@@ -9,7 +9,7 @@ from ...frontend.units import SHAPE_ONLY, Unit
 from ..cpu import rules as cpu_rules
 from ..kernel import Kernel
 from ..target import CudaTarget
-from . import convolution
+from . import convolution, pointwise
 from .fallback import on_threads
 
 
@@ -32,5 +32,5 @@ def _tuned(unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget], Kernel]]:
         return []
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
     if anchor.op == "Conv":
-        return [convolution.lower]
+        return [pointwise.lower, convolution.lower]
     return []

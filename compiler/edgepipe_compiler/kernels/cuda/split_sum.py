@@ -9,11 +9,10 @@ from tvm import tirx
 
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
-from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..writer import ramp
-from .results import ImageResults
+from .results import ImageResults, VectorOperands
 from .writer import KernelWriter
 
 THREADS = 128
@@ -22,7 +21,7 @@ THREADS = 128
 def finish(
     graph: Graph,
     unit: Unit,
-    operands: Operands,
+    operands: VectorOperands,
     bias: np.ndarray | None,
     slices: int,
     write: Callable[[tirx.Buffer], tirx.PrimFunc],
@@ -45,7 +44,7 @@ def finish(
 def _total(graph: Graph, unit: Unit, partial: Value, bias: np.ndarray | None, rest: list) -> Call:
     """Adds the slices; a thread has one or four pixels of a channel."""
     slices, images, channels, pixels = partial.shape
-    operands = Operands(graph, PLAIN, None)
+    operands = VectorOperands(graph)
     sums = operands.add(partial, partial.shape, "float32")
     anchor = unit.nodes[0].outputs[0]
     results = ImageResults(graph, operands, rest, anchor, unit.outputs[0], bias)

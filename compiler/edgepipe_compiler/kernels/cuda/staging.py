@@ -33,7 +33,8 @@ class Staged:
     """An operand of which each tile is ``pieces`` pieces of ``lanes`` elements.
 
     ``place`` gives the place of a piece by its number. Consecutive threads copy consecutive pieces.
-    ``advance`` gives the distance of a tile's source from that of the first tile.
+    ``advance`` gives the distance of a tile's source from that of the first tile, and ``spread`` the
+    distance in shared memory between the elements of a piece.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Staged:
         lanes: int,
         advance: Callable[[Index], Index],
         place: Callable[[tirx.Expr], Place],
+        spread: int = 1,
     ) -> None:
+        self._spread = spread
         self._w, self._name, self._source, self._lanes, self._advance = (
             w,
             name,
@@ -97,8 +100,12 @@ class Staged:
         w, lanes = self._w, self._lanes
         for place, held, here in zip(self._places, self._held, self._skips, strict=True):
             with w.when(here):
-                value = held[ramp(0, lanes)]
-                w.store(shared, value, [ramp(half + place.target, lanes)])
+                if self._spread == 1:
+                    w.store(shared, held[ramp(0, lanes)], [ramp(half + place.target, lanes)])
+                    continue
+                for number in range(lanes):
+                    to = half + place.target + number * self._spread
+                    w.store(shared, held[number], [to])
 
 
 def _both(first: tirx.Expr | None, second: tirx.Expr | None) -> tirx.Expr | None:

@@ -16,6 +16,11 @@ from ..target import REGISTERS_PER_MULTIPROCESSOR, SHARED_BYTES_PER_BLOCK, CudaT
 MULTIPROCESSORS = {"sm_53": 1, "sm_62": 2, "sm_72": 8, "sm_87": 16}
 MANY = 40
 SCHEDULERS = 4
+# Issue slots of a multiply-add by the results of a thread along a row: operands in the same bank of registers
+# cost another slot. Counted in the machine code that `ptxas` 12.9 writes for sm_62.
+BANK_CONFLICTS = {8: 1.21, 7: 1.12, 4: 1.1}
+# Registers of a thread besides sums, operands and what it copies.
+OTHER_REGISTERS = 30
 WARP = 32
 # Cycles, estimated: a barrier with the accesses to shared memory around it, and a load from global memory.
 BARRIER, GLOBAL_LOAD = 130, 450
@@ -72,3 +77,8 @@ class Work:
         latency = rounds * (self.steps * waiting + self.last + BLOCK)
         l2 = self.blocks * self.steps * self.fetched / L2_BYTES
         return max(issue, latency, l2) + 0.1 * min(issue, latency)
+
+
+def adding(outputs: int, slices: int) -> float:
+    """Cycles to add the parts of ``outputs`` sums that ``slices`` blocks share, in a second launch."""
+    return 0.0 if slices == 1 else LAUNCH + 4 * outputs * (2 * slices + 1) / DRAM_BYTES
