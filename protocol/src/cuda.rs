@@ -43,3 +43,19 @@ pub struct CudaDevice {
     /// Whether it shares its memory with the CPUs.
     pub integrated: bool,
 }
+
+/// Use of a GPU by a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaStage {
+    /// Place of the stage in its schedule.
+    pub stage: u32,
+    /// Time to load the kernels. The driver compiles them for its device, unless its cache has them.
+    pub module_load_ns: u64,
+    /// Device memory for the tensors of the stage.
+    pub arena_bytes: u64,
+    /// Device memory for weights that no earlier stage of the schedule has uploaded.
+    pub weights_bytes: u64,
+    /// Whether the driver launches all kernels of a frame as one graph.
+    pub graph: bool,
+}

@@ -23,7 +23,7 @@ mod state;
 pub mod text;
 
 pub use cpu_list::{format_cpu_list, parse_cpu_list};
-pub use cuda::{CudaDevice, CudaSystem};
+pub use cuda::{CudaDevice, CudaStage, CudaSystem};
 pub use dtype::Dtype;
 pub use lock::{HoldReply, LockHolder};
 pub use machine::{

@@ -1,5 +1,6 @@
 //! Raw observations. They are stored unchanged; the harness derives all figures from them.
 
+use crate::cuda::CudaStage;
 use crate::machine::MachineState;
 use crate::power::Power;
 use crate::state::WatchedSettings;
@@ -19,6 +20,9 @@ pub struct Profiled {
     pub instrumented_frame_ns: Vec<u64>,
     /// Resident memory of the runner at the end.
     pub resident_bytes: u64,
+    /// The stage's use of a GPU; absent if it runs on CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaStage>,
 }
 
 /// Durations of a kernel call.
@@ -73,9 +77,9 @@ pub struct Stream {
 pub struct HandOver {
     /// Size of the buffer.
     pub bytes: u64,
-    /// Duration of the first read of each hand-over.
+    /// Duration of the first read of each hand-over, with all copies between devices.
     pub first_ns: Vec<u64>,
-    /// Duration of the second read of each hand-over.
+    /// Duration of the second read of each hand-over. Empty if the reader is a GPU, whose kernels read its own memory.
     pub again_ns: Vec<u64>,
 }
 
@@ -152,6 +156,9 @@ pub struct Measured {
     pub resident_bytes: u64,
     /// The part of it that no file backs.
     pub anonymous_bytes: u64,
+    /// Use of GPUs by the stages that run on them, in stage order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuda: Vec<CudaStage>,
 }
 
 /// A stage that ran alone.

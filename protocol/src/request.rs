@@ -72,8 +72,8 @@ pub struct Call {
 /// Time the hand-over of a tensor between two processors: a thread on `from` writes a buffer, then a thread on `to`
 /// reads all of it twice. The first read includes the transfer between caches, the second does not.
 ///
-/// A GPU writes a buffer by copying it from its memory, and reads one by copying it there; both copies run on the first CPU of
-/// the thread that feeds it, and the first read includes the copy by the writing GPU.
+/// A GPU writes the buffer by a copy from its memory, and reads it by a copy to its memory, on the first of its `host_cpus`.
+/// The first read includes both copies. A GPU does not read twice, so the whole first read is the cost of the hand-over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {

@@ -27,5 +27,6 @@ constructors!(
     affinity: Affinity,
     execution: Execution,
     meter: Meter,
+    device: Device,
     internal: Internal
 );

@@ -3,6 +3,7 @@
 use crate::affinity::allowed_cpus;
 use crate::board_state::{programs, settings};
 use crate::cgroups::Groups;
+use crate::engine;
 use crate::memory::kilobytes;
 use crate::timed_read;
 use protocol::{Clock, Cpu, MachineState, Policy, Scheduling, SilentZone, Temperature, parse_cpu_list};
@@ -47,7 +48,7 @@ fn scheduling(stat: &str) -> Option<Scheduling> {
     Some(Scheduling { policy, nice, weight: None })
 }
 
-/// Also asks `jetson_clocks` for the memory clock, if sysfs shows it to root only.
+/// Also asks the CUDA driver for its devices, and `jetson_clocks` for the memory clock, if sysfs shows it to root only.
 pub(crate) fn read_thoroughly(sysfs: &Path) -> MachineState {
     let mut state = read(sysfs);
     if state.emc.is_none()
@@ -56,6 +57,7 @@ pub(crate) fn read_thoroughly(sysfs: &Path) -> MachineState {
     {
         state.emc = parse_emc(&finished.stdout);
     }
+    state.cuda = engine::cuda_system();
     state
 }
 

@@ -5,7 +5,7 @@ use crate::clock::monotonic_ns;
 use crate::engine::Multiplier;
 use crate::failure::Failure;
 use crate::memory;
-use protocol::{Peak, Peaked, Stream};
+use protocol::{Peak, Peaked, Processor, Stream};
 
 /// Iterations of the multiply-add loop in a sample, about a millisecond.
 const ITERATIONS: u64 = 100_000;
@@ -17,6 +17,12 @@ pub(crate) fn peak(request: &Peak) -> Result<Peaked, Failure> {
     let largest = request.streams.iter().copied().max().unwrap_or(0);
     memory::check_available(largest)
         .map_err(|why| Failure::request(format!("failed to time reads of {largest} bytes: {why}")))?;
+    if let Processor::Cuda(cuda) = &request.processor {
+        return Err(Failure::request(format!(
+            "failed to time the peak rates of {}: only those of CPUs are measured",
+            cuda.name
+        )));
+    }
     // On a thread of its own, because binding a thread is permanent.
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| time(request));
@@ -75,7 +81,7 @@ fn sum(words: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{CpuProcessor, Processor};
+    use protocol::CpuProcessor;
 
     #[test]
     fn multiply_adds_and_reads_are_timed() {

@@ -52,7 +52,14 @@ fn run(request: &Profile, frames: &FrameSet, profiler: &mut Profiler<'_>) -> Res
         let enough = frame_ns.len() as u64 >= u64::from(request.min_frames) && elapsed >= request.min_ns;
         if enough || elapsed >= request.max_ns {
             let (resident_bytes, _) = resident_bytes();
-            return Ok(Profiled { id: request.id, calls, frame_ns, instrumented_frame_ns, resident_bytes });
+            return Ok(Profiled {
+                id: request.id,
+                calls,
+                frame_ns,
+                instrumented_frame_ns,
+                resident_bytes,
+                cuda: profiler.cuda(),
+            });
         }
     }
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Limit on a request. The list of weights of a large network takes about 100 kB.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
+/// `EX_OSERR`: the status if a GPU cannot be reset after a failure.
+const UNUSABLE_DEVICE: i32 = 71;
+
 /// Answers requests. Returns only if standard input cannot be read at all. The end of the input or of the lease exits the
 /// process, also in the middle of a trial, so that a harness that is gone does not leave a busy board behind.
 pub(crate) fn serve(events: &EventWriter, _runtime: &Runtime, lease: Option<Duration>) {
@@ -42,6 +45,14 @@ pub(crate) fn serve(events: &EventWriter, _runtime: &Runtime, lease: Option<Dura
                 Event::Failed { id: None, fault: Fault::Request, message }
             }
         };
+        // All engines are dropped by now. A runner that cannot use its GPU any more ends, and the harness starts another.
+        if let Err(message) = engine::recover_devices() {
+            if let Event::Failed { message, .. } = &event {
+                eprintln!("{message}");
+            }
+            eprintln!("{message}");
+            engine::exit_immediately(UNUSABLE_DEVICE);
+        }
         events.send(&event);
         // All tensors are freed by now, and the next network has tensors of other sizes.
         engine::release_memory();

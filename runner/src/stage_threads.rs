@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::frames::{FrameSet, FrameSlot};
 use crate::pipeline::{Pipeline, Slowdown, StageReport};
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use protocol::{ExecutionMode, Isolate, Isolated};
+use protocol::{CudaStage, ExecutionMode, Isolate, Isolated};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -25,6 +25,7 @@ struct StageThread {
     handle: Option<JoinHandle<()>>,
     /// Ids of this thread and the engine's own ones.
     ids: Vec<u32>,
+    cuda: Option<CudaStage>,
 }
 
 type Job = Box<dyn FnOnce(&mut StageWorker) + Send>;
@@ -44,7 +45,7 @@ impl StageThreads {
     ) -> Result<Self, Failure> {
         let weights = weights.to_vec();
         Self::start_with(schedule, move |schedule, place| {
-            engine::load(schedule, &schedule.stages[place], weights[place].as_ref())
+            engine::load(schedule, place, weights[place].as_ref())
         })
     }
 
@@ -63,6 +64,11 @@ impl StageThreads {
     /// Ids of the threads of each stage.
     pub(crate) fn ids(&self) -> Vec<Vec<u32>> {
         self.stages.iter().map(|stage| stage.ids.clone()).collect()
+    }
+
+    /// Use of GPUs by the stages that run on them.
+    pub(crate) fn cuda(&self) -> Vec<CudaStage> {
+        self.stages.iter().filter_map(|stage| stage.cuda.clone()).collect()
     }
 
     /// Runs a frame through one stage after another and checks what each of them returns. Returns the values after the last
@@ -182,7 +188,7 @@ impl StageThread {
             .stack_size(STACK_BYTES)
             .spawn(move || match load(&schedule, place) {
                 Ok(engine) => {
-                    drop(ready.send(Ok(engine.threads().to_vec())));
+                    drop(ready.send(Ok((engine.threads().to_vec(), engine.cuda()))));
                     let mut worker = StageWorker { place, schedule, engine };
                     while let Ok(job) = inbox.recv() {
                         job(&mut worker);
@@ -193,8 +199,8 @@ impl StageThread {
             .map_err(|error| {
                 Failure::internal(format!("failed to start the thread of stage {place}: {error}"))
             })?;
-        let mut thread = Self { jobs: Some(jobs), handle: Some(handle), ids: Vec::new() };
-        thread.ids = receive(&readiness)??;
+        let mut thread = Self { jobs: Some(jobs), handle: Some(handle), ids: Vec::new(), cuda: None };
+        (thread.ids, thread.cuda) = receive(&readiness)??;
         Ok(thread)
     }
 
@@ -288,6 +294,10 @@ impl Profiler<'_> {
 
     pub(crate) fn check_outputs(&self) -> Result<(), Failure> {
         self.worker.check_outputs(&self.slot)
+    }
+
+    pub(crate) fn cuda(&self) -> Option<CudaStage> {
+        self.worker.engine.cuda()
     }
 
     fn set_inputs(&mut self, frames: &FrameSet, frame: u64) {

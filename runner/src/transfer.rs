@@ -1,10 +1,12 @@
-//! Times the hand-over of a tensor between two processors: the cost of reading what another processor wrote.
+//! Times the hand-over of a tensor between two processors: the cost of reading what another processor wrote, and of the copies
+//! if one of them is a GPU.
 
 use crate::affinity::bind_to_first;
 use crate::clock::monotonic_ns;
+use crate::engine::Copies;
 use crate::failure::Failure;
 use crate::memory;
-use protocol::{HandOver, Transfer, Transferred};
+use protocol::{HandOver, Processor, Transfer, Transferred};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Hand-overs of each size that are discarded, because they fault in new pages.
@@ -14,7 +16,7 @@ const LINE_WORDS: usize = 8;
 /// Limit on the samples in memory.
 const MAX_ROUNDS: u32 = 1_000_000;
 
-/// The writer writes every word, the reader reads one word of every cache line.
+/// A CPU writes every word, and reads one word of every cache line. A GPU copies all of them.
 pub(crate) fn transfer(request: &Transfer) -> Result<Transferred, Failure> {
     let largest = request.sizes.iter().copied().max().unwrap_or(0);
     if request.rounds == 0 || request.rounds > MAX_ROUNDS {
@@ -35,6 +37,8 @@ struct Exchange {
     words: Vec<AtomicU64>,
     /// Even: the writer's turn; odd: the reader's turn; [`DONE`]: one of them has finished.
     turn: AtomicUsize,
+    /// How long the writing GPU took to copy the buffer in this turn; 0 if the writer is a CPU.
+    copied_ns: AtomicU64,
 }
 
 const DONE: usize = usize::MAX;
@@ -42,7 +46,12 @@ const DONE: usize = usize::MAX;
 impl Exchange {
     fn new(bytes: u64) -> Self {
         let words = usize::try_from(bytes.div_ceil(8)).unwrap_or(0).max(1);
-        Self { bytes, words: (0..words).map(|_| AtomicU64::new(1)).collect(), turn: AtomicUsize::new(0) }
+        Self {
+            bytes,
+            words: (0..words).map(|_| AtomicU64::new(1)).collect(),
+            turn: AtomicUsize::new(0),
+            copied_ns: AtomicU64::new(0),
+        }
     }
 
     fn run(&self, request: &Transfer) -> Result<HandOver, Failure> {
@@ -58,13 +67,17 @@ impl Exchange {
 
     fn write(&self, request: &Transfer) -> Result<(), Failure> {
         let _guard = DoneOnDrop(self);
-        bind_to_first(&request.from)?;
+        let copies = self.prepare(&request.from)?;
         for round in 0..request.rounds.saturating_add(WARM_UP) {
             if !self.wait_for(0) {
                 return Ok(());
             }
-            for word in &self.words {
-                word.store(u64::from(round), Ordering::Relaxed);
+            if let Some(copies) = &copies {
+                let begin = monotonic_ns();
+                copies.to_host(&self.words)?;
+                self.copied_ns.store(monotonic_ns() - begin, Ordering::Relaxed);
+            } else {
+                self.words.iter().for_each(|word| word.store(u64::from(round), Ordering::Relaxed));
             }
             self.turn.fetch_add(1, Ordering::AcqRel);
         }
@@ -75,21 +88,37 @@ impl Exchange {
 
     fn read(&self, request: &Transfer) -> Result<HandOver, Failure> {
         let _guard = DoneOnDrop(self);
-        bind_to_first(&request.to)?;
+        let copies = self.prepare(&request.to)?;
         let rounds = usize::try_from(request.rounds).unwrap_or(0);
         let (mut first_ns, mut again_ns) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
         for round in 0..request.rounds.saturating_add(WARM_UP) {
             if !self.wait_for(1) {
                 break;
             }
-            let (first, again) = (self.time_read(), self.time_read());
+            let copied = self.copied_ns.load(Ordering::Relaxed);
+            let (first, again) = match &copies {
+                Some(copies) => {
+                    let begin = monotonic_ns();
+                    copies.to_device(&self.words)?;
+                    (monotonic_ns() - begin, None)
+                }
+                None => (self.time_read(), Some(self.time_read())),
+            };
             if round >= WARM_UP {
-                first_ns.push(first);
-                again_ns.push(again);
+                first_ns.push(copied + first);
+                again_ns.extend(again);
             }
             self.turn.fetch_add(1, Ordering::AcqRel);
         }
         Ok(HandOver { bytes: self.bytes, first_ns, again_ns })
+    }
+
+    /// Binds the calling thread to the first CPU of a processor; with a buffer there if it is a GPU.
+    fn prepare(&self, processor: &Processor) -> Result<Option<Copies>, Failure> {
+        match processor {
+            Processor::Cpu(_) => bind_to_first(processor).map(|()| None),
+            Processor::Cuda(cuda) => Copies::new(cuda, &self.words).map(Some),
+        }
     }
 
     fn time_read(&self) -> u64 {
@@ -125,7 +154,7 @@ impl Drop for DoneOnDrop<'_> {
 mod tests {
     use super::*;
     use crate::affinity::allowed_cpus;
-    use protocol::{CpuProcessor, Processor};
+    use protocol::CpuProcessor;
 
     fn request(from: u32, to: u32, sizes: &[u64]) -> Transfer {
         let processor = |cpu: u32| {

@@ -92,6 +92,7 @@ pub(crate) fn measure(
         weights_bytes,
         resident_bytes,
         anonymous_bytes,
+        cuda: threads.cuda(),
     })
 }
 

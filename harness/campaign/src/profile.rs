@@ -215,6 +215,7 @@ impl Profiler<'_, '_, '_> {
                 frame_ns: frame_ns.clone(),
                 instrumented_frame_ns: Vec::new(),
                 resident_bytes: alone.resident_bytes,
+                cuda: alone.cuda.clone(),
             };
             let key = contended_key(&self.processors[place]);
             if !is_known[place] {

@@ -135,6 +135,7 @@ pub fn profile(network: &str, processor: &str, frame_ns: u64) -> ProfileRecord {
         frame_ns: durations(&mut numbers, 20, frame_ns),
         instrumented_frame_ns: durations(&mut numbers, 20, frame_ns + 20_000),
         resident_bytes: 90 << 20,
+        cuda: None,
     };
     ProfileRecord { network: network.to_owned(), processor: processor.to_owned(), profiled }
 }
@@ -231,6 +232,7 @@ impl Planned {
         after.temperatures[0].milli_celsius += (seed % 2000).cast_signed();
         Measured {
             watched: None,
+            cuda: Vec::new(),
             id: seed,
             isolated: (0..stages)
                 .map(|_| Isolated { samples_ns: durations(&mut numbers, 10, own_ns / 100 * 98) })

@@ -39,7 +39,8 @@ impl Store {
             let (calls, (frame_ns, instrumented_frame_ns)) =
                 (unpacked(row, "calls", calls)?, unpacked(row, "frames", two_series)?);
             let (id, resident_bytes) = (row.get("request")?, row.get("resident_bytes")?);
-            let profiled = Profiled { id, calls, frame_ns, instrumented_frame_ns, resident_bytes };
+            let profiled =
+                Profiled { id, calls, frame_ns, instrumented_frame_ns, resident_bytes, cuda: None };
             Ok(ProfileRecord { network: row.get("name")?, processor: row.get("processor")?, profiled })
         })
     }

@@ -229,6 +229,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
         anonymous_bytes: cells.next()?,
         watched: cells.optional("how a trial's board was watched")?,
         stages: occupancies(connection, trial)?,
+        cuda: Vec::new(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::tensor::Tensor;
 use crate::failure::Failure;
+use protocol::CudaStage;
 use std::rc::Rc;
 
 /// The program of one stage, loaded and ready to run. It stays on the thread that loaded it.
@@ -23,6 +24,11 @@ pub(crate) trait Engine {
     /// If the engine does not report kernel times, if the frame fails, or if the kernel calls differ from those of the
     /// first profiled frame.
     fn profile(&mut self, values: &mut [Option<Tensor>]) -> Result<FrameProfile, Failure>;
+
+    /// The stage's use of a GPU; `None` if it runs on CPUs.
+    fn cuda(&self) -> Option<CudaStage> {
+        None
+    }
 }
 
 /// One profiled frame.

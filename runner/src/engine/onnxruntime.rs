@@ -2,6 +2,7 @@
 //! never uses it does not need it.
 
 use super::api::{Engine, FrameProfile};
+use super::loader::loader_message;
 use super::tensor::Tensor;
 use crate::affinity::{bind, current_thread, with_new_threads};
 use crate::failure::Failure;
@@ -143,7 +144,7 @@ fn load_runtime(path: &Path) -> Result<(), Failure> {
     if !path.is_file() {
         return Err(fail(&"the file does not exist; `cargo xtask setup` installs it"));
     }
-    probe(path).map_err(|error| fail(&error))?;
+    probe(path).map_err(|error| fail(&loader_message(&error)))?;
     // Set before the call, because a second call must not happen: after a first call that fails, the lock inside `ort` is
     // marked as done without a library in it (seen in 2.0.0-rc.13). That is also why the file is probed first.
     *loaded = Some(path.to_path_buf());

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::schedule::TensorSpec;
 use protocol::Dtype;
+use std::mem::MaybeUninit;
 use tvm_ffi::tvm_ffi_sys::dlpack::DLTensor;
 use tvm_ffi::{
     AnyView, CPUNDAlloc, DLDataType, DLDataTypeCode, DLDevice, DLDeviceType, TVMFFIAny, TVMFFIObject,
@@ -56,6 +57,37 @@ impl Tensor {
     /// # Errors
     /// If the allocation fails.
     pub(crate) fn filled(spec: &TensorSpec, fill: impl FnOnce(&mut [u8])) -> Result<Self, Failure> {
+        let tensor = Self::allocate(spec)?;
+        #[expect(unsafe_code, reason = "elements are written through a raw pointer")]
+        // SAFETY: the allocation has `spec.bytes` bytes and no other reference; zeros initialize all of them.
+        let bytes = unsafe {
+            let start = tensor.data_ptr().cast::<u8>().cast_mut();
+            start.write_bytes(0, spec.bytes);
+            std::slice::from_raw_parts_mut(start, spec.bytes)
+        };
+        fill(bytes);
+        Ok(Self(tensor))
+    }
+
+    /// Allocates a tensor and lets a device write all its bytes: if `receive` succeeds, it has initialized them.
+    ///
+    /// # Errors
+    /// If the allocation or `receive` fails.
+    pub(super) fn received(
+        spec: &TensorSpec,
+        receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let tensor = Self::allocate(spec).map_err(|failure| failure.message)?;
+        #[expect(unsafe_code, reason = "elements are written through a raw pointer")]
+        // SAFETY: the allocation has `spec.bytes` bytes and no other reference.
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<MaybeUninit<u8>>().cast_mut(), spec.bytes)
+        };
+        receive(bytes)?;
+        Ok(Self(tensor))
+    }
+
+    fn allocate(spec: &TensorSpec) -> Result<tvm_ffi::Tensor, Failure> {
         let tensor = tvm_ffi::Tensor::from_nd_alloc(CPUNDAlloc {}, &spec.shape, dl_type(spec.dtype), cpu());
         if tensor.data_ptr().is_null() {
             // Its deleter would free memory that was never allocated.
@@ -66,15 +98,7 @@ impl Tensor {
                 spec.bytes, spec.name
             )));
         }
-        #[expect(unsafe_code, reason = "elements are written through a raw pointer")]
-        // SAFETY: the allocation has `spec.bytes` bytes and no other reference; zeros initialize all of them.
-        let bytes = unsafe {
-            let start = tensor.data_ptr().cast::<u8>().cast_mut();
-            start.write_bytes(0, spec.bytes);
-            std::slice::from_raw_parts_mut(start, spec.bytes)
-        };
-        fill(bytes);
-        Ok(Self(tensor))
+        Ok(tensor)
     }
 
     /// Checks that type, shape and device match and that the elements are contiguous; the error says what differs.

@@ -1,5 +1,6 @@
 //! TVM's runtime library: loading it, its thread pool, its memory.
 
+use super::loader::loader_message;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::path::PathBuf;
 use tvm_ffi::{Array, Function};
@@ -38,7 +39,7 @@ impl Runtime {
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
         match library {
             Ok(library) => Ok(Self { _library: std::mem::ManuallyDrop::new(library) }),
-            Err(error) => Err(RuntimeError { path, reason: error.to_string() }),
+            Err(error) => Err(RuntimeError { path, reason: loader_message(&error) }),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct WeightsFile {
 }
 
 /// Device, inode, size and modification time: they change if another file replaces this one.
-type Identity = (u64, u64, u64, i64, i64);
+pub(super) type Identity = (u64, u64, u64, i64, i64);
 
 #[expect(unsafe_code, reason = "contains a raw pointer")]
 // SAFETY: the mapping is read-only, belongs to the process and lives as long as the value.
@@ -37,7 +37,7 @@ unsafe impl Send for WeightsFile {}
 unsafe impl Sync for WeightsFile {}
 
 impl WeightsFile {
-    fn identity(file: &File) -> std::io::Result<Identity> {
+    fn identity_of(file: &File) -> std::io::Result<Identity> {
         let about = file.metadata()?;
         Ok((about.dev(), about.ino(), about.size(), about.mtime(), about.mtime_nsec()))
     }
@@ -65,6 +65,29 @@ impl WeightsFile {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes as u64
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Some bytes of the file; `name` is that of the tensor, for the message.
+    pub(super) fn bytes_at(&self, offset: u64, bytes: u64, name: &str) -> Result<&[u8], Failure> {
+        let outside = || {
+            Failure::weights(format!(
+                "failed to read weights from {}: {name} has {bytes} bytes at offset {offset}, but the file has {} bytes; \
+                 deploy it again",
+                self.path.display(),
+                self.bytes
+            ))
+        };
+        let end = offset.checked_add(bytes).filter(|end| *end <= self.bytes()).ok_or_else(outside)?;
+        let (Ok(start), Ok(end)) = (usize::try_from(offset), usize::try_from(end)) else {
+            return Err(outside());
+        };
+        #[expect(unsafe_code, reason = "a mapping is raw memory")]
+        // SAFETY: the range lies inside of the mapping, which is read-only and lives as long as `self`.
+        Ok(unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>().add(start), end - start) })
     }
 
     /// The tensors of a stage, as views of the mapping.
@@ -163,7 +186,7 @@ impl WeightsCache {
                 ))
             };
             let file = File::open(path).map_err(fail)?;
-            let identity = WeightsFile::identity(&file).map_err(fail)?;
+            let identity = WeightsFile::identity_of(&file).map_err(fail)?;
             let known = fresh.get(path).or_else(|| self.files.get(path));
             let weights = match known {
                 Some(known) if known.identity == identity => Arc::clone(known),

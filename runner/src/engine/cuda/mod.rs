@@ -1,0 +1,302 @@
+//! Stages on NVIDIA GPUs, through the driver API.
+//!
+//! A stage has one allocation for all its tensors, one stream, and its weights in memory that stages share. A frame is copied
+//! to the device, its kernels run, and its outputs are copied back to ordinary memory, as other stages need them. The thread
+//! sleeps while the device works.
+#![expect(unsafe_code, reason = "calls of the CUDA driver")]
+
+mod api;
+mod copies;
+mod device;
+mod driver;
+mod graph;
+mod module;
+mod plan;
+mod stream;
+mod weights;
+
+pub(crate) use copies::Copies;
+pub(crate) use device::{recover_devices, system};
+
+use super::api::{Engine, FrameProfile, KernelCall};
+use super::tensor::Tensor;
+use super::weights::WeightsFile;
+use crate::affinity::{bind, current_thread};
+use crate::clock::monotonic_ns;
+use crate::failure::Failure;
+use crate::schedule::{CheckedStage, TensorSpec};
+use api::CallError;
+use device::{Device, Memory};
+use graph::Graph;
+use module::{Module, PreparedLaunch};
+use plan::CheckedPlan;
+use protocol::{CudaProcessor, CudaProgram, CudaStage};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use stream::{Event, Stream};
+use weights::DeviceWeights;
+
+/// A launch plan, ready to run. Fields are dropped in order: what uses memory before the memory.
+pub(crate) struct CudaEngine {
+    path: String,
+    processor: String,
+    threads: Vec<u32>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    /// Absent if the driver has no graphs or refused this one.
+    graph: Option<Graph>,
+    launches: Vec<PreparedLaunch>,
+    /// One more than there are launches; created by the first profiled frame.
+    events: Vec<Event>,
+    /// Whether all kernels have run once.
+    has_run: bool,
+    used: CudaStage,
+    _module: Module,
+    stream: Stream,
+    arena: Memory,
+    _weights: DeviceWeights,
+    device: Arc<Device>,
+}
+
+/// An input or output of the stage.
+struct Port {
+    spec: TensorSpec,
+    /// Index among the schedule's values.
+    index: usize,
+    /// Place in the arena.
+    offset: u64,
+}
+
+impl CudaEngine {
+    /// Loads a plan on the calling thread. `place` is that of the stage in its schedule, `specs` are the schedule's values.
+    pub(crate) fn load(
+        program: &CudaProgram,
+        processor: &CudaProcessor,
+        place: usize,
+        stage: &CheckedStage,
+        specs: &[TensorSpec],
+        file: &WeightsFile,
+    ) -> Result<Self, Failure> {
+        bind(None, &processor.host_cpus, &processor.name)?;
+        let path = program.path.as_str();
+        let specs_of = |indices: &[usize]| indices.iter().map(|index| &specs[*index]).collect::<Vec<_>>();
+        let plan = CheckedPlan::read(Path::new(path), &specs_of(&stage.inputs), &specs_of(&stage.outputs))?;
+        if plan.plan.arch != processor.arch {
+            return Err(Failure::library(format!(
+                "failed to load launch plan {path}: it is for {}, and processor {} is {}; compile and deploy it again",
+                plan.plan.arch, processor.name, processor.arch
+            )));
+        }
+        let device = Device::open(processor.device, &format!("processor {}", processor.name))?;
+        let unprepared = |error: CallError| {
+            let index = device.index;
+            Failure::device(format!("failed to prepare GPU {index} for {path}: {}", device.describe(error)))
+        };
+        let stream = Stream::new(&device).map_err(unprepared)?;
+        let module = Module::load(&device, &plan, path)?;
+        let weights = DeviceWeights::upload(&device, &stream, file, &plan.plan.weights, path)?;
+        let arena = device.allocate(plan.plan.arena_bytes, &format!("the tensors of {path}"))?;
+        let mut launches = PreparedLaunch::all(&module, &plan, arena.address, &weights.addresses, path)?;
+        let graph =
+            Graph::capture(&stream, || launches.iter_mut().try_for_each(|launch| launch.start(&stream)));
+        let graph = graph.unwrap_or_else(|error| {
+            eprintln!(
+                "the kernels of {path} are launched one by one, because they cannot be captured as a graph: {}",
+                device.describe(error)
+            );
+            None
+        });
+        let ports = |indices: &[usize], values: &[u32]| {
+            let port = |(index, value): (&usize, &u32)| Port {
+                spec: specs[*index].clone(),
+                index: *index,
+                offset: plan.value(*value).offset,
+            };
+            indices.iter().zip(values).map(port).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            inputs: ports(&stage.inputs, &plan.plan.inputs),
+            outputs: ports(&stage.outputs, &plan.plan.outputs),
+            path: path.to_owned(),
+            processor: processor.name.clone(),
+            threads: vec![current_thread()],
+            events: Vec::new(),
+            has_run: false,
+            used: CudaStage {
+                stage: u32::try_from(place).unwrap_or(u32::MAX),
+                module_load_ns: module.load_ns,
+                arena_bytes: arena.bytes,
+                weights_bytes: weights.fresh_bytes,
+                graph: graph.is_some(),
+            },
+            graph,
+            launches,
+            _module: module,
+            stream,
+            arena,
+            _weights: weights,
+            device,
+        })
+    }
+
+    fn failed(&self, what: &str, error: CallError) -> String {
+        let Self { path, processor, .. } = self;
+        format!("failed to run launch plan {path} on {processor}: {what}: {}", self.device.describe(error))
+    }
+
+    fn copy_inputs(&self, values: &[Option<Tensor>]) -> Result<(), String> {
+        for Port { spec, index, offset } in &self.inputs {
+            let tensor = values[*index].as_ref().ok_or_else(|| {
+                format!("failed to run launch plan {}: its input {} is missing", self.path, spec.name)
+            })?;
+            let bytes = tensor.bytes();
+            if bytes.len() != spec.bytes {
+                return Err(format!(
+                    "failed to run launch plan {}: its input {} has {} bytes, expected {}",
+                    self.path,
+                    spec.name,
+                    bytes.len(),
+                    spec.bytes
+                ));
+            }
+            self.stream
+                .copy_to_device(&self.arena, *offset, bytes)
+                .map_err(|error| self.failed(&format!("copy of input {}", spec.name), error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the kernels, then copies the outputs into new tensors.
+    fn copy_outputs(&self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.wait()?;
+        for Port { spec, index, offset } in &self.outputs {
+            let tensor = Tensor::received(spec, |bytes| {
+                self.stream
+                    .copy_to_host(bytes, &self.arena, *offset)
+                    .map_err(|error| self.failed(&format!("copy of output {}", spec.name), error))
+            })?;
+            values[*index] = Some(tensor);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        // Which kernel has failed is unknown: the device reports it late, and to all calls from then on.
+        self.stream.wait().map_err(|error| self.failed("one of its kernels", error))
+    }
+
+    /// Runs the kernels for the first time, one after another, so that an error names its kernel.
+    fn run_first(&mut self) -> Result<(), String> {
+        for place in 0..self.launches.len() {
+            let done = self.launches[place].start(&self.stream).and_then(|()| self.stream.wait());
+            done.map_err(|error| self.failed(&format!("kernel {}", self.launches[place].kernel), error))?;
+        }
+        self.has_run = true;
+        Ok(())
+    }
+
+    fn start_kernels(&mut self) -> Result<(), String> {
+        if !self.has_run {
+            return self.run_first();
+        }
+        if let Some(graph) = &self.graph {
+            return graph.start(&self.stream).map_err(|error| self.failed("the graph of its kernels", error));
+        }
+        for place in 0..self.launches.len() {
+            let started = self.launches[place].start(&self.stream);
+            started
+                .map_err(|error| self.failed(&format!("kernel {}", self.launches[place].kernel), error))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the kernels one by one, with an event before the first and after each.
+    fn start_timed(&mut self) -> Result<(), CallError> {
+        while self.events.len() <= self.launches.len() {
+            self.events.push(Event::new(&self.device)?);
+        }
+        self.events[0].record(&self.stream)?;
+        for (launch, event) in self.launches.iter_mut().zip(&self.events[1..]) {
+            launch.start(&self.stream)?;
+            event.record(&self.stream)?;
+        }
+        Ok(())
+    }
+
+    fn times(&self) -> Result<Vec<KernelCall>, CallError> {
+        let call = |(launch, events): (&PreparedLaunch, &[Event])| {
+            let ns = events[1].ns_since(&events[0])?;
+            Ok(KernelCall { function: Rc::clone(&launch.kernel), ns })
+        };
+        self.launches.iter().zip(self.events.windows(2)).map(call).collect()
+    }
+}
+
+impl Engine for CudaEngine {
+    fn threads(&self) -> &[u32] {
+        &self.threads
+    }
+
+    fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.copy_inputs(values)?;
+        self.start_kernels()?;
+        self.copy_outputs(values)
+    }
+
+    /// The time of a kernel is that between two events of the device, the gap to the kernel before included.
+    fn profile(&mut self, values: &mut [Option<Tensor>]) -> Result<FrameProfile, Failure> {
+        let failed = |message: String| Failure::execution(message);
+        if !self.has_run {
+            self.run(values).map_err(failed)?;
+        }
+        let begin_ns = monotonic_ns();
+        self.copy_inputs(values).map_err(failed)?;
+        let started = self.start_timed();
+        started.map_err(|error| failed(self.failed("launch of a timed kernel", error)))?;
+        self.copy_outputs(values).map_err(failed)?;
+        let frame_ns = monotonic_ns() - begin_ns;
+        let calls = self.times().map_err(|error| failed(self.failed("times of its kernels", error)))?;
+        check_times(&calls, frame_ns).map_err(|reason| {
+            failed(format!("failed to profile launch plan {} on {}: {reason}", self.path, self.processor))
+        })?;
+        Ok(FrameProfile { frame_ns, calls })
+    }
+
+    fn cuda(&self) -> Option<CudaStage> {
+        Some(self.used.clone())
+    }
+}
+
+/// Checks the device's clock against the board's: the kernels ran inside of the frame.
+fn check_times(calls: &[KernelCall], frame_ns: u64) -> Result<(), String> {
+    let kernels_ns: u64 = calls.iter().map(|call| call.ns).sum();
+    // Events have a resolution of 500 ns.
+    let tolerance_ns = frame_ns / 20 + 1000 * (calls.len() as u64 + 1);
+    if kernels_ns <= frame_ns + tolerance_ns {
+        return Ok(());
+    }
+    Err(format!(
+        "the driver reports {kernels_ns} ns for its kernels, and the whole frame took {frame_ns} ns; the driver's times are \
+         wrong"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_cannot_take_longer_than_their_frame() {
+        let calls = |ns: &[u64]| -> Vec<KernelCall> {
+            ns.iter().map(|ns| KernelCall { function: "k".into(), ns: *ns }).collect()
+        };
+        check_times(&calls(&[400_000, 500_000]), 1_000_000).unwrap();
+        check_times(&calls(&[1000, 1000]), 1500).unwrap();
+        let message = check_times(&calls(&[400_000, 800_000]), 1_000_000).unwrap_err();
+        assert!(
+            message.contains("1200000 ns for its kernels, and the whole frame took 1000000 ns"),
+            "{message}"
+        );
+    }
+}
