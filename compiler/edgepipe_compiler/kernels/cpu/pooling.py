@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tvm import tirx
 
 from ...errors import Unsupported
-from ...frontend.graph import Graph, Node, Tensor
+from ...frontend.graph import Graph, Tensor
 from ...frontend.units import Unit
-from .. import epilogue, window_geometry
+from .. import epilogue, pools, window_geometry
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN, packed, stored_shape
@@ -17,8 +16,6 @@ from ..window_geometry import Window
 from ..writer import Index, Writer, ramp
 from .padding import sliding_calls
 from .sliding_windows import Sliding
-
-LOWEST = float(np.finfo(np.float32).min)
 
 
 def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
@@ -29,14 +26,14 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     source, result = graph.tensor(pool.inputs[0]), graph.tensor(pool.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
         raise Unsupported("pooling of something else than float32 images")
-    if is_global(graph, pool):
+    if pools.is_global(graph, pool):
         return _global(graph, unit, target)
     layout, lanes = packed(target.lanes), target.lanes
     window = window_geometry.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
     stored = stored_shape(source.shape, layout)
     given = Value(pool.inputs[0], layout, stored, "float32")
     largest = pool.op == "MaxPool"
-    lowest = tirx.Broadcast(tirx.const(LOWEST if largest else 0.0, "float32"), lanes)
+    lowest = tirx.Broadcast(tirx.const(pools.LOWEST if largest else 0.0, "float32"), lanes)
     shape = stored_shape(result.shape, layout)
 
     def write(sliding: type[Sliding], used: Window, image: Value) -> Call:
@@ -44,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
         data = operands.add(image, image.shape, "float32")
         factor = None
         if not largest:
-            array = _reciprocals(pool, source, result, window)
+            array = pools.reciprocals(pool, source, result, window)
             factor = operands.add(Weight(array), array.shape, "float32")
         after = epilogue.apply(operands, rest, pool.outputs[0], result)
 
@@ -62,7 +59,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
         value = Value(unit.outputs[0], layout, shape, "float32")
         return Call(function, operands.arguments, [value], "pooling")
 
-    filling = LOWEST if largest else 0.0
+    filling = pools.LOWEST if largest else 0.0
     calls = sliding_calls(write, window, result, given, filling, unit.name, target)
     return Kernel(calls, "pooling")
 
@@ -120,36 +117,3 @@ def _global(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     value = Value(unit.outputs[0], PLAIN if flat else layout, shape, "float32")
     function = w.function([*operands.placeholders, out])
     return Kernel([Call(function, operands.arguments, [value], "pooling")], "pooling")
-
-
-def is_global(graph: Graph, node: Node) -> bool:
-    """Whether the node averages each channel over the whole image."""
-    rank = len(graph.tensor(node.inputs[0]).shape)
-    if node.op == "GlobalAveragePool":
-        return rank == 4
-    if node.op != "ReduceMean":
-        return False
-    axes = node.attributes.get("axes")
-    if axes is None and len(node.inputs) > 1 and node.inputs[1] in graph.constants:
-        axes = graph.constants[node.inputs[1]].tolist()
-    return rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
-
-
-def _reciprocals(
-    pool: Node, source: Tensor, result: Tensor, window: window_geometry.Window
-) -> np.ndarray:
-    """1 / number of elements in each window of an average, of shape (rows, columns)."""
-    counted = []
-    for axis in (0, 1):
-        size, extent = window.kernel[axis], source.shape[2 + axis]
-        begin, dilation = window.begin[axis], window.dilation[axis]
-        if pool.attributes.get("count_include_pad", 0):
-            # Padding counts; what ceil_mode reads beyond it does not.
-            pads = pool.attributes.get("pads", (0, 0, 0, 0))
-            low, high = -begin, extent + pads[2 + axis]
-        else:
-            low, high = 0, extent
-        starts = np.arange(result.shape[2 + axis]) * window.stride[axis] - begin
-        taps = starts[:, None] + np.arange(size)[None, :] * dilation
-        counted.append(np.maximum(((taps >= low) & (taps < high)).sum(1), 1))
-    return (1.0 / np.outer(counted[0], counted[1])).astype(np.float32)

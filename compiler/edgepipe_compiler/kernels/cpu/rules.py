@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ...frontend.graph import Graph, Node
 from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit
+from .. import pools
 from ..kernel import Kernel
 from ..target import CpuTarget, Target
 from . import (
@@ -62,7 +63,7 @@ def candidates(
                 lambda: transposed_gemm.lower(graph, unit, target, native),
                 lambda: transposed_convolution.lower(graph, unit, target),
             ]
-        elif anchor.op in ("MaxPool", "AveragePool") or pooling.is_global(graph, anchor):
+        elif anchor.op in ("MaxPool", "AveragePool") or pools.is_global(graph, anchor):
             rules = [lambda: pooling.lower(graph, unit, target)]
         elif anchor.op in PRODUCTS:
             rules = [

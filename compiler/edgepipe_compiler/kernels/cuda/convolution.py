@@ -28,7 +28,7 @@ from ..target import CudaTarget
 from ..window_geometry import Window
 from ..writer import Index, ramp
 from . import split_sum, tiling
-from .results import ImageResults, VectorOperands
+from .results import Results, VectorOperands
 from .staging import Place, Staged, pipeline
 from .tiling import BANK_CONFLICTS, OTHER_REGISTERS, Work
 from .writer import KernelWriter, lane
@@ -227,7 +227,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
             lambda out: _Body(tile, data, weights).write(operands.placeholders, out, None),
             "convolution",
         )  # fmt: skip
-    results = ImageResults(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
+    results = Results(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
     function = _Body(tile, data, weights).write(operands.placeholders, results.out, results)
     return Kernel([results.call(function, "convolution")], "convolution")
 
@@ -324,7 +324,7 @@ class _Body:
             w.store(self.sums, tirx.const(0.0, "float32"), [place])
 
     def write(
-        self, arguments: list[tirx.Buffer], out: tirx.Buffer, results: ImageResults | None
+        self, arguments: list[tirx.Buffer], out: tirx.Buffer, results: Results | None
     ) -> tirx.PrimFunc:
         """The kernel; without ``results`` it stores the slices of the sums to ``out``."""
         tile = self.tile
@@ -433,7 +433,7 @@ class _Body:
                     place = channel * tile.columns + column
                     w.store(self.sums, self.sums[place] + weight * value, [place])
 
-    def _finish(self, out: tirx.Buffer, results: ImageResults | None) -> None:
+    def _finish(self, out: tirx.Buffer, results: Results | None) -> None:
         """Stores the sums by way of shared memory, so that a warp writes adjacent pixels."""
         tile, problem, w = self.tile, self.problem, self.w
         rows, columns = problem.results
@@ -475,5 +475,5 @@ class _Body:
                     if write is None:
                         w.store(out, value, [self.slice, self.image, channel, pixel])
                     else:
-                        write(value, self.image, channel, pixel, 1)
+                        write(value, (self.image, channel), pixel, 1)
             w.barrier()

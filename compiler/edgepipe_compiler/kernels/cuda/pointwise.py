@@ -14,7 +14,7 @@ from ..target import CudaTarget
 from ..writer import Index, ramp
 from . import product, split_sum
 from .product import Body, Problem
-from .results import ImageResults, VectorOperands
+from .results import Results, VectorOperands
 
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
@@ -72,12 +72,12 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         return split_sum.finish(
             graph, unit, operands, bias, tile.split, write_slices, "convolution"
         )
-    results = ImageResults(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
+    results = Results(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
     finish = results.writer(body.w)
 
     def store(value: tirx.Expr, pair: Index, row: Index, at: Index, lanes: int) -> None:
         image, channel = channel_of(pair, row)
-        finish(value, image, channel, at, lanes)
+        finish(value, (image, channel), at, lanes)
 
     body.run(store)
     function = body.w.function([*operands.placeholders, results.out])

@@ -15,7 +15,7 @@ from ..layout import PLAIN
 from ..writer import Index, ramp
 from .writer import KernelWriter, lane, vector
 
-Index4 = tuple[Index, Index, Index, Index]
+Place = tuple[Index, ...]
 
 
 class VectorOperands(Operands):
@@ -28,20 +28,21 @@ class VectorOperands(Operands):
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, PLAIN, None)
         self.lane = 0
+        self.row: tuple[int, ...] = ()
         self._held: dict[str, tirx.Expr] = {}
         self._w: KernelWriter | None = None
-        self._whole: Index4 | None = None
+        self._whole: Place | None = None
 
-    def begin(self, w: KernelWriter, whole: Index4 | None) -> None:
+    def begin(self, w: KernelWriter, whole: Place | None) -> None:
         """Sets the index of the results; None if each is read by itself."""
         self._w, self._whole, self._held = w, whole, {}
 
-    def _value(self, name: str, result: Tensor) -> Callable[[Index4], tirx.Expr]:
+    def _value(self, name: str, result: Tensor) -> Callable[[Place], tirx.Expr]:
         one = super()._value(name, result)
-        has_pixels = self.graph.tensor(name).shape[-2:] == result.shape[-2:]
+        has_positions = _last(self.graph.tensor(name), len(self.row)) == self.row
 
-        def read(index: Index4) -> tirx.Expr:
-            if self._w is None or self._whole is None or not has_pixels:
+        def read(index: Place) -> tirx.Expr:
+            if self._w is None or self._whole is None or not has_positions:
                 return one(index)
             if name not in self._held:
                 self._held[name] = self._w.bind("operand", one(self._whole))
@@ -50,11 +51,13 @@ class VectorOperands(Operands):
         return read
 
 
-class ImageResults:
-    """Finishes the sums of an anchor with result (N, C, H, W), and stores them to ``output``.
+class Results:
+    """Finishes the sums of an anchor and stores them to ``output``: bias, then ``nodes``.
 
     ``operands`` collects the arguments of the kernel in order; the bias, if there is one, follows those that
-    the caller has added, and then what ``nodes`` read.
+    the caller has added, and then what ``nodes`` read. ``inner`` is the number of axes that a position within
+    a row spans: 2 for the pixels of an image (N, C, H, W), whose bias is per channel; otherwise the bias is
+    per position. ``tensor`` is the anchor's result, if the anchor is not an operator but what ``nodes`` read.
     """
 
     def __init__(
@@ -64,56 +67,83 @@ class ImageResults:
         nodes: list[Node],
         anchor: str,
         output: str,
-        bias: np.ndarray | None,
+        bias: np.ndarray | None = None,
+        inner: int = 2,
+        tensor: Tensor | None = None,
     ) -> None:
-        self.tensor = graph.tensor(anchor)
+        self.tensor = graph.tensor(anchor) if tensor is None else tensor
         self.operands = operands
-        self._output, self._nodes, self._anchor = output, nodes, anchor
+        self._output, self._nodes, self._anchor, self._inner = output, nodes, anchor, inner
+        self._anchor_is_made = tensor is None
         self._shift = None
         if bias is not None:
             self._shift = operands.add(Weight(bias.reshape(-1)), (bias.size,), "float32")
-        self.out = tirx.decl_buffer(self.tensor.shape, "float32", "out")
-        read = {name for node in nodes for name in node.inputs if name}
-        # Whether every operand has all pixels, or one for all: then rows need not be told apart.
-        self._flat = all(
-            _height_and_width(graph.tensor(name)) in ((1, 1), self.tensor.shape[2:])
-            for name in read
-            if name != anchor and name not in {out for node in nodes for out in node.outputs}
-        )
+        rows = tuple(self.tensor.shape[: len(self.tensor.shape) - inner])
+        self.out = tirx.decl_buffer((*rows, self.row), "float32", "out")
+        made = {anchor, *(name for node in nodes for name in node.outputs)}
+        read = {name for node in nodes for name in node.inputs if name} - made
+        whole = tuple(self.tensor.shape[-inner:])
+        # Whether every operand has all positions of a row, or one for all.
+        operands.row = whole
+        self._flat = all(is_whole(graph.tensor(name), whole) for name in read)
 
-    def writer(self, w: KernelWriter) -> Callable[[tirx.Expr, Index, Index, Index, int], None]:
-        """A function that finishes and stores ``lanes`` sums of adjacent pixels.
+    @property
+    def row(self) -> int:
+        """Positions of a row."""
+        return int(np.prod(self.tensor.shape[-self._inner :]))
 
-        It takes the sums, the image, the channel, the first pixel (row * width + column) and ``lanes``.
+    @property
+    def lanes(self) -> int:
+        """Adjacent positions that may be finished together."""
+        return 4 if self.row % 4 == 0 else 1
+
+    def writer(self, w: KernelWriter) -> Callable[[tirx.Expr | None, Place, Index, int], None]:
+        """A function that finishes and stores ``lanes`` adjacent sums.
+
+        It takes the sums, the index of the row, the position of the first in the row, and ``lanes``. Without
+        sums, it reads the anchor.
         """
         finish = epilogue.apply(
             self.operands, self._nodes, self._anchor, self.tensor, lambda n, v: keep(w, n, v)
         )
-        width = self.tensor.shape[3]
 
-        def write(value: tirx.Expr, image: Index, channel: Index, pixel: Index, lanes: int) -> None:
+        read = None if self._anchor_is_made else self.operands.read(self._anchor, self.tensor)
+
+        def write(value: tirx.Expr | None, row: Place, position: Index, lanes: int) -> None:
             if self._shift is not None:
-                value = value + self._shift[channel]
-            # A buffer's index is linear: row 0 and column `pixel` name the same element.
-            whole = (image, channel, 0, ramp(pixel, lanes))
-            self.operands.begin(w, whole if lanes > 1 and self._flat else None)
+                place = row[-1] if self._inner == 2 else ramp(position, lanes)
+                value = value + self._shift[place]
+            whole = None
+            if lanes > 1 and self._flat and self.tensor.shape[-1] > 1:
+                whole = self._index(row, ramp(position, lanes), flat=True)
+            self.operands.begin(w, whole)
             made = []
             for number in range(lanes):
                 self.operands.lane = number
-                place = pixel + number
-                index = (image, channel, 0, place)
-                if not self._flat:
-                    index = (image, channel, place // width, place % width)
-                made.append(finish(lane(value, number) if lanes > 1 else value, index))
-            w.store(self.out, vector(made), whole)
+                index = self._index(row, position + number, self._flat)
+                if read is not None:
+                    one = read(index)
+                else:
+                    one = lane(value, number) if lanes > 1 else value
+                made.append(finish(one, index))
+            w.store(self.out, vector(made), (*row, ramp(position, lanes)))
 
         return write
 
-    @property
-    def lanes(self) -> int:
-        """Adjacent pixels that may be finished together."""
-        pixels = self.tensor.shape[2] * self.tensor.shape[3]
-        return 4 if pixels % 4 == 0 else 1
+    def _index(self, row: Place, position: Index, flat: bool) -> Place:
+        """The index of a result.
+
+        A buffer's index is linear: row 0 and column ``position`` of an image name the same element as its
+        true row and column do. ``flat`` tells whether that is good enough for all operands.
+        """
+        if flat:
+            whole = self.tensor.shape[-self._inner :]
+            # Operands are read at 0 along an axis of extent 1.
+            axis = max((at for at, extent in enumerate(whole) if extent > 1), default=0)
+            zero = tirx.const(0, "int32")
+            return (*row, *(position if at == axis else zero for at in range(self._inner)))
+        width = self.tensor.shape[-1]
+        return (*row, position // width, position % width)
 
     def call(self, function: tirx.PrimFunc, name: str) -> Call:
         """The call of the finished kernel."""
@@ -121,8 +151,14 @@ class ImageResults:
         return Call(function, self.operands.arguments, [value], name)
 
 
-def _height_and_width(tensor: Tensor) -> tuple[int, ...]:
-    return ((1, 1) + tuple(tensor.shape))[-2:]
+def is_whole(tensor: Tensor, row: tuple[int, ...]) -> bool:
+    """Whether a tensor that is broadcast to ``row`` in its last axes has all of them, or none."""
+    return _last(tensor, len(row)) in ((1,) * len(row), row)
+
+
+def _last(tensor: Tensor, axes: int) -> tuple[int, ...]:
+    """The last extents of a shape that is extended by leading ones."""
+    return ((1,) * axes + tuple(tensor.shape))[-axes:]
 
 
 def keep(w: KernelWriter, name: str, value: tirx.Expr) -> tirx.Expr:

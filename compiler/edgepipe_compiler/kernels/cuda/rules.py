@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...frontend.graph import Graph
-from ...frontend.units import SHAPE_ONLY, Unit
+from ...frontend.units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY, Unit
+from .. import pools
 from ..cpu import rules as cpu_rules
 from ..kernel import Kernel
 from ..target import CudaTarget
-from . import convolution, pointwise
+from . import convolution, dense, depthwise, elementwise, matmul, pointwise, pooling, softmax
 from .fallback import on_threads
 
 
@@ -17,7 +18,7 @@ def candidates(
     graph: Graph, unit: Unit, target: CudaTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
-    rules = [lambda rule=rule: rule(graph, unit, target) for rule in _tuned(unit)]
+    rules = [lambda rule=rule: rule(graph, unit, target) for rule in _tuned(graph, unit)]
     if len(unit.nodes) == 1:
         rules += [
             lambda rule=rule: on_threads(rule(), unit.name)
@@ -26,11 +27,19 @@ def candidates(
     return rules
 
 
-def _tuned(unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget], Kernel]]:
+def _tuned(graph: Graph, unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget], Kernel]]:
     """The rules that write kernels for the unit's anchor, best first."""
     if len(unit.outputs) != 1:
         return []
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
     if anchor.op == "Conv":
-        return [pointwise.lower, convolution.lower]
+        return [dense.lower, pointwise.lower, depthwise.lower, convolution.lower]
+    if anchor.op in ("MaxPool", "AveragePool") or pools.is_global(graph, anchor):
+        return [pooling.lower]
+    if anchor.op in PRODUCTS:
+        return [dense.lower, matmul.lower]
+    if anchor.op in softmax.KNOWN:
+        return [softmax.lower]
+    if anchor.op in ELEMENTWISE:
+        return [elementwise.lower]
     return []

@@ -12,7 +12,7 @@ from ...frontend.units import Unit
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..writer import ramp
-from .results import ImageResults, VectorOperands
+from .results import Results, VectorOperands
 from .writer import KernelWriter
 
 THREADS = 128
@@ -47,7 +47,7 @@ def _total(graph: Graph, unit: Unit, partial: Value, bias: np.ndarray | None, re
     operands = VectorOperands(graph)
     sums = operands.add(partial, partial.shape, "float32")
     anchor = unit.nodes[0].outputs[0]
-    results = ImageResults(graph, operands, rest, anchor, unit.outputs[0], bias)
+    results = Results(graph, operands, rest, anchor, unit.outputs[0], bias)
     lanes = results.lanes
     pieces = pixels // lanes
     total = images * channels * pieces
@@ -62,5 +62,5 @@ def _total(graph: Graph, unit: Unit, partial: Value, bias: np.ndarray | None, re
         for number in range(slices):
             value = sums[number, image, channel, ramp(pixel, lanes)]
             sum_ = value if sum_ is None else sum_ + value
-        write(w.bind("sum", sum_), image, channel, pixel, lanes)
+        write(w.bind("sum", sum_), (image, channel), pixel, lanes)
     return results.call(w.function([*operands.placeholders, results.out]), "sum")
