@@ -101,6 +101,37 @@ def statistics_of_other_channels() -> onnx.ModelProto:
     return net.model(net.op("BatchNormalization", "norm", x, *parameters), check=False)
 
 
+def absent_operand() -> onnx.ModelProto:
+    """ONNX Runtime crashes when it evaluates this constant."""
+    net = models.Net()
+    mean = net.op("Mean", "mean", net.weight("w", 3), "")
+    return net.model(net.op("Add", "add", net.input("x", 3), mean), check=False)
+
+
+def absent_operand_in_a_body() -> onnx.ModelProto:
+    net = models.Net()
+    net.op("Max", "inner", "x", "")
+    body = helper.make_graph(net.nodes, "body", [], [helper.make_empty_tensor_value_info("inner")])
+    net = models.Net()
+    x = net.input("x", 3)
+    always = net.constant("always", np.array(True))
+    return net.model(net.op("If", "if", always, then_branch=body, else_branch=body), x, check=False)
+
+
+def attribute_beyond_32_bits() -> onnx.ModelProto:
+    net = models.Net()
+    rois = net.constant("rois", np.array([[0, 0, 3, 3]], np.float32))
+    batches = net.constant("batches", np.zeros(1, np.int64))
+    x = net.input("x", 1, 1, 4, 4)
+    return net.model(net.op("RoiAlign", "align", x, rois, batches, sampling_ratio=1 << 40))
+
+
+def flag_of_two() -> onnx.ModelProto:
+    net = models.Net(18)
+    x = net.input("x", 1, 3, 4, 4)
+    return net.model(net.op("ReduceMax", "max", x, noop_with_empty_axes=2))
+
+
 def sequence_input() -> onnx.ModelProto:
     net = models.Net()
     x = net.op("Relu", "relu", net.input("x", 1, 3))
@@ -136,6 +167,10 @@ MODELS: list[tuple[Callable[[], onnx.ModelProto], str, str | None]] = [
     (two_values_of_one_name, "invalid_onnx", "neg"),
     (newer_opset, "invalid_onnx", None),
     (statistics_of_other_channels, "invalid_onnx", "norm"),
+    (absent_operand, "invalid_onnx", "mean"),
+    (absent_operand_in_a_body, "invalid_onnx", "inner"),
+    (attribute_beyond_32_bits, "unsupported_operator", "align"),
+    (flag_of_two, "invalid_onnx", "max"),
     (sequence_input, "unsupported_operator", "frames"),
     (input_as_output, "invalid_onnx", "x"),
     (no_operator, "invalid_onnx", "x"),

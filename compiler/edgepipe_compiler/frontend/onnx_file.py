@@ -21,6 +21,8 @@ from ..errors import CompileError
 MOST_AXES = 64
 # Older operator sets are converted to this one.
 OLDEST_OPSET = 7
+# ONNX and ONNX Runtime differ about other values of these attributes than 0 and 1.
+FLAGS = {"interleaved", "largest", "noop_with_empty_axes", "sorted", "training_mode"}
 
 
 @contextlib.contextmanager
@@ -193,6 +195,7 @@ def prepare(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         _refuse_duplicates(model, name)
         if model.functions:
             model = inliner.inline_local_functions(model)
+        _check_nodes(model.graph.node, opset_of(model), name)
         _densify(model.graph, name)
         model = _upgrade(model, name)
         _sort(model.graph, name)
@@ -412,28 +415,43 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
             "ONNX standard",
             node,
         ) from refusal
-    _check_nodes(model.graph.node, name)
 
 
-def _check_nodes(nodes: Iterable[onnx.NodeProto], name: str) -> None:
-    """Refuses nodes that pass ONNX's checker and at which its shape inference fails or crashes."""
+def _check_nodes(nodes: Iterable[onnx.NodeProto], opset: int, name: str) -> None:
+    """Refuses nodes that pass ONNX's checker, but fail or crash its shape inference or ONNX Runtime."""
     for node in nodes:
-        wrong = _fault(node)
+        wrong = _absent_operand(node, opset) or _fault(node)
         if wrong is not None:
             title = node.name or next(iter(node.output), "")
             raise _invalid(name, f"the {node.op_type} {title!r}: {wrong}; correct it", title)
         for item in node.attribute:
             for graph in (item.g, *item.graphs):
-                _check_nodes(graph.node, name)
+                _check_nodes(graph.node, opset, name)
+
+
+def _absent_operand(node: onnx.NodeProto, opset: int) -> str | None:
+    """An operand without a name in a list of any length, in which ONNX has no optional operands."""
+    if "" not in node.input or node.domain not in ("", "ai.onnx"):
+        return None
+    try:
+        formal = onnx.defs.get_schema(node.op_type, opset).inputs
+    except onnx.defs.SchemaError:  # The checker reports unknown operators.
+        return None
+    if not formal or formal[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
+        return None
+    first = len(formal) - 1
+    if "" not in node.input[first:]:
+        return None
+    return f"operand {list(node.input).index('', first)} is absent"
 
 
 def _fault(node: onnx.NodeProto) -> str | None:
-    if node.op_type == "Einsum" and "" in node.input:
-        return "an operand is absent"
     for item in node.attribute:
         match node.op_type, item.name:
             case _, ("axis" | "batch_dims") if abs(item.i) > MOST_AXES:
                 return f"{item.name} {item.i} is out of range"
+            case _, name if name in FLAGS and item.i not in (0, 1):
+                return f"{name} is {item.i}, expected 0 or 1"
             case "GatherND", "batch_dims" if item.i < 0:
                 return f"batch_dims {item.i} is negative"
             case "Einsum", "equation" if not item.s.isascii():

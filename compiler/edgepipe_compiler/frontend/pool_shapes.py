@@ -47,7 +47,8 @@ def correct_pools(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
             continue
         for axis, count in enumerate(counts):
             reach = (kernel[axis] - 1) * dilations[axis] + 1
-            pads[rank + axis] = (count - 1) * strides[axis] + reach - source[2 + axis] - pads[axis]
+            end = (count - 1) * strides[axis] + reach - source[2 + axis] - pads[axis]
+            pads[rank + axis] = max(0, end)  # Elements after the last window change no number.
         kept = [item for item in node.attribute if item.name not in ("ceil_mode", "pads")]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("pads", pads)])

@@ -7,7 +7,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from ..errors import CompileError
-from . import batch_norms, branches, canonical, decompositions, operand_shapes
+from . import batch_norms, branches, canonical, decompositions, operand_shapes, wide_integers
 from . import graph as graphs
 from .graph import Graph, Node
 
@@ -23,7 +23,7 @@ def simplify(graph: Graph) -> None:
     changed = True
     while changed:
         graphs.infer_shapes(graph)
-        changed = _fold_constants(graph) | _remove_no_ops(graph)
+        changed = _fold_constants(graph) | _remove_no_ops(graph) | _fold_empty(graph)
         changed |= branches.inline(graph, _fold_constants) | decompositions.apply(graph)
     _remove_dead(graph)
     branches.check(graph)
@@ -34,6 +34,7 @@ def simplify(graph: Graph) -> None:
     _remove_dead(graph)
     graphs.infer_shapes(graph)
     _check_static(graph)
+    wide_integers.reduce(graph)
     canonical.unify(graph)
     graphs.infer_shapes(graph)
     _check_static(graph)
@@ -60,6 +61,29 @@ def _fold_constants(graph: Graph) -> bool:
             continue
         changed = True
         graph.constants.update(zip(node.outputs, arrays, strict=False))
+    graph.nodes = kept
+    _constant_outputs(graph)
+    return changed
+
+
+def _fold_empty(graph: Graph) -> bool:
+    """Makes results without elements constants: there is nothing to compute in each frame."""
+    kept: list[Node] = []
+    for node in graph.nodes:
+        results = [graph.tensors.get(name) for name in node.outputs if name]
+        is_copy = node.op == "Identity" and node.outputs[0] in graph.outputs
+        if (
+            is_copy
+            or graphs.has_body(node)
+            or any(tensor is None or 0 not in tensor.shape for tensor in results)
+        ):
+            kept.append(node)
+            continue
+        operand_shapes.check(graph, node)
+        for name in filter(None, node.outputs):
+            tensor = graph.tensors[name]
+            graph.constants[name] = np.zeros(tensor.shape, tensor.dtype)
+    changed = len(kept) < len(graph.nodes)
     graph.nodes = kept
     _constant_outputs(graph)
     return changed

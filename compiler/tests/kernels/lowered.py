@@ -102,7 +102,12 @@ class Lowered:
             for value in call.results:
                 fenced, inside = _fenced(value)
                 around.append(fenced)
-                memory[value.name, value.layout] = tvm.runtime.from_dlpack(inside)
+                # numpy's strides of an array without elements differ from those that TVM expects.
+                memory[value.name, value.layout] = (
+                    tvm.runtime.from_dlpack(inside)
+                    if inside.size
+                    else tvm.runtime.empty(value.shape, value.dtype)
+                )
                 arguments.append(memory[value.name, value.layout])
             library[f"f{place}"](*arguments)
             for fenced in around:

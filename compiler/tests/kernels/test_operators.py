@@ -317,7 +317,43 @@ def indexed() -> Iterator[tuple[str, Case]]:
     yield "LayerNormalization", case("LayerNormalization", x, scale, shift, **options)
 
 
-CASES = dict(itertools.chain(element_wise(), moves(), reductions(), poolings(), indexed()))
+def unmoved_windows() -> Iterator[tuple[str, Case]]:
+    """Windows that are larger than the padded input, and strides that move no window."""
+    image, volume = numbers("float32", 1, 2, 5, 2), numbers("float32", 1, 2, 4, 2, 4)
+    far = 1 << 40
+    for op in ("MaxPool", "AveragePool", "LpPool"):
+        yield f"{op} empty row", case(op, numbers("float32", 1, 2, 2), kernel_shape=[3])
+        yield f"{op} empty image", case(op, image, kernel_shape=[3, 3])
+        yield f"{op} empty volume", case(op, volume, kernel_shape=[2, 3, 2])
+        for pads in ([0] * 4, [1] * 4):
+            options = {"kernel_shape": [2, 2], "strides": [2, far], "pads": pads}
+            yield f"{op} far {pads}", case(op, image, **options)
+        yield f"{op} far same", case(op, image, kernel_shape=[3, 3], strides=[1, far],
+                                     auto_pad="SAME_UPPER")  # fmt: skip
+    yield "MaxPool far up", case("MaxPool", image, kernel_shape=[3, 3], strides=[9, far],
+                                 pads=[1] * 4, ceil_mode=1, opset=12)  # fmt: skip
+    weight = numbers("float32", 2, 2, 2, 1, seed=1)
+    options = {"strides": [2, far], "dilations": [1, far], "constants": (1,)}
+    yield "Conv far", case("Conv", image[..., :1], weight, **options)
+    yield "ConvTranspose far", case("ConvTranspose", image[..., :1], weight, **options)
+    for k in (far, -far):
+        yield f"EyeLike far {k}", case("EyeLike", numbers("float32", 3, 4), k=k)
+    # At most one element along an axis reaches the result: the first, a middle or the last one, or none.
+    weight = numbers("float32", 2, 3, 2, 3, seed=1)
+    for begin in (0, 1, 2 * far + 1, 3 * far + 20, 4 * far - 4):
+        options = {
+            "strides": [far, 1],
+            "pads": [begin, 0, 4 * far - 4 - begin, 0],
+            "constants": (1,),
+        }
+        yield f"ConvTranspose far {begin}", case("ConvTranspose", image, weight, **options)
+    options = {"strides": [far, 3], "output_shape": [6, 4]}
+    yield "ConvTranspose far shape", case("ConvTranspose", image, weight, constants=(1,), **options)
+
+
+CASES = dict(
+    itertools.chain(element_wise(), moves(), reductions(), poolings(), indexed(), unmoved_windows())
+)
 
 
 def expected(tried: Case) -> list[np.ndarray]:
@@ -409,6 +445,54 @@ REFUSED = {
     "scale of a layer": (
         case("LayerNormalization", numbers("float32", 2, 8), numbers("float32", 7), constants=(1,)),
         "[7] does not broadcast to [8]",
+    ),
+    "weights of other rows": (
+        case("Gemm", *(numbers("float32", *s) for s in ((2, 8), (7, 4), (4,))), constants=(1, 2),
+             opset=9),
+        "operands of shapes [2, 8] and [7, 4] do not match",
+    ),
+    "weights of other columns": (
+        case("Gemm", *(numbers("float32", *s) for s in ((2, 8), (4, 7), (4,))), constants=(1, 2),
+             opset=9, transB=1),
+        "operands of shapes [2, 8] and [4, 7] do not match",
+    ),
+    "bias of a product": (
+        case("Gemm", *(numbers("float32", *s) for s in ((2, 8), (8, 4), (5,))), constants=(1, 2)),
+        "[5] does not broadcast to [2, 4]",
+    ),
+    "reshape to more elements": (
+        case("Reshape", numbers("float32", 2, 3, 4), whole(1, 25), constants=(1,)),
+        "[2, 3, 4] has 24 elements, the result of shape [1, 25] has 25",
+    ),
+    "empty convolution": (
+        case("Conv", numbers("float32", 1, 3, 2, 2), numbers("float32", 4, 3, 3, 3), constants=(1,)),
+        "its result of shape [1, 4, 0, 0] for the input of shape [1, 3, 2, 2] is empty",
+    ),
+    "input of other recurrent weights": (
+        case("GRU", *(numbers("float32", *s) for s in ((5, 1, 3), (1, 12, 2), (1, 12, 4))),
+             constants=(1, 2), hidden_size=4),
+        "expected [1, 12, 3], one row per gate of each hidden element, one column per input element",
+    ),
+    "recurrent bias": (
+        case("LSTM", *(numbers("float32", *s) for s in ((5, 1, 3), (1, 8, 3), (1, 8, 2), (1, 8))),
+             constants=(1, 2, 3), hidden_size=2),
+        "expected [1, 16], two biases per gate",
+    ),
+    "channels of blocks": (
+        case("DepthToSpace", numbers("float32", 1, 6, 2, 2), blocksize=2),
+        "blocksize 2 does not fit the input of shape [1, 6, 2, 2]",
+    ),
+    "more indices than elements": (
+        case("GatherElements", numbers("float32", 2, 3), numbers("int64", 3, 3), axis=1),
+        "indices of shape [3, 3] do not fit data of shape [2, 3]",
+    ),
+    "indices of other batches": (
+        case("GatherND", numbers("float32", 2, 3, 4), numbers("int64", 3, 1), batch_dims=1),
+        "the first 1 extents of the data's shape [2, 3, 4] and the indices' shape [3, 1] differ",
+    ),
+    "fewer updates than indices": (
+        case("ScatterND", numbers("float32", 4, 5), numbers("int64", 3, 1), numbers("float32", 2, 5)),
+        "expected [3, 5], one element or slice per index",
     ),
     "constant index": (
         case("GatherElements", numbers("float32", 5), whole(5), constants=(1,)),

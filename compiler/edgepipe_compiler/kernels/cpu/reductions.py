@@ -165,6 +165,6 @@ def axes_of(graph: Graph, node: Node) -> list[int]:
         if array is None:
             raise Unsupported("axes that are not constant")
         axes = array.reshape(-1).tolist()
-    if not axes and node.attributes.get("noop_with_empty_axes", 0):
+    if not axes and node.attributes.get("noop_with_empty_axes", 0) == 1:
         return []
     return sorted(axis % rank for axis in axes) if axes else list(range(rank))
