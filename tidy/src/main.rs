@@ -65,7 +65,7 @@ mod tests {
             (file("harness/src/a.rs", &long), "split the file"),
             (file("harness/src/utils.rs", ""), "says nothing"),
             (file("domain/src/a.rs", "use std::fs;"), "domain must not use"),
-            (file("harness/src/a.rs", "let x = unsafe { f() };"), "runner/src/engine only"),
+            (file("harness/src/a.rs", "let x = unsafe { f() };"), "unsafe is allowed in runner/src/engine/"),
             (file("README.md", "[gone](docs/gone.md)"), "is broken"),
             (
                 file(

@@ -90,7 +90,7 @@ pub(crate) struct Programs(Vec<Program>);
 pub(crate) struct Program {
     /// Name of the target: of a binary, a library or a file of tests.
     pub(crate) name: String,
-    /// What kind of target: `bin`, `lib`, `test`.
+    /// What kind of target: `bin`, `lib`, `test`, `cdylib`.
     pub(crate) kind: String,
     /// Whether it was built to run its tests.
     pub(crate) is_test: bool,
@@ -121,9 +121,18 @@ impl Programs {
 
     /// The binary of this name.
     pub(crate) fn path(&self, name: &str) -> Result<PathBuf> {
-        let is_it = |program: &&Program| program.name == name && program.kind == "bin" && !program.is_test;
+        self.path_of("bin", name)
+    }
+
+    /// The shared library of this name.
+    pub(crate) fn library(&self, name: &str) -> Result<PathBuf> {
+        self.path_of("cdylib", name)
+    }
+
+    fn path_of(&self, kind: &str, name: &str) -> Result<PathBuf> {
+        let is_it = |program: &&Program| program.name == name && program.kind == kind && !program.is_test;
         let found = self.0.iter().find(is_it);
-        found.map(|program| program.path.clone()).context(Bug(format!("cargo built no program {name}")))
+        found.map(|program| program.path.clone()).context(Bug(format!("cargo built no {kind} {name}")))
     }
 
     /// Those that run tests.
@@ -145,12 +154,18 @@ impl Program {
             return None;
         }
         let target = &message["target"];
+        let kind = text(&target["kind"][0])?;
+        // A shared library is not executable, but among the files.
+        let files = message["filenames"].as_array().filter(|_| kind == "cdylib");
+        let is_shared =
+            |file: &String| Path::new(file).extension().is_some_and(|extension| extension == "so");
+        let library = files.and_then(|files| files.iter().filter_map(text).find(is_shared));
         Some(Self {
             name: text(&target["name"])?,
-            kind: text(&target["kind"][0])?,
+            kind,
             is_test: message["profile"]["test"] == true,
             folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
-            path: PathBuf::from(message["executable"].as_str()?),
+            path: PathBuf::from(text(&message["executable"]).or(library)?),
         })
     }
 }

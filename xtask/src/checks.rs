@@ -23,6 +23,8 @@ const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
 /// The step of the virtual board's tests.
 const VIRTUAL_BOARD: &str = "a whole bench on the virtual board, and its energy";
 
+/// The library that stands in for the CUDA driver, by the name of its target.
+const LIBCUDA: &str = "cuda";
 /// Checks that are one command.
 const RUSTFMT: &str = "rustfmt";
 const CLIPPY: &str = "clippy";
@@ -132,19 +134,21 @@ impl Checks<'_> {
             self.steps.run(name, self.command(name)?)?;
         }
         let built = cargo::build(self.workspace, &self.toolchain)?;
-        if let Err(error) = self.build_tests() {
-            self.steps.fail(RUST_TESTS, &format!("{error:#}"));
-        } else {
-            // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
-            let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
-            tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
-            let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
-            name_programs(&built, &mut [&mut tests, &mut pytest]);
-            self.name_browser(&mut tests);
-            self.name_archive(&built, &mut tests);
-            self.name_emulated(&mut [&mut tests, &mut pytest]);
-            self.steps.run(RUST_TESTS, tests)?;
-            self.steps.run(PYTEST, pytest)?;
+        match self.build_tests().and_then(|programs| programs.library(LIBCUDA)) {
+            Err(error) => self.steps.fail(RUST_TESTS, &format!("{error:#}")),
+            Ok(libcuda) => {
+                // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
+                let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
+                tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
+                let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
+                name_programs(&built, &mut [&mut tests, &mut pytest]);
+                name_libcuda(&libcuda, &mut [&mut tests, &mut pytest]);
+                self.name_browser(&mut tests);
+                self.name_archive(&built, &mut tests);
+                self.name_emulated(&mut [&mut tests, &mut pytest]);
+                self.steps.run(RUST_TESTS, tests)?;
+                self.steps.run(PYTEST, pytest)?;
+            }
         }
         self.steps.run(SUITE, self.command(SUITE)?)?;
         if skipped("virtual-board") {
@@ -166,7 +170,8 @@ impl Checks<'_> {
         if commands.contains(&wanted) {
             return Ok(());
         }
-        let rust = RustTests::list(&self.build_tests()?)?;
+        let programs = self.build_tests()?;
+        let rust = RustTests::list(&programs)?;
         let collect = ["compiler", "ci", "--collect-only", "--quiet"];
         let output = self.pytest(&collect).stdin(Stdio::null()).output().context("failed to start pytest")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -201,6 +206,7 @@ impl Checks<'_> {
         tests.args(chosen.arguments());
         let mut pytest = self.pytest(&["--quiet"]);
         pytest.args(&chosen.python);
+        name_libcuda(&programs.library(LIBCUDA)?, &mut [&mut tests, &mut pytest]);
         // These start both programs; the tests of the runner start the one that was built for them.
         let starts = |tests: &RustTests| {
             tests.program.kind == "test" && tests.program.folder == self.workspace.root.join("harness/cli")
@@ -277,6 +283,13 @@ impl Checks<'_> {
 fn name_programs(built: &Built, commands: &mut [&mut Command]) {
     for command in commands {
         command.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
+    }
+}
+
+/// Names the stand-in for the CUDA driver to tests.
+fn name_libcuda(libcuda: &Path, commands: &mut [&mut Command]) {
+    for command in commands {
+        command.env("EDGEPIPE_TEST_LIBCUDA", libcuda);
     }
 }
 
