@@ -88,16 +88,17 @@ class Compiled:
         return [*(values[item.name] for item in planned.inputs), *weights]
 
     def run(
-        self, cuts: tuple[int, ...], boundary: str, feeds: dict[str, np.ndarray]
+        self, cuts: tuple[int, ...], boundary: str | tuple[str, ...], feeds: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Outputs of the network cut at ``cuts``.
+        """Outputs of the network cut at ``cuts``; ``boundary`` is one for all stages, or one per stage.
 
         A stage receives only the values that are alive at its cut.
         """
         values = {name: tvm.runtime.tensor(array) for name, array in feeds.items()}
         alive = stage.alive(self.graph, self.units)
-        for first, end in zip((0, *cuts), (*cuts, len(self.units)), strict=True):
-            planned, machine = self.stage(StageRange(first, end, boundary))
+        words = (boundary,) * (len(cuts) + 1) if isinstance(boundary, str) else boundary
+        for first, end, word in zip((0, *cuts), (*cuts, len(self.units)), words, strict=True):
+            planned, machine = self.stage(StageRange(first, end, word))
             assert {item.name for item in planned.inputs} <= set(alive[first])
             result = machine["main"](*self.arguments(planned, values))
             results = [result] if len(planned.outputs) == 1 else list(result)

@@ -29,7 +29,7 @@ def case(
 def check(
     case: tuple[Compiled, dict[str, np.ndarray], dict[str, np.ndarray]],
     cuts: tuple[int, ...],
-    boundary: str,
+    boundary: str | tuple[str, ...],
 ) -> None:
     """Runs the network cut at ``cuts`` and compares every output, relative to its largest element."""
     compiled, feeds, expected = case
@@ -55,6 +55,19 @@ def test_every_cut(case: tuple, boundary: str) -> None:
 def test_three_stages(case: tuple, boundary: str) -> None:
     count = len(case[0].units)
     check(case, (count // 3, 2 * count // 3), boundary)
+
+
+@pytest.mark.parametrize("case", sorted(models.ALL.keys() - {"many_ends"}), indirect=True)
+def test_a_packed_cut_beside_a_plain_one(case: tuple) -> None:
+    compiled = case[0]
+    alive = stage.alive(compiled.graph, compiled.units)
+    cuts = range(1, len(compiled.units))
+    # A value that crosses both cuts would need one layout at both.
+    pairs = [(a, b) for a in cuts for b in cuts if a < b and not set(alive[a]) & set(alive[b])]
+    assert pairs
+    for pair in pairs[:: max(1, len(pairs) // 3)]:
+        check(case, pair, ("plain-packed", "packed-plain", "plain"))
+        check(case, pair, ("plain", "plain-packed", "packed-plain"))
 
 
 def test_calls_are_what_the_machine_makes(case: tuple) -> None:

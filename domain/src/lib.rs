@@ -44,7 +44,7 @@ pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut
 pub use peer::Peer;
 pub use planner::{Options, Plan, PlanError, best_single, plan};
 pub use prediction::{Prediction, PredictionError, predict};
-pub use processor::ProcessorName;
+pub use processor::{CudaArch, ProcessorKind, ProcessorName, cuda_release};
 pub use profile::{Profile, ProfileError, UnitCosts};
 pub use random::SplitMix64;
 pub use roofline::{BelowRoof, Roof};

@@ -20,8 +20,6 @@ pub struct BelowRoof {
     pub ns: f64,
     /// The least time the roof allows, in ns; 0 for a unit without multiply-adds and weights.
     pub least_ns: f64,
-    /// Multiply-adds a second.
-    pub multiply_adds: f64,
 }
 
 impl BelowRoof {
@@ -41,8 +39,7 @@ impl Roof {
     pub fn place(&self, multiply_adds: u64, weight_bytes: u64, ns: f64) -> BelowRoof {
         let work = multiply_adds as f64;
         let least = (work / self.multiply_adds).max(weight_bytes as f64 / self.bytes);
-        let rate = if ns > 0.0 { work / ns * 1e9 } else { 0.0 };
-        BelowRoof { ns, least_ns: 1e9 * least, multiply_adds: rate }
+        BelowRoof { ns, least_ns: 1e9 * least }
     }
 }
 
@@ -55,7 +52,6 @@ mod tests {
         let roof = Roof { multiply_adds: 1e9, bytes: 1e10 };
         let work = roof.place(1000, 100, 2000.0);
         assert_eq!((work.least_ns, work.share(), work.lost_ns()), (1000.0, Some(0.5), 1000.0));
-        assert!((work.multiply_adds - 5e8).abs() < 1.0);
         let reading = roof.place(1000, 40_000, 5000.0);
         assert_eq!((reading.least_ns, reading.share()), (4000.0, Some(0.8)));
         let neither = roof.place(0, 0, 700.0);

@@ -67,8 +67,8 @@ pub enum ReasonCode {
     Imprecise,
     /// The outputs were not compared with the baseline's.
     OutputsNotCompared,
-    /// A warning of the planner.
-    Planning,
+    /// A stage ran on a GPU that is emulated on CPUs.
+    Emulated,
     /// Trials failed.
     FailedTrials,
     /// Planned trials were not run.
@@ -104,7 +104,7 @@ impl ReasonCode {
             Self::SlowedOnPurpose => "slowed_on_purpose",
             Self::Imprecise => "imprecise",
             Self::OutputsNotCompared => "outputs_not_compared",
-            Self::Planning => "planning",
+            Self::Emulated => "emulated",
             Self::FailedTrials => "failed_trials",
             Self::MissingTrials => "missing_trials",
             Self::NotMeasured => "not_measured",
@@ -291,6 +291,20 @@ pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Op
             lowest_khz / 1000,
             percent(lost),
             pinned_khz / 1000
+        );
+        Reason::new(ReasonCode::BelowPinned, Severity::Void, text, STATE_REMEDY)
+    })
+}
+
+/// The frequency of a GPU with a pinned clock right after the window. Heat or a power limit lowers it.
+pub fn gpu_pinned(pinned_hz: u64, after_hz: u64, limits: &Limits) -> Option<Reason> {
+    let lost = 1.0 - after_hz as f64 / pinned_hz as f64;
+    (pinned_hz > 0 && lost > limits.frequency_drop.warn).then(|| {
+        let text = format!(
+            "the GPU ran at {} MHz after the window, {} below the {} MHz it was pinned to",
+            after_hz / 1_000_000,
+            percent(lost),
+            pinned_hz / 1_000_000
         );
         Reason::new(ReasonCode::BelowPinned, Severity::Void, text, STATE_REMEDY)
     })

@@ -31,8 +31,8 @@ const BASE: [&str; 20] = [
     "XDG_STATE_HOME",
 ];
 
-/// Beginnings of such names. `EDGEPIPE_` variables are edgepipe's own.
-const BASE_PREFIXES: [&str; 2] = ["EDGEPIPE_", "LC_"];
+/// Beginnings of such names. `EDGEPIPE_` variables are edgepipe's own, `CUDA_STANDIN_` variables those of its emulated GPU.
+const BASE_PREFIXES: [&str; 3] = ["CUDA_STANDIN_", "EDGEPIPE_", "LC_"];
 
 /// Variables that decide how a download reaches its server. `*_proxy` is kept as well, in both spellings.
 const NETWORK: [&str; 6] =

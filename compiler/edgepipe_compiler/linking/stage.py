@@ -2,7 +2,8 @@
 
 The inputs of a stage are the values it reads from earlier stages. Its outputs are the values it produces
 that later stages read or that leave the network. Values keep their kernels' layout across a ``packed``
-boundary. They are in ONNX layout across a ``plain`` boundary and at the ends of the network.
+boundary. They are in ONNX layout across a ``plain`` boundary and at the ends of the network. The inputs
+of a ``plain-packed`` stage cross a plain boundary and its outputs a packed one.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from ..lowering import LoweredNetwork, Step, plain
 from ..weights import Slot
 
 BOUNDARIES = ("plain", "packed")
+# Layout of inputs and of outputs.
+MIXED = ("plain-packed", "packed-plain")
 
 
 @dataclass(frozen=True)
 class StageRange:
-    """Units ``[first, end)`` and the layout at the boundaries: ``plain`` or ``packed``."""
+    """Units ``[first, end)`` and the layout at the boundaries: ``plain``, ``packed``, or one of ``MIXED``."""
 
     first: int
     end: int
@@ -32,6 +35,12 @@ class StageRange:
     def folder(self) -> str:
         """Name of the stage's folder."""
         return f"{self.first}-{self.end}-{self.boundary}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Layout of inputs and of outputs: ``plain`` or ``packed``."""
+        inputs, _, outputs = self.boundary.partition("-")
+        return inputs, outputs or inputs
 
 
 @dataclass
@@ -57,10 +66,10 @@ def resolve(first: int, end: int | None, boundary: str, units: int) -> StageRang
             f"failed to cut units {first} to {last}: the network has {units} units; choose cuts "
             f"from 0 to {units} with at least one unit between them",
         )
-    if boundary not in BOUNDARIES:
+    if boundary not in (*BOUNDARIES, *MIXED):
         raise CompileError(
             "bad_range",
-            f"failed to cut at boundary {boundary!r}; use one of {', '.join(BOUNDARIES)}",
+            f"failed to cut at boundary {boundary!r}; use one of {', '.join((*BOUNDARIES, *MIXED))}",
         )
     return StageRange(first, last, boundary)
 
@@ -89,12 +98,9 @@ def plan(network: LoweredNetwork, units: list[Unit], stage: StageRange) -> Stage
     inside = units[stage.first : stage.end]
     read = {value for unit in inside for value in unit.inputs}
     made = {value for unit in inside for value in unit.outputs}
-    inputs = [
-        _crossing(network, value, stage.boundary) for value in cuts[stage.first] if value in read
-    ]
-    outputs = [
-        _crossing(network, value, stage.boundary) for value in cuts[stage.end] if value in made
-    ]
+    before, after = stage.sides
+    inputs = [_crossing(network, value, before) for value in cuts[stage.first] if value in read]
+    outputs = [_crossing(network, value, after) for value in cuts[stage.end] if value in made]
     at_hand = {(value.name, value.layout): value for value in inputs}
     steps: list[Step] = []
 

@@ -11,8 +11,8 @@ use super::trial::Trial;
 use super::{heading, pooled, reasons};
 use domain::FleetMode;
 use domain::{
-    Absence, Confidence, Metric, Nanoseconds, Network, Observation, Reason, ReasonCode, Samples,
-    ScheduleKind, Validity, comparison, disturbance, throughput, validity,
+    Absence, Confidence, Metric, Nanoseconds, Network, Observation, ProcessorName, Reason, ReasonCode,
+    Samples, Schedule, ScheduleKind, Validity, comparison, disturbance, throughput, validity,
 };
 use std::collections::BTreeMap;
 use store::{NetworkRecord, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
@@ -155,6 +155,14 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
         .collect()
 }
 
+fn emulated(run: &StoredRun, schedule: &Schedule) -> Vec<String> {
+    let is_emulated = |name: &&ProcessorName| {
+        let mut known = run.start.processors.iter();
+        known.any(|known| known.name == name.as_str() && known.is_emulated())
+    };
+    schedule.processors().filter(is_emulated).map(ToString::to_string).collect()
+}
+
 fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
     let counted = measurements.counted();
@@ -183,6 +191,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
             Some(_) => Vec::new(),
             None => schedule.processors().map(ToString::to_string).collect(),
         },
+        emulated: emulated(run, schedule),
         peer: peer.map(|peer| peer.engine.clone()),
         peer_version: peer.map(|peer| peer.version.clone()),
         peer_threads: peer.map(|peer| peer.threads),

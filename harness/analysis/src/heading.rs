@@ -1,11 +1,12 @@
 //! Which run it is, and what it was measured on.
 
-use super::rows::{MachineSection, ProcessorSection, RunSection, StateSection};
+use super::rows::{GpuSection, MachineSection, ProcessorSection, RunSection, StateSection};
 use super::stored_settings::StoredSettings;
+use domain::{ProcessorKind, cuda_release};
 use host::date::Date;
 use protocol::text;
 use std::collections::BTreeSet;
-use store::StoredRun;
+use store::{ProcessorRecord, StoredRun};
 
 pub(super) fn run(run: &StoredRun) -> RunSection {
     let start = &run.start;
@@ -39,18 +40,14 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
 pub(super) fn machine(run: &StoredRun) -> MachineSection {
     let (start, machine) = (&run.start, &run.start.machine);
     let used: BTreeSet<u32> =
-        start.processors.iter().flat_map(|processor| processor.cpus.iter().copied()).collect();
+        start.processors.iter().flat_map(|processor| processor.kind.thread_cpus().iter().copied()).collect();
     let governors: BTreeSet<&str> = machine
         .cpus
         .iter()
         .filter(|cpu| used.contains(&cpu.id))
         .filter_map(|cpu| cpu.governor.as_deref())
         .collect();
-    let processors = start.processors.iter().map(|processor| ProcessorSection {
-        name: processor.name.clone(),
-        cpus: processor.cpus.clone(),
-        threads: processor.threads,
-    });
+    let processors = start.processors.iter().map(|processor| section(processor, &start.processors));
     MachineSection {
         host: start.host.clone(),
         model: machine.model.clone(),
@@ -61,7 +58,7 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
         governor: (!governors.is_empty()).then(|| governors.into_iter().collect::<Vec<_>>().join(", ")),
         memory_bytes: machine.memory_bytes,
         processors: processors.collect(),
-        left_out: StoredSettings::of(&start.configuration).gpus,
+        left_out: left_out(run),
         power_mode: machine.power_mode.as_ref().map(text::mode),
         state: start.state.as_ref().map(|state| StateSection {
             asked: text::request(&state.asked),
@@ -70,4 +67,38 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
             leftover_of: state.brought.leftover.as_ref().map(|pending| pending.by.clone()),
         }),
     }
+}
+
+fn section(processor: &ProcessorRecord, all: &[ProcessorRecord]) -> ProcessorSection {
+    let cpus = processor.kind.thread_cpus();
+    let shares = |other: &&ProcessorRecord| {
+        processor.kind.is_gpu() && other.kind.compute_cpus().iter().any(|cpu| cpus.contains(cpu))
+    };
+    let gpu = match (&processor.kind, &processor.gpu) {
+        (ProcessorKind::Cuda { arch, device, .. }, Some(gpu)) => Some(GpuSection {
+            device: *device,
+            model: gpu.device.name.clone(),
+            compute_capability: gpu.device.arch.clone(),
+            code: arch.to_string(),
+            memory_bytes: gpu.device.memory_bytes,
+            multiprocessors: gpu.device.multiprocessors,
+            driver: gpu.driver_path.clone(),
+            driver_cuda: cuda_release(gpu.driver_version),
+            emulated: gpu.emulated,
+            shares_cpus_with: all.iter().filter(shares).map(|other| other.name.clone()).collect(),
+        }),
+        _ => None,
+    };
+    ProcessorSection {
+        name: processor.name.clone(),
+        cpus: cpus.to_vec(),
+        threads: processor.kind.threads(),
+        gpu,
+    }
+}
+
+/// GPUs of the board that are no processor of the run: versions before GPUs were supported left them out.
+fn left_out(run: &StoredRun) -> Vec<String> {
+    let used = |name: &String| run.start.processors.iter().any(|processor| processor.name == *name);
+    StoredSettings::of(&run.start.configuration).gpus.into_iter().filter(|name| !used(name)).collect()
 }

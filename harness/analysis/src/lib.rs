@@ -28,15 +28,15 @@ pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
 pub use meter::energy_within;
 pub use rows::{
-    Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection, RailSection, Report,
-    Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,
+    GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection,
+    RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,
 };
 pub use timeline::speed;
 
 /// Frames per second of a trial on these CPUs, if nothing voids it.
-pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32]) -> Option<f64> {
+pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32], uses_gpu: bool) -> Option<f64> {
     let limits = domain::validity::Limits::default();
-    let bounds = trial::Bounds { cpus, min_frames: None, limits: &limits, state: None };
+    let bounds = trial::Bounds { cpus, uses_gpu, min_frames: None, limits: &limits, state: None };
     let trial = trial::Trial::new(0, measured, bounds).ok()?;
     trial.is_valid().then_some(trial.throughput.0)
 }

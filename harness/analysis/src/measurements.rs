@@ -5,13 +5,14 @@ use super::reasons;
 use super::stored_settings::StoredSettings;
 use super::trial::{Bounds, Trial, observations};
 use domain::{Metric, Observation, Reason, Severity, Validity, validity};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
 
 /// A schedule with its trials, on the way to a [`Row`].
 pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
+    uses_gpu: bool,
     /// By round; a trial that was repeated counts as it went the last time.
     pub(super) trials: BTreeMap<u32, Trial>,
     pub(super) failed: BTreeMap<u32, String>,
@@ -33,25 +34,32 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         let mut limits = validity::Limits::default();
         let mut reasons = reasons::outputs(&record, of_schedule, &mut limits);
         reasons.extend(reasons::injected(&record, &settings));
+        reasons.extend(reasons::emulated(&record, &run.start.processors));
         let processors = &run.start.processors;
         let used = processors
             .iter()
             .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
+        let uses_gpu = used.clone().any(|processor| processor.kind.is_gpu());
         let cpus = match record.schedule.as_peer() {
             Some(peer) => peer.cpus(),
-            None => used.flat_map(|processor| processor.cpus.iter().copied()).collect(),
+            // Each once: a thread that feeds a GPU may share the CPUs of another processor.
+            None => {
+                let cpus = used.flat_map(|processor| processor.kind.thread_cpus().iter().copied());
+                cpus.collect::<BTreeSet<u32>>().into_iter().collect()
+            }
         };
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
         let metered = false;
-        schedules.push(Measurements { record, cpus, trials, failed, limits, metered, reasons });
+        schedules.push(Measurements { record, cpus, uses_gpu, trials, failed, limits, metered, reasons });
     }
     store.each_brief_trial(run, |trial| {
         let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
         let taken = match trial.outcome {
             Outcome::Measured(measured) => {
                 let state = run.start.state.as_ref();
-                let bounds = Bounds { cpus: &schedule.cpus, min_frames, limits: &schedule.limits, state };
+                let Measurements { cpus, uses_gpu, limits, .. } = &*schedule;
+                let bounds = Bounds { cpus, uses_gpu: *uses_gpu, min_frames, limits, state };
                 Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
             }
             Outcome::Failed { message, .. } => Err(message),

@@ -4,7 +4,7 @@ use super::stored_settings::StoredSettings;
 use super::trial::Trial;
 use domain::{Absence, Nanoseconds, Profile, Reason, ReasonCode, ScheduleKind, Severity, validity};
 use std::collections::BTreeMap;
-use store::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord};
+use store::{ComparisonRecord, NetworkRecord, ProcessorRecord, ProfileRecord, ScheduleRecord};
 
 /// Share of a network's time above which units without a schedule rule are reported.
 const SLOW_SHARE: f64 = 0.02;
@@ -23,6 +23,22 @@ pub(super) fn injected(schedule: &ScheduleRecord, settings: &StoredSettings) -> 
     })
 }
 
+/// Stages on a GPU that is emulated on CPUs.
+pub(super) fn emulated(schedule: &ScheduleRecord, processors: &[ProcessorRecord]) -> Option<Reason> {
+    let used = |name: &str| schedule.schedule.processors().any(|used| used.as_str() == name);
+    let gpu = processors.iter().find(|known| known.is_emulated() && used(&known.name))?;
+    let text = format!(
+        "the GPU {} is emulated on CPUs: its outputs are right, its times are not those of a GPU",
+        gpu.name
+    );
+    Some(Reason::new(
+        ReasonCode::Emulated,
+        Severity::Warn,
+        text,
+        "measure on a board with this GPU before you publish or compare these figures",
+    ))
+}
+
 /// Whether an interval is wider than requested.
 pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reason> {
     if half.is_some_and(|half| half <= wanted) {
@@ -38,8 +54,7 @@ pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reas
     ))
 }
 
-/// Outputs that differ from the baseline's, and warnings of the planner. Sets the limit to the tolerance of the
-/// comparison.
+/// Outputs that differ from the baseline's. Sets the limit to the tolerance of the comparison.
 pub(super) fn outputs<'a>(
     schedule: &ScheduleRecord,
     comparisons: impl Iterator<Item = &'a ComparisonRecord>,
@@ -66,10 +81,6 @@ pub(super) fn outputs<'a>(
         let remedy =
             "continue with --resume, or run again: a schedule is valid only after its outputs were compared";
         reasons.push(Reason::new(ReasonCode::OutputsNotCompared, Severity::Void, text, remedy));
-    }
-    for warning in &schedule.warnings {
-        let (text, remedy) = warning.split_once("; ").unwrap_or((warning, ""));
-        reasons.push(Reason::new(ReasonCode::Planning, Severity::Warn, text.to_owned(), remedy));
     }
     reasons
 }

@@ -116,7 +116,7 @@ pub struct MachineSection {
     pub memory_bytes: u64,
     /// The processors.
     pub processors: Vec<ProcessorSection>,
-    /// Processors of the board file that no schedule uses, because this version has no engine for them.
+    /// GPUs of the board file that the run did not use, because it was measured by a version without an engine for them.
     pub left_out: Vec<String>,
     /// Power mode before the first trial; absent if the board has none.
     pub power_mode: Option<String>,
@@ -172,10 +172,45 @@ pub struct RailSection {
 pub struct ProcessorSection {
     /// Its name.
     pub name: String,
-    /// Its CPUs.
+    /// Its CPUs; of a GPU, those of the thread that feeds it.
     pub cpus: Vec<u32>,
-    /// Threads of a stage on it.
+    /// CPU threads of a stage on it.
     pub threads: u32,
+    /// Absent for CPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuSection>,
+}
+
+impl ProcessorSection {
+    /// Whether it is a GPU that is emulated on CPUs.
+    pub fn is_emulated(&self) -> bool {
+        self.gpu.as_ref().is_some_and(|gpu| gpu.emulated)
+    }
+}
+
+/// A GPU and its driver.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct GpuSection {
+    /// Index of the device in the driver.
+    pub device: u32,
+    /// Name of the device.
+    pub model: String,
+    /// Architecture of the device, such as `sm_62`.
+    pub compute_capability: String,
+    /// Architecture that the kernels were compiled for.
+    pub code: String,
+    /// Memory in bytes; of a Jetson, that of the board.
+    pub memory_bytes: u64,
+    /// Number of multiprocessors.
+    pub multiprocessors: u32,
+    /// The driver's library on the board.
+    pub driver: String,
+    /// Latest CUDA version that the driver supports, such as `10.2`.
+    pub driver_cuda: String,
+    /// Whether edgepipe's stand-in computed on CPUs. Its times are not those of a GPU.
+    pub emulated: bool,
+    /// Processors that compute on the CPUs that feed the GPU.
+    pub shares_cpus_with: Vec<String>,
 }
 
 /// A network.
@@ -210,6 +245,8 @@ pub struct Row {
     pub kind: ScheduleKind,
     /// Its processors, in stage order; empty for a peer, which has CPUs instead.
     pub processors: Vec<String>,
+    /// Those of its processors that are GPUs emulated on CPUs. Times of such a schedule are not those of a GPU.
+    pub emulated: Vec<String>,
     /// The engine of a peer: `onnxruntime`.
     pub peer: Option<String>,
     /// Its version.
@@ -399,7 +436,9 @@ pub struct Summary {
 /// Whether a schedule and a peer use comparable resources: a single processor with all CPUs of the peer, or several
 /// processors and a peer whose CPUs no single processor has.
 pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
-    let holds = |processor: &&ProcessorSection| peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu));
+    let holds = |processor: &&ProcessorSection| {
+        processor.gpu.is_none() && peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu))
+    };
     match row.kind {
         ScheduleKind::Single => {
             let own = |processor: &&ProcessorSection| row.processors.contains(&processor.name);

@@ -134,8 +134,6 @@ pub fn troubled() -> Report {
     let message = "failed to go on: the runner was killed (signal 9; out of memory, perhaps)".to_owned();
     scenario.trial(5, 2).outcome = Outcome::Failed { fault: None, message };
     scenario.schedule(4).prediction = None;
-    scenario.schedule(6).warnings =
-        vec!["stage 0 hands over 4 tensors; cut after another unit for less".to_owned()];
     scenario.network().fallback_units = vec![1, 3];
     scenario.report()
 }

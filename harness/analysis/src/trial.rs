@@ -19,6 +19,8 @@ const TICK_NS: u64 = 10_000_000;
 pub(super) struct Bounds<'a> {
     /// CPUs of the schedule's processors.
     pub(super) cpus: &'a [u32],
+    /// Whether a stage runs on a GPU.
+    pub(super) uses_gpu: bool,
     /// Fewest frames of a window, if the configuration has it.
     pub(super) min_frames: Option<usize>,
     pub(super) limits: &'a validity::Limits,
@@ -121,7 +123,7 @@ pub(super) fn observations(trials: &[&Trial], metric: Metric) -> Vec<Observation
 }
 
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
-    let Bounds { cpus, min_frames, limits, state } = bounds;
+    let Bounds { cpus, uses_gpu, min_frames, limits, state } = bounds;
     let (host, count) = (&measured.host, cpus.len() as u64);
     let cpu_time = Nanoseconds(host.wall_ns.saturating_mul(count));
     // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
@@ -143,6 +145,8 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     }));
     reasons.extend(state_changes(measured, cpus, state));
     reasons.extend(below_pinned(measured, state, limits));
+    let gpu = measured.after.gpu.as_ref().filter(|gpu| uses_gpu && gpu.min_hz == gpu.max_hz);
+    reasons.extend(gpu.and_then(|gpu| validity::gpu_pinned(gpu.max_hz, gpu.current_hz?, limits)));
     for (stage, occupancy) in measured.stages.iter().enumerate() {
         reasons.extend(validity::major_faults(stage, occupancy.major_faults));
     }

@@ -6,8 +6,8 @@ use crate::processors::Processor;
 use crate::schedule_message::{self, DeployedStage};
 use anyhow::Context as _;
 use compiler::{
-    BoundaryLayout, Cache, CompileError, Compiler, Entry, Job, JobProgress, Kit, NetworkManifest, Source,
-    Spent, Target,
+    Cache, CompileError, Compiler, Entry, Job, JobProgress, Kit, NetworkManifest, Source, Spent, StageLayout,
+    Target,
 };
 use config::{Connect, Experiment, Loaded, NetworkSource, ScheduleSpec};
 use domain::{Network, Schedule, ScheduleKind};
@@ -57,14 +57,12 @@ impl CompiledNetwork {
         schedule: &Schedule,
         processors: &[Processor],
     ) -> anyhow::Result<Vec<DeployedStage>> {
-        let layout = schedule_message::boundary_layout(schedule, processors);
-        let stages = schedule.stages().iter().map(|stage| {
+        let layouts = schedule_message::stage_layouts(schedule, &self.network, processors);
+        let stages = schedule.stages().iter().zip(layouts).map(|(stage, layout)| {
             let processor = processors.iter().find(|processor| processor.name == stage.processor);
             let processor =
                 processor.with_context(|| format!("there is no processor {}", stage.processor))?;
             let entry = self.entry(&processor.target).context("nothing was compiled for this target")?;
-            let layout =
-                if schedule.kind() == ScheduleKind::Pipeline { layout } else { BoundaryLayout::Plain };
             DeployedStage::local(entry, stage.first, stage.end, layout)
         });
         stages.collect()
@@ -135,7 +133,7 @@ impl ArtifactBuilder {
                     source: source.clone(),
                     target: target.clone(),
                     entry,
-                    stages: vec![(0, None, BoundaryLayout::Plain)],
+                    stages: vec![(0, None, StageLayout::PLAIN)],
                     model: self.peer.is_some() && jobs.len() % targets.len() == 0,
                 });
             }
@@ -173,8 +171,8 @@ impl ArtifactBuilder {
             for (target, entry) in &compiled.entries {
                 let mut stages = Vec::new();
                 for schedule in schedules {
-                    let layout = schedule_message::boundary_layout(schedule, processors);
-                    for stage in schedule.stages() {
+                    let layouts = schedule_message::stage_layouts(schedule, &compiled.network, processors);
+                    for (stage, layout) in schedule.stages().iter().zip(layouts) {
                         let on_target = processors.iter().any(|processor| {
                             processor.name == stage.processor && processor.target == *target
                         });

@@ -1,4 +1,5 @@
-//! Which units of each network lose the most time, compared with the processor's roofline.
+//! Which units of each network lose the most time, compared with the processor's roofline. The runner measures no roofline of a
+//! GPU, so the units of a GPU are listed by their time.
 
 use crate::compile::CompiledNetwork;
 use crate::open::OpenedBoard;
@@ -6,7 +7,7 @@ use crate::processors::Processor;
 use crate::profile::{measure_units, unit_costs};
 use crate::runner_client::LOADING;
 use crate::verify::verify;
-use domain::{BelowRoof, Roof};
+use domain::{BelowRoof, ProcessorKind, Roof};
 use host::exit::{Exit, Failure, Outcome};
 use host::progress::Progress;
 use protocol::{Event, MachineState, Peaked, Request};
@@ -23,18 +24,41 @@ const LEAST_STREAM: u64 = 1 << 20;
 struct Layers {
     network: String,
     frame_ns: f64,
-    whole: BelowRoof,
-    /// Name, operators and distance; the units that lose the most come first.
-    units: Vec<(String, String, BelowRoof)>,
+    /// Absent without a roofline.
+    share_of_peak: Option<f64>,
+    /// The units that lose the most come first; without a roofline, those that take the most time.
+    units: Vec<Layer>,
 }
 
-/// A Markdown table of the `top` units of each network that lose the most time, on the first processor.
+/// A unit.
+struct Layer {
+    name: String,
+    operators: String,
+    /// Multiply-adds of one frame.
+    macs: u64,
+    ns: f64,
+    /// Absent without a roofline.
+    roofline: Option<BelowRoof>,
+}
+
+/// A Markdown table of the `top` units of each network that lose the most time, on a processor; by default on the first.
 ///
 /// # Errors
-/// If a network cannot be compiled or profiled, or the processor's peak cannot be measured.
-pub fn layers(board: &mut OpenedBoard, top: usize) -> Outcome<String> {
-    let Some(processor) = board.processors().first().cloned() else {
-        return Err(Failure::new(Exit::Bug, "a board without processors was opened"));
+/// If the board has no such processor, if a network cannot be compiled or profiled, or the processor's peak cannot be measured.
+pub fn layers(board: &mut OpenedBoard, top: usize, processor: Option<&str>) -> Outcome<String> {
+    let mut known = board.processors().iter();
+    let chosen = known.find(|known| processor.is_none_or(|name| known.name.as_str() == name)).cloned();
+    let Some(processor) = chosen else {
+        let names: Vec<&str> = board.processors().iter().map(|processor| processor.name.as_str()).collect();
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "failed to find the processor {} on the board {}; it has {}",
+                processor.unwrap_or_default(),
+                board.loaded.board.name,
+                names.join(", ")
+            ),
+        ));
     };
     let alone = std::slice::from_ref(&processor);
     let networks = board.builder.compile_networks(&board.loaded.experiment, alone)?;
@@ -45,15 +69,18 @@ pub fn layers(board: &mut OpenedBoard, top: usize) -> Outcome<String> {
     for network in &networks {
         progress.doing(&format!("{} on {}", network.name, processor.name));
         let weights = network.network.parameters() * PARAMETER_BYTES;
-        let roof = measure_roof(board, &processor, weights.max(LEAST_STREAM))?;
+        let roof = match &processor.kind {
+            ProcessorKind::Cpu { .. } => Some(measure_roof(board, &processor, weights.max(LEAST_STREAM))?),
+            ProcessorKind::Cuda { .. } => None,
+        };
         let profiled = measure_units(&mut board.runner, &board.loaded.experiment, network, &processor)?;
         let costs = unit_costs(&network.network, &processor, &profiled)?;
         found.push(below(network, roof, costs.unit_costs().as_ns()));
-        peaks.push(roof.multiply_adds);
+        peaks.extend(roof.map(|roof| roof.multiply_adds));
         progress.step(&format!("{}: {:.2} ms per frame", network.name, costs.frame_ns() / 1e6));
     }
     progress.end(&format!("{} networks on {}", networks.len(), processor.name));
-    let peak = peaks.into_iter().fold(0.0, f64::max);
+    let peak = peaks.into_iter().reduce(f64::max);
     Ok(table(board.machine(), &processor, peak, &found, top))
 }
 
@@ -65,47 +92,59 @@ fn measure_roof(board: &mut OpenedBoard, processor: &Processor, stream: u64) -> 
         Request::Peak(protocol::Peak { id, processor, rounds: ROUNDS, streams: vec![stream] })
     });
     match answer? {
-        Event::Peaked(peaked) => roof(&peaked, processor.threads)
+        Event::Peaked(peaked) => roof(&peaked, processor.kind.threads())
             .ok_or_else(|| Failure::new(Exit::Bug, format!("failed to {task}: the runner sent no samples"))),
         other => Err(board.runner.unexpected(&task, &other).into()),
     }
 }
 
-fn table(machine: &MachineState, processor: &Processor, peak: f64, found: &[Layers], top: usize) -> String {
+fn table(
+    machine: &MachineState,
+    processor: &Processor,
+    peak: Option<f64>,
+    found: &[Layers],
+    top: usize,
+) -> String {
     let model = machine.cpu_model.as_deref().unwrap_or("unknown processor");
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "On {model}, kernel {}: {} = CPU {:?}, {} thread(s), {}. Measured peak: {:.1} G multiply-adds/s.\n\n\
+    let (kernel, name, description) = (&machine.kernel, &processor.name, processor.describe());
+    let mut out = match peak {
+        Some(peak) => format!(
+            "On {model}, kernel {kernel}: {name} = {description}. Measured peak: {:.1} G multiply-adds/s.\n\n\
              The least time of a unit is that of its multiply-adds at the peak, or of reading its weights once at the rate \
              measured for a buffer of all weights of the network, whichever is longer. Lost time is the time beyond \
-             that. Units that lose the most come first.\n",
-        machine.kernel,
-        processor.name,
-        processor.cpus,
-        processor.threads,
-        processor.target.isa,
-        peak / 1e9,
-    );
+             that. Units that lose the most come first.\n\n",
+            peak / 1e9
+        ),
+        None => format!(
+            "On {model}, kernel {kernel}: {name} = {description}. The peak of a GPU is not measured; units that take the most \
+             time come first, and the last column is their share of the frame.\n\n"
+        ),
+    };
+    if processor.gpu.as_ref().is_some_and(|gpu| gpu.emulated) {
+        out += "The GPU is emulated on CPUs: these are not times of a GPU.\n\n";
+    }
     out += "| network | frame ms | share of peak | unit | operators | ms | G multiply-adds/s | of the least time | \
                 lost ms | of the frame |\n|---|--:|--:|---|---|--:|--:|--:|--:|--:|\n";
     for layers in found {
-        for (place, (name, operators, unit)) in layers.units.iter().take(top).enumerate() {
+        for (place, layer) in layers.units.iter().take(top).enumerate() {
             let head = if place == 0 {
-                let share = percent(layers.whole.share());
+                let share = percent(layers.share_of_peak);
                 format!("{} | {:.2} | {share}", layers.network, layers.frame_ns / 1e6)
             } else {
                 " | | ".to_owned()
             };
+            let rate = if layer.ns > 0.0 { layer.macs as f64 / layer.ns } else { 0.0 };
+            let lost = layer.roofline.as_ref().map(BelowRoof::lost_ns);
+            // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
-                "| {head} | {name} | {operators} | {:.3} | {:.1} | {} | {:.3} | {} |",
-                unit.ns / 1e6,
-                unit.multiply_adds / 1e9,
-                percent(unit.share()),
-                unit.lost_ns() / 1e6,
-                percent(Some(unit.lost_ns() / layers.frame_ns)),
+                "| {head} | {} | {} | {:.3} | {rate:.1} | {} | {} | {} |",
+                layer.name,
+                layer.operators,
+                layer.ns / 1e6,
+                percent(layer.roofline.as_ref().and_then(BelowRoof::share)),
+                lost.map_or_else(|| "–".to_owned(), |lost| format!("{:.3}", lost / 1e6)),
+                percent(Some(lost.unwrap_or(layer.ns) / layers.frame_ns)),
             );
         }
     }
@@ -122,23 +161,26 @@ fn roof(peaked: &Peaked, threads: u32) -> Option<Roof> {
     })
 }
 
-fn below(network: &CompiledNetwork, roof: Roof, unit_ns: &[f64]) -> Layers {
-    let mut units: Vec<(String, String, BelowRoof)> = network
+fn below(network: &CompiledNetwork, roof: Option<Roof>, unit_ns: &[f64]) -> Layers {
+    let mut units: Vec<Layer> = network
         .manifest
         .units
         .iter()
         .zip(unit_ns)
-        .map(|(unit, ns)| {
-            let place = roof.place(unit.macs, unit.parameters * PARAMETER_BYTES, *ns);
-            (unit.name.clone(), unit.operators.join(" "), place)
+        .map(|(unit, ns)| Layer {
+            name: unit.name.clone(),
+            operators: unit.operators.join(" "),
+            macs: unit.macs,
+            ns: *ns,
+            roofline: roof.map(|roof| roof.place(unit.macs, unit.parameters * PARAMETER_BYTES, *ns)),
         })
         .collect();
-    units.sort_by(|(_, _, one), (_, _, other)| other.lost_ns().total_cmp(&one.lost_ns()));
-    let sum = |figure: fn(&BelowRoof) -> f64| units.iter().map(|(_, _, unit)| figure(unit)).sum::<f64>();
-    let frame_ns = sum(|unit| unit.ns);
-    let rate = if frame_ns > 0.0 { 1e9 * network.manifest.macs as f64 / frame_ns } else { 0.0 };
-    let whole = BelowRoof { ns: frame_ns, least_ns: sum(|unit| unit.least_ns), multiply_adds: rate };
-    Layers { network: network.name.clone(), frame_ns, whole, units }
+    let loss = |layer: &Layer| layer.roofline.as_ref().map_or(layer.ns, BelowRoof::lost_ns);
+    units.sort_by(|one, other| loss(other).total_cmp(&loss(one)));
+    let frame_ns = units.iter().map(|layer| layer.ns).sum::<f64>();
+    let least_ns: Option<f64> = units.iter().map(|layer| Some(layer.roofline.as_ref()?.least_ns)).sum();
+    let share_of_peak = least_ns.and_then(|least_ns| BelowRoof { ns: frame_ns, least_ns }.share());
+    Layers { network: network.name.clone(), frame_ns, share_of_peak, units }
 }
 
 fn percent(share: Option<f64>) -> String {

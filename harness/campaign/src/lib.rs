@@ -19,6 +19,7 @@ mod compare;
 mod compile;
 mod cooling;
 pub mod fleet;
+mod gpus;
 mod idle_power;
 mod layers;
 mod limits;

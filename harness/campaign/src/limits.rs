@@ -25,7 +25,7 @@ fn check_packages(board: &config::Board, machine: &MachineState, processors: &[P
         |zone: &String| zone.strip_prefix("package-")?.split(['-', '/']).next()?.parse::<i64>().ok();
     let covered: Option<BTreeSet<i64>> = meter.total.iter().map(package).collect();
     let Some(covered) = covered else { return Ok(()) };
-    let used = processors.iter().flat_map(|processor| &processor.cpus);
+    let used = processors.iter().flat_map(|processor| processor.kind.thread_cpus());
     let packages: BTreeSet<i64> =
         used.filter_map(|id| machine.cpus.iter().find(|cpu| cpu.id == *id)?.package).collect();
     if packages.is_subset(&covered) {
@@ -58,10 +58,10 @@ pub(crate) fn check(
     let mut notes = Vec::new();
     if let Some(quota) = &machine.cpu_quota {
         let milli = |threads: u32| u64::from(threads) * 1000;
-        let all = processors.iter().map(|processor| milli(processor.threads)).sum::<u64>();
+        let all = processors.iter().map(|processor| milli(processor.kind.threads())).sum::<u64>();
         let remedy = "run edgepipe outside the container or service that has this quota, or raise it";
-        let largest = processors.iter().max_by_key(|processor| processor.threads);
-        if let Some(largest) = largest.filter(|largest| milli(largest.threads) > quota.milli_cpus) {
+        let largest = processors.iter().max_by_key(|processor| processor.kind.threads());
+        if let Some(largest) = largest.filter(|largest| milli(largest.kind.threads()) > quota.milli_cpus) {
             return Err(Failure::new(
                 Exit::Board,
                 format!(
@@ -69,7 +69,7 @@ pub(crate) fn check(
                      of the runner's cgroup {} is {}, so every trial would be throttled; {remedy}",
                     largest.name,
                     board.name,
-                    largest.threads,
+                    largest.kind.threads(),
                     quota.group,
                     text::cpus_of_quota(quota.milli_cpus)
                 ),
@@ -116,7 +116,6 @@ pub(crate) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compiler::Target;
     use config::{Connect, Power, Processors, State};
     use protocol::{CpuQuota, GroupWeight, Policy, Scheduling, SilentZone};
     use store::fixture;
@@ -133,11 +132,8 @@ mod tests {
     }
 
     fn processors(machine: &MachineState, threads: &[u32]) -> Vec<Processor> {
-        let make = |(number, threads): (u32, &u32)| Processor {
-            name: domain::ProcessorName::new(format!("cpu{number}")),
-            cpus: vec![number],
-            threads: *threads,
-            target: Target::detect(machine, &[number], *threads, None),
+        let make = |(number, threads): (u32, &u32)| {
+            Processor::cpus(machine, &format!("cpu{number}"), vec![number], *threads, None)
         };
         (0..).zip(threads).map(make).collect()
     }

@@ -55,13 +55,13 @@ fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {
     let board = &loaded.board;
     // The power mode decides which CPUs are online, so the state is set before the machine is read.
     let applied = runner.bring()?;
-    let machine = runner.state()?;
+    let machine = if processors::may_have_gpus(board) { runner.whole_state()? } else { runner.state()? };
     let state = StateRecord::new(board.state.asked(), applied);
     let processors = processors::resolve(board, &machine)?;
     for warning in limits::check(board, &machine, &processors)? {
         progress::say("warning", &warning);
     }
-    if let Some(note) = processors::left_out(board) {
+    for note in processors::notes(board, &machine, &processors) {
         progress::say("note", &note);
     }
     let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();

@@ -57,7 +57,7 @@ pub(crate) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -
             .processors
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == processor.name.as_str()));
-        for cpu in processor.cpus.iter().filter(|_| named) {
+        for cpu in processor.kind.compute_cpus().iter().filter(|_| named) {
             if !cpus.contains(cpu) {
                 cpus.push(*cpu);
             }
@@ -91,25 +91,11 @@ pub(crate) fn placed(spec: &PeerSpec, version: &str, processors: &[Processor]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compiler::Target;
-    use domain::ProcessorName;
+    use store::fixture;
 
     fn processors() -> Vec<Processor> {
-        let target = Target {
-            arch: "x86_64".to_owned(),
-            mcpu: "x86-64".to_owned(),
-            isa: "generic".to_owned(),
-            triple: String::new(),
-            threads: 1,
-            l1d_bytes: 0,
-            l2_bytes: 0,
-        };
-        let make = |(name, cpus): (&str, &[u32])| Processor {
-            name: ProcessorName::new(name),
-            cpus: cpus.to_vec(),
-            threads: 1,
-            target: target.clone(),
-        };
+        let make =
+            |(name, cpus): (&str, &[u32])| Processor::cpus(&fixture::machine(), name, cpus.to_vec(), 1, None);
         [("a57", &[0, 3, 4, 5][..]), ("denver", &[1, 2])].into_iter().map(make).collect()
     }
 

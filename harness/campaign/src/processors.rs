@@ -1,86 +1,225 @@
 //! Resolves the processors of a board.
 
-use boards;
-use compiler::Target;
-use config::{self, ProcessorKind, Processors};
-use domain::ProcessorName;
+use crate::gpus::{RequestedGpu, feeding_cpus};
+use boards::DetectError;
+use compiler::{CpuTarget, CudaTarget, Target};
+use config::{self, ProcessorSpec, Processors};
+use domain::{ProcessorKind, ProcessorName, cuda_release};
 use host::exit::{Exit, Failure, Outcome};
-use protocol::{Cpu, CpuProcessor, MachineState};
-use serde::{Deserialize, Serialize};
+use protocol::{Cpu, CpuProcessor, CudaProcessor, MachineState, format_cpu_list};
 use std::fmt::Write as _;
+use store::{GpuRecord, ProcessorRecord};
 
-/// A named set of CPUs with its compiler target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A named processor with its compiler target.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processor {
     /// Its name in schedules.
     pub name: ProcessorName,
-    /// CPU numbers.
-    pub cpus: Vec<u32>,
-    /// Threads of a stage.
-    pub threads: u32,
+    /// CPUs or a GPU.
+    pub kind: ProcessorKind,
     /// What is compiled for it.
     pub target: Target,
+    /// The GPU as its driver describes it; absent for CPUs.
+    pub gpu: Option<GpuRecord>,
 }
 
 impl Processor {
-    /// The processor as the runner takes it.
-    pub fn message(&self) -> protocol::Processor {
-        protocol::Processor::Cpu(CpuProcessor {
-            name: self.name.to_string(),
-            cpus: self.cpus.clone(),
-            threads: self.threads,
+    /// CPUs of a machine; `mcpu` is LLVM's name of the CPU, if the board's file has one.
+    pub(crate) fn cpus(
+        machine: &MachineState,
+        name: &str,
+        cpus: Vec<u32>,
+        threads: u32,
+        mcpu: Option<&str>,
+    ) -> Self {
+        let target = CpuTarget::detect(machine, &cpus, threads, mcpu);
+        Self {
+            name: ProcessorName::new(name),
+            kind: ProcessorKind::Cpu { cpus, threads, mcpu: Some(target.mcpu.clone()) },
+            target: Target::Cpu(target),
+            gpu: None,
+        }
+    }
+
+    /// A GPU of a machine.
+    fn gpu(machine: &MachineState, requested: RequestedGpu<'_>, host_cpus: Vec<u32>) -> Outcome<Self> {
+        let (arch, gpu) = requested.find(machine)?;
+        Ok(Self {
+            name: ProcessorName::new(requested.processor),
+            kind: ProcessorKind::Cuda { arch, device: requested.device, host_cpus },
+            target: Target::Cuda(CudaTarget { arch }),
+            gpu: Some(gpu),
         })
     }
-}
 
-/// The processors that the board's file lists, without its GPUs (see [`left_out`]), or those found on the machine.
-///
-/// # Errors
-/// If there is none, or a listed CPU cannot be used.
-pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
-    let make = |name: &str, cpus: Vec<u32>, threads, mcpu: Option<&str>| Processor {
-        name: ProcessorName::new(name),
-        target: Target::detect(machine, &cpus, threads, mcpu),
-        cpus,
-        threads,
-    };
-    match &board.processors {
-        Processors::Auto => {
-            let found = boards::detect(machine).map_err(|error| Failure {
-                exit: Exit::Board,
-                error: anyhow::Error::from(error).context(format!("board {}", board.name)),
-            })?;
-            Ok(found.into_iter().map(|found| make(&found.name, found.cpus, found.threads, None)).collect())
+    /// The processor as the runner takes it.
+    pub fn message(&self) -> protocol::Processor {
+        let name = self.name.to_string();
+        match &self.kind {
+            ProcessorKind::Cpu { cpus, threads, .. } => {
+                protocol::Processor::Cpu(CpuProcessor { name, cpus: cpus.clone(), threads: *threads })
+            }
+            ProcessorKind::Cuda { arch, device, host_cpus } => protocol::Processor::Cuda(CudaProcessor {
+                name,
+                device: *device,
+                arch: arch.to_string(),
+                host_cpus: host_cpus.clone(),
+            }),
         }
-        Processors::Listed(listed) => {
-            let mut found = Vec::new();
-            for processor in listed {
-                let ProcessorKind::Cpu { cpus, threads, mcpu } = &processor.kind else { continue };
-                check_cpus(board, &processor.name, cpus, machine)?;
-                found.push(make(&processor.name, cpus.clone(), *threads, mcpu.as_deref()));
+    }
+
+    /// The processor as a run records it.
+    pub(crate) fn record(&self) -> ProcessorRecord {
+        ProcessorRecord { name: self.name.to_string(), kind: self.kind.clone(), gpu: self.gpu.clone() }
+    }
+
+    /// One line about it, without its name.
+    pub(crate) fn describe(&self) -> String {
+        match (&self.kind, &self.target, &self.gpu) {
+            (ProcessorKind::Cpu { cpus, threads, .. }, Target::Cpu(target), _) => {
+                format!("CPUs {cpus:?}, {threads} thread(s), {} for {}", target.isa, target.mcpu)
             }
-            if found.is_empty() {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    format!(
-                        "failed to find a usable processor of the board {}: its file lists only GPUs, and this version has no \
-                         CUDA engine; list its CPUs as a processor too",
-                        board.name
-                    ),
-                ));
-            }
-            Ok(found)
+            (ProcessorKind::Cuda { arch, device, host_cpus }, _, Some(gpu)) => format!(
+                "GPU {device} ({}, {}, {} multiprocessors), driver {} for CUDA {}, code for {arch}, fed by CPUs {host_cpus:?}",
+                gpu.device.name,
+                gpu.device.arch,
+                gpu.device.multiprocessors,
+                gpu.driver_path,
+                cuda_release(gpu.driver_version),
+            ),
+            (kind, ..) => format!("{kind:?}"),
         }
     }
 }
 
-/// A note about listed processors that this version cannot use, if there are any.
-pub fn left_out(board: &config::Board) -> Option<String> {
-    let gpus = board.gpus();
-    (!gpus.is_empty()).then(|| {
-        format!("{}: not used in any schedule, because this version has no CUDA engine", gpus.join(", "))
-    })
+/// The processors that the board's file lists, or those found on the machine. `machine` is a thorough state, without which
+/// no GPU is found.
+///
+/// # Errors
+/// If there is none, or a listed CPU or GPU cannot be used.
+pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
+    match &board.processors {
+        Processors::Auto => detect(board, machine),
+        Processors::Listed(listed) => {
+            let taken: Vec<&[u32]> = listed
+                .iter()
+                .filter_map(|processor| match &processor.spec {
+                    ProcessorSpec::Cpu { cpus, .. } => Some(cpus.as_slice()),
+                    ProcessorSpec::Cuda { .. } => None,
+                })
+                .collect();
+            let found = listed.iter().map(|processor| match &processor.spec {
+                ProcessorSpec::Cpu { cpus, threads, mcpu } => {
+                    check_cpus(board, &processor.name, cpus, machine)?;
+                    Ok(Processor::cpus(machine, &processor.name, cpus.clone(), *threads, mcpu.as_deref()))
+                }
+                ProcessorSpec::Cuda { arch, device, host_cpus } => {
+                    if let Some(cpus) = host_cpus {
+                        check_cpus(board, &processor.name, cpus, machine)?;
+                    }
+                    let host_cpus = host_cpus.clone().unwrap_or_else(|| feeding_cpus(machine, &taken));
+                    let (board, name) = (board.name.as_str(), processor.name.as_str());
+                    let requested = RequestedGpu { board, processor: name, device: *device, arch: *arch };
+                    Processor::gpu(machine, requested, host_cpus)
+                }
+            });
+            found.collect()
+        }
+    }
+}
+
+/// All CPUs and GPUs of a machine. A GPU that cannot be used is left out; [`notes`] gives the reason.
+fn detect(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
+    let devices = machine.cuda.iter().flat_map(|system| &system.devices);
+    let several = devices.clone().count() > 1;
+    let names = devices.map(|device| {
+        let name = if several { format!("gpu{}", device.index) } else { "gpu".to_owned() };
+        (name, device.index)
+    });
+    let gpus: Vec<_> = names
+        .filter(|(name, device)| {
+            RequestedGpu { board: &board.name, processor: name, device: *device, arch: None }
+                .find(machine)
+                .is_ok()
+        })
+        .collect();
+    let mut found: Vec<Processor> = match boards::detect(machine) {
+        Ok(found) => {
+            let cpus = found.into_iter();
+            cpus.map(|found| Processor::cpus(machine, &found.name, found.cpus, found.threads, None)).collect()
+        }
+        // One CPU beside a GPU is enough for a pipeline.
+        Err(DetectError::SingleCpu { cpu, .. }) if !gpus.is_empty() => {
+            vec![Processor::cpus(machine, &format!("cpu{cpu}"), vec![cpu], 1, None)]
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error).context(format!("board {}", board.name));
+            return Err(Failure { exit: Exit::Board, error });
+        }
+    };
+    let host_cpus = {
+        let taken: Vec<&[u32]> = found.iter().map(|processor| processor.kind.compute_cpus()).collect();
+        feeding_cpus(machine, &taken)
+    };
+    for (name, device) in gpus {
+        let requested = RequestedGpu { board: &board.name, processor: &name, device, arch: None };
+        found.push(Processor::gpu(machine, requested, host_cpus.clone())?);
+    }
+    Ok(found)
+}
+
+/// Whether the board's file lists a GPU or leaves the processors to be detected, so that a thorough state is needed.
+pub(crate) fn may_have_gpus(board: &config::Board) -> bool {
+    match &board.processors {
+        Processors::Auto => true,
+        Processors::Listed(listed) => {
+            listed.iter().any(|processor| matches!(processor.spec, ProcessorSpec::Cuda { .. }))
+        }
+    }
+}
+
+/// What the user should know about the processors: CPUs that feed a GPU and compute too, and GPUs that are emulated or not
+/// used.
+pub fn notes(board: &config::Board, machine: &MachineState, processors: &[Processor]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for gpu in processors.iter().filter(|processor| processor.kind.is_gpu()) {
+        let name = &gpu.name;
+        let feeding = gpu.kind.thread_cpus();
+        let sharing: Vec<&str> = processors
+            .iter()
+            .filter(|other| other.kind.compute_cpus().iter().any(|cpu| feeding.contains(cpu)))
+            .map(|other| other.name.as_str())
+            .collect();
+        let cpus = format!("CPU{} {}", if feeding.len() == 1 { "" } else { "s" }, format_cpu_list(feeding));
+        notes.push(if sharing.is_empty() {
+            format!("a thread on {cpus}, where no processor computes, feeds {name}")
+        } else {
+            format!(
+                "a thread on {cpus} feeds {name}, and {} computes there too; `host_cpus` of {name} in the board's file chooses \
+                 other CPUs",
+                sharing.join(" and ")
+            )
+        });
+        if gpu.gpu.as_ref().is_some_and(|gpu| gpu.emulated) {
+            notes.push(format!(
+                "{name} is emulated on CPUs: its outputs are right, but its times are not those of a GPU"
+            ));
+        }
+    }
+    if matches!(board.processors, Processors::Auto)
+        && let Some(system) = &machine.cuda
+    {
+        notes.extend(system.problem.iter().map(|problem| {
+            format!("a GPU is not used, because the driver {} reports: {problem}", system.driver_path)
+        }));
+        for device in &system.devices {
+            let name = format!("device {}", device.index);
+            let requested =
+                RequestedGpu { board: &board.name, processor: &name, device: device.index, arch: None };
+            notes.extend(requested.find(machine).err().map(|failure| failure.to_string()));
+        }
+    }
+    notes
 }
 
 fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &MachineState) -> Outcome<()> {
@@ -125,21 +264,16 @@ pub fn describe(board: &config::Board, machine: &MachineState) -> String {
     );
     match resolve(board, machine) {
         Ok(processors) => {
-            for processor in processors {
-                let target = &processor.target;
-                let _ = writeln!(
-                    text,
-                    "  {}: CPUs {:?}, {} thread(s), {} for {}",
-                    processor.name, processor.cpus, processor.threads, target.isa, target.mcpu
-                );
+            for processor in &processors {
+                let _ = writeln!(text, "  {}: {}", processor.name, processor.describe());
+            }
+            for note in notes(board, machine, &processors) {
+                let _ = writeln!(text, "  note: {note}");
             }
         }
         Err(failure) => {
             let _ = writeln!(text, "  {failure}");
         }
-    }
-    if let Some(note) = left_out(board) {
-        let _ = writeln!(text, "  {note}");
     }
     text
 }
@@ -147,6 +281,7 @@ pub fn describe(board: &config::Board, machine: &MachineState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::{CudaDevice, CudaSystem};
     use store::fixture;
 
     /// A board with these processors, in YAML.
@@ -171,24 +306,76 @@ mod tests {
     #[test]
     fn isolated_cpus_are_usable_and_offline_ones_an_error_with_a_remedy() {
         let a57 = "a57: { cpus: [0] }";
-        let found = resolve(
-            &board(&format!("{a57}, denver: {{ cpus: [1] }}, gpu: {{ cuda: {{ arch: sm_62 }} }}")),
-            &machine(),
-        );
+        let found = resolve(&board(&format!("{a57}, denver: {{ cpus: [1] }}")), &machine());
         let names: Vec<String> = found.unwrap().iter().map(|found| found.name.to_string()).collect();
         assert_eq!(names, ["a57", "denver"]);
-        for (cpu, said) in
-            [(2, "it is offline; choose a power mode that has it"), (7, "there is no such CPU")]
-        {
-            let failure =
-                resolve(&board(&format!("{a57}, denver: {{ cpus: [{cpu}] }}")), &machine()).unwrap_err();
+        for (processor, said) in [
+            ("denver: { cpus: [2] }", "it is offline; choose a power mode that has it"),
+            ("denver: { cpus: [7] }", "there is no such CPU"),
+            ("gpu: { cuda: { host_cpus: [0, 7] } }", "failed to use CPU 7 of the processor gpu"),
+        ] {
+            let failure = resolve(&board(&format!("{a57}, {processor}")), &machine()).unwrap_err();
             assert_eq!(failure.exit, Exit::Board);
             assert!(
                 failure.to_string().contains(said) && failure.to_string().ends_with("usable CPUs: 0, 1"),
                 "{failure}"
             );
         }
-        let failure = resolve(&board("gpu: { cuda: { arch: sm_62 } }"), &machine()).unwrap_err();
-        assert!(failure.exit == Exit::Usage && failure.to_string().contains("lists only GPUs"), "{failure}");
+    }
+
+    /// The machine with a driver for this GPU.
+    fn with_gpu(arch: &str, emulated: bool) -> MachineState {
+        let device = CudaDevice { arch: arch.to_owned(), ..fixture::gpu().gpu.unwrap().device };
+        let driver_path = "libcuda.so.1".to_owned();
+        let cuda = CudaSystem {
+            driver_path,
+            driver_version: 10_020,
+            emulated,
+            devices: vec![device],
+            problem: None,
+        };
+        MachineState { cuda: Some(cuda), ..machine() }
+    }
+
+    #[test]
+    fn a_listed_gpu_is_fed_by_free_cpus_or_as_the_file_says() {
+        for (processors, expected, said) in [
+            (
+                "a57: { cpus: [0] }, gpu: { cuda: { device: 0 } }",
+                &[1][..],
+                "a thread on CPU 1, where no processor computes, feeds gpu",
+            ),
+            (
+                "a57: { cpus: [0] }, gpu: { cuda: { arch: sm_53, host_cpus: [0, 1] } }",
+                &[0, 1],
+                "a thread on CPUs 0-1 feeds gpu, and a57 computes there too; `host_cpus`",
+            ),
+        ] {
+            let (board, machine) = (board(processors), with_gpu("sm_62", false));
+            let found = resolve(&board, &machine).unwrap();
+            let gpu = found.iter().find(|found| found.kind.is_gpu()).unwrap();
+            assert_eq!((gpu.kind.thread_cpus(), gpu.kind.compute_cpus()), (expected, &[][..]));
+            let protocol::Processor::Cuda(message) = gpu.message() else { panic!("{gpu:?}") };
+            assert_eq!(message.host_cpus, expected);
+            let notes = notes(&board, &machine, &found);
+            assert!(notes.len() == 1 && notes[0].starts_with(said), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn a_detected_gpu_is_used_if_its_driver_loads_the_code() {
+        let auto = config::Board { processors: Processors::Auto, ..board("a57: { cpus: [0] }") };
+        let machine = with_gpu("sm_62", true);
+        // The other CPUs are isolated or offline, which only a board's file can choose.
+        let found = resolve(&auto, &machine).unwrap();
+        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
+        assert_eq!(names, ["cpu0", "gpu"]);
+        assert!(
+            notes(&auto, &machine, &found).iter().any(|note| note.starts_with("gpu is emulated on CPUs"))
+        );
+        let newer = with_gpu("sm_87", false);
+        assert!(resolve(&auto, &newer).unwrap_err().to_string().contains("only CPU 0 is usable"));
+        let reasons = notes(&auto, &newer, &[]);
+        assert!(reasons.len() == 1 && reasons[0].contains("code for sm_87 is PTX 7.4"), "{reasons:?}");
     }
 }

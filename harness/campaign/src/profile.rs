@@ -50,9 +50,14 @@ impl ProfileRecords {
         Ok(Self { profiles: store.profiles(run)?, transfers: store.transfers(run)? })
     }
 
-    fn profile(&self, network: &str, key: &str) -> Option<&Profiled> {
+    fn profile(&self, network: &str, processor: &Processor, contended: bool) -> Option<&Profiled> {
         let mut known = self.profiles.iter();
-        known.find(|known| known.network == network && known.processor == key).map(|known| &known.profiled)
+        let is_wanted = |known: &&ProfileRecord| {
+            known.network == network
+                && known.processor == processor.name.as_str()
+                && known.contended == contended
+        };
+        known.find(is_wanted).map(|known| &known.profiled)
     }
 
     fn transfer(&self, from: &Processor, to: &Processor) -> Option<&Transferred> {
@@ -150,7 +155,7 @@ impl Profiler<'_, '_, '_> {
                     Some(known) => known,
                     None => measure_transfer(self.runner, sender, receiver)?,
                 };
-                links[from][to] = transfer_cost(&transferred);
+                links[from][to] = transfer_cost(&transferred, sender, receiver);
                 let record = TransferRecord {
                     from: sender.name.to_string(),
                     to: receiver.name.to_string(),
@@ -170,16 +175,14 @@ impl Profiler<'_, '_, '_> {
         let mut found = Vec::new();
         for processor in self.processors {
             progress.doing(&format!("{} on {}", network.name, processor.name));
-            let key = processor.name.to_string();
-            if let Some(known) = self.known.profile(&network.name, &key).cloned() {
-                self.keep(network, key, known.clone());
+            if let Some(known) = self.known.profile(&network.name, processor, false).cloned() {
+                self.records.profiles.push(record(network, processor, false, &known));
                 found.push(known);
                 progress.known();
                 continue;
             }
             let profiled = measure_units(self.runner, self.experiment, network, processor)?;
-            self.record(network, &key, &profiled)?;
-            self.keep(network, key, profiled.clone());
+            self.record(record(network, processor, false, &profiled))?;
             let profile = unit_costs(&network.network, processor, &profiled)?;
             let frame = match profile.frame_ns() {
                 ns if ns < 1e5 => format!("{:.2} µs", ns / 1e3),
@@ -198,7 +201,7 @@ impl Profiler<'_, '_, '_> {
             return Ok(alone.to_vec());
         }
         let known = |processor: &Processor| {
-            let known = self.known.profile(&network.name, &contended_key(processor));
+            let known = self.known.profile(&network.name, processor, true);
             known.map(|known| known.frame_ns.clone())
         };
         let is_known: Vec<bool> =
@@ -217,34 +220,35 @@ impl Profiler<'_, '_, '_> {
                 resident_bytes: alone.resident_bytes,
                 cuda: alone.cuda.clone(),
             };
-            let key = contended_key(&self.processors[place]);
-            if !is_known[place] {
-                self.record(network, &key, &profiled)?;
+            let record = record(network, &self.processors[place], true, &profiled);
+            if is_known[place] {
+                self.records.profiles.push(record);
+            } else {
+                self.record(record)?;
             }
-            self.keep(network, key, profiled);
             found.push(Profiled { frame_ns, ..alone.clone() });
         }
         Ok(found)
     }
 
-    fn record(&mut self, network: &CompiledNetwork, key: &str, profiled: &Profiled) -> Outcome<()> {
-        let record = ProfileRecord {
-            network: network.name.clone(),
-            processor: key.to_owned(),
-            profiled: profiled.clone(),
-        };
+    fn record(&mut self, record: ProfileRecord) -> Outcome<()> {
+        self.records.profiles.push(record.clone());
         self.recording.write(|recorder| recorder.record_profile(record))
-    }
-
-    fn keep(&mut self, network: &CompiledNetwork, key: String, profiled: Profiled) {
-        let record = ProfileRecord { network: network.name.clone(), processor: key, profiled };
-        self.records.profiles.push(record);
     }
 }
 
-/// How a contended profile is named in the database.
-fn contended_key(processor: &Processor) -> String {
-    format!("{} with all others busy", processor.name)
+fn record(
+    network: &CompiledNetwork,
+    processor: &Processor,
+    contended: bool,
+    profiled: &Profiled,
+) -> ProfileRecord {
+    ProfileRecord {
+        network: network.name.clone(),
+        processor: processor.name.to_string(),
+        contended,
+        profiled: profiled.clone(),
+    }
 }
 
 fn network_costs(
@@ -398,25 +402,65 @@ fn measure_transfer(
     }
 }
 
-/// The cost of a hand-over per byte: how much longer the first reading takes than the second. Passing the reference
-/// itself takes less than a microsecond, which is within the noise, so the fixed part is 0.
-fn transfer_cost(raw: &Transferred) -> domain::Link {
-    let mut slopes: Vec<f64> = raw
+/// The cost of a hand-over. The receiving stage pays it all, also the copy that a sending GPU makes.
+///
+/// Between CPUs, the cost per byte is how much longer the first reading takes than the second; passing the reference itself
+/// takes less than a microsecond, which is within the noise, so the fixed part is 0. A GPU copies the tensors, which costs a
+/// fixed time and a time per byte: the line through the smallest and the largest size. The first reading by a GPU is its
+/// copy; from the first reading by CPUs, the second is subtracted, because it is a part of the stage's own time.
+fn transfer_cost(raw: &Transferred, from: &Processor, to: &Processor) -> domain::Link {
+    let mut sizes: Vec<(f64, f64)> = raw
         .sizes
         .iter()
         .filter(|size| size.bytes > 0)
         .filter_map(|size| {
-            let extra = median(&size.first_ns)? - median(&size.again_ns)?;
-            Some((extra / size.bytes as f64).max(0.0))
+            let own_ns = if to.kind.is_gpu() { 0.0 } else { median(&size.again_ns)? };
+            Some((size.bytes as f64, (median(&size.first_ns)? - own_ns).max(0.0)))
         })
         .collect();
-    slopes.sort_by(f64::total_cmp);
-    let ns_per_byte = slopes.get(slopes.len() / 2).copied().unwrap_or(0.0);
-    domain::Link { fixed_ns: 0.0, ns_per_byte }
+    if !from.kind.is_gpu() && !to.kind.is_gpu() {
+        let mut slopes: Vec<f64> = sizes.iter().map(|(bytes, ns)| ns / bytes).collect();
+        slopes.sort_by(f64::total_cmp);
+        let ns_per_byte = slopes.get(slopes.len() / 2).copied().unwrap_or(0.0);
+        return domain::Link { fixed_ns: 0.0, ns_per_byte };
+    }
+    sizes.sort_by(|one, other| one.0.total_cmp(&other.0));
+    match (sizes.first(), sizes.last()) {
+        (Some((least, least_ns)), Some((most, most_ns))) if most > least => {
+            let ns_per_byte = ((most_ns - least_ns) / (most - least)).max(0.0);
+            domain::Link { fixed_ns: (least_ns - ns_per_byte * least).max(0.0), ns_per_byte }
+        }
+        _ => domain::Link::FREE,
+    }
 }
 
 fn median(values: &[u64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).map(|value| *value as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use compiler::{CudaTarget, Target};
+    use domain::{Bytes, ProcessorKind};
+    use protocol::HandOver;
+    use store::fixture;
+
+    #[test]
+    fn a_gpu_pays_for_its_copy_and_cpus_for_what_the_first_reading_takes_longer() {
+        let cpu = Processor::cpus(&fixture::machine(), "cpu", vec![0], 1, None);
+        let arch = "sm_62".parse().unwrap();
+        let kind = ProcessorKind::Cuda { arch, device: 0, host_cpus: vec![0] };
+        let target = Target::Cuda(CudaTarget { arch });
+        let gpu = Processor { name: "gpu".into(), kind, target, gpu: None };
+        let size = |bytes: u64| HandOver { bytes, first_ns: vec![1000 + 3 * bytes], again_ns: vec![bytes] };
+        let raw = Transferred { id: 1, sizes: vec![size(1000), size(3000), size(9000)] };
+        let cost = |from: &Processor, to: &Processor| transfer_cost(&raw, from, to).ns(Bytes(2000)).round();
+        assert!((cost(&cpu, &gpu) - 7000.0).abs() < 1.0, "{}", cost(&cpu, &gpu));
+        assert!((cost(&gpu, &cpu) - 5000.0).abs() < 1.0, "{}", cost(&gpu, &cpu));
+        // The median of (1000 + 2 · bytes) / bytes.
+        assert!((cost(&cpu, &cpu) - 4667.0).abs() < 1.0, "{}", cost(&cpu, &cpu));
+    }
 }

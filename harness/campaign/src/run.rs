@@ -15,7 +15,7 @@ use crate::round_queue::{ProfileSource, RoundSource};
 use crate::start_barrier::PreparationGuard;
 use crate::stop::Stop;
 use crate::verify;
-use compiler::BoundaryLayout;
+use compiler::StageLayout;
 use host::date::unix_ns;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::progress;
@@ -99,7 +99,7 @@ pub(crate) fn run_as(board: &mut OpenedBoard, store: &Store, member: Option<Flee
         begun_unix_ns,
         experiment: board.loaded.experiment.name.clone(),
         board: board.loaded.board.name.clone(),
-        processors: board.processors().iter().map(processor_record).collect(),
+        processors: board.processors().iter().map(Processor::record).collect(),
         machine: board.machine().clone(),
         host: provenance.host.clone(),
         command: provenance.command.clone(),
@@ -132,8 +132,10 @@ pub(crate) fn resume_as(
         progress::say("note", "the run was killed while it wrote its last record; that record is dropped");
     }
     let prior = PriorResults::read(store, run)?;
-    let processors: Vec<ProcessorRecord> = board.processors().iter().map(processor_record).collect();
-    if prior.processors != processors {
+    let processors: Vec<ProcessorRecord> = board.processors().iter().map(Processor::record).collect();
+    let same = prior.processors.len() == processors.len()
+        && prior.processors.iter().zip(&processors).all(|(prior, now)| now.continues(prior));
+    if !same {
         return Err(Failure::new(
             Exit::Board,
             format!(
@@ -278,7 +280,6 @@ fn record_schedules(
             network: plan.name().to_owned(),
             schedule: planned.schedule.clone(),
             prediction: planned.prediction.clone(),
-            warnings: Vec::new(),
         };
         recording.write(|recorder| recorder.record_schedule(schedule))?;
     }
@@ -290,7 +291,7 @@ fn network_record(network: &CompiledNetwork) -> NetworkRecord {
     let mut fallback: Vec<u32> = network
         .entries
         .iter()
-        .filter_map(|(_, entry)| entry.stage(0, units, BoundaryLayout::Plain))
+        .filter_map(|(_, entry)| entry.stage(0, units, StageLayout::PLAIN))
         .flat_map(|stage| stage.fallback_units.into_iter().map(|unit| unit.unit))
         .collect();
     fallback.sort_unstable();
@@ -300,13 +301,5 @@ fn network_record(network: &CompiledNetwork) -> NetworkRecord {
         sha256: network.sha256.clone(),
         network: network.network.clone(),
         fallback_units: fallback,
-    }
-}
-
-fn processor_record(processor: &Processor) -> ProcessorRecord {
-    ProcessorRecord {
-        name: processor.name.to_string(),
-        cpus: processor.cpus.clone(),
-        threads: processor.threads,
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
-use compiler::{BoundaryLayout, Entry, NetworkManifest, StageManifest, ValueManifest};
+use compiler::{BoundaryLayout, Entry, NetworkManifest, StageLayout, StageManifest, ValueManifest};
 use config::Experiment;
-use domain::{Peer, Schedule, ScheduleKind, Stage};
-use protocol::{Call, CpuProcessor, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
+use domain::{Network, Peer, Schedule, ScheduleKind, Stage};
+use protocol::{Call, CpuProcessor, CudaProgram, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(crate) struct DeployedStage {
     pub(crate) manifest: StageManifest,
-    /// Path of the library.
+    /// Path of the library, or of the launch plan of a stage on a GPU.
     pub(crate) library: String,
     /// Path of the weights.
     pub(crate) weights: String,
@@ -24,10 +24,10 @@ impl DeployedStage {
     ///
     /// # Errors
     /// If it is not in the cache, or a path is not UTF-8.
-    pub(crate) fn local(entry: &Entry, first: usize, end: usize, boundary: BoundaryLayout) -> Result<Self> {
-        let folder = entry.stage_folder(first, end, boundary);
+    pub(crate) fn local(entry: &Entry, first: usize, end: usize, layout: StageLayout) -> Result<Self> {
+        let folder = entry.stage_folder(first, end, layout);
         let manifest = entry
-            .stage(first, end, boundary)
+            .stage(first, end, layout)
             .with_context(|| format!("failed to find the linked stage {}", folder.display()))?;
         Ok(Self {
             library: path_text(&folder.join(&manifest.library))?,
@@ -47,16 +47,49 @@ pub(crate) fn path_text(path: &Path) -> Result<String> {
         .with_context(|| format!("the path {} is not UTF-8; move the checkout", path.display()))
 }
 
-/// The layout at the cuts of a schedule: packed if all its processors have the same vector instructions.
-pub(crate) fn boundary_layout(schedule: &Schedule, processors: &[Processor]) -> BoundaryLayout {
-    let mut isas = schedule
-        .stages()
-        .iter()
-        .filter_map(|stage| processors.iter().find(|processor| processor.name == stage.processor))
-        .map(|processor| processor.target.isa.as_str());
-    let first = isas.next();
-    let alike = schedule.kind() == ScheduleKind::Pipeline && isas.all(|isa| Some(isa) == first);
-    if alike { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
+/// The layouts of the stages of a schedule, in stage order. Both stages at a cut see the same layout: packed if both run on
+/// CPUs with the same vector instructions. A tensor that crosses several cuts has one layout at all of them.
+pub(crate) fn stage_layouts(
+    schedule: &Schedule,
+    network: &Network,
+    processors: &[Processor],
+) -> Vec<StageLayout> {
+    let stages = schedule.stages();
+    if schedule.kind() != ScheduleKind::Pipeline {
+        return vec![StageLayout::PLAIN; stages.len()];
+    }
+    let target = |stage: &Stage| {
+        processors
+            .iter()
+            .find(|processor| processor.name == stage.processor)
+            .map(|processor| &processor.target)
+    };
+    let mut cuts: Vec<BoundaryLayout> = stages
+        .windows(2)
+        .map(|pair| match (target(&pair[0]), target(&pair[1])) {
+            (Some(one), Some(other)) if one.shares_packed_layout(other) => BoundaryLayout::Packed,
+            _ => BoundaryLayout::Plain,
+        })
+        .collect();
+    let tensors = |stage: &Stage| &network.boundaries()[stage.end].tensors;
+    let shares_a_tensor = |pair: &[Stage]| {
+        let later = tensors(&pair[1]);
+        tensors(&pair[0]).iter().any(|one| later.iter().any(|other| one.value == other.value))
+    };
+    // Once in each direction: a plain cut makes its neighbours plain, however far the tensor goes.
+    let neighbours: Vec<usize> =
+        (1..cuts.len()).filter(|&at| shares_a_tensor(&stages[at - 1..=at])).collect();
+    for &at in neighbours.iter().chain(neighbours.iter().rev()) {
+        if cuts[at - 1] != cuts[at] {
+            (cuts[at - 1], cuts[at]) = (BoundaryLayout::Plain, BoundaryLayout::Plain);
+        }
+    }
+    let at = |cut: Option<&BoundaryLayout>| cut.copied().unwrap_or(BoundaryLayout::Plain);
+    let layout = |place: usize| StageLayout {
+        inputs: at(place.checked_sub(1).and_then(|before| cuts.get(before))),
+        outputs: at(cuts.get(place)),
+    };
+    (0..stages.len()).map(layout).collect()
 }
 
 /// Builds the runner's schedule from its stages, in stage order.
@@ -85,7 +118,7 @@ pub(crate) fn schedule(
                 );
             }
         }
-        stages.push(stage_message(deployed, processor_of(stage, processors)?, &mut values)?);
+        stages.push(stage_message(deployed, processor_of(stage, processors)?.message(), &mut values)?);
     }
     let outputs = boundary(network, network.units.len())?.iter().map(|value| {
         values.find(value).with_context(|| format!("no stage of {} produces {}", network.name, value.value))
@@ -149,25 +182,34 @@ fn stage_message(
     values: &mut Values,
 ) -> Result<protocol::Stage> {
     let manifest = &deployed.manifest;
-    let weights = Weights {
-        path: deployed.weights.clone(),
-        offsets: manifest.weights.iter().map(|weight| weight.offset).collect(),
-        tensors: manifest
-            .weights
-            .iter()
-            .enumerate()
-            .map(|(index, weight)| tensor(format!("weight {index}"), &weight.shape, &weight.dtype))
-            .collect::<Result<_>>()?,
+    let path = deployed.library.clone();
+    let program = match processor {
+        protocol::Processor::Cpu(_) => Program::Library(StageLibrary {
+            path,
+            entry: manifest.entry.clone(),
+            weights: weights(deployed)?,
+        }),
+        protocol::Processor::Cuda(_) => {
+            Program::Cuda(CudaProgram { path, weights: deployed.weights.clone() })
+        }
     };
     Ok(protocol::Stage {
         processor,
-        program: Program::Library(StageLibrary {
-            path: deployed.library.clone(),
-            entry: manifest.entry.clone(),
-            weights,
-        }),
+        program,
         inputs: manifest.inputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
         outputs: manifest.outputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
+    })
+}
+
+fn weights(deployed: &DeployedStage) -> Result<Weights> {
+    let weights = &deployed.manifest.weights;
+    let tensors = weights.iter().enumerate();
+    let tensors =
+        tensors.map(|(index, weight)| tensor(format!("weight {index}"), &weight.shape, &weight.dtype));
+    Ok(Weights {
+        path: deployed.weights.clone(),
+        offsets: weights.iter().map(|weight| weight.offset).collect(),
+        tensors: tensors.collect::<Result<_>>()?,
     })
 }
 
@@ -176,9 +218,9 @@ fn boundary(network: &NetworkManifest, cut: usize) -> Result<&[ValueManifest]> {
     boundary.map(|boundary| boundary.tensors.as_slice()).context("the network's manifest lacks a boundary")
 }
 
-fn processor_of(stage: &Stage, processors: &[Processor]) -> Result<protocol::Processor> {
+fn processor_of<'p>(stage: &Stage, processors: &'p [Processor]) -> Result<&'p Processor> {
     let processor = processors.iter().find(|processor| processor.name == stage.processor);
-    processor.map(Processor::message).with_context(|| format!("there is no processor {}", stage.processor))
+    processor.with_context(|| format!("there is no processor {}", stage.processor))
 }
 
 fn tensor(name: String, shape: &[i64], dtype: &str) -> Result<Tensor> {
@@ -233,8 +275,8 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compiler::Target;
-    use domain::ProcessorName;
+    use compiler::{CpuTarget, CudaTarget, Target};
+    use domain::{ProcessorKind, ProcessorName};
     use serde_json::json;
 
     fn value(name: &str, layout: &str) -> ValueManifest {
@@ -282,24 +324,31 @@ mod tests {
         DeployedStage { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
     }
 
-    fn processors(isas: &[&str]) -> Vec<Processor> {
-        let target = |isa: &str| Target {
-            arch: "x86_64".to_owned(),
-            mcpu: "x86-64".to_owned(),
-            isa: isa.to_owned(),
-            triple: String::new(),
-            threads: 1,
-            l1d_bytes: 0,
-            l2_bytes: 0,
+    /// One processor for each word: vector instructions, or a GPU.
+    fn processors(words: &[&str]) -> Vec<Processor> {
+        let target = |word: &str| match word.parse() {
+            Ok(arch) => Target::Cuda(CudaTarget { arch }),
+            Err(_) => Target::Cpu(CpuTarget {
+                arch: "x86_64".to_owned(),
+                mcpu: "x86-64".to_owned(),
+                isa: word.to_owned(),
+                triple: String::new(),
+                threads: 1,
+                l1d_bytes: 0,
+                l2_bytes: 0,
+            }),
         };
-        let number = |index: usize| u32::try_from(index).unwrap();
-        let make = |(index, isa): (usize, &&str)| Processor {
-            name: ProcessorName::new(format!("p{index}")),
-            cpus: vec![number(index)],
-            threads: 1,
-            target: target(isa),
+        let kind = |word: &str, number: u32| match word.parse() {
+            Ok(arch) => ProcessorKind::Cuda { arch, device: 0, host_cpus: vec![number] },
+            Err(_) => ProcessorKind::Cpu { cpus: vec![number], threads: 1, mcpu: None },
         };
-        isas.iter().enumerate().map(make).collect()
+        let make = |(number, word): (u32, &&str)| Processor {
+            name: ProcessorName::new(format!("p{number}")),
+            kind: kind(word, number),
+            target: target(word),
+            gpu: None,
+        };
+        (0..).zip(words).map(make).collect()
     }
 
     fn pipeline(count: usize) -> Schedule {
@@ -338,11 +387,56 @@ mod tests {
     }
 
     #[test]
-    fn boundaries_are_packed_only_between_processors_of_the_same_instruction_set() {
-        let table =
-            [(&["neon", "neon"][..], BoundaryLayout::Packed), (&["avx2", "neon"][..], BoundaryLayout::Plain)];
-        for (isas, expected) in table {
-            assert_eq!(boundary_layout(&pipeline(2), &processors(isas)), expected, "{isas:?}");
+    fn a_cut_is_packed_between_cpus_with_the_same_instructions() {
+        let network = network().network().unwrap();
+        let table: [(&[&str], &[&str]); 5] = [
+            (&["neon"], &["plain"]),
+            (&["neon", "neon"], &["plain-packed", "packed-plain"]),
+            (&["avx2", "neon"], &["plain", "plain"]),
+            (&["sm_62", "sm_62"], &["plain", "plain"]),
+            // The tensor "a" crosses both cuts.
+            (&["neon", "neon", "sm_62"], &["plain", "plain", "plain"]),
+        ];
+        for (words, expected) in table {
+            let layouts = stage_layouts(&pipeline(words.len()), &network, &processors(words));
+            let found: Vec<&str> = layouts.into_iter().map(StageLayout::word).collect();
+            assert_eq!(found, expected, "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_cut_before_a_gpu_does_not_change_the_others() {
+        let tensor = |name: &str| domain::Tensor {
+            value: name.to_owned(),
+            shape: vec![1, 4],
+            dtype: "float32".to_owned(),
+            bytes: domain::Bytes(16),
+        };
+        let unit = |name: &str| domain::Unit {
+            name: name.to_owned(),
+            operators: vec!["relu".to_owned()],
+            macs: 0,
+            parameters: 0,
+        };
+        let boundary = |name: &str| domain::Boundary { tensors: vec![tensor(name)] };
+        let chain = Network::new(
+            "chain",
+            ["a", "b", "c"].map(unit).to_vec(),
+            ["x", "a", "b", "y"].map(boundary).to_vec(),
+        )
+        .unwrap();
+        let layouts = stage_layouts(&pipeline(3), &chain, &processors(&["neon", "neon", "sm_62"]));
+        let found: Vec<&str> = layouts.into_iter().map(StageLayout::word).collect();
+        assert_eq!(found, ["plain-packed", "packed-plain", "plain"]);
+    }
+
+    #[test]
+    fn a_stage_on_a_gpu_is_a_launch_plan() {
+        let stages = [deployed(vec![value("x", "plain")], vec![value("y", "plain")])];
+        let wired = schedule(&pipeline(1), &network(), &stages, &processors(&["sm_62"])).unwrap();
+        let protocol::Processor::Cuda(gpu) = &wired.stages[0].processor else { panic!("{wired:?}") };
+        assert_eq!((gpu.device, gpu.arch.as_str(), &gpu.host_cpus[..]), (0, "sm_62", &[0][..]));
+        let program = CudaProgram { path: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() };
+        assert_eq!(wired.stages[0].program, Program::Cuda(program));
     }
 }

@@ -10,7 +10,9 @@ use domain::gate::Evidence;
 use domain::{Confidence, Observation, SplitMix64, precision};
 use host::exit::{Exit, Failure, Outcome};
 use host::progress;
+use protocol::Processor;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How comparisons are measured.
@@ -138,10 +140,13 @@ impl Comparison<'_> {
 
     fn trial(&mut self, side: Side, round: u32, pair: &mut Pair) -> Outcome<()> {
         let schedule = &self.sides[side as usize];
-        let cpus: Vec<u32> =
-            schedule.message.stages.iter().flat_map(|stage| stage.processor.cpus().iter().copied()).collect();
+        let cpus = schedule.message.stages.iter().flat_map(|stage| stage.processor.cpus().iter().copied());
+        // Each once: a thread that feeds a GPU may share the CPUs of another processor.
+        let cpus: Vec<u32> = cpus.collect::<BTreeSet<u32>>().into_iter().collect();
+        let uses_gpu =
+            schedule.message.stages.iter().any(|stage| matches!(stage.processor, Processor::Cuda(_)));
         match trial::run(&mut self.board.runner, &self.experiment, &self.network, schedule, None) {
-            Ok(measured) => match analysis::valid_throughput(measured, &cpus) {
+            Ok(measured) => match analysis::valid_throughput(measured, &cpus, uses_gpu) {
                 Some(fps) => {
                     let trials = match side {
                         Side::Baseline => &mut pair.baseline,

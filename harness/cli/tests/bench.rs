@@ -3,96 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod rig;
+
+use rig::Rig;
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// The board is taken by one bench at a time; so are these tests.
-static BOARD: Mutex<()> = Mutex::new(());
-
-struct Rig {
-    _board: MutexGuard<'static, ()>,
-    folder: tempfile::TempDir,
-    runner: PathBuf,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let board = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
-        Self {
-            _board: board,
-            folder: tempfile::tempdir().unwrap(),
-            runner: variable("EDGEPIPE_RUNNER").into(),
-        }
-    }
-
-    /// A runner of our own making, to see what the harness does with it. The board's state is kept by the real one.
-    fn with_runner(script: &str) -> Self {
-        let mut rig = Self::new();
-        let keep = format!("[ \"$1\" != hold ] || exec '{}' \"$@\"", rig.runner.display());
-        rig.runner = rig.folder.path().join("runner");
-        fs::write(&rig.runner, format!("#!/bin/sh\n{keep}\n{script}\n")).unwrap();
-        fs::set_permissions(&rig.runner, fs::Permissions::from_mode(0o755)).unwrap();
-        rig
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("results.db")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        // Compiled networks are shared between the tests; they are found by content.
-        let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
-        fs::create_dir_all(&state).unwrap();
-        let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
-        command.arg("--root").arg(root()).arg("--state").arg(&state);
-        command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);
-        command.arg("--database").arg(self.database()).args(arguments);
-        // Not the machine's own: a bench of another checkout goes on beside these tests.
-        command.env("EDGEPIPE_LOCK", state.join("board.lock"));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    #[track_caller]
-    fn run(&self, arguments: &[&str], code: i32) -> (String, String) {
-        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
-        let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-        assert_eq!(status.code(), Some(code), "{arguments:?}\n{stdout}\n{stderr}");
-        (stdout, stderr)
-    }
-
-    /// Benches once: exit code, table and log. Other load on this machine may void trials, and the exit code is then 4.
-    #[track_caller]
-    fn bench(&self) -> (i32, String, String) {
-        let output = self.command(&["bench", "--experiment", "tiny"]).output().unwrap();
-        let (table, log) =
-            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        let code = output.status.code().unwrap();
-        assert!(code == 0 || (code == 4 && table.contains("void")), "{code}\n{table}\n{log}");
-        (code, table, log)
-    }
-
-    #[track_caller]
-    fn rows(&self) -> Vec<Value> {
-        let (json, _) = self.run(&["report", "--format", "json"], 0);
-        let report: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(report["schema"], 1);
-        report["rows"].as_array().unwrap().clone()
-    }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
-}
 
 /// Waits until a bench has measured something, by what it prints.
 fn wait_for_a_trial(stderr: impl std::io::Read) {
@@ -252,7 +170,7 @@ fn bad_runners_end_in_a_clear_error() {
         assert!(log.starts_with("error: failed to"), "{log}");
     }
     let mut rig = Rig::new();
-    rig.runner = rig.folder.path().join("missing");
+    rig.runner = rig.path("missing");
     let (_, log) = rig.run(&["bench", "--experiment", "tiny"], 3);
     assert!(log.contains("failed to start the runner"), "{log}");
 }

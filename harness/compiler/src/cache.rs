@@ -51,7 +51,7 @@ pub struct Entry {
     pub folder: PathBuf,
 }
 
-/// The layout of a stage's boundary tensors.
+/// The layout of the tensors at a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoundaryLayout {
     /// As in the ONNX graph; compatible with any other stage.
@@ -60,12 +60,26 @@ pub enum BoundaryLayout {
     Packed,
 }
 
-impl BoundaryLayout {
-    /// Its name in job files.
+/// The layouts of a stage's inputs and outputs. The inputs and outputs of the network itself are always plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageLayout {
+    /// At the cut before the stage.
+    pub inputs: BoundaryLayout,
+    /// At the cut after it.
+    pub outputs: BoundaryLayout,
+}
+
+impl StageLayout {
+    /// Compatible with any other stage.
+    pub const PLAIN: Self = Self { inputs: BoundaryLayout::Plain, outputs: BoundaryLayout::Plain };
+
+    /// Its name in job files and folders.
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Packed => "packed",
+        match (self.inputs, self.outputs) {
+            (BoundaryLayout::Plain, BoundaryLayout::Plain) => "plain",
+            (BoundaryLayout::Packed, BoundaryLayout::Packed) => "packed",
+            (BoundaryLayout::Plain, BoundaryLayout::Packed) => "plain-packed",
+            (BoundaryLayout::Packed, BoundaryLayout::Plain) => "packed-plain",
         }
     }
 }
@@ -148,8 +162,8 @@ impl Entry {
     }
 
     /// The manifest of a stage, if the stage is complete and valid.
-    pub fn stage(&self, first: usize, end: usize, boundary: BoundaryLayout) -> Option<StageManifest> {
-        let folder = self.stage_folder(first, end, boundary);
+    pub fn stage(&self, first: usize, end: usize, layout: StageLayout) -> Option<StageManifest> {
+        let folder = self.stage_folder(first, end, layout);
         let manifest: StageManifest = read_manifest(&folder.join("stage.json"))?;
         let library = hash_file(&folder.join(&manifest.library)).ok()?;
         let weights = manifest.weights.iter().map(|weight| weight.offset + weight.bytes).max().unwrap_or(0);
@@ -158,8 +172,8 @@ impl Entry {
     }
 
     /// The directory of a stage.
-    pub fn stage_folder(&self, first: usize, end: usize, boundary: BoundaryLayout) -> PathBuf {
-        self.folder.join("stages").join(format!("{first}-{end}-{}", boundary.word()))
+    pub fn stage_folder(&self, first: usize, end: usize, layout: StageLayout) -> PathBuf {
+        self.folder.join("stages").join(format!("{first}-{end}-{}", layout.word()))
     }
 
     /// The file with the weights of all stages.
@@ -209,10 +223,11 @@ fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<Str
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::{CpuTarget, CudaTarget};
     use super::*;
 
-    fn target() -> Target {
-        Target {
+    fn target() -> CpuTarget {
+        CpuTarget {
             arch: "x86_64".to_owned(),
             mcpu: "x86-64-v3".to_owned(),
             isa: "avx2".to_owned(),
@@ -233,33 +248,45 @@ mod tests {
         folder
     }
 
-    fn key(root: &Path, name: &str, source: &Source, target: &Target) -> PathBuf {
+    fn key(root: &Path, name: &str, source: &Source, target: Target) -> PathBuf {
         let cache = Cache::open(PathBuf::from("/cache"), root).unwrap();
-        cache.entry(name, source, target).unwrap().folder
+        cache.entry(name, source, &target).unwrap().folder
     }
 
     #[test]
     fn whatever_goes_in_changes_the_key_and_nothing_else_does() {
+        let cuda = |arch: &str| Target::Cuda(CudaTarget { arch: arch.parse().unwrap() });
         let (one, same, other) = (workspace("x = 1"), workspace("x = 1"), workspace("x = 2"));
         let zoo = Source::Zoo("net".to_owned());
-        let first = key(one.path(), "net", &zoo, &target());
+        let first = key(one.path(), "net", &zoo, Target::Cpu(target()));
         assert_eq!(
             first,
-            key(same.path(), "net", &zoo, &target()),
+            key(same.path(), "net", &zoo, Target::Cpu(target())),
             "the place of the workspace does not matter"
         );
         let onnx = one.path().join("net.onnx");
         fs::write(&onnx, "a").unwrap();
-        let from_file =
-            key(one.path(), "net", &Source::Onnx { path: onnx.clone(), shapes: BTreeMap::new() }, &target());
+        let from_file = key(
+            one.path(),
+            "net",
+            &Source::Onnx { path: onnx.clone(), shapes: BTreeMap::new() },
+            Target::Cpu(target()),
+        );
         fs::write(&onnx, "b").unwrap();
         let keys = [
             first,
-            key(other.path(), "net", &zoo, &target()),
-            key(one.path(), "net", &zoo, &Target { threads: 2, ..target() }),
-            key(one.path(), "other", &Source::Zoo("other".to_owned()), &target()),
+            key(other.path(), "net", &zoo, Target::Cpu(target())),
+            key(one.path(), "net", &zoo, Target::Cpu(CpuTarget { threads: 2, ..target() })),
+            key(one.path(), "net", &zoo, cuda("sm_62")),
+            key(one.path(), "net", &zoo, cuda("sm_72")),
+            key(one.path(), "other", &Source::Zoo("other".to_owned()), Target::Cpu(target())),
             from_file,
-            key(one.path(), "net", &Source::Onnx { path: onnx, shapes: BTreeMap::new() }, &target()),
+            key(
+                one.path(),
+                "net",
+                &Source::Onnx { path: onnx, shapes: BTreeMap::new() },
+                Target::Cpu(target()),
+            ),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len(), "{keys:?}");
@@ -269,7 +296,7 @@ mod tests {
     fn a_damaged_or_changed_stage_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let entry = Entry { folder: folder.path().to_path_buf() };
-        let stage = entry.stage_folder(0, 2, BoundaryLayout::Plain);
+        let stage = entry.stage_folder(0, 2, StageLayout::PLAIN);
         fs::create_dir_all(&stage).unwrap();
         fs::write(stage.join("stage.so"), "library").unwrap();
         let sum = hash_file(&stage.join("stage.so")).unwrap();
@@ -279,7 +306,7 @@ mod tests {
             "weights": [{ "offset": 0, "bytes": 8, "shape": [2], "dtype": "float32" }],
         });
         fs::write(stage.join("stage.json"), manifest.to_string()).unwrap();
-        let found = || entry.stage(0, 2, BoundaryLayout::Plain).is_some();
+        let found = || entry.stage(0, 2, StageLayout::PLAIN).is_some();
         assert!(!found(), "its weights are missing");
         fs::write(entry.weights(), [0; 8]).unwrap();
         assert!(found());

@@ -8,10 +8,10 @@ mod manifest;
 mod target;
 
 pub use binary::{Binary, BinaryError, Need, Version};
-pub use cache::{BoundaryLayout, Cache, Entry, Source};
+pub use cache::{BoundaryLayout, Cache, Entry, Source, StageLayout};
 pub use kit::Kit;
 pub use manifest::{NetworkManifest, Reference, ReferenceTensor, StageManifest, ValueManifest};
-pub use target::Target;
+pub use target::{CpuTarget, CudaTarget, Target};
 
 use host::interrupt::Interrupt;
 use serde::{Deserialize, Serialize};
@@ -81,8 +81,8 @@ pub struct Job {
     pub target: Target,
     /// The destination in the cache.
     pub entry: Entry,
-    /// First unit, end (one past the last unit; `None`: the last), boundary layout.
-    pub stages: Vec<(usize, Option<usize>, BoundaryLayout)>,
+    /// First unit, end (one past the last unit; `None`: the last), layout.
+    pub stages: Vec<(usize, Option<usize>, StageLayout)>,
     /// Whether to write the network as an ONNX file with fixed shapes and all weights, for other engines.
     pub model: bool,
 }
@@ -94,8 +94,8 @@ impl Job {
         if self.model && !self.entry.model().is_file() {
             return false;
         }
-        self.stages.iter().all(|(first, end, boundary)| {
-            self.entry.stage(*first, end.unwrap_or(network.units.len()), *boundary).is_some()
+        self.stages.iter().all(|(first, end, layout)| {
+            self.entry.stage(*first, end.unwrap_or(network.units.len()), *layout).is_some()
         })
     }
 }
@@ -128,10 +128,9 @@ struct JobFile<'a> {
 /// The linker is not part of the target, because its path on the host does not affect the result.
 #[derive(Serialize)]
 struct JobTarget<'a> {
-    /// Kind of processor.
-    kind: &'static str,
     #[serde(flatten)]
     target: &'a Target,
+    /// Absent for a GPU, whose stages are not linked.
     #[serde(skip_serializing_if = "Option::is_none")]
     linker: Option<[PathBuf; 1]>,
 }
@@ -283,13 +282,15 @@ impl Compiler {
         self.logs.join(format!("compile-{entry}.log"))
     }
 
-    /// Checks that the stage libraries can be loaded on their board.
+    /// Checks that the stage libraries can be loaded on their board. Launch plans need no check: they contain no binaries.
     fn check_libraries(&self, job: &Job) -> Result<(), CompileError> {
-        let (Some(kit), Some(network)) = (&self.kit, job.entry.network()) else { return Ok(()) };
-        for (first, end, boundary) in &job.stages {
+        let (Some(kit), Some(network), Target::Cpu(_)) = (&self.kit, job.entry.network(), &job.target) else {
+            return Ok(());
+        };
+        for (first, end, layout) in &job.stages {
             let end = end.unwrap_or(network.units.len());
-            if let Some(stage) = job.entry.stage(*first, end, *boundary) {
-                let library = job.entry.stage_folder(*first, end, *boundary).join(&stage.library);
+            if let Some(stage) = job.entry.stage(*first, end, *layout) {
+                let library = job.entry.stage_folder(*first, end, *layout).join(&stage.library);
                 let binary = Binary::read(&library).map_err(anyhow::Error::from)?;
                 binary.check(kit.target()).map_err(anyhow::Error::from)?;
             }
@@ -309,21 +310,19 @@ impl Compiler {
                 serde_json::json!({ "name": job.network, "onnx": path, "shapes": shapes })
             }
         };
-        let stages = job.stages.iter().map(|(first, end, boundary)| {
-            serde_json::json!({ "first_unit": first, "end_unit": end, "boundary": boundary.word() })
+        let stages = job.stages.iter().map(|(first, end, layout)| {
+            serde_json::json!({ "first_unit": first, "end_unit": end, "boundary": layout.word() })
         });
         let file = JobFile {
             schema: 1,
             network,
             target: JobTarget {
-                kind: "cpu",
                 target: &job.target,
-                linker: self
-                    .kit
-                    .as_ref()
-                    .map(Kit::linker)
-                    .or_else(|| self.linker.clone())
-                    .map(|linker| [linker]),
+                linker: match &job.target {
+                    Target::Cpu(_) => self.kit.as_ref().map(Kit::linker).or_else(|| self.linker.clone()),
+                    Target::Cuda(_) => None,
+                }
+                .map(|linker| [linker]),
             },
             stages: stages.collect(),
             out: &job.entry.folder,

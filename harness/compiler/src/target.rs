@@ -1,11 +1,41 @@
 //! The compile target of a processor.
 
+use domain::CudaArch;
 use protocol::MachineState;
 use serde::{Deserialize, Serialize};
 
-/// Description of a CPU target; part of the key of everything compiled for it.
+/// Description of a processor; part of the key of everything compiled for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Target {
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Target {
+    /// A set of CPUs.
+    Cpu(CpuTarget),
+    /// An NVIDIA GPU.
+    Cuda(CudaTarget),
+}
+
+impl Target {
+    /// Whether stages for both can exchange tensors in the layout of their vector instructions.
+    pub fn shares_packed_layout(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cpu(one), Self::Cpu(other)) => one.isa == other.isa,
+            _ => false,
+        }
+    }
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaTarget {
+    /// Architecture that kernels are compiled for.
+    pub arch: CudaArch,
+}
+
+/// A set of CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuTarget {
     /// `x86_64` or `aarch64`.
     pub arch: String,
     /// LLVM's name of the CPU.
@@ -57,7 +87,7 @@ fn llvm_name(mcpu: &str) -> &str {
     if matches!(mcpu, "denver" | "denver2") { "generic" } else { mcpu }
 }
 
-impl Target {
+impl CpuTarget {
     /// The target of these CPUs on a machine, as its kernel describes them. Caches that it does not describe are
     /// those usual for the core, else 32 KiB and 512 KiB, the smallest usual ones.
     pub fn detect(machine: &MachineState, cpus: &[u32], threads: u32, mcpu: Option<&str>) -> Self {
@@ -141,7 +171,7 @@ mod tests {
             (vec![0], Some("cortex-a72"), "cortex-a72", 32 << 10),
         ];
         for (cpus, named, mcpu, l1d_bytes) in table {
-            let target = Target::detect(&tx2(), &cpus, 1, named);
+            let target = CpuTarget::detect(&tx2(), &cpus, 1, named);
             assert_eq!((target.mcpu.as_str(), target.l1d_bytes), (mcpu, l1d_bytes), "{cpus:?} {named:?}");
             assert_eq!((target.isa.as_str(), target.l2_bytes), ("neon", 2 << 20));
             assert_eq!(target.triple, "aarch64-unknown-linux-gnu");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
 use super::power::{self, Power};
-use super::processors::{self, ProcessorKind, Processors};
+use super::processors::{self, Processors};
 use super::schema::{self, DEFAULTS_TREE};
 use super::tree::{self, Node};
 use super::values::{Glibc, Name, Text};
@@ -36,19 +36,6 @@ pub struct Board {
     pub power: Power,
     /// Settings applied before measuring and restored afterwards.
     pub state: State,
-}
-
-impl Board {
-    /// Names of its GPUs. This version has no engine for them.
-    pub fn gpus(&self) -> Vec<&str> {
-        match &self.processors {
-            Processors::Auto => Vec::new(),
-            Processors::Listed(listed) => {
-                let gpus = listed.iter().filter(|one| matches!(one.kind, ProcessorKind::Cuda { .. }));
-                gpus.map(|gpu| gpu.name.as_str()).collect()
-            }
-        }
-    }
 }
 
 /// How to connect to a board.

@@ -48,7 +48,7 @@ pub use mentions::{CutMention, Mention};
 pub use network::{NetworkSource, zoo};
 pub use overrides::Overrides;
 pub use power::Power;
-pub use processors::{Processor, ProcessorKind, Processors};
+pub use processors::{Processor, ProcessorSpec, Processors};
 pub use schedules::{ManualStage, PeerSpec, ScheduleSpec};
 pub use schema::DEFAULTS;
 pub use thresholds::Thresholds;
@@ -124,9 +124,6 @@ fn read(
     let experiment = experiment::read(root, experiment, overrides, defaults, faults)?;
     for names in boards.iter().filter_map(|board| board.names.as_ref()) {
         mentions::find_unknown(&experiment.mentions, names, faults);
-    }
-    for board in boards.iter().filter_map(|board| board.board.as_ref()) {
-        mentions::find_gpus(&experiment.mentions, &board.gpus(), faults);
     }
     boards
         .into_iter()

@@ -136,17 +136,6 @@ pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], fau
     }
 }
 
-/// Reports every mention of a GPU: there is no engine for it yet. Schedules over all processors leave GPUs out.
-pub(super) fn find_gpus(mentions: &[Mention], gpus: &[&str], faults: &mut Faults) {
-    for mention in mentions.iter().filter(|mention| gpus.contains(&mention.processor.as_str())) {
-        let message = format!(
-            "{:?} is a GPU, and this version has no engine for CUDA; remove it from the schedule",
-            mention.processor
-        );
-        faults.add(&mention.at, message);
-    }
-}
-
 /// Reports cuts that do not exist in `network`, that do not come after the previous cut, or that leave nothing for the
 /// last stage.
 pub(super) fn find_bad_cuts(cuts: &[CutMention], network: &Network, faults: &mut Faults) {

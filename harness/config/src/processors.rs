@@ -1,5 +1,6 @@
 //! The processors of a board.
 
+use domain::CudaArch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use super::faults::Faults;
 use super::ordered::Ordered;
 use super::tree::Node;
 use super::typed;
-use super::values::{Auto, CudaArch, NAME, Name};
+use super::values::{Auto, CudaArchName, NAME, Name};
 
 /// Words that schedules use in place of a processor's name.
 pub(super) const RESERVED: [&str; 3] = ["all", "auto", "each"];
@@ -28,12 +29,12 @@ pub struct Processor {
     /// Its name.
     pub name: String,
     /// CPUs or a GPU.
-    pub kind: ProcessorKind,
+    pub spec: ProcessorSpec,
 }
 
-/// CPUs or a GPU.
+/// CPUs or a GPU, as the file describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProcessorKind {
+pub enum ProcessorSpec {
     /// A set of CPUs.
     Cpu {
         /// CPU numbers of the kernel; never empty, no duplicates.
@@ -45,8 +46,12 @@ pub enum ProcessorKind {
     },
     /// An NVIDIA GPU.
     Cuda {
-        /// Architecture, such as `sm_62`.
-        arch: String,
+        /// Architecture to compile for; `None`: that of the device.
+        arch: Option<CudaArch>,
+        /// Index of the device in the CUDA driver.
+        device: u32,
+        /// CPUs of the thread that feeds the GPU, no duplicates; `None`: chosen on the board.
+        host_cpus: Option<Vec<u32>>,
     },
 }
 
@@ -83,13 +88,29 @@ pub(super) struct Entry {
     cuda: Option<Cuda>,
 }
 
-/// An NVIDIA GPU.
+/// An NVIDIA GPU. `cuda: { device: 0 }` is the first one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Cuda {
-    /// Architecture to compile for.
-    #[schemars(with = "CudaArch")]
-    arch: String,
+    /// Architecture to compile for. Default: that of the device, or the newest known one that the device runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CudaArchName>")]
+    arch: Option<String>,
+    /// Index of the device in the CUDA driver. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 63))]
+    device: Option<u32>,
+    /// CPUs of the thread that feeds the GPU; other processors may have them too. Default: CPUs that no other processor has;
+    /// if there are none, those of the processor with the slowest CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), inner(range(max = 4095)), extend("uniqueItems" = true))]
+    host_cpus: Option<Vec<u32>>,
+}
+
+impl Cuda {
+    fn device(&self) -> u32 {
+        self.device.unwrap_or(0)
+    }
 }
 
 /// Reports what the schema cannot express. `board` is the board's tree.
@@ -121,7 +142,17 @@ pub(super) fn check(board: &Node, faults: &mut Faults) {
                     }
                 }
             }
-            (None, Some(_)) => {
+            (None, Some(cuda)) => {
+                if let Some(Err(error)) = cuda.arch.as_ref().map(|arch| arch.parse::<CudaArch>()) {
+                    faults.add(&spot("cuda/arch"), error);
+                }
+                let has =
+                    |entry: &Entry| entry.cuda.as_ref().is_some_and(|other| other.device() == cuda.device());
+                if let Some((owner, _)) = listed.iter().take(index).find(|(_, entry)| has(entry)) {
+                    let message = format!("GPU {} already belongs to processor {owner:?}", cuda.device());
+                    let at = if cuda.device.is_some() { spot("cuda/device") } else { at.clone() };
+                    faults.add(&at, message);
+                }
                 for (key, given) in [("threads", entry.threads.is_some()), ("mcpu", entry.mcpu.is_some())] {
                     if given {
                         let message =
@@ -144,15 +175,19 @@ impl TryFrom<Notation> for Processors {
     fn try_from(notation: Notation) -> Result<Self, String> {
         let Notation::Listed(Ordered(listed)) = notation else { return Ok(Self::Auto) };
         let processor = |(name, entry): (String, Entry)| {
-            let kind = match (entry.cpus, entry.cuda) {
+            let spec = match (entry.cpus, entry.cuda) {
                 (Some(cpus), None) => {
                     let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-                    ProcessorKind::Cpu { cpus, threads: entry.threads.unwrap_or(count), mcpu: entry.mcpu }
+                    ProcessorSpec::Cpu { cpus, threads: entry.threads.unwrap_or(count), mcpu: entry.mcpu }
                 }
-                (None, Some(cuda)) => ProcessorKind::Cuda { arch: cuda.arch },
+                (None, Some(cuda)) => ProcessorSpec::Cuda {
+                    device: cuda.device(),
+                    arch: cuda.arch.map(|arch| arch.parse()).transpose()?,
+                    host_cpus: cuda.host_cpus,
+                },
                 _ => return Err(format!("{name:?} must have either cpus or cuda")),
             };
-            Ok(Processor { name, kind })
+            Ok(Processor { name, spec })
         };
         listed.into_iter().map(processor).collect::<Result<_, _>>().map(Self::Listed)
     }
@@ -162,12 +197,14 @@ impl From<Processors> for Notation {
     fn from(processors: Processors) -> Self {
         let Processors::Listed(listed) = processors else { return Self::Auto(Auto::Auto) };
         let entry = |processor: Processor| {
-            let entry = match processor.kind {
-                ProcessorKind::Cpu { cpus, threads, mcpu } => {
+            let entry = match processor.spec {
+                ProcessorSpec::Cpu { cpus, threads, mcpu } => {
                     Entry { cpus: Some(cpus), threads: Some(threads), mcpu, cuda: None }
                 }
-                ProcessorKind::Cuda { arch } => {
-                    Entry { cpus: None, threads: None, mcpu: None, cuda: Some(Cuda { arch }) }
+                ProcessorSpec::Cuda { arch, device, host_cpus } => {
+                    let arch = arch.map(|arch| arch.to_string());
+                    let cuda = Some(Cuda { arch, device: Some(device), host_cpus });
+                    Entry { cpus: None, threads: None, mcpu: None, cuda }
                 }
             };
             (processor.name, entry)

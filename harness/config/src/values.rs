@@ -68,7 +68,7 @@ texts! {
             let number = number.strip_suffix(' ').unwrap_or(number);
             number.split_once('.').map_or_else(|| digits(number), |(whole, rest)| digits(whole) && digits(rest))
         };
-    CudaArch: "A CUDA architecture such as `sm_62`.", "a CUDA architecture such as sm_62",
+    CudaArchName: "A CUDA architecture such as `sm_62`.", "a CUDA architecture such as sm_62",
         "^sm_[0-9]+[a-z]?$",
         |text| {
             let rest = text.strip_prefix("sm_").unwrap_or("");

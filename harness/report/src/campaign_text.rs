@@ -93,7 +93,7 @@ fn schedules(report: &CampaignReport, network: &str) -> Vec<[String; 7]> {
         let against = report.against.iter().find(|one| one.board == row.board && one.place == row.place);
         let ratio = against.and_then(|one| one.throughput.as_ref());
         [
-            row.schedule.clone(),
+            cells::label(row),
             row.board.clone(),
             or_dash(row.throughput_fps.as_ref().map(cells::with_precision)),
             or_dash(ratio.map(|ratio| cells::with_interval(ratio, "×"))),

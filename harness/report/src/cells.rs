@@ -1,10 +1,12 @@
 //! Figures as cells of tables.
 
-use analysis::{Interval, Report, Row};
+use analysis::{Interval, MachineSection, ProcessorSection, Report, Row};
 use domain::{ScheduleKind, Validity};
 
 /// Shown if nothing was measured.
 pub(super) const ABSENT: &str = "–";
+/// Follows the name of a processor that is emulated on CPUs.
+const EMULATED: &str = " (emulated)";
 
 pub(super) fn or_dash(cell: Option<String>) -> String {
     cell.unwrap_or_else(|| ABSENT.to_owned())
@@ -82,9 +84,61 @@ pub(super) fn stage_lines(row: &Row) -> Vec<String> {
     let separator = if row.kind == ScheduleKind::Replicate { " | " } else { " > " };
     let parts = row.schedule.split(separator);
     let line = |(place, part): (usize, &str)| {
-        if place == 0 { part.to_owned() } else { format!("{}{part}", separator.trim_start()) }
+        let before = if place == 0 { "" } else { separator.trim_start() };
+        let emulated = row.processors.get(place).is_some_and(|name| row.emulated.contains(name));
+        format!("{before}{part}{}", if emulated { EMULATED } else { "" })
     };
     parts.enumerate().map(line).collect()
+}
+
+/// The label of a row with its emulated processors marked: `cpu0[0..12] > gpu[12..21] (emulated)`.
+pub(super) fn label(row: &Row) -> String {
+    if row.emulated.is_empty() { row.schedule.clone() } else { stage_lines(row).join(" ") }
+}
+
+/// The name of a processor, marked if it is emulated.
+pub(super) fn processor(name: &str, emulated: &[String]) -> String {
+    let is_emulated = emulated.iter().any(|known| known == name);
+    format!("{name}{}", if is_emulated { EMULATED } else { "" })
+}
+
+/// What each processor of the run is, by name.
+pub(super) fn processors(machine: &MachineSection) -> Vec<String> {
+    let describe = |processor: &ProcessorSection| {
+        let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
+        let cpus = format!("CPU {}", cpus.join(","));
+        let Some(gpu) = &processor.gpu else { return format!("{} = {cpus}", processor.name) };
+        let shared = match gpu.shares_cpus_with.as_slice() {
+            [] => String::new(),
+            others => format!(" (shared with {})", others.join(" and ")),
+        };
+        format!(
+            "{}{} = {}, {}, driver for CUDA {}, fed by {cpus}{shared}",
+            processor.name,
+            if gpu.emulated { EMULATED } else { "" },
+            gpu.model,
+            gpu.compute_capability,
+            gpu.driver_cuda
+        )
+    };
+    machine.processors.iter().map(describe).collect()
+}
+
+/// A warning about GPUs that are emulated on CPUs; absent without one.
+pub(super) fn emulated(machine: &MachineSection) -> Option<String> {
+    let emulated: Vec<&str> = machine
+        .processors
+        .iter()
+        .filter(|processor| processor.is_emulated())
+        .map(|processor| processor.name.as_str())
+        .collect();
+    let verb = if emulated.len() == 1 { "is" } else { "are" };
+    (!emulated.is_empty()).then(|| {
+        format!(
+            "NO GPU: {} {verb} emulated on CPUs; outputs are right, but no time or gain with it is that of a GPU",
+            emulated.join(" and ")
+        )
+    })
 }
 
 /// The label of a peer in two lines, `onnxruntime,` and `2 threads`; a line more for each session after the second.
@@ -136,14 +190,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             format!("revision {}{changed}", commit.get(..12).unwrap_or(commit))
         },
     );
-    let processors: Vec<String> = machine
-        .processors
-        .iter()
-        .map(|processor| {
-            let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
-            format!("{} = CPU {}", processor.name, cpus.join(","))
-        })
-        .collect();
+    let processors = processors(machine);
     let (whole, board) = match run.boards.as_slice() {
         [] => ("run", run.board.clone()),
         boards => ("campaign", format!("{} equal boards", boards.len())),
@@ -175,10 +222,11 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
     }
     if !machine.left_out.is_empty() {
         lines.push(format!(
-            "not used by any schedule: {} (this version has no engine for CUDA)",
+            "not used by any schedule: {} (the version that measured had no engine for CUDA)",
             machine.left_out.join(", ")
         ));
     }
+    lines.splice(0..0, emulated(machine));
     if let Some(injected) = &run.injected {
         lines.insert(0, format!("DO NOT PUBLISH: {injected} on purpose (`inject`)"));
     }

@@ -2,12 +2,13 @@
 
 use analysis::{Interval, Report, Row, StageSection};
 
-const COLUMNS: [&str; 43] = [
+const COLUMNS: [&str; 44] = [
     "board",
     "network",
     "schedule",
     "kind",
     "processors",
+    "emulated",
     "peer",
     "peer_threads",
     "peer_sessions",
@@ -66,7 +67,7 @@ pub(super) fn render_all<'r>(reports: impl Iterator<Item = &'r Report>) -> Strin
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 43] {
+fn record(report: &Report, row: &Row) -> [String; 44] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
@@ -89,6 +90,7 @@ fn record(report: &Report, row: &Row) -> [String; 43] {
         row.schedule.clone(),
         row.kind.to_string(),
         row.processors.join(" "),
+        row.emulated.join(" "),
         row.peer.clone().unwrap_or_default(),
         row.peer_threads.map(|threads| threads.to_string()).unwrap_or_default(),
         row.peer_sessions.map(|sessions| sessions.to_string()).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! The headline of a network: a sentence that claims no more than its interval shows.
 
-use super::cells::{number, with_interval};
+use super::cells::{self, number, with_interval};
 use analysis::speed;
 use analysis::{Interval, Report, Row};
 use domain::{ScheduleKind, Validity};
@@ -65,7 +65,7 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
     let gained = candidate(rows).and_then(|row| Some((row, row.gain_over_best_single_interval?)));
     let Some((row, gain)) = gained else {
         let finding = format!("Highest throughput: {} frames/s", number(speed(first)));
-        return Headline { finding, detail: format!("With {}.", first.schedule) };
+        return Headline { finding, detail: format!("With {}.", cells::label(first)) };
     };
     let best = row.best_single.as_deref().unwrap_or("none");
     let best_fps = rows
@@ -80,10 +80,10 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
     let faster = if first.place == row.place {
         String::new()
     } else {
-        format!(" The {} {} has the highest median: {}.", first.kind, first.schedule, fps(first))
+        format!(" The {} {} has the highest median: {}.", first.kind, cells::label(first), fps(first))
     };
     let detail =
-        format!("{} with {}, compared with {best}{best_fps}{range}.{faster}", fps(row), row.schedule);
+        format!("{} with {}, compared with {best}{best_fps}{range}.{faster}", fps(row), cells::label(row));
     Headline { finding: finding(row.kind, gain), detail }
 }
 

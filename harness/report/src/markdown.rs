@@ -70,7 +70,7 @@ pub(super) fn render(report: &Report) -> String {
 fn record(row: &Row) -> [String; 9] {
     let interval = |interval: &analysis::Interval, unit| cells::with_interval(interval, unit);
     let cells = [
-        row.schedule.clone(),
+        cells::label(row),
         or_dash(row.throughput_fps.as_ref().map(|fps| interval(fps, ""))),
         or_dash(row.gain_over_best_single_interval.as_ref().map(|gain| interval(gain, "×"))),
         or_dash(cells::predicted(row)),

@@ -18,7 +18,7 @@ pub(super) struct Note {
 /// The notes of a report, void ones first. Reasons with the same code are one note.
 pub(super) fn notes(report: &Report) -> Vec<Note> {
     let of_rows = report.rows.iter().flat_map(|row| {
-        let place = format!("{} {}", row.network, row.schedule);
+        let place = format!("{} {}", row.network, cells::label(row));
         let void = row.verdict == Validity::Void;
         row.reasons
             .iter()
@@ -87,7 +87,7 @@ pub(super) fn meter(report: &Report) -> Vec<String> {
             && row.kind != ScheduleKind::Single
         {
             let gain = cells::with_interval(gain, "×");
-            let (network, schedule) = (&row.network, &row.schedule);
+            let (network, schedule) = (&row.network, cells::label(row));
             sentences.push(format!("frames per joule over {single}: {gain} for {network} on {schedule}"));
         }
     }

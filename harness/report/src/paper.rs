@@ -1,6 +1,6 @@
 //! The paper's table: network × processor, pipeline, gain, energy.
 
-use super::cells::{number, or_dash, with_interval};
+use super::cells::{self, number, or_dash, with_interval};
 use super::headline;
 use super::notes;
 use analysis::{Report, Row};
@@ -11,6 +11,8 @@ use domain::{ScheduleKind, Validity};
 pub(super) struct Paper {
     /// Processors that were measured alone, in the board's order.
     pub(super) processors: Vec<String>,
+    /// Those that are emulated on CPUs.
+    emulated: Vec<String>,
     /// The best other engine has a column where there is one.
     pub(super) has_peers: bool,
     pub(super) lines: Vec<Line>,
@@ -72,14 +74,17 @@ impl Paper {
         if void > 0 {
             remarks.push(format!("{void} of {} schedules are void and not shown.", report.rows.len()));
         }
+        remarks.extend(cells::emulated(machine).map(|warning| format!("{warning}.")));
+        let emulated = machine.processors.iter().filter(|processor| processor.is_emulated());
+        let emulated = emulated.map(|processor| processor.name.clone()).collect();
         let has_peers = report.rows.iter().any(|row| row.kind == ScheduleKind::Peer);
-        Self { processors, has_peers, lines, caption, remarks }
+        Self { processors, emulated, has_peers, lines, caption, remarks }
     }
 
     /// Names of the columns.
     pub(super) fn columns(&self) -> Vec<String> {
         let mut columns = vec!["network".to_owned()];
-        columns.extend(self.processors.iter().cloned());
+        columns.extend(self.processors.iter().map(|name| cells::processor(name, &self.emulated)));
         if self.has_peers {
             columns.push("best peer".to_owned());
         }
@@ -116,7 +121,7 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
         network: network.to_owned(),
         singles: processors.iter().map(single).collect(),
         peer: fps(valid(ScheduleKind::Peer)),
-        schedule: or_dash(pipeline.map(|row| row.schedule.clone())),
+        schedule: or_dash(pipeline.map(|row| cells::label(row))),
         pipeline: fps(pipeline),
         gain: or_dash(gain.map(|gain| with_interval(&gain, "×"))),
         energy: match (before, after) {

@@ -68,7 +68,7 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
         let energy = row.energy_mj_per_frame.as_ref();
         let (label, busy, throughput, gain, energy) = if wide {
             (
-                row.schedule.clone(),
+                cells::label(row),
                 cells::busy(row).join(" "),
                 throughput.map(|interval| cells::with_interval(interval, "")),
                 gain.map(|interval| cells::with_interval(interval, "×")),

@@ -4,6 +4,7 @@
 //! The format: "Trace Event Format", Google, 2016; times are microseconds. What began before the window opened would
 //! have negative times, which viewers drop, so everything is moved; the opening is an event of its own.
 
+use super::cells;
 use analysis::{Report, Row};
 use domain::ScheduleKind;
 use protocol::{Measured, Power, Span};
@@ -38,7 +39,7 @@ pub(super) fn render(report: &Report, row: &Row, trial: &TrialRecord) -> Result<
             "run": run.id,
             "board": run.board,
             "network": row.network,
-            "schedule": row.schedule,
+            "schedule": cells::label(row),
             "round": trial.round,
             "window_opened_unix_ns": measured.window.opened_unix_ns,
             "window_opened_us": clock.us(0),
@@ -63,12 +64,17 @@ impl Clock {
 }
 
 fn names(row: &Row, trial: &TrialRecord) -> Vec<Value> {
-    let process = format!("{} {}, round {}", row.network, row.schedule, trial.round);
+    let process = format!("{} {}, round {}", row.network, cells::label(row), trial.round);
     let mut events = vec![json!({
         "name": "process_name", "ph": "M", "pid": PROCESS, "tid": 0, "args": { "name": process }
     })];
     for (place, stage) in row.stages.iter().enumerate() {
-        let name = format!("stage {place} on {}: {} … {}", stage.processor, stage.first, stage.last);
+        let name = format!(
+            "stage {place} on {}: {} … {}",
+            cells::processor(&stage.processor, &row.emulated),
+            stage.first,
+            stage.last
+        );
         events.push(json!({
             "name": "thread_name", "ph": "M", "pid": PROCESS, "tid": place + 1, "args": { "name": name }
         }));

@@ -367,7 +367,10 @@ fn read_campaign(row: &Row<'_>) -> Result<Option<CampaignRecord>, RowError> {
 }
 
 /// A column of JSON that may be empty.
-fn optional<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> Result<Option<T>, RowError> {
+pub(super) fn optional<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: &'static str,
+) -> Result<Option<T>, RowError> {
     let text = row.get_ref(column)?.as_str_or_null().map_err(|error| RowError::damaged(column)(&error))?;
     text.map(serde_json::from_str).transpose().map_err(|error| RowError::damaged(column)(&error))
 }

@@ -4,17 +4,17 @@
 #![allow(missing_docs, reason = "for tests, which fail by panicking")]
 
 use crate::{
-    Access, ComparisonRecord, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record, Revision,
-    RunId, RunStart, ScheduleRecord, Store, StoreError, TransferRecord, TrialRecord, Versions,
+    Access, ComparisonRecord, GpuRecord, NetworkRecord, Outcome, ProcessorRecord, ProfileRecord, Record,
+    Revision, RunId, RunStart, ScheduleRecord, Store, StoreError, TransferRecord, TrialRecord, Versions,
 };
 use domain::{
-    Boundary, Bytes, FramesPerSecond, Network, Prediction, ProcessorName, Schedule, SplitMix64, Stage,
-    Tensor, Unit,
+    Boundary, Bytes, FramesPerSecond, Network, Prediction, ProcessorKind, ProcessorName, Schedule,
+    SplitMix64, Stage, Tensor, Unit,
 };
 pub use protocol::fixture::{machine, machine_without_frequencies};
 use protocol::{
-    Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled, Span,
-    Transferred, UnitSamples, WarmUp, Window,
+    Compared, CudaDevice, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled,
+    Span, Transferred, UnitSamples, WarmUp, Window,
 };
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -64,7 +64,11 @@ pub fn run_start() -> RunStart {
 
 pub fn run_start_at(begun_unix_ns: u64) -> RunStart {
     let day = host::date::Date::from_unix_ns(begun_unix_ns).compact();
-    let processor = |cpu: u32| ProcessorRecord { name: format!("cpu{cpu}"), cpus: vec![cpu], threads: 1 };
+    let processor = |cpu: u32| ProcessorRecord {
+        name: format!("cpu{cpu}"),
+        kind: ProcessorKind::Cpu { cpus: vec![cpu], threads: 1, mcpu: None },
+        gpu: None,
+    };
     RunStart {
         id: RunId::try_from(format!("{day}-0badcafe")).unwrap(),
         begun_unix_ns,
@@ -93,6 +97,29 @@ pub fn run_start_at(begun_unix_ns: u64) -> RunStart {
         provenance: serde_json::json!({ "rustc": "1.89.0" }),
         campaign: None,
         state: None,
+    }
+}
+
+/// A GPU whose driver computes on CPUs, fed by CPU 0.
+pub fn gpu() -> ProcessorRecord {
+    ProcessorRecord {
+        name: "gpu".to_owned(),
+        kind: ProcessorKind::Cuda { arch: "sm_62".parse().unwrap(), device: 0, host_cpus: vec![0] },
+        gpu: Some(GpuRecord {
+            device: CudaDevice {
+                index: 0,
+                name: "sm_62 GPU emulated on CPUs".to_owned(),
+                arch: "sm_62".to_owned(),
+                memory_bytes: 4 << 30,
+                multiprocessors: 2,
+                max_khz: None,
+                l2_bytes: None,
+                integrated: true,
+            },
+            driver_path: "libcuda.so.1".to_owned(),
+            driver_version: 10_020,
+            emulated: true,
+        }),
     }
 }
 
@@ -137,7 +164,7 @@ pub fn profile(network: &str, processor: &str, frame_ns: u64) -> ProfileRecord {
         resident_bytes: 90 << 20,
         cuda: None,
     };
-    ProfileRecord { network: network.to_owned(), processor: processor.to_owned(), profiled }
+    ProfileRecord { network: network.to_owned(), processor: processor.to_owned(), contended: false, profiled }
 }
 
 pub fn transfer() -> TransferRecord {
@@ -184,13 +211,7 @@ impl Planned {
             stage_ns: vec![(self.predicted_ns * copies) as f64 + 1.0 / 3.0; schedule.stages().len()],
             throughput: FramesPerSecond::from_frame_ns(self.predicted_ns as f64 + 1.0 / 3.0),
         };
-        ScheduleRecord {
-            place,
-            network: self.network.to_owned(),
-            schedule,
-            prediction: Some(prediction),
-            warnings: vec![],
-        }
+        ScheduleRecord { place, network: self.network.to_owned(), schedule, prediction: Some(prediction) }
     }
 
     /// A trial of so many frames. Every stage is busy nearly all the time.

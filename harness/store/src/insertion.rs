@@ -157,16 +157,19 @@ fn insert_profile(connection: &Connection, run: i64, record: &ProfileRecord) -> 
     execute(
         connection,
         // A run that is resumed may profile anew; the journal keeps both, plans follow the latest.
-        "INSERT OR REPLACE INTO profiles (run, network, processor, request, calls, frames, resident_bytes)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO profiles (run, network, processor, contended, request, calls, frames,
+             resident_bytes, cuda)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             network_of(connection, run, &record.network)?,
             record.processor,
+            record.contended,
             profiled.id,
             calls.into_bytes(),
             frames.into_bytes(),
             profiled.resident_bytes,
+            profiled.cuda.as_ref().map(json).transpose()?,
         ],
     )?;
     Ok(())
@@ -194,8 +197,8 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
     let kind = schedule.kind();
     execute(
         connection,
-        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, warnings, peer)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, peer)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             record.place,
@@ -204,7 +207,6 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
             schedule.label(),
             kind == domain::ScheduleKind::Single,
             prediction.map(|prediction| prediction.throughput.0),
-            json(&record.warnings)?,
             schedule.as_peer().map(json).transpose()?,
         ],
     )?;
@@ -294,8 +296,8 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
         "INSERT INTO measurements (trial, request, opened_unix_ns, opened_monotonic_ns, frames, completed_ns,
              latency_ns, completed_by, warm_up_ns, warm_up_steady, isolated_ns, timeline, wall_ns, steal_ns, busy_ns,
              runner_ns, overhead_ns, machine_before, readings_before, machine_after, readings_after, weights_bytes,
-             resident_bytes, anonymous_bytes, watched)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             resident_bytes, anonymous_bytes, watched, cuda)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             trial,
             measured.id,
@@ -322,6 +324,7 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
             measured.resident_bytes,
             measured.anonymous_bytes,
             measured.watched.as_ref().map(json).transpose()?,
+            Some(&measured.cuda).filter(|stages| !stages.is_empty()).map(json).transpose()?,
         ],
     )?;
     if let Some(readings) = &measured.power {

@@ -20,6 +20,7 @@ mod journal_import;
 mod machine;
 mod merge;
 mod power;
+mod processor_record;
 mod record;
 mod recorder;
 mod run_id;
@@ -36,10 +37,11 @@ pub use error::StoreError;
 pub use journal::{JournalError, path_of as journal_path};
 pub use journal_import::{DamagedJournal, ImportedJournal, JournalImport};
 pub use merge::{Import, ImportStatus, Merged};
+pub use processor_record::{GpuRecord, ProcessorRecord};
 pub use record::{
-    CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, ProcessorRecord,
-    ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord,
-    TrialRecord, Versions, is_within,
+    CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, ProfileRecord, Record,
+    Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord, TrialRecord, Versions,
+    is_within,
 };
 pub use recorder::{Continued, RunRecorder};
 pub use run_id::RunId;

@@ -1,9 +1,9 @@
 //! What is kept of a run. The journal has these records line by line, the database has them in tables, and both give
 //! them back as they were.
 
+use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
-use domain::FleetMode;
-use domain::{Network, Prediction, Schedule};
+use domain::{FleetMode, Network, Prediction, Schedule};
 use protocol::{
     AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
     Transferred,
@@ -119,18 +119,6 @@ pub struct CampaignRecord {
     pub boards: Vec<String>,
 }
 
-/// A processor as the run used it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessorRecord {
-    /// Its name.
-    pub name: String,
-    /// Its CPUs, as the kernel numbers them.
-    pub cpus: Vec<u32>,
-    /// Threads of a stage on it.
-    pub threads: u32,
-}
-
 /// Versions of what takes part. The analysis is not among them: it can be done anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,12 +176,14 @@ pub struct NetworkRecord {
 
 /// Raw profile of a network on a processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "ProfileLine")]
 pub struct ProfileRecord {
     /// Name of the network.
     pub network: String,
     /// Name of the processor.
     pub processor: String,
+    /// Whether all other processors were busy; then there are frames, but no kernel calls.
+    pub contended: bool,
     /// As observed.
     pub profiled: Profiled,
 }
@@ -212,7 +202,7 @@ pub struct TransferRecord {
 
 /// A schedule to be measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "ScheduleLine")]
 pub struct ScheduleRecord {
     /// Its number within the run, by which trials and comparisons name it. Rows of a report stand in this order.
     pub place: u32,
@@ -222,8 +212,6 @@ pub struct ScheduleRecord {
     pub schedule: Schedule,
     /// What the profiles say; absent where there are none, or where they say that a stage costs nothing.
     pub prediction: Option<Prediction>,
-    /// What is to be said about it before it is measured, each with its remedy.
-    pub warnings: Vec<String>,
 }
 
 /// Outputs of a schedule against those of another.
@@ -335,5 +323,76 @@ impl Status {
 impl std::fmt::Display for Status {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(self.as_str())
+    }
+}
+
+/// Ending of a processor's name that marked contended profiles before protocol version 9.
+const CONTENDED: &str = " with all others busy";
+
+/// A profile in a journal of any version.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileLine {
+    network: String,
+    processor: String,
+    #[serde(default)]
+    contended: bool,
+    profiled: Profiled,
+}
+
+impl From<ProfileLine> for ProfileRecord {
+    fn from(line: ProfileLine) -> Self {
+        let ProfileLine { network, processor, contended, profiled } = line;
+        match processor.strip_suffix(CONTENDED) {
+            Some(name) => Self { network, processor: name.to_owned(), contended: true, profiled },
+            None => Self { network, processor, contended, profiled },
+        }
+    }
+}
+
+/// A schedule in a journal of any version.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleLine {
+    place: u32,
+    network: String,
+    schedule: Schedule,
+    prediction: Option<Prediction>,
+    /// Written, always empty, before protocol version 9.
+    #[serde(default, rename = "warnings")]
+    _warnings: Vec<String>,
+}
+
+impl From<ScheduleLine> for ScheduleRecord {
+    fn from(line: ScheduleLine) -> Self {
+        let ScheduleLine { place, network, schedule, prediction, _warnings } = line;
+        Self { place, network, schedule, prediction }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use serde_json::{Value, json};
+
+    fn read(line: &Value) -> Record {
+        serde_json::from_str(&line.to_string()).unwrap()
+    }
+
+    #[test]
+    fn lines_of_earlier_versions_are_read() {
+        let profile = fixture::profile("tiny", "cpu0", 1000);
+        let mut line = serde_json::to_value(Record::Profile(profile.clone())).unwrap();
+        assert_eq!(line["profile"]["contended"], false);
+        line["profile"].as_object_mut().unwrap().remove("contended");
+        assert_eq!(read(&line), Record::Profile(profile.clone()));
+        line["profile"]["processor"] = json!("cpu0 with all others busy");
+        assert_eq!(read(&line), Record::Profile(ProfileRecord { contended: true, ..profile }));
+
+        let schedule = fixture::planned("tiny")[2].record(2);
+        let mut line = serde_json::to_value(Record::Schedule(schedule.clone())).unwrap();
+        line["schedule"]["warnings"] = json!([]);
+        assert_eq!(read(&line), Record::Schedule(schedule));
     }
 }

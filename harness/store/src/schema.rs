@@ -20,6 +20,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_peers.sql"),
     include_str!("migrations/0004_campaigns.sql"),
     include_str!("migrations/0005_state.sql"),
+    include_str!("migrations/0006_processors.sql"),
 ];
 
 /// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.

@@ -1,6 +1,6 @@
 //! From rows back to records: what was planned. Trials are in [`trials`](super::trials).
 
-use super::catalog::{StoredRun, json};
+use super::catalog::{StoredRun, json, optional};
 use super::database::Store;
 use super::error::{RowError, StoreError};
 use super::record::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord, TransferRecord};
@@ -34,14 +34,21 @@ impl Store {
                    JOIN networks ON networks.id = profiles.network
                    JOIN run_networks ON run_networks.run = profiles.run
                         AND run_networks.network = profiles.network
-                   WHERE profiles.run = ? ORDER BY run_networks.place, profiles.processor";
+                   WHERE profiles.run = ? ORDER BY run_networks.place, profiles.contended, profiles.processor";
         self.records(run, sql, params![run.number], |row| {
             let (calls, (frame_ns, instrumented_frame_ns)) =
                 (unpacked(row, "calls", calls)?, unpacked(row, "frames", two_series)?);
             let (id, resident_bytes) = (row.get("request")?, row.get("resident_bytes")?);
-            let profiled =
-                Profiled { id, calls, frame_ns, instrumented_frame_ns, resident_bytes, cuda: None };
-            Ok(ProfileRecord { network: row.get("name")?, processor: row.get("processor")?, profiled })
+            let profiled = Profiled {
+                id,
+                calls,
+                frame_ns,
+                instrumented_frame_ns,
+                resident_bytes,
+                cuda: optional(row, "cuda")?,
+            };
+            let (network, processor) = (row.get("name")?, row.get("processor")?);
+            Ok(ProfileRecord { network, processor, contended: row.get("contended")?, profiled })
         })
     }
 
@@ -78,7 +85,7 @@ impl Store {
                 .zip(stage_ns)
                 .map(|(fps, stage_ns)| Prediction { stage_ns, throughput: FramesPerSecond(fps) });
             let (place, network) = (row.get("place")?, row.get("name")?);
-            Ok(ScheduleRecord { place, network, schedule, prediction, warnings: json(row, "warnings")? })
+            Ok(ScheduleRecord { place, network, schedule, prediction })
         })
     }
 

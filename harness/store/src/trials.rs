@@ -191,7 +191,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
     let sql = "SELECT request, opened_unix_ns, opened_monotonic_ns, completed_ns, latency_ns, completed_by,
                       isolated_ns, warm_up_ns, warm_up_steady, timeline, wall_ns, steal_ns, busy_ns, runner_ns,
                       overhead_ns, machine_before, readings_before, machine_after, readings_after, weights_bytes,
-                      resident_bytes, anonymous_bytes, watched
+                      resident_bytes, anonymous_bytes, watched, cuda
                FROM measurements WHERE trial = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([trial])?;
@@ -229,7 +229,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
         anonymous_bytes: cells.next()?,
         watched: cells.optional("how a trial's board was watched")?,
         stages: occupancies(connection, trial)?,
-        cuda: Vec::new(),
+        cuda: cells.optional("the stages on GPUs")?.unwrap_or_default(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The aspects of machine and configuration that must be equal for figures to be comparable.
 
+use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,14 +45,34 @@ impl Identity {
         let processors: Vec<String> = start
             .processors
             .iter()
-            .map(|processor| {
-                let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
-                format!("{} = CPU {} with {} threads", processor.name, cpus.join(","), processor.threads)
+            .map(|processor| match &processor.kind {
+                // As in baselines of all versions, so `mcpu` is not part of it.
+                ProcessorKind::Cpu { cpus, threads, .. } => {
+                    format!("{} = CPU {} with {threads} threads", processor.name, list(cpus))
+                }
+                ProcessorKind::Cuda { arch, device, host_cpus } => format!(
+                    "{} = GPU {device} with code for {arch}, fed by CPU {}",
+                    processor.name,
+                    list(host_cpus)
+                ),
             })
             .collect();
         set("processors", Some(processors.join("; ")));
-        let used: BTreeSet<u32> =
-            start.processors.iter().flat_map(|processor| processor.cpus.iter().copied()).collect();
+        let gpus = start.processors.iter().filter_map(|processor| processor.gpu.as_ref());
+        let gpus = gpus.map(|gpu| {
+            let emulated = if gpu.emulated { ", emulated" } else { "" };
+            let (device, cuda) = (&gpu.device, cuda_release(gpu.driver_version));
+            format!("{} ({}), driver for CUDA {cuda}{emulated}", device.name, device.arch)
+        });
+        set("gpu", joined(gpus));
+        let limits =
+            machine.gpu.as_ref().filter(|_| start.processors.iter().any(|known| known.kind.is_gpu()));
+        set("gpu_frequencies", limits.map(|clock| mhz(clock.min_hz, clock.max_hz)));
+        let used: BTreeSet<u32> = start
+            .processors
+            .iter()
+            .flat_map(|processor| processor.kind.thread_cpus().iter().copied())
+            .collect();
         let cpus = || machine.cpus.iter().filter(|cpu| used.contains(&cpu.id));
         let governors: BTreeSet<&str> = cpus().filter_map(|cpu| cpu.governor.as_deref()).collect();
         set("governor", joined(governors.into_iter().map(str::to_owned)));
@@ -84,6 +105,8 @@ impl Identity {
             "frames",
             "frequencies",
             "governor",
+            "gpu",
+            "gpu_frequencies",
             "kernel",
             "llvm",
             "model",
@@ -104,6 +127,15 @@ impl Identity {
         };
         names.into_iter().filter_map(difference).collect()
     }
+}
+
+fn list(cpus: &[u32]) -> String {
+    let cpus: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    cpus.join(",")
+}
+
+fn mhz(least_hz: u64, most_hz: u64) -> String {
+    format!("{} to {} MHz", least_hz / 1_000_000, most_hz / 1_000_000)
 }
 
 fn joined(values: impl Iterator<Item = String>) -> Option<String> {

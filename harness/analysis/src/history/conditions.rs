@@ -1,6 +1,7 @@
 //! The conditions under which runs are comparable, and the circumstances that may change between comparable runs.
 
 use super::rows::Condition;
+use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use std::collections::BTreeSet;
 use store::{NetworkRecord, StoredRun};
@@ -8,6 +9,7 @@ use store::{NetworkRecord, StoredRun};
 /// Conditions that most machines do not have.
 const CPU_QUOTA: &str = "CPU quota";
 const PRIORITY: &str = "priority";
+const GPU_DRIVER: &str = "GPU driver";
 
 /// What must be equal for two runs to be comparable.
 pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condition> {
@@ -16,11 +18,17 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         .processors
         .iter()
         .map(|processor| {
-            let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
-            let threads = if processor.threads == 1 { "thread" } else { "threads" };
-            let plural = if cpus.len() == 1 { "" } else { "s" };
-            let (name, count) = (&processor.name, processor.threads);
-            format!("{name} ({count} {threads} on CPU{plural} {})", cpus.join(" "))
+            let name = &processor.name;
+            match (&processor.kind, &processor.gpu) {
+                (ProcessorKind::Cpu { cpus, threads, .. }, _) => {
+                    let plural = if *threads == 1 { "thread" } else { "threads" };
+                    format!("{name} ({threads} {plural} on {})", numbered(cpus))
+                }
+                (ProcessorKind::Cuda { arch, host_cpus, .. }, gpu) => {
+                    let model = gpu.as_ref().map_or("unknown GPU", |gpu| gpu.device.name.as_str());
+                    format!("{name} ({model} with code for {arch}, fed by {})", numbered(host_cpus))
+                }
+            }
         })
         .collect();
     let condition = |name: &str, value: Option<String>| Condition { name: name.to_owned(), value };
@@ -29,12 +37,24 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition("CPU", machine.cpu_model.clone()),
         condition("architecture", Some(machine.arch.clone())),
         condition("processors", Some(processors.join(", "))),
+        condition(GPU_DRIVER, gpu_driver(run)),
         condition(CPU_QUOTA, text::quota(machine)),
         condition(PRIORITY, text::priority(machine)),
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
     ]
+}
+
+fn numbered(cpus: &[u32]) -> String {
+    let words: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    format!("CPU{} {}", if cpus.len() == 1 { "" } else { "s" }, words.join(" "))
+}
+
+/// The release that the driver of the GPUs supports, and whether it is emulated; `None` without a GPU.
+fn gpu_driver(run: &StoredRun) -> Option<String> {
+    let gpu = run.start.processors.iter().find_map(|processor| processor.gpu.as_ref())?;
+    Some(format!("CUDA {}{}", cuda_release(gpu.driver_version), if gpu.emulated { ", emulated" } else { "" }))
 }
 
 /// The conditions that differ, each with the old and the new value.
@@ -51,7 +71,7 @@ pub(super) fn differences(before: &[Condition], now: &[Condition]) -> Vec<String
 pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
     let (start, versions) = (&run.start, &run.start.versions);
     let used: BTreeSet<u32> =
-        start.processors.iter().flat_map(|processor| &processor.cpus).copied().collect();
+        start.processors.iter().flat_map(|processor| processor.kind.thread_cpus()).copied().collect();
     let cpus = start.machine.cpus.iter().filter(|cpu| used.contains(&cpu.id));
     let governors: BTreeSet<&str> = cpus.filter_map(|cpu| cpu.governor.as_deref()).collect();
     let governors: Vec<&str> = governors.into_iter().collect();
@@ -70,6 +90,6 @@ pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
 }
 
 fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
-    let absent = if [CPU_QUOTA, PRIORITY].contains(&name) { "none" } else { "unknown" };
+    let absent = if [CPU_QUOTA, PRIORITY, GPU_DRIVER].contains(&name) { "none" } else { "unknown" };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))
 }

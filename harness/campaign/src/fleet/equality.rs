@@ -21,13 +21,8 @@ pub(super) fn differences(first: &OpenedBoard, other: &OpenedBoard) -> Option<St
 
 fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> Aspects {
     let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-    let processors: Vec<String> = processors
-        .iter()
-        .map(|processor| {
-            let Processor { name, cpus, threads, target } = processor;
-            format!("{name} = CPUs {cpus:?} with {threads} threads as {} for {}", target.isa, target.mcpu)
-        })
-        .collect();
+    let processors: Vec<String> =
+        processors.iter().map(|processor| format!("{} = {}", processor.name, processor.describe())).collect();
     let caches = |get: fn(&protocol::Cpu) -> Option<u64>| {
         let kib = |bytes: u64| (bytes >> 10).to_string();
         let sizes: Vec<String> =

@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Number of layers to show of each network.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
+    /// Processor to examine. Default: the first of the board.
+    #[arg(long, value_name = "NAME")]
+    processor: Option<String>,
 }
 
 /// # Errors
@@ -24,7 +27,7 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = arguments.selection.load(&paths)?;
     let mut board = open::open(loaded, paths, interrupt)?;
-    let layers = campaign::layers(&mut board, arguments.top);
+    let layers = campaign::layers(&mut board, arguments.top, arguments.processor.as_deref());
     let (text, closed) = board.close(layers)?;
     after_closing(closed, print(&text).map(|()| Exit::Fine))
 }

@@ -2,7 +2,7 @@
 
 use super::super::values::PATTERNS;
 use super::super::{
-    Connect, Kind, Overrides, Power, ProcessorKind, Processors, ScheduleSpec, Triple, boards_of, load,
+    Connect, Kind, Overrides, Power, ProcessorSpec, Processors, ScheduleSpec, Triple, boards_of, load,
     load_board, names, zoo,
 };
 use super::super::{board, defaults, experiment, group, network, stored, thresholds};
@@ -116,9 +116,10 @@ fn the_jetson_of_the_example_is_understood() {
     let Processors::Listed(processors) = &board.processors else { panic!("processors are listed") };
     let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
     assert_eq!(names, ["gpu", "denver", "a57"], "in the order of the file");
-    assert_eq!(processors[0].kind, ProcessorKind::Cuda { arch: "sm_62".to_owned() });
-    let a57 = ProcessorKind::Cpu { cpus: vec![0, 3, 4, 5], threads: 4, mcpu: Some("cortex-a57".to_owned()) };
-    assert_eq!(processors[2].kind, a57);
+    let arch = "sm_62".parse().ok();
+    assert_eq!(processors[0].spec, ProcessorSpec::Cuda { arch, device: 0, host_cpus: None });
+    let a57 = ProcessorSpec::Cpu { cpus: vec![0, 3, 4, 5], threads: 4, mcpu: Some("cortex-a57".to_owned()) };
+    assert_eq!(processors[2].spec, a57);
     let Power::Meter(meter) = &board.power else { panic!("{:?}", board.power) };
     assert_eq!((meter.root.as_str(), &meter.total[..]), ("/sys", &["VDD_IN".to_owned()][..]));
     assert_eq!(board.state.nvpmodel, Some(0));

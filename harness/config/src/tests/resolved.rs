@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{
     Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Objective, Overrides,
-    Power, Processors, ScheduleSpec, check_processors, load, names,
+    Power, ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
 
@@ -87,13 +87,24 @@ fn the_command_line_goes_over_the_file() {
 }
 
 #[test]
-fn a_gpu_is_left_out_unless_a_schedule_names_it() {
+fn a_gpu_is_a_processor_like_others() {
     let scratch = Scratch::new();
-    scratch.write("boards/bench.yaml", &format!("{BOARD}  gpu: {{ cuda: {{ arch: sm_62 }} }}\n"));
-    assert_eq!(sound(&scratch, &Overrides::default()).board.gpus(), ["gpu"]);
-    let overrides = Overrides { set: vec!["schedules=[{single: gpu}]".to_owned()], ..Overrides::default() };
-    let faults = scratch.faults("bench", "sound", &overrides);
-    assert!(faults.contains("\"gpu\" is a GPU, and this version has no engine for CUDA"), "{faults}");
+    for (gpu, spec) in [
+        ("{ device: 0 }", ProcessorSpec::Cuda { arch: None, device: 0, host_cpus: None }),
+        (
+            "{ arch: sm_62, device: 1, host_cpus: [2, 0] }",
+            ProcessorSpec::Cuda { arch: "sm_62".parse().ok(), device: 1, host_cpus: Some(vec![2, 0]) },
+        ),
+    ] {
+        scratch.write("boards/bench.yaml", &format!("{BOARD}  gpu: {{ cuda: {gpu} }}\n"));
+        let overrides =
+            Overrides { set: vec!["schedules=[{single: gpu}]".to_owned()], ..Overrides::default() };
+        let loaded = sound(&scratch, &overrides);
+        let Processors::Listed(listed) = &loaded.board.processors else { panic!("{:?}", loaded.board) };
+        assert_eq!(listed.last().map(|processor| &processor.spec), Some(&spec), "{gpu}");
+        let stored = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+        assert_eq!(stored.board, loaded.board);
+    }
 }
 
 #[test]

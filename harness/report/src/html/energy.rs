@@ -1,6 +1,6 @@
 //! Energy of a frame against throughput.
 
-use super::super::cells::{number, with_interval};
+use super::super::cells::{self, number, with_interval};
 use super::super::headline;
 use super::super::notes;
 use super::fragments::{place, scrolling};
@@ -137,7 +137,7 @@ fn table(rows: &[&Row], of: usize) -> Markup {
                 @for row in rows {
                     tr {
                         th scope="row" { (row.network) }
-                        td.t { code { (row.schedule) } }
+                        td.t { code { (cells::label(row)) } }
                         td { (row.throughput_fps.map(|fps| number(fps.point)).unwrap_or_default()) }
                         td { (row.energy_mj_per_frame.map(|energy| with_interval(&energy, "")).unwrap_or_default()) }
                     }

@@ -3,7 +3,7 @@
 use super::super::cells::or_dash;
 use super::super::notes;
 use super::fragments::confidence;
-use analysis::Report;
+use analysis::{ProcessorSection, Report};
 use domain::Severity;
 use maud::{Markup, html};
 
@@ -74,6 +74,30 @@ pub(super) fn reading(report: &Report) -> Markup {
     }
 }
 
+fn processor(processor: &ProcessorSection) -> String {
+    let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
+    let (name, cpus) = (&processor.name, cpus.join(" "));
+    let Some(gpu) = &processor.gpu else {
+        let threads = if processor.threads == 1 { "thread" } else { "threads" };
+        return format!("{name}: CPU {cpus}, {} {threads}", processor.threads);
+    };
+    let shared = match gpu.shares_cpus_with.as_slice() {
+        [] => String::new(),
+        others => format!(", where {} computes too", others.join(" and ")),
+    };
+    format!(
+        "{name}: {}GPU {} ({}, {}, {} multiprocessors), code for {}, driver {} for CUDA {}, fed by CPU {cpus}{shared}",
+        if gpu.emulated { "emulated " } else { "" },
+        gpu.device,
+        gpu.model,
+        gpu.compute_capability,
+        gpu.multiprocessors,
+        gpu.code,
+        gpu.driver,
+        gpu.driver_cuda
+    )
+}
+
 /// Which run this is, of what, on what.
 pub(super) fn provenance(report: &Report) -> Markup {
     let (run, machine) = (&report.run, &report.measured_on);
@@ -81,15 +105,7 @@ pub(super) fn provenance(report: &Report) -> Markup {
         let changed = if run.dirty == Some(true) { ", with uncommitted changes" } else { "" };
         format!("{commit}{changed}")
     });
-    let processors: Vec<String> = machine
-        .processors
-        .iter()
-        .map(|processor| {
-            let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
-            let threads = if processor.threads == 1 { "thread" } else { "threads" };
-            format!("{}: CPU {}, {} {threads}", processor.name, cpus.join(" "), processor.threads)
-        })
-        .collect();
+    let processors: Vec<String> = machine.processors.iter().map(processor).collect();
     let processors = match machine.left_out.as_slice() {
         [] => processors.join("; "),
         gpus => format!("{}; not used, without an engine: {}", processors.join("; "), gpus.join(", ")),

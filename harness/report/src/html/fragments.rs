@@ -27,5 +27,5 @@ pub(super) fn schedule(row: &Row) -> Markup {
 
 /// What a figure is of.
 pub(super) fn place(row: &Row) -> String {
-    format!("{} {}", row.network, row.schedule)
+    format!("{} {}", row.network, cells::label(row))
 }

@@ -100,7 +100,7 @@ fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool
                 (fps(candidate))
                 @if let Some(other) = candidate.filter(|row| row.kind != ScheduleKind::Pipeline) { small { (other.kind) } }
             }
-            td { (fps(best.copied())) @if let Some(best) = best { small { (best.schedule) } } }
+            td { (fps(best.copied())) @if let Some(best) = best { small { (cells::label(best)) } } }
             td { (or_dash(over.filter(|over| !over.is_empty()))) }
             @if has_energy { td { (energy(best.copied())) " → " (energy(candidate)) } }
         }

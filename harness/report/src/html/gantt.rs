@@ -1,6 +1,6 @@
 //! Frames on their way through the stages.
 
-use super::super::cells::number;
+use super::super::cells::{self, number};
 use super::fragments::{place, schedule, scrolling};
 use super::scale::{Scale, percent};
 use analysis::Row;
@@ -32,7 +32,7 @@ pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
             }
             div.lanes {
                 ol.names aria-hidden="true" {
-                    @for stage in &row.stages { li { (stage.processor) } }
+                    @for stage in &row.stages { li { (cells::processor(&stage.processor, &row.emulated)) } }
                 }
                 svg.plot role="img" width="100%" height=(height + 18) {
                     title { "Timeline of " (place(row)) }
@@ -112,7 +112,7 @@ fn table(row: &Row, spans: &[&Span]) -> Markup {
     let frames = html! {
         table.narrow {
             caption { "When each frame was in each stage, ms since the window opened" }                 thead {
-                tr { th.n scope="col" { "Frame" } @for stage in &row.stages { th.n scope="col" { (stage.processor) } } }
+                tr { th.n scope="col" { "Frame" } @for stage in &row.stages { th.n scope="col" { (cells::processor(&stage.processor, &row.emulated)) } } }
             }
             tbody {
                 @for (frame, spans) in &frames {
@@ -132,7 +132,7 @@ fn table(row: &Row, spans: &[&Span]) -> Markup {
     };
     html! {
         details {
-            summary { "These frames as a table" span.hide { ": " (row.schedule) } }
+            summary { "These frames as a table" span.hide { ": " (cells::label(row)) } }
             (scrolling(&format!("Frames of {}, schedule {}", place(row), row.place), &frames))
         }
     }

@@ -16,6 +16,7 @@ mod prediction;
 mod scale;
 mod scatter;
 
+use super::cells;
 use super::headline;
 use analysis::Report;
 use domain::{ScheduleKind, Validity};
@@ -109,6 +110,7 @@ fn header(report: &Report) -> Markup {
                 "Measured on " (day) " on "
                 @if models.is_empty() { (machine.arch) } @else { (models.join(", ")) }
                 ", " (processors(report)) "."
+                @if let Some(warning) = cells::emulated(machine) { " " strong.void { (warning) "." } }
                 @if report.run.status != "complete" {
                     " " strong.void { "This run is " (report.run.status) ", not complete." }
                     @if let Some(reason) = &report.run.ended_because { " " (reason) }
@@ -137,6 +139,10 @@ fn claim(report: &Report) -> String {
 
 fn processors(report: &Report) -> String {
     let processors = report.measured_on.processors.iter().map(|processor| {
+        if let Some(gpu) = &processor.gpu {
+            let emulated = if gpu.emulated { "emulated on CPUs" } else { gpu.model.as_str() };
+            return format!("{} ({emulated})", processor.name);
+        }
         let cpus: Vec<String> = processor.cpus.iter().map(ToString::to_string).collect();
         let cpus = cpus.join(", ");
         match cpus.as_str() {

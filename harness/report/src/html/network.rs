@@ -118,7 +118,7 @@ fn bar(row: &Row, scale: &Scale, grid: &str, void: bool) -> Markup {
     let class = row.kind;
     html! {
         svg.row role="img" width="100%" height="22" {
-            title { (row.schedule) ": " (cells::with_interval(&fps, " frames/s")) @if void { ", void" } }
+            title { (cells::label(row)) ": " (cells::with_interval(&fps, " frames/s")) @if void { ", void" } }
             (marks::grid(grid))
             rect class={ "bar " (class) @if void { " hollow" } } y="3" width=(x(fps.point)) height="16" rx="2" {}
             @if let Some(predicted) = row.predicted_fps.filter(|predicted| scale.holds(*predicted)) {

@@ -1,6 +1,6 @@
 //! What the stages of a schedule did with the time of a window.
 
-use super::super::cells::{ABSENT, number};
+use super::super::cells::{self, ABSENT, number};
 use super::fragments::{schedule, scrolling};
 use super::scale::percent;
 use analysis::{Row, StageSection};
@@ -77,7 +77,7 @@ fn line(row: &Row, stage: &StageSection) -> Markup {
     };
     html! {
         tr {
-            th scope="row" { (stage.processor) @if row.kind == ScheduleKind::Pipeline { small { (units) } } }
+            th scope="row" { (cells::processor(&stage.processor, &row.emulated)) @if row.kind == ScheduleKind::Pipeline { small { (units) } } }
             td.plot { (drawing(row, stage)) }
             td { (share(stage.busy)) }
             td { (share(stage.waiting_input)) }

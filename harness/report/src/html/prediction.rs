@@ -1,6 +1,6 @@
 //! What was predicted before measuring, against what was measured.
 
-use super::super::cells::{number, with_interval};
+use super::super::cells::{self, number, with_interval};
 use super::fragments::{place, scrolling};
 use super::marks;
 use super::scale::Scale;
@@ -113,7 +113,7 @@ fn table(rows: &[(&Row, f64, f64)]) -> Markup {
                 @for (row, error, _) in rows.iter().take(LISTED) {
                     tr {
                         th scope="row" { (row.network) }
-                        td.t { code { (row.schedule) } }
+                        td.t { code { (cells::label(row)) } }
                         td { (row.predicted_fps.map(number).unwrap_or_default()) }
                         td { (row.throughput_fps.map(|fps| with_interval(&fps, "")).unwrap_or_default()) }
                         td { (format!("{error:+.1}\u{2009}%")) }

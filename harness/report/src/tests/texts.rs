@@ -39,6 +39,43 @@ fn csv_of_a_troubled_run() {
     insta::assert_snapshot!(crate::render(&troubled(), Format::Csv, false));
 }
 
+#[test]
+fn an_emulated_gpu_is_marked_wherever_it_is_named() {
+    let mut scenario = Scenario::sound();
+    let gpu = store::fixture::gpu();
+    scenario.start.processors[1] = store::ProcessorRecord { name: "cpu1".to_owned(), ..gpu };
+    let report = scenario.report();
+    for row in &report.rows {
+        let uses = row.processors.iter().any(|name| name == "cpu1");
+        assert_eq!(row.emulated.len(), usize::from(uses), "{}", row.schedule);
+        let codes: Vec<&str> = row.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!(codes.contains(&"emulated"), uses, "{codes:?}");
+    }
+    let shown = |format| crate::render(&report, format, true);
+    let warning = "NO GPU: cpu1 is emulated on CPUs";
+    for (format, parts) in [
+        (
+            Format::Terminal,
+            &[warning, "cpu1 (emulated)", "driver for CUDA 10.2, fed by CPU 0 (shared with cpu0)"][..],
+        ),
+        (Format::Markdown, &[warning, "| cpu1 (emulated) |"]),
+        (Format::Paper, &[warning, "| cpu1 (emulated) |"]),
+        (Format::LatexTable, &["cpu1 (emulated)"]),
+        (Format::Html, &[warning, "cpu1 (emulated)", "emulated GPU 0 (sm_62 GPU emulated on CPUs"]),
+        (Format::Csv, &[",cpu1,cpu1,"]),
+        (Format::Json, &["\"driver_cuda\": \"10.2\"", "\"emulated\": true"]),
+    ] {
+        let text = shown(format).replace("\n  ", " ");
+        for part in parts {
+            assert!(text.contains(part), "{format:?} lacks {part:?}: {text}");
+        }
+    }
+    // Labels without the mark are in CSV and JSON only, which have it in a column of its own.
+    let unmarked =
+        |text: &str| text.lines().any(|line| line.contains("| cpu1 |") || line.starts_with("cpu1  "));
+    assert!(!unmarked(&shown(Format::Terminal)) && !unmarked(&shown(Format::Markdown)));
+}
+
 /// The same JSON on every machine: libraries of mathematics differ in the last digit.
 fn rounded(value: &mut serde_json::Value) {
     match value {

@@ -6,7 +6,8 @@ use crate::{
     Status, Store, StoreError, StoredRun,
 };
 use protocol::{
-    AppliedState, Fault, LowestFrequency, SavedState, SettingChange, Settings, StateRequest, WatchedSettings,
+    AppliedState, CudaStage, Fault, LowestFrequency, SavedState, SettingChange, Settings, StateRequest,
+    WatchedSettings,
 };
 
 fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
@@ -25,6 +26,11 @@ fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
 fn every_record_comes_back_as_it_was() {
     let place = Place::new();
     let mut records = fixture::records("resnet18", 2);
+    let mut contended = fixture::profile("resnet18", "gpu", 9);
+    contended.contended = true;
+    contended.profiled.cuda =
+        Some(CudaStage { stage: 0, module_load_ns: 1, arena_bytes: 2, weights_bytes: 3, graph: false });
+    records.insert(3, Record::Profile(contended));
     let mut odd =
         fixture::trial(0, 2, 8, Outcome::Failed { fault: Some(Fault::Weights), message: "gone".into() });
     records.push(Record::Trial(odd.clone()));
@@ -34,6 +40,13 @@ fn every_record_comes_back_as_it_was() {
     (measured.isolated, measured.timeline) = (vec![], vec![]);
     (measured.before, measured.after) =
         (fixture::machine_without_frequencies(), fixture::machine_without_frequencies());
+    measured.cuda = vec![CudaStage {
+        stage: 1,
+        module_load_ns: 3_000_000_000,
+        arena_bytes: 4 << 20,
+        weights_bytes: u64::from(u32::MAX),
+        graph: true,
+    }];
     measured.window.completed_ns = vec![5, 5, u64::MAX];
     measured.window.latency_ns = vec![u64::MAX, 0, 1];
     odd.outcome = Outcome::Measured(Box::new(measured));
@@ -73,7 +86,8 @@ fn the_state_of_a_board_comes_back_as_it_was() {
     };
     let brought = AppliedState { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
     let state = StateRecord::new(asked, brought);
-    let start = RunStart { state: state.clone(), ..fixture::run_start() };
+    let mut start = RunStart { state: state.clone(), ..fixture::run_start() };
+    start.processors.push(fixture::gpu());
     let store = place.open();
     let mut recorder = RunRecorder::create(&store, &place.runs(), start.clone()).unwrap();
     for record in fixture::records("resnet18", 0) {
