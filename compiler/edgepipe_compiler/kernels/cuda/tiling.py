@@ -70,8 +70,11 @@ class Work:
         )
         each = -(-self.blocks // multiprocessors(target))
         together = max(1, min(resident, each))
-        rounds = -(-each // together)
-        issue = warps * each / SCHEDULERS * (self.steps * self.instructions + self.last)
+        whole, left = divmod(each, together)
+        rounds = whole + (left > 0)
+        # Each scheduler issues an instruction per cycle; the one with most warps is the last to finish.
+        fullest = whole * -(-together * warps // SCHEDULERS) + -(-left * warps // SCHEDULERS)
+        issue = fullest * (self.steps * self.instructions + self.last)
         # One warp alone: it issues at most an instruction per cycle, and waits at the barrier of each step.
         waiting = max(self.instructions + BARRIER, GLOBAL_LOAD)
         latency = rounds * (self.steps * waiting + self.last + BLOCK)
