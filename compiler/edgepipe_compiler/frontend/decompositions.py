@@ -265,12 +265,14 @@ def _transposed(graph: Graph, node: Node) -> list[Node] | None:
         return None
     source, weight = graph.tensor(node.inputs[0]).shape, graph.tensor(node.inputs[1]).shape
     rank = len(source) - 2
+    # ONNX infers fewer axes if output_shape is smaller than the input.
+    extents = shape or result.shape[2:]
     begin, end = [0] * rank, [0] * rank
     more = list(node.attributes.get("output_padding") or [0] * rank)
     for axis in range(rank):
         stride, dilation = (_each(node, name)[axis] for name in ("strides", "dilations"))
         reach = (weight[2 + axis] - 1) * dilation + 1
-        total = stride * (source[2 + axis] - 1) + more[axis] + reach - result.shape[2 + axis]
+        total = stride * (source[2 + axis] - 1) + more[axis] + reach - extents[axis]
         if total < 0:
             more[axis] -= total
             total = 0

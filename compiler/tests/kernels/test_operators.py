@@ -347,8 +347,9 @@ def unmoved_windows() -> Iterator[tuple[str, Case]]:
             "constants": (1,),
         }
         yield f"ConvTranspose far {begin}", case("ConvTranspose", image, weight, **options)
-    options = {"strides": [far, 3], "output_shape": [6, 4]}
-    yield "ConvTranspose far shape", case("ConvTranspose", image, weight, constants=(1,), **options)
+    for shape in ([6, 4], [3, 4], [2, 1]):
+        options = {"strides": [far, 3], "output_shape": shape, "constants": (1,)}
+        yield f"ConvTranspose far to {shape}", case("ConvTranspose", image, weight, **options)
 
 
 CASES = dict(
