@@ -183,12 +183,14 @@ def _builder(
     functions, target = network.functions.by_name, job.target
     if isinstance(target, CudaTarget):
         from .linking import launch_plan
+        from .linking.ptx_files import PtxFiles
+
+        files = PtxFiles(artifacts.objects, target)
 
         def plan_launches(plan: stage.Stage, folder: Path) -> Path:
-            progress(0, 1)
+            module = files.module([step.function for step in plan.steps], functions, progress)
             path = folder / LAUNCH_PLAN
-            write_atomically(path, json.dumps(launch_plan.build(plan, functions, target)) + "\n")
-            progress(1, 1)
+            write_atomically(path, json.dumps(launch_plan.build(plan, module, target)) + "\n")
             return path
 
         return plan_launches

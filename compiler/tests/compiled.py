@@ -1,4 +1,7 @@
-"""A network compiled for this machine, which can be cut anywhere and run in TVM's virtual machine."""
+"""A network compiled for this machine or a GPU, which can be cut anywhere.
+
+It runs in TVM's virtual machine, or through the CUDA driver API.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ import onnx
 import tvm
 from tvm import relax
 
+import cuda_driver
+import ptxas
 from edgepipe_compiler import lowering
-from edgepipe_compiler.frontend import importer, units
+from edgepipe_compiler.frontend import graph as graphs
+from edgepipe_compiler.frontend import importer, simplify, units
 from edgepipe_compiler.frontend.graph import Graph
-from edgepipe_compiler.kernels.target import CpuTarget
-from edgepipe_compiler.linking import library, stage
+from edgepipe_compiler.kernels.target import CpuTarget, CudaTarget, Target
+from edgepipe_compiler.linking import launch_plan, library, stage
 from edgepipe_compiler.linking.objects import Objects
+from edgepipe_compiler.linking.ptx_files import PtxFiles
 from edgepipe_compiler.linking.stage import Stage, StageRange
 from edgepipe_compiler.weights import Slot, WeightsFile
 
@@ -46,18 +53,41 @@ def machine_of(path: Path) -> relax.VirtualMachine:
     return relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
 
 
+# The GPU that the stand-in driver emulates by default.
+GPU = CudaTarget("sm_62")
+TARGETS: dict[str, Target | None] = {"cpu": None, "cuda": GPU}
+
+
+def graph_of(model: onnx.ModelProto) -> Graph:
+    """A simplified graph of any operators, without the importer's refusals and decompositions."""
+    graph = graphs.from_model(model, "model")
+    simplify.simplify(graph)
+    return graph
+
+
+def boundaries(target: Target | None) -> tuple[str, ...]:
+    """The layouts at cuts that a target supports; None is this machine."""
+    return ("plain",) if isinstance(target, CudaTarget) else stage.BOUNDARIES
+
+
 class Compiled:
-    """A network lowered once, by default for this machine. Stages are built on first use."""
+    """A network lowered once, by default for this machine. Stages are built on first use.
+
+    For a GPU: ``checked`` finds invalid accesses and races, ``apart`` gives each value memory of its own, and
+    every module is assembled for the GPU.
+    """
 
     def __init__(
         self,
         source: onnx.ModelProto | Graph,
         folder: Path,
-        target: CpuTarget | None = None,
+        target: Target | None = None,
+        checked: bool = True,
+        apart: bool = True,
     ) -> None:
         self.folder = folder
         self.target = target or host_target()
-        self.objects = Objects(folder / "objects", self.target)
+        self.checked, self.apart = checked, apart
         if isinstance(source, Graph):
             self.graph = source
         else:
@@ -69,6 +99,24 @@ class Compiled:
             )
         self.weights = np.fromfile(folder / "weights.bin", np.uint8)
         self._stages: dict[StageRange, tuple[Stage, relax.VirtualMachine]] = {}
+        self._programs: dict[StageRange, tuple[Stage, cuda_driver.Program]] = {}
+
+    def program(self, wanted: StageRange) -> tuple[Stage, cuda_driver.Program]:
+        """A stage for a GPU, and the program that runs it."""
+        if wanted not in self._programs:
+            planned = stage.plan(self.network, self.units, wanted)
+            names = [step.function for step in planned.steps]
+            files = PtxFiles(self.folder / "objects", self.target)
+            functions = self.network.functions.by_name
+            module = files.module(names, functions, lambda done, total: None)
+            plan = launch_plan.build(planned, module, self.target)
+            if self.checked:
+                ptxas.check(plan)
+            program = cuda_driver.Program(
+                cuda_driver.standin(self.checked), plan, self.weights, self.apart
+            )
+            self._programs[wanted] = planned, program
+        return self._programs[wanted]
 
     def stage(self, wanted: StageRange) -> tuple[Stage, relax.VirtualMachine]:
         """A stage and the virtual machine that runs it."""
@@ -76,7 +124,8 @@ class Compiled:
             planned = stage.plan(self.network, self.units, wanted)
             names = [step.function for step in planned.steps]
             functions = self.network.functions.by_name
-            files = self.objects.of(names, functions, lambda done, total: None)
+            objects = Objects(self.folder / "objects", self.target)
+            files = objects.of(names, functions, lambda done, total: None)
             path = self.folder / f"{wanted.folder}.so"
             library.build(planned, files, self.target, ["cc"], path)
             self._stages[wanted] = planned, machine_of(path)
@@ -94,16 +143,29 @@ class Compiled:
 
         A stage receives only the values that are alive at its cut.
         """
-        values = {name: tvm.runtime.tensor(array) for name, array in feeds.items()}
+        values = dict(feeds)
         alive = stage.alive(self.graph, self.units)
         words = (boundary,) * (len(cuts) + 1) if isinstance(boundary, str) else boundary
         for first, end, word in zip((0, *cuts), (*cuts, len(self.units)), words, strict=True):
-            planned, machine = self.stage(StageRange(first, end, word))
-            assert {item.name for item in planned.inputs} <= set(alive[first])
-            result = machine["main"](*self.arguments(planned, values))
+            values |= self._computed(StageRange(first, end, word), values, alive[first])
+            values = {name: array for name, array in values.items() if name in alive[end]}
+        return {name: values[name] for name in self.graph.outputs}
+
+    def _computed(
+        self, wanted: StageRange, values: dict[str, np.ndarray], alive: list[str]
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a stage."""
+        if isinstance(self.target, CudaTarget):
+            planned, program = self.program(wanted)
+            made = [np.empty(value.shape, value.dtype) for value in planned.outputs]
+            program.run([values[item.name] for item in planned.inputs], made)
+        else:
+            planned, machine = self.stage(wanted)
+            tensors = {name: tvm.runtime.tensor(array) for name, array in values.items()}
+            result = machine["main"](*self.arguments(planned, tensors))
             results = [result] if len(planned.outputs) == 1 else list(result)
-            for value, tensor in zip(planned.outputs, results, strict=True):
-                assert tuple(tensor.shape) == value.shape
-                values[value.name] = tensor
-            values = {name: tensor for name, tensor in values.items() if name in alive[end]}
-        return {name: values[name].numpy() for name in self.graph.outputs}
+            made = [tensor.numpy() for tensor in results]
+        assert {item.name for item in planned.inputs} <= set(alive)
+        for value, array in zip(planned.outputs, made, strict=True):
+            assert array.shape == value.shape
+        return {value.name: array for value, array in zip(planned.outputs, made, strict=True)}

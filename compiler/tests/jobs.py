@@ -48,14 +48,20 @@ def compiler(*arguments: str, before: Callable[[], None] | None = None) -> Outco
     )
 
 
-def job(folder: Path, network: dict[str, str], stages: list[Stage], out: Path) -> Path:
-    """Writes a job file for this machine."""
+def job(
+    folder: Path,
+    network: dict[str, str],
+    stages: list[Stage],
+    out: Path,
+    target: dict[str, str] | None = None,
+) -> Path:
+    """Writes a job file, by default for this machine."""
     path = folder / "job.json"
     keys = ("first_unit", "end_unit", "boundary")
     content = {
         "schema": 1,
         "network": {"name": "mine", **network},
-        "target": asdict(host_target()),
+        "target": target or asdict(host_target()),
         "stages": [dict(zip(keys, entry, strict=True)) for entry in stages],
         "out": str(out),
     }

@@ -14,8 +14,7 @@ import onnxruntime
 import pytest
 
 import random_nets
-from compiled import Compiled
-from edgepipe_compiler.linking import stage
+from compiled import TARGETS, Compiled, boundaries
 
 COUNT = int(os.environ.get("EDGEPIPE_RANDOM_NETWORKS", "24"))
 
@@ -31,8 +30,9 @@ def expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.nd
     return session.run(None, feeds)
 
 
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("seed", range(COUNT))
-def test_random_network(seed: int, tmp_path: Path) -> None:
+def test_random_network(seed: int, kind: str, tmp_path: Path) -> None:
     model = random_nets.build(seed)
     random = np.random.default_rng(seed)
     feeds = {
@@ -44,11 +44,14 @@ def test_random_network(seed: int, tmp_path: Path) -> None:
     }
     names = [item.name for item in model.graph.output]
     wanted = dict(zip(names, expected(model, feeds), strict=True))
-    compiled = Compiled(model, tmp_path)
+    compiled = Compiled(model, tmp_path, TARGETS[kind])
     units = len(compiled.units)
     cuts = tuple(sorted(random.choice(np.arange(1, units), min(2, units - 1), replace=False)))
     cuts = tuple(int(cut) for cut in cuts) if units > 1 else ()
-    for places, boundary in (((), "plain"), *((cuts, boundary) for boundary in stage.BOUNDARIES)):
+    for places, boundary in (
+        ((), "plain"),
+        *((cuts, boundary) for boundary in boundaries(TARGETS[kind])),
+    ):
         given = compiled.run(places, boundary, feeds)
         for name, array in wanted.items():
             assert given[name].shape == array.shape

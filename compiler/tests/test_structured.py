@@ -14,8 +14,7 @@ import models_branches
 import models_decomposed
 import models_recurrent
 import models_resized
-from compiled import Compiled
-from edgepipe_compiler.linking import stage
+from compiled import TARGETS, Compiled, boundaries
 from operator_net import Model
 
 MODELS: dict[str, Model] = {
@@ -55,28 +54,35 @@ def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return feeds
 
 
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", MODELS)
-def test_structured(name: str, tmp_path: Path) -> None:
-    own = name.startswith(("resize", "upsample", "lstm", "gru", "rnn"))
-    check(MODELS[name](), tmp_path, falls_back=not own)
+def test_structured(name: str, kind: str, tmp_path: Path) -> None:
+    own = name.startswith(("resize", "upsample", "lstm", "gru", "rnn")) and kind == "cpu"
+    check(MODELS[name](), tmp_path, falls_back=not own, kind=kind)
 
 
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", REFERENCE)
-def test_against_the_reference(name: str, tmp_path: Path) -> None:
-    check(REFERENCE[name](), tmp_path, "reference")
+def test_against_the_reference(name: str, kind: str, tmp_path: Path) -> None:
+    check(REFERENCE[name](), tmp_path, "reference", kind=kind)
 
 
 def check(
-    model: onnx.ModelProto, folder: Path, judge: str = "onnxruntime", falls_back: bool = True
+    model: onnx.ModelProto,
+    folder: Path,
+    judge: str = "onnxruntime",
+    falls_back: bool = True,
+    kind: str = "cpu",
 ) -> Compiled:
     feeds = feeds_of(model)
     names = [item.name for item in model.graph.output]
     wanted = dict(zip(names, expected(model, feeds, judge), strict=True))
-    compiled = Compiled(model, folder)
+    compiled = Compiled(model, folder, TARGETS[kind])
     assert "fallback" not in {unit.rule for unit in compiled.network.units} or falls_back
     cuts = range(1, len(compiled.units))
     tried = [(cut,) for cut in list(cuts)[:: max(1, len(cuts) // CUTS)]]
-    for places, boundary in [((), "plain")] + [(c, b) for c in tried for b in stage.BOUNDARIES]:
+    cut = [(places, boundary) for places in tried for boundary in boundaries(TARGETS[kind])]
+    for places, boundary in [((), "plain"), *cut]:
         given = compiled.run(places, boundary, feeds)
         for output, array in wanted.items():
             assert given[output].shape == array.shape, output

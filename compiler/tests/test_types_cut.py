@@ -11,8 +11,7 @@ import pytest
 
 import models
 import models_combined
-from compiled import Compiled
-from edgepipe_compiler.linking import stage
+from compiled import TARGETS, Compiled, boundaries
 from operator_net import Net
 
 
@@ -39,8 +38,9 @@ NAMES = (
 MODELS = {name: models_combined.MODELS[name] for name in NAMES} | {"rounded up": rounded_up_pools}
 
 
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", MODELS)
-def test_cut(name: str, tmp_path: Path) -> None:
+def test_cut(name: str, kind: str, tmp_path: Path) -> None:
     model = MODELS[name]()
     feeds = models.feeds(model)
     for output in model.graph.output:
@@ -53,11 +53,12 @@ def test_cut(name: str, tmp_path: Path) -> None:
     )
     names = [item.name for item in model.graph.output]
     expected = dict(zip(names, session.run(None, feeds), strict=True))
-    compiled = Compiled(model, tmp_path)
-    assert "fallback" not in {unit.rule for unit in compiled.network.units}
+    compiled = Compiled(model, tmp_path, TARGETS[kind])
+    assert kind == "cuda" or "fallback" not in {unit.rule for unit in compiled.network.units}
     units = len(compiled.units)
     thirds = (units // 3, 2 * units // 3)
-    for cuts, boundary in (((), "plain"), *((thirds, boundary) for boundary in stage.BOUNDARIES)):
+    tried = [(thirds, boundary) for boundary in boundaries(TARGETS[kind])]
+    for cuts, boundary in (((), "plain"), *tried):
         given = compiled.run(cuts, boundary, feeds)
         for output, array in expected.items():
             assert given[output].shape == array.shape

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import gpu_code
 import kernel_counts
-from gpu_code import Code
-from kernel_counts import Counts, Loop
-
 from edgepipe_compiler.kernels.target import (
     REGISTERS_PER_MULTIPROCESSOR,
     CudaTarget,
 )
+from gpu_code import Code
+from kernel_counts import Counts, Loop
 
 NETWORKS = ("resnet18", "mobilenet_v1")
 WARP, SCHEDULERS = 32, 4

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import inner_loops
-
 from edgepipe_compiler.kernels.target import CpuTarget
 
 GOAL = 0.75

@@ -10,9 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-from tvm import tirx
 
-from ..kernels.cuda import ptx
+from ..kernels.cuda.ptx import Module
 from ..kernels.kernel import Value
 from ..kernels.target import CudaTarget
 from ..lowering import Step
@@ -24,18 +23,11 @@ from .stage import Stage
 SCHEMA = 1
 
 
-def build(
-    stage: Stage,
-    functions: dict[str, tirx.PrimFunc],
-    target: CudaTarget,
-    reuse: bool = True,
-) -> dict[str, Any]:
-    """The launch plan of ``stage``. Without ``reuse``, no two values have the same place."""
-    names = list(dict.fromkeys(step.function for step in stage.steps))
-    module = ptx.build({name: functions[name] for name in names}, target.arch)
+def build(stage: Stage, module: Module, target: CudaTarget) -> dict[str, Any]:
+    """The launch plan of ``stage``. ``module`` has the kernels that it calls."""
     values = _values(stage)
     positions = {value.name: place for place, value in enumerate(values)}
-    offsets, size = memory_plan.places(_lifetimes(stage, values), reuse)
+    offsets, size = memory_plan.places(_lifetimes(stage, values))
     weights = {slot: place for place, slot in enumerate(stage.weights)}
 
     def argument(item: Value | Slot) -> dict[str, int]:

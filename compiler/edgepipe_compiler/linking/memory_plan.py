@@ -24,11 +24,8 @@ class Lifetime:
     last: int
 
 
-def places(values: Sequence[Lifetime], reuse: bool = True) -> tuple[list[int], int]:
-    """The offset of each value, and the size of the allocation, in bytes.
-
-    Without ``reuse``, each value has a place of its own.
-    """
+def places(values: Sequence[Lifetime]) -> tuple[list[int], int]:
+    """The offset of each value, and the size of the allocation, in bytes."""
     offsets = [0] * len(values)
     placed: list[tuple[int, int, Lifetime]] = []
     order = sorted(range(len(values)), key=lambda place: (-values[place].bytes, place))
@@ -38,7 +35,7 @@ def places(values: Sequence[Lifetime], reuse: bool = True) -> tuple[list[int], i
         begin = 0
         for other, end, alive in sorted(placed, key=lambda item: item[:2]):
             apart = alive.last < value.first or value.last < alive.first
-            if reuse and apart:
+            if apart:
                 continue
             if begin + size <= other:
                 break

@@ -19,6 +19,12 @@ from ..kernels.target import CpuTarget
 from ..versions import versions
 
 
+def content_key(salt: str, name: str, function: tirx.PrimFunc) -> str:
+    """A hash of a function, its name, and what else its code depends on."""
+    content = "\0".join((salt, name, tvm.ir.save_json(function)))
+    return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
 class Objects:
     """Object files below ``folder``, named by the hash of their function, target and package versions."""
 
@@ -50,9 +56,7 @@ class Objects:
         return paths
 
     def _object(self, name: str, function: tirx.PrimFunc) -> Path:
-        content = tvm.ir.save_json(function)
-        key = hashlib.sha256("\0".join((self._salt, name, content)).encode()).hexdigest()
-        path = self.folder / f"{name}-{key[:24]}.o"
+        path = self.folder / f"{name}-{content_key(self._salt, name, function)}.o"
         if path.exists():
             return path
         partial = self.folder / f".{path.stem}.{os.getpid()}.o"

@@ -125,21 +125,31 @@ def _fenced(value: Value) -> tuple[np.ndarray, np.ndarray]:
     return fenced, fenced[FENCE : FENCE + size].reshape(value.shape)
 
 
-def check(model: onnx.ModelProto, rules: list[str] | None, target: CpuTarget) -> None:
-    """The units are lowered by ``rules`` (None: any but the fallback) and match the reference evaluator."""
+def inputs_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Seeded inputs."""
     random = np.random.default_rng(7)
-    inputs = {
+    return {
         item.name: random.standard_normal(
             [dim.dim_value for dim in item.type.tensor_type.shape.dim]
         ).astype(np.float32)
         for item in model.graph.input
     }
+
+
+def compare(given: list[np.ndarray], results: list[np.ndarray]) -> None:
+    """Every result is as expected, relative to its largest number."""
+    for made, wanted in zip(given, results, strict=True):
+        assert made.shape == wanted.shape
+        scale = max(float(np.abs(wanted).max()), 1e-6)
+        assert float(np.abs(made - wanted).max()) <= 1e-4 * scale
+
+
+def check(model: onnx.ModelProto, rules: list[str] | None, target: CpuTarget) -> None:
+    """The units are lowered by ``rules`` (None: any but the fallback) and match the reference evaluator."""
+    inputs = inputs_of(model)
     # Lowering moves the constants out of the model.
     expected = ReferenceEvaluator(model).run(None, inputs)
     lowered = Lowered(model, target)
     assert rules is None or lowered.rules == rules
     assert "fallback" not in lowered.rules
-    for made, wanted in zip(lowered.run(inputs), expected, strict=True):
-        assert made.shape == wanted.shape
-        scale = max(float(np.abs(wanted).max()), 1e-6)
-        assert float(np.abs(made - wanted).max()) <= 1e-4 * scale
+    compare(lowered.run(inputs), expected)

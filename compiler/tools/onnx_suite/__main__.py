@@ -6,6 +6,7 @@ Exit codes: 0 every case is right, refused by name, or out of scope; 1 a case fa
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import signal
@@ -13,6 +14,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import cuda_driver
 
 from . import cases, execute, judge, mutate, older, operators, report, variants
 from .cases import Case
@@ -35,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     wanted = isas if "all" in wanted else wanted
+    if options.target == execute.CUDA:
+        wanted = [execute.CUDA]
+        if options.isa or options.write_operators or options.check_operators:
+            print("error: --target cuda has no instruction sets and no table of operators; remove "
+                  "--isa, --write-operators and --check-operators", file=sys.stderr)  # fmt: skip
+            return 2
+        if cuda_driver.LIBRARY not in os.environ:
+            print(f"error: {cuda_driver.LIBRARY} is not set; set it to the path of a libcuda.so.1, such as "
+                  "target/release/libcuda.so after `cargo build --release -p cuda-standin`",
+                  file=sys.stderr)  # fmt: skip
+            return 2
     if options.folder is not None and not options.folder.is_dir():
         print(
             f"error: {options.folder} is not a folder; specify one with ONNX files", file=sys.stderr
@@ -106,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--isa", metavar="NAME", action="append",
                         help="instruction set: avx512, avx2, generic, neon, or all; "
                         "default: the best of this machine")  # fmt: skip
+    parser.add_argument("--target", choices=["cpu", execute.CUDA], default="cpu",
+                        help="run on this machine, or on a GPU through the CUDA driver library that "
+                        "EDGEPIPE_TEST_LIBCUDA names; default: cpu")  # fmt: skip
     parser.add_argument("--sample", metavar="N", type=_positive,
                         help="only N variants, spread over operators")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the sample; default: 0")

@@ -16,7 +16,7 @@ from .cases import Case
 
 if TYPE_CHECKING:
     from compiled import Compiled
-    from edgepipe_compiler.kernels.target import CpuTarget
+    from edgepipe_compiler.kernels.target import Target
 
 # Findings of a run. ``judge`` decides whether a refusal is acceptable.
 RIGHT = "right"
@@ -28,6 +28,8 @@ NO_REFERENCE, OTHER_INPUT = "no reference", "other input"
 
 # Tolerance relative to the largest expected value, for rounding in float32.
 RELATIVE_TO_LARGEST = 1e-5
+# The name of the GPU that the stand-in driver emulates, among instruction sets.
+CUDA = "cuda"
 # The layout of values that are not packed.
 PLAIN = "plain"
 # Networks of at most this many units are cut after every unit.
@@ -125,10 +127,12 @@ def _imported(path: Path) -> tuple[Any, Any, Any]:
     return graph, formed, lambda graph, folder, isa: Compiled(graph, folder, target(isa))
 
 
-def target(isa: str) -> CpuTarget:
-    """A target like this machine, with the instruction set ``isa``."""
-    from edgepipe_compiler.kernels.target import CpuTarget
+def target(isa: str) -> Target:
+    """A target like this machine, with the instruction set ``isa``, or an emulated GPU."""
+    from edgepipe_compiler.kernels.target import CpuTarget, CudaTarget
 
+    if isa == CUDA:
+        return CudaTarget("sm_62")
     machine = platform.machine()
     mcpu = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": "x86-64"}.get(isa, "generic")
     mcpu = mcpu if machine == "x86_64" else "generic"

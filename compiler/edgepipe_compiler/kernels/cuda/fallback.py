@@ -39,6 +39,11 @@ def on_threads(kernel: Kernel, unit: str) -> Kernel:
             results = [operands[buffer] for buffer in part.written]
             calls.append(Call(part.function, arguments, results, call.name))
             loops = loops or part.has_loops
+        results = parts.parameters[len(call.arguments) :]
+        empty = [buffer for buffer in results if 0 in map(int, buffer.shape)]
+        if empty:
+            made = [operands[buffer] for buffer in empty]
+            calls.append(Call(threads.nothing(empty), [], made, call.name))
     return Kernel(calls, "fallback" if loops else kernel.rule)
 
 

@@ -61,6 +61,11 @@ def split(function: tirx.PrimFunc) -> Parts:
     return Parts(kernels, parameters, intermediate)
 
 
+def nothing(results: Sequence[tirx.Var]) -> tirx.PrimFunc:
+    """A kernel without statements, for results without elements: every value comes from a launch."""
+    return KernelWriter([1], [1]).function(results)
+
+
 def _has_blocks(function: tirx.PrimFunc) -> bool:
     found: list[object] = []
     tvm_ffi.structural_walk(function.body, (s_tir.SBlock, lambda block: found.append(block)))
@@ -82,6 +87,8 @@ def _without_blocks(function: tirx.PrimFunc) -> tirx.PrimFunc:
 def _flat(statement: tirx.Stmt) -> list[tirx.Stmt]:
     if isinstance(statement, tirx.SeqStmt):
         return [item for part in statement.seq for item in _flat(part)]
+    if isinstance(statement, tirx.AttrStmt):  # A hint for TVM's schedules.
+        return _flat(statement.body)
     return [statement]
 
 
@@ -129,7 +136,7 @@ def _kernel(statements: list[tirx.Stmt], known: list[tirx.Var]) -> Part:
     read = [buffer for buffer in known if buffer in used and buffer not in accesses.written]
     function = w.function([*read, *written])
     has_loops = len(loops) < len(accesses.ranges)
-    return Part(_in_registers(function, accesses), read, written, has_loops)
+    return Part(_in_memory(function, accesses), read, written, has_loops)
 
 
 def _parallel(statements: list[tirx.Stmt], accesses: Accesses) -> list[tirx.For]:
@@ -189,19 +196,25 @@ def _inside(statement: tirx.Stmt, loops: list[tirx.For]) -> tirx.Stmt:
         return tirx.SeqStmt([*statement.seq[:-1], _inside(statement.seq[-1], loops)])
     if isinstance(statement, tirx.IfThenElse):
         return tirx.IfThenElse(statement.condition, _inside(statement.then_case, loops), None)
+    if isinstance(statement, tirx.AttrStmt):
+        return _inside(statement.body, loops)
     if statement.same_as(loops[0]):
         return _inside(statement.body, loops[1:])
     return statement
 
 
-def _in_registers(function: tirx.PrimFunc, accesses: Accesses) -> tirx.PrimFunc:
-    """``function`` with its local variables in the memory of a thread."""
+def _in_memory(function: tirx.PrimFunc, accesses: Accesses) -> tirx.PrimFunc:
+    """``function`` with its local variables in the memory of a thread, and parameters without an offset."""
     moved = {
         buffer: tirx.decl_buffer(buffer.shape, buffer.dtype, buffer.name, scope="local")
         for buffer in accesses.private
     }
+    parameters = [
+        tirx.decl_buffer(buffer.shape, buffer.dtype, buffer.name) for buffer in function.params
+    ]
+    moved.update(zip(function.params, parameters, strict=True))
     body = tvm_ffi.structural_mutate(
         function.body, (tirx.Var, lambda variable, _: moved.get(variable, variable))
     )
-    made = tirx.PrimFunc(function.params, body)
+    made = tirx.PrimFunc(parameters, body)
     return made.with_attr("tirx.noalias", True).with_attr("s_tir", True)
