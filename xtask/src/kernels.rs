@@ -1,4 +1,5 @@
-//! `cargo xtask kernels`: inner loops of compiled kernels, judged by the model that LLVM has of a processor.
+//! `cargo xtask kernels`: compiled kernels, judged without the processor they are for. For a CPU by LLVM's model of it, for a
+//! GPU by its machine code and a model of its time.
 
 use crate::cross::debian::{self, Wanted};
 use crate::python;
@@ -10,34 +11,36 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use toolchain::linker::{quoted, write_script};
 
+/// What judges the kernels.
+enum Judge {
+    /// LLVM's model of a CPU.
+    Cpu,
+    /// The machine code of a GPU, and a model of its time.
+    Gpu,
+}
+
 /// Judges, prints the table or writes it to a file.
 pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
-    let (mut handed, mut output) = (Vec::new(), None);
-    let mut words = rest.iter();
-    while let Some(word) = words.next() {
-        match (word.as_str(), words.next()) {
-            ("--output", Some(file)) => output = Some(PathBuf::from(file)),
-            ("--mcpu" | "--network" | "--show", Some(value)) => handed.extend([word, value]),
-            _ => bail!(
-                "failed to read the command line: `cargo xtask kernels` takes `--mcpu NAME`, `--network NAME`, \
-                 `--show UNIT` and `--output FILE`, found \"{word}\""
-            ),
-        }
+    let (judge, handed, output) = read(rest)?;
+    let (toolchain, script) = match judge {
+        Judge::Cpu => (python::ensure(workspace)?, "compiler/tools/judge_kernels.py"),
+        // `ptxas` is a package of the checks.
+        Judge::Gpu => (python::ensure_with_checks(workspace)?, "compiler/tools/judge_cuda.py"),
+    };
+    let mut command = environment::python(&toolchain.python);
+    command.arg(script);
+    if matches!(judge, Judge::Cpu) {
+        command.arg("--mca").arg(mca(workspace)?);
     }
-    let toolchain = python::ensure(workspace)?;
-    let mca = mca(workspace)?;
-    let mut judge = environment::python(&toolchain.python);
-    judge
-        .arg("compiler/tools/judge_kernels.py")
-        .arg("--mca")
-        .arg(mca)
+    command
         .args(handed)
         .current_dir(&workspace.root)
         .env("PYTHONPATH", workspace.root.join("compiler"))
         .stderr(Stdio::inherit());
-    let result = judge.output().context("failed to start the private Python")?;
+    let result = command.output().context("failed to start the private Python")?;
     if !result.status.success() {
-        return Ok(crate::failure::BUG);
+        // Python's argument parser, and the judges, end with 2 on wrong arguments.
+        return Ok(if result.status.code() == Some(2) { crate::failure::USAGE } else { crate::failure::BUG });
     }
     match output {
         Some(file) => {
@@ -50,6 +53,28 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
         None => drop(std::io::stdout().write_all(&result.stdout)),
     }
     Ok(0)
+}
+
+/// The judge, its arguments, and the file for the table.
+fn read(rest: &[String]) -> Result<(Judge, Vec<&str>, Option<PathBuf>)> {
+    let is_gpu = rest.iter().any(|word| word == "--cuda");
+    let own: &[&str] =
+        if is_gpu { &["--network", "--disassembler"] } else { &["--mcpu", "--network", "--show"] };
+    let (mut handed, mut output) = (Vec::new(), None);
+    let mut words = rest.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        match (word, words.next()) {
+            ("--output", Some(file)) => output = Some(PathBuf::from(file)),
+            ("--cuda", Some(arch)) => handed.extend(["--arch", arch]),
+            (known, Some(value)) if own.contains(&known) => handed.extend([known, value]),
+            _ => bail!(
+                "failed to read the command line: `cargo xtask kernels` takes `--mcpu NAME`, `--network NAME`, `--show \
+                 UNIT` and `--output FILE`; for a GPU `--cuda ARCH`, `--network NAME`, `--disassembler CUOBJDUMP` and \
+                 `--output FILE`; found \"{word}\""
+            ),
+        }
+    }
+    Ok((if is_gpu { Judge::Gpu } else { Judge::Cpu }, handed, output))
 }
 
 /// Debian's `llvm-mca`, always the same version, so that tables can be compared.

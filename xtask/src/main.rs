@@ -52,7 +52,7 @@ Develop:
   tidy        Check the rules of ARCHITECTURE.md
   emulate     Test all operators and networks on an emulated Cortex-A57 (slow; options go to pytest, such as -k NAME)
   onnx-suite  Run ONNX's conformance tests (`onnx-suite --help`)
-  kernels     Estimate inner loops by LLVM's model of a processor (--mcpu NAME, --network NAME, --output FILE)
+  kernels     Estimate kernels without the processor: inner loops of a CPU (--mcpu NAME), or all of a GPU (--cuda sm_62)
 
 Exit codes:
   0   Success
