@@ -167,6 +167,9 @@ fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<C
                 )));
             }
         }
+        (Processor::Cuda(cuda), Program::Cuda(_)) if cuda.host_cpus.is_empty() => {
+            return Err(fail("`host_cpus` is empty; name the CPUs that feed the GPU".to_owned()));
+        }
         (Processor::Cuda(_), Program::Cuda(_)) => {}
         (Processor::Cpu(_), Program::Cuda(program)) => {
             return Err(fail(format!(

@@ -3,15 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
 
+mod gpu;
 mod support;
 
+use gpu::Plans;
+use protocol::launch_plan::LaunchPlan;
 use protocol::{
-    Capture, Compare, Event, ExecutionMode, Frames, Idle, Isolate, Meter, MeterKind, Peak, Processor,
-    Profile, Program, Request, Schedule, StageLibrary, Transfer, Trial, Verify,
+    Capture, Compare, CudaProcessor, CudaProgram, Event, ExecutionMode, Frames, Idle, Isolate, Meter,
+    MeterKind, Peak, Phase, Processor, Profile, Program, Request, Schedule, StageLibrary, Transfer, Trial,
+    Verify,
 };
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use support::{Runner, cpus, processor, stages, trial, two_cpus};
 
 fn net() -> Schedule {
@@ -34,7 +39,11 @@ struct Messages {
 
 impl Messages {
     fn new() -> Self {
-        Self { runner: Runner::start(), folder: tempfile::tempdir().unwrap(), text: String::new() }
+        Self::of(Runner::start())
+    }
+
+    fn of(runner: Runner) -> Self {
+        Self { runner, folder: tempfile::tempdir().unwrap(), text: String::new() }
     }
 
     fn path(&self, name: &str) -> String {
@@ -218,6 +227,147 @@ fn of_stage_libraries_and_weights() {
     let onnx = request(stages().onnx(&[&[cpus()[0]]]), "net");
     messages.fails("profile of ONNX Runtime", &Request::Profile(onnx));
     insta::assert_snapshot!(messages.finish());
+}
+
+/// Spoils the launch plan of `net` or a trial of it on the GPU.
+fn on_gpu(messages: &mut Messages, case: &str, spoil: impl FnOnce(&mut Trial, &mut LaunchPlan)) {
+    let (plans, mut plan) = (Plans::new(), gpu::plan("net"));
+    let mut trial = trial(plans.single("net"));
+    spoil(&mut trial, &mut plan);
+    plans.write("net", &plan);
+    let (fault, message) = messages.runner.fails(&Request::Trial(trial));
+    messages.add(
+        case,
+        &format!("{fault:?}"),
+        &message.replace(&plans.folder().display().to_string(), "PLANS"),
+    );
+}
+
+fn gpu_of(trial: &mut Trial) -> (&mut CudaProcessor, &mut CudaProgram) {
+    let stage = &mut trial.schedule.stages[0];
+    match (&mut stage.processor, &mut stage.program) {
+        (Processor::Cuda(processor), Program::Cuda(program)) => (processor, program),
+        other => panic!("not on a GPU: {other:?}"),
+    }
+}
+
+#[test]
+fn of_launch_plans() {
+    let mut messages = Messages::of(gpu::runner(&[]));
+    on_gpu(&mut messages, "missing plan", |trial, _| gpu_of(trial).1.path += ".absent");
+    let malformed = messages.file("malformed.cuda.json", "{\"schema\":1,");
+    on_gpu(&mut messages, "malformed plan", |trial, _| gpu_of(trial).1.path = malformed);
+    let unknown = serde_json::to_string(&gpu::plan("net")).unwrap().replacen("\"schema\"", "\"scheme\"", 1);
+    let unknown = messages.file("unknown.cuda.json", unknown);
+    on_gpu(&mut messages, "unknown field", |trial, _| gpu_of(trial).1.path = unknown);
+    on_gpu(&mut messages, "schema", |_, plan| plan.schema = 7);
+    on_gpu(&mut messages, "value outside of the arena", |_, plan| plan.arena_bytes = 256);
+    on_gpu(&mut messages, "size of an output", |_, plan| plan.values[6].bytes = 256);
+    on_gpu(&mut messages, "number of inputs", |_, plan| plan.inputs.push(1));
+    on_gpu(&mut messages, "missing kernel", |_, plan| plan.launches[1].kernel = "softmax".to_owned());
+    on_gpu(&mut messages, "number of arguments", |_, plan| {
+        plan.launches[0].arguments.pop();
+    });
+    on_gpu(&mut messages, "index of an argument", |_, plan| {
+        plan.launches[0].arguments[0] = protocol::launch_plan::Argument::Value(99);
+    });
+    on_gpu(&mut messages, "grid", |_, plan| plan.launches[0].grid = [0, 1, 1]);
+    on_gpu(&mut messages, "threads of a block", |_, plan| plan.launches[0].block = [32, 32, 1]);
+    on_gpu(&mut messages, "PTX that the driver cannot compile", |_, plan| {
+        plan.ptx = plan.ptx.replace("max.f32", "maximum.f32");
+    });
+    on_gpu(&mut messages, "PTX that the driver is too old for", |_, plan| {
+        plan.ptx_version = "7.8".to_owned()
+    });
+    on_gpu(&mut messages, "architecture of the plan", |_, plan| plan.arch = "sm_53".to_owned());
+    on_gpu(&mut messages, "architecture of the device", |trial, plan| {
+        gpu_of(trial).0.arch = "sm_72".to_owned();
+        plan.arch = "sm_72".to_owned();
+    });
+    on_gpu(&mut messages, "weights outside of their file", |_, plan| plan.weights[1].offset = 64 << 20);
+    let absent = messages.path("absent.bin");
+    on_gpu(&mut messages, "missing weights", |trial, _| gpu_of(trial).1.weights = absent);
+    on_gpu(&mut messages, "number of the device", |trial, _| gpu_of(trial).0.device = 3);
+    on_gpu(&mut messages, "CPU that feeds it", |trial, _| gpu_of(trial).0.host_cpus = vec![999]);
+    on_gpu(&mut messages, "no CPU that feeds it", |trial, _| gpu_of(trial).0.host_cpus.clear());
+    on_gpu(&mut messages, "plan on CPUs", |trial, _| {
+        trial.schedule.stages[0].processor = processor("denver", &[cpus()[0]]);
+    });
+    messages.trial("library on the GPU", |trial| {
+        trial.schedule.stages[0].processor = Processor::Cuda(gpu::gpu(cpus()[0]));
+    });
+    let peak = Peak { id: 1, processor: Processor::Cuda(gpu::gpu(cpus()[0])), rounds: 1, streams: vec![64] };
+    messages.fails("peak of the GPU", &Request::Peak(peak));
+    works(&mut messages.runner);
+    insta::assert_snapshot!(messages.finish());
+}
+
+/// Runs a trial on the GPU that succeeds.
+fn works(runner: &mut Runner) {
+    let plans = Plans::new();
+    assert_eq!(runner.measure(&trial(plans.single("net"))).cuda.len(), 1);
+}
+
+/// Faults of the driver and the device. After those that pass, a trial on the GPU succeeds with the same runner.
+#[test]
+fn of_gpus() {
+    let mut text = String::new();
+    let mut check = |case: &str, settings: &[(&str, &str)], passes: bool| {
+        let mut messages = Messages::of(gpu::runner(settings));
+        on_gpu(&mut messages, case, |_, _| {});
+        if passes {
+            works(&mut messages.runner);
+        }
+        text += &messages.finish();
+    };
+    check("no library", &[("EDGEPIPE_LIBCUDA", "/nowhere/libcuda.so.1")], false);
+    check("another library", &[("EDGEPIPE_LIBCUDA", "libm.so.6")], false);
+    for (case, fault, passes) in [
+        ("no device", "cuInit=100", false),
+        ("device that another program uses", "cuDevicePrimaryCtxRetain@1!=46", true),
+        ("out of memory for weights", "cuMemAlloc_v2@1!=2", true),
+        ("out of memory for tensors", "cuMemAlloc_v2@2!=2", true),
+        ("upload of weights", "cuMemcpyHtoDAsync_v2@2!=1", true),
+        ("kernel that cannot be launched", "cuLaunchKernel@8!=701", true),
+        ("kernel that fails in the first frame", "kernel:twice@1!=700", true),
+        ("kernel that fails later", "kernel:twice@9!=719", true),
+        ("copy of an output", "cuMemcpyDtoHAsync_v2@5!=719", true),
+    ] {
+        check(case, &[("CUDA_STANDIN_FAULT", fault)], passes);
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_runner_that_cannot_reset_its_gpu_ends_and_says_why() {
+    let (log, plans) = (tempfile::NamedTempFile::new().unwrap(), Plans::new());
+    let mut runner = Runner::start_with(|command| {
+        let faults = "kernel:twice@1!=700,cuDevicePrimaryCtxReset=999";
+        command.env("EDGEPIPE_LIBCUDA", gpu::library()).env("CUDA_STANDIN_FAULT", faults);
+        command.stderr(log.reopen().unwrap());
+    });
+    runner.send(&Request::Trial(trial(plans.single("net"))));
+    let status = runner.ended(Duration::from_secs(30));
+    let log = fs::read_to_string(log.path()).unwrap();
+    assert_eq!(status.code(), Some(71), "{log}");
+    assert!(log.contains("kernel twice: cuStreamSynchronize failed"), "{log}");
+    assert!(log.contains("failed to reset GPU 0 after a failure: "), "{log}");
+}
+
+#[test]
+fn a_runner_whose_kernel_hangs_ends_with_its_input() {
+    let plans = Plans::new();
+    let mut runner = gpu::runner(&[("CUDA_STANDIN_FAULT", "kernel:twice@9!=hang")]);
+    runner.send(&Request::Trial(trial(plans.single("net"))));
+    // The ninth frame belongs to the warm-up.
+    while !matches!(runner.event(), Event::Phase { phase: Phase::WarmUp, .. }) {}
+    std::thread::sleep(Duration::from_millis(300));
+    runner.send_line("");
+    assert!(matches!(runner.event(), Event::Heartbeat {}));
+    assert!(runner.child.try_wait().unwrap().is_none());
+    runner.stdin = None;
+    assert_eq!(runner.ended(Duration::from_secs(30)).code(), Some(0));
+    assert!(runner.is_silent());
 }
 
 /// What TVM itself reports about wrong arguments has other words in each version.

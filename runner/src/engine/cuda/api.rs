@@ -117,12 +117,15 @@ functions! {
 }
 
 functions! {
-    /// Instantiation of a graph in CUDA 10; later drivers keep it under this name for programs of that time.
+    /// Instantiation of a graph before.
     InstantiateWithLog {
         instantiate = "cuGraphInstantiate" (executable: *mut Handle, graph: Handle, failed_node: *mut Handle, log: *mut c_char,
             log_bytes: usize);
     }
 }
+
+/// Version of the first driver with `cuGraphInstantiateWithFlags`.
+const WITH_FLAGS_SINCE: u32 = 11_040;
 
 /// All functions for graphs.
 pub(super) struct GraphApi {
@@ -136,11 +139,12 @@ enum Instantiate {
 }
 
 impl GraphApi {
-    /// `None` if the driver lacks one of them.
-    pub(super) fn look_up(library: &Library) -> Option<Self> {
-        let instantiate = match InstantiateWithFlags::look_up(library) {
-            Ok(found) => Instantiate::WithFlags(found),
-            Err(_) => Instantiate::WithLog(InstantiateWithLog::look_up(library).ok()?),
+    /// `None` if the driver lacks one of them. `version` is the driver's.
+    pub(super) fn look_up(library: &Library, version: u32) -> Option<Self> {
+        let instantiate = if version >= WITH_FLAGS_SINCE {
+            Instantiate::WithFlags(InstantiateWithFlags::look_up(library).ok()?)
+        } else {
+            Instantiate::WithLog(InstantiateWithLog::look_up(library).ok()?)
         };
         Some(Self { capture: CaptureApi::look_up(library).ok()?, instantiate })
     }

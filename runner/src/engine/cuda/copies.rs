@@ -26,10 +26,10 @@ impl Copies {
         let memory = device.allocate(size_of_val(words) as u64, "a hand-over")?;
         let copies = Self { stream, memory };
         // Device memory has no content yet, and a driver may clear it when it is first read.
-        copies
-            .stream
-            .copy_to_device(&copies.memory, 0, &vec![0; size_of_val(words)])
-            .map_err(|error| copies.failed("to", error))?;
+        let zeros = vec![0; size_of_val(words)];
+        let cleared =
+            copies.stream.copy_to_device(&copies.memory, 0, &zeros).and_then(|()| copies.stream.wait());
+        cleared.map_err(|error| copies.failed("to", error))?;
         Ok(copies)
     }
 

@@ -150,11 +150,7 @@ impl Device {
     /// A failed call in words, with what follows from it.
     pub(super) fn describe(&self, error: CallError) -> String {
         let text = self.driver.describe(error);
-        if is_fatal(error.code) {
-            format!("{text}; the GPU's state is lost, and the next request resets it")
-        } else {
-            text
-        }
+        if is_fatal(error.code) { format!("{text}; the GPU is reset before the next request") } else { text }
     }
 
     /// Allocates device memory. `purpose` completes "… for".

@@ -85,7 +85,7 @@ impl Driver {
         // SAFETY: it has no preconditions.
         unsafe { api.init(0) }
             .map_err(|error| fail(version, format!("{}; {}", error.describe(&api), advice(error.code))))?;
-        Ok(Self { path, version, emulated, api, graphs: GraphApi::look_up(library) })
+        Ok(Self { path, version, emulated, api, graphs: GraphApi::look_up(library, version) })
     }
 
     /// A failed call in words: the function, the driver's description, its name and number.

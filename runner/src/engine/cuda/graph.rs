@@ -15,21 +15,22 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Captures what `start` starts on the stream, without executing it. `None` if the driver has no graphs.
+    /// Captures what `start` starts on a stream, without executing it. `None` if the driver has no graphs.
     ///
     /// # Errors
     /// If the driver cannot capture or instantiate it; the launches may still work one by one.
     pub(super) fn capture(
-        stream: &Stream,
-        start: impl FnOnce() -> Result<(), CallError>,
+        device: &Arc<Device>,
+        start: impl FnOnce(&Stream) -> Result<(), CallError>,
     ) -> Result<Option<Self>, CallError> {
-        let device = &stream.device;
         let Some(api) = &device.driver.graphs else { return Ok(None) };
+        // A stream of its own, so that a capture that fails leaves nothing behind.
+        let stream = Stream::new(device)?;
         let mut graph = std::ptr::null_mut();
         // SAFETY: the stream is alive and idle.
         unsafe { api.capture.begin_capture(stream.handle, THREAD_LOCAL) }
             .map_err(|error| device.note(error))?;
-        let started = start();
+        let started = start(&stream);
         // SAFETY: the stream is being captured. This ends the capture even if it failed.
         let ended = unsafe { api.capture.end_capture(stream.handle, &raw mut graph) };
         started?;

@@ -27,6 +27,7 @@ use crate::failure::Failure;
 use crate::schedule::{CheckedStage, TensorSpec};
 use api::CallError;
 use device::{Device, Memory};
+use driver::is_fatal;
 use graph::Graph;
 use module::{Module, PreparedLaunch};
 use plan::CheckedPlan;
@@ -36,6 +37,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use stream::{Event, Stream};
 use weights::DeviceWeights;
+
+/// `CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES`.
+const LAUNCH_OUT_OF_RESOURCES: i32 = 701;
 
 /// A launch plan, ready to run. Fields are dropped in order: what uses memory before the memory.
 pub(crate) struct CudaEngine {
@@ -99,7 +103,7 @@ impl CudaEngine {
         let arena = device.allocate(plan.plan.arena_bytes, &format!("the tensors of {path}"))?;
         let mut launches = PreparedLaunch::all(&module, &plan, arena.address, &weights.addresses, path)?;
         let graph =
-            Graph::capture(&stream, || launches.iter_mut().try_for_each(|launch| launch.start(&stream)));
+            Graph::capture(&device, |stream| launches.iter_mut().try_for_each(|launch| launch.start(stream)));
         let graph = graph.unwrap_or_else(|error| {
             eprintln!(
                 "the kernels of {path} are launched one by one, because they cannot be captured as a graph: {}",
@@ -141,8 +145,17 @@ impl CudaEngine {
     }
 
     fn failed(&self, what: &str, error: CallError) -> String {
-        let Self { path, processor, .. } = self;
-        format!("failed to run launch plan {path} on {processor}: {what}: {}", self.device.describe(error))
+        let Self { path, processor, device, .. } = self;
+        let advice = match error.code {
+            LAUNCH_OUT_OF_RESOURCES => {
+                "; the kernel needs more registers or shared memory than the GPU has: compile it for the GPU's architecture"
+            }
+            code if is_fatal(code) => {
+                "; compile and deploy the plan again, and report it if that does not help"
+            }
+            _ => "",
+        };
+        format!("failed to run launch plan {path} on {processor}: {what}: {}{advice}", device.describe(error))
     }
 
     fn copy_inputs(&self, values: &[Option<Tensor>]) -> Result<(), String> {
@@ -179,6 +192,23 @@ impl CudaEngine {
             values[*index] = Some(tensor);
         }
         Ok(())
+    }
+
+    /// Runs a frame whose kernels `start` starts.
+    fn frame(
+        &mut self,
+        values: &mut [Option<Tensor>],
+        start: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let done = match self.copy_inputs(values).and_then(|()| start(self)) {
+            Ok(()) => self.copy_outputs(values),
+            error => error,
+        };
+        if done.is_err() {
+            // The inputs must stay until the device has read them. The first error is the one to report.
+            self.stream.wait().ok();
+        }
+        done
     }
 
     fn wait(&self) -> Result<(), String> {
@@ -239,9 +269,7 @@ impl Engine for CudaEngine {
     }
 
     fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
-        self.copy_inputs(values)?;
-        self.start_kernels()?;
-        self.copy_outputs(values)
+        self.frame(values, Self::start_kernels)
     }
 
     /// The time of a kernel is that between two events of the device, the gap to the kernel before included.
@@ -251,10 +279,10 @@ impl Engine for CudaEngine {
             self.run(values).map_err(failed)?;
         }
         let begin_ns = monotonic_ns();
-        self.copy_inputs(values).map_err(failed)?;
-        let started = self.start_timed();
-        started.map_err(|error| failed(self.failed("launch of a timed kernel", error)))?;
-        self.copy_outputs(values).map_err(failed)?;
+        let start = |engine: &mut Self| {
+            engine.start_timed().map_err(|error| engine.failed("launch of a timed kernel", error))
+        };
+        self.frame(values, start).map_err(failed)?;
         let frame_ns = monotonic_ns() - begin_ns;
         let calls = self.times().map_err(|error| failed(self.failed("times of its kernels", error)))?;
         check_times(&calls, frame_ns).map_err(|reason| {

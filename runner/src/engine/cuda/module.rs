@@ -213,9 +213,8 @@ fn check_threads(device: &Device, function: Handle, block: [u32; 3]) -> Result<(
     if threads <= limit {
         return Ok(());
     }
-    let registers = attribute(REGISTERS)?;
-    Err(format!(
-        "a block has {threads} threads, and the kernel, with {registers} registers a thread, allows {limit} on {}",
-        device.name
-    ))
+    let registers = attribute(REGISTERS);
+    let registers =
+        registers.map_or_else(|_| String::new(), |count| format!(", with {count} registers a thread,"));
+    Err(format!("a block has {threads} threads, and the kernel{registers} allows {limit} on {}", device.name))
 }

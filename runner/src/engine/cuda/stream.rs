@@ -29,7 +29,7 @@ impl Stream {
     pub(super) fn copy_to_device(&self, to: &Memory, offset: u64, from: &[u8]) -> Result<(), CallError> {
         debug_assert!(offset + from.len() as u64 <= to.bytes, "callers check sizes when they load a plan");
         let (address, source) = (to.address + offset, from.as_ptr().cast());
-        // SAFETY: the range lies inside of the allocation. The driver copies memory that is not page-locked before it returns.
+        // SAFETY: the range lies inside of the allocation, and the caller keeps the bytes until the stream has done the copy.
         let copied =
             unsafe { self.device.driver.api.copy_to_device(address, source, from.len(), self.handle) };
         copied.map_err(|error| self.device.note(error))

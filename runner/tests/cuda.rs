@@ -1,0 +1,230 @@
+//! Stages on a GPU, which the stand-in for `libcuda` emulates: outputs, pipelines with CPUs, profiles, hand-overs, and what the
+//! runner reports.
+
+#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
+
+mod gpu;
+mod support;
+
+use gpu::{Plans, gpu, runner};
+use protocol::{
+    Call, CudaSystem, Event, ExecutionMode, Frames, Isolate, MachineState, Processor, Profile, Profiled,
+    Request, Transfer, Transferred,
+};
+use std::time::Duration;
+use support::{Runner, cpus, processor, stages, trial, two_cpus};
+
+fn state(runner: &mut Runner, thorough: bool) -> MachineState {
+    match runner.ask(&Request::State { id: 1, sysfs: "/sys".to_owned(), thorough }) {
+        Event::State { state, .. } => *state,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_thorough_state_shows_the_gpu_and_a_board_without_a_driver_has_none() {
+    let mut with = runner(&[("CUDA_STANDIN_MEMORY_MIB", "3000")]);
+    assert_eq!(state(&mut with, false).cuda, None);
+    let CudaSystem { driver_path, driver_version, emulated, devices, problem } =
+        state(&mut with, true).cuda.unwrap();
+    assert_eq!((driver_path, driver_version, emulated), (gpu::library().display().to_string(), 10020, true));
+    assert_eq!(problem, None);
+    let [device] = &devices[..] else { panic!("{devices:?}") };
+    assert_eq!((device.index, device.name.as_str()), (0, "sm_62 GPU emulated on CPUs"));
+    assert_eq!((device.arch.as_str(), device.memory_bytes, device.integrated), ("sm_62", 3000 << 20, true));
+    assert!(device.multiprocessors == 2 && device.max_khz.is_some() && device.l2_bytes == Some(512 << 10));
+
+    let mut broken = Runner::start_with(|command| {
+        command.env("EDGEPIPE_LIBCUDA", "/nowhere/libcuda.so");
+    });
+    let found = state(&mut broken, true).cuda.unwrap();
+    assert!(found.devices.is_empty() && found.problem.unwrap().contains("/nowhere/libcuda.so"));
+}
+
+#[test]
+fn stages_on_cpus_never_load_the_driver() {
+    let mut runner = runner(&[]);
+    let net = stages().schedule(ExecutionMode::Single, &[("net", &[cpus()[0]])]);
+    runner.measure(&trial(net));
+    state(&mut runner, false);
+    let maps =
+        |runner: &Runner| std::fs::read_to_string(format!("/proc/{}/maps", runner.child.id())).unwrap();
+    let name = gpu::library().file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(!maps(&runner).contains(&name));
+    // The check can fail.
+    state(&mut runner, true);
+    assert!(maps(&runner).contains(&name));
+}
+
+#[test]
+fn a_gpu_computes_what_cpus_compute_alone_and_in_pipelines_with_them() {
+    let (first, second) = two_cpus();
+    let plans = Plans::new();
+    let mut runner = runner(&[("CUDA_STANDIN_CHECK", "1")]);
+    let reference = stages().schedule(ExecutionMode::Single, &[("net", &[first])]);
+    let pipeline = || {
+        let placed: [(&str, &[u32]); 3] = [("head", &[first]), ("middle", &[second]), ("tail", &[first])];
+        stages().schedule(ExecutionMode::Pipeline, &placed)
+    };
+    let mut candidates = vec![plans.single("net")];
+    // Each stage on the GPU alone, then all of them, which share its context.
+    for on_gpu in [&["head"][..], &["middle"], &["tail"], &["head", "tail"], &["head", "middle", "tail"]] {
+        let mut schedule = pipeline();
+        for (place, name) in ["head", "middle", "tail"].iter().enumerate() {
+            if on_gpu.contains(name) {
+                plans.move_to_gpu(&mut schedule, place, name);
+            }
+        }
+        candidates.push(schedule);
+    }
+    let mut replicas = stages().schedule(ExecutionMode::Replicate, &[("net", &[first]), ("net", &[second])]);
+    plans.move_to_gpu(&mut replicas, 1, "net");
+    candidates.push(replicas);
+    for candidate in candidates {
+        let compared = runner.compare(reference.clone(), candidate.clone(), 7, 4);
+        assert_eq!(compared.frames, 4);
+        for output in &compared.outputs {
+            assert_eq!(output.non_finite, 0, "{output:?}");
+            let tolerance = 1e-5 * output.max_reference;
+            assert!(output.max_reference > 1.0 && output.max_abs < tolerance, "{output:?} of {candidate:?}");
+        }
+    }
+}
+
+#[test]
+fn trials_report_the_memory_of_the_gpu_and_share_weights() {
+    let (first, second) = two_cpus();
+    let plans = Plans::new();
+    let mut runner = runner(&[]);
+    let mut replicas = stages().schedule(ExecutionMode::Replicate, &[("net", &[first]), ("net", &[second])]);
+    plans.move_to_gpu(&mut replicas, 0, "net");
+    plans.move_to_gpu(&mut replicas, 1, "net");
+    let mut trial = trial(replicas);
+    trial.isolate = Some(Isolate { min_frames: 2, min_ns: 0, max_ns: 1_000_000_000 });
+    // Twice: the second trial finds no memory of the first.
+    for _ in 0..2 {
+        let measured = runner.measure(&trial);
+        assert!(!measured.window.completed_ns.is_empty() && measured.isolated.len() == 2);
+        let [one, other] = &measured.cuda[..] else { panic!("{:?}", measured.cuda) };
+        assert_eq!((one.stage, other.stage), (0, 1));
+        assert!(one.graph && other.graph && one.module_load_ns > 0);
+        assert_eq!((one.arena_bytes, other.arena_bytes), (3072 + 5 * 8192 + 512, one.arena_bytes));
+        // 864 and 2304 bytes, each rounded up to 256; the other replica uses the same.
+        assert_eq!((one.weights_bytes, other.weights_bytes), (1024 + 2304, 0));
+    }
+    let on_cpus = stages().schedule(ExecutionMode::Single, &[("net", &[first])]);
+    assert!(runner.measure(&support::trial(on_cpus)).cuda.is_empty());
+}
+
+#[test]
+fn a_driver_without_graphs_launches_kernels_one_by_one_with_equal_outputs() {
+    let plans = Plans::new();
+    let captured = |settings: &[(&str, &str)], folder: &std::path::Path| {
+        let mut runner = runner(settings);
+        std::fs::create_dir(folder).unwrap();
+        let schedule = plans.single("net");
+        let graph = runner.measure(&trial(schedule.clone())).cuda[0].graph;
+        let frames = Frames { seed: 3, distinct: 3, integers_below: 8 };
+        let folder_text = folder.display().to_string();
+        runner.ask(&Request::Capture(protocol::Capture { id: 1, schedule, frames, folder: folder_text }));
+        let outputs: Vec<Vec<u8>> =
+            (0..3).map(|frame| std::fs::read(folder.join(format!("{frame}-output0.bin"))).unwrap()).collect();
+        (graph, outputs)
+    };
+    let (graph, with) = captured(&[], &plans.folder().join("with"));
+    for refused in ["cuStreamBeginCapture_v2=801", "cuStreamEndCapture=801", "cuGraphInstantiate=801"] {
+        let (plain, without) = captured(&[("CUDA_STANDIN_FAULT", refused)], &plans.folder().join(refused));
+        assert_eq!((graph, plain), (true, false), "{refused}");
+        assert!(with == without && with[0] != with[1], "{refused}");
+    }
+}
+
+fn profile(runner: &mut Runner, plans: &Plans) -> Profiled {
+    let schedule = plans.single("net");
+    let plan = gpu::plan("net");
+    let call =
+        |launch: &protocol::launch_plan::Launch| Call { function: launch.kernel.clone(), unit: launch.unit };
+    let request = Profile {
+        id: 4,
+        values: schedule.values,
+        stage: schedule.stages[0].clone(),
+        calls: plan.launches.iter().map(call).collect(),
+        frames: Frames { seed: 1, distinct: 2, integers_below: 8 },
+        warm_up_frames: 1,
+        min_frames: 5,
+        min_ns: 0,
+        max_ns: 10_000_000_000,
+    };
+    match runner.ask(&Request::Profile(request)) {
+        Event::Profiled(profiled) => profiled,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_profile_times_each_kernel_by_events_within_its_frame() {
+    let plans = Plans::new();
+    let profiled = profile(&mut runner(&[]), &plans);
+    let units: Vec<u32> = profiled.calls.iter().map(|call| call.unit).collect();
+    assert_eq!(units, [0, 0, 1, 2, 3, 4]);
+    assert!(profiled.frame_ns.len() >= 5 && profiled.cuda.is_some());
+    for (frame, whole) in profiled.instrumented_frame_ns.iter().enumerate() {
+        let kernels: u64 = profiled.calls.iter().map(|call| call.samples_ns[frame]).sum();
+        assert!(kernels <= whole + whole / 20 + 7000, "{kernels} of {whole}");
+    }
+    // A convolution of 8 channels does far more work than the copy of an image.
+    let fastest = |place: usize| profiled.calls[place].samples_ns.iter().min().copied().unwrap();
+    assert!(fastest(3) > 4 * fastest(2), "{:?}", profiled.calls);
+}
+
+fn transfer(runner: &mut Runner, from: Processor, to: Processor) -> Transferred {
+    let sizes = vec![64, 4 << 20];
+    match runner.ask(&Request::Transfer(Transfer { id: 9, from, to, sizes, rounds: 10 })) {
+        Event::Transferred(transferred) => transferred,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn hand_overs_to_and_from_a_gpu_include_their_copies() {
+    let (first, second) = two_cpus();
+    let mut runner = runner(&[]);
+    let (cpu, gpu) = (processor("cpu", &[first]), Processor::Cuda(gpu(second)));
+    for (from, to, reads_again) in [(&cpu, &gpu, false), (&gpu, &cpu, true), (&gpu, &gpu, false)] {
+        let found = transfer(&mut runner, from.clone(), to.clone());
+        let fastest = |place: usize| found.sizes[place].first_ns.iter().min().copied().unwrap();
+        assert!(fastest(1) > 2 * fastest(0), "{found:?}");
+        for size in &found.sizes {
+            let again = if reads_again { 10 } else { 0 };
+            assert_eq!((size.first_ns.len(), size.again_ns.len()), (10, again));
+        }
+    }
+}
+
+#[test]
+fn the_thread_that_feeds_the_gpu_is_bound_and_sleeps_while_it_waits() {
+    let plans = Plans::new();
+    let mut runner = runner(&[]);
+    let mut schedule = plans.single("net");
+    let last = *cpus().last().unwrap();
+    schedule.stages[0].processor = Processor::Cuda(gpu(last));
+    let mut trial = trial(schedule);
+    trial.measure.min_ns = 1_500_000_000;
+    runner.send(&Request::Trial(trial));
+    let pid = runner.child.id();
+    let mut bound = Vec::new();
+    let measured = loop {
+        match runner.event() {
+            Event::Measured(measured) => break measured,
+            Event::Phase { .. } => {
+                std::thread::sleep(Duration::from_millis(50));
+                bound.extend(support::threads_of(pid, "stage0"));
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!bound.is_empty() && bound.iter().all(|(_, list)| *list == last.to_string()), "{bound:?}");
+    // The stand-in computes on threads of its own: the stage's thread mostly waits.
+    let stage = &measured.stages[0];
+    assert!(stage.cpu_ns < stage.busy_ns / 2 && stage.voluntary_switches >= stage.frames, "{stage:?}");
+}
