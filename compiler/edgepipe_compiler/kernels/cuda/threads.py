@@ -141,9 +141,21 @@ def _kernel(statements: list[tirx.Stmt], known: list[tirx.Var]) -> Part:
 
 def _parallel(statements: list[tirx.Stmt], accesses: Accesses) -> list[tirx.For]:
     """Nested loops, outermost first, whose iterations may run at the same time."""
+    nest = _nest(statements, accesses)
+    for count in range(len(nest), 0, -1):
+        marked = [loop.loop_var for loop in nest[:count] if loop.kind == tirx.ForKind.PARALLEL]
+        others = [loop.loop_var for loop in nest[:count] if loop.kind != tirx.ForKind.PARALLEL]
+        if not others or accesses.disjoint(others, marked):
+            return nest[:count]
+    return []
+
+
+def _nest(statements: list[tirx.Stmt], accesses: Accesses) -> list[tirx.For]:
+    """Loops of a known extent, each the last statement of the one before.
+
+    Each thread may run the statements before for itself.
+    """
     found: list[tirx.For] = []
-    marked: list[tirx.Var] = []
-    unmarked: list[tirx.Var] = []
     while True:
         *before, last = statements
         if not _is_private(before, accesses):
@@ -153,14 +165,8 @@ def _parallel(statements: list[tirx.Stmt], accesses: Accesses) -> list[tirx.For]
             continue
         if not isinstance(last, tirx.For) or accesses.ranges[last.loop_var] is None:
             return found
-        if last.kind == tirx.ForKind.PARALLEL:
-            marked.append(last.loop_var)
-        elif _writes_outer(last, accesses) or not accesses.disjoint(
-            [*unmarked, last.loop_var], marked
-        ):
+        if last.kind != tirx.ForKind.PARALLEL and _writes_outer(last, accesses):
             return found
-        else:
-            unmarked.append(last.loop_var)
         found.append(last)
         statements = _flat(last.body)
 
