@@ -35,6 +35,8 @@ from .writer import KernelWriter, lane
 
 # Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
 LARGEST = 720
+# Columns of a window, which are unrolled; more would spill registers.
+LONGEST = 32
 # Results per thread along a row. 7 divides the images of networks for 224 x 224.
 COLUMNS = (8, 7, 4)
 MOST_THREADS = 256
@@ -203,6 +205,8 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     if source.dtype != "float32":
         raise Unsupported("convolution of something else than float32")
     window = window_geometry.resolve(conv, source, result, weight.shape[2:])
+    if window.kernel[1] > LONGEST:
+        raise Unsupported("convolution with a long window")
     groups = conv.attributes.get("group", 1)
     images, channels, *image = source.shape
     problem = Problem(
