@@ -44,8 +44,9 @@ pub use request::{
     Trial, Verify, WarmUpRule, Weights, WindowRule,
 };
 pub use state::{
-    AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestFrequency, SavedState, SettingChange,
-    SettingDifference, Settings, StateCommand, StateReply, StateRequest, Throttled, WatchedSettings,
+    AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestClock, LowestFrequency, SavedState,
+    SettingChange, SettingDifference, Settings, StateCommand, StateReply, StateRequest, Throttled,
+    WatchedSettings,
 };
 
 use serde::{Deserialize, Serialize};

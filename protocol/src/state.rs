@@ -214,6 +214,9 @@ pub struct WatchedSettings {
     pub cpu_ns: u64,
     /// The lowest current frequency of each CPU of the schedule, as far as known.
     pub lowest: Vec<LowestFrequency>,
+    /// The lowest current frequency of the GPU; absent if no stage runs on it, or the board does not show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_lowest: Option<LowestClock>,
     /// Settings that changed, in order.
     pub changes: Vec<SettingChange>,
     /// Control groups whose CPU quota throttled the runner within the window.
@@ -243,6 +246,16 @@ pub struct LowestFrequency {
     pub cpu: u32,
     /// The frequency.
     pub khz: u64,
+    /// When it was first read.
+    pub at_ns: u64,
+}
+
+/// The lowest observed frequency of a clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LowestClock {
+    /// The frequency.
+    pub hz: u64,
     /// When it was first read.
     pub at_ns: u64,
 }

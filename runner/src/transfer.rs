@@ -95,7 +95,7 @@ impl Exchange {
             if !self.wait_for(1) {
                 break;
             }
-            let copied = self.copied_ns.load(Ordering::Relaxed);
+            let written_ns = self.copied_ns.load(Ordering::Relaxed);
             let (first, again) = match &copies {
                 Some(copies) => {
                     let begin = monotonic_ns();
@@ -105,7 +105,7 @@ impl Exchange {
                 None => (self.time_read(), Some(self.time_read())),
             };
             if round >= WARM_UP {
-                first_ns.push(copied + first);
+                first_ns.push(written_ns + first);
                 again_ns.extend(again);
             }
             self.turn.fetch_add(1, Ordering::AcqRel);

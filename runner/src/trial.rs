@@ -48,7 +48,7 @@ pub(crate) fn measure(
     }
     let sysfs = Path::new(&trial.sysfs);
     let before = machine_state::read(sysfs);
-    let watch = Watch::start(sysfs, &cpus).map_err(Failure::internal)?;
+    let watch = Watch::start(sysfs, &cpus, !threads.cuda().is_empty()).map_err(Failure::internal)?;
     announce(Phase::WarmUp);
     let sink = Sink::Record(Mutex::new(recorder));
     let pipeline = Pipeline::new(&schedule, frames, trial.queue_depth, sink).with_slowdown(slowdown);

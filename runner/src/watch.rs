@@ -4,7 +4,7 @@
 use crate::affinity::avoid;
 use crate::board_state::settings;
 use crate::clock::{current_thread_cpu_ns, monotonic_ns};
-use protocol::{LowestFrequency, SettingChange, SettingDifference, Settings, WatchedSettings};
+use protocol::{LowestClock, LowestFrequency, SettingChange, SettingDifference, Settings, WatchedSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,15 +23,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch the CPUs of a schedule and the GPU's clock.
-    pub(crate) fn start(sysfs: &Path, cpus: &[u32]) -> Result<Self, String> {
+    /// Starts to watch the CPUs of a schedule and the limits of the GPU's clock; `uses_gpu`: also its frequency.
+    pub(crate) fn start(sysfs: &Path, cpus: &[u32], uses_gpu: bool) -> Result<Self, String> {
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, sysfs, cpus) = (Arc::clone(&stop), sysfs.to_path_buf(), cpus.to_vec());
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
                 avoid(&cpus);
-                Watcher::new(sysfs, cpus).watch(&flag)
+                Watcher::new(sysfs, cpus, uses_gpu).watch(&flag)
             })
             .map_err(|error| format!("failed to start the thread that watches the board's state: {error}"))?;
         Ok(Self { stop, thread: Some(thread) })
@@ -59,21 +59,23 @@ impl Drop for Watch {
 struct Watcher {
     sysfs: PathBuf,
     cpus: Vec<u32>,
+    uses_gpu: bool,
     last: Settings,
     watched: WatchedSettings,
 }
 
 impl Watcher {
-    fn new(sysfs: PathBuf, cpus: Vec<u32>) -> Self {
+    fn new(sysfs: PathBuf, cpus: Vec<u32>, uses_gpu: bool) -> Self {
         let seen = WatchedSettings {
             looks: 0,
             cpu_ns: 0,
             lowest: Vec::new(),
+            gpu_lowest: None,
             changes: Vec::new(),
             throttled: Vec::new(),
         };
         let last = read_settings(&sysfs, &cpus);
-        let mut watcher = Self { sysfs, cpus, last, watched: seen };
+        let mut watcher = Self { sysfs, cpus, uses_gpu, last, watched: seen };
         watcher.record_frequencies();
         watcher.watched.looks = 1;
         watcher
@@ -120,6 +122,11 @@ impl Watcher {
                 None => self.watched.lowest.push(LowestFrequency { cpu: *cpu, khz, at_ns }),
             }
         }
+        let known = self.watched.gpu_lowest.as_ref().map_or(u64::MAX, |lowest| lowest.hz);
+        let hz = self.uses_gpu.then(|| settings::gpu_current_hz(&self.sysfs)).flatten();
+        if let Some(hz) = hz.filter(|hz| *hz < known) {
+            self.watched.gpu_lowest = Some(LowestClock { hz, at_ns });
+        }
     }
 }
 
@@ -153,7 +160,7 @@ mod tests {
             write(&format!("cpu{cpu}/cpufreq/scaling_max_freq"), "2000000\n");
             write(&format!("cpu{cpu}/cpufreq/scaling_cur_freq"), "2000000\n");
         }
-        let mut watcher = Watcher::new(sysfs.path().to_path_buf(), vec![0, 1]);
+        let mut watcher = Watcher::new(sysfs.path().to_path_buf(), vec![0, 1], false);
         watcher.step();
         assert_eq!((watcher.watched.looks, watcher.watched.changes.len()), (2, 0));
         write("cpu1/cpufreq/scaling_max_freq", "1200000\n");
@@ -178,8 +185,28 @@ mod tests {
     }
 
     #[test]
+    fn the_lowest_frequency_of_the_gpu_is_kept_if_a_stage_uses_it() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let folder = sysfs.path().join("devices/gpu.0/devfreq/17000000.gp10b");
+        fs::create_dir_all(&folder).unwrap();
+        let write = |file: &str, hz: u64| fs::write(folder.join(file), format!("{hz}\n")).unwrap();
+        write("min_freq", 114_750_000);
+        write("max_freq", 1_300_500_000);
+        let lowest = |uses_gpu: bool| {
+            write("cur_freq", 1_300_500_000);
+            let mut watcher = Watcher::new(sysfs.path().to_path_buf(), vec![], uses_gpu);
+            for hz in [854_250_000, 1_134_750_000] {
+                write("cur_freq", hz);
+                watcher.step();
+            }
+            watcher.watched.gpu_lowest.map(|lowest| lowest.hz)
+        };
+        assert_eq!((lowest(true), lowest(false)), (Some(854_250_000), None));
+    }
+
+    #[test]
     fn a_watch_reads_at_its_start_and_at_its_end() {
-        let watch = Watch::start(Path::new("/sys"), &[0]).unwrap();
+        let watch = Watch::start(Path::new("/sys"), &[0], false).unwrap();
         let watched = watch.finish().unwrap();
         assert!(watched.looks >= 2, "{watched:?}");
     }

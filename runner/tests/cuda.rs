@@ -1,8 +1,6 @@
 //! Stages on a GPU, which the stand-in for `libcuda` emulates: outputs, pipelines with CPUs, profiles, hand-overs, and what the
 //! runner reports.
 
-#![expect(clippy::unwrap_used, reason = "a test panics if its assumptions fail")]
-
 mod gpu;
 mod support;
 

@@ -277,7 +277,7 @@ fn of_launch_plans() {
         plan.ptx = plan.ptx.replace("max.f32", "maximum.f32");
     });
     on_gpu(&mut messages, "PTX that the driver is too old for", |_, plan| {
-        plan.ptx_version = "7.8".to_owned()
+        plan.ptx_version = "7.8".to_owned();
     });
     on_gpu(&mut messages, "architecture of the plan", |_, plan| plan.arch = "sm_53".to_owned());
     on_gpu(&mut messages, "architecture of the device", |trial, plan| {

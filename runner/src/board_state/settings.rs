@@ -106,6 +106,11 @@ pub(crate) fn gpu(sysfs: &Path) -> Option<ClockLimits> {
     Some(ClockLimits { min_hz, max_hz })
 }
 
+/// Current frequency of the GPU.
+pub(crate) fn gpu_current_hz(sysfs: &Path) -> Option<u64> {
+    number(&gpu_folder(sysfs)?.join("cur_freq"))
+}
+
 /// Reads all settings.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ impl Runtime {
 }
 
 /// Sets the variables that TVM reads at any time, and removes all other `TVM_*` variables, which would change what is
-/// measured (`TVM_EXCLUDE_WORKER0`, for example).
+/// measured (`TVM_EXCLUDE_WORKER0`, for example), and CUDA's `CUDA_LAUNCH_BLOCKING`, for the same reason.
 ///
 /// - `TVM_BIND_THREADS=0`: by default TVM binds every calling thread to the same core and ranks cores by their highest
 ///   frequency, which is wrong on boards with heterogeneous cores. The runner binds threads itself.
@@ -58,7 +58,7 @@ fn set_environment() {
     // SAFETY: called from `main` before it starts a thread.
     unsafe {
         for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"TVM_") {
+            if name.as_encoded_bytes().starts_with(b"TVM_") || name == "CUDA_LAUNCH_BLOCKING" {
                 std::env::remove_var(name);
             }
         }

@@ -131,6 +131,7 @@ fn a_trial_that_a_cpu_quota_held_up_does_not_count() {
         looks: 2,
         cpu_ns: 1,
         lowest: vec![],
+        gpu_lowest: None,
         changes: vec![],
         throttled: vec![protocol::Throttled {
             group: "/x".to_owned(),

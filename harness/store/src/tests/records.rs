@@ -106,6 +106,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         looks: 3,
         cpu_ns: 77,
         lowest: vec![lowest],
+        gpu_lowest: Some(protocol::LowestClock { hz: 1_300_500_000, at_ns: 8 }),
         changes: vec![change],
         throttled: vec![throttled],
     });

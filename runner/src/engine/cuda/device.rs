@@ -3,6 +3,7 @@
 use super::api::{Address, CallError, Handle};
 use super::driver::{Driver, NoDriver, advice, is_fatal};
 use crate::failure::Failure;
+use crate::memory;
 use protocol::{CudaDevice, CudaSystem};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int};
@@ -33,6 +34,7 @@ pub(super) struct Device {
     pub(super) name: String,
     pub(super) arch: Arch,
     pub(super) max_threads_per_block: u32,
+    is_integrated: bool,
     ordinal: c_int,
     context: Handle,
     /// Whether a call has failed after which the context is unusable.
@@ -117,6 +119,7 @@ impl Device {
             name: found.name,
             arch,
             max_threads_per_block: u32::try_from(max_threads).unwrap_or(0),
+            is_integrated: found.integrated,
             ordinal: handle,
             context,
             lost: AtomicBool::new(false),
@@ -162,6 +165,10 @@ impl Device {
                 self.index
             ))
         };
+        if self.is_integrated {
+            // The board's memory: the kernel would end a program that takes too much of it.
+            memory::check_available(bytes).map_err(fail)?;
+        }
         let size = usize::try_from(bytes).map_err(|error| fail(error.to_string()))?;
         let mut address = 0;
         // SAFETY: `address` is valid to write to. The driver refuses 0 bytes.

@@ -3,7 +3,7 @@
 use super::super::loader::loader_message;
 use super::api::{Api, CallError, Code, GraphApi};
 use libloading::Library;
-use std::ffi::{CStr, OsString, c_char};
+use std::ffi::{CStr, OsStr, c_char};
 use std::sync::OnceLock;
 
 /// The name under which every version of the driver is installed.
@@ -42,14 +42,14 @@ impl Driver {
     /// The driver, opened and initialized by the first call.
     pub(super) fn get() -> Result<&'static Self, &'static NoDriver> {
         static DRIVER: OnceLock<Result<Driver, NoDriver>> = OnceLock::new();
-        DRIVER.get_or_init(|| Self::open(std::env::var_os(LIBRARY_VARIABLE))).as_ref()
+        DRIVER.get_or_init(|| Self::open(std::env::var_os(LIBRARY_VARIABLE).as_deref())).as_ref()
     }
 
-    fn open(requested: Option<OsString>) -> Result<Self, NoDriver> {
-        let name = requested.clone().unwrap_or_else(|| LIBRARY.into());
+    fn open(requested: Option<&OsStr>) -> Result<Self, NoDriver> {
+        let name = requested.unwrap_or(OsStr::new(LIBRARY));
         let shown = name.to_string_lossy().into_owned();
         // SAFETY: the initializers of the driver may run at any time.
-        let library = unsafe { Library::new(&name) }.map_err(|error| {
+        let library = unsafe { Library::new(name) }.map_err(|error| {
             let text = loader_message(&error);
             let is_absent = requested.is_none()
                 && text.starts_with(&format!("{LIBRARY}: cannot open shared object file: No such file"));
@@ -176,18 +176,18 @@ mod tests {
 
     #[test]
     fn a_board_without_the_library_has_no_driver_and_a_named_library_is_required() {
-        let absent = Driver::open(Some("/nowhere/libcuda.so.1".into())).err().unwrap();
+        let absent = Driver::open(Some("/nowhere/libcuda.so.1".as_ref())).err().unwrap();
         assert!(!absent.is_absent && absent.reason.contains("EDGEPIPE_LIBCUDA"), "{absent:?}");
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().join("libcuda.so.1");
         std::fs::write(&text, "text").unwrap();
-        let invalid = Driver::open(Some(text.into())).err().unwrap();
+        let invalid = Driver::open(Some(text.as_ref())).err().unwrap();
         assert!(!invalid.is_absent && invalid.reason.contains("libcuda.so.1"), "{invalid:?}");
     }
 
     #[test]
     fn a_library_without_the_driver_s_functions_is_refused() {
-        let other = Driver::open(Some("libm.so.6".into())).err().unwrap();
+        let other = Driver::open(Some("libm.so.6".as_ref())).err().unwrap();
         assert_eq!(other.reason, "it has no function cuInit; edgepipe needs a driver of CUDA 10.0 or later");
     }
 }

@@ -153,13 +153,11 @@ impl PreparedLaunch {
                     "failed to load kernel {name} of {path}: {reason}; compile and deploy it again"
                 ))
             };
-            let (function, kernel) = match kernels.get(name) {
-                Some(known) => known.clone(),
-                None => {
-                    let function =
-                        module.kernel(name).map_err(|error| fail(module.device.describe(error)))?;
-                    kernels.entry(name).or_insert((function, name.into())).clone()
-                }
+            let (function, kernel) = if let Some(known) = kernels.get(name) {
+                known.clone()
+            } else {
+                let function = module.kernel(name).map_err(|error| fail(module.device.describe(error)))?;
+                kernels.entry(name).or_insert((function, name.into())).clone()
             };
             check_threads(&module.device, function, launch.block).map_err(fail)?;
             let address = |argument: &Argument| match argument {

@@ -241,7 +241,7 @@ mod tests {
             plan.launches[0].arguments.pop();
         });
         check("the kernel has 0 parameters, and the plan passes 3", |plan| {
-            plan.launches[0].kernel = "none".into()
+            plan.launches[0].kernel = "none".into();
         });
         check("its parameter \".param .u32 n\" is not a pointer", |plan| {
             plan.launches[0].kernel = "scalar".into();

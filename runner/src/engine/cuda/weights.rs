@@ -16,7 +16,9 @@ const ALIGNMENT: u64 = 256;
 type Key = (u32, Identity, u64, u64);
 
 /// Weights in device memory and their place in it, as long as a stage uses them.
-static UPLOADS: LazyLock<Mutex<HashMap<Key, (Weak<Memory>, u64)>>> = LazyLock::new(Mutex::default);
+type Uploads = HashMap<Key, (Weak<Memory>, u64)>;
+
+static UPLOADS: LazyLock<Mutex<Uploads>> = LazyLock::new(Mutex::default);
 
 /// The weights of one stage.
 pub(super) struct DeviceWeights {
