@@ -39,15 +39,12 @@ impl RequestedGpu<'_> {
         let found = system.devices.iter().find(|found| found.index == device);
         let Some(found) = found else {
             let devices = match (&system.problem, system.devices.len()) {
-                (Some(problem), _) => problem.clone(),
-                (None, 0) => "it finds no device".to_owned(),
-                (None, 1) => "its only device is 0".to_owned(),
-                (None, count) => format!("its devices are 0 to {}", count - 1),
+                (Some(problem), _) => format!("{problem}; fix this, "),
+                (None, 0) => "it finds no device; check the driver's installation, ".to_owned(),
+                (None, 1) => "its only device is 0; correct `device`, ".to_owned(),
+                (None, count) => format!("its devices are 0 to {}; correct `device`, ", count - 1),
             };
-            return Err(format!(
-                "the driver {} has no device {device}: {devices}; correct `device`, {remove}",
-                system.driver_path
-            ));
+            return Err(format!("the driver {} has no device {device}: {devices}{remove}", system.driver_path));
         };
         let Some(newest) = CudaArch::for_device(&found.arch) else {
             let least = CudaArch::known().next().map_or_else(String::new, |arch| arch.to_string());
@@ -157,7 +154,7 @@ mod tests {
                 &broken,
                 0,
                 None,
-                "has no device 0: cuInit failed: CUDA_ERROR_UNKNOWN; correct `device`, or remove gpu",
+                "has no device 0: cuInit failed: CUDA_ERROR_UNKNOWN; fix this, or remove gpu",
             ),
             (&machine(&["sm_62"], 10_020), 1, None, "has no device 1: its only device is 0"),
             (

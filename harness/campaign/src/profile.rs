@@ -13,6 +13,7 @@ use domain::{Costs, Nanoseconds, Network, Profile, Schedule, Transfer};
 use host::exit::{Coded, Ending as _, Exit, Outcome};
 use host::progress::Progress;
 use protocol::{Event, Profiled, Request, Transferred};
+use std::time::Duration;
 use store::{ProfileRecord, Store, StoreError, StoredRun, TransferRecord};
 
 /// Sizes of the hand-overs that are timed, in bytes: around the boundaries of common networks.
@@ -208,7 +209,7 @@ impl Profiler<'_, '_, '_> {
             self.processors.iter().map(|processor| known(processor).is_some()).collect();
         let frames = match self.processors.iter().map(known).collect::<Option<Vec<_>>>() {
             Some(frames) => frames,
-            None => measure_contended(self.runner, self.experiment, network, self.processors)?,
+            None => measure_contended(self.runner, self.experiment, network, self.processors, alone)?,
         };
         let mut found = Vec::new();
         for (place, (frame_ns, alone)) in frames.into_iter().zip(alone).enumerate() {
@@ -301,7 +302,19 @@ pub(crate) fn measure_units(
     }
 }
 
-/// Times frames of each processor while all of them run the whole network; in ns, by processor.
+/// How much longer than alone a frame may take while all processors are busy, and frames of the slowest processor in the window.
+const SLOWEST_FRAMES: u64 = 2 * 4;
+
+/// Shortest and longest window in ns: as the experiment asks, or longer if the slowest processor needs it for a few frames.
+fn contended_window(least_ns: u64, most_ns: u64, alone: &[Profiled]) -> (u64, u64) {
+    let slowest = alone.iter().filter_map(|profiled| median(&profiled.frame_ns)).fold(0.0, f64::max);
+    let needed = (slowest as u64).saturating_mul(SLOWEST_FRAMES);
+    let least = least_ns.max(needed);
+    (least, most_ns.max(least.saturating_mul(2)))
+}
+
+/// Times frames of each processor while all of them run the whole network; in ns, by processor. `alone` are the profiles of
+/// the processors alone.
 ///
 /// # Errors
 /// As [`RunnerClient::request`].
@@ -310,6 +323,7 @@ fn measure_contended(
     experiment: &Experiment,
     network: &CompiledNetwork,
     processors: &[Processor],
+    alone: &[Profiled],
 ) -> Result<Vec<Vec<u64>>, ProfileError> {
     let names = processors.iter().map(|processor| processor.name.clone()).collect();
     let all =
@@ -321,7 +335,8 @@ fn measure_contended(
     let rule = &experiment.profile;
     let each = |frames: u32| frames.saturating_mul(u32::try_from(processors.len()).unwrap_or(u32::MAX));
     let sysfs = runner.sysfs().to_owned();
-    let event = runner.request(&task, rule.max * 2 + LOADING, |id| {
+    let (min_ns, max_ns) = contended_window(nanoseconds(rule.min), nanoseconds(rule.max), alone);
+    let event = runner.request(&task, rule.max + Duration::from_nanos(max_ns) + LOADING, |id| {
         Request::Trial(protocol::Trial {
             id,
             schedule: schedule.clone(),
@@ -335,8 +350,8 @@ fn measure_contended(
             },
             measure: protocol::WindowRule {
                 min_frames: each(rule.min_frames),
-                min_ns: nanoseconds(rule.min),
-                max_ns: nanoseconds(rule.max),
+                min_ns,
+                max_ns,
                 max_frames: experiment.measure.max_frames,
             },
             timeline_frames: 0,
@@ -447,6 +462,16 @@ mod tests {
     use domain::{Bytes, ProcessorKind};
     use protocol::HandOver;
     use store::fixture;
+
+    #[test]
+    fn a_contended_window_has_frames_of_the_slowest_processor() {
+        let profile = |ns: u64| fixture::profile("net", "cpu0", ns).profiled;
+        let alone = [profile(1_000_000), profile(100_000_000)];
+        let (least, most) = contended_window(50_000_000, 1_000_000_000, &alone);
+        assert!((800_000_000..820_000_000).contains(&least) && most == 2 * least, "{least} {most}");
+        let fast = [profile(1_000_000)];
+        assert_eq!(contended_window(50_000_000, 1_000_000_000, &fast), (50_000_000, 1_000_000_000));
+    }
 
     #[test]
     fn a_gpu_pays_for_its_copy_and_cpus_for_what_the_first_reading_takes_longer() {
