@@ -55,10 +55,10 @@ def convolution(channels: int, size: int, kernel: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opset, ir_version=8)
 
 
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_the_code_does_all_multiply_adds(kernel: int) -> None:
-    # Tiles of this image have no waste, so the count is exact.
-    graph = importer.from_model(convolution(64, 28, kernel), "net")
+@pytest.mark.parametrize(("kernel", "size"), [(1, 28), (3, 28), (1, 56)])
+def test_the_code_does_all_multiply_adds(kernel: int, size: int) -> None:
+    # Tiles of these images have no waste, so the count is exact.
+    graph = importer.from_model(convolution(64, size, kernel), "net")
     (unit,) = units.form(graph)
     (call,) = rules.lower(graph, unit, CudaTarget("sm_62"), {}).calls
     module = ptx.build({"kernel": call.function}, "sm_62")

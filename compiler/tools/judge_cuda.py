@@ -130,27 +130,44 @@ def iterations(code: Code, counts: Counts) -> list[float]:
     """Iterations of each loop of the code, per iteration of the loop around it.
 
     Loops of the code are those of the kernel's statements in order, unless LLVM has unrolled some. A loop
-    that holds several steps of the statement's loop has fewer iterations.
+    that holds several steps of the statement's loop has fewer iterations, and so has one whose first steps
+    are before the loop.
     """
     trips = [1.0] * len(code.loops)
 
-    def match(of_code: list[int], of_counts: list[Loop]) -> None:
+    def count(number: int, loop: Loop, around: int | None, alone: bool) -> None:
+        before = 0
+        if alone and loop.multiply_adds >= 4:
+            before = _multiply_adds(code, around) // loop.multiply_adds
+        steps = max(1, loop.extent - before)
+        trips[number] = max(1.0, steps / _steps(code, number, loop))
+
+    def match(around: int | None, of_counts: list[Loop]) -> None:
+        of_code = code.children(around)
         of_counts = [loop for loop in of_counts if loop.extent > 1]
         if len(of_code) == len(of_counts):
             for number, loop in zip(of_code, of_counts, strict=True):
-                steps = _steps(code, number, loop)
-                trips[number] = max(1.0, loop.extent / steps)
-                match(code.children(number), loop.inner)
+                count(number, loop, around, len(of_code) == 1)
+                match(number, loop.inner)
             return
         # The largest loop of the code does the work of the largest loop of the statements.
         if of_code and of_counts:
             largest = max(of_code, key=lambda number: code.loops[number][1] - code.loops[number][0])
             loop = max(of_counts, key=lambda loop: loop.extent * (loop.multiply_adds + loop.loads))
-            trips[largest] = max(1.0, loop.extent / _steps(code, largest, loop))
-            match(code.children(largest), loop.inner)
+            count(largest, loop, around, len(of_code) == 1)
+            match(largest, loop.inner)
 
-    match(code.children(None), counts.body.inner)
+    match(None, counts.body.inner)
     return trips
+
+
+def _multiply_adds(code: Code, loop: int | None) -> int:
+    """Multiply-adds in a loop, or outside of all, without those of the loops in it."""
+    return sum(
+        item.is_multiply_add
+        for place, item in enumerate(code.instructions)
+        if (code.enclosing(place) or [None])[-1] == loop
+    )
 
 
 def _steps(code: Code, number: int, loop: Loop) -> float:
@@ -162,7 +179,7 @@ def _steps(code: Code, number: int, loop: Loop) -> float:
         if code.enclosing(place)[-1] == number
     ]
     if loop.multiply_adds >= 4:
-        return max(1.0, sum(item.is_multiply_add for item in own) / loop.multiply_adds)
+        return max(1.0, _multiply_adds(code, number) / loop.multiply_adds)
     if loop.loads:
         return max(1.0, sum(item.is_global_load for item in own) / loop.loads)
     return 1.0

@@ -22,15 +22,16 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from .. import parameters, window_geometry
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..window_geometry import Window
 from ..writer import Index, ramp
 from . import split_sum, tiling
-from .results import Results, VectorOperands
+from .results import Results
 from .staging import Place, Staged, pipeline
-from .tiling import BANK_CONFLICTS, OTHER_REGISTERS, Work
+from .tiling import OTHER_REGISTERS, Work
 from .writer import KernelWriter, lane
 
 # Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
@@ -39,6 +40,9 @@ LARGEST = 720
 LONGEST = 32
 # Results per thread along a row. 7 divides the images of networks for 224 x 224.
 COLUMNS = (8, 7, 4)
+# Issue slots per multiply-add, by channels and columns of a thread: register bank conflicts less dual issue.
+# Counted in the machine code that ptxas 12.9 writes for sm_62.
+SLOTS = {(8, 8): 1.15, (8, 7): 1.04, (8, 4): 1.28, (4, 8): 1.2, (4, 7): 1.2, (4, 4): 1.28}
 MOST_THREADS = 256
 
 
@@ -148,7 +152,16 @@ class Tile:
     @property
     def pitch(self) -> int:
         """Elements between the rows of two threads in shared memory."""
-        return -(-self.read // 4) * 4
+        return self.phase_pitch * self.problem.window.stride[1]
+
+    @property
+    def phase_pitch(self) -> int:
+        """Elements between the phases of a row.
+
+        With a stride of 2, the even columns come first, then the odd ones: the inputs of a tap are then
+        adjacent, and in all banks of registers, as they are without a stride.
+        """
+        return -(-self.read // (4 * self.problem.window.stride[1])) * 4
 
     @property
     def part_elements(self) -> int:
@@ -178,7 +191,7 @@ class Tile:
         blocks = problem.images * problem.groups * self.split * self.channel_tiles * rows * columns
         elements = self.rows_read * self.along_columns * self.read
         taps = self.rows_per_step * window.kernel[1]
-        multiply_adds = taps * self.channels * self.columns * BANK_CONFLICTS[self.columns]
+        multiply_adds = taps * self.channels * self.columns * SLOTS[self.channels, self.columns]
         loads = taps * self.channels // 4 + self.rows_per_step * -(-self.read // 4)
         weights = -(-self.weight_elements // 4 // self.threads)
         inputs = -(-elements // self.threads)
@@ -194,6 +207,7 @@ class Tile:
             results + inside + 4 * weights + 3 * inputs + OTHER_REGISTERS,
             4 * self.shared,
             4 * (self.weight_elements + elements),
+            4 * (loads + weights) + inputs,
         )
 
 
@@ -219,7 +233,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         window,
     )
     tile = choose(problem, target)
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
@@ -371,7 +385,8 @@ class _Body:
             thread, column = rest // tile.read, rest % tile.read
             y = w.bind("y", top + row * down)
             x = w.bind("x", left + thread * (tile.columns * window.stride[1]) + column)
-            to = (row * tile.along_columns + thread) * tile.pitch + column
+            phase, at = column % window.stride[1], column // window.stride[1]
+            to = (row * tile.along_columns + thread) * tile.pitch + phase * tile.phase_pitch + at
             valid = tirx.all(x >= 0, x < width)
             if tile.unrolled:
                 valid = tirx.all(y >= 0, y < height, valid)
@@ -414,14 +429,18 @@ class _Body:
     def _window_row(self, half: Index, row: tirx.Expr, tap_row: int) -> None:
         tile, window, w, shared = self.tile, self.window, self.w, self.shared
         down = tap_row * (window.dilation[0] * tile.along_columns * tile.pitch // 4)
-        values: list[tirx.Expr] = []
-        while len(values) < tile.read:
-            left = tile.read - len(values)
-            count = 4 if left > 2 else left
-            begin = half + tile.weight_elements + (row + down) * 4 + len(values)
-            vector = w.bind("input", shared[ramp(begin, count)])
-            values += [vector] if count == 1 else [lane(vector, at) for at in range(count)]
-        values = [w.bind("x", value) for value in values]
+        values: dict[int, tirx.Expr] = {}
+        stride = window.stride[1]
+        for phase in range(stride):
+            count = -(-(tile.read - phase) // stride)
+            first = half + tile.weight_elements + (row + down) * 4 + phase * tile.phase_pitch
+            for begin in range(0, count, 4):
+                lanes = min(4, count - begin)
+                lanes = 4 if lanes == 3 else lanes
+                vector = w.bind("input", shared[ramp(first + begin, lanes)])
+                for at in range(min(lanes, count - begin)):
+                    value = vector if lanes == 1 else lane(vector, at)
+                    values[(begin + at) * stride + phase] = w.bind("x", value)
         parts = tile.channels // 4
         for tap in range(window.kernel[1]):
             weights: list[tirx.Expr] = []
@@ -433,7 +452,7 @@ class _Body:
                 weights += [lane(vector, place) for place in range(4)]
             for channel, weight in enumerate(weights):
                 for column in range(tile.columns):
-                    value = values[column * window.stride[1] + tap * window.dilation[1]]
+                    value = values[column * stride + tap * window.dilation[1]]
                     place = channel * tile.columns + column
                     w.store(self.sums, self.sums[place] + weight * value, [place])
 
@@ -461,7 +480,7 @@ class _Body:
         parts = tile.channels // 4
         for round_ in range(tile.channels):
             for column in range(tile.columns):
-                sum_ = self.sums[round_ * tile.columns + column]
+                sum_ = w.opaque("sum", self.sums[round_ * tile.columns + column])
                 w.store(self.shared, sum_, [mine + column])
             w.barrier()
             first = (

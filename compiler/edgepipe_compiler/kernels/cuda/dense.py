@@ -13,12 +13,13 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph, Node
 from ...frontend.units import PRODUCTS, SHAPE_ONLY, Unit
 from .. import parameters
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..writer import Index
 from .elementwise import unravel
-from .results import Results, VectorOperands
+from .results import Results
 from .writer import WARP, KernelWriter
 
 # Warps that share a sum, and terms of it whose loads are in flight.
@@ -38,7 +39,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     if read.dtype != "float32" or read.elements != rows * depth or rows > MOST_ROWS:
         raise Unsupported("product of something else than a few rows")
     source = (flatten or product).inputs[0]
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     shape = tuple(graph.tensor(source).shape)
     data = operands.add(Value(source, PLAIN, shape, "float32"), (rows, depth), "float32")
     weight = operands.add(Weight(np.ascontiguousarray(matrix)), matrix.shape, "float32")

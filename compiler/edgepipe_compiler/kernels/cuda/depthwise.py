@@ -9,10 +9,11 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from .. import parameters, window_geometry
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
-from .results import Results, VectorOperands
+from .results import Results
 from .sliding_windows import SlidingWindows, Windows
 
 
@@ -27,7 +28,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     window = window_geometry.resolve(conv, source, result, weight.shape[2:])
     if source.dtype != "float32":
         raise Unsupported("convolution of something else than float32")
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )

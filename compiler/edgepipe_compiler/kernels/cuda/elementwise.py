@@ -5,10 +5,12 @@ from __future__ import annotations
 from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import ELEMENTWISE, Unit
+from ..epilogue import Operands
 from ..kernel import Kernel
+from ..layout import PLAIN
 from ..target import CudaTarget
 from ..writer import Index
-from .results import Results, VectorOperands, is_whole
+from .results import Results, is_whole
 from .writer import KernelWriter
 
 THREADS = 128
@@ -34,7 +36,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         if all(is_whole(graph.tensor(name), shape[-axes:]) for name in read)
     )
     first = unit.nodes[0].inputs[0]
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     results = Results(
         graph, operands, unit.nodes, first, unit.outputs[0], inner=inner, tensor=result
     )

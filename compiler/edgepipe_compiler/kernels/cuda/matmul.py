@@ -10,6 +10,7 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph, Tensor
 from ...frontend.units import Unit
 from .. import parameters
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
@@ -17,7 +18,7 @@ from ..writer import Index
 from . import product
 from .elementwise import unravel
 from .product import Body, Problem
-from .results import Results, VectorOperands
+from .results import Results
 
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
@@ -51,7 +52,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         pitch=columns,
         vectors=columns % 4 == 0,
     )
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
 
     def operand(name: str, tensor: Tensor) -> tirx.Buffer:
         array = graph.constants.get(name)

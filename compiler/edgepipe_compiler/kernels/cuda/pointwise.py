@@ -8,13 +8,14 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from .. import parameters, window_geometry
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..writer import Index, ramp
 from . import product, split_sum
 from .product import Body, Problem
-from .results import Results, VectorOperands
+from .results import Results
 
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
@@ -40,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     )
     tile = product.choose(problem, target, (2, 4, 8))
     matrix = weight.reshape(groups, problem.rows, problem.inner)
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )

@@ -8,11 +8,12 @@ from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
 from .. import pools, window_geometry
+from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..writer import Index
-from .results import Results, VectorOperands
+from .results import Results
 from .sliding_windows import SlidingWindows, Windows
 from .writer import KernelWriter
 
@@ -32,7 +33,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         return _global(graph, unit)
     window = window_geometry.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))
     largest = pool.op == "MaxPool"
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(pool.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
@@ -75,7 +76,7 @@ def _global(graph: Graph, unit: Unit) -> Kernel:
     source, result = graph.tensor(pool.inputs[0]), graph.tensor(pool.outputs[0])
     flat = len(result.shape) == 2
     rows, pixels = source.shape[0] * source.shape[1], source.shape[2] * source.shape[3]
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(pool.inputs[0], PLAIN, tuple(source.shape), "float32"), (rows, pixels), "float32"
     )

@@ -18,39 +18,6 @@ from .writer import KernelWriter, lane, vector
 Place = tuple[Index, ...]
 
 
-class VectorOperands(Operands):
-    """Operands of several adjacent results, which are finished one by one.
-
-    ``begin`` sets the index of the first and their number, and ``lane`` selects one: an operand with all
-    pixels is loaded for all at once. LLVM's device functions take no vectors.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, PLAIN, None)
-        self.lane = 0
-        self.row: tuple[int, ...] = ()
-        self._held: dict[str, tirx.Expr] = {}
-        self._w: KernelWriter | None = None
-        self._whole: Place | None = None
-
-    def begin(self, w: KernelWriter, whole: Place | None) -> None:
-        """Sets the index of the results; None if each is read by itself."""
-        self._w, self._whole, self._held = w, whole, {}
-
-    def _value(self, name: str, result: Tensor) -> Callable[[Place], tirx.Expr]:
-        one = super()._value(name, result)
-        has_positions = _last(self.graph.tensor(name), len(self.row)) == self.row
-
-        def read(index: Place) -> tirx.Expr:
-            if self._w is None or self._whole is None or not has_positions:
-                return one(index)
-            if name not in self._held:
-                self._held[name] = self._w.bind("operand", one(self._whole))
-            return lane(self._held[name], self.lane)
-
-        return read
-
-
 class Results:
     """Finishes the sums of an anchor and stores them to ``output``: bias, then ``nodes``.
 
@@ -63,7 +30,7 @@ class Results:
     def __init__(
         self,
         graph: Graph,
-        operands: VectorOperands,
+        operands: Operands,
         nodes: list[Node],
         anchor: str,
         output: str,
@@ -84,7 +51,6 @@ class Results:
         read = {name for node in nodes for name in node.inputs if name} - made
         whole = tuple(self.tensor.shape[-inner:])
         # Whether every operand has all positions of a row, or one for all.
-        operands.row = whole
         self._flat = all(is_whole(graph.tensor(name), whole) for name in read)
 
     @property
@@ -113,13 +79,8 @@ class Results:
             if self._shift is not None:
                 place = row[-1] if self._inner == 2 else ramp(position, lanes)
                 value = value + self._shift[place]
-            whole = None
-            if lanes > 1 and self._flat and self.tensor.shape[-1] > 1:
-                whole = self._index(row, ramp(position, lanes), flat=True)
-            self.operands.begin(w, whole)
             made = []
             for number in range(lanes):
-                self.operands.lane = number
                 index = self._index(row, position + number, self._flat)
                 if read is not None:
                     one = read(index)

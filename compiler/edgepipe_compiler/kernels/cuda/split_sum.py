@@ -9,10 +9,11 @@ from tvm import tirx
 
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
+from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value
 from ..layout import PLAIN
 from ..writer import ramp
-from .results import Results, VectorOperands
+from .results import Results
 from .writer import KernelWriter
 
 THREADS = 128
@@ -21,7 +22,7 @@ THREADS = 128
 def finish(
     graph: Graph,
     unit: Unit,
-    operands: VectorOperands,
+    operands: Operands,
     bias: np.ndarray | None,
     slices: int,
     write: Callable[[tirx.Buffer], tirx.PrimFunc],
@@ -44,7 +45,7 @@ def finish(
 def _total(graph: Graph, unit: Unit, partial: Value, bias: np.ndarray | None, rest: list) -> Call:
     """Adds the slices; a thread has one or four pixels of a channel."""
     slices, images, channels, pixels = partial.shape
-    operands = VectorOperands(graph)
+    operands = Operands(graph, PLAIN, None)
     sums = operands.add(partial, partial.shape, "float32")
     anchor = unit.nodes[0].outputs[0]
     results = Results(graph, operands, rest, anchor, unit.outputs[0], bias)

@@ -16,9 +16,6 @@ from ..target import REGISTERS_PER_MULTIPROCESSOR, SHARED_BYTES_PER_BLOCK, CudaT
 MULTIPROCESSORS = {"sm_53": 1, "sm_62": 2, "sm_72": 8, "sm_87": 16}
 MANY = 40
 SCHEDULERS = 4
-# Issue slots of a multiply-add by the results of a thread along a row: operands in the same bank of registers
-# cost another slot. Counted in the machine code that `ptxas` 12.9 writes for sm_62.
-BANK_CONFLICTS = {8: 1.21, 7: 1.12, 4: 1.1}
 # Registers of a thread besides sums, operands and what it copies.
 OTHER_REGISTERS = 30
 WARP = 32
@@ -40,7 +37,8 @@ class Work:
     """A launch: ``blocks`` of ``threads``, each with ``steps`` of ``instructions`` and a ``last`` part.
 
     ``registers`` per thread and ``shared`` bytes per block limit the resident blocks. ``fetched`` are the
-    bytes that a block loads per step.
+    bytes that a block loads per step, and ``wavefronts`` the cycles in which a warp occupies shared memory
+    per step, at most.
     """
 
     blocks: int
@@ -51,6 +49,7 @@ class Work:
     registers: int
     shared: int
     fetched: int
+    wavefronts: int
 
     def fits(self, target: CudaTarget) -> bool:
         """Whether a block of this size can run."""
@@ -79,7 +78,8 @@ class Work:
         waiting = max(self.instructions + BARRIER, GLOBAL_LOAD)
         latency = rounds * (self.steps * waiting + self.last + BLOCK)
         l2 = self.blocks * self.steps * self.fetched / L2_BYTES
-        return max(issue, latency, l2) + 0.1 * min(issue, latency)
+        shared = each * warps * self.steps * self.wavefronts
+        return max(issue, latency, l2, shared) + 0.1 * min(issue, latency)
 
 
 def adding(outputs: int, slices: int) -> float:

@@ -71,14 +71,18 @@ class KernelWriter(Writer):
         self.add(tirx.Evaluate(tirx.op.call_llvm_intrin("void", BARRIER, none)))
 
     def opaque(self, name: str, value: tirx.Expr) -> tirx.Expr:
-        """An int32 ``value`` whose computation LLVM cannot see.
+        """``value``, an int32 or float32, by an instruction that copies it and that LLVM cannot see through.
 
         LLVM keeps a vector access whole only if it can prove the alignment of its index, and looks six
-        levels deep. The index ``4 * opaque`` is a multiple of 4 at once. The instruction copies all bytes.
+        levels deep. The index ``4 * opaque`` is a multiple of 4 at once. And ptxas then chooses registers for
+        a sum without regard to what becomes of it: adjacent ones, as a vector store needs, would often be in
+        the same bank as the operands.
         """
+        kind = str(value.ty)
+        given = value if kind == "int32" else tirx.reinterpret("int32", value)
         zero, copy = tirx.const(0, "int32"), tirx.const(0x3210, "int32")
-        call = tirx.op.call_llvm_pure_intrin("int32", "llvm.nvvm.prmt", value, zero, copy)
-        return self.bind(name, call)
+        call = tirx.op.call_llvm_pure_intrin("int32", "llvm.nvvm.prmt", given, zero, copy)
+        return self.bind(name, call if kind == "int32" else tirx.reinterpret(kind, call))
 
     def function(self, arguments: Sequence[tirx.Buffer]) -> tirx.PrimFunc:
         """The kernel of all written statements. Its thread axes are ``thread_extent`` attributes."""
