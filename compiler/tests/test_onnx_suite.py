@@ -63,6 +63,23 @@ def test_right_case_passes() -> None:
     assert [operators for _, operators in found.finding.units] == [["Relu"]]
 
 
+def test_an_emulated_gpu(tmp_path: Path) -> None:
+    finding = execute.run(relu_case(), execute.CUDA, tmp_path)
+    assert (finding.finding, finding.message) == (execute.RIGHT, "")
+    wrong = relu_case(outputs={"y": np.zeros((2, 3, 4), np.float32)})
+    assert execute.run(wrong, execute.CUDA, tmp_path).finding == execute.WRONG_VALUE
+
+
+def test_a_gpu_needs_a_driver(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEPIPE_TEST_LIBCUDA", "no such file")
+    assert suite.main(["--target", "cuda", "--sample", "1"]) == 2
+    assert "EDGEPIPE_TEST_LIBCUDA is 'no such file'; set it to" in capsys.readouterr().err
+    assert suite.main(["--target", "cuda", "--isa", "generic"]) == 2
+    assert "remove --isa" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("expected", "reason"),
     [

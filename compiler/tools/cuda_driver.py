@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 LIBRARY = "EDGEPIPE_TEST_LIBCUDA"
-VECTOR = 16
 CHECK = "CUDA_STANDIN_CHECK"
 # CU_JIT_ERROR_LOG_BUFFER and its size.
 ERROR_LOG, ERROR_LOG_SIZE = 5, 6
@@ -51,13 +50,9 @@ class Driver:
             raise DriverError(f"{name} failed: {(text.value or b'').decode()} ({code})")
 
     def allocate(self, size: int) -> ctypes.c_uint64:
-        """Device memory of ``size`` bytes, rounded up to whole vectors.
-
-        LLVM loads three floats at the end of a buffer as a vector of four, which no device refuses.
-        """
+        """Device memory of ``size`` bytes."""
         place = ctypes.c_uint64()
-        whole = -(-max(1, size) // VECTOR) * VECTOR
-        self.call("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(whole))
+        self.call("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(max(1, size)))
         return place
 
     def free(self, place: ctypes.c_uint64) -> None:

@@ -44,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("error: --target cuda has no instruction sets and no table of operators; remove "
                   "--isa, --write-operators and --check-operators", file=sys.stderr)  # fmt: skip
             return 2
-        if cuda_driver.LIBRARY not in os.environ:
-            print(f"error: {cuda_driver.LIBRARY} is not set; set it to the path of a libcuda.so.1, such as "
-                  "target/release/libcuda.so after `cargo build --release -p cuda-standin`",
+        library = os.environ.get(cuda_driver.LIBRARY, "")
+        if not Path(library).is_file():
+            print(f"error: {cuda_driver.LIBRARY} is {library!r}; set it to the path of a libcuda.so.1, "
+                  "such as target/release/libcuda.so after `cargo build --release -p cuda-standin`",
                   file=sys.stderr)  # fmt: skip
             return 2
     if options.folder is not None and not options.folder.is_dir():

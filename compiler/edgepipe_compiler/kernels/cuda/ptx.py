@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ AXES = ("x", "y", "z")
 INTRINSICS = ("fma", "floor", "ceil", "trunc", "rint", "fabs", "sqrt", "round", "fmin", "fmax")
 LLVM_NAMES = {"fmin": "minnum", "fmax": "maxnum"}
 UNUSED = "edgepipe_unused"
+# An attribute of functions that access single elements. If LLVM knows that three of them are aligned, it
+# loads a fourth, which may be beyond the buffer or belong to another thread.
+SCALAR = "edgepipe.scalar"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def build(functions: Mapping[str, tirx.PrimFunc], arch: str) -> Module:
     compile_ = tvm.get_global_func("target.build.nvptx")
     with _LIBRARY.lock:
         _LIBRARY.path = ""
-        ir = _entries(compile_(device, target).inspect_source("ll"), launches)
+        scalar = {name for name, function in functions.items() if function.attrs.get(SCALAR)}
+        ir = _entries(compile_(device, target).inspect_source("ll"), launches, scalar)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.ll"
             path.write_text(ir, encoding="utf-8")
@@ -154,11 +158,12 @@ def _launch(name: str, host: tirx.PrimFunc) -> Launch:
     return Launch((x, y, z), (u, v, w), order)
 
 
-def _entries(ir: str, launches: Mapping[str, Launch]) -> str:
+def _entries(ir: str, launches: Mapping[str, Launch], scalar: Collection[str]) -> str:
     """LLVM IR in which TVM's device functions are kernels of the given names.
 
     Each gets its block size, which ptxas needs to limit registers, and aligned parameters, without which
-    LLVM would split vector accesses. Calls of the device library become intrinsics.
+    LLVM would split vector accesses; except ``scalar`` kernels. Calls of the device library become
+    intrinsics.
     """
     # Conversions of half precision that TVM adds to each module.
     ir = re.sub(
@@ -178,7 +183,9 @@ def _entries(ir: str, launches: Mapping[str, Launch]) -> str:
         attributes.append(
             f'attributes #{number} = {{ norecurse nounwind "nvvm.maxntid"="{block}" }}'
         )
-        parameters = match[2].replace("ptr noalias", "ptr noalias align 16")
+        parameters = match[2]
+        if name not in scalar:
+            parameters = parameters.replace("ptr noalias", "ptr noalias align 16")
         return f"define ptx_kernel void @{name}({parameters}) local_unnamed_addr #{number} {{"
 
     ir = re.sub(r"define dllexport void @(\w+)\((.*?)\) local_unnamed_addr(?: #\d+)? \{", entry, ir)

@@ -29,7 +29,7 @@ def candidates(
 
 def _tuned(graph: Graph, unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget], Kernel]]:
     """The rules that write kernels for the unit's anchor, best first."""
-    if len(unit.outputs) != 1:
+    if len(unit.outputs) != 1 or not graph.tensor(unit.outputs[0]).elements:
         return []
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
     if anchor.op == "Conv":

@@ -16,6 +16,7 @@ import tvm_ffi
 from tvm import s_tir, tirx
 
 from ..writer import Writer
+from . import ptx
 from .access import Accesses
 from .writer import KernelWriter
 
@@ -57,8 +58,14 @@ def split(function: tirx.PrimFunc) -> Parts:
         statements = [item for item in statements if item not in allocated]
     parameters = list(function.params)
     known = [*parameters, *intermediate]
-    kernels = [_kernel(group, known) for group in _groups(statements) if Accesses(group).written]
+    kernels = [_kernel(group, known) for group in _groups(statements) if _writes(group)]
     return Parts(kernels, parameters, intermediate)
+
+
+def _writes(statements: list[tirx.Stmt]) -> bool:
+    """Whether ``statements`` write anything; loops over nothing do not."""
+    accesses = Accesses(statements)
+    return bool(accesses.written) and all(int(loop.extent) for loop in _nest(statements, accesses))
 
 
 def nothing(results: Sequence[tirx.Var]) -> tirx.PrimFunc:
@@ -222,5 +229,5 @@ def _in_memory(function: tirx.PrimFunc, accesses: Accesses) -> tirx.PrimFunc:
     body = tvm_ffi.structural_mutate(
         function.body, (tirx.Var, lambda variable, _: moved.get(variable, variable))
     )
-    made = tirx.PrimFunc(parameters, body)
+    made = tirx.PrimFunc(parameters, body).with_attr(ptx.SCALAR, True)
     return made.with_attr("tirx.noalias", True).with_attr("s_tir", True)
