@@ -115,7 +115,7 @@ fn trials_report_the_memory_of_the_gpu_and_share_weights() {
 }
 
 #[test]
-fn a_driver_without_graphs_launches_kernels_one_by_one_with_equal_outputs() {
+fn graphs_and_single_launches_have_equal_outputs_with_old_and_new_drivers() {
     let plans = Plans::new();
     let captured = |settings: &[(&str, &str)], folder: &std::path::Path| {
         let mut runner = runner(settings);
@@ -130,10 +130,31 @@ fn a_driver_without_graphs_launches_kernels_one_by_one_with_equal_outputs() {
         (graph, outputs)
     };
     let (graph, with) = captured(&[], &plans.folder().join("with"));
-    for refused in ["cuStreamBeginCapture_v2=801", "cuStreamEndCapture=801", "cuGraphInstantiate=801"] {
-        let (plain, without) = captured(&[("CUDA_STANDIN_FAULT", refused)], &plans.folder().join(refused));
-        assert_eq!((graph, plain), (true, false), "{refused}");
-        assert!(with == without && with[0] != with[1], "{refused}");
+    assert!(graph && with[0] != with[1]);
+    for (refused, has_graph) in [
+        ("cuStreamBeginCapture_v2=801", false),
+        ("cuStreamEndCapture=801", false),
+        ("cuGraphInstantiate=801", false),
+        ("cuGraphInstantiateWithFlags=801", true),
+    ] {
+        let found = captured(&[("CUDA_STANDIN_FAULT", refused)], &plans.folder().join(refused));
+        assert!(found == (has_graph, with.clone()), "{refused}");
+    }
+    // Drivers since 11.4 instantiate a graph by another function.
+    for version in ["11000", "12040"] {
+        let found = captured(&[("CUDA_STANDIN_DRIVER", version)], &plans.folder().join(version));
+        assert!(found == (true, with.clone()), "{version}");
+    }
+}
+
+#[test]
+fn a_request_frees_its_device_memory() {
+    let plans = Plans::new();
+    // A tenth of this is enough for one stage.
+    let mut runner = runner(&[("CUDA_STANDIN_MEMORY_MIB", "1")]);
+    let cpu = stages().schedule(ExecutionMode::Single, &[("net", &[cpus()[0]])]);
+    for _ in 0..30 {
+        runner.compare(cpu.clone(), plans.single("net"), 1, 1);
     }
 }
 
