@@ -161,9 +161,10 @@ def _launch(name: str, host: tirx.PrimFunc) -> Launch:
 def _entries(ir: str, launches: Mapping[str, Launch], scalar: Collection[str]) -> str:
     """LLVM IR in which TVM's device functions are kernels of the given names.
 
-    Each gets its block size, which ptxas needs to limit registers, and aligned parameters, without which
-    LLVM would split vector accesses; except ``scalar`` kernels. Calls of the device library become
-    intrinsics.
+    Each gets its block size, which ptxas needs to limit registers; a minimum of one block on a
+    multiprocessor, without which ptxas may spill registers so that more blocks fit; and aligned parameters,
+    without which LLVM would split vector accesses, except ``scalar`` kernels. Calls of the device library
+    become intrinsics.
     """
     # Conversions of half precision that TVM adds to each module.
     ir = re.sub(
@@ -181,7 +182,7 @@ def _entries(ir: str, launches: Mapping[str, Launch], scalar: Collection[str]) -
         number = 1000 + len(attributes)
         block = ",".join(str(extent) for extent in launches[name].block)
         attributes.append(
-            f'attributes #{number} = {{ norecurse nounwind "nvvm.maxntid"="{block}" }}'
+            f'attributes #{number} = {{ norecurse nounwind "nvvm.maxntid"="{block}" "nvvm.minctasm"="1" }}'
         )
         parameters = match[2]
         if name not in scalar:
