@@ -2,10 +2,12 @@
 
 use crate::execute::{Group, Runner};
 use crate::fault::{Code, Fault};
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::is_wide;
 use crate::lanes::{ALL, Class, LANES, Mask, lanes_of};
 use crate::memory::{self, LOCAL_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Access, Atomic};
-use crate::ptx::syntax::Space;
+use crate::ptx::module::Space;
 use crate::shadow::{Race, Shadow, Thread};
 use std::sync::Mutex;
 
@@ -18,17 +20,23 @@ enum Purpose {
     Atomic,
 }
 
-/// Addresses of the lanes, and the host's memory at the address 0 of their space.
+/// Where the lanes access a piece of memory.
 struct Places {
-    addresses: [u64; LANES],
-    /// Memory at address `start`.
+    /// Offsets of the lanes in bytes.
+    offsets: [u32; LANES],
+    /// The host's address of the offset 0.
     base: *mut u8,
+    /// The device's address of the offset 0.
     start: u64,
 }
 
 impl Places {
     fn of(&self, lane: usize) -> *mut u8 {
-        self.base.wrapping_add((self.addresses[lane] - self.start) as usize)
+        self.base.wrapping_add(self.offsets[lane] as usize)
+    }
+
+    fn address(&self, lane: usize) -> u64 {
+        self.start + u64::from(self.offsets[lane])
     }
 }
 
@@ -123,104 +131,67 @@ impl Runner<'_> {
         })
     }
 
-    /// Splits an access by space and allocation, checks each part, and does it.
+    /// Checks an access and does it: at once if all lanes access the same piece of memory, as they nearly always do.
     fn in_parts(
         &mut self,
         group: &Group,
         access: &Access,
-        mut mask: Mask,
+        mask: Mask,
         number: usize,
         purpose: Purpose,
         transfer: impl Fn(&Places, Mask),
     ) -> Result<(), Fault> {
-        let mut addresses: [u64; LANES] = group.lanes(access.address);
-        if access.offset != 0 {
-            for address in &mut addresses {
-                *address = address.wrapping_add(access.offset as u64);
-            }
-        }
+        // SAFETY: the register of an address has 64 lanes of 64 bits.
+        let addresses = unsafe { &*group.register::<[u64; LANES]>(access.address) };
         let bytes = (access.bytes * access.count) as u64;
-        let bits = if mask == ALL {
-            addresses.iter().fold(0, |bits, address| bits | address)
-        } else {
-            lanes_of(mask).fold(0, |bits, lane| bits | addresses[lane])
-        };
-        if bits & (bytes - 1) != 0 {
-            let lane = lanes_of(mask).find(|lane| addresses[*lane] & (bytes - 1) != 0).unwrap_or(0);
-            let what = format!(
-                "{} {bytes} bytes at {:#x}, which is not aligned to them",
-                verb(purpose),
-                addresses[lane]
-            );
-            return Err(self.fault(Code::MISALIGNED_ADDRESS, group, 1 << lane, number, &what));
-        }
-        while mask != 0 {
-            let first = mask.trailing_zeros() as usize;
-            let mut space = access.space;
-            let mut part = mask;
-            if space == Space::Generic {
-                let window = window(addresses[first]);
-                part &= mask_of(|lane| window_is(addresses[lane], window));
-                space = match window {
-                    Some(SHARED_WINDOW) => Space::Shared,
-                    Some(_) => Space::Local,
-                    None => Space::Global,
-                };
-                if let Some(start) = window {
-                    lanes_of(part).for_each(|lane| addresses[lane] -= start);
-                }
-            }
-            let places = match space {
-                Space::Shared => {
-                    let limit = self.work.program.shared_bytes as u64;
-                    self.check_limit(group, &addresses, part, limit, bytes, (number, purpose, "shared"))?;
-                    Places { addresses, base: self.shared.start(), start: 0 }
-                }
-                Space::Local => {
-                    let limit = self.work.program.local_bytes as u64;
-                    self.check_limit(group, &addresses, part, limit, bytes, (number, purpose, "local"))?;
-                    let mut own = addresses;
-                    lanes_of(part).for_each(|lane| own[lane] += lane as u64 * limit);
-                    Places { addresses: own, base: group.local.start(), start: 0 }
-                }
-                _ => {
-                    let hint = &mut self.hint;
-                    let Some(place) = memory::find(self.work.memory, addresses[first], bytes, hint) else {
-                        return Err(self.illegal(group, first, addresses[first], bytes, number, purpose));
-                    };
+        let mut rest = mask;
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let address = addresses[first].wrapping_add(access.offset as u64);
+            let (space, window) = space_of(access.space, address);
+            let piece = match space {
+                Space::Shared => Some((self.shared.start(), 0, self.work.program.shared_bytes as u64)),
+                Space::Local => Some((group.local.start(), 0, self.work.program.local_bytes as u64)),
+                _ => memory::find(self.work.memory, address, bytes, &mut self.hint).map(|place| {
                     let allocation = &self.work.memory[place];
-                    let (start, end) = (allocation.start, allocation.start + allocation.bytes);
-                    part &= mask_of(|lane| addresses[lane] >= start && addresses[lane] <= end - bytes);
-                    Places { addresses, base: allocation.host(start), start }
-                }
+                    (allocation.host(allocation.start), allocation.start, allocation.bytes)
+                }),
             };
-            if self.checks.is_some() && space != Space::Local {
+            let Some((base, start, size)) = piece else {
+                return Err(self.illegal(group, first, (address, bytes), number, purpose));
+            };
+            // Lanes in another space, or in another allocation, are far beyond the end of this one.
+            let shift = (access.offset as u64).wrapping_sub(start).wrapping_sub(window);
+            let mut places = Places { offsets: [0; LANES], base, start };
+            let part = relative(addresses, shift, rest, &mut places.offsets, size.checked_sub(bytes));
+            if part & (1 << first) == 0 {
+                let offset = addresses[first].wrapping_add(shift);
+                let name = if space == Space::Shared { "shared" } else { "local" };
+                let what = format!(
+                    "{} {bytes} bytes of {name} memory at {offset:#x}, beyond its {size} bytes",
+                    verb(purpose)
+                );
+                return Err(self.fault(Code::ILLEGAL_ADDRESS, group, 1 << first, number, &what));
+            }
+            if bits_of(&places.offsets, part) & (bytes - 1) != 0 {
+                let is_misaligned = |lane: &usize| u64::from(places.offsets[*lane]) & (bytes - 1) != 0;
+                let lane = lanes_of(part).find(is_misaligned).unwrap_or(first);
+                let address = places.address(lane);
+                let what =
+                    format!("{} {bytes} bytes at {address:#x}, which is not aligned to them", verb(purpose));
+                return Err(self.fault(Code::MISALIGNED_ADDRESS, group, 1 << lane, number, &what));
+            }
+            if space == Space::Local {
+                for (lane, offset) in places.offsets.iter_mut().enumerate() {
+                    *offset = offset.wrapping_add(lane as u32 * size as u32);
+                }
+            } else if self.checks.is_some() {
                 self.check(group, &places, part, bytes, space, number, purpose)?;
             }
             transfer(&places, part);
-            mask &= !part;
+            rest &= !part;
         }
         Ok(())
-    }
-
-    fn check_limit(
-        &self,
-        group: &Group,
-        addresses: &[u64; LANES],
-        mask: Mask,
-        limit: u64,
-        bytes: u64,
-        (number, purpose, space): (usize, Purpose, &str),
-    ) -> Result<(), Fault> {
-        let last = limit.checked_sub(bytes);
-        let beyond = lanes_of(mask).find(|lane| last.is_none_or(|last| addresses[*lane] > last));
-        let Some(lane) = beyond else { return Ok(()) };
-        let what = format!(
-            "{} {bytes} bytes of {space} memory at {:#x}, beyond its {limit} bytes",
-            verb(purpose),
-            addresses[lane]
-        );
-        Err(self.fault(Code::ILLEGAL_ADDRESS, group, 1 << lane, number, &what))
     }
 
     /// An access to no allocation, with the nearest one below.
@@ -228,8 +199,7 @@ impl Runner<'_> {
         &self,
         group: &Group,
         lane: usize,
-        address: u64,
-        bytes: u64,
+        (address, bytes): (u64, u64),
         number: usize,
         purpose: Purpose,
     ) -> Fault {
@@ -280,7 +250,7 @@ impl Runner<'_> {
                 Purpose::Atomic => Thread { block: u32::MAX - 2, phase: 0, number: 0 },
                 _ => Thread { block, phase, number: (group.first + lane) as u32 },
             };
-            let offset = (places.addresses[lane] - places.start) as usize;
+            let offset = places.offsets[lane] as usize;
             let writes = purpose != Purpose::Load;
             if let Err(race) = shadow.access(offset, bytes as usize, writes, thread, epoch) {
                 found = Some((lane, race));
@@ -292,7 +262,7 @@ impl Runner<'_> {
             "{} {} memory at {:#x}, which {} since the last barrier: a race",
             verb(purpose),
             if space == Space::Shared { "shared" } else { "global" },
-            places.addresses[lane],
+            places.address(lane),
             self.other_side(race)
         );
         Err(self.fault(Code::LAUNCH_FAILED, group, 1 << lane, number, &what))
@@ -320,17 +290,73 @@ fn verb(purpose: Purpose) -> &'static str {
     }
 }
 
-/// The window that a generic address is in; none for global memory.
-fn window(address: u64) -> Option<u64> {
-    [SHARED_WINDOW, LOCAL_WINDOW].into_iter().find(|start| address.wrapping_sub(*start) < WINDOW_BYTES)
+/// The space of an address, and where its window begins if the address is generic.
+fn space_of(space: Space, address: u64) -> (Space, u64) {
+    if space != Space::Generic {
+        return (space, 0);
+    }
+    let is_in = |start: u64| address.wrapping_sub(start) < WINDOW_BYTES;
+    if is_in(SHARED_WINDOW) {
+        (Space::Shared, SHARED_WINDOW)
+    } else if is_in(LOCAL_WINDOW) {
+        (Space::Local, LOCAL_WINDOW)
+    } else {
+        (Space::Global, 0)
+    }
 }
 
-fn window_is(address: u64, wanted: Option<u64>) -> bool {
-    window(address) == wanted
+/// Computes the offsets of addresses and returns the lanes of `mask` whose offset is at most `last`, if there is one.
+fn relative(
+    addresses: &[u64; LANES],
+    shift: u64,
+    mask: Mask,
+    offsets: &mut [u32; LANES],
+    last: Option<u64>,
+) -> Mask {
+    let Some(last) = last.map(|last| u32::try_from(last).unwrap_or(u32::MAX)) else { return 0 };
+    #[cfg(target_arch = "x86_64")]
+    let (high, most) = if is_wide() {
+        // SAFETY: the processor has these instructions.
+        unsafe { offsets_wide(addresses, shift, offsets) }
+    } else {
+        offsets_of(addresses, shift, offsets)
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let (high, most) = offsets_of(addresses, shift, offsets);
+    if high == 0 && most <= last {
+        return mask;
+    }
+    let is_in = |lane: usize| addresses[lane].wrapping_add(shift) <= u64::from(last);
+    mask & (0..LANES).fold(0, |mask, lane| mask | Mask::from(is_in(lane)) << lane)
 }
 
-fn mask_of(holds: impl Fn(usize) -> bool) -> Mask {
-    (0..LANES).fold(0, |mask, lane| mask | Mask::from(holds(lane)) << lane)
+/// Computes the offsets; returns their high halves, combined, and the largest low half.
+#[inline(always)]
+fn offsets_of(addresses: &[u64; LANES], shift: u64, offsets: &mut [u32; LANES]) -> (u64, u32) {
+    let (mut high, mut most) = (0, 0);
+    for (offset, address) in offsets.iter_mut().zip(addresses) {
+        let full = address.wrapping_add(shift);
+        *offset = full as u32;
+        high |= full >> 32;
+        most = most.max(full as u32);
+    }
+    (high, most)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn offsets_wide(addresses: &[u64; LANES], shift: u64, offsets: &mut [u32; LANES]) -> (u64, u32) {
+    offsets_of(addresses, shift, offsets)
+}
+
+/// All bits of the offsets in a mask.
+fn bits_of(offsets: &[u32; LANES], mask: Mask) -> u64 {
+    let bits = if mask == ALL {
+        offsets.iter().fold(0, |bits, offset| bits | offset)
+    } else {
+        lanes_of(mask).fold(0, |bits, lane| bits | offsets[lane])
+    };
+    u64::from(bits)
 }
 
 /// Reads memory into registers.
@@ -342,12 +368,30 @@ fn read<V: Copy, R: Copy>(
     widen: impl Fn(V) -> R,
 ) {
     let registers = access.registers.map(|register| group.register::<R>(register));
-    for lane in lanes_of(mask) {
+    let put = |lane: usize| {
         let place = places.of(lane).cast::<V>();
         for (number, register) in registers[..access.count].iter().enumerate() {
             // SAFETY: `in_parts` has checked the addresses; the registers have this class.
             unsafe { register.add(lane).write(widen(place.add(number).read())) };
         }
+    };
+    if mask != ALL {
+        lanes_of(mask).for_each(put);
+    } else if access.count == 4 {
+        // Four lanes at once: a transposition of four by four, which the compiler does in vector registers.
+        for first in (0..LANES).step_by(4) {
+            // SAFETY: as above.
+            unsafe {
+                let rows: [[V; 4]; 4] =
+                    std::array::from_fn(|row| places.of(first + row).cast::<[V; 4]>().read());
+                for (column, register) in registers.iter().enumerate() {
+                    let values: [R; 4] = std::array::from_fn(|row| widen(rows[row][column]));
+                    register.add(first).cast::<[R; 4]>().write(values);
+                }
+            }
+        }
+    } else {
+        (0..LANES).for_each(put);
     }
 }
 
@@ -360,12 +404,17 @@ fn write<V: Copy, R: Copy>(
     narrow: impl Fn(R) -> V,
 ) {
     let registers = access.registers.map(|register| group.register::<R>(register));
-    for lane in lanes_of(mask) {
+    let take = |lane: usize| {
         let place = places.of(lane).cast::<V>();
         for (number, register) in registers[..access.count].iter().enumerate() {
             // SAFETY: as for `read`.
             unsafe { place.add(number).write(narrow(register.add(lane).read())) };
         }
+    };
+    if mask == ALL {
+        (0..LANES).for_each(take);
+    } else {
+        lanes_of(mask).for_each(take);
     }
 }
 
@@ -374,7 +423,7 @@ fn sectors(places: &Places, mask: Mask, bytes: u64) -> u64 {
     let mut count = 0;
     for warp in [0xffff_ffff, 0xffff_ffff << 32] {
         let mut sectors: Vec<u64> = lanes_of(mask & warp)
-            .flat_map(|lane| [places.addresses[lane] / 32, (places.addresses[lane] + bytes - 1) / 32])
+            .flat_map(|lane| [places.address(lane) / 32, (places.address(lane) + bytes - 1) / 32])
             .collect();
         sectors.sort_unstable();
         sectors.dedup();
@@ -392,7 +441,7 @@ fn wavefronts(places: &Places, mask: Mask, bytes: u64) -> u64 {
     for first in (0..LANES).step_by(lanes_at_once) {
         let part = if lanes_at_once == 64 { ALL } else { ((1 << lanes_at_once) - 1) << first };
         let mut touched: Vec<u64> = lanes_of(mask & part)
-            .flat_map(|lane| (0..words).map(move |word| places.addresses[lane] / 4 + word))
+            .flat_map(|lane| (0..words).map(move |word| places.address(lane) / 4 + word))
             .collect();
         touched.sort_unstable();
         touched.dedup();

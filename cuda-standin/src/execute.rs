@@ -95,9 +95,12 @@ impl Group {
     }
 
     fn set<T: Copy>(&self, register: u32, mask: Mask, values: impl Fn(usize) -> T) {
-        for lane in lanes_of(mask) {
-            // SAFETY: as above.
-            unsafe { self.register::<T>(register).add(lane).write(values(lane)) };
+        // SAFETY: as above.
+        let write = |lane: usize| unsafe { self.register::<T>(register).add(lane).write(values(lane)) };
+        if mask == ALL {
+            (0..LANES).for_each(write);
+        } else {
+            lanes_of(mask).for_each(write);
         }
     }
 
@@ -120,14 +123,15 @@ enum Stop {
     Done,
 }
 
-/// Runs the blocks of a launch, one after the other.
-pub(crate) struct Runner<'w> {
+/// Runs blocks of a launch, one after the other.
+pub struct Runner<'w> {
     pub(crate) work: Work<'w>,
     groups: Vec<Group>,
     pub(crate) shared: Buffer,
     /// What is checked, in the checked mode.
     pub(crate) checks: Option<Checks<'w>>,
-    pub(crate) counts: Counts,
+    /// What the blocks did so far.
+    pub counts: Counts,
     /// Where the last allocation was found.
     pub(crate) hint: usize,
     /// The block at work.
@@ -137,7 +141,8 @@ pub(crate) struct Runner<'w> {
 }
 
 impl<'w> Runner<'w> {
-    pub(crate) fn new(work: Work<'w>, checks: Option<Checks<'w>>) -> Result<Self, Fault> {
+    /// Takes memory for the registers of a block.
+    pub fn new(work: Work<'w>, checks: Option<Checks<'w>>) -> Result<Self, Fault> {
         let out_of_memory =
             || Fault::new(Code::OUT_OF_MEMORY, "failed to allocate registers: no memory on the host");
         let threads = work.threads();
@@ -157,7 +162,7 @@ impl<'w> Runner<'w> {
     }
 
     /// Runs a block.
-    pub(crate) fn run(&mut self, block: u32) -> Result<(), Fault> {
+    pub fn run(&mut self, block: u32) -> Result<(), Fault> {
         self.block = block;
         self.phase = 0;
         self.counts.blocks += 1;
@@ -204,6 +209,9 @@ impl<'w> Runner<'w> {
         let program = self.work.program;
         while let Some(way) = group.ways.last().copied() {
             let Way { mut next, join, mask } = way;
+            // Threads whose guard does not hold take part all the same, as they do in a GPU.
+            let threads = u64::from(mask.count_ones());
+            let warps = u64::from(mask as u32 != 0) + u64::from(mask >> 32 != 0);
             loop {
                 if next == join {
                     group.ways.pop();
@@ -215,8 +223,8 @@ impl<'w> Runner<'w> {
                     let set = lanes_that_are_set(&group.lanes(predicate));
                     active &= if is_negated { !set } else { set };
                 }
-                self.counts.thread_instructions += u64::from(active.count_ones());
-                self.counts.warp_instructions += u64::from(active as u32 != 0) + u64::from(active >> 32 != 0);
+                self.counts.thread_instructions += threads;
+                self.counts.warp_instructions += warps;
                 match &instruction.action {
                     Action::Compute(run, class, operands) => {
                         let registers = group.registers.start();
@@ -293,11 +301,12 @@ impl<'w> Runner<'w> {
             Action::Atomic(atomic) => self.atomic(group, atomic, active, number),
             Action::Parameter { result, class, offset, bytes, is_signed } => {
                 let mut raw = [0; 8];
-                let source = self.work.parameters.get(*offset..offset + bytes).unwrap_or_default();
+                let range = *offset as usize..*offset as usize + usize::from(*bytes);
+                let source = self.work.parameters.get(range).unwrap_or_default();
                 raw[..source.len()].copy_from_slice(source);
                 let mut value = u64::from_le_bytes(raw);
                 if *is_signed {
-                    let unused = 64 - 8 * *bytes as u32;
+                    let unused = 64 - 8 * u32::from(*bytes);
                     value = ((value << unused) as i64 >> unused) as u64;
                 }
                 group.set_class(*result, *class, active, |_| value);

@@ -3,8 +3,22 @@
 use crate::lanes::{Class, Lane};
 
 /// A value of type `.f16`, as its bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Half(pub u16);
+
+impl PartialEq for Half {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        self.to_f32() == other.to_f32()
+    }
+}
+
+impl PartialOrd for Half {
+    #[inline(always)]
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        self.to_f32().partial_cmp(&other.to_f32())
+    }
+}
 
 impl Lane for Half {
     type Raw = u16;

@@ -97,7 +97,7 @@ pub struct Operation {
 
 /// Whether the processor has the instructions that the wide loops are compiled for.
 #[cfg(target_arch = "x86_64")]
-fn is_wide() -> bool {
+pub fn is_wide() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
@@ -205,24 +205,47 @@ where
 /// # Safety
 /// The offsets are those of registers of this class in the register file.
 pub unsafe fn copy_lanes(registers: *mut u8, class: Class, from: u32, to: u32, mask: Mask) {
-    /// Lanes whose type is their size.
-    unsafe fn copy<T: Copy>(from: *const u8, to: *mut u8, mask: Mask) {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            let from = from.cast::<[T; LANES]>().read();
-            let to = to.cast::<[T; LANES]>();
-            let old = to.read();
-            to.write(std::array::from_fn(|lane| if mask >> lane & 1 == 0 { old[lane] } else { from[lane] }));
+    #[cfg(target_arch = "x86_64")]
+    if is_wide() {
+        // SAFETY: the processor has these instructions; the rest is promised by the caller.
+        return unsafe { copy_wide(registers, class, from, to, mask) };
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { copy(registers, class, from, to, mask) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn copy_wide(registers: *mut u8, class: Class, from: u32, to: u32, mask: Mask) {
+    // SAFETY: as promised by the caller.
+    unsafe { copy(registers, class, from, to, mask) }
+}
+
+#[inline(always)]
+unsafe fn copy(registers: *mut u8, class: Class, from: u32, to: u32, mask: Mask) {
+    /// Lanes whose type is their size, 16 a step.
+    #[inline(always)]
+    unsafe fn of<T: Copy>(from: *const u8, to: *mut u8, mask: Mask) {
+        let (from, to) = (from.cast::<[T; 16]>(), to.cast::<[T; 16]>());
+        for step in 0..LANES / 16 {
+            let bits = (mask >> (16 * step)) as u32;
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let (new, old) = (from.add(step).read(), to.add(step).read());
+                let values =
+                    std::array::from_fn(|lane| if bits & 1 << lane == 0 { old[lane] } else { new[lane] });
+                to.add(step).write(values);
+            }
         }
     }
     // SAFETY: as promised by the caller.
     unsafe {
         let (from, to) = (registers.add(from as usize), registers.add(to as usize));
         match class {
-            Class::Predicate => copy::<u8>(from, to, mask),
-            Class::B16 => copy::<u16>(from, to, mask),
-            Class::B32 => copy::<u32>(from, to, mask),
-            Class::B64 => copy::<u64>(from, to, mask),
+            Class::Predicate => of::<u8>(from, to, mask),
+            Class::B16 => of::<u16>(from, to, mask),
+            Class::B32 => of::<u32>(from, to, mask),
+            Class::B64 => of::<u64>(from, to, mask),
         }
     }
 }

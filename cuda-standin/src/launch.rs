@@ -4,9 +4,13 @@ use crate::execute::{Counts, Runner, Work};
 use crate::fault::{Code, Fault};
 use crate::shadow::Checks;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Most threads of a block, on all devices.
 pub const BLOCK_LIMIT: u64 = 1024;
+
+/// Work for which another thread of the host is started.
+const WORTH_A_THREAD: Duration = Duration::from_micros(200);
 
 /// Refuses a shape that the device or the kernel does not allow.
 pub fn check_shape(work: &Work<'_>) -> Result<(), Fault> {
@@ -50,7 +54,20 @@ pub fn run(work: Work<'_>, checks: Option<Checks<'_>>) -> Result<Counts, Fault> 
         }
         return Ok(runner.counts);
     }
-    let next = AtomicU32::new(0);
+    // The first block tells whether the others are worth a thread of the host, which takes tens of microseconds to start.
+    let begun = Instant::now();
+    let mut first = Runner::new(work, None)?;
+    first.run(0)?;
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let by_time = (begun.elapsed() * (blocks - 1)).as_micros() / WORTH_A_THREAD.as_micros();
+    let threads = cpus.min(blocks as usize - 1).min(1 + usize::try_from(by_time).unwrap_or(usize::MAX - 1));
+    if threads <= 1 {
+        for block in 1..blocks {
+            first.run(block)?;
+        }
+        return Ok(first.counts);
+    }
+    let next = AtomicU32::new(1);
     let has_failed = AtomicBool::new(false);
     let run_some = || {
         let mut runner = Runner::new(work, None)?;
@@ -63,13 +80,7 @@ pub fn run(work: Work<'_>, checks: Option<Checks<'_>>) -> Result<Counts, Fault> 
         }
         Ok(runner.counts)
     };
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // A thread costs some microseconds to start, as much as thousands of instructions of a group.
-    let threads = cpus.min(blocks as usize);
-    if threads <= 1 {
-        return run_some();
-    }
-    let mut counts = Counts::default();
+    let mut counts = first.counts;
     let mut result = Ok(());
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(run_some)).collect();

@@ -4,7 +4,8 @@ use crate::device::{Device, Module};
 use crate::fault::{Code, Fault};
 use crate::memory::Kind;
 use crate::ptx::decode;
-use crate::ptx::syntax::{self, Space};
+use crate::ptx::module::{self, Space};
+use crate::ptx::syntax;
 use crate::ptx::tokens::SyntaxError;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub fn module(device: &Device, text: &str) -> Result<Module, Fault> {
     check_target(device, &module)?;
     let mut addresses = HashMap::new();
     let result = place_variables(device, &module, &mut addresses).and_then(|()| {
-        let is_shared = |variable: &syntax::Variable<'_>| variable.space == Space::Shared;
+        let is_shared = |variable: &module::Variable<'_>| variable.space == Space::Shared;
         let (shared, _): (Vec<_>, Vec<_>) = module.variables.into_iter().partition(is_shared);
         let kernels = module.kernels.iter();
         kernels
@@ -89,7 +90,7 @@ fn check_version(device: &Device, text: &str) -> Result<(), Fault> {
     Err(Fault::new(code, message))
 }
 
-fn check_target(device: &Device, module: &syntax::Module<'_>) -> Result<(), Fault> {
+fn check_target(device: &Device, module: &module::Module<'_>) -> Result<(), Fault> {
     let (line, target, (major, minor)) = (module.target_line, module.target, module.version);
     let refused = |message: String| {
         let message = format!("ptxas application ptx input, line {line}; fatal   : {message}");
@@ -113,7 +114,7 @@ fn check_target(device: &Device, module: &syntax::Module<'_>) -> Result<(), Faul
 
 fn place_variables<'a>(
     device: &Device,
-    module: &syntax::Module<'a>,
+    module: &module::Module<'a>,
     addresses: &mut HashMap<&'a str, u64>,
 ) -> Result<(), Fault> {
     for variable in module.variables.iter().filter(|variable| variable.space != Space::Shared) {

@@ -20,6 +20,8 @@ const FIRST: u64 = 0x2000_0000_0000;
 const GAP: u64 = 64 << 20;
 /// Alignment of allocations, as the driver has it.
 const ALIGN: u64 = 512;
+/// Largest allocation: the interpreter computes offsets of 32 bits.
+const MOST: u64 = 4 << 30;
 /// What fresh memory contains.
 pub const FRESH: u8 = 0xff;
 
@@ -168,6 +170,11 @@ impl Memory {
         };
         if bytes > free {
             return Err(out_of_memory(free));
+        }
+        if bytes > MOST {
+            let message =
+                format!("failed to allocate {bytes} bytes: the stand-in allocates at most {MOST} at once");
+            return Err(Fault::new(Code::OUT_OF_MEMORY, message));
         }
         let buffer = usize::try_from(bytes).ok().and_then(|bytes| Buffer::filled(bytes, FRESH));
         let buffer = buffer.ok_or_else(|| out_of_memory(free))?;

@@ -147,6 +147,7 @@ fn bits(opcode: &str) -> Option<Operation> {
         "clz.b32" => one(u32::leading_zeros),
         "clz.b64" => one(u64::leading_zeros),
         "prmt.b32" => three(permute),
+        "lop3.b32" => four(any_logic),
         "selp.b16" | "selp.u16" | "selp.s16" | "selp.f16" => {
             three(|a: u16, b: u16, p: bool| if p { a } else { b })
         }
@@ -225,6 +226,18 @@ fn permute(a: u32, b: u32, selector: u32) -> u32 {
     result
 }
 
+/// Any function of three bits: `table` has its results for the eight combinations.
+#[inline(always)]
+fn any_logic(a: u32, b: u32, c: u32, table: u32) -> u32 {
+    let mut result = 0;
+    for combination in 0..8 {
+        let chosen = |value: u32, bit: u32| if combination >> bit & 1 == 1 { value } else { !value };
+        let is_set = 0u32.wrapping_sub(table >> combination & 1);
+        result |= chosen(a, 2) & chosen(b, 1) & chosen(c, 0) & is_set;
+    }
+    result
+}
+
 macro_rules! floats {
     ($maximum:ident, $minimum:ident, $type:ty) => {
         /// The larger number; -0 is smaller than +0, and NaN gives way to a number.
@@ -256,6 +269,12 @@ macro_rules! floats {
 floats!(max_f32, min_f32, f32);
 floats!(max_f64, min_f64, f64);
 
+/// NaN if a source is.
+#[inline(always)]
+fn with_nan(a: f32, b: f32, function: impl Fn(f32, f32) -> f32) -> f32 {
+    if a.is_nan() || b.is_nan() { f32::NAN } else { function(a, b) }
+}
+
 /// Subnormal numbers become zero with the same sign.
 #[inline(always)]
 fn flush(value: f32) -> f32 {
@@ -271,6 +290,8 @@ fn single_precision(opcode: &str) -> Option<Operation> {
         "div.rn.f32" | "div.full.f32" | "div.approx.f32" => two(|a: f32, b: f32| a / b),
         "max.f32" => two(max_f32),
         "min.f32" => two(min_f32),
+        "max.NaN.f32" => two(|a: f32, b: f32| with_nan(a, b, max_f32)),
+        "min.NaN.f32" => two(|a: f32, b: f32| with_nan(a, b, min_f32)),
         "neg.f32" => one(|a: f32| -a),
         "abs.f32" => one(f32::abs),
         // Its first source gives the sign.
@@ -345,6 +366,8 @@ fn half_precision(opcode: &str) -> Option<Operation> {
         "mul.f16" | "mul.rn.f16" => two(|a: Half, b: Half| half_of((a, b), |a, b| a * b)),
         "max.f16" => two(|a: Half, b: Half| half_of((a, b), max_f32)),
         "min.f16" => two(|a: Half, b: Half| half_of((a, b), min_f32)),
+        "max.NaN.f16" => two(|a: Half, b: Half| half_of((a, b), |a, b| with_nan(a, b, max_f32))),
+        "min.NaN.f16" => two(|a: Half, b: Half| half_of((a, b), |a, b| with_nan(a, b, min_f32))),
         "fma.rn.f16" => three(half_fma),
         "neg.f16" => one(|a: u16| a ^ 0x8000),
         "abs.f16" => one(|a: u16| a & 0x7fff),
@@ -353,6 +376,8 @@ fn half_precision(opcode: &str) -> Option<Operation> {
         "mul.f16x2" | "mul.rn.f16x2" => two(|a: u32, b: u32| on_pairs(a, b, |a, b| a * b)),
         "max.f16x2" => two(|a: u32, b: u32| on_pairs(a, b, max_f32)),
         "min.f16x2" => two(|a: u32, b: u32| on_pairs(a, b, min_f32)),
+        "max.NaN.f16x2" => two(|a: u32, b: u32| on_pairs(a, b, |a, b| with_nan(a, b, max_f32))),
+        "min.NaN.f16x2" => two(|a: u32, b: u32| on_pairs(a, b, |a, b| with_nan(a, b, min_f32))),
         "fma.rn.f16x2" => three(|a: u32, b: u32, c: u32| {
             let ((a, a2), (b, b2), (c, c2)) = (halves(a), halves(b), halves(c));
             pair((half_fma(a, b, c), half_fma(a2, b2, c2)))
@@ -399,13 +424,6 @@ fn unsigned(relation: &str) -> &str {
     }
 }
 
-impl PartialOrd for Half {
-    #[inline(always)]
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        self.to_f32().partial_cmp(&other.to_f32())
-    }
-}
-
 #[expect(clippy::double_comparisons, reason = "false for NaN, as it should be")]
 fn ordered<T: Lane + PartialOrd>(relation: &str, combine: Option<&str>) -> Option<Operation> {
     match relation {
@@ -421,17 +439,21 @@ fn ordered<T: Lane + PartialOrd>(relation: &str, combine: Option<&str>) -> Optio
 }
 
 /// Relations that end in `u` hold if one side is NaN.
-#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "the negation holds for NaN, as it should")]
+#[expect(
+    clippy::double_comparisons,
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "a comparison with NaN is false, so its negation holds, as it should"
+)]
 fn of_floats<T: Lane + PartialOrd>(relation: &str, combine: Option<&str>) -> Option<Operation> {
     match relation {
-        "equ" => combined(combine, |a: T, b: T| !(a < b) || (a > b)),
-        "neu" => combined(combine, |a: T, b: T| !(a <= b) && (a >= b)),
+        "equ" => combined(combine, |a: T, b: T| !(a < b || a > b)),
+        "neu" => combined(combine, |a: T, b: T| !(a <= b && a >= b)),
         "ltu" => combined(combine, |a: T, b: T| !(a >= b)),
         "leu" => combined(combine, |a: T, b: T| !(a > b)),
         "gtu" => combined(combine, |a: T, b: T| !(a <= b)),
         "geu" => combined(combine, |a: T, b: T| !(a < b)),
         "num" => combined(combine, |a: T, b: T| (a <= b) || (a >= b)),
-        "nan" => combined(combine, |a: T, b: T| !(a <= b) || (a >= b)),
+        "nan" => combined(combine, |a: T, b: T| !(a <= b || a >= b)),
         _ => ordered::<T>(relation, combine),
     }
 }

@@ -1,7 +1,7 @@
 //! Kernels as the interpreter runs them.
 
 use crate::lanes::{Class, Operands, Run};
-use crate::ptx::syntax::Space;
+use crate::ptx::module::Space;
 
 /// A kernel.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub enum Preset {
     Warp,
 }
 
-/// An instruction.
+/// An instruction. It is small, because a loop of hundreds of them should stay in the first-level cache.
 #[derive(Debug, Clone)]
 pub struct Instruction {
     /// What it does.
@@ -71,20 +71,20 @@ pub enum Action {
         /// Its class.
         class: Class,
         /// Offset in bytes.
-        offset: usize,
+        offset: u32,
         /// Size in bytes.
-        bytes: usize,
+        bytes: u8,
         /// Whether a smaller value keeps its sign.
         is_signed: bool,
     },
     /// `ld` from memory.
-    Load(Access),
+    Load(Box<Access>),
     /// `st` to memory.
-    Store(Access),
+    Store(Box<Access>),
     /// `atom` and `red`.
-    Atomic(Atomic),
+    Atomic(Box<Atomic>),
     /// `shfl.sync`.
-    Shuffle(Shuffle),
+    Shuffle(Box<Shuffle>),
     /// `vote.sync` and `activemask`.
     Vote {
         /// What is asked.

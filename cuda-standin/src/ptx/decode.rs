@@ -4,7 +4,7 @@ use crate::lanes::{Class, Operands, Operation, one, two};
 use crate::operations;
 use crate::program::{Action, Instruction, Preset, Program, Shuffle, ShuffleMode, Vote};
 use crate::ptx::flow;
-use crate::ptx::syntax::{Kernel, Operand, Space, Statement, Variable};
+use crate::ptx::module::{Kernel, Operand, Space, Statement, Variable};
 use crate::ptx::tokens::{Result, error};
 use std::collections::HashMap;
 
@@ -80,6 +80,8 @@ impl<'k> Decoder<'k, '_> {
                         return error(*line, format!("duplicate label {name}"));
                     }
                 }
+                // Found by `branch_by_index`.
+                Statement::Targets(_) => {}
                 Statement::Instruction { guard, opcode, operands, line } => {
                     self.guard = guard.map(|(register, is_negated)| (register as u32, is_negated));
                     self.line = *line;
@@ -137,9 +139,11 @@ impl<'k> Decoder<'k, '_> {
         }
         match (opcode, operands) {
             ("bra" | "bra.uni", [Operand::Name(label)]) => {
-                self.branches.push((self.instructions.len(), label, self.line));
-                self.emit(Action::Branch { target: 0, join: 0 });
+                self.branch(label);
                 return Ok(());
+            }
+            ("brx.idx" | "brx.idx.uni", [index, Operand::Name(list)]) => {
+                return self.branch_by_index(index, list);
             }
             ("mov.b32" | "mov.b64", [Operand::Vector(_), _] | [_, Operand::Vector(_)]) => {
                 return self.split_or_join(opcode, operands);
@@ -151,13 +155,15 @@ impl<'k> Decoder<'k, '_> {
             ("ld", [result, address]) => self.load(opcode, modifiers, result, address),
             ("st", [address, value]) => {
                 let access = self.access(opcode, modifiers, address, value)?;
-                self.emit(Action::Store(access));
+                self.emit(Action::Store(Box::new(access)));
                 Ok(())
             }
             ("atom" | "red", _) => self.atomic(opcode, stem, modifiers, operands),
             ("cvta", [result, source]) => self.convert_address(opcode, modifiers, result, source),
-            ("shfl", [result, source, by, clamp, _mask]) => self.shuffle(opcode, [result, source, by, clamp]),
-            ("vote", [result, source, _mask]) => self.vote(opcode, result, source),
+            ("shfl", [result, source, by, clamp] | [result, source, by, clamp, _]) => {
+                self.shuffle(opcode, [result, source, by, clamp])
+            }
+            ("vote", [result, source] | [result, source, _]) => self.vote(opcode, result, source),
             ("activemask", [result]) if opcode == "activemask.b32" => {
                 let result = self.result(result, Class::B32)?;
                 let source = self.preset(Class::Predicate, Preset::Constant(1));
@@ -166,6 +172,37 @@ impl<'k> Decoder<'k, '_> {
             }
             _ => self.compute(opcode, operands),
         }
+    }
+
+    fn branch(&mut self, label: &'k str) {
+        self.branches.push((self.instructions.len(), label, self.line));
+        self.emit(Action::Branch { target: 0, join: 0 });
+    }
+
+    /// `brx.idx`: one comparison and branch for each target.
+    fn branch_by_index(&mut self, index: &Operand<'k>, list: &str) -> Result<()> {
+        let after_label =
+            |pair: &&[Statement<'_>]| matches!(pair[0], Statement::Label(name, _) if name == list);
+        let statements = &self.kernel.statements;
+        let Some([_, Statement::Targets(targets)]) = statements.windows(2).find(after_label) else {
+            return self.fault(format!("{list} is not a list of branch targets"));
+        };
+        let index = self.source(index, Class::B32, "brx.idx")?;
+        let guard = self.guard;
+        if guard.is_some() {
+            return self.fault("a brx.idx with a guard is not supported");
+        }
+        let Some((end, others)) = targets.split_last() else { return Ok(()) };
+        for (number, target) in others.iter().enumerate() {
+            let number = self.preset(Class::B32, Preset::Constant(number as u64));
+            let is_it = self.temporary(Class::Predicate);
+            self.compute_with(two(|a: u32, b: u32| a == b), [is_it, index, number, ABSENT, ABSENT]);
+            self.guard = Some((is_it, false));
+            self.branch(target);
+            self.guard = None;
+        }
+        self.branch(end);
+        Ok(())
     }
 
     /// An operation on registers.
@@ -193,7 +230,11 @@ impl<'k> Decoder<'k, '_> {
         }
         // `setp` may have a second result: the opposite of the first.
         if let (Operand::Pair(first, second), "setp") = (result, &opcode[..opcode.find('.').unwrap_or(0)]) {
-            offsets[0] = *first as u32;
+            if sources.len() == 3 {
+                return self.fault(format!("{opcode} with two results is not supported"));
+            }
+            offsets[0] = self.result(&Operand::Register(*first), Class::Predicate)?;
+            self.result(&Operand::Register(*second), Class::Predicate)?;
             self.compute_with(operation, offsets);
             let opposite = one(|a: bool| !a);
             self.compute_with(opposite, [*second as u32, *first as u32, ABSENT, ABSENT, ABSENT]);
@@ -380,10 +421,10 @@ impl<'k> Decoder<'k, '_> {
 
     fn shuffle(&mut self, opcode: &str, [result, source, by, clamp]: [&Operand<'k>; 4]) -> Result<()> {
         let mode = match opcode {
-            "shfl.sync.up.b32" => ShuffleMode::Up,
-            "shfl.sync.down.b32" => ShuffleMode::Down,
-            "shfl.sync.bfly.b32" => ShuffleMode::Butterfly,
-            "shfl.sync.idx.b32" => ShuffleMode::Index,
+            "shfl.sync.up.b32" | "shfl.up.b32" => ShuffleMode::Up,
+            "shfl.sync.down.b32" | "shfl.down.b32" => ShuffleMode::Down,
+            "shfl.sync.bfly.b32" | "shfl.bfly.b32" => ShuffleMode::Butterfly,
+            "shfl.sync.idx.b32" | "shfl.idx.b32" => ShuffleMode::Index,
             _ => return self.fault(format!("unknown instruction \"{opcode}\"")),
         };
         let (result, in_range) = match result {
@@ -396,15 +437,15 @@ impl<'k> Decoder<'k, '_> {
         let source = self.source(source, Class::B32, opcode)?;
         let by = self.source(by, Class::B32, opcode)?;
         let clamp = self.source(clamp, Class::B32, opcode)?;
-        self.emit(Action::Shuffle(Shuffle { mode, result, in_range, source, by, clamp }));
+        self.emit(Action::Shuffle(Box::new(Shuffle { mode, result, in_range, source, by, clamp })));
         Ok(())
     }
 
     fn vote(&mut self, opcode: &str, result: &Operand<'k>, source: &Operand<'k>) -> Result<()> {
         let (vote, class) = match opcode {
-            "vote.sync.all.pred" => (Vote::All, Class::Predicate),
-            "vote.sync.any.pred" => (Vote::Any, Class::Predicate),
-            "vote.sync.ballot.b32" => (Vote::Ballot, Class::B32),
+            "vote.sync.all.pred" | "vote.all.pred" => (Vote::All, Class::Predicate),
+            "vote.sync.any.pred" | "vote.any.pred" => (Vote::Any, Class::Predicate),
+            "vote.sync.ballot.b32" | "vote.ballot.b32" => (Vote::Ballot, Class::B32),
             _ => return self.fault(format!("unknown instruction \"{opcode}\"")),
         };
         let source = self.source(source, Class::Predicate, opcode)?;

@@ -5,7 +5,7 @@ use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW};
 use crate::program::{Access, Action, Atomic};
 use crate::ptx::atomics;
 use crate::ptx::decode::{ABSENT, Decoder};
-use crate::ptx::syntax::{Operand, Space};
+use crate::ptx::module::{Operand, Space};
 use crate::ptx::tokens::Result;
 
 impl<'k> Decoder<'k, '_> {
@@ -18,7 +18,7 @@ impl<'k> Decoder<'k, '_> {
     ) -> Result<()> {
         let Some(kind) = modifiers.strip_prefix("param.") else {
             let access = self.access(opcode, modifiers, address, result)?;
-            self.emit(Action::Load(access));
+            self.emit(Action::Load(Box::new(access)));
             return Ok(());
         };
         let (count, kind) = vector(kind);
@@ -44,8 +44,8 @@ impl<'k> Decoder<'k, '_> {
         for (number, result) in results.iter().enumerate() {
             let class = self.class_for(result, bytes)?;
             let result = self.result(result, class)?;
-            let offset = (parameter.offset + *offset as u64) as usize + number * bytes;
-            self.emit(Action::Parameter { result, class, offset, bytes, is_signed });
+            let offset = (parameter.offset + *offset as u64) as u32 + (number * bytes) as u32;
+            self.emit(Action::Parameter { result, class, offset, bytes: bytes as u8, is_signed });
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl<'k> Decoder<'k, '_> {
         let (address, offset) = self.address(opcode, address)?;
         let registers = [result, ABSENT, ABSENT, ABSENT];
         let access = Access { space, bytes, is_signed, class, count: 1, registers, address, offset };
-        self.emit(Action::Atomic(Atomic { update, access, operand, second }));
+        self.emit(Action::Atomic(Box::new(Atomic { update, access, operand, second })));
         Ok(())
     }
 

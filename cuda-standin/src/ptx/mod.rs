@@ -4,5 +4,6 @@ pub mod atomics;
 pub mod decode;
 mod decode_memory;
 pub mod flow;
+pub mod module;
 pub mod syntax;
 pub mod tokens;
