@@ -296,13 +296,13 @@ pub fn pinned(cpu: u32, pinned_khz: u64, lowest_khz: u64, limits: &Limits) -> Op
     })
 }
 
-/// The frequency of a GPU with a pinned clock right after the window. Heat or a power limit lowers it.
-pub fn gpu_pinned(pinned_hz: u64, after_hz: u64, limits: &Limits) -> Option<Reason> {
-    let lost = 1.0 - after_hz as f64 / pinned_hz as f64;
+/// The lowest observed frequency of a GPU with a pinned clock. Heat or a power limit lowers it.
+pub fn gpu_pinned(pinned_hz: u64, lowest_hz: u64, limits: &Limits) -> Option<Reason> {
+    let lost = 1.0 - lowest_hz as f64 / pinned_hz as f64;
     (pinned_hz > 0 && lost > limits.frequency_drop.warn).then(|| {
         let text = format!(
-            "the GPU ran at {} MHz after the window, {} below the {} MHz it was pinned to",
-            after_hz / 1_000_000,
+            "the GPU ran at {} MHz, {} below the {} MHz it was pinned to",
+            lowest_hz / 1_000_000,
             percent(lost),
             pinned_hz / 1_000_000
         );

@@ -145,8 +145,11 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     }));
     reasons.extend(state_changes(measured, cpus, state));
     reasons.extend(below_pinned(measured, state, limits));
-    let gpu = measured.after.gpu.as_ref().filter(|gpu| uses_gpu && gpu.min_hz == gpu.max_hz);
-    reasons.extend(gpu.and_then(|gpu| validity::gpu_pinned(gpu.max_hz, gpu.current_hz?, limits)));
+    let gpu = measured.before.gpu.as_ref().filter(|gpu| uses_gpu && gpu.min_hz == gpu.max_hz);
+    let lowest = measured.watched.as_ref().and_then(|watched| watched.gpu_lowest.as_ref());
+    reasons.extend(
+        gpu.zip(lowest).and_then(|(gpu, lowest)| validity::gpu_pinned(gpu.max_hz, lowest.hz, limits)),
+    );
     for (stage, occupancy) in measured.stages.iter().enumerate() {
         reasons.extend(validity::major_faults(stage, occupancy.major_faults));
     }

@@ -44,7 +44,10 @@ impl RequestedGpu<'_> {
                 (None, 1) => "its only device is 0; correct `device`, ".to_owned(),
                 (None, count) => format!("its devices are 0 to {}; correct `device`, ", count - 1),
             };
-            return Err(format!("the driver {} has no device {device}: {devices}{remove}", system.driver_path));
+            return Err(format!(
+                "the driver {} has no device {device}: {devices}{remove}",
+                system.driver_path
+            ));
         };
         let Some(newest) = CudaArch::for_device(&found.arch) else {
             let least = CudaArch::known().next().map_or_else(String::new, |arch| arch.to_string());
@@ -150,12 +153,7 @@ mod tests {
         }
         let table = [
             (&no_driver, 0, None, "the board has no NVIDIA driver (libcuda.so.1); install"),
-            (
-                &broken,
-                0,
-                None,
-                "has no device 0: cuInit failed: CUDA_ERROR_UNKNOWN; fix this, or remove gpu",
-            ),
+            (&broken, 0, None, "has no device 0: cuInit failed: CUDA_ERROR_UNKNOWN; fix this, or remove gpu"),
             (&machine(&["sm_62"], 10_020), 1, None, "has no device 1: its only device is 0"),
             (
                 &machine(&["sm_62"], 10_020),

@@ -160,6 +160,40 @@ fn a_trial_that_a_cpu_quota_held_up_does_not_count() {
 }
 
 #[test]
+fn a_trial_with_a_gpu_below_its_pinned_clock_does_not_count() {
+    let mut scenario = Scenario::small();
+    scenario.start.processors[1] =
+        store::ProcessorRecord { name: "cpu1".to_owned(), ..store::fixture::gpu() };
+    for place in 0..4 {
+        let clock = protocol::Clock {
+            min_hz: 1_300_500_000,
+            max_hz: 1_300_500_000,
+            current_hz: None,
+            governor: None,
+        };
+        let measured = scenario.measured(place, 0);
+        (measured.before.gpu, measured.after.gpu) = (Some(clock.clone()), Some(clock));
+        measured.watched = Some(protocol::WatchedSettings {
+            looks: 2,
+            cpu_ns: 1,
+            lowest: vec![],
+            gpu_lowest: Some(protocol::LowestClock { hz: 854_250_000, at_ns: 3 }),
+            changes: vec![],
+            throttled: vec![],
+        });
+    }
+    let report = scenario.report();
+    for row in &report.rows {
+        let uses = row.processors.iter().any(|name| name == "cpu1");
+        let below = row.reasons.iter().find(|reason| reason.code == ReasonCode::BelowPinned);
+        assert_eq!(below.is_some(), uses, "{}: {:?}", row.schedule, row.reasons);
+        let text = "the GPU ran at 854 MHz, 34.3 % below the 1300 MHz it was pinned to";
+        assert!(below.is_none_or(|reason| reason.text.contains(text)), "{below:?}");
+        assert_eq!(row.verdict == Validity::Void, uses, "{}", row.schedule);
+    }
+}
+
+#[test]
 fn where_all_trials_are_void_the_row_is() {
     let mut scenario = Scenario::small();
     scenario.measured(3, 0).host.steal_ns = Some(400_000_000);

@@ -152,6 +152,30 @@ fn differences_of_machine_and_versions_are_found() {
 }
 
 #[test]
+fn another_gpu_driver_or_an_emulated_one_is_another_machine() {
+    let place = Place::new();
+    let store = place.open();
+    let with_gpu = |at: u64, emulated: bool, driver_version: u32| {
+        run_with(&store, &place, at, None, |start| {
+            let gpu = store::GpuRecord { emulated, driver_version, ..store::fixture::gpu().gpu.unwrap() };
+            start.processors.push(store::ProcessorRecord { gpu: Some(gpu), ..store::fixture::gpu() });
+        })
+    };
+    let (real, newer, emulated) =
+        (with_gpu(0, false, 10_020), with_gpu(1, false, 11_040), with_gpu(2, true, 10_020));
+    for (other, now) in [(&newer, "driver for CUDA 11.4"), (&emulated, "driver for CUDA 10.2, emulated")] {
+        let differences = Identity::of(&real).differences(&Identity::of(other));
+        assert_eq!(differences.len(), 1, "{differences:?}");
+        assert!(differences[0].aspect == "gpu" && Identity::known().contains(&"gpu"));
+        assert!(differences[0].run.as_ref().unwrap().ends_with(now), "{differences:?}");
+    }
+    let without = run(&store, &place, 3, None);
+    let differences = Identity::of(&real).differences(&Identity::of(&without));
+    let aspects: Vec<&str> = differences.iter().map(|difference| difference.aspect.as_str()).collect();
+    assert_eq!(aspects, ["gpu", "processors"]);
+}
+
+#[test]
 fn what_was_made_slower_on_purpose_is_no_baseline() {
     let place = Place::new();
     let store = place.open();
