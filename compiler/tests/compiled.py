@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -101,20 +102,24 @@ class Compiled:
         self._stages: dict[StageRange, tuple[Stage, relax.VirtualMachine]] = {}
         self._programs: dict[StageRange, tuple[Stage, cuda_driver.Program]] = {}
 
+    def launch_plan(self, wanted: StageRange) -> dict[str, Any]:
+        """The program of a stage for a GPU."""
+        planned = stage.plan(self.network, self.units, wanted)
+        names = [step.function for step in planned.steps]
+        files = PtxFiles(self.folder / "objects", self.target)
+        functions = self.network.functions.by_name
+        module = files.module(names, functions, lambda done, total: None)
+        return launch_plan.build(planned, module, self.target)
+
     def program(self, wanted: StageRange) -> tuple[Stage, cuda_driver.Program]:
         """A stage for a GPU, and the program that runs it."""
         if wanted not in self._programs:
             planned = stage.plan(self.network, self.units, wanted)
-            names = [step.function for step in planned.steps]
-            files = PtxFiles(self.folder / "objects", self.target)
-            functions = self.network.functions.by_name
-            module = files.module(names, functions, lambda done, total: None)
-            plan = launch_plan.build(planned, module, self.target)
+            plan = self.launch_plan(wanted)
             if self.checked:
                 ptxas.check(plan)
-            program = cuda_driver.Program(
-                cuda_driver.standin(self.checked), plan, self.weights, self.apart
-            )
+            driver = cuda_driver.standin(self.checked)
+            program = cuda_driver.Program(driver, plan, self.weights, self.apart)
             self._programs[wanted] = planned, program
         return self._programs[wanted]
 

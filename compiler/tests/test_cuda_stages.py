@@ -13,10 +13,12 @@ from onnx.reference import ReferenceEvaluator
 
 import cuda_driver
 import models
+import ptxas
 import test_stages
 from compiled import GPU, Compiled
 from edgepipe_compiler import job as jobs_read
 from edgepipe_compiler.errors import CompileError
+from edgepipe_compiler.kernels.target import CUDA_LIMITS, CudaTarget
 from edgepipe_compiler.linking import memory_plan
 from edgepipe_compiler.linking.memory_plan import Lifetime
 from edgepipe_compiler.linking.stage import StageRange
@@ -55,6 +57,14 @@ def test_values_share_one_arena(case: Case) -> None:
         for value, array in zip(planned.outputs, made, strict=True):
             largest = np.abs(expected[value.name]).max()
             assert np.abs(array - expected[value.name]).max() < 1e-4 * largest
+
+
+@pytest.mark.parametrize("arch", CUDA_LIMITS)
+def test_every_architecture(arch: str, tmp_path: Path) -> None:
+    compiled = Compiled(models.squeeze_excite(), tmp_path, CudaTarget(arch))
+    plan = compiled.launch_plan(StageRange(0, len(compiled.units), "plain"))
+    assert (plan["arch"], plan["ptx_version"]) == (arch, CUDA_LIMITS[arch].ptx_version)
+    ptxas.check(plan)
 
 
 def overlap(first: tuple[int, Lifetime], second: tuple[int, Lifetime]) -> bool:
