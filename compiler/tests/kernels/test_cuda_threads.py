@@ -76,7 +76,19 @@ def marked(w: Writer, source: tirx.Buffer, out: tirx.Buffer) -> None:
         w.store(out, source[i], [i // 4 * 4 + i % 4])
 
 
+def exchanged_rows(w: Writer, source: tirx.Buffer, out: tirx.Buffer) -> None:
+    with w.loop("i", 6, parallel=True) as i, w.loop("j", 4) as j:
+        w.store(out, source[i * 4 + j], [(i // 2 * 2 + 1 - i % 2) * 4 + j])
+
+
+def exchanged_elements(w: Writer, source: tirx.Buffer, out: tirx.Buffer) -> None:
+    with w.loop("i", 6, parallel=True) as i, w.loop("j", 4) as j:
+        w.store(out, source[i * 4 + j], [i * 4 + j // 2 * 2 + 1 - j % 2])
+
+
 CASES: dict[str, tuple[Body, int]] = {
+    "exchanged rows": (exchanged_rows, 24),
+    "exchanged elements": (exchanged_elements, 6),
     "nest": (nest, 24),
     "sum of rows": (sum_of_rows, 6),
     "running sum": (running_sum, 1),

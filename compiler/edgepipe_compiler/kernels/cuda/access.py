@@ -143,7 +143,8 @@ class Accesses:
         factors = {variable: first.factors.get(variable, 0) for variable in loops}
         low, high = first.constant, first.constant
         for index in indices:
-            if index.unknown:
+            # The unknown part of the only access is the same for both iterations, those of others may differ.
+            if index.unknown and (len(indices) > 1 or not index.unknown <= set(outer)):
                 return False
             if any(index.factors.get(variable, 0) != factors[variable] for variable in loops):
                 return False

@@ -10,7 +10,17 @@ from .. import pools
 from ..cpu import rules as cpu_rules
 from ..kernel import Kernel
 from ..target import CudaTarget
-from . import convolution, dense, depthwise, elementwise, matmul, pointwise, pooling, softmax
+from . import (
+    concat,
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    matmul,
+    pointwise,
+    pooling,
+    softmax,
+)
 from .fallback import on_threads
 
 
@@ -40,6 +50,8 @@ def _tuned(graph: Graph, unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget],
         return [dense.lower, matmul.lower]
     if anchor.op in softmax.KNOWN:
         return [softmax.lower]
+    if anchor.op == "Concat":
+        return [concat.lower]
     if anchor.op in ELEMENTWISE:
         return [elementwise.lower]
     return []
