@@ -78,13 +78,25 @@ class Code:
         return found
 
 
+class ToolError(Exception):
+    """A program of CUDA could not be used."""
+
+
+def output_of(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a program. Raises ``ToolError`` if it cannot be started."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ToolError(
+            f"failed to start {command[0]}: {error.strerror}; correct its path"
+        ) from error
+
+
 def of_cubin(path: Path, disassembler: str) -> dict[str, Code]:
     """The kernels of a cubin by name, by ``cuobjdump``. The layout is that of compute capability 5 and 6."""
-    result = subprocess.run(
-        [disassembler, "-sass", str(path)], capture_output=True, text=True, check=False
-    )
+    result = output_of([disassembler, "-sass", str(path)])
     if result.returncode != 0:
-        raise RuntimeError(f"failed to disassemble with {disassembler}: {result.stderr.strip()}")
+        raise ToolError(f"failed to disassemble with {disassembler}: {result.stderr.strip()}")
     found = {}
     for part in _FUNCTION.split(result.stdout)[1:]:
         name, _, text = part.partition("\n")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from edgepipe_compiler.kernels.target import (
     REGISTERS_PER_MULTIPROCESSOR,
     CudaTarget,
 )
+from edgepipe_compiler.zoo import UnknownNetwork
 from gpu_code import Code
 from kernel_counts import Counts, Loop
 
@@ -100,7 +100,7 @@ def assemble(ptx: str, arch: str, ptxas: str, folder: Path) -> dict[str, Assembl
     source = folder / "kernels.ptx"
     source.write_text(ptx, encoding="utf-8")
     command = [ptxas, f"-arch={arch}", "-v", str(source), "-o", str(folder / "kernels.cubin")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = gpu_code.output_of(command)
     if result.returncode != 0:
         sys.exit(f"failed to assemble the kernels with {ptxas}: {result.stderr.strip()}")
     found = {}
@@ -373,11 +373,15 @@ def main() -> None:
         )
     networks = options.network or list(NETWORKS)
     named = "".join(f" --network {name}" for name in options.network or [])
+    named += " --disassembler cuobjdump" if options.disassembler else ""
     command = f"cargo xtask kernels --cuda {options.arch}{named}"
     print(header(options.arch, command, options.disassembler))
     for network in networks:
         print(f"{network} …", file=sys.stderr, flush=True)
-        judged = judge(network, options.arch, options.ptxas, options.disassembler)
+        try:
+            judged = judge(network, options.arch, options.ptxas, options.disassembler)
+        except (UnknownNetwork, gpu_code.ToolError) as error:
+            sys.exit(str(error))
         print(table(network, judged, options.arch))
 
 

@@ -29,13 +29,16 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     };
     let mut command = environment::python(&toolchain.python);
     command.arg(script);
+    // Python does not search the folder of the script: the private environment is started in safe mode.
+    let folders = ["compiler", "compiler/tools"].map(|folder| workspace.root.join(folder));
+    let folders = std::env::join_paths(folders).context("failed to tell Python where the compiler is")?;
     if matches!(judge, Judge::Cpu) {
         command.arg("--mca").arg(mca(workspace)?);
     }
     command
         .args(handed)
         .current_dir(&workspace.root)
-        .env("PYTHONPATH", workspace.root.join("compiler"))
+        .env("PYTHONPATH", folders)
         .stderr(Stdio::inherit());
     let result = command.output().context("failed to start the private Python")?;
     if !result.status.success() {
