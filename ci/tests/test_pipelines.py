@@ -76,7 +76,7 @@ def test_scripts_within_the_pipelines_are_clean(script, tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("file", ["ci/bench.sh", "ci/shorten.sh", ".ci/run"])
+@pytest.mark.parametrize("file", ["ci/bench.sh", "ci/gpu.sh", "ci/shorten.sh", ".ci/run"])
 def test_scripts_are_clean(file):
     checked = shellcheck(ROOT / file)
     assert checked.returncode == 0, checked.stdout

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ class Driver:
         self.is_lost = False
         self._library = ctypes.CDLL(path)
         self.call("cuInit", ctypes.c_uint(0))
-        device, context, self.stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(0))
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        context, self.stream, self._device = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int()
+        self.call("cuDeviceGet", ctypes.byref(self._device), ctypes.c_int(0))
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self.call("cuCtxSetCurrent", context)
         self.call("cuStreamCreate", ctypes.byref(self.stream), ctypes.c_uint(0))
 
@@ -48,6 +48,28 @@ class Driver:
             self._library.cuGetErrorName(ctypes.c_int(code), ctypes.byref(text))
             self.is_lost = True
             raise DriverError(f"{name} failed: {(text.value or b'').decode()} ({code})")
+
+    def name(self) -> str:
+        """Name of the device."""
+        text = ctypes.create_string_buffer(256)
+        self.call("cuDeviceGetName", text, ctypes.c_int(len(text)), self._device)
+        return text.value.decode()
+
+    def version(self) -> tuple[int, int]:
+        """Newest CUDA version that the driver supports, such as (10, 2)."""
+        version = ctypes.c_int()
+        self.call("cuDriverGetVersion", ctypes.byref(version))
+        return version.value // 1000, version.value % 1000 // 10
+
+    def attribute(self, number: int) -> int:
+        """An attribute of the device, by its number in cuda.h."""
+        value = ctypes.c_int()
+        self.call("cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(number), self._device)
+        return value.value
+
+    def is_emulated(self) -> bool:
+        """Whether this is the stand-in library."""
+        return hasattr(self._library, "edgepipe_cuda_standin")
 
     def allocate(self, size: int) -> ctypes.c_uint64:
         """Device memory of ``size`` bytes."""
@@ -76,6 +98,20 @@ class Driver:
     def synchronize(self) -> None:
         """Waits for the stream."""
         self.call("cuStreamSynchronize", self.stream)
+
+    def elapsed(self, start: Callable[[], object]) -> float:
+        """Milliseconds of the work that ``start`` puts on the stream, by events around it."""
+        begin, end, time = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_float()
+        for event in (begin, end):
+            self.call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
+        self.call("cuEventRecord", begin, self.stream)
+        start()
+        self.call("cuEventRecord", end, self.stream)
+        self.synchronize()
+        self.call("cuEventElapsedTime", ctypes.byref(time), begin, end)
+        for event in (begin, end):
+            self.call("cuEventDestroy_v2", event)
+        return time.value
 
     def load(self, ptx: str) -> ctypes.c_void_p:
         """A module of PTX."""
