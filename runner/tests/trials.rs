@@ -19,7 +19,10 @@ fn check(trial: &Trial, measured: &Measured) {
     assert!(frames as u64 >= u64::from(rule.min_frames) && length >= rule.min_ns, "{frames} in {length} ns");
     assert!(window.completed_ns.is_sorted() && measured.warm_up.completed_ns.is_sorted());
     assert_eq!(window.latency_ns.len(), frames);
-    assert!(measured.warm_up.completed_ns.len() >= 20);
+    // On a busy machine the time ends first.
+    let warm_up = &measured.warm_up.completed_ns;
+    let in_time = warm_up.len() as u64 >= u64::from(trial.warm_up.min_frames);
+    assert!(in_time || warm_up.last() >= Some(&trial.warm_up.max_ns), "{warm_up:?}");
     let stages = trial.schedule.stages.len();
     assert_eq!(measured.stages.len(), stages);
     for stage in &measured.stages {

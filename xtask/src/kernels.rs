@@ -35,11 +35,7 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     if matches!(judge, Judge::Cpu) {
         command.arg("--mca").arg(mca(workspace)?);
     }
-    command
-        .args(handed)
-        .current_dir(&workspace.root)
-        .env("PYTHONPATH", folders)
-        .stderr(Stdio::inherit());
+    command.args(handed).current_dir(&workspace.root).env("PYTHONPATH", folders).stderr(Stdio::inherit());
     let result = command.output().context("failed to start the private Python")?;
     if !result.status.success() {
         // Python's argument parser, and the judges, end with 2 on wrong arguments.
