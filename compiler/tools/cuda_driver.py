@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 LIBRARY = "EDGEPIPE_TEST_LIBCUDA"
+VECTOR = 16
 CHECK = "CUDA_STANDIN_CHECK"
 # CU_JIT_ERROR_LOG_BUFFER and its size.
 ERROR_LOG, ERROR_LOG_SIZE = 5, 6
@@ -72,9 +73,13 @@ class Driver:
         return hasattr(self._library, "edgepipe_cuda_standin")
 
     def allocate(self, size: int) -> ctypes.c_uint64:
-        """Device memory of ``size`` bytes."""
+        """Device memory of ``size`` bytes, rounded up to whole vectors, as places in a plan are.
+
+        LLVM may load the last three floats of a buffer as an aligned vector of four.
+        """
         place = ctypes.c_uint64()
-        self.call("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(max(1, size)))
+        whole = -(-max(1, size) // VECTOR) * VECTOR
+        self.call("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(whole))
         return place
 
     def free(self, place: ctypes.c_uint64) -> None:

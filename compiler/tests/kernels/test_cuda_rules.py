@@ -15,7 +15,7 @@ import pytest
 from compiled import GPU, Compiled
 from edgepipe_compiler.frontend import importer, units
 from edgepipe_compiler.kernels import rules
-from edgepipe_compiler.kernels.cuda import convolution, product
+from edgepipe_compiler.kernels.cuda import convolution_tile, product
 from edgepipe_compiler.kernels.target import CUDA_LIMITS, CudaTarget
 from edgepipe_compiler.kernels.window_geometry import Window
 from models import Net
@@ -210,7 +210,9 @@ def test_chosen_tiles_fit_every_gpu(arch: str, problem: tuple[int, ...]) -> None
     window = Window(side, (stride, stride), (1, 1), pad, pad)
     shape = (size, size), (results, results)
     target = CudaTarget(arch)
-    tile = convolution.choose(convolution.Problem(1, 1, inside, outside, *shape, window), target)
+    tile = convolution_tile.choose(
+        convolution_tile.Problem(1, 1, inside, outside, *shape, window), target
+    )
     assert tile.work().fits(target)
     pixels = results * results
     matrix = product.Problem(1, 1, outside, inside, pixels, True, pixels, pixels % 4 == 0)
@@ -220,8 +222,8 @@ def test_chosen_tiles_fit_every_gpu(arch: str, problem: tuple[int, ...]) -> None
 def test_waste_is_avoided_where_results_are_multiples_of_seven() -> None:
     window = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
     for size in (56, 28, 14, 7):
-        problem = convolution.Problem(1, 1, 256, 256, (size, size), (size, size), window)
-        tile = convolution.choose(problem, CudaTarget("sm_62"))
+        problem = convolution_tile.Problem(1, 1, 256, 256, (size, size), (size, size), window)
+        tile = convolution_tile.choose(problem, CudaTarget("sm_62"))
         rows, columns = tile.image_tiles
         assert rows * tile.along_rows * columns * tile.width == size * size
 

@@ -12,10 +12,6 @@ their parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import numpy as np
 from tvm import tirx
 
 from ...errors import Unsupported
@@ -26,189 +22,15 @@ from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
-from ..window_geometry import Window
 from ..writer import Index, ramp
-from . import split_sum, tiling
+from . import split_sum
+from .convolution_tile import Problem, Tile, choose, pack
 from .results import Results
 from .staging import Place, Staged, pipeline
-from .tiling import OTHER_REGISTERS, Work
 from .writer import KernelWriter, lane
 
-# Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
-LARGEST = 720
 # Columns of a window, which are unrolled; more would spill registers.
 LONGEST = 32
-# Results per thread along a row. 7 divides the images of networks for 224 x 224.
-COLUMNS = (8, 7, 4)
-# Issue slots per multiply-add, by channels and columns of a thread: register bank conflicts less dual issue.
-# Counted in the machine code that ptxas 12.9 writes for sm_62.
-SLOTS = {(8, 8): 1.15, (8, 7): 1.04, (8, 4): 1.28, (4, 8): 1.2, (4, 7): 1.2, (4, 4): 1.28}
-MOST_THREADS = 256
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A convolution per group: ``inside`` to ``outside`` channels, image (height, width) to ``results``."""
-
-    images: int
-    groups: int
-    inside: int
-    outside: int
-    image: tuple[int, int]
-    results: tuple[int, int]
-    window: Window
-
-    @property
-    def taps(self) -> int:
-        """Positions of the window."""
-        return self.window.kernel[0] * self.window.kernel[1]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """``channels`` and ``columns`` of a thread, and how many threads side by side along channels, columns and
-    rows. ``split`` blocks share a sum.
-    """
-
-    problem: Problem
-    channels: int
-    columns: int
-    along_channels: int
-    along_columns: int
-    along_rows: int
-    split: int = 1
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.along_channels * self.along_columns * self.along_rows
-
-    @property
-    def height(self) -> int:
-        """Channels of a block."""
-        return self.channels * self.along_channels
-
-    @property
-    def width(self) -> int:
-        """Columns of results of a block."""
-        return self.columns * self.along_columns
-
-    @property
-    def channel_tiles(self) -> int:
-        """Blocks along the channels of a group."""
-        return -(-self.problem.outside // self.height)
-
-    @property
-    def image_tiles(self) -> tuple[int, int]:
-        """Blocks along rows and columns."""
-        rows, columns = self.problem.results
-        return -(-rows // self.along_rows), -(-columns // self.width)
-
-    @property
-    def unrolled(self) -> bool:
-        """Whether a step of the sum is a channel, and not one row of the window of a channel."""
-        return self.problem.taps * self.channels * self.columns <= LARGEST
-
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of the window in a step."""
-        return self.problem.window.kernel[0] if self.unrolled else 1
-
-    @property
-    def steps_per_channel(self) -> int:
-        """Steps of an input channel."""
-        return 1 if self.unrolled else self.problem.window.kernel[0]
-
-    @property
-    def slice(self) -> int:
-        """Input channels that a block adds up."""
-        return -(-self.problem.inside // self.split)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the sum of a block."""
-        return self.slice * self.steps_per_channel
-
-    @property
-    def row_stride(self) -> int:
-        """Distance in shared memory between the rows that adjacent results of a column start with."""
-        return self.problem.window.stride[0] if self.unrolled else 1
-
-    @property
-    def rows_read(self) -> int:
-        """Rows of the image in a step."""
-        window = self.problem.window
-        below = (self.rows_per_step - 1) * window.dilation[0]
-        return (self.along_rows - 1) * self.row_stride + below + 1
-
-    @property
-    def read(self) -> int:
-        """Elements of a row of the image that a thread reads."""
-        window = self.problem.window
-        return (
-            (self.columns - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
-        )
-
-    @property
-    def pitch(self) -> int:
-        """Elements between the rows of two threads in shared memory."""
-        return self.phase_pitch * self.problem.window.stride[1]
-
-    @property
-    def phase_pitch(self) -> int:
-        """Elements between the phases of a row.
-
-        With a stride of 2, the even columns come first, then the odd ones: the inputs of a tap are then
-        adjacent, and in all banks of registers, as they are without a stride.
-        """
-        return -(-self.read // (4 * self.problem.window.stride[1])) * 4
-
-    @property
-    def part_elements(self) -> int:
-        """Shared memory for the part of the image in a step."""
-        return self.rows_read * self.along_columns * self.pitch
-
-    @property
-    def weight_elements(self) -> int:
-        """Shared memory for the weights of a step."""
-        return self.rows_per_step * self.problem.window.kernel[1] * self.height
-
-    @property
-    def half(self) -> int:
-        """Elements of one half of shared memory."""
-        return self.weight_elements + self.part_elements
-
-    @property
-    def shared(self) -> int:
-        """Elements of shared memory: two halves, or a row of channels of results per thread."""
-        exchanged = self.along_channels * self.along_rows * self.width
-        return max(2 * self.half, exchanged)
-
-    def work(self) -> Work:
-        """What a launch of this tile has to do."""
-        problem, window = self.problem, self.problem.window
-        rows, columns = self.image_tiles
-        blocks = problem.images * problem.groups * self.split * self.channel_tiles * rows * columns
-        elements = self.rows_read * self.along_columns * self.read
-        taps = self.rows_per_step * window.kernel[1]
-        multiply_adds = taps * self.channels * self.columns * SLOTS[self.channels, self.columns]
-        loads = taps * self.channels // 4 + self.rows_per_step * -(-self.read // 4)
-        weights = -(-self.weight_elements // 4 // self.threads)
-        inputs = -(-elements // self.threads)
-        control = 25 if self.unrolled else 35
-        results = self.channels * self.columns
-        inside = self.read + self.channels
-        return Work(
-            blocks,
-            self.threads,
-            self.steps,
-            multiply_adds + loads + 5 * weights + 6 * inputs + control,
-            8.0 * results + 200,
-            results + inside + 4 * weights + 3 * inputs + OTHER_REGISTERS,
-            4 * self.shared,
-            4 * (self.weight_elements + elements),
-            4 * (loads + weights) + inputs,
-        )
 
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
@@ -248,69 +70,6 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     results = Results(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
     function = _Body(tile, data, weights).write(operands.placeholders, results.out, results)
     return Kernel([results.call(function, "convolution")], "convolution")
-
-
-def choose(problem: Problem, target: CudaTarget) -> Tile:
-    """The fastest tile by the model. Raises ``Unsupported`` if the image does not fit in shared memory."""
-    best: tuple[float, Tile] | None = None
-    for tile in _candidates(problem):
-        work = tile.work()
-        if not work.fits(target):
-            continue
-        cycles = work.cycles(target)
-        outputs = problem.images * problem.groups * problem.outside
-        outputs *= problem.results[0] * problem.results[1]
-        cycles += tiling.adding(outputs, tile.split)
-        if best is None or cycles < best[0]:
-            best = cycles, tile
-    if best is None:
-        raise Unsupported("convolution whose window does not fit in shared memory")
-    return best[1]
-
-
-def _candidates(problem: Problem) -> Iterator[Tile]:
-    rows, columns = problem.results
-    for channels in (8, 4):
-        for across in COLUMNS:
-            for along_channels in (1, 2, 4, 8, 16, 32):
-                if channels * along_channels >= 2 * max(problem.outside, channels):
-                    continue
-                for along_columns in range(1, min(-(-columns // across), 32) + 1):
-                    for along_rows in _row_counts(
-                        rows, MOST_THREADS // (along_channels * along_columns)
-                    ):
-                        tile = Tile(
-                            problem, channels, across, along_channels, along_columns, along_rows
-                        )
-                        if not tile.threads <= MOST_THREADS:
-                            continue
-                        yield tile
-                        for split in (2, 4, 8):
-                            if problem.inside >= 16 * split:
-                                yield replace(tile, split=split)
-
-
-def _row_counts(rows: int, most: int) -> list[int]:
-    """Rows of a tile: up to ``most``, such that tiles are as equal as possible."""
-    counts = {-(-rows // tiles) for tiles in range(1, rows + 1)}
-    return [count for count in sorted(counts) if count <= most]
-
-
-def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
-    """(C, inside, kh, kw) as (group, channel tile, split, step, tap, channel of the tile).
-
-    Channels and steps beyond the last one are 0.
-    """
-    problem = tile.problem
-    padded = tile.channel_tiles * tile.height
-    full = np.zeros((problem.groups, padded, tile.split * tile.slice, problem.taps), np.float32)
-    full[:, : problem.outside, : problem.inside] = weight.reshape(
-        problem.groups, problem.outside, problem.inside, problem.taps
-    )
-    full = full.reshape(
-        problem.groups, tile.channel_tiles, tile.height, tile.split, tile.slice, problem.taps
-    )
-    return np.ascontiguousarray(full.transpose(0, 1, 3, 4, 5, 2)).reshape(-1)
 
 
 class _Body:
