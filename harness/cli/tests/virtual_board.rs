@@ -115,17 +115,26 @@ fn virtual_board_gives_a_table_with_joules() {
     let kinds: Vec<&str> = rows.iter().filter_map(|row| row["kind"].as_str()).collect();
     assert_eq!(
         (kinds.len(), kinds.iter().filter(|kind| **kind == "single").count()),
-        (3, 2),
-        "two processors and a pipeline: {report:#}"
+        (4, 3),
+        "three processors and a pipeline: {report:#}"
     );
     for row in rows {
+        let uses = row["processors"].as_array().unwrap().iter().any(|name| name == "gpu");
+        assert_eq!(row["emulated"].as_array().unwrap().len(), usize::from(uses), "{row:#}");
+        let codes = row["reasons"].as_array().unwrap().iter().filter_map(|reason| reason["code"].as_str());
+        assert!(
+            codes.clone().all(|code| code != "outputs_differ" && code != "outputs_not_compared"),
+            "{row:#}"
+        );
         let frames = row["throughput_fps"]["point"].as_f64();
         assert!(frames.is_some_and(|frames| frames > 0.0), "{row:#}");
     }
     // Where other load holds the emulator back, a short window may have a gap.
     assert!(rows.iter().any(|row| row["energy_mj_per_frame"].is_object()), "{report:#}");
     let (shown, _) = xtask(&["boards", &board.name], &[0]);
-    for part in ["denver", "power mode", "VDD_IN", "BCPU-therm", "free"] {
+    for part in
+        ["denver", "gpu: GPU 0 (sm_62 GPU emulated on CPUs", "power mode", "VDD_IN", "BCPU-therm", "free"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let (mode, _) = xtask(&["board", "ssh", &board.name, "nvpmodel", "-q"], &[0]);

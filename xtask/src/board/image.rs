@@ -4,10 +4,12 @@ use super::cpio::{Entry, Tree};
 use super::emulator::Emulator;
 use super::modules::{KERNEL_PACKAGES, Kernel};
 use crate::cross::debian::{self, Wanted};
+use crate::cross::{self, Target};
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::BufWriter;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,10 @@ use std::time::Instant;
 
 /// Name of the host key's owner in files of known hosts, whatever port the board has.
 pub(super) const HOST_KEY_ALIAS: &str = "edgepipe-virtual-board";
+/// What the board's programs are built for, as in `configs/boards/virtual-tx2.yaml`.
+const TARGET: &str = "aarch64-unknown-linux-gnu 2.27";
+/// The stand-in CUDA driver, which gives the board its GPU.
+const DRIVER_PLACE: &str = "usr/lib/aarch64-linux-gnu/libcuda.so.1";
 /// Folder of the sources of the virtual board.
 const SOURCES: &str = "xtask/virtual-board";
 /// The board's system.
@@ -114,7 +120,9 @@ pub(super) struct Image {
 pub(super) fn ensure(workspace: &Workspace, emulator: &Emulator) -> Result<Image> {
     let home = workspace.virtual_boards();
     let folder = home.join("image");
-    let recipe = recipe(&workspace.root.join(SOURCES))?;
+    let target = Target::parse(TARGET).context("the target of the virtual board is malformed")?;
+    let driver = cross::build_standin(workspace, &target)?;
+    let recipe = recipe(&workspace.root.join(SOURCES), &driver)?;
     let image = Image { kernel: folder.join("kernel"), root: folder.join("root.cpio") };
     let is_there = || fs::read_to_string(folder.join("recipe")).is_ok_and(|made| made == recipe);
     if is_there() {
@@ -143,7 +151,8 @@ pub(super) fn ensure(workspace: &Workspace, emulator: &Emulator) -> Result<Image
     remove(&fresh)?;
     let modules = fresh.join("modules");
     kernel.build(workspace, &workspace.root.join(SOURCES).join("kernel"), &modules)?;
-    let tree = tree(workspace, &system, &kernel, &modules, &keys(&home, emulator)?)?;
+    let mut tree = tree(workspace, &system, &kernel, &modules, &keys(&home, emulator)?)?;
+    add(&mut tree, DRIVER_PLACE, &driver)?;
     let write = || -> std::io::Result<()> {
         let mut out = BufWriter::new(fs::File::create(fresh.join("root.cpio"))?);
         tree.write(&mut out)?;
@@ -169,15 +178,19 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 /// Everything that the image depends on, as text.
-fn recipe(sources: &Path) -> Result<String> {
+fn recipe(sources: &Path, driver: &Path) -> Result<String> {
     let mut recipe =
         format!("{KERNEL_PACKAGES:?}\n{PACKAGES:?}\n{MEMBERS:?}\n{MODULES:?}\n{DRIVERS:?}\n{MODES:?}\n");
+    let content = fs::read(driver).with_context(|| format!("failed to read {}", driver.display()))?;
+    let mut hash = DefaultHasher::new();
+    hash.write(&content);
+    // Writing to a String cannot fail.
+    let _ = writeln!(recipe, "{DRIVER_PLACE} {:x}", hash.finish());
     for path in files_below(sources)? {
         let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let mode = fs::metadata(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let mode = mode.permissions().mode() & 0o100;
         let name = path.strip_prefix(sources).unwrap_or(&path).display();
-        // Writing to a String cannot fail.
         let _ = writeln!(recipe, "== {name} {mode:o}\n{text}");
     }
     Ok(recipe)
@@ -289,8 +302,10 @@ mod tests {
     #[test]
     fn the_recipe_holds_every_source() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let recipe = recipe(&root.join(SOURCES)).unwrap();
-        for part in ["kernel/tx2_power.c", "root/etc/rc", "root/usr/sbin/nvpmodel", "openssh-server"] {
+        let recipe = recipe(&root.join(SOURCES), &root.join("Cargo.toml")).unwrap();
+        for part in
+            ["kernel/tx2_power.c", "root/etc/rc", "root/usr/sbin/nvpmodel", "openssh-server", "libcuda.so.1"]
+        {
             assert!(recipe.contains(part), "{part}");
         }
     }

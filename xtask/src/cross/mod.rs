@@ -36,6 +36,39 @@ pub(crate) enum Via {
     Cross,
 }
 
+/// What cargo builds for a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Product {
+    /// The board's side.
+    Runner,
+    /// The CUDA driver that interprets kernels on CPUs.
+    StandIn,
+}
+
+impl Product {
+    fn package(self) -> &'static str {
+        match self {
+            Self::Runner => "runner",
+            Self::StandIn => "cuda-standin",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Runner => "runner",
+            Self::StandIn => "libcuda.so",
+        }
+    }
+
+    /// Completes "building".
+    fn description(self) -> &'static str {
+        match self {
+            Self::Runner => "the runner",
+            Self::StandIn => "the emulated GPU",
+        }
+    }
+}
+
 /// What was built for a target.
 #[derive(Debug)]
 pub(crate) struct Kit {
@@ -80,7 +113,7 @@ pub(crate) fn build(
     let cache = workspace.cross().join("zig-cache");
     linker::write(&linker, &zig, &target.zig_name(), &cache)?;
     let built = match via {
-        Via::Zig => build_with_zig(workspace, target, &linker, shown)?,
+        Via::Zig => build_with_zig(workspace, target, &linker, Product::Runner, shown)?,
         Via::Cross => build_with_cross(workspace, target, shown)?,
     };
     let runner = folder.join("runner");
@@ -91,7 +124,23 @@ pub(crate) fn build(
     Ok(Kit { folder, runner, libraries })
 }
 
-fn build_with_zig(workspace: &Workspace, target: &Target, linker: &Path, shown: Shown) -> Result<PathBuf> {
+/// Builds the stand-in CUDA driver for `target`, and returns its path. Quick if nothing changed.
+pub(crate) fn build_standin(workspace: &Workspace, target: &Target) -> Result<PathBuf> {
+    let folder = workspace.cross().join(target.name());
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let zig = python::ensure_with_cross(workspace)?;
+    let linker = folder.join("cc");
+    linker::write(&linker, &zig, &target.zig_name(), &workspace.cross().join("zig-cache"))?;
+    build_with_zig(workspace, target, &linker, Product::StandIn, Shown::All)
+}
+
+fn build_with_zig(
+    workspace: &Workspace,
+    target: &Target,
+    linker: &Path,
+    product: Product,
+    shown: Shown,
+) -> Result<PathBuf> {
     let std = RustStd::provide(workspace, &target.triple)?;
     // A folder of its own for each compiler: cargo would build everything again at every change between them.
     let build = workspace.cross().join(format!("build-{}", std.name()));
@@ -102,7 +151,7 @@ fn build_with_zig(workspace: &Workspace, target: &Target, linker: &Path, shown: 
     }
     let variable = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
     cargo.env(variable, linker).env("CARGO_TARGET_DIR", &build);
-    run_cargo(cargo, workspace, target, &build, shown)
+    run_cargo(cargo, workspace, target, &build, product, shown)
 }
 
 /// Keeps the user's own settings out of the build, and names them.
@@ -127,7 +176,7 @@ fn check_cross(workspace: &Workspace, target: &Target) -> Result<()> {
          would have been:\n  CARGO_TARGET_DIR={} EDGEPIPE_TVM_LIBRARIES={} cross {}",
         quoted(&cross_folder(workspace)),
         quoted(&cross_libraries(workspace, target)),
-        arguments(target).join(" ")
+        arguments(target, Product::Runner).join(" ")
     )
 }
 
@@ -157,7 +206,7 @@ fn build_with_cross(workspace: &Workspace, target: &Target, shown: Shown) -> Res
         };
     }
     cross.env("CARGO_TARGET_DIR", &build).env("EDGEPIPE_TVM_LIBRARIES", cross_libraries(workspace, target));
-    run_cargo(cross, workspace, target, &build, shown)
+    run_cargo(cross, workspace, target, &build, Product::Runner, shown)
 }
 
 /// What cross lacks on this machine, and what to do about it. cross itself would say less, and only after it changed
@@ -184,33 +233,35 @@ fn missing_for_cross(
 }
 
 /// Arguments of cargo, or of cross.
-fn arguments(target: &Target) -> [&str; 7] {
-    ["build", "--release", "--locked", "--package", "runner", "--target", &target.triple]
+fn arguments(target: &Target, product: Product) -> [&str; 7] {
+    ["build", "--release", "--locked", "--package", product.package(), "--target", &target.triple]
 }
 
-/// Runs cargo, or what takes its arguments, and returns the runner it made.
+/// Runs cargo, or what takes its arguments, and returns the file it made.
 fn run_cargo(
     mut cargo: Command,
     workspace: &Workspace,
     target: &Target,
     build: &Path,
+    product: Product,
     shown: Shown,
 ) -> Result<PathBuf> {
-    let runner = build.join(&target.triple).join("release/runner");
-    let first = !runner.exists();
+    let built = build.join(&target.triple).join("release").join(product.file());
+    let first = !built.exists();
     if first {
-        eprintln!("building the runner for {}", target.name());
+        eprintln!("building {} for {}", product.description(), target.name());
     }
     let status = cargo
-        .args(arguments(target))
+        .args(arguments(target, product))
         .args(cargo::profile(workspace)?)
         .args(if first && shown == Shown::All { &[][..] } else { &["--quiet"] })
         .status()
         .with_context(|| format!("failed to start {}", cargo.get_program().display()))?;
     if !status.success() {
-        bail!("failed to build the runner for {}: see the message above", target.name());
+        let (product, target) = (product.description(), target.name());
+        bail!("failed to build {product} for {target}: see the message above");
     }
-    Ok(runner)
+    Ok(built)
 }
 
 /// Puts a copy of the runner `from` in the place of `to`, at once, where they differ. The copy finds its libraries by
@@ -251,7 +302,7 @@ pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, arguments, boards_of, missing_for_cross};
+    use super::{Product, Target, arguments, boards_of, missing_for_cross};
     use std::fs;
 
     #[test]
@@ -277,6 +328,6 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
         let target = Target::parse("aarch64-unknown-linux-gnu 2.27").unwrap();
         let expected = "build --release --locked --package runner --target aarch64-unknown-linux-gnu";
-        assert_eq!(arguments(&target).join(" "), expected);
+        assert_eq!(arguments(&target, Product::Runner).join(" "), expected);
     }
 }
