@@ -137,6 +137,19 @@ impl Costs {
         Self::new(processors, unit_ns, transfer)
     }
 
+    /// The same with the unit times of each processor multiplied by its factor. Links are not changed.
+    ///
+    /// # Errors
+    /// If there are not as many factors as processors, or a time is no cost any more.
+    pub fn scaled(&self, factors: &[f64]) -> Result<Self, CostsError> {
+        if factors.len() != self.processors.len() {
+            return Err(CostsError::Rows { processors: self.processors.len(), rows: factors.len() });
+        }
+        let scale = |(row, factor): (&Vec<f64>, &f64)| row.iter().map(|ns| ns * factor).collect();
+        let unit_ns = self.unit_ns.iter().zip(factors).map(scale).collect();
+        Self::new(self.processors.clone(), unit_ns, self.transfer.clone())
+    }
+
     /// The processors; their places are the indices used elsewhere.
     pub fn processors(&self) -> &[ProcessorName] {
         &self.processors

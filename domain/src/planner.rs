@@ -32,7 +32,7 @@
 //! Among the pipelines of least bottleneck the one with the fewest stages is taken; among those, from the first
 //! stage on, the processor that comes first in the costs, and for it the earliest cut.
 
-use crate::costs::{Costs, Transfer};
+use crate::costs::{Costs, CostsError, Transfer};
 use crate::network::{Cut, Network};
 use crate::prediction::{Prediction, PredictionError, check_units, predict, stage_time_ns};
 use crate::schedule::{Schedule, ScheduleError, Stage};
@@ -272,7 +272,7 @@ fn crossing(stack: &[End], receive: f64, before_first: f64) -> f64 {
 }
 
 /// Why there is no plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// Network and costs do not fit.
     #[error(transparent)]
@@ -288,6 +288,12 @@ pub enum PlanError {
     /// `max_stages` is 0.
     #[error("failed to plan a schedule without stages: `max_stages` is 0")]
     NoStages,
+    /// Costs cannot be scaled.
+    #[error(transparent)]
+    Costs(#[from] CostsError),
+    /// Costs and power model are of different processors.
+    #[error("failed to plan: costs and power model have different processors")]
+    OtherProcessors,
     /// The planned stages are not a valid schedule: a bug.
     #[error("failed to plan")]
     Schedule(#[from] ScheduleError),

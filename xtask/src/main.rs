@@ -33,6 +33,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
 
 Measure (`cargo xtask COMMAND --help` lists the options):
   bench       Measure pipelines against single processors and print the table
+  optimize    Find the schedules that are best in throughput and energy, and the best one for a requirement
   plan        Profile and schedule only; no trials
   layers      Show the layers that are furthest from the peak of the processor
   report      Print the table of an earlier run again, in any format
@@ -56,7 +57,7 @@ Develop:
 
 Exit codes:
   0   Success
-  1   Regression, or a check failed
+  1   Regression, a check failed, or no schedule meets the requirement of optimize
   2   Usage or configuration
   3   Board unreachable, busy or in the wrong state
   4   A trial failed, a schedule has no valid trial, or interrupted
@@ -132,8 +133,8 @@ fn run(arguments: &[String]) -> Result<u8> {
             ),
         },
         "tidy" => no_options(command, rest).and_then(|()| tidy(&workspace)),
-        "bench" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report" | "history"
-        | "results" | "boards" => harness::start(&workspace, command, rest),
+        "bench" | "optimize" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report"
+        | "history" | "results" | "boards" => harness::start(&workspace, command, rest),
         other => {
             eprintln!("error: unknown command \"{other}\"; `cargo xtask --help` lists the commands");
             Ok(USAGE)

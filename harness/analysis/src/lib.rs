@@ -13,6 +13,7 @@ mod heading;
 pub mod history;
 mod measurements;
 mod meter;
+mod optimization;
 mod pooled;
 mod reasons;
 mod rows;
@@ -27,6 +28,7 @@ mod trial;
 pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
 pub use meter::energy_within;
+pub use optimization::{Closest, FrontRow, Observed, OperatingPoint, Optimization, PowerModelSection};
 pub use rows::{
     GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection,
     RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,

@@ -36,7 +36,7 @@ pub(crate) fn compare(
     for linked in networks {
         let (name, count) = (linked.plan.name().to_owned(), linked.schedules.len());
         progress.doing(&format!("{name}: outputs of {count} schedules"));
-        let usable = compare_network(board, recorder, &linked, &progress)?;
+        let usable = compare_from(board, recorder, &linked, 0, &progress)?;
         let equal = usable.iter().filter(|usable| **usable).count();
         progress.step(&format!("{name}: {equal} of {count} schedules agree"));
         compared.push(ComparedNetwork { linked, usable });
@@ -45,10 +45,30 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-fn compare_network(
+/// Compares the schedules that a network has in addition to those compared already.
+///
+/// # Errors
+/// As [`compare`].
+pub(crate) fn compare_more(
+    board: &mut OpenedBoard,
+    recorder: &mut RunRecorder<'_>,
+    network: &mut ComparedNetwork,
+) -> Result<(), Stop> {
+    let known = network.usable.len();
+    let progress = Progress::begin("compare", 1);
+    let usable = compare_from(board, recorder, &network.linked, known, &progress)?;
+    let equal = usable.iter().filter(|usable| **usable).count();
+    progress.end(&format!("{equal} of {} new schedules agree", usable.len()));
+    network.usable.extend(usable);
+    Ok(())
+}
+
+/// Compares the schedules from position `first` on.
+fn compare_from(
     board: &mut OpenedBoard,
     recorder: &mut RunRecorder<'_>,
     network: &LinkedNetwork,
+    first: usize,
     progress: &Progress,
 ) -> Result<Vec<bool>, Stop> {
     let (plan, name) = (&network.plan, network.plan.name());
@@ -59,7 +79,7 @@ fn compare_network(
         None => link::first_single(board, &plan.compiled)?,
     };
     let mut usable = Vec::new();
-    for (position, candidate) in network.schedules.iter().enumerate() {
+    for (position, candidate) in network.schedules.iter().enumerate().skip(first) {
         let label = candidate.planned.schedule.label();
         match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
             Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => return Err(error.into()),

@@ -26,6 +26,7 @@ mod limits;
 mod link;
 mod measure;
 pub mod open;
+mod optimize;
 mod paths;
 mod peers;
 mod plan;

@@ -59,7 +59,11 @@ pub(crate) fn first_single(board: &OpenedBoard, compiled: &CompiledNetwork) -> O
     linked.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not linked"))
 }
 
-fn link_schedules(
+/// Describes schedules whose stages are linked.
+///
+/// # Errors
+/// If a stage is missing from the cache, which is a bug.
+pub(crate) fn link_schedules(
     board: &OpenedBoard,
     compiled: &CompiledNetwork,
     planned: &[PlannedSchedule],

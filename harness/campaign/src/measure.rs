@@ -118,13 +118,13 @@ pub(crate) fn measure_from_queue(
 }
 
 /// The trials of a run, with their counts so far.
-struct Trials<'a, 's> {
+pub(crate) struct Trials<'a, 's> {
     board: &'a mut OpenedBoard,
     experiment: Experiment,
     recorder: &'a mut RunRecorder<'s>,
     networks: &'a [ComparedNetwork],
     prior: &'a PriorResults,
-    measured: usize,
+    pub(crate) measured: usize,
     failed: u32,
     last_failure: Option<String>,
     /// By network and schedule.
@@ -132,7 +132,7 @@ struct Trials<'a, 's> {
 }
 
 impl<'a, 's> Trials<'a, 's> {
-    fn new(
+    pub(crate) fn new(
         board: &'a mut OpenedBoard,
         recorder: &'a mut RunRecorder<'s>,
         networks: &'a [ComparedNetwork],
@@ -154,12 +154,12 @@ impl<'a, 's> Trials<'a, 's> {
         }
     }
 
-    fn result(&self) -> Measured {
+    pub(crate) fn result(&self) -> Measured {
         Measured { failed_trials: self.failed }
     }
 
     /// The end of a summary line.
-    fn failures(&self) -> String {
+    pub(crate) fn failures(&self) -> String {
         match self.failed {
             0 => String::new(),
             failed => format!(", {failed} failed"),
@@ -185,7 +185,8 @@ impl<'a, 's> Trials<'a, 's> {
         schedules.all(|(usable, failures)| !usable || *failures >= MAX_FAILURES)
     }
 
-    fn run_and_end(
+    /// Runs these trials, each with its position in the order of all trials of the run.
+    pub(crate) fn run_and_end(
         &mut self,
         slots: &[(u32, Slot)],
         progress: Progress,

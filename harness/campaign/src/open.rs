@@ -7,8 +7,8 @@ use crate::paths::Paths;
 use crate::processors::{self, Processor};
 use crate::runner_client::RunnerClient;
 use boards::Board;
-use config::Loaded;
-use host::exit::{Ending as _, Exit, Outcome};
+use config::{Experiment, Loaded, ScheduleSpec};
+use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use host::progress;
 use protocol::MachineState;
@@ -40,6 +40,7 @@ pub(crate) struct FoundBoard {
 /// If the board is busy, cannot be reached, or lacks what the configuration asks for.
 pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<OpenedBoard> {
     paths.check()?;
+    check_objective(&loaded.experiment)?;
     let executable = paths.runner_for(&loaded.board)?;
     let board = Board::take(&loaded.board, executable, &interrupt)?;
     let mut runner = RunnerClient::new(board, interrupt.clone());
@@ -49,6 +50,24 @@ pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<Opene
         Ok((found, builder)) => Ok(OpenedBoard { loaded, paths, interrupt, runner, builder, found }),
         Err(failure) => Err(failure.after_closing(runner.close().ending(Exit::Board))),
     }
+}
+
+/// Energy cannot be planned before it was measured.
+fn check_objective(experiment: &Experiment) -> Outcome<()> {
+    let is_planned =
+        experiment.schedules.iter().any(|spec| matches!(spec, ScheduleSpec::PipelineAuto { .. }));
+    if experiment.search.is_some() || !is_planned || !experiment.objective.needs_energy() {
+        return Ok(());
+    }
+    let message = format!(
+        "failed to plan the experiment {} for {}: `pipeline: auto` is planned for throughput before energy is measured; use \
+         `{} optimize --experiment {}`, or `objective: throughput`",
+        experiment.name,
+        experiment.objective,
+        host::program(),
+        experiment.name
+    );
+    Err(Failure::new(Exit::Usage, message))
 }
 
 fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {

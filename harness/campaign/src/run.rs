@@ -5,6 +5,7 @@ use crate::compile::CompiledNetwork;
 use crate::link::{self, LinkedNetwork};
 use crate::measure::{Measured, measure, measure_from_queue};
 use crate::open::OpenedBoard;
+use crate::optimize;
 use crate::plan::{self, NetworkPlan};
 use crate::prior::PriorResults;
 use crate::processors::Processor;
@@ -173,8 +174,9 @@ fn execute(
         Err(Stop::Interrupted) => 0,
         Err(Stop::Failed(failure)) => {
             if failure.exit == Exit::Board {
+                let command = if board.loaded.experiment.search.is_some() { "optimize" } else { "bench" };
                 let remedy = format!(
-                    "`{} bench --resume {run}` continues once the board is reachable",
+                    "`{} {command} --resume {run}` continues once the board is reachable",
                     host::program()
                 );
                 progress::say("note", &format!("the results so far are kept; {remedy}"));
@@ -193,6 +195,10 @@ fn steps(
     prior: &PriorResults,
     mut member: Option<FleetMember>,
 ) -> Result<Measured, Stop> {
+    if let Some(search) = board.loaded.experiment.search.clone() {
+        let (linked, profiles) = prepare(board, prior, &mut Recording(Some(recorder)))?;
+        return optimize::optimize(board, store, recorder, prior, &search, (linked, profiles.costs));
+    }
     let rounds = member.as_ref().and_then(|member| member.rounds.clone());
     let linked = match &rounds {
         Some(source) => prepare_alike(board, recorder, prior, source)?,
@@ -213,7 +219,7 @@ fn prepare(
     board: &mut OpenedBoard,
     prior: &PriorResults,
     recording: &mut Recording<'_, '_>,
-) -> Outcome<(Vec<LinkedNetwork>, profile::ProfileRecords)> {
+) -> Outcome<(Vec<LinkedNetwork>, profile::Profiles)> {
     let networks = board.builder.compile_networks(&board.loaded.experiment, board.processors())?;
     for network in networks.iter().filter(|network| !prior.networks.contains(&network.name)) {
         recording.write(|recorder| recorder.record_network(network_record(network)))?;
@@ -226,7 +232,7 @@ fn prepare(
     for network in &linked {
         record_schedules(recording, prior, &network.plan)?;
     }
-    Ok((linked, profiles.records))
+    Ok((linked, profiles))
 }
 
 /// As [`prepare`], but all boards plan from the profiles of one, so that they measure the same schedules.
@@ -246,7 +252,7 @@ fn prepare_alike(
         ProfileSource::Measure => {
             // If this fails the board is lost, and another one profiles.
             let (linked, profiles) = prepare(board, prior, &mut Recording(Some(recorder)))?;
-            source.queue.share_profiles(profiles);
+            source.queue.share_profiles(profiles.records);
             Ok(linked)
         }
     }

@@ -1,7 +1,7 @@
 //! The command line: options of all commands, and the commands.
 
 use crate::commands::{
-    baseline, bench, boards, check, history, layers, plan, report, results, selftest, shell, target,
+    baseline, bench, boards, check, history, layers, optimize, plan, report, results, selftest, shell, target,
 };
 use crate::installation::Installation;
 use crate::output;
@@ -53,6 +53,8 @@ struct Places {
 enum Command {
     /// Measure pipelines against single processors and print the table.
     Bench(bench::Arguments),
+    /// Find the schedules that are best in throughput and energy, and the best one for a requirement.
+    Optimize(optimize::Arguments),
     /// Profile and schedule only; no trials.
     Plan(plan::Arguments),
     /// Show the layers that are furthest from the peak of the first processor; no trials.
@@ -144,6 +146,7 @@ impl Cli {
         let places = self.places;
         match &self.command {
             Command::Bench(arguments) => bench::run(places.for_compiling(Check::Files)?, arguments),
+            Command::Optimize(arguments) => optimize::run(places.for_compiling(Check::Files)?, arguments),
             Command::Plan(arguments) => plan::run(places.for_compiling(Check::Files)?, arguments),
             Command::Layers(arguments) => layers::run(places.for_compiling(Check::Files)?, arguments),
             Command::Report(arguments) => report::run(&places.paths()?, arguments),

@@ -19,51 +19,44 @@ struct Walk<'a> {
     faults: &'a mut Faults,
 }
 
-/// What a schema allows, with references and alternatives resolved.
-struct Shapes<'a> {
-    leaves: Vec<&'a Json>,
-    /// Values that are not supported yet: name and message.
-    not_yet: Vec<(&'a str, &'a str)>,
-}
-
 impl<'a> Walk<'a> {
     fn node(&mut self, node: &Node, schema: &'a Json) -> Option<Node> {
-        let mut shapes = Shapes { leaves: Vec::new(), not_yet: Vec::new() };
-        self.collect(schema, &mut shapes);
-        if let Some(message) = planned(node, &shapes.not_yet) {
-            self.faults.add(&node.at, message);
-            return None;
-        }
-        let fitting: Vec<&Json> = shapes.leaves.iter().copied().filter(|leaf| fits(leaf, node)).collect();
-        let whole = shapes.leaves.len() > 1;
+        let leaves = self.leaves(schema);
+        let fitting: Vec<&Json> = leaves.iter().copied().filter(|leaf| fits(leaf, node)).collect();
+        let whole = leaves.len() > 1;
         let before = self.faults.len();
         let valid = match (&node.value, fitting.as_slice()) {
             (_, []) => {
-                self.mismatch(node, &shapes.leaves);
+                self.mismatch(node, &leaves);
                 None
             }
-            (Value::Map(_), leaves) => self.mapping(node, leaves, whole),
+            (Value::Map(_), fitting) => self.mapping(node, fitting, whole),
             (Value::List(items), [leaf, ..]) => Some(self.list(node, items, leaf)),
-            (Value::Text(text), leaves) => self.text(node, text, leaves, &shapes.leaves),
+            (Value::Text(text), fitting) => self.text(node, text, fitting, &leaves),
             (Value::Integer(_) | Value::Float(_), [leaf, ..]) => self.number(node, leaf),
             (Value::Bool(_) | Value::Null, _) => Some(node.clone()),
         };
         valid.filter(|_| !whole || self.faults.len() == before)
     }
 
-    fn collect(&self, schema: &'a Json, shapes: &mut Shapes<'a>) {
-        let planned = schema["x-not-yet"].as_object().into_iter().flatten();
-        shapes.not_yet.extend(planned.filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))));
+    /// What a schema allows, with references and alternatives resolved.
+    fn leaves(&self, schema: &'a Json) -> Vec<&'a Json> {
+        let mut leaves = Vec::new();
+        self.collect(schema, &mut leaves);
+        leaves
+    }
+
+    fn collect(&self, schema: &'a Json, leaves: &mut Vec<&'a Json>) {
         if let Some(reference) = schema["$ref"].as_str() {
             let target = reference.strip_prefix('#').and_then(|path| self.root.pointer(path));
             if let Some(target) = target {
-                self.collect(target, shapes);
+                self.collect(target, leaves);
             }
             return;
         }
         match schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
-            Some(alternatives) => alternatives.iter().for_each(|schema| self.collect(schema, shapes)),
-            None => shapes.leaves.push(schema),
+            Some(alternatives) => alternatives.iter().for_each(|schema| self.collect(schema, leaves)),
+            None => leaves.push(schema),
         }
     }
 
@@ -238,9 +231,7 @@ impl<'a> Walk<'a> {
     }
 
     fn describe_schema(&self, schema: &'a Json) -> String {
-        let mut shapes = Shapes { leaves: Vec::new(), not_yet: Vec::new() };
-        self.collect(schema, &mut shapes);
-        describe(&shapes.leaves)
+        describe(&self.leaves(schema))
     }
 }
 
@@ -293,12 +284,6 @@ fn describe_leaf(leaf: &Json) -> String {
         };
     }
     "text".to_owned()
-}
-
-/// The message if the value is not supported yet.
-fn planned(node: &Node, not_yet: &[(&str, &str)]) -> Option<String> {
-    let asked = node.text().or_else(|| Some(node.entries().first()?.key.as_str()))?;
-    not_yet.iter().find(|(name, _)| *name == asked).map(|(name, text)| format!("{name:?}: {text}"))
 }
 
 fn has_type(schema: &Json, name: &str) -> bool {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::Network;
+use domain::{Network, Objective};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use super::schedules::{self, ScheduleSpec};
 use super::schema::{self, DEFAULTS_PATH, DEFAULTS_TREE};
 use super::tree::{Node, Value};
 use super::values::{Name, PercentOrNone, minutes, percent_or_none, seconds};
-use super::{check, typed};
+use super::{check, objective, typed};
 
 /// What to measure and for how long.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,8 +34,13 @@ pub struct Experiment {
     /// Ways to run each network, which are compared.
     #[schemars(with = "Vec<schedules::Notation>", length(min = 1), extend("uniqueItems" = true))]
     pub schedules: Vec<ScheduleSpec>,
-    /// What the planner of `pipeline: auto` optimizes.
+    /// What is optimized. `bench` plans `pipeline: auto` for throughput only; for all others use `optimize`.
+    #[serde(with = "objective")]
+    #[schemars(with = "objective::Notation")]
     pub objective: Objective,
+    /// Makes this an experiment of `optimize`, which adds the schedules that it predicts to be best. `bench` refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// Trials of each schedule, interleaved with those of the others.
     #[schemars(range(min = 1, max = 10_000))]
     pub trials: u32,
@@ -150,15 +155,14 @@ mod inject {
     }
 }
 
-/// What the planner optimizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(extend("x-not-yet" = {
-    "energy": "the planner cannot optimize energy yet; use throughput"
-}))]
-pub enum Objective {
-    /// Frames per second.
-    Throughput,
+/// Settings of `optimize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// No further round starts after this many minutes.
+    #[serde(rename = "budget_minutes", with = "minutes")]
+    #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
+    pub budget: Duration,
 }
 
 /// Ends when `min_frames` have run, `min_seconds` have passed and the frame time is steady; at the latest after

@@ -21,6 +21,7 @@ mod files;
 mod group;
 mod mentions;
 mod network;
+mod objective;
 mod ordered;
 mod overrides;
 mod power;
@@ -40,7 +41,7 @@ use std::path::Path;
 
 pub use board::{Board, Connect, State, Target, Triple};
 pub use experiment::{
-    Experiment, Frames, Isolate, Measure, Objective, Profile, SlowDown, WarmUp, check_cuts, check_processors,
+    Experiment, Frames, Isolate, Measure, Profile, Search, SlowDown, WarmUp, check_cuts, check_processors,
 };
 pub use faults::{Fault, Faults, Spot};
 pub use files::{Kind, names};

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Exit {
     /// Success.
     Fine = 0,
-    /// A regression, or a claim that is not met.
+    /// A regression, or a requirement that no schedule meets.
     Regression = 1,
     /// Wrong usage or configuration.
     Usage = 2,

@@ -12,6 +12,7 @@ mod html;
 mod latex;
 mod markdown;
 mod notes;
+mod optimization;
 mod paper;
 mod peers;
 mod terminal;
@@ -22,10 +23,11 @@ mod trace;
 pub use format::{Format, render};
 pub use gate::{CheckFormat, few_trials};
 pub use history::HistoryFormat;
+pub use optimization::OptimizeFormat;
 
 use analysis::gate::CheckReport;
 use analysis::history::History;
-use analysis::{CampaignReport, Report, Row};
+use analysis::{CampaignReport, Optimization, Report, Row};
 use store::TrialRecord;
 
 /// The report on several boards as text that ends with a newline.
@@ -41,6 +43,11 @@ pub fn render_check(check: &CheckReport, format: CheckFormat) -> String {
 /// The history as text that ends with a newline.
 pub fn render_history(history: &History, format: HistoryFormat) -> String {
     history::render(history, format)
+}
+
+/// The result of `optimize` as text that ends with a newline.
+pub fn render_optimization(result: &Optimization, format: OptimizeFormat) -> String {
+    optimization::render(result, format)
 }
 
 /// The timeline of one trial of a row, for Perfetto.

@@ -48,6 +48,22 @@ pub fn resolve(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<
         Some("latest") => latest(store, paths, options)?,
         Some(name) => by_name(store, &paths.settings, name)?,
     };
+    let experiment = match &job {
+        BenchJob::One { loaded, .. } => Some(&loaded.experiment),
+        BenchJob::Several(fleet) => fleet.jobs.first().map(|job| &job.loaded.experiment),
+    };
+    if let Some(experiment) = experiment.filter(|experiment| experiment.search.is_some()) {
+        let resume = match &job {
+            BenchJob::One { resume: Some(run), .. } => format!("--resume {run}"),
+            _ => format!("--experiment {}", experiment.name),
+        };
+        let message = format!(
+            "failed to bench the experiment {}: it is a search for the best schedules; use `{} optimize {resume}`",
+            experiment.name,
+            host::program()
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     Ok(job)
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod boards;
 pub(crate) mod check;
 pub(crate) mod history;
 pub(crate) mod layers;
+pub(crate) mod optimize;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod results;

@@ -3,13 +3,33 @@
 use std::time::Duration;
 
 use super::super::{
-    Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Objective, Overrides,
-    Power, ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
+    Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Overrides, Power,
+    ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
+use domain::{Limit, Objective};
 
 fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
     scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+#[test]
+fn objectives_are_read_and_stored() {
+    let scratch = Scratch::new();
+    let check = |written: &str, wanted: Objective| {
+        let overrides = Overrides { set: vec![format!("objective={written}")], ..Overrides::default() };
+        let loaded = sound(&scratch, &overrides);
+        assert_eq!(loaded.experiment.objective, wanted, "{written}");
+        let again = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+        assert_eq!(again.experiment.objective, wanted, "{written}, stored");
+    };
+    check("throughput", Objective::Throughput);
+    check("energy", Objective::Energy);
+    check("pareto", Objective::Pareto);
+    check("{ energy: { min_fps: 30 } }", Objective::EnergyAtLeast { min_fps: 30.0 });
+    check("{ throughput: { max_watts: 7.5 } }", Objective::ThroughputWithin(Limit::Watts(7.5)));
+    let millijoules = Objective::ThroughputWithin(Limit::MillijoulesPerFrame(200.0));
+    check("{ throughput: { max_mj_per_frame: 200 } }", millijoules);
 }
 
 #[test]

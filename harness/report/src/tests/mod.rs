@@ -3,6 +3,7 @@
 mod browser;
 mod campaigns;
 mod energy;
+mod optimization;
 mod pages;
 mod papers;
 mod texts;

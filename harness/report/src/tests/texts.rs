@@ -143,20 +143,23 @@ fn csv_has_as_many_cells_in_every_line() {
     assert!(text.lines().count() == 9 && text.lines().all(|line| cells(line) == head), "{text}");
 }
 
-/// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schema_of_the_report_is_current` writes it anew.
+/// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schemas_of_results_are_current` writes them anew.
 #[test]
-fn schema_of_the_report_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/report.schema.json");
-    let current = crate::schema::<Report>();
-    if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
-        std::fs::write(&path, &current).unwrap();
+fn schemas_of_results_are_current() {
+    let schemas =
+        [("report", crate::schema::<Report>()), ("optimization", crate::schema::<analysis::Optimization>())];
+    for (name, current) in schemas {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../results/{name}.schema.json"));
+        if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
+            std::fs::write(&path, &current).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == current,
+            "{} is not current; run\nEDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schemas_of_results_are_current",
+            path.display()
+        );
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == current,
-        "{} is not current; run\nEDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schema_of_the_report_is_current",
-        path.display()
-    );
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! The front of throughput and energy against an enumeration of every schedule there is.
+#![cfg(test)]
+
+use domain::{
+    Boundary, Bytes, Costs, FrontCosts, FrontPoint, Link, Milliwatts, Network, PlanError, PowerModel,
+    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, front,
+};
+use proptest::prelude::*;
+
+/// A problem with whole costs and powers, so that sums are exact and ties are many.
+#[derive(Debug, Clone)]
+struct Problem {
+    /// Bytes at each cut.
+    bytes: Vec<u64>,
+    alone: Vec<Vec<f64>>,
+    contended: Vec<Vec<f64>>,
+    links: Vec<Vec<(u8, u8)>>,
+    idle: f64,
+    dynamic: Vec<f64>,
+}
+
+/// Frame time in ns and energy in mW · ns.
+type Figures = (f64, f64);
+
+impl Problem {
+    fn receive_ns(&self, from: usize, to: usize, cut: usize) -> f64 {
+        let (fixed, per_byte) = self.links[from][to];
+        f64::from(fixed) + f64::from(per_byte) * self.bytes[cut] as f64
+    }
+
+    /// Figures of every schedule, by the words of the specification.
+    fn every_schedule(&self) -> Vec<Figures> {
+        let processors = self.contended.len();
+        let mut all = Vec::new();
+        for (row, dynamic) in self.alone.iter().zip(&self.dynamic) {
+            let time: f64 = row.iter().sum();
+            all.push((time, (self.idle + dynamic) * time));
+        }
+        for set in 1usize..1 << processors {
+            if set.count_ones() < 2 {
+                continue;
+            }
+            let members = || (0..processors).filter(|at| set & 1 << at != 0);
+            let rate: f64 = members().map(|at| 1.0 / self.contended[at].iter().sum::<f64>()).sum();
+            let power = self.idle + members().map(|at| self.dynamic[at]).sum::<f64>();
+            all.push((1.0 / rate, power / rate));
+        }
+        self.extend(&mut Vec::new(), (0.0, 0.0), &mut all);
+        all
+    }
+
+    fn extend(&self, used: &mut Vec<(usize, usize)>, (slowest, energy): Figures, all: &mut Vec<Figures>) {
+        let units = self.bytes.len() - 1;
+        let first = used.last().map_or(0, |last| last.1);
+        if first == units {
+            if used.len() > 1 {
+                all.push((slowest, self.idle * slowest + energy));
+            }
+            return;
+        }
+        for processor in 0..self.contended.len() {
+            if used.iter().any(|(at, _)| *at == processor) {
+                continue;
+            }
+            for end in first + 1..=units {
+                let receive = used.last().map_or(0.0, |last| self.receive_ns(last.0, processor, first));
+                let time = receive + self.contended[processor][first..end].iter().sum::<f64>();
+                used.push((processor, end));
+                self.extend(used, (slowest.max(time), energy + self.dynamic[processor] * time), all);
+                used.pop();
+            }
+        }
+    }
+
+    fn network(&self) -> Network {
+        let unit = |index| Unit { name: format!("u{index}"), operators: vec![], macs: 0, parameters: 0 };
+        let boundary = |(cut, bytes): (usize, &u64)| Boundary {
+            tensors: vec![Tensor {
+                value: format!("t{cut}"),
+                shape: vec![*bytes],
+                dtype: "int8".to_owned(),
+                bytes: Bytes(*bytes),
+            }],
+        };
+        let units = (0..self.bytes.len() - 1).map(unit).collect();
+        Network::new("n", units, self.bytes.iter().enumerate().map(boundary).collect()).unwrap()
+    }
+
+    fn costs(&self, unit_ns: &[Vec<f64>]) -> Costs {
+        let link = |(fixed, per_byte): &(u8, u8)| Link {
+            fixed_ns: f64::from(*fixed),
+            ns_per_byte: f64::from(*per_byte),
+        };
+        let links = self.links.iter().map(|row| row.iter().map(link).collect()).collect();
+        let names = (0..unit_ns.len()).map(|index| ProcessorName::new(format!("p{index}"))).collect();
+        Costs::new(names, unit_ns.to_vec(), Transfer::Pairs(links)).unwrap()
+    }
+
+    fn power(&self) -> PowerModel {
+        let dynamic: Vec<Milliwatts> = self.dynamic.iter().map(|power| Milliwatts(*power)).collect();
+        PowerModel::known(Milliwatts(self.idle), &dynamic).unwrap()
+    }
+
+    fn front(&self) -> Vec<FrontPoint> {
+        let (alone, contended) = (self.costs(&self.alone), self.costs(&self.contended));
+        let costs = FrontCosts { alone: &alone, contended: &contended };
+        front(&self.network(), costs, &self.power()).unwrap()
+    }
+}
+
+fn figures(point: &FrontPoint) -> Figures {
+    (1e9 / point.throughput().0, point.energy.0 * 1e9)
+}
+
+/// Whether one is as good as the other in both, up to rounding.
+fn covers(one: Figures, other: Figures) -> bool {
+    let no_more = |a: f64, b: f64| a <= b * (1.0 + 1e-12) + 1e-12;
+    no_more(one.0, other.0) && no_more(one.1, other.1)
+}
+
+fn problem() -> impl Strategy<Value = Problem> {
+    (1..=7_usize, 1..=4_usize, 1..=9_u32).prop_flat_map(|(units, processors, greatest)| {
+        let cost = (0..=greatest).prop_map(f64::from);
+        let row = proptest::collection::vec(cost, units);
+        let rows = proptest::collection::vec(row, processors);
+        let links =
+            proptest::collection::vec(proptest::collection::vec((0..4_u8, 0..3_u8), processors), processors);
+        (
+            proptest::collection::vec(0..6_u64, units + 1),
+            rows.clone(),
+            rows,
+            links,
+            (0..6_u32).prop_map(f64::from),
+            proptest::collection::vec((0..9_u32).prop_map(f64::from), processors),
+        )
+            .prop_map(|(bytes, alone, contended, links, idle, dynamic)| Problem {
+                bytes,
+                alone,
+                contended,
+                links,
+                idle,
+                dynamic,
+            })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn the_front_is_that_of_every_schedule(problem in problem()) {
+        let every = problem.every_schedule();
+        let front = problem.front();
+        let found: Vec<Figures> = front.iter().map(figures).collect();
+        for schedule in &every {
+            prop_assert!(found.iter().any(|point| covers(*point, *schedule)), "{schedule:?} is not covered by {found:?}");
+        }
+        for point in &found {
+            prop_assert!(every.iter().any(|schedule| covers(*schedule, *point)), "there is no schedule with {point:?}");
+        }
+        for pair in found.windows(2) {
+            // Energies that differ by rounding alone may both stay.
+            let falls = pair[0].1 > pair[1].1 * (1.0 - 1e-12);
+            prop_assert!(pair[0].0 < pair[1].0 && falls, "{found:?} is no front");
+        }
+    }
+}
+
+fn two(idle: f64, dynamic: [f64; 2]) -> Problem {
+    // The first processor is four times as fast.
+    let rows = vec![vec![10.0; 4], vec![40.0; 4]];
+    Problem {
+        bytes: vec![0; 5],
+        alone: rows.clone(),
+        contended: rows,
+        links: vec![vec![(0, 0); 2]; 2],
+        idle,
+        dynamic: dynamic.to_vec(),
+    }
+}
+
+#[test]
+fn idle_power_makes_the_slow_schedules_leave_the_front() {
+    let labels =
+        |problem: Problem| problem.front().iter().map(|point| point.schedule.label()).collect::<Vec<_>>();
+    // Eight times the power for a quarter of the time: the slow processor needs half the energy.
+    assert_eq!(
+        labels(two(0.0, [8.0, 1.0])),
+        ["p0 | p1", "p0[0..3] > p1[3..4]", "p0[0..2] > p1[2..4]", "p0[0..1] > p1[1..4]", "p1"]
+    );
+    assert_eq!(labels(two(100.0, [8.0, 1.0])), ["p0 | p1"]);
+}
+
+#[test]
+fn power_is_energy_over_time() {
+    let problem = two(2.0, [8.0, 1.0]);
+    let of = |kind: ScheduleKind| {
+        problem.front().into_iter().find(|point| point.schedule.kind() == kind).map(|point| point.power().0)
+    };
+    assert!((of(ScheduleKind::Replicate).unwrap() - 11.0).abs() < 1e-9, "both work all the time");
+}
+
+#[test]
+fn what_cannot_be_planned() {
+    let problem = two(1.0, [1.0, 1.0]);
+    let (alone, network) = (problem.costs(&problem.alone), problem.network());
+    let costs = FrontCosts { alone: &alone, contended: &alone };
+    let three = PowerModel::known(Milliwatts(0.0), &[Milliwatts(1.0); 3]).unwrap();
+    assert_eq!(front(&network, costs, &three), Err(PlanError::OtherProcessors));
+    let stage = Stage { processor: "p0".into(), first: 0, end: 4 };
+    assert_eq!(Schedule::pipeline(&network, vec![stage]).unwrap().kind(), ScheduleKind::Single);
+}

@@ -1,0 +1,321 @@
+//! `optimize` on this machine: without a power meter, and with one whose readings follow from what the runner's threads do, so
+//! that the true power model is known. Needs the private toolchain, so `cargo xtask test` runs it and plain `cargo test` does
+//! not.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The board is used by one command at a time; so are these tests.
+static BOARD: Mutex<()> = Mutex::new(());
+
+/// True power of the idle board, and what a thread adds while it runs on CPU 0 and on CPU 1, in mW.
+const IDLE_MW: f64 = 2000.0;
+const DYNAMIC_MW: [f64; 2] = [6000.0, 1500.0];
+
+/// Settings that make a search take seconds.
+const SHORT: [&str; 8] = [
+    "--set",
+    "measure={ min_seconds: 0.8, min_frames: 10, max_seconds: 4 }",
+    "--set",
+    "warm_up={ min_frames: 3, min_seconds: 0.05, max_seconds: 0.5 }",
+    "--set",
+    "profile={ min_frames: 10, min_seconds: 0.05, max_seconds: 1 }",
+    "--trials",
+    "2",
+];
+
+struct Rig {
+    _board: MutexGuard<'static, ()>,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// A workspace with the boards `plain` and `metered`.
+    fn new() -> Self {
+        let board = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir().unwrap();
+        let (real, workspace) = (root(), folder.path().join("workspace"));
+        fs::create_dir_all(workspace.join("configs/boards")).unwrap();
+        for entry in fs::read_dir(&real).unwrap().chain(fs::read_dir(real.join("configs")).unwrap()).flatten()
+        {
+            let link = workspace.join(entry.path().strip_prefix(&real).unwrap());
+            if !link.exists() && entry.file_name() != ".git" {
+                std::os::unix::fs::symlink(entry.path(), link).unwrap();
+            }
+        }
+        let processors = "processors:\n  fast: { cpus: [0] }\n  slow: { cpus: [1] }\n";
+        let meter = format!(
+            "power: {{ rapl: {{ total: package-0, root: {} }} }}\n",
+            folder.path().join("sys").display()
+        );
+        for (name, power) in [("plain", ""), ("metered", &meter)] {
+            let text = format!("board: {name}\nconnect: local\n{processors}{power}");
+            fs::write(workspace.join(format!("configs/boards/{name}.yaml")), text).unwrap();
+        }
+        Self { _board: board, folder }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        // Compiled networks are shared between the tests; they are found by content.
+        let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edgepipe");
+        fs::create_dir_all(&state).unwrap();
+        let mut command = Command::new(variable("EDGEPIPE_HARNESS"));
+        command.arg("--root").arg(self.folder.path().join("workspace")).arg("--state").arg(&state);
+        command
+            .arg("--python")
+            .arg(variable("EDGEPIPE_PYTHON"))
+            .arg("--runner")
+            .arg(variable("EDGEPIPE_RUNNER"));
+        command.arg("--database").arg(self.folder.path().join("results.db")).args(arguments);
+        command.env("EDGEPIPE_LOCK", state.join("board.lock")).stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str], codes: &[i32]) -> (String, String) {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert!(codes.contains(&status.code().unwrap()), "{arguments:?}: {status}\n{stdout}\n{stderr}");
+        (stdout, stderr)
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+}
+
+fn optimize<'a>(board: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["optimize", "--board", board, "--network", "tiny", "--budget", "40s"], &SHORT[..], more].concat()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+impl Rig {
+    /// The result of a search. `None` if other load on this machine voided so many trials that there is none; then the
+    /// messages say so, and the exit code is 4.
+    #[track_caller]
+    fn search(&self, arguments: &[&str], codes: &[i32]) -> Option<(Value, String)> {
+        let (text, log) = self.run(&[arguments, &["--format", "json"]].concat(), &[codes, &[4]].concat());
+        if text.is_empty() {
+            assert!(log.contains("error: failed to optimize") && log.contains("no energy is known"), "{log}");
+            return None;
+        }
+        let result = json(&text);
+        if result["schedules_measured"] == 0 {
+            assert!(result["best"].is_null() && result["front"].as_array().unwrap().is_empty(), "{result}");
+            assert!(!result["void_reason"].as_str().unwrap().is_empty(), "{result}");
+            assert!(log.contains("every trial so far is void or failed"), "{log}");
+            return None;
+        }
+        // A baseline may be void alone; then there is nothing to compare with.
+        (result["baselines"].as_array().unwrap().len() == 2).then_some((result, log))
+    }
+}
+
+/// Plays an energy counter until dropped: idle power, and the true power of each CPU for the time that threads of the runner
+/// spend on it.
+struct Player {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Player {
+    fn start(sysfs: &Path) -> Self {
+        let zone = sysfs.join("class/powercap/intel-rapl:0");
+        fs::create_dir_all(&zone).unwrap();
+        fs::write(zone.join("name"), "package-0\n").unwrap();
+        fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
+        fs::write(zone.join("energy_uj"), "0\n").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let runner = PathBuf::from(variable("EDGEPIPE_RUNNER")).canonicalize().unwrap();
+        let thread = std::thread::spawn(move || {
+            let (begun, mut known, mut dynamic_mj) = (Instant::now(), Vec::new(), 0.0);
+            while !flag.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(10));
+                let now = cpu_seconds(&runner);
+                for (thread, cpu, seconds) in &now {
+                    let before = known
+                        .iter()
+                        .find(|(other, _, _)| other == thread)
+                        .map_or(0.0, |(_, _, before)| *before);
+                    dynamic_mj += (seconds - before) * DYNAMIC_MW.get(*cpu).copied().unwrap_or(0.0);
+                }
+                known = now;
+                let whole_mj = IDLE_MW * begun.elapsed().as_secs_f64() + dynamic_mj;
+                let next = zone.join("next");
+                fs::write(&next, format!("{:.0}\n", 1000.0 * whole_mj)).unwrap();
+                fs::rename(&next, zone.join("energy_uj")).unwrap();
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Each thread of the runners, with the CPU it ran on last and its CPU time, from `/proc/PID/task/TID/{stat,schedstat}`.
+fn cpu_seconds(runner: &Path) -> Vec<(String, usize, f64)> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        if fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == runner) {
+            let tasks = fs::read_dir(process.path().join("task")).into_iter().flatten().flatten();
+            found.extend(tasks.filter_map(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+                // The name of the thread is in parentheses; the CPU is field 39.
+                let cpu = stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()?;
+                let time = fs::read_to_string(task.path().join("schedstat")).ok()?;
+                let nanoseconds: f64 = time.split_whitespace().next()?.parse().ok()?;
+                Some((task.path().display().to_string(), cpu, nanoseconds / 1e9))
+            }));
+        }
+    }
+    found
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn without_a_meter_the_fastest_schedule_is_searched() {
+    let rig = Rig::new();
+    // Other load on this machine may void trials; the exit code is then 4.
+    let Some((result, log)) = rig.search(&optimize("plain", &[]), &[0]) else { return };
+    assert_eq!(
+        (&result["schema"], &result["board"], &result["network"]),
+        (&1.into(), &"plain".into(), &"tiny".into())
+    );
+    assert_eq!(result["objective"], "most frames/s");
+    assert_eq!(result["front"].as_array().unwrap().len(), 1, "without energy, the fastest alone: {result}");
+    assert_eq!(result["best"], result["front"][0]);
+    let fps = |row: &Value| row["throughput_fps"]["point"].as_f64().unwrap();
+    assert!(
+        result["baselines"].as_array().unwrap().iter().all(|row| fps(row) <= fps(&result["best"])),
+        "{result}"
+    );
+    assert!(result["best"]["energy_mj_per_frame"].is_null() && result["power_model"].is_null(), "{result}");
+    assert!(!result["energy_absent_reason"].as_str().unwrap().is_empty());
+    assert!(log.contains("search"), "{log}");
+
+    let run = result["run"].as_str().unwrap();
+    let (_, log) = rig.run(&["bench", "--resume", run], &[2]);
+    assert!(
+        log.contains("it is a search for the best schedules; use") && log.contains("optimize --resume"),
+        "{log}"
+    );
+    let (csv, _) = rig.run(&optimize("plain", &["--resume", run, "--format", "csv"]), &[0, 4]);
+    let columns = csv.lines().next().unwrap().split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == columns) && csv.lines().count() >= 3, "{csv}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_known_power_model_is_found_and_requirements_are_met_or_missed() {
+    let rig = Rig::new();
+    let _player = Player::start(&rig.folder.path().join("sys"));
+    let Some((result, log)) = rig.search(&optimize("metered", &[]), &[0]) else { return };
+    let model = &result["power_model"];
+    let near = |value: &Value, truth: f64, share: f64| (value.as_f64().unwrap() / truth - 1.0).abs() < share;
+    assert!(near(&model["idle_mw"], IDLE_MW, 0.1), "{result}\n{log}");
+    // Other load takes CPU time from stages that are busy by the clock, so these may be less than the truth.
+    let dynamic = |name: &str| model["dynamic_mw"][name].as_f64().unwrap();
+    assert!(dynamic("fast") > 1.5 * dynamic("slow"), "{result}\n{log}");
+    assert!(
+        dynamic("fast") < 1.2 * DYNAMIC_MW[0] && dynamic("slow") < 1.5 * DYNAMIC_MW[1],
+        "{result}\n{log}"
+    );
+    let front = result["front"].as_array().unwrap();
+    assert!(!front.is_empty() && result["best"].is_null(), "pareto has no best: {result}");
+    let figures = |row: &Value| {
+        let figure = |name: &str| row[name]["point"].as_f64().unwrap();
+        (figure("throughput_fps"), figure("energy_mj_per_frame"))
+    };
+    for pair in front.windows(2) {
+        let (faster, slower) = (figures(&pair[0]), figures(&pair[1]));
+        assert!(faster.0 >= slower.0 && faster.1 >= slower.1, "{result}");
+    }
+
+    let arguments = optimize("metered", &["--max-mj-per-frame", "0.001"]);
+    let Some((missed, log)) = rig.search(&arguments, &[1]) else { return };
+    assert!(
+        missed["best"].is_null() && missed["closest"]["missed_by"].as_f64().unwrap() > 1.0,
+        "{missed}\n{log}"
+    );
+    let text = missed["closest"]["text"].as_str().unwrap();
+    assert!(text.contains("above the limit of 0.001 mJ/frame"), "{text}");
+    let Some((met, log)) = rig.search(&optimize("metered", &["--min-fps", "1"]), &[0]) else { return };
+    assert!(figures(&met["best"]).0 >= 1.0 && met["closest"].is_null(), "{met}\n{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn an_interrupted_and_a_killed_search_continue() {
+    let rig = Rig::new();
+    let arguments = optimize("plain", &[]);
+    for (signal, code) in [(rustix::process::Signal::INT, Some(4)), (rustix::process::Signal::KILL, None)] {
+        let mut child = rig.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(240);
+        let mut line = String::new();
+        while !line.contains("frames/s") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before its first trial");
+            assert!(Instant::now() < deadline, "no trial within four minutes");
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), code);
+        let (text, log) = rig.run(&optimize("plain", &["--resume", "--format", "json"]), &[0, 4]);
+        assert!(!log.contains("per frame"), "profiles are known: {log}");
+        assert_eq!(json(&text)["status"], "complete", "{log}");
+    }
+    let (_, log) = rig.run(&optimize("plain", &["--resume"]), &[2]);
+    assert!(log.contains("failed to find an unfinished run"), "{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn mistakes_are_named_before_anything_is_measured() {
+    let rig = Rig::new();
+    let check = |arguments: &[&str], expected: &str| {
+        let (_, log) = rig.run(arguments, &[2]);
+        assert!(log.contains(expected), "{arguments:?}: {log}");
+    };
+    check(&optimize("plain", &["--min-fps", "30"]), "the board plain has no power meter; set `power` in");
+    check(&optimize("plain", &["--objective", "energy"]), "use `--objective throughput`");
+    check(
+        &optimize("metered", &["--max-watts", "-3"]),
+        "failed to read --max-watts -3: expected a number above 0",
+    );
+    check(&optimize("metered", &["--max-watts", "3", "--min-fps", "3"]), "cannot be used with");
+    check(&["optimize", "--board", "plain", "--budget", "30"], "expected a time such as 90s, 30min or 2h");
+    check(
+        &["optimize", "--board", "plain", "--experiment", "quick"],
+        "choose one of the experiment quick with `--network NAME`",
+    );
+    check(&["bench", "--experiment", "optimize"], "it is a search for the best schedules");
+    check(
+        &["bench", "--experiment", "tiny", "--set", "objective=energy"],
+        "`pipeline: auto` is planned for throughput before energy is measured",
+    );
+}

@@ -1,0 +1,236 @@
+//! The result of `optimize` as terminal table, CSV and JSON.
+
+use crate::cells;
+use crate::csv::quoted;
+use crate::format::json;
+use analysis::{FrontRow, Interval, Optimization};
+use clap::ValueEnum;
+use std::fmt::Write as _;
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
+
+/// Formats of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OptimizeFormat {
+    /// A table, for reading.
+    Terminal,
+    /// One row per schedule of the front and per baseline, for spreadsheets.
+    Csv,
+    /// For programs; the schema is results/optimization.schema.json.
+    Json,
+}
+
+/// The result as text that ends with a newline.
+pub(super) fn render(result: &Optimization, format: OptimizeFormat) -> String {
+    match format {
+        OptimizeFormat::Terminal => terminal(result),
+        OptimizeFormat::Csv => csv(result),
+        OptimizeFormat::Json => json(result),
+    }
+}
+
+/// A schedule with its marks: on the front, best, baseline.
+struct Line<'a> {
+    row: &'a FrontRow,
+    on_front: bool,
+    is_best: bool,
+}
+
+fn lines(result: &Optimization) -> Vec<Line<'_>> {
+    let is_best = |row: &FrontRow| result.best.as_ref().is_some_and(|best| best.schedule == row.schedule);
+    let mut rows: Vec<&FrontRow> = result.front.iter().collect();
+    let others = result.best.iter().chain(result.closest.iter().map(|closest| &closest.point));
+    for row in others.chain(&result.baselines) {
+        if rows.iter().all(|known| known.schedule != row.schedule) {
+            rows.push(row);
+        }
+    }
+    let front = result.front.len();
+    let line = |(at, row)| Line { row, on_front: at < front, is_best: is_best(row) };
+    rows.into_iter().enumerate().map(line).collect()
+}
+
+fn terminal(result: &Optimization) -> String {
+    let mut out = format!(
+        "{} on {}: {}\nrun {}, {}; {} schedules measured",
+        result.network, result.board, result.objective, result.run, result.status, result.schedules_measured
+    );
+    if result.schedules_void > 0 {
+        let _ = write!(out, ", {} void", result.schedules_void);
+    }
+    out += "\n";
+    if let Some(reason) = &result.void_reason {
+        let _ = writeln!(out, "void, for example {reason}");
+    }
+    out += "\n";
+    out += &table(result);
+    out += match &result.power_model {
+        Some(_) => "* on the front: no other measured schedule is better in throughput and energy\n",
+        None => "* the fastest measured schedule\n",
+    };
+    if let Some(row) = result.front.first() {
+        let point = &row.operating_point;
+        let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
+        let parts: Vec<String> = [part("power mode", &point.power_mode), part("governor", &point.governor)]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !parts.is_empty() {
+            let _ = writeln!(out, "operating point: {}", parts.join(", "));
+        }
+    }
+    out += &model(result);
+    out += "\n";
+    out += &conclusion(result);
+    out
+}
+
+fn table(result: &Optimization) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["", "schedule", "frames/s", "predicted", "mJ/frame", "predicted", "W", "trials"]);
+    for line in lines(result) {
+        let row = line.row;
+        let watts = row.energy_mj_per_frame.map(|energy| energy.point * row.throughput_fps.point / 1000.0);
+        let number = |value: Option<f64>| cells::or_dash(value.map(cells::number));
+        builder.push_record([
+            if line.on_front { "*".to_owned() } else { String::new() },
+            row.schedule.clone(),
+            cells::with_precision(&row.throughput_fps),
+            number(row.predicted_fps),
+            cells::or_dash(row.energy_mj_per_frame.as_ref().map(cells::with_precision)),
+            number(row.predicted_mj_per_frame),
+            number(watts),
+            row.trials.to_string(),
+        ]);
+    }
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::new(2..), Alignment::right());
+    let text = table.to_string();
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// The power model, or why there is none.
+fn model(result: &Optimization) -> String {
+    let Some(model) = &result.power_model else {
+        return match &result.energy_absent_reason {
+            Some(reason) => format!("energy: {reason}\n"),
+            None => String::new(),
+        };
+    };
+    let dynamic: Vec<String> = model
+        .dynamic_mw
+        .iter()
+        .map(|(name, milliwatts)| format!("{name} {} mW while it works", cells::number(*milliwatts)))
+        .collect();
+    let left_out = model
+        .left_out_error
+        .map(|share| format!("; error for schedules left out of the fit {:.1} %", 100.0 * share))
+        .unwrap_or_default();
+    format!(
+        "power model: idle {} mW, {}; residual {} mW{left_out}\n",
+        cells::number(model.idle_mw),
+        dynamic.join(", "),
+        cells::number(model.residual_mw)
+    )
+}
+
+fn conclusion(result: &Optimization) -> String {
+    if let Some(best) = &result.best {
+        let mut out =
+            format!("best: {}, {}", best.schedule, cells::with_interval(&best.throughput_fps, " frames/s"));
+        if let Some(energy) = &best.energy_mj_per_frame {
+            let _ = write!(out, ", {}", cells::with_interval(energy, " mJ/frame"));
+        }
+        out += "\n";
+        if result.certain == Some(false) {
+            out += "its figures meet the requirement, but its intervals do not exclude that it is missed; measure more trials \
+                    (--trials)\n";
+        }
+        if let Some(gain) = &result.throughput_gain {
+            let _ = writeln!(
+                out,
+                "frames/s over the fastest single processor: {}",
+                cells::with_interval(gain, "×")
+            );
+        }
+        if let Some(gain) = &result.energy_gain {
+            let _ = writeln!(
+                out,
+                "frames per joule over the most efficient single processor: {}",
+                cells::with_interval(gain, "×")
+            );
+        }
+        return out;
+    }
+    match &result.closest {
+        Some(closest) => {
+            format!(
+                "no schedule meets the requirement; the closest is {}: {}\n",
+                closest.point.schedule, closest.text
+            )
+        }
+        None if result.front.is_empty() => "no schedule has a valid trial\n".to_owned(),
+        None => String::new(),
+    }
+}
+
+const COLUMNS: [&str; 20] = [
+    "board",
+    "network",
+    "schedule",
+    "kind",
+    "processors",
+    "power_mode",
+    "governor",
+    "on_front",
+    "best",
+    "throughput_fps",
+    "throughput_fps_lo",
+    "throughput_fps_hi",
+    "energy_mj_per_frame",
+    "energy_mj_per_frame_lo",
+    "energy_mj_per_frame_hi",
+    "predicted_fps",
+    "predicted_mj_per_frame",
+    "predicted_mj_per_frame_lo",
+    "predicted_mj_per_frame_hi",
+    "trials",
+];
+
+fn csv(result: &Optimization) -> String {
+    let mut out = COLUMNS.join(",") + "\n";
+    for line in lines(result) {
+        let row = line.row;
+        let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let ends = |interval: Option<Interval>| {
+            let (lo, hi) =
+                (interval.and_then(|interval| interval.lo), interval.and_then(|interval| interval.hi));
+            [number(interval.map(|interval| interval.point)), number(lo), number(hi)]
+        };
+        let mut cells = vec![
+            result.board.clone(),
+            result.network.clone(),
+            row.schedule.clone(),
+            row.kind.to_string(),
+            row.processors.join(" "),
+            row.operating_point.power_mode.clone().unwrap_or_default(),
+            row.operating_point.governor.clone().unwrap_or_default(),
+            line.on_front.to_string(),
+            line.is_best.to_string(),
+        ];
+        cells.extend(ends(Some(row.throughput_fps)));
+        cells.extend(ends(row.energy_mj_per_frame));
+        cells.push(number(row.predicted_fps));
+        // The point is given where there is no interval too.
+        let [_, lo, hi] = ends(row.predicted_mj_per_frame_interval);
+        cells.extend([number(row.predicted_mj_per_frame), lo, hi, row.trials.to_string()]);
+        let cells: Vec<String> = cells.iter().map(|cell| quoted(cell)).collect();
+        out += &(cells.join(",") + "\n");
+    }
+    out
+}

@@ -1,0 +1,100 @@
+//! The result of `optimize` in each format.
+
+use crate::{OptimizeFormat, render_optimization};
+use analysis::{Closest, FrontRow, Interval, OperatingPoint, Optimization, PowerModelSection};
+use domain::ScheduleKind;
+
+fn interval(point: f64, half: f64) -> Interval {
+    Interval { point, lo: Some(point - half), hi: Some(point + half) }
+}
+
+fn row(schedule: &str, kind: ScheduleKind, fps: f64, energy: f64) -> FrontRow {
+    FrontRow {
+        schedule: schedule.to_owned(),
+        kind,
+        processors: schedule
+            .split([' ', '|', '>'])
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        operating_point: OperatingPoint { power_mode: Some("0 (MAXN)".to_owned()), governor: None },
+        throughput_fps: interval(fps, 0.2),
+        energy_mj_per_frame: Some(interval(energy, 2.0)),
+        predicted_fps: Some(1.02 * fps),
+        predicted_mj_per_frame: Some(0.97 * energy),
+        predicted_mj_per_frame_interval: Some(interval(0.97 * energy, 12.0)),
+        trials: 5,
+    }
+}
+
+fn result() -> Optimization {
+    let front = vec![
+        row("denver | a57", ScheduleKind::Replicate, 31.0, 290.0),
+        row("denver > a57", ScheduleKind::Pipeline, 27.5, 262.5),
+        row("a57", ScheduleKind::Single, 15.0, 240.0),
+    ];
+    Optimization {
+        schema: 1,
+        board: "tx2".to_owned(),
+        network: "resnet18".to_owned(),
+        run: "20261129-020000-0001".to_owned(),
+        status: "complete".to_owned(),
+        objective: "least energy per frame with at least 25 frames/s".to_owned(),
+        confidence: 0.95,
+        best: Some(front[1].clone()),
+        certain: Some(true),
+        closest: None,
+        baselines: vec![row("denver", ScheduleKind::Single, 16.0, 310.0), front[2].clone()],
+        front,
+        throughput_gain: Some(interval(1.72, 0.02)),
+        energy_gain: Some(interval(0.91, 0.01)),
+        power_model: Some(PowerModelSection {
+            idle_mw: 2500.0,
+            dynamic_mw: [("a57".to_owned(), 1210.0), ("denver".to_owned(), 2430.0)].into(),
+            residual_mw: 41.0,
+            left_out_error: Some(0.012),
+            windows: 41,
+        }),
+        energy_absent_reason: None,
+        schedules_measured: 9,
+        schedules_void: 1,
+        void_reason: Some("denver[0..9] > a57[9..21]: 5 of 5 trials are void: other programs ran".to_owned()),
+    }
+}
+
+#[test]
+fn a_result_is_shown_as_a_table_and_as_csv() {
+    insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::Terminal));
+    insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::Csv));
+}
+
+#[test]
+fn a_requirement_that_nothing_meets_is_told_with_the_closest_schedule() {
+    let mut missed = result();
+    let point = missed.best.take().unwrap();
+    (missed.throughput_gain, missed.energy_gain, missed.certain) = (None, None, None);
+    let text = "31.00 frames/s, 22.5 % below the required 40".to_owned();
+    missed.closest = Some(Closest { point, missed_by: 0.225, text });
+    let shown = render_optimization(&missed, OptimizeFormat::Terminal);
+    let last = shown.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "no schedule meets the requirement; the closest is denver > a57: 31.00 frames/s, 22.5 % below the required 40"
+    );
+}
+
+#[test]
+fn without_a_meter_there_are_dashes_and_the_reason() {
+    let mut plain = result();
+    for row in plain.front.iter_mut().chain(&mut plain.best).chain(&mut plain.baselines) {
+        (row.energy_mj_per_frame, row.predicted_mj_per_frame, row.predicted_mj_per_frame_interval) =
+            (None, None, None);
+    }
+    (plain.power_model, plain.energy_gain) = (None, None);
+    plain.energy_absent_reason = Some("the board has no power meter configured".to_owned());
+    plain.certain = Some(false);
+    insta::assert_snapshot!(render_optimization(&plain, OptimizeFormat::Terminal));
+    let json: serde_json::Value =
+        serde_json::from_str(&render_optimization(&plain, OptimizeFormat::Json)).unwrap();
+    assert!(json["front"][0]["energy_mj_per_frame"].is_null() && json["power_model"].is_null());
+}
