@@ -304,7 +304,7 @@ fn mistakes_are_named_before_anything_is_measured() {
     check(&optimize("plain", &["--min-fps", "30"]), "the board plain has no power meter; set `power` in");
     check(&optimize("plain", &["--objective", "energy"]), "use `--objective throughput`");
     check(
-        &optimize("metered", &["--max-watts", "-3"]),
+        &optimize("metered", &["--max-watts=-3"]),
         "failed to read --max-watts -3: expected a number above 0",
     );
     check(&optimize("metered", &["--max-watts", "3", "--min-fps", "3"]), "cannot be used with");
