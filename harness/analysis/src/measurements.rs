@@ -40,13 +40,12 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
             .iter()
             .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
         let uses_gpu = used.clone().any(|processor| processor.kind.is_gpu());
-        let cpus = match record.schedule.as_peer() {
-            Some(peer) => peer.cpus(),
+        let cpus = if let Some(peer) = record.schedule.as_peer() {
+            peer.cpus()
+        } else {
             // Each once: a thread that feeds a GPU may share the CPUs of another processor.
-            None => {
-                let cpus = used.flat_map(|processor| processor.kind.thread_cpus().iter().copied());
-                cpus.collect::<BTreeSet<u32>>().into_iter().collect()
-            }
+            let cpus = used.flat_map(|processor| processor.kind.thread_cpus().iter().copied());
+            cpus.collect::<BTreeSet<u32>>().into_iter().collect()
         };
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
