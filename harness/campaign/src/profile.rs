@@ -307,8 +307,13 @@ const SLOWEST_FRAMES: u64 = 2 * 4;
 
 /// Shortest and longest window in ns: as the experiment asks, or longer if the slowest processor needs it for a few frames.
 fn contended_window(least_ns: u64, most_ns: u64, alone: &[Profiled]) -> (u64, u64) {
-    let slowest = alone.iter().filter_map(|profiled| median(&profiled.frame_ns)).fold(0.0, f64::max);
-    let needed = (slowest as u64).saturating_mul(SLOWEST_FRAMES);
+    let typical = |profiled: &Profiled| {
+        let mut sorted = profiled.frame_ns.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    };
+    let slowest = alone.iter().filter_map(typical).max().unwrap_or(0);
+    let needed = slowest.saturating_mul(SLOWEST_FRAMES);
     let least = least_ns.max(needed);
     (least, most_ns.max(least.saturating_mul(2)))
 }

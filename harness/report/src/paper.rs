@@ -121,7 +121,7 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
         network: network.to_owned(),
         singles: processors.iter().map(single).collect(),
         peer: fps(valid(ScheduleKind::Peer)),
-        schedule: or_dash(pipeline.map(|row| cells::label(row))),
+        schedule: or_dash(pipeline.map(cells::label)),
         pipeline: fps(pipeline),
         gain: or_dash(gain.map(|gain| with_interval(&gain, "×"))),
         energy: match (before, after) {

@@ -246,8 +246,8 @@ fn run_cargo(
     product: Product,
     shown: Shown,
 ) -> Result<PathBuf> {
-    let built = build.join(&target.triple).join("release").join(product.file());
-    let first = !built.exists();
+    let made = build.join(&target.triple).join("release").join(product.file());
+    let first = !made.exists();
     if first {
         eprintln!("building {} for {}", product.description(), target.name());
     }
@@ -261,7 +261,7 @@ fn run_cargo(
         let (product, target) = (product.description(), target.name());
         bail!("failed to build {product} for {target}: see the message above");
     }
-    Ok(built)
+    Ok(made)
 }
 
 /// Puts a copy of the runner `from` in the place of `to`, at once, where they differ. The copy finds its libraries by
