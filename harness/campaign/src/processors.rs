@@ -100,32 +100,38 @@ impl Processor {
 pub fn resolve(board: &config::Board, machine: &MachineState) -> Outcome<Vec<Processor>> {
     match &board.processors {
         Processors::Auto => detect(board, machine),
-        Processors::Listed(listed) => {
-            let taken: Vec<&[u32]> = listed
-                .iter()
-                .filter_map(|processor| match &processor.spec {
-                    ProcessorSpec::Cpu { cpus, .. } => Some(cpus.as_slice()),
-                    ProcessorSpec::Cuda { .. } => None,
-                })
-                .collect();
-            let found = listed.iter().map(|processor| match &processor.spec {
-                ProcessorSpec::Cpu { cpus, threads, mcpu } => {
-                    check_cpus(board, &processor.name, cpus, machine)?;
-                    Ok(Processor::cpus(machine, &processor.name, cpus.clone(), *threads, mcpu.as_deref()))
-                }
-                ProcessorSpec::Cuda { arch, device, host_cpus } => {
-                    if let Some(cpus) = host_cpus {
-                        check_cpus(board, &processor.name, cpus, machine)?;
-                    }
-                    let host_cpus = host_cpus.clone().unwrap_or_else(|| feeding_cpus(machine, &taken));
-                    let (board, name) = (board.name.as_str(), processor.name.as_str());
-                    let requested = RequestedGpu { board, processor: name, device: *device, arch: *arch };
-                    Processor::gpu(machine, requested, host_cpus)
-                }
-            });
-            found.collect()
-        }
+        Processors::Listed(listed) => resolve_listed(board, listed, machine).collect(),
     }
+}
+
+/// Each processor that the board's file lists, or why it cannot be used.
+fn resolve_listed(
+    board: &config::Board,
+    listed: &[config::Processor],
+    machine: &MachineState,
+) -> impl Iterator<Item = Outcome<Processor>> {
+    let taken: Vec<&[u32]> = listed
+        .iter()
+        .filter_map(|processor| match &processor.spec {
+            ProcessorSpec::Cpu { cpus, .. } => Some(cpus.as_slice()),
+            ProcessorSpec::Cuda { .. } => None,
+        })
+        .collect();
+    listed.iter().map(move |processor| match &processor.spec {
+        ProcessorSpec::Cpu { cpus, threads, mcpu } => {
+            check_cpus(board, &processor.name, cpus, machine)?;
+            Ok(Processor::cpus(machine, &processor.name, cpus.clone(), *threads, mcpu.as_deref()))
+        }
+        ProcessorSpec::Cuda { arch, device, host_cpus } => {
+            if let Some(cpus) = host_cpus {
+                check_cpus(board, &processor.name, cpus, machine)?;
+            }
+            let host_cpus = host_cpus.clone().unwrap_or_else(|| feeding_cpus(machine, &taken));
+            let (board, name) = (board.name.as_str(), processor.name.as_str());
+            let requested = RequestedGpu { board, processor: name, device: *device, arch: *arch };
+            Processor::gpu(machine, requested, host_cpus)
+        }
+    })
 }
 
 /// All CPUs and GPUs of a machine. A GPU that cannot be used is left out; [`notes`] gives the reason.
@@ -262,18 +268,23 @@ pub fn describe(board: &config::Board, machine: &MachineState) -> String {
         machine.memory_bytes >> 20,
         machine.kernel
     );
-    match resolve(board, machine) {
-        Ok(processors) => {
-            for processor in &processors {
-                let _ = writeln!(text, "  {}: {}", processor.name, processor.describe());
-            }
-            for note in notes(board, machine, &processors) {
-                let _ = writeln!(text, "  note: {note}");
-            }
-        }
-        Err(failure) => {
-            let _ = writeln!(text, "  {failure}");
-        }
+    // A processor that cannot be used, such as one whose CPUs the present power mode takes offline, hides no other one.
+    let found: Vec<Outcome<Processor>> = match &board.processors {
+        Processors::Auto => match detect(board, machine) {
+            Ok(found) => found.into_iter().map(Ok).collect(),
+            Err(failure) => vec![Err(failure)],
+        },
+        Processors::Listed(listed) => resolve_listed(board, listed, machine).collect(),
+    };
+    for processor in &found {
+        let _ = match processor {
+            Ok(processor) => writeln!(text, "  {}: {}", processor.name, processor.describe()),
+            Err(failure) => writeln!(text, "  {failure}"),
+        };
+    }
+    let usable: Vec<Processor> = found.into_iter().flatten().collect();
+    for note in notes(board, machine, &usable) {
+        let _ = writeln!(text, "  note: {note}");
     }
     text
 }
@@ -360,6 +371,22 @@ mod tests {
             let notes = notes(&board, &machine, &found);
             assert!(notes.len() == 1 && notes[0].starts_with(said), "{notes:?}");
         }
+    }
+
+    #[test]
+    fn a_processor_that_cannot_be_used_hides_no_other_one() {
+        let board = board("denver: { cpus: [2] }, gpu: { cuda: { host_cpus: [0] } }, a57: { cpus: [0] }");
+        let text = describe(&board, &with_gpu("sm_62", true));
+        let found: Vec<&str> = text.lines().skip(1).map(str::trim).collect();
+        let expected = [
+            "failed to use CPU 2 of the processor denver on the board b: it is offline",
+            "gpu: GPU 0 (",
+            "a57: CPUs [0], 1 thread(s)",
+            "note: a thread on CPU 0 feeds gpu, and a57 computes there too",
+            "note: gpu is emulated on CPUs",
+        ];
+        assert!(found.iter().zip(expected).all(|(line, start)| line.starts_with(start)), "{text}");
+        assert_eq!(found.len(), expected.len(), "{text}");
     }
 
     #[test]
