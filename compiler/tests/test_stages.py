@@ -57,12 +57,14 @@ def test_three_stages(case: tuple, boundary: str) -> None:
     check(case, (count // 3, 2 * count // 3), boundary)
 
 
-@pytest.mark.parametrize("case", sorted(models.ALL.keys() - {"many_ends"}), indirect=True)
+# In `many_ends` and `long_skip` one value crosses every cut, so it would need one layout at both.
+@pytest.mark.parametrize(
+    "case", sorted(models.ALL.keys() - {"many_ends", "long_skip"}), indirect=True
+)
 def test_a_packed_cut_beside_a_plain_one(case: tuple) -> None:
     compiled = case[0]
     alive = stage.alive(compiled.graph, compiled.units)
     cuts = range(1, len(compiled.units))
-    # A value that crosses both cuts would need one layout at both.
     pairs = [(a, b) for a in cuts for b in cuts if a < b and not set(alive[a]) & set(alive[b])]
     assert pairs
     for pair in pairs[:: max(1, len(pairs) // 3)]:
