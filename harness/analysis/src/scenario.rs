@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "for tests, which fail by panicking")]
 
 use crate::{Report, Row};
+use protocol::{Idled, Measured, Power, PowerReadings, RailReadings};
 use store::fixture::{self, Place, Planned};
 use store::{
     NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, Store, TrialRecord,
@@ -46,6 +47,27 @@ impl Scenario {
         let mut start = fixture::run_start();
         start.rounds = 1;
         Self { start, records: fixture::records("resnet18", 1), status: Status::Complete }
+    }
+
+    /// Adds an energy counter that is read every 10 ms: the idle board draws `idle_mw`, and a window what `power_mw` gives for
+    /// the place of its schedule and the trial.
+    #[must_use]
+    pub fn metered(mut self, idle_mw: f64, power_mw: impl Fn(u32, &Measured) -> f64) -> Self {
+        for trial in self.trials() {
+            let Outcome::Measured(measured) = &mut trial.outcome else { continue };
+            let milliwatts = power_mw(trial.schedule, measured);
+            let opened = measured.window.opened_monotonic_ns;
+            let closed = opened + measured.window.completed_ns.last().unwrap();
+            measured.power =
+                Some(Power::Read(counter(opened - 1_000_000_000, closed + 40_000_000, milliwatts)));
+        }
+        self.records.push(Record::Idle(Idled {
+            id: 1,
+            opened_monotonic_ns: 1_000_000_000,
+            duration_ns: 8_000_000_000,
+            readings: counter(1_000_000_000, 9_100_000_000, idle_mw),
+        }));
+        self
     }
 
     pub fn trials(&mut self) -> impl Iterator<Item = &mut TrialRecord> {
@@ -108,6 +130,28 @@ impl Scenario {
         }
         recorder.finish(self.status, fixture::BEGUN + 90_000_000_000).unwrap();
         (Report::build(&store, &self.start.id).unwrap(), store, place)
+    }
+}
+
+/// Readings of a counter of energy while `milliwatts` are drawn.
+fn counter(from_ns: u64, to_ns: u64, milliwatts: f64) -> PowerReadings {
+    let begun_ns: Vec<u64> = (from_ns..to_ns).step_by(10_000_000).collect();
+    #[expect(clippy::cast_possible_truncation, reason = "a few joules")]
+    let microjoules = |at: &u64| ((at - from_ns) as f64 * milliwatts * 1e-6).round() as i64;
+    let rail = RailReadings {
+        name: "package-0".to_owned(),
+        source: "/sys/class/powercap/intel-rapl:0/energy_uj".to_owned(),
+        took_ns: vec![0; begun_ns.len()],
+        microjoules: begun_ns.iter().map(microjoules).collect(),
+        range_microjoules: Some(262_143_328_850),
+        begun_ns,
+        ..RailReadings::default()
+    };
+    PowerReadings {
+        driver: "rapl by powercap".to_owned(),
+        total: rail.name.clone(),
+        rails: vec![rail],
+        cpu_ns: 1_000_000,
     }
 }
 

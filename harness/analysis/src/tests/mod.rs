@@ -1,3 +1,4 @@
 //! Figures of databases that the real store wrote.
 
 mod figures;
+mod optimization;
