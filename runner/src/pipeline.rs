@@ -8,6 +8,7 @@ use crate::queue::Queue;
 use crate::recorder::{Completion, Recorder};
 use crate::schedule::{CheckedSchedule, CheckedStage};
 use protocol::ExecutionMode;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
@@ -41,6 +42,9 @@ pub(crate) enum Sink {
     /// The values at these indices are collected, frame by frame. Each distinct frame runs once.
     Collect { outputs: Vec<usize>, collected: Mutex<Vec<Vec<Tensor>>> },
 }
+
+/// Most frames that an engine has in flight.
+const MOST_IN_FLIGHT: usize = 2;
 
 /// What a stage did during the window.
 #[derive(Debug, Default)]
@@ -97,7 +101,7 @@ impl Pipeline {
         let stages = schedule.stages.len();
         let depth = usize::try_from(queue_depth).unwrap_or(1).clamp(1, 4096);
         let queues = if schedule.kind == ExecutionMode::Replicate { 0 } else { stages - 1 };
-        let slots = stages + queues * depth;
+        let slots = stages * MOST_IN_FLIGHT + queues * depth;
         let free_slots = Queue::new(slots);
         for _ in 0..slots {
             let pushed = free_slots.push(Box::new(FrameSlot::new(schedule.values.len(), stages)));
@@ -138,23 +142,45 @@ impl Pipeline {
         let _guard = StopOnPanic { pipeline: self, place };
         let mut report = StageReport::default();
         let mut usage = WindowUsage::default();
+        let mut in_flight = VecDeque::with_capacity(engine.frames_in_flight());
+        let mut last_end = 0;
         while !self.stopped.load(Ordering::Acquire) {
-            let Some(mut slot) = self.receive(place, &mut report) else { break };
-            usage.update(&self.window);
-            let begin = monotonic_ns();
-            if slot.entered_ns == 0 {
-                slot.entered_ns = begin;
-                self.record_admission(&slot);
+            let is_idle = in_flight.is_empty();
+            if in_flight.len() < engine.frames_in_flight()
+                && let Some(mut slot) = self.receive(place, is_idle, &mut report)
+            {
+                usage.update(&self.window);
+                let begin = monotonic_ns();
+                if slot.entered_ns == 0 {
+                    slot.entered_ns = begin;
+                    self.record_admission(&slot);
+                }
+                if let Err(message) = engine.start(&mut slot.values) {
+                    self.fail_frame(place, slot.frame, &message);
+                    break;
+                }
+                in_flight.push_back((slot, begin));
+                if in_flight.len() < engine.frames_in_flight() {
+                    continue;
+                }
             }
-            if let Err(message) = engine.run(&mut slot.values) {
-                self.fail(Failure::execution(format!("{message} (stage {place}, frame {})", slot.frame)));
+            let Some((mut slot, begin)) = in_flight.pop_front() else { break };
+            if let Err(message) = engine.finish(&mut slot.values) {
+                self.fail_frame(place, slot.frame, &message);
                 break;
             }
+            // A frame that was started before the last one ended has only the time since then.
+            let begin = begin.max(last_end);
             let end = self.slowdown.extend(place, begin, monotonic_ns());
+            last_end = end;
             slot.spans[place] = (begin, end);
             report.busy_ns += self.window.overlap(begin, end);
             report.frames += u64::from(self.deliver(place, slot, stage, end, &mut report));
             usage.update(&self.window);
+        }
+        for (mut slot, _) in in_flight {
+            // The engine may still read it. The reason of the stop is known already.
+            engine.finish(&mut slot.values).ok();
         }
         if let Some(next) = self.queue_after(place) {
             next.close();
@@ -164,11 +190,19 @@ impl Pipeline {
         report
     }
 
-    /// The next frame for a stage; `None` at the end.
-    fn receive(&self, place: usize, report: &mut StageReport) -> Option<Box<FrameSlot>> {
+    fn fail_frame(&self, place: usize, frame: u64, message: &str) {
+        self.fail(Failure::execution(format!("{message} (stage {place}, frame {frame})")));
+    }
+
+    /// The next frame for a stage; `None` at the end, or if there is none yet and the stage does not wait.
+    fn receive(&self, place: usize, waits: bool, report: &mut StageReport) -> Option<Box<FrameSlot>> {
         let begin = monotonic_ns();
         if place > 0 && self.kind != ExecutionMode::Replicate {
-            let slot = self.between[place - 1].pop();
+            let queue = &self.between[place - 1];
+            if !waits {
+                return queue.try_pop();
+            }
+            let slot = queue.pop();
             report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
             return slot;
         }

@@ -82,15 +82,7 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         loop {
             if let Some(item) = state.items.pop_front() {
-                if !state.closed {
-                    self.polled_length.store(state.items.len(), Ordering::Release);
-                }
-                let wake = state.sleeping_senders > 0;
-                drop(state);
-                if wake {
-                    self.emptied.notify_one();
-                }
-                return Some(item);
+                return Some(self.taken(state, item));
             }
             if state.closed {
                 return None;
@@ -99,6 +91,26 @@ impl<T> Queue<T> {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.sleeping_receivers -= 1;
         }
+    }
+
+    /// Removes the oldest item if there is one.
+    pub(crate) fn try_pop(&self) -> Option<T> {
+        let mut state = self.lock();
+        let item = state.items.pop_front()?;
+        Some(self.taken(state, item))
+    }
+
+    /// Wakes a sender after an item was removed.
+    fn taken(&self, state: MutexGuard<'_, State<T>>, item: T) -> T {
+        if !state.closed {
+            self.polled_length.store(state.items.len(), Ordering::Release);
+        }
+        let wake = state.sleeping_senders > 0;
+        drop(state);
+        if wake {
+            self.emptied.notify_one();
+        }
+        item
     }
 
     /// Rejects further items and wakes all waiting threads. Items in the queue can still be removed.
@@ -189,9 +201,14 @@ mod tests {
         assert_eq!(receiver.join().unwrap(), None);
 
         let queue = Queue::new(4);
+        assert_eq!(queue.try_pop(), None);
         queue.push(1).unwrap();
+        queue.push(3).unwrap();
         queue.close();
         assert_eq!(queue.push(2), Err(2));
-        assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
+        assert_eq!(
+            (queue.try_pop(), queue.pop(), queue.pop(), queue.try_pop()),
+            (Some(1), Some(3), None, None)
+        );
     }
 }

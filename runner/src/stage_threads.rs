@@ -347,9 +347,19 @@ mod tests {
 
     /// Stage threads with fake engines; the engine of stage 1 has this fault.
     fn start(schedule: &Arc<CheckedSchedule>, fault: Option<(u32, FakeFault)>) -> StageThreads {
+        start_overlapping(schedule, fault, [1, 1, 1])
+    }
+
+    /// The same, with so many frames in flight in each stage.
+    fn start_overlapping(
+        schedule: &Arc<CheckedSchedule>,
+        fault: Option<(u32, FakeFault)>,
+        frames_in_flight: [usize; 3],
+    ) -> StageThreads {
         StageThreads::start_with(schedule, move |schedule, place| {
             let fault = fault.filter(|_| place == 1);
-            Ok(Box::new(FakeEngine::new(schedule, place, fault)))
+            let engine = FakeEngine::new(schedule, place, fault);
+            Ok(Box::new(engine.overlapping(frames_in_flight[place])))
         })
         .unwrap()
     }
@@ -375,6 +385,39 @@ mod tests {
         let values = threads.run_frame(&frames, 7).unwrap();
         assert_eq!(values.len(), 1);
         assert_eq!(values[0][3].as_ref().unwrap().bytes(), outputs[7][0].bytes());
+    }
+
+    #[test]
+    fn stages_with_two_frames_in_flight_keep_the_order_and_finish_what_they_start() {
+        for (kind, overlap) in [
+            (ExecutionMode::Pipeline, [2, 1, 1]),
+            (ExecutionMode::Pipeline, [1, 2, 1]),
+            (ExecutionMode::Pipeline, [2, 2, 2]),
+            (ExecutionMode::Replicate, [1, 2, 2]),
+        ] {
+            let schedule = schedule(kind);
+            let added = if kind == ExecutionMode::Replicate { 1 } else { 3 };
+            let (frames, threads) = (frames(&schedule), start_overlapping(&schedule, None, overlap));
+            let outputs: Vec<Vec<u8>> = collect(&schedule, &threads)
+                .unwrap()
+                .iter()
+                .map(|output| output[0].bytes().to_vec())
+                .collect();
+            let expected = (0..20).map(|frame| {
+                frames.frame(frame)[0].bytes().iter().map(|byte| byte + added).collect::<Vec<u8>>()
+            });
+            let expected: Vec<_> = expected.collect();
+            if kind == ExecutionMode::Pipeline {
+                assert_eq!(outputs, expected, "{overlap:?}");
+            } else {
+                assert!(outputs.len() == 20 && expected.iter().all(|output| outputs.contains(output)));
+            }
+        }
+        let schedule = schedule(ExecutionMode::Pipeline);
+        let threads = start_overlapping(&schedule, Some((5, FakeFault::Error)), [2, 2, 2]);
+        let failure = collect(&schedule, &threads).unwrap_err();
+        assert_eq!(failure.message, "failed to fake run 5 (stage 1, frame 5)");
+        threads.run_frame(&frames(&schedule), 0).expect("no frame is in flight");
     }
 
     #[test]

@@ -124,9 +124,10 @@ fn arguments() {
 
 #[test]
 fn a_missing_runtime_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(program().parent().unwrap()).unwrap();
     let copy = folder.path().join("runner");
-    std::fs::copy(program(), &copy).unwrap();
+    // A file that was just written cannot be executed while a child of another test still has it open.
+    std::fs::hard_link(program(), &copy).unwrap();
     // The program itself is linked to libtvm_ffi.so; only the runtime is missing.
     let libraries = program().with_file_name("lib");
     let run = |what: &str| {

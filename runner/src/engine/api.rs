@@ -17,6 +17,28 @@ pub(crate) trait Engine {
     /// A message that starts with "failed to" and names the program.
     fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String>;
 
+    /// Most frames that may be started and not finished.
+    fn frames_in_flight(&self) -> usize {
+        1
+    }
+
+    /// Starts a frame: the first half of [`Engine::run`]. `values` must stay as they are until [`Engine::finish`] has returned for
+    /// this frame. Nothing is started if it fails.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    fn start(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.run(values)
+    }
+
+    /// Finishes the oldest frame that was started: its outputs are in `values` when it returns.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    fn finish(&mut self, _values: &mut [Option<Tensor>]) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Runs one frame as [`Engine::run`] does and times each kernel call. The first call also loads what is needed for
     /// timing.
     ///

@@ -6,8 +6,10 @@ use crate::affinity::current_thread;
 use crate::failure::Failure;
 use crate::schedule::{CheckedSchedule, CheckedStage};
 
-/// Adds 1 to every byte of its first input and writes the result to each of its outputs.
+/// Adds 1 to every byte of its first input and writes the result to each of its outputs, when it finishes the frame.
 pub(crate) struct FakeEngine {
+    frames_in_flight: usize,
+    in_flight: usize,
     stage: CheckedStage,
     schedule: CheckedSchedule,
     threads: Vec<u32>,
@@ -25,7 +27,20 @@ pub(crate) enum FakeFault {
 impl FakeEngine {
     pub(crate) fn new(schedule: &CheckedSchedule, place: usize, fault: Option<(u32, FakeFault)>) -> Self {
         let stage = schedule.stages[place].clone();
-        Self { stage, schedule: schedule.clone(), threads: vec![current_thread()], fault, runs: 0 }
+        Self {
+            frames_in_flight: 1,
+            in_flight: 0,
+            stage,
+            schedule: schedule.clone(),
+            threads: vec![current_thread()],
+            fault,
+            runs: 0,
+        }
+    }
+
+    /// The same engine with so many frames in flight.
+    pub(crate) fn overlapping(self, frames_in_flight: usize) -> Self {
+        Self { frames_in_flight, ..self }
     }
 }
 
@@ -34,7 +49,24 @@ impl Engine for FakeEngine {
         &self.threads
     }
 
+    fn frames_in_flight(&self) -> usize {
+        self.frames_in_flight
+    }
+
+    fn start(&mut self, _values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.in_flight += 1;
+        assert!(self.in_flight <= self.frames_in_flight, "{} frames in flight", self.in_flight);
+        Ok(())
+    }
+
     fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        assert_eq!(self.in_flight, 0, "frames were started and not finished");
+        self.start(values)?;
+        self.finish(values)
+    }
+
+    fn finish(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.in_flight -= 1;
         let run = self.runs;
         self.runs += 1;
         match self.fault {

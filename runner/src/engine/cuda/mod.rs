@@ -1,8 +1,9 @@
 //! Stages on NVIDIA GPUs, through the driver API.
 //!
-//! A stage has one allocation for all its tensors, one stream, and its weights in memory that stages share. A frame is copied
-//! to the device, its kernels run, and its outputs are copied back to ordinary memory, as other stages need them. The thread
-//! sleeps while the device works.
+//! A frame is copied to the device, its kernels run, and its outputs are copied back to ordinary memory, as other stages need
+//! them. The kernels of a stage run frame by frame. Each of the two frames that a stage may have in flight has a [`Lane`],
+//! so that one is copied while the kernels of the other run. Weights are in memory that stages share. The thread sleeps
+//! while the device works.
 #![expect(unsafe_code, reason = "calls of the CUDA driver")]
 
 mod api;
@@ -10,6 +11,7 @@ mod copies;
 mod device;
 mod driver;
 mod graph;
+mod lane;
 mod module;
 mod plan;
 mod stream;
@@ -26,20 +28,23 @@ use crate::clock::monotonic_ns;
 use crate::failure::Failure;
 use crate::schedule::{CheckedStage, TensorSpec};
 use api::CallError;
-use device::{Device, Memory};
+use device::Device;
 use driver::is_fatal;
-use graph::Graph;
+use lane::Lane;
 use module::{Module, PreparedLaunch};
 use plan::CheckedPlan;
 use protocol::{CudaProcessor, CudaProgram, CudaStage};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use stream::{Event, Stream};
+use stream::Event;
 use weights::DeviceWeights;
 
 /// `CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES`.
 const LAUNCH_OUT_OF_RESOURCES: i32 = 701;
+
+/// Frames that a stage has in flight at most: one whose kernels run, and one that is copied meanwhile.
+const LANES: usize = 2;
 
 /// A launch plan, ready to run. Fields are dropped in order: what uses memory before the memory.
 pub(crate) struct CudaEngine {
@@ -48,17 +53,16 @@ pub(crate) struct CudaEngine {
     threads: Vec<u32>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// Absent if the driver has no graphs or refused this one.
-    graph: Option<Graph>,
-    launches: Vec<PreparedLaunch>,
     /// One more than there are launches; created by the first profiled frame.
     events: Vec<Event>,
     /// Whether all kernels have run once.
     has_run: bool,
+    /// Frames started and finished so far. Frame `n` is in lane `n % LANES`.
+    started: usize,
+    finished: usize,
     used: CudaStage,
+    lanes: [Lane; LANES],
     _module: Module,
-    stream: Stream,
-    arena: Memory,
     _weights: DeviceWeights,
     device: Arc<Device>,
 }
@@ -93,24 +97,16 @@ impl CudaEngine {
             )));
         }
         let device = Device::open(processor.device, &format!("processor {}", processor.name))?;
-        let unprepared = |error: CallError| {
-            let index = device.index;
-            Failure::device(format!("failed to prepare GPU {index} for {path}: {}", device.describe(error)))
-        };
-        let stream = Stream::new(&device).map_err(unprepared)?;
         let module = Module::load(&device, &plan, path)?;
-        let weights = DeviceWeights::upload(&device, &stream, file, &plan.plan.weights, path)?;
-        let arena = device.allocate(plan.plan.arena_bytes, &format!("the tensors of {path}"))?;
-        let mut launches = PreparedLaunch::all(&module, &plan, arena.address, &weights.addresses, path)?;
-        let graph =
-            Graph::capture(&device, |stream| launches.iter_mut().try_for_each(|launch| launch.start(stream)));
-        let graph = graph.unwrap_or_else(|error| {
+        let weights = DeviceWeights::upload(&device, file, &plan.plan.weights, path)?;
+        let lane = || Lane::new(&device, &module, &plan, &weights, path);
+        let lanes = [lane()?, lane()?];
+        if let Some(error) = lanes.iter().find_map(|lane| lane.graph_refused) {
             eprintln!(
                 "the kernels of {path} are launched one by one, because they cannot be captured as a graph: {}",
                 device.describe(error)
             );
-            None
-        });
+        }
         let ports = |indices: &[usize], values: &[u32]| {
             let port = |(index, value): (&usize, &u32)| Port {
                 spec: specs[*index].clone(),
@@ -127,18 +123,17 @@ impl CudaEngine {
             threads: vec![current_thread()],
             events: Vec::new(),
             has_run: false,
+            started: 0,
+            finished: 0,
             used: CudaStage {
                 stage: u32::try_from(place).unwrap_or(u32::MAX),
                 module_load_ns: module.load_ns,
-                arena_bytes: arena.bytes,
+                arena_bytes: lanes.iter().map(|lane| lane.arena.bytes).sum(),
                 weights_bytes: weights.fresh_bytes,
-                graph: graph.is_some(),
+                graph: lanes.iter().all(|lane| lane.graph.is_some()),
             },
-            graph,
-            launches,
+            lanes,
             _module: module,
-            stream,
-            arena,
             _weights: weights,
             device,
         })
@@ -158,7 +153,8 @@ impl CudaEngine {
         format!("failed to run launch plan {path} on {processor}: {what}: {}{advice}", device.describe(error))
     }
 
-    fn copy_inputs(&self, values: &[Option<Tensor>]) -> Result<(), String> {
+    fn copy_inputs(&self, lane: usize, values: &[Option<Tensor>]) -> Result<(), String> {
+        let Lane { stream, arena, .. } = &self.lanes[lane];
         for Port { spec, index, offset } in &self.inputs {
             let tensor = values[*index].as_ref().ok_or_else(|| {
                 format!("failed to run launch plan {}: its input {} is missing", self.path, spec.name)
@@ -173,20 +169,22 @@ impl CudaEngine {
                     spec.bytes
                 ));
             }
-            self.stream
-                .copy_to_device(&self.arena, *offset, bytes)
+            stream
+                .copy_to_device(arena, *offset, bytes)
                 .map_err(|error| self.failed(&format!("copy of input {}", spec.name), error))?;
         }
         Ok(())
     }
 
     /// Waits for the kernels, then copies the outputs into new tensors.
-    fn copy_outputs(&self, values: &mut [Option<Tensor>]) -> Result<(), String> {
-        self.wait()?;
+    fn copy_outputs(&self, lane: usize, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        let Lane { stream, arena, .. } = &self.lanes[lane];
+        // Which kernel has failed is unknown: the device reports it late, and to all calls from then on.
+        stream.wait().map_err(|error| self.failed("one of its kernels", error))?;
         for Port { spec, index, offset } in &self.outputs {
             let tensor = Tensor::received(spec, |bytes| {
-                self.stream
-                    .copy_to_host(bytes, &self.arena, *offset)
+                stream
+                    .copy_to_host(bytes, arena, *offset)
                     .map_err(|error| self.failed(&format!("copy of output {}", spec.name), error))
             })?;
             values[*index] = Some(tensor);
@@ -194,62 +192,78 @@ impl CudaEngine {
         Ok(())
     }
 
-    /// Runs a frame whose kernels `start` starts.
-    fn frame(
+    /// Starts a frame whose kernels `start_kernels` starts in the lane that it is given.
+    fn start_with(
         &mut self,
-        values: &mut [Option<Tensor>],
-        start: impl FnOnce(&mut Self) -> Result<(), String>,
+        values: &[Option<Tensor>],
+        start_kernels: impl FnOnce(&mut Self, usize) -> Result<(), String>,
     ) -> Result<(), String> {
-        let done = match self.copy_inputs(values).and_then(|()| start(self)) {
-            Ok(()) => self.copy_outputs(values),
-            error => error,
-        };
+        let lane = self.started % LANES;
+        debug_assert!(self.started - self.finished < LANES, "a lane is free");
+        let done = self.copy_inputs(lane, values).and_then(|()| {
+            self.wait_for_earlier_kernels(lane).map_err(|error| self.failed("order of its frames", error))?;
+            start_kernels(self, lane)?;
+            let Lane { kernels_done, stream, .. } = &self.lanes[lane];
+            kernels_done.record(stream).map_err(|error| self.failed("order of its frames", error))
+        });
         if done.is_err() {
             // The inputs must stay until the device has read them. The first error is the one to report.
-            self.stream.wait().ok();
+            self.lanes[lane].stream.wait().ok();
+        } else {
+            self.started += 1;
         }
         done
     }
 
-    fn wait(&self) -> Result<(), String> {
-        // Which kernel has failed is unknown: the device reports it late, and to all calls from then on.
-        self.stream.wait().map_err(|error| self.failed("one of its kernels", error))
+    /// Lets the kernels of a lane wait for those of the frame before, so that they do not compete.
+    fn wait_for_earlier_kernels(&self, lane: usize) -> Result<(), CallError> {
+        if self.started == self.finished {
+            return Ok(());
+        }
+        let earlier = &self.lanes[(self.started + LANES - 1) % LANES];
+        self.lanes[lane].stream.wait_for(&earlier.kernels_done)
     }
 
     /// Runs the kernels for the first time, one after another, so that an error names its kernel.
-    fn run_first(&mut self) -> Result<(), String> {
-        for place in 0..self.launches.len() {
-            let done = self.launches[place].start(&self.stream).and_then(|()| self.stream.wait());
-            done.map_err(|error| self.failed(&format!("kernel {}", self.launches[place].kernel), error))?;
+    fn run_first(&mut self, lane: usize) -> Result<(), String> {
+        for place in 0..self.lanes[lane].launches.len() {
+            let Lane { launches, stream, .. } = &mut self.lanes[lane];
+            let launch = &mut launches[place];
+            let done = launch.start(stream).and_then(|()| stream.wait());
+            if let Err(error) = done {
+                let kernel = format!("kernel {}", launch.kernel);
+                return Err(self.failed(&kernel, error));
+            }
         }
         self.has_run = true;
         Ok(())
     }
 
-    fn start_kernels(&mut self) -> Result<(), String> {
+    fn start_kernels(&mut self, lane: usize) -> Result<(), String> {
         if !self.has_run {
-            return self.run_first();
+            return self.run_first(lane);
         }
-        if let Some(graph) = &self.graph {
-            return graph.start(&self.stream).map_err(|error| self.failed("the graph of its kernels", error));
-        }
-        for place in 0..self.launches.len() {
-            let started = self.launches[place].start(&self.stream);
-            started
-                .map_err(|error| self.failed(&format!("kernel {}", self.launches[place].kernel), error))?;
-        }
-        Ok(())
+        let Lane { graph, launches, stream, .. } = &mut self.lanes[lane];
+        let failed = if let Some(graph) = graph {
+            graph.start(stream).err().map(|error| ("the graph of its kernels".to_owned(), error))
+        } else {
+            launches.iter_mut().find_map(|launch| {
+                launch.start(stream).err().map(|error| (format!("kernel {}", launch.kernel), error))
+            })
+        };
+        failed.map_or(Ok(()), |(what, error)| Err(self.failed(&what, error)))
     }
 
     /// Starts the kernels one by one, with an event before the first and after each.
-    fn start_timed(&mut self) -> Result<(), CallError> {
-        while self.events.len() <= self.launches.len() {
+    fn start_timed(&mut self, lane: usize) -> Result<(), CallError> {
+        let Lane { launches, stream, .. } = &mut self.lanes[lane];
+        while self.events.len() <= launches.len() {
             self.events.push(Event::new(&self.device)?);
         }
-        self.events[0].record(&self.stream)?;
-        for (launch, event) in self.launches.iter_mut().zip(&self.events[1..]) {
-            launch.start(&self.stream)?;
-            event.record(&self.stream)?;
+        self.events[0].record(stream)?;
+        for (launch, event) in launches.iter_mut().zip(&self.events[1..]) {
+            launch.start(stream)?;
+            event.record(stream)?;
         }
         Ok(())
     }
@@ -259,7 +273,7 @@ impl CudaEngine {
             let ns = events[1].ns_since(&events[0])?;
             Ok(KernelCall { function: Rc::clone(&launch.kernel), ns })
         };
-        self.launches.iter().zip(self.events.windows(2)).map(call).collect()
+        self.lanes[0].launches.iter().zip(self.events.windows(2)).map(call).collect()
     }
 }
 
@@ -268,8 +282,23 @@ impl Engine for CudaEngine {
         &self.threads
     }
 
+    fn frames_in_flight(&self) -> usize {
+        LANES
+    }
+
+    fn start(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        self.start_with(values, Self::start_kernels)
+    }
+
+    fn finish(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
+        let lane = self.finished % LANES;
+        self.finished += 1;
+        self.copy_outputs(lane, values)
+    }
+
     fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String> {
-        self.frame(values, Self::start_kernels)
+        self.start(values)?;
+        self.finish(values)
     }
 
     /// The time of a kernel is that between two events of the device, the gap to the kernel before included.
@@ -279,10 +308,10 @@ impl Engine for CudaEngine {
             self.run(values).map_err(failed)?;
         }
         let begin_ns = monotonic_ns();
-        let start = |engine: &mut Self| {
-            engine.start_timed().map_err(|error| engine.failed("launch of a timed kernel", error))
+        let start = |engine: &mut Self, lane| {
+            engine.start_timed(lane).map_err(|error| engine.failed("launch of a timed kernel", error))
         };
-        self.frame(values, start).map_err(failed)?;
+        self.start_with(values, start).and_then(|()| self.finish(values)).map_err(failed)?;
         let frame_ns = monotonic_ns() - begin_ns;
         let calls = self.times().map_err(|error| failed(self.failed("times of its kernels", error)))?;
         check_times(&calls, frame_ns).map_err(|reason| {

@@ -52,6 +52,13 @@ impl Stream {
         done
     }
 
+    /// Lets what is started from now on wait for an event that was recorded in another stream.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<(), CallError> {
+        // SAFETY: both are alive and of the same context.
+        let waits = unsafe { self.device.driver.api.stream_wait_event(self.handle, event.handle, 0) };
+        waits.map_err(|error| self.device.note(error))
+    }
+
     /// Sleeps until the device has done all that was started.
     pub(super) fn wait(&self) -> Result<(), CallError> {
         // SAFETY: the stream is alive.
@@ -68,7 +75,10 @@ impl Drop for Stream {
     }
 }
 
-/// A point in a stream with a time.
+/// `CU_EVENT_DISABLE_TIMING`.
+const WITHOUT_TIME: u32 = 2;
+
+/// A point in a stream, with a time unless it is for order alone.
 pub(super) struct Event {
     device: Arc<Device>,
     handle: Handle,
@@ -76,9 +86,17 @@ pub(super) struct Event {
 
 impl Event {
     pub(super) fn new(device: &Arc<Device>) -> Result<Self, CallError> {
+        Self::with_flags(device, 0)
+    }
+
+    pub(super) fn without_time(device: &Arc<Device>) -> Result<Self, CallError> {
+        Self::with_flags(device, WITHOUT_TIME)
+    }
+
+    fn with_flags(device: &Arc<Device>, flags: u32) -> Result<Self, CallError> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is valid to write to.
-        let created = unsafe { device.driver.api.event_create(&raw mut handle, 0) };
+        let created = unsafe { device.driver.api.event_create(&raw mut handle, flags) };
         created.map_err(|error| device.note(error))?;
         Ok(Self { device: Arc::clone(device), handle })
     }

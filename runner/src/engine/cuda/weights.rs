@@ -1,6 +1,6 @@
 //! Weights in device memory, uploaded once and shared by all stages that need them.
 
-use super::api::Address;
+use super::api::{Address, CallError};
 use super::device::{Device, Memory};
 use super::stream::Stream;
 use crate::engine::weights::{Identity, WeightsFile};
@@ -36,7 +36,6 @@ impl DeviceWeights {
     /// If one lies outside of the file, or the device is out of memory.
     pub(super) fn upload(
         device: &Arc<Device>,
-        stream: &Stream,
         file: &WeightsFile,
         weights: &[Weight],
         plan: &str,
@@ -57,16 +56,18 @@ impl DeviceWeights {
         }
         let mut memory = Vec::new();
         if !missing.is_empty() {
+            let failed = |error: CallError| {
+                let reason = device.describe(error);
+                Failure::device(format!("failed to upload the weights of {plan}: {reason}"))
+            };
             let fresh = Arc::new(device.allocate(size, &format!("the weights of {plan}"))?);
-            for (key, place, bytes) in missing {
-                stream.copy_to_device(&fresh, place, bytes).map_err(|error| {
-                    Failure::device(format!(
-                        "failed to upload the weights of {plan}: {}",
-                        device.describe(error)
-                    ))
-                })?;
-                uploads.insert(key, (Arc::downgrade(&fresh), place));
-            }
+            let stream = Stream::new(device).map_err(failed)?;
+            let started =
+                missing.iter().try_for_each(|(_, place, bytes)| stream.copy_to_device(&fresh, *place, bytes));
+            // Also after an error: the memory must stay until the copies that were started have ended.
+            let ended = stream.wait();
+            started.and(ended).map_err(failed)?;
+            uploads.extend(missing.into_iter().map(|(key, place, _)| (key, (Arc::downgrade(&fresh), place))));
             memory.push(fresh);
         }
         let mut addresses = Vec::with_capacity(weights.len());
@@ -79,9 +80,6 @@ impl DeviceWeights {
                 memory.push(held);
             }
         }
-        stream.wait().map_err(|error| {
-            Failure::device(format!("failed to upload the weights of {plan}: {}", device.describe(error)))
-        })?;
         Ok(Self { addresses, fresh_bytes: size, _memory: memory })
     }
 }
