@@ -17,7 +17,7 @@ from .frontend import importer, onnx_file, reference, units
 from .frontend.graph import Graph
 from .frontend.units import Unit
 from .kernels.layout import PLAIN
-from .kernels.target import CUDA_LIMITS, LANES, CpuTarget, CudaTarget, Target
+from .kernels.target import CUDA_LIMITS, LANES, PRECISIONS, CpuTarget, CudaTarget, Target
 from .linking import stage
 from .linking.artifacts import Artifacts, sha256, text_of, write_atomically
 from .linking.stage import StageRange
@@ -79,6 +79,10 @@ def _target(target: dict[str, Any]) -> Target:
     if kind is CudaTarget and target["arch"] not in CUDA_LIMITS:
         raise ValueError(
             f"unknown GPU architecture {target['arch']!r}, expected {', '.join(CUDA_LIMITS)}"
+        )
+    if kind is CudaTarget and target["precision"] not in PRECISIONS:
+        raise ValueError(
+            f"unknown precision {target['precision']!r}, expected {', '.join(PRECISIONS)}"
         )
     return kind(**target)
 

@@ -16,8 +16,9 @@ from .frontend.graph import Graph
 from .frontend.units import Unit
 from .kernels import rules
 from .kernels.cpu.layout_conversion import convert
+from .kernels.cuda import half
 from .kernels.kernel import Call, Value, Weight
-from .kernels.layout import PLAIN
+from .kernels.layout import HALF, PLAIN
 from .kernels.target import Target
 from .weights import Slot, WeightsFile
 
@@ -79,7 +80,10 @@ class LoweredNetwork:
         logical = self.graph.tensor(value.name).shape
         direct = PLAIN in (value.layout, layout)
         for wanted in [layout] if direct else [PLAIN, layout]:
-            call = convert(value, wanted, logical, self.target)
+            if HALF in (value.layout, wanted):
+                call = half.convert(value, wanted)
+            else:
+                call = convert(value, wanted, logical, self.target)
             shape = "x".join(str(extent) for extent in logical)
             name = f"{call.name}_{value.layout}_{wanted}_{shape}_{value.dtype}"
             function = self.functions.add(call.function, name)

@@ -56,6 +56,7 @@ def machine_of(path: Path) -> relax.VirtualMachine:
 
 # The GPU that the stand-in driver emulates by default.
 GPU = CudaTarget("sm_62")
+HALF_GPU = CudaTarget("sm_62", "fp16")
 TARGETS: dict[str, Target | None] = {"cpu": None, "cuda": GPU}
 
 

@@ -24,6 +24,7 @@ from edgepipe_compiler.linking.memory_plan import Lifetime
 from edgepipe_compiler.linking.stage import StageRange
 from jobs import compiler, job
 
+TARGET = {"kind": "cuda", "arch": "sm_62", "precision": "fp32"}
 Case = tuple[Compiled, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -104,9 +105,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = folder / "net.onnx"
     onnx.save(models.residual(), model)
     stages = [(0, None, "plain"), (0, 3, "plain"), (3, None, "plain")]
-    path = job(
-        folder, {"onnx": str(model)}, stages, folder / "out", {"kind": "cuda", "arch": "sm_62"}
-    )
+    path = job(folder, {"onnx": str(model)}, stages, folder / "out", TARGET)
     outcome = compiler(str(path))
     assert outcome.code == 0, outcome.log
     steps = [event.get("step") for event in outcome.events]
@@ -127,7 +126,7 @@ def test_stages_run_from_their_files_alone(built: tuple[Path, Path], chain: list
         described = json.loads((folder / "stage.json").read_text())
         content = (folder / described["library"]).read_bytes()
         assert described["library_sha256"] == hashlib.sha256(content).hexdigest()
-        assert described["target"] == {"kind": "cuda", "arch": "sm_62"}
+        assert described["target"] == TARGET
         assert described["entry"] == "main"
         plan = json.loads(content)
         assert [(call["function"], call["unit"]) for call in described["calls"]] == [
@@ -156,7 +155,7 @@ def test_damaged_files_of_kernels_are_written_again(built: tuple[Path, Path]) ->
     before = first.read_bytes()
     first.write_bytes(before[: len(before) // 2])
     stages = [(0, 1, "plain"), (0, None, "plain"), (3, 4, "plain")]
-    path = job(out.parent, {"onnx": str(model)}, stages, out, {"kind": "cuda", "arch": "sm_62"})
+    path = job(out.parent, {"onnx": str(model)}, stages, out, TARGET)
     assert compiler(str(path)).code == 0
     assert first.read_bytes() == before
 
@@ -164,10 +163,11 @@ def test_damaged_files_of_kernels_are_written_again(built: tuple[Path, Path]) ->
 @pytest.mark.parametrize(
     ("target", "boundary", "message"),
     [
-        ({"kind": "cuda", "arch": "sm_61"}, "plain", "unknown GPU architecture 'sm_61', expected sm_53"),
-        ({"kind": "cuda"}, "plain", "invalid target {'kind': 'cuda'}, expected arch, kind"),
+        (TARGET | {"arch": "sm_61"}, "plain", "unknown GPU architecture 'sm_61', expected sm_53"),
+        ({"kind": "cuda"}, "plain", "invalid target {'kind': 'cuda'}, expected arch, kind, precision"),
+        (TARGET | {"precision": "int8"}, "plain", "unknown precision 'int8', expected fp32, fp16"),
         ({"kind": "tpu", "arch": "v5"}, "plain", "unknown processor kind 'tpu', expected cpu or cuda"),
-        ({"kind": "cuda", "arch": "sm_62"}, "packed", "boundaries ['packed'] on a GPU"),
+        (TARGET, "packed", "boundaries ['packed'] on a GPU"),
     ],
 )  # fmt: skip
 def test_wrong_targets_are_refused(

@@ -23,9 +23,13 @@ class Value:
 
 @dataclass(eq=False)
 class Weight:
-    """A constant, packed in the order in which its kernel reads it."""
+    """A constant, packed in the order in which its kernel reads it.
+
+    ``large`` tells that its size matters, so that half precision stores it as float16.
+    """
 
     array: np.ndarray
+    large: bool = False
 
 
 @dataclass

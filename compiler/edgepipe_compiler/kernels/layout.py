@@ -1,8 +1,9 @@
 """Tensor layouts.
 
-``plain`` is the order of the ONNX graph. A packed layout such as ``NCHW16c`` stores an image of shape (N,
-C, H, W) as (N, ceil(C / 16), H, W, 16): one vector holds adjacent channels. Lanes beyond C are unspecified
-but finite; a reader must keep them out of its results.
+``plain`` is the order of the ONNX graph. ``half`` is the same order with float16 elements, for values of
+float32 tensors between the kernels of a stage in half precision. A packed layout such as ``NCHW16c`` stores
+an image of shape (N, C, H, W) as (N, ceil(C / 16), H, W, 16): one vector holds adjacent channels. Lanes
+beyond C are unspecified but finite; a reader must keep them out of its results.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from tvm import te, tirx
 
 PLAIN = "plain"
+HALF = "half"
 
 
 def packed(lanes: int) -> str:
@@ -21,7 +23,7 @@ def packed(lanes: int) -> str:
 
 
 def lanes_of(layout: str) -> int:
-    """Lanes of a packed layout; 0 for plain."""
+    """Lanes of a packed layout; 0 for plain and half."""
     match = re.fullmatch(r"NCHW(\d+)c", layout)
     return int(match[1]) if match else 0
 

@@ -83,6 +83,7 @@ CUDA_LIMITS = {
     "sm_89": Limits("7.8", 64 << 10, 1536, 24, 100 << 10),
     "sm_90": Limits("7.8", 64 << 10, 2048, 32, 228 << 10),
 }
+PRECISIONS = ("fp32", "fp16")
 THREADS_PER_BLOCK = 1024
 REGISTERS_PER_MULTIPROCESSOR = 64 << 10
 # Shared memory that is declared in the PTX; more needs an opt-in of the program that launches the kernel.
@@ -93,11 +94,13 @@ SHARED_BYTES_PER_BLOCK = 48 << 10
 class CudaTarget:
     """A GPU of the architecture ``arch``, such as ``sm_62``. A newer GPU compiles the PTX of an older one.
 
-    To the rules that compute element by element (``kernels/cpu``), it is a processor with one lane and many
-    threads.
+    ``precision`` is that of the float32 tensors of a network: ``fp16`` keeps them in half precision between
+    the kernels of a stage (see ``cuda/half.py``). To the rules that compute element by element
+    (``kernels/cpu``), it is a processor with one lane and many threads.
     """
 
     arch: str
+    precision: Literal["fp32", "fp16"] = "fp32"
     kind: Literal["cuda"] = "cuda"
 
     @property

@@ -26,14 +26,14 @@ SCHEMA = 1
 def build(stage: Stage, module: Module, target: CudaTarget) -> dict[str, Any]:
     """The launch plan of ``stage``. ``module`` has the kernels that it calls."""
     values = _values(stage)
-    positions = {value.name: place for place, value in enumerate(values)}
+    positions = {_key(value): place for place, value in enumerate(values)}
     offsets, size = memory_plan.places(_lifetimes(stage, values))
     weights = {slot: place for place, slot in enumerate(stage.weights)}
 
     def argument(item: Value | Slot) -> dict[str, int]:
         if isinstance(item, Slot):
             return {"weight": weights[item]}
-        return {"value": positions[item.name]}
+        return {"value": positions[_key(item)]}
 
     def launch(step: Step) -> dict[str, Any]:
         how = module.launches[step.function]
@@ -56,8 +56,8 @@ def build(stage: Stage, module: Module, target: CudaTarget) -> dict[str, Any]:
             {"name": value.name, "offset": offset, "bytes": _bytes(value)}
             for value, offset in zip(values, offsets, strict=True)
         ],
-        "inputs": [positions[value.name] for value in stage.inputs],
-        "outputs": [positions[value.name] for value in stage.outputs],
+        "inputs": [positions[_key(value)] for value in stage.inputs],
+        "outputs": [positions[_key(value)] for value in stage.outputs],
         "weights": [{"offset": slot.offset, "bytes": slot.bytes} for slot in stage.weights],
         "launches": [launch(step) for step in stage.steps],
     }
@@ -70,22 +70,27 @@ def _operands(step: Step) -> list[Value]:
 def _values(stage: Stage) -> list[Value]:
     """Inputs, then the other values in the order of their first use."""
     used = [*stage.inputs, *(value for step in stage.steps for value in _operands(step))]
-    return list({value.name: value for value in [*used, *stage.outputs]}.values())
+    return list({_key(value): value for value in [*used, *stage.outputs]}.values())
+
+
+def _key(value: Value) -> tuple[str, str]:
+    """What tells values apart: a tensor may be in memory in two layouts."""
+    return value.name, value.layout
 
 
 def _lifetimes(stage: Stage, values: list[Value]) -> list[Lifetime]:
     """Inputs are alive before the first launch, outputs after the last one."""
     end = len(stage.steps)
-    uses: dict[str, list[int]] = {value.name: [] for value in values}
+    uses: dict[tuple[str, str], list[int]] = {_key(value): [] for value in values}
     for value in stage.inputs:
-        uses[value.name].append(-1)
+        uses[_key(value)].append(-1)
     for number, step in enumerate(stage.steps):
         for value in _operands(step):
-            uses[value.name].append(number)
+            uses[_key(value)].append(number)
     for value in stage.outputs:
-        uses[value.name].append(end)
+        uses[_key(value)].append(end)
     return [
-        Lifetime(_bytes(value), min(uses[value.name]), max(uses[value.name])) for value in values
+        Lifetime(_bytes(value), min(uses[_key(value)]), max(uses[_key(value)])) for value in values
     ]
 
 

@@ -47,7 +47,7 @@ impl Processor {
         Ok(Self {
             name: ProcessorName::new(requested.processor),
             kind: ProcessorKind::Cuda { arch, device: requested.device, host_cpus },
-            target: Target::Cuda(CudaTarget { arch }),
+            target: Target::Cuda(CudaTarget::new(arch)),
             gpu: Some(gpu),
         })
     }

@@ -483,7 +483,7 @@ mod tests {
         let cpu = Processor::cpus(&fixture::machine(), "cpu", vec![0], 1, None);
         let arch = "sm_62".parse().unwrap();
         let kind = ProcessorKind::Cuda { arch, device: 0, host_cpus: vec![0] };
-        let target = Target::Cuda(CudaTarget { arch });
+        let target = Target::Cuda(CudaTarget::new(arch));
         let gpu = Processor { name: "gpu".into(), kind, target, gpu: None };
         let size = |bytes: u64| HandOver { bytes, first_ns: vec![1000 + 3 * bytes], again_ns: vec![bytes] };
         let raw = Transferred { id: 1, sizes: vec![size(1000), size(3000), size(9000)] };

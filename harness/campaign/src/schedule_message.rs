@@ -327,7 +327,7 @@ mod tests {
     /// One processor for each word: vector instructions, or a GPU.
     fn processors(words: &[&str]) -> Vec<Processor> {
         let target = |word: &str| match word.parse() {
-            Ok(arch) => Target::Cuda(CudaTarget { arch }),
+            Ok(arch) => Target::Cuda(CudaTarget::new(arch)),
             Err(_) => Target::Cpu(CpuTarget {
                 arch: "x86_64".to_owned(),
                 mcpu: "x86-64".to_owned(),

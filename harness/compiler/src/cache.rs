@@ -225,6 +225,7 @@ fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<Str
 mod tests {
     use super::super::target::{CpuTarget, CudaTarget};
     use super::*;
+    use domain::FloatFormat;
 
     fn target() -> CpuTarget {
         CpuTarget {
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn whatever_goes_in_changes_the_key_and_nothing_else_does() {
-        let cuda = |arch: &str| Target::Cuda(CudaTarget { arch: arch.parse().unwrap() });
+        let cuda = |arch: &str| Target::Cuda(CudaTarget::new(arch.parse().unwrap()));
         let (one, same, other) = (workspace("x = 1"), workspace("x = 1"), workspace("x = 2"));
         let zoo = Source::Zoo("net".to_owned());
         let first = key(one.path(), "net", &zoo, Target::Cpu(target()));
@@ -278,6 +279,7 @@ mod tests {
             key(other.path(), "net", &zoo, Target::Cpu(target())),
             key(one.path(), "net", &zoo, Target::Cpu(CpuTarget { threads: 2, ..target() })),
             key(one.path(), "net", &zoo, cuda("sm_62")),
+            key(one.path(), "net", &zoo, cuda("sm_62").in_format(FloatFormat::Fp16)),
             key(one.path(), "net", &zoo, cuda("sm_72")),
             key(one.path(), "other", &Source::Zoo("other".to_owned()), Target::Cpu(target())),
             from_file,

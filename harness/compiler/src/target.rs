@@ -1,6 +1,6 @@
 //! The compile target of a processor.
 
-use domain::CudaArch;
+use domain::{CudaArch, FloatFormat};
 use protocol::MachineState;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,15 @@ impl Target {
             _ => false,
         }
     }
+
+    /// The target for a network in this format; CPUs compute in single precision whatever it is.
+    #[must_use]
+    pub fn in_format(&self, format: FloatFormat) -> Self {
+        match self {
+            Self::Cpu(_) => self.clone(),
+            Self::Cuda(target) => Self::Cuda(CudaTarget { precision: format, ..target.clone() }),
+        }
+    }
 }
 
 /// A GPU.
@@ -30,6 +39,15 @@ impl Target {
 pub struct CudaTarget {
     /// Architecture that kernels are compiled for.
     pub arch: CudaArch,
+    /// Format of the network's float32 tensors.
+    pub precision: FloatFormat,
+}
+
+impl CudaTarget {
+    /// A GPU that computes in single precision.
+    pub fn new(arch: CudaArch) -> Self {
+        Self { arch, precision: FloatFormat::Fp32 }
+    }
 }
 
 /// A set of CPUs.

@@ -60,7 +60,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
     packed = pack(weight, tile)
-    weights = operands.add(Weight(packed), packed.shape, "float32")
+    weights = operands.add(Weight(packed, large=True), packed.shape, "float32")
     if tile.split > 1:
         return split_sum.finish(
             graph, unit, operands, bias, tile.split,

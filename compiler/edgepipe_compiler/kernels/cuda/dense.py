@@ -42,7 +42,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     operands = Operands(graph, PLAIN, None)
     shape = tuple(graph.tensor(source).shape)
     data = operands.add(Value(source, PLAIN, shape, "float32"), (rows, depth), "float32")
-    weight = operands.add(Weight(np.ascontiguousarray(matrix)), matrix.shape, "float32")
+    weight = operands.add(Weight(np.ascontiguousarray(matrix), large=True), matrix.shape, "float32")
     results = Results(graph, operands, rest, product.outputs[0], unit.outputs[0], bias, inner)
     each = min(rows, ROWS)
     w = KernelWriter((-(-columns // WARP), -(-rows // each)), (WARP, WARPS))

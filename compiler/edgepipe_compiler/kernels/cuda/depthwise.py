@@ -33,7 +33,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
     taps = np.ascontiguousarray(weight.reshape(weight.shape[0], -1))
-    weights = operands.add(Weight(taps), taps.shape, "float32")
+    weights = operands.add(Weight(taps, large=True), taps.shape, "float32")
     results = Results(graph, operands, rest, conv.outputs[0], unit.outputs[0], bias)
     windows = Windows(
         source.shape[0],

@@ -57,12 +57,12 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     def operand(name: str, tensor: Tensor) -> tirx.Buffer:
         array = graph.constants.get(name)
         value = Value(name, PLAIN, tuple(tensor.shape), "float32")
-        argument = value if array is None else Weight(array)
+        argument = value if array is None else Weight(array, large=True)
         return operands.add(argument, (tensor.elements,), "float32")
 
     first = operand(node.inputs[0], left)
     if matrix is not None:
-        second = operands.add(Weight(matrix.copy(order="C")), (matrix.size,), "float32")
+        second = operands.add(Weight(matrix.copy(order="C"), large=True), (matrix.size,), "float32")
     elif node.inputs[1] == node.inputs[0]:
         second = first
     else:

@@ -46,7 +46,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
     )
     packed = product.pack(matrix, tile)
-    weights = operands.add(Weight(packed), packed.shape, "float32")
+    weights = operands.add(Weight(packed, large=True), packed.shape, "float32")
 
     def column(pixel: tirx.Expr) -> tirx.Expr:
         if window.stride == (1, 1):

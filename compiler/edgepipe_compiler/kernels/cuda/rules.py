@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...frontend.graph import Graph
 from ...frontend.units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY, Unit
 from .. import pools
 from ..cpu import rules as cpu_rules
 from ..kernel import Kernel
+from ..layout import PLAIN
 from ..target import CudaTarget
 from . import (
     concat,
@@ -16,6 +18,7 @@ from . import (
     dense,
     depthwise,
     elementwise,
+    half,
     matmul,
     pointwise,
     pooling,
@@ -28,6 +31,14 @@ def candidates(
     graph: Graph, unit: Unit, target: CudaTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
+    if target.precision == "fp16":
+        # Rules choose between plain and packed; what is in half precision is plain to them.
+        exact = replace(target, precision="fp32")
+        native = dict.fromkeys(native, PLAIN)
+        return [
+            lambda rule=rule: half.stored(rule(), unit)
+            for rule in candidates(graph, unit, exact, native)
+        ]
     rules = [lambda rule=rule: rule(graph, unit, target) for rule in _tuned(graph, unit)]
     if len(unit.nodes) == 1:
         rules += [
