@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from tvm import tirx
 
 from edgepipe_compiler.frontend import importer, units
-from edgepipe_compiler.kernels import rules
-from edgepipe_compiler.kernels.cuda import ptx
+from edgepipe_compiler.kernels.cuda import convolution as direct
+from edgepipe_compiler.kernels.cuda import pointwise, ptx
 from edgepipe_compiler.kernels.cuda.writer import KernelWriter
 from edgepipe_compiler.kernels.target import CudaTarget
 from edgepipe_compiler.kernels.writer import ramp
@@ -60,7 +60,8 @@ def test_the_code_does_all_multiply_adds(kernel: int, size: int) -> None:
     # Tiles of these images have no waste, so the count is exact.
     graph = importer.from_model(convolution(64, size, kernel), "net")
     (unit,) = units.form(graph)
-    (call,) = rules.lower(graph, unit, CudaTarget("sm_62"), {}).calls
+    rule = pointwise.lower if kernel == 1 else direct.lower
+    (call,) = rule(graph, unit, CudaTarget("sm_62")).calls
     module = ptx.build({"kernel": call.function}, "sm_62")
     code = gpu_code.of_ptx(module.ptx)["kernel"]
     trips = judge_cuda.iterations(code, kernel_counts.of(call.function))

@@ -252,9 +252,11 @@ def judge(network: str, arch: str, ptxas: str, disassembler: str | None) -> list
             codes = gpu_code.of_ptx(module.ptx)
         else:
             codes = gpu_code.of_cubin(folder / "kernels.cubin", disassembler)
+    counts = {name: kernel_counts.of(f) for name, f in lowered.functions.by_name.items()}
     judged: dict[str, Judged] = {}
     for unit, made, multiply_adds in zip(formed, lowered.units, macs, strict=True):
-        for number, step in enumerate(made.steps):
+        working = max(made.steps, key=lambda step: counts[step.function].multiply_adds)
+        for step in made.steps:
             launch, used = module.launches[step.function], assembled[step.function]
             name = step.function
             if name in judged:
@@ -264,8 +266,7 @@ def judge(network: str, arch: str, ptxas: str, disassembler: str | None) -> list
             threads = launch.block[0] * launch.block[1] * launch.block[2]
             resident = occupancy(threads, used, target)
             moved = sum(_bytes(item) for item in (*step.arguments, *step.results))
-            counts = kernel_counts.of(lowered.functions.by_name[name])
-            times = predict(codes[name], counts, blocks, threads, resident, moved, gpu)
+            times = predict(codes[name], counts[name], blocks, threads, resident, moved, gpu)
             bound = max(times, key=times.__getitem__)
             judged[name] = Judged(
                 [unit.name],
@@ -277,7 +278,7 @@ def judge(network: str, arch: str, ptxas: str, disassembler: str | None) -> list
                 None if disassembler is None else main_share(codes[name]),
                 times[bound],
                 bound,
-                multiply_adds if number == 0 else 0,
+                multiply_adds if step is working else 0,
             )
     return list(judged.values())
 
@@ -345,7 +346,8 @@ def header(arch: str, command: str, disassembler: str | None) -> str:
         "The time of a kernel is the largest of: issue (slots of the fullest scheduler, with register bank "
         "conflicts and dual issue if machine code is at hand), latency (one warp alone), shared memory (32 "
         "bits of each thread take a cycle, an upper limit), DRAM (each tensor once), and L2 (sectors of a "
-        "warp in the middle of the grid; what it reads again outside of loops is cached).\n"
+        "warp in the middle of the grid; what it reads again outside of loops is cached). Multiply-adds are "
+        "those of direct sums: Winograd's algorithm needs fewer, and may exceed the peak.\n"
     )
 
 

@@ -20,17 +20,28 @@ class Loop:
     loads: int = 0
     inner: list[Loop] = field(default_factory=list)
 
+    @property
+    def total(self) -> int:
+        """Multiply-adds of all iterations."""
+        return self.extent * (self.multiply_adds + sum(loop.total for loop in self.inner))
+
 
 @dataclass
 class Counts:
-    """The loops of a kernel as a tree, and the sectors of global memory that its launch moves.
+    """The loops of a kernel as a tree, the threads of its launch, and the sectors of global memory it moves.
 
     The sectors are those of one warp in the middle of the grid, for all warps; conditions count as true. What
     a warp reads again outside of loops comes from its first-level cache.
     """
 
     body: Loop
+    threads: int
     sectors: float
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of a launch."""
+        return self.threads * self.body.total
 
 
 def of(function: tirx.PrimFunc) -> Counts:
@@ -38,7 +49,8 @@ def of(function: tirx.PrimFunc) -> Counts:
     counter = _Counter(function)
     counter.statement(function.body, counter.body, 1)
     warps = -(-counter.threads // WARP) * counter.blocks
-    return Counts(counter.body, counter.sectors * warps)
+    threads = counter.threads * counter.blocks
+    return Counts(counter.body, threads, counter.sectors * warps)
 
 
 class _Counter:

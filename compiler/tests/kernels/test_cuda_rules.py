@@ -6,6 +6,7 @@ Compared with ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from compiled import GPU, Compiled
 from edgepipe_compiler.frontend import importer, units
 from edgepipe_compiler.kernels import rules
-from edgepipe_compiler.kernels.cuda import convolution_tile, product
+from edgepipe_compiler.kernels.cuda import convolution_tile, product, winograd, winograd_algorithm
 from edgepipe_compiler.kernels.target import CUDA_LIMITS, CudaTarget
 from edgepipe_compiler.kernels.window_geometry import Window
 from models import Net
@@ -187,6 +188,74 @@ def check(model: onnx.ModelProto, rule: str, folder: Path) -> None:
 def test_kernel(name: str, tmp_path: Path) -> None:
     rule, model = CASES[name]
     check(model(), rule, tmp_path)
+
+
+# Results along an axis of a tile, and a convolution: whole tiles and vectors, partial ones, and tiles that
+# pad the pitch.
+WINOGRAD: dict[str, tuple[int, Callable[[], onnx.ModelProto]]] = {
+    "F(4x4, 3x3), whole tiles": (4, lambda: conv(16, 24, 16, 16, add=True)),
+    "F(4x4, 3x3), odd sizes": (4, lambda: conv(5, 7, 9, 11, add=True)),
+    "F(4x4, 3x3), partial tiles, vectors": (4, lambda: conv(8, 8, 10, 12)),
+    "F(4x4, 3x3), batch": (4, lambda: conv(8, 70, 10, 9, images=3)),
+    "F(4x4, 3x3), no padding": (4, lambda: conv(8, 16, 14, 14, pads=[0] * 4)),
+    "F(4x4, 3x3), uneven padding": (4, lambda: conv(8, 16, 12, 12, pads=[0, 1, 2, 0])),
+    "F(4x4, 3x3), wide padding": (4, lambda: conv(4, 8, 5, 3, pads=[4, 3, 5, 2])),
+    "F(4x4, 3x3), one pixel": (4, lambda: conv(8, 8, 1, 1, after="HardSwish")),
+    "F(3x3, 3x3)": (3, lambda: conv(8, 16, 14, 13, images=2)),
+    "F(2x2, 3x3), vectors": (2, lambda: conv(8, 16, 8, 10, add=True)),
+    "F(2x2, 3x3), odd sizes": (2, lambda: conv(6, 9, 7, 7, images=2)),
+    "F(2x2, 5x5)": (2, lambda: conv(6, 16, 13, 13, 5, images=2)),
+    "F(2x2, 5x5), vectors": (2, lambda: conv(6, 16, 12, 12, 5, add=True)),
+}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are too small for it are the ones that the stand-in checks quickly."""
+    results, model = WINOGRAD[name]
+    monkeypatch.setattr(winograd, "WORTH", float("inf"))
+    monkeypatch.setattr(winograd_algorithm, "RESULTS", {3: (results,), 5: (results,)})
+    check(model(), "winograd", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "inside", "size", "attributes"),
+    [
+        ("winograd", 64, 56, {}),
+        ("winograd", 256, 14, {}),
+        ("convolution", 3, 56, {}),
+        ("convolution", 64, 7, {}),
+        ("convolution", 64, 56, {"strides": [2, 2]}),
+        ("convolution", 64, 56, {"group": 2}),
+        ("convolution", 64, 56, {"dilations": [2, 2], "pads": [2] * 4}),
+    ],
+)
+def test_winograd_is_chosen_by_the_model(
+    rule: str, inside: int, size: int, attributes: dict[str, object]
+) -> None:
+    graph = importer.from_model(conv(inside, 128, size, size, **attributes), "net")
+    (unit,) = units.form(graph)
+    assert rules.lower(graph, unit, CudaTarget("sm_62"), {}).rule == rule
+
+
+@pytest.mark.parametrize(("results", "window"), [(4, 3), (3, 3), (2, 3), (2, 5)])
+def test_winograd_transforms_are_exact(results: int, window: int) -> None:
+    """In rational numbers, along one axis."""
+    algorithm = winograd_algorithm.Algorithm(results, window)
+    inputs = [Fraction(place * place + 1) for place in range(algorithm.inputs)]
+    weights = [Fraction(3 - place) for place in range(window)]
+
+    def times(matrix: winograd_algorithm.Matrix, values: list[Fraction]) -> list[Fraction]:
+        return [sum(a * b for a, b in zip(row, values, strict=True)) for row in matrix]
+
+    pairs = zip(
+        times(algorithm.of_weights, weights), times(algorithm.of_inputs, inputs), strict=True
+    )
+    made = times(algorithm.of_results, [weight * value for weight, value in pairs])
+    assert made == [
+        sum(weight * inputs[first + place] for place, weight in enumerate(weights))
+        for first in range(results)
+    ]
 
 
 @pytest.mark.parametrize("operator", ACTIVATIONS)

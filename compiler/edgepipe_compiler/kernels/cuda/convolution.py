@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...errors import Unsupported
 from ...frontend.graph import Graph
 from ...frontend.units import Unit
-from .. import parameters, window_geometry
+from .. import parameters
 from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
 from ..layout import PLAIN
@@ -29,31 +28,13 @@ from .results import Results
 from .staging import Place, Staged, pipeline
 from .writer import KernelWriter, lane
 
-# Columns of a window, which are unrolled; more would spill registers.
-LONGEST = 32
-
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     """Lowers a unit whose anchor is a two-dimensional convolution with constant weights."""
     conv, *rest = unit.nodes
     weight, bias = parameters.of_convolution(graph, conv)
-    source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
-    if source.dtype != "float32":
-        raise Unsupported("convolution of something else than float32")
-    window = window_geometry.resolve(conv, source, result, weight.shape[2:])
-    if window.kernel[1] > LONGEST:
-        raise Unsupported("convolution with a long window")
-    groups = conv.attributes.get("group", 1)
-    images, channels, *image = source.shape
-    problem = Problem(
-        images,
-        groups,
-        channels // groups,
-        weight.shape[0] // groups,
-        (image[0], image[1]),
-        (result.shape[2], result.shape[3]),
-        window,
-    )
+    problem = Problem.of(graph, conv, weight)
+    source = graph.tensor(conv.inputs[0])
     tile = choose(problem, target)
     operands = Operands(graph, PLAIN, None)
     data = operands.add(

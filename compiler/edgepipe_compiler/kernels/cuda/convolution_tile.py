@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...errors import Unsupported
+from ...frontend.graph import Graph, Node
+from .. import window_geometry
 from ..target import CudaTarget
 from ..window_geometry import Window
 from . import tiling
@@ -15,6 +18,8 @@ from .tiling import OTHER_REGISTERS, Work
 
 # Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
 LARGEST = 720
+# Columns of a window, which are unrolled; more would spill registers.
+LONGEST = 32
 # Results per thread along a row. 7 divides the images of networks for 224 x 224.
 COLUMNS = (8, 7, 4)
 # Issue slots per multiply-add, by channels and columns of a thread: register bank conflicts less dual issue.
@@ -34,6 +39,27 @@ class Problem:
     image: tuple[int, int]
     results: tuple[int, int]
     window: Window
+
+    @classmethod
+    def of(cls, graph: Graph, conv: Node, weight: np.ndarray) -> Problem:
+        """The shapes of ``conv``. Raises ``Unsupported`` if it is not two-dimensional and of float32."""
+        source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
+        if source.dtype != "float32":
+            raise Unsupported("convolution of something else than float32")
+        window = window_geometry.resolve(conv, source, result, weight.shape[2:])
+        if window.kernel[1] > LONGEST:
+            raise Unsupported("convolution with a long window")
+        groups = conv.attributes.get("group", 1)
+        images, channels, *image = source.shape
+        return cls(
+            images,
+            groups,
+            channels // groups,
+            weight.shape[0] // groups,
+            (image[0], image[1]),
+            (result.shape[2], result.shape[3]),
+            window,
+        )
 
     @property
     def taps(self) -> int:
@@ -187,23 +213,27 @@ class Tile:
             4 * (loads + weights) + inputs,
         )
 
+    def cycles(self, work: Work, target: CudaTarget) -> float:
+        """Estimated time of this tile's ``work``, with that of adding slices of sums."""
+        problem = self.problem
+        outputs = problem.images * problem.groups * problem.outside
+        outputs *= problem.results[0] * problem.results[1]
+        return work.cycles(target) + tiling.adding(outputs, self.split)
+
 
 def choose(problem: Problem, target: CudaTarget) -> Tile:
     """The fastest tile by the model. Raises ``Unsupported`` if the image does not fit in shared memory."""
-    best: tuple[float, Tile] | None = None
-    for tile in _candidates(problem):
-        work = tile.work()
-        if not work.fits(target):
-            continue
-        cycles = work.cycles(target)
-        outputs = problem.images * problem.groups * problem.outside
-        outputs *= problem.results[0] * problem.results[1]
-        cycles += tiling.adding(outputs, tile.split)
-        if best is None or cycles < best[0]:
-            best = cycles, tile
-    if best is None:
+    return fastest(problem, target)[0]
+
+
+@functools.lru_cache(maxsize=256)
+def fastest(problem: Problem, target: CudaTarget) -> tuple[Tile, float]:
+    """The tile that ``choose`` returns, and its cycles."""
+    works = ((tile, tile.work()) for tile in _candidates(problem))
+    times = {tile: tile.cycles(work, target) for tile, work in works if work.fits(target)}
+    if not times:
         raise Unsupported("convolution whose window does not fit in shared memory")
-    return best[1]
+    return min(times.items(), key=lambda item: item[1])
 
 
 def _candidates(problem: Problem) -> Iterator[Tile]:

@@ -7,6 +7,7 @@ convolution is such a product, whose columns are pixels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -141,15 +142,17 @@ class Tile:
         )
 
 
+@functools.lru_cache(maxsize=256)
 def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Tile:
     """The fastest tile by the model of ``tiling``, with a number of slices from ``splits``."""
     outputs = problem.batch * problem.rows * problem.columns
-
-    def cycles(tile: Tile) -> float:
-        return tile.work().cycles(target) + tiling.adding(outputs, tile.split)
-
-    fitting = [tile for tile in _candidates(problem, splits) if tile.work().fits(target)]
-    return min(fitting, key=cycles)
+    works = ((tile, tile.work()) for tile in _candidates(problem, splits))
+    times = {
+        tile: work.cycles(target) + tiling.adding(outputs, tile.split)
+        for tile, work in works
+        if work.fits(target)
+    }
+    return min(times, key=times.__getitem__)
 
 
 def _candidates(problem: Problem, splits: tuple[int, ...]) -> Iterator[Tile]:

@@ -23,6 +23,7 @@ from . import (
     pointwise,
     pooling,
     softmax,
+    winograd,
 )
 from .fallback import on_threads
 
@@ -54,7 +55,7 @@ def _tuned(graph: Graph, unit: Unit) -> list[Callable[[Graph, Unit, CudaTarget],
         return []
     anchor = next((node for node in unit.nodes if node.op not in SHAPE_ONLY), unit.nodes[0])
     if anchor.op == "Conv":
-        return [dense.lower, pointwise.lower, depthwise.lower, convolution.lower]
+        return [dense.lower, pointwise.lower, depthwise.lower, winograd.lower, convolution.lower]
     if anchor.op in ("MaxPool", "AveragePool") or pools.is_global(graph, anchor):
         return [pooling.lower]
     if anchor.op in PRODUCTS:
