@@ -209,13 +209,17 @@ WINOGRAD: dict[str, tuple[int, Callable[[], onnx.ModelProto]]] = {
 }
 
 
-@pytest.mark.parametrize("name", WINOGRAD)
-def test_winograd(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images that are too small for it are the ones that the stand-in checks quickly."""
+def forced_winograd(name: str, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """A network that is lowered by Winograd's algorithm, although it is small enough to be checked quickly."""
     results, model = WINOGRAD[name]
     monkeypatch.setattr(winograd, "WORTH", float("inf"))
     monkeypatch.setattr(winograd_algorithm, "RESULTS", {3: (results,), 5: (results,)})
-    check(model(), "winograd", tmp_path)
+    return model()
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(forced_winograd(name, monkeypatch), "winograd", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,13 @@ def test_kernel(name: str, tmp_path: Path) -> None:
     assert {made[output].layout for output in compiled.graph.outputs} == {HALF}
 
 
+@pytest.mark.parametrize("name", ["F(4x4, 3x3), odd sizes", "F(2x2, 3x3), vectors"])
+def test_winograd(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = test_cuda_rules.forced_winograd(name, monkeypatch)
+    compiled = check(model, tmp_path)
+    assert [unit.rule for unit in compiled.network.units] == ["winograd"]
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operator(name: str, tmp_path: Path) -> None:
     tried = test_operators.CASES[name]

@@ -174,7 +174,8 @@ def _products(graph: Graph, plan: Plan, weight: np.ndarray, inputs: Value, made:
     operands = Operands(graph, PLAIN, None)
     data = operands.add(inputs, (_elements(inputs),), "float32")
     packed = product.pack(weight, plan.tile)
-    weights = operands.add(Weight(packed), packed.shape, "float32")
+    constant = Weight(packed, large=plan.algorithm.tolerates_half)
+    weights = operands.add(constant, packed.shape, "float32")
     out = tirx.decl_buffer(made.shape, "float32", "out")
     body = Body(plan.tile, weights, data)
 
