@@ -210,7 +210,7 @@ WINOGRAD: dict[str, tuple[int, Callable[[], onnx.ModelProto]]] = {
 
 
 def forced_winograd(name: str, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
-    """A network that is lowered by Winograd's algorithm, although it is small enough to be checked quickly."""
+    """A network that is lowered by Winograd's algorithm although it is small, so that checks are quick."""
     results, model = WINOGRAD[name]
     monkeypatch.setattr(winograd, "WORTH", float("inf"))
     monkeypatch.setattr(winograd_algorithm, "RESULTS", {3: (results,), 5: (results,)})

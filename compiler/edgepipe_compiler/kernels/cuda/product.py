@@ -227,10 +227,11 @@ class Body:
         step = DEPTH * tile.height
         group = self.pair % self.problem.groups
         block = (group * tile.tiles[0] + w.block_index[1]) * tile.split + self.slice
-        first = w.bind("left_first", block * (tile.steps * step // 4))
+        thread = w.thread_index[0]
+        first = w.opaque("left_first", block * (tile.steps * step // 4) + thread)
 
         def place(piece: tirx.Expr) -> Place:
-            return Place((first + piece) * 4, piece * 4)
+            return Place((first + (piece - thread)) * 4, piece * 4)
 
         return Staged(w, "left", self.left, step // 4, 4, lambda number: number * step, place)
 

@@ -66,7 +66,7 @@ class Staged:
             # Threads without a piece in the last round neither load nor store.
             here = thread < pieces - first if pieces - first < w.threads else None
             self._skips.append(None if here is None else w.bind(f"{name}_here", here))
-            valid = found.valid if here is None else _both(here, found.valid)
+            valid = found.valid
             self._places.append(
                 Place(
                     w.bind(f"{name}_from", found.source),
@@ -87,12 +87,12 @@ class Staged:
         w, lanes = self._w, self._lanes
         zero = tirx.const(0.0, "float32")
         advance = w.bind(f"{self._name}_advance", self._advance(tile))
-        for place, held in zip(self._places, self._held, strict=True):
-            condition = _both(place.valid, place.valid_in(tile))
-            if condition is not None:
+        for place, held, here in zip(self._places, self._held, self._skips, strict=True):
+            valid = _both(place.valid, place.valid_in(tile))
+            if valid is not None:
                 w.store(held, vector([zero] * lanes), [ramp(0, lanes)])
             index = ramp(place.source + advance, lanes)
-            with w.when(condition):
+            with w.when(_both(here, valid)):
                 w.store(held, self._source[index], [ramp(0, lanes)])
 
     def put(self, shared: tirx.Buffer, half: Index) -> None:
@@ -135,7 +135,8 @@ def pipeline(
                     operand.fetch(tile + 1)
         compute(start)
         if tiles > 1:
-            other = w.bind("other", half - start)
+            # Like the other half's start, so that LLVM adds constants to it within the instruction.
+            other = w.bind("other", ((tile + 1) & 1) * half)
             for operand in operands:
                 operand.put(shared, other)
         w.barrier()
