@@ -1,7 +1,7 @@
 """Checks and times compiled networks on a GPU.
 
     python measure_gpu.py [--network NAME ...] [--library LIBCUDA] [--cudnn LIBCUDNN] [--out FOLDER]
-    python measure_gpu.py --prepare ARCH       # compile only; needs no GPU
+    python measure_gpu.py --prepare [ARCH]     # compile only; needs no GPU if ARCH is named
 
 For each network it compares the outputs with those of ONNX Runtime, times every launch by events, and times
 whole frames with one launch per kernel and as one CUDA graph. With cuDNN it times each convolution in float32
@@ -75,7 +75,8 @@ def compile_network(name: str, arch: str, folder: Path) -> Compiled:
     path = out / "job.json"
     path.write_text(json.dumps(job))
     command = [sys.executable, "-m", "edgepipe_compiler", str(path)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        sys.exit(f"failed to compile {name} for {arch}; the compiler's message is above")
     described = json.loads((out / "network.json").read_text())
     (manifest,) = out.glob("stages/*/stage.json")
     stage = json.loads(manifest.read_text())
@@ -170,23 +171,30 @@ def measure(driver: Driver, network: Compiled) -> tuple[Program, Measured]:
 
 def against_cudnn(
     driver: Driver, library: cudnn.Cudnn, network: Compiled, program: Program
-) -> list[tuple[str, float, float]]:
-    """Unit, edgepipe's ms and cuDNN's ms of each convolution. cuDNN's time is without bias and activation."""
+) -> list[tuple[str, float, float | str]]:
+    """Unit, edgepipe's ms and cuDNN's ms of each convolution, or why cuDNN does not compute it.
+
+    cuDNN's time is without bias and activation.
+    """
     graph = importer.from_zoo(network.name, network.name)
-    found = []
+    found: list[tuple[str, float, float | str]] = []
     for number, unit in enumerate(units.form(graph)):
         node = next((node for node in unit.nodes if node.op == "Conv"), None)
         if node is None:
             continue
         own = [launch for launch in network.plan["launches"] if launch["unit"] == number]
         shapes = [graph.tensor(name).shape for name in (*node.inputs[:2], node.outputs[0])]
-        with library.convolution(driver, shapes, node.attributes) as convolution:
-            ours, theirs = [], []
-            start = functools.partial(start_all, program, own)
-            for _ in rounds():
-                ours.append(driver.elapsed(start))
-                theirs.append(driver.elapsed(convolution.run))
-        found.append((unit.name, float(np.median(ours)), float(np.median(theirs))))
+        ours, theirs = [], []
+        start = functools.partial(start_all, program, own)
+        try:
+            with library.convolution(driver, shapes, node.attributes) as convolution:
+                for _ in rounds():
+                    ours.append(driver.elapsed(start))
+                    theirs.append(driver.elapsed(convolution.run))
+        except cudnn.CudnnError as error:
+            found.append((unit.name, driver.elapsed(start), str(error)))
+        else:
+            found.append((unit.name, float(np.median(ours)), float(np.median(theirs))))
     return found
 
 
@@ -217,8 +225,8 @@ def architecture(driver: Driver) -> str:
     return max(fits, key=lambda arch: int(arch.removeprefix("sm_")))
 
 
-def report(driver: Driver, names: list[str], folder: Path, library: cudnn.Cudnn | None) -> bool:
-    """Prints the tables. Returns whether all outputs agree."""
+def report(driver: Driver, names: list[str], folder: Path, library: cudnn.Cudnn | str) -> bool:
+    """Prints the tables. ``library``: cuDNN, or why there is none. Returns whether all outputs agree."""
     arch, version = architecture(driver), driver.version()
     print(
         f"# Kernels on {driver.name()}\n\nCompiled for {arch}; driver for CUDA {version[0]}.{version[1]}."
@@ -243,42 +251,83 @@ def report(driver: Driver, names: list[str], folder: Path, library: cudnn.Cudnn 
             f"| {len(found.launches)} | {found.launched:.3f} | {graph} |",
             flush=True,
         )
-        if library is not None:
+        if isinstance(library, cudnn.Cudnn):
             ratios.append((name, against_cudnn(driver, library, network, program)))
     print(f"\n## Copies\n\n{copies(driver)}")
-    if library is None:
-        print("\nNo cuDNN was found: convolutions were not compared with it.")
+    if isinstance(library, str):
+        print(f"\nConvolutions were not compared with cuDNN: {library}.")
+    else:
+        print(f"\ncuDNN {library.version}, float32 without TF32.")
     for name, layers in ratios:
         print(f"\n## {name} and cuDNN\n\n| unit | edgepipe ms | cuDNN ms | cuDNN / edgepipe |")
         print("|---|---:|---:|---:|")
+        compared = []
         for unit, ours, theirs in layers:
+            if isinstance(theirs, str):
+                print(f"| {unit} | {ours:.4f} | {theirs} | – |")
+                continue
+            compared.append((ours, theirs))
             print(f"| {unit} | {ours:.4f} | {theirs:.4f} | {theirs / ours:.2f} |")
-        ours, theirs = (sum(layer[column] for layer in layers) for column in (1, 2))
-        print(f"| sum | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
+        if compared:
+            ours, theirs = (sum(times[column] for times in compared) for column in (0, 1))
+            print(f"| sum of the compared | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |")
     return agree
 
 
 def main() -> None:
-    """Reads the command line. Exit code 1 if outputs differ."""
+    """Reads the command line. Exit code 1: outputs differ or nothing can be measured; 2: wrong arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", action="append", help="network of the zoo; default: all")
     parser.add_argument("--library", default="libcuda.so.1", help="driver library")
     parser.add_argument("--cudnn", default=ctypes.util.find_library("cudnn"), help="cuDNN library")
     parser.add_argument("--out", type=Path, default=Path("target/edgepipe/gpu"), help="cache")
-    parser.add_argument("--prepare", metavar="ARCH", choices=sorted(CUDA_LIMITS))
+    parser.add_argument(
+        "--prepare",
+        metavar="ARCH",
+        nargs="?",
+        const="",
+        choices=["", *sorted(CUDA_LIMITS)],
+        help="compile only, by default for the GPU of this machine",
+    )
     options = parser.parse_args()
     names = options.network or zoo.names()
+    if unknown := [name for name in names if name not in zoo.names()]:
+        parser.error(f"unknown network {unknown[0]}; the zoo has {', '.join(zoo.names())}")
     if options.prepare:
-        for name in names:
-            compile_network(name, options.prepare, options.out)
-            print(f"{name}: compiled for {options.prepare}", file=sys.stderr)
+        prepare(names, options.prepare, options.out)
         return
     try:
         driver = Driver(options.library)
-    except OSError as error:
-        sys.exit(f"failed to load {options.library}: {error}; install NVIDIA's driver, or name it")
-    library = cudnn.Cudnn(options.cudnn) if options.cudnn else None
-    sys.exit(0 if report(driver, names, options.out, library) else 1)
+    except (OSError, DriverError) as error:
+        sys.exit(
+            f"failed to use a GPU by {options.library}: {error}; "
+            "install NVIDIA's driver, or name its library"
+        )
+    if options.prepare is not None:
+        prepare(names, architecture(driver), options.out)
+        return
+    try:
+        agree = report(driver, names, options.out, load_cudnn(options.cudnn))
+    except DriverError as error:
+        sys.exit(f"failed to measure: {error}")
+    sys.exit(0 if agree else 1)
+
+
+def prepare(names: list[str], arch: str, folder: Path) -> None:
+    """Compiles networks for an architecture."""
+    for name in names:
+        compile_network(name, arch, folder)
+        print(f"{name}: compiled for {arch}", file=sys.stderr)
+
+
+def load_cudnn(path: str | None) -> cudnn.Cudnn | str:
+    """cuDNN, or why it cannot be used."""
+    if path is None:
+        return "the dynamic linker finds no libcudnn; name it with --cudnn"
+    try:
+        return cudnn.Cudnn(path)
+    except cudnn.CudnnError as error:
+        return str(error)
 
 
 if __name__ == "__main__":
