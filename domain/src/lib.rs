@@ -49,7 +49,7 @@ pub use history::{History, Level, Step, history};
 pub use metric::{Direction, Metric};
 pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut};
 pub use objective::{Choice, Limit, Objective};
-pub use peer::Peer;
+pub use peer::{GpuProvider, Peer, PeerGpu};
 pub use planner::{Options, Plan, PlanError, best_single, plan};
 pub use power_model::{PowerModel, PowerModelError, PowerWindow, Predicted};
 pub use prediction::{Prediction, PredictionError, predict};

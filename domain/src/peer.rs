@@ -16,6 +16,45 @@ pub struct Peer {
     pub threads: u32,
     /// CPUs of each session; sessions work side by side, and frames are dealt out among them.
     pub sessions: Vec<Vec<u32>>,
+    /// The GPU that computes; absent if the CPUs do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<PeerGpu>,
+}
+
+/// The GPU of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerGpu {
+    /// What the engine computes with.
+    pub provider: GpuProvider,
+    /// The board's processor. The CPUs of the sessions are those that feed it.
+    pub processor: ProcessorName,
+}
+
+/// What ONNX Runtime computes with on a GPU: one of its execution providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuProvider {
+    /// Kernels of cuDNN, cuBLAS and its own.
+    Cuda,
+    /// Engines that TensorRT builds for the GPU.
+    Tensorrt,
+}
+
+impl GpuProvider {
+    /// The name in files and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Tensorrt => "tensorrt",
+        }
+    }
+}
+
+impl fmt::Display for GpuProvider {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
 }
 
 impl Peer {
@@ -39,10 +78,13 @@ impl Peer {
 }
 
 impl fmt::Display for Peer {
-    /// `onnxruntime, 1 thread`; `2 × onnxruntime, 1 thread`.
+    /// `onnxruntime, 1 thread`; `2 × onnxruntime, 1 thread`; `onnxruntime cuda, gpu`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sessions.len() > 1 {
             write!(out, "{} × ", self.sessions.len())?;
+        }
+        if let Some(PeerGpu { provider, processor }) = &self.gpu {
+            return write!(out, "{} {provider}, {processor}", self.engine);
         }
         let s = if self.threads == 1 { "" } else { "s" };
         write!(out, "{}, {} thread{s}", self.engine, self.threads)

@@ -371,6 +371,7 @@ pub enum ScheduleError {
 mod tests {
     use super::*;
     use crate::network::{Boundary, Tensor, Unit};
+    use crate::peer::{GpuProvider, PeerGpu};
     use crate::units::Bytes;
 
     fn network(units: usize) -> Network {
@@ -404,7 +405,7 @@ mod tests {
 
     fn peer(sessions: &[&[u32]]) -> Peer {
         let sessions = sessions.iter().map(|cpus| cpus.to_vec()).collect();
-        Peer { engine: "onnxruntime".to_owned(), version: "1".to_owned(), threads: 1, sessions }
+        Peer { engine: "onnxruntime".to_owned(), version: "1".to_owned(), threads: 1, sessions, gpu: None }
     }
 
     #[test]
@@ -416,6 +417,14 @@ mod tests {
         assert_eq!((two.label().as_str(), two.stages().len()), ("2 × onnxruntime, 1 thread", 2));
         assert_eq!(two.as_peer().unwrap().cpus(), [0, 1]);
         assert!(Schedule::peer(&network, peer(&[])).is_err());
+        let of = |provider| Peer {
+            gpu: Some(PeerGpu { provider, processor: "gpu".into() }),
+            ..peer(&[&[3], &[3]])
+        };
+        let labels =
+            [GpuProvider::Cuda, GpuProvider::Tensorrt].map(|provider| Schedule::peer(&network, of(provider)));
+        let labels = labels.map(|schedule| schedule.unwrap().label());
+        assert_eq!(labels, ["2 × onnxruntime cuda, gpu", "2 × onnxruntime tensorrt, gpu"]);
         let text = serde_json::to_string(&two).unwrap();
         assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), two);
         for (from, to) in [("\"peer\",", "\"single\","), ("#1", "#2")] {

@@ -40,8 +40,8 @@ pub use power::{
 };
 pub use request::{
     Call, Capture, Compare, CpuProcessor, CudaProcessor, CudaProgram, ExecutionMode, Frames, Isolate,
-    OnnxModel, Peak, Processor, Profile, Program, Request, Schedule, Stage, StageLibrary, Tensor, Transfer,
-    Trial, Verify, WarmUpRule, Weights, WindowRule,
+    OnnxGpu, OnnxModel, OnnxProvider, Peak, Processor, Profile, Program, Request, Schedule, Stage,
+    StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights, WindowRule,
 };
 pub use state::{
     AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestClock, LowestFrequency, SavedState,
@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

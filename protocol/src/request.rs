@@ -328,6 +328,29 @@ pub struct OnnxModel {
     pub runtime: String,
     /// Path of the model on the board.
     pub model: String,
+    /// The GPU that computes; absent: the CPUs of the stage's processor. With it, those CPUs only feed the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<OnnxGpu>,
+}
+
+/// A GPU for ONNX Runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxGpu {
+    /// What ONNX Runtime computes with.
+    pub provider: OnnxProvider,
+    /// Number of the device in CUDA's order, from 0.
+    pub device: u32,
+}
+
+/// An execution provider of ONNX Runtime for GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnnxProvider {
+    /// `CUDAExecutionProvider`.
+    Cuda,
+    /// `TensorrtExecutionProvider`, with `CUDAExecutionProvider` for nodes that TensorRT does not support.
+    Tensorrt,
 }
 
 /// A compiled stage for a CUDA device. Its inputs and outputs are dense tensors in host memory, as those of other stages are.

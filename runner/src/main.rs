@@ -91,6 +91,7 @@ fn print_version() {
 }
 
 fn serve(lease: Option<Duration>) -> ExitCode {
+    engine::disable_tf32();
     let runtime = match engine::Runtime::load() {
         Ok(runtime) => runtime,
         Err(error) => {

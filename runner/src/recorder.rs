@@ -178,7 +178,11 @@ mod tests {
     fn trial(kind: ExecutionMode, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
             processor: Processor::Cpu(CpuProcessor { name: "p".into(), cpus: vec![0], threads: 1 }),
-            program: Program::OnnxRuntime(OnnxModel { runtime: String::new(), model: String::new() }),
+            program: Program::OnnxRuntime(OnnxModel {
+                runtime: String::new(),
+                model: String::new(),
+                gpu: None,
+            }),
             inputs: vec![],
             outputs: vec![],
         };

@@ -321,6 +321,7 @@ mod tests {
             program: Program::OnnxRuntime(OnnxModel {
                 runtime: String::new(),
                 model: "model.onnx".to_owned(),
+                gpu: None,
             }),
             inputs: vec![ends(place).0],
             outputs: vec![ends(place).1],

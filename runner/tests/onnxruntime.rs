@@ -2,7 +2,7 @@
 
 mod support;
 
-use protocol::{ExecutionMode, Fault, Program, Request, Schedule};
+use protocol::{ExecutionMode, Fault, OnnxGpu, OnnxProvider, Program, Request, Schedule};
 use support::{Runner, cpus, stages, threads_of, trial, two_cpus};
 
 fn invalid(change: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
@@ -65,6 +65,14 @@ fn files_that_it_cannot_load_are_errors() {
         let (fault, message) = runner.fails(&Request::Trial(trial(schedule)));
         assert_eq!(fault, Fault::StageLibrary, "{message}");
         assert!(message.starts_with("failed to ") && message.contains(expected), "{message}");
+    }
+    for (provider, name) in
+        [(OnnxProvider::Cuda, "CUDAExecutionProvider"), (OnnxProvider::Tensorrt, "TensorrtExecutionProvider")]
+    {
+        let gpu = Some(OnnxGpu { provider, device: 0 });
+        let (fault, message) = runner.fails(&Request::Trial(trial(invalid(|model| model.gpu = gpu))));
+        assert_eq!(fault, Fault::StageLibrary, "{message}");
+        assert!(message.contains(&format!("was built without {name}; name a library")), "{message}");
     }
     let mut renamed = stages().onnx(&[&[cpus()[0]]]);
     renamed.values[0].name = "image".to_owned();

@@ -194,6 +194,9 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         emulated: emulated(run, schedule),
         peer: peer.map(|peer| peer.engine.clone()),
         peer_version: peer.map(|peer| peer.version.clone()),
+        peer_provider: peer
+            .map(|peer| peer.gpu.as_ref().map_or("cpu", |gpu| gpu.provider.as_str()).to_owned()),
+        peer_gpu: peer.and_then(|peer| peer.gpu.as_ref()).map(|gpu| gpu.processor.to_string()),
         peer_threads: peer.map(|peer| peer.threads),
         peer_sessions: peer.map(|peer| peer.sessions.len()),
         peer_cpus: peer.map(domain::Peer::cpus).unwrap_or_default(),

@@ -39,7 +39,8 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         let used = processors
             .iter()
             .filter(|known| record.schedule.processors().any(|processor| processor.as_str() == known.name));
-        let uses_gpu = used.clone().any(|processor| processor.kind.is_gpu());
+        let uses_gpu = used.clone().any(|processor| processor.kind.is_gpu())
+            || record.schedule.as_peer().is_some_and(|peer| peer.gpu.is_some());
         let cpus = if let Some(peer) = record.schedule.as_peer() {
             peer.cpus()
         } else {

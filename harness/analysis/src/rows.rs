@@ -251,6 +251,10 @@ pub struct Row {
     pub peer: Option<String>,
     /// Its version.
     pub peer_version: Option<String>,
+    /// What it computes with: `cpu`, or on a GPU `cuda` or `tensorrt`.
+    pub peer_provider: Option<String>,
+    /// The processor whose GPU it computes on.
+    pub peer_gpu: Option<String>,
     /// Threads of each of its sessions.
     pub peer_threads: Option<u32>,
     /// Its sessions, among which frames are distributed.
@@ -434,8 +438,11 @@ pub struct Summary {
 }
 
 /// Whether a schedule and a peer use comparable resources: a single processor with all CPUs of the peer, or several
-/// processors and a peer whose CPUs no single processor has.
+/// processors and a peer whose CPUs no single processor has. With a peer on a GPU: what uses that GPU.
 pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
+    if let Some(gpu) = &peer.peer_gpu {
+        return row.kind != ScheduleKind::Peer && row.processors.contains(gpu);
+    }
     let holds = |processor: &&ProcessorSection| {
         processor.gpu.is_none() && peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu))
     };

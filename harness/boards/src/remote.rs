@@ -67,6 +67,8 @@ pub struct Remote {
     board_runner: String,
     /// Board paths of the files that were deployed over this connection.
     deployed: HashMap<PathBuf, String>,
+    /// ONNX Runtime's library on the board, if its file names one.
+    onnxruntime: Option<PathBuf>,
 }
 
 impl Remote {
@@ -111,6 +113,7 @@ impl Remote {
             cache: None,
             board_runner: String::new(),
             deployed: HashMap::new(),
+            onnxruntime: board.onnxruntime.as_ref().map(PathBuf::from),
         };
         remote.connect()?;
         Ok(remote)
@@ -381,7 +384,9 @@ impl Remote {
                 wanted.push((kind, local));
             }
         });
-        wanted.retain(|(_, path)| !self.deployed.contains_key(path));
+        let is_there =
+            |path: &PathBuf| self.deployed.contains_key(path) || self.onnxruntime.as_ref() == Some(path);
+        wanted.retain(|(_, path)| !is_there(path));
         if !wanted.is_empty() {
             let items = wanted.iter().map(|(kind, path)| Item::of(kind, path)).collect::<Result<Vec<_>, _>>();
             let items = items.map_err(|error| RemoteError::Runner {

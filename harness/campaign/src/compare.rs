@@ -2,7 +2,7 @@
 
 use crate::link::{self, LinkedNetwork, LinkedSchedule};
 use crate::open::OpenedBoard;
-use crate::runner_client::{LOADING, RunnerClient};
+use crate::runner_client::{RunnerClient, loading_time};
 use crate::stop::Stop;
 use boards::SessionError;
 use config::Experiment;
@@ -118,7 +118,8 @@ fn request(
     candidate: &LinkedSchedule,
 ) -> Result<Compared, SessionError> {
     let task = format!("compare the outputs of {network} on {}", candidate.planned.schedule.label());
-    let event = runner.request(&task, LOADING + Duration::from_secs(60), |id| {
+    let timeout = loading_time(&candidate.planned.schedule) + Duration::from_secs(60);
+    let event = runner.request(&task, timeout, |id| {
         Request::Compare(protocol::Compare {
             id,
             reference: reference.message.clone(),

@@ -9,7 +9,7 @@ use compiler::{
     Cache, CompileError, Compiler, Entry, Job, JobProgress, Kit, NetworkManifest, Source, Spent, StageLayout,
     Target,
 };
-use config::{Connect, Experiment, Loaded, NetworkSource, ScheduleSpec};
+use config::{Connect, Experiment, Loaded, NetworkSource};
 use domain::{Network, Schedule, ScheduleKind};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
@@ -93,18 +93,8 @@ impl ArtifactBuilder {
             logs: paths.state.join("logs"),
             kit,
         };
-        let has_peer = loaded.experiment.schedules.iter().any(|spec| matches!(spec, ScheduleSpec::Peer(_)));
-        if has_peer && compiler.kit.is_some() {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "failed to run a peer on the board {}: this version has ONNX Runtime only for boards with this \
-                     machine's architecture; remove the peers from the experiment",
-                    loaded.board.name
-                ),
-            ));
-        }
-        let peer = has_peer.then(|| OnnxRuntime::find(&paths.python)).transpose()?;
+        let schedules = &loaded.experiment.schedules;
+        let peer = OnnxRuntime::for_peers(schedules, &loaded.board, compiler.kit.is_some(), &paths.python)?;
         Ok(Self { cache, compiler, interrupt, peer })
     }
 

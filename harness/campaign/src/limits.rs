@@ -125,6 +125,7 @@ mod tests {
             name: "shelf".to_owned(),
             connect: Connect::Local,
             target: None,
+            onnxruntime: None,
             processors: Processors::Auto,
             power: Power::None,
             state: State { max_temperature_c, ..State::default() },

@@ -74,7 +74,8 @@ pub(crate) fn link_schedules(
         let (message, slow_down) = if let Some(peer) = planned.schedule.as_peer() {
             let runtime = board.builder.peer.as_ref().context("ONNX Runtime was not looked up")?;
             let model = compiled.model()?;
-            (schedule_message::peer(peer, &compiled.manifest, &runtime.library, &model)?, None)
+            let (manifest, library) = (&compiled.manifest, &runtime.library);
+            (schedule_message::peer(peer, manifest, library, &model, board.processors())?, None)
         } else {
             let stages = compiled.stages(&planned.schedule, board.processors())?;
             let message = schedule_message::schedule(

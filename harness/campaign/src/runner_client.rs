@@ -13,6 +13,12 @@ const PROMPT: Duration = Duration::from_secs(30);
 /// Longest time to load libraries, weights and frames, in addition to what a request measures.
 pub(crate) const LOADING: Duration = Duration::from_secs(60);
 
+/// The same for a schedule: TensorRT builds its engines while it loads, and cuDNN compares algorithms in the first frame.
+pub(crate) fn loading_time(schedule: &domain::Schedule) -> Duration {
+    let on_gpu = schedule.as_peer().is_some_and(|peer| peer.gpu.is_some());
+    if on_gpu { LOADING * 15 } else { LOADING }
+}
+
 /// How often a request is sent if the connection is lost each time.
 const ATTEMPTS: u32 = 3;
 

@@ -4,8 +4,11 @@ use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageLayout, StageManifest, ValueManifest};
 use config::Experiment;
-use domain::{Network, Peer, Schedule, ScheduleKind, Stage};
-use protocol::{Call, CpuProcessor, CudaProgram, Dtype, OnnxModel, Program, StageLibrary, Tensor, Weights};
+use domain::{GpuProvider, Network, Peer, PeerGpu, ProcessorKind, Schedule, ScheduleKind, Stage};
+use protocol::{
+    Call, CpuProcessor, CudaProgram, Dtype, OnnxGpu, OnnxModel, OnnxProvider, Program, StageLibrary, Tensor,
+    Weights,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -135,19 +138,22 @@ pub(crate) fn schedule(
 /// The network in sessions of ONNX Runtime: one session is a single stage, several are replicas.
 ///
 /// # Errors
-/// If a path is not UTF-8, or the network's manifest is incomplete.
+/// If a path is not UTF-8, the network's manifest is incomplete, or the board lacks the peer's GPU.
 pub(crate) fn peer(
     peer: &Peer,
     network: &NetworkManifest,
     runtime: &Path,
     model: &Path,
+    processors: &[Processor],
 ) -> Result<protocol::Schedule> {
     let mut values = Values::default();
     let inputs: Vec<u32> =
         boundary(network, 0)?.iter().map(|value| values.place(value)).collect::<Result<_>>()?;
     let outputs = boundary(network, network.units.len())?.iter().map(|value| values.place(value));
     let outputs: Vec<u32> = outputs.collect::<Result<_>>()?;
-    let program = Program::OnnxRuntime(OnnxModel { runtime: path_text(runtime)?, model: path_text(model)? });
+    let gpu = peer.gpu.as_ref().map(|gpu| onnx_gpu(gpu, processors)).transpose()?;
+    let (runtime, model) = (path_text(runtime)?, path_text(model)?);
+    let program = Program::OnnxRuntime(OnnxModel { runtime, model, gpu });
     let names = peer.stage_names();
     let stages = names.iter().zip(&peer.sessions).map(|(name, cpus)| protocol::Stage {
         processor: protocol::Processor::Cpu(CpuProcessor {
@@ -162,6 +168,18 @@ pub(crate) fn peer(
     let kind =
         if names.len() == 1 { protocol::ExecutionMode::Single } else { protocol::ExecutionMode::Replicate };
     Ok(protocol::Schedule { kind, stages: stages.collect(), values: values.tensors, inputs, outputs })
+}
+
+fn onnx_gpu(gpu: &PeerGpu, processors: &[Processor]) -> Result<OnnxGpu> {
+    let processor = processors.iter().find(|processor| processor.name == gpu.processor);
+    let Some(ProcessorKind::Cuda { device, .. }) = processor.map(|processor| &processor.kind) else {
+        bail!("there is no GPU {}", gpu.processor);
+    };
+    let provider = match gpu.provider {
+        GpuProvider::Cuda => OnnxProvider::Cuda,
+        GpuProvider::Tensorrt => OnnxProvider::Tensorrt,
+    };
+    Ok(OnnxGpu { provider, device: *device })
 }
 
 /// The whole network as one stage with its own value numbers, for profiling.
@@ -276,7 +294,7 @@ impl Values {
 mod tests {
     use super::*;
     use compiler::{CpuTarget, CudaTarget, Target};
-    use domain::{ProcessorKind, ProcessorName};
+    use domain::ProcessorName;
     use serde_json::json;
 
     fn value(name: &str, layout: &str) -> ValueManifest {

@@ -1,7 +1,7 @@
 //! One trial: a request that measures one schedule once.
 
 use crate::link::LinkedSchedule;
-use crate::runner_client::{LOADING, RunnerClient};
+use crate::runner_client::{RunnerClient, loading_time};
 use crate::schedule_message::nanoseconds;
 use boards::SessionError;
 use config::Experiment;
@@ -23,7 +23,8 @@ pub(crate) fn run(
     let stages = u32::try_from(linked.message.stages.len()).unwrap_or(u32::MAX);
     let isolate = Some(&experiment.isolate).filter(|isolate| isolate.enabled);
     let isolated = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
-    let timeout = LOADING + isolated + experiment.warm_up.max + experiment.measure.max;
+    let loading = loading_time(&linked.planned.schedule);
+    let timeout = loading + isolated + experiment.warm_up.max + experiment.measure.max;
     let sysfs = runner.sysfs().to_owned();
     let event = runner.request_once(&task, timeout, |id| {
         Request::Trial(protocol::Trial {

@@ -112,3 +112,101 @@ fn a_gpu_that_cannot_be_used_ends_the_run_before_anything_is_compiled() {
         assert!(!log.contains("compile"), "{log}");
     }
 }
+
+/// A board with a CPU and a GPU that it feeds; `rest` are further lines of its file.
+fn workbench(rest: &str) -> Rig {
+    let processors = "{ cpu: { cpus: [0] }, gpu: { cuda: { arch: sm_62, host_cpus: [0] } } }";
+    rig().with_boards(&[("workbench", &format!("{processors}\n{rest}"))])
+}
+
+/// Arguments of a bench of these schedules on the workbench.
+fn bench(schedules: &str) -> [String; 8] {
+    ["bench", "--board", "workbench", "--experiment", "tiny", "--trials", "3", "--set"]
+        .map(str::to_owned)
+        .map(|word| if word == "--set" { format!("--set=schedules=[{schedules}]") } else { word })
+}
+
+#[test]
+#[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
+fn a_gpu_is_checked_against_a_baseline_of_the_same_driver_and_with_itself() {
+    let mut rig = workbench("");
+    // Baselines are written there.
+    fs::remove_file(rig.root.join("results")).unwrap();
+    fs::create_dir(rig.root.join("results")).unwrap();
+    let arguments = bench("{single: gpu}");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let measure = |rig: &Rig| {
+        let output = rig.command(&arguments).output().unwrap();
+        // Other load on this machine may void trials.
+        assert!(matches!(output.status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    measure(&rig);
+    rig.run(&["baseline", "save", "gpu"], 0);
+    // A driver of another version.
+    rig.variables.push(("CUDA_STANDIN_DRIVER", "11040".to_owned()));
+    measure(&rig);
+    let (_, log) = rig.run(&["check", "--against", "gpu"], 2);
+    assert!(log.contains("not comparable") && log.contains("driver for CUDA 11.4, emulated"), "{log}");
+    let check = ["check", "--against", "gpu", "--allow-different", "gpu", "--format", "json"];
+    let output = rig.command(&check).output().unwrap();
+    // Any ruling: times of an emulated GPU mean nothing.
+    assert!(matches!(output.status.code(), Some(0 | 1 | 4)), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["differences"][0]["aspect"], "gpu", "{report:#}");
+    assert!(report["rows"].as_array().unwrap().iter().any(|row| row["schedule"] == "gpu"), "{report:#}");
+
+    let schedules = "schedules=[{single: gpu}]";
+    let selftest = ["selftest", "aa", "--comparisons", "2", "--board", "workbench", "--experiment", "tiny"];
+    let (table, _) = rig.run(&[&selftest[..], &["--set", schedules, "--set", "trials=3"]].concat(), 0);
+    assert!(table.contains("tiny on gpu") && table.contains("of 2 ("), "{table}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
+fn a_gpu_that_fails_ends_the_run_with_the_reason() {
+    let arguments = bench("{single: gpu}");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for (fault, says) in [
+        ("cuDevicePrimaryCtxRetain=46", "another program holds the GPU in exclusive mode"),
+        ("cuMemAlloc_v2=2", "bytes are free; choose a smaller network"),
+        ("cuLaunchKernel=701", "the kernel needs more registers or shared memory than the GPU has"),
+    ] {
+        let mut rig = workbench("");
+        rig.variables.push(("CUDA_STANDIN_FAULT", fault.to_owned()));
+        let (_, log) = rig.run(&arguments, 4);
+        assert!(log.contains(says) && log.contains("gpu"), "{fault}: {log}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
+fn a_peer_on_a_gpu_needs_a_library_with_its_provider() {
+    let python = std::path::PathBuf::from(variable("EDGEPIPE_PYTHON"));
+    let environment = python.parent().unwrap().parent().unwrap();
+    let folders = |folder: &std::path::Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let library = folders(&environment.join("lib"))
+        .flat_map(|entry| folders(&entry.path().join("site-packages/onnxruntime/capi")))
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("libonnxruntime.so."))
+        .unwrap();
+    let named = format!("onnxruntime: {}", library.path().display());
+    let peer = "{single: cpu}, {peer: onnxruntime, provider: tensorrt}";
+    for (rest, schedules, code, says) in [
+        ("", peer, 2, "edgepipe's own ONNX Runtime has no provider tensorrt"),
+        (&named, "{peer: onnxruntime, provider: cuda, processors: [cpu]}", 2, "its processors have no GPU"),
+        (&named, peer, 4, "was built without TensorrtExecutionProvider; name a library that has it"),
+    ] {
+        let rig = workbench(rest);
+        let arguments = bench(schedules);
+        let (table, log) = rig.run(&arguments.each_ref().map(String::as_str), code);
+        assert!(log.contains(says), "{says}: {log}");
+        // The other schedule is measured nevertheless.
+        if code == 4 {
+            let rows = rig.rows();
+            let row = rows.iter().find(|row| row["schedule"] == "onnxruntime tensorrt, gpu").unwrap();
+            let of = |key: &str| row[key].as_str().unwrap().to_owned();
+            assert_eq!((of("peer_provider"), of("peer_gpu")), ("tensorrt".to_owned(), "gpu".to_owned()));
+            assert!(row["throughput_fps"].is_null(), "{row}");
+            assert!(rows.iter().any(|row| row["schedule"] == "cpu" && row["trials"] != 0), "{table}");
+        }
+    }
+}

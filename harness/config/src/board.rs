@@ -12,7 +12,7 @@ use super::power::{self, Power};
 use super::processors::{self, Processors};
 use super::schema::{self, DEFAULTS_TREE};
 use super::tree::{self, Node};
-use super::values::{Glibc, Name, Text};
+use super::values::{Glibc, Name, OnnxRuntimePath, Text};
 use super::{check, typed};
 
 /// A machine to measure on.
@@ -28,6 +28,11 @@ pub struct Board {
     /// Target platform of the binaries. Required for a board over SSH; default: this machine's platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// ONNX Runtime's library on the board, for peers; its providers lie in the same folder. Default: the one of the private
+    /// Python environment, which computes on CPUs and which only boards with this machine's architecture get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<OnnxRuntimePath>")]
+    pub onnxruntime: Option<String>,
     /// Its processors by name, or `auto` to detect them on the board.
     #[schemars(with = "processors::Notation")]
     pub processors: Processors,

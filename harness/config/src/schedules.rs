@@ -1,5 +1,6 @@
 //! The schedules of an experiment: as YAML has them, and as the program uses them.
 
+use domain::GpuProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +34,13 @@ pub enum ScheduleSpec {
 pub struct PeerSpec {
     /// Its name.
     pub engine: String,
+    /// What it computes with on a GPU; `None`: on CPUs.
+    pub provider: Option<GpuProvider>,
     /// Threads of a session, at least 1; `None`: as many as there are CPUs.
     pub threads: Option<u32>,
     /// Parallel sessions, at least 1; `None`: as many as the CPUs have room for.
     pub sessions: Option<u32>,
-    /// Processors whose CPUs it may use; `None`: all of the board's.
+    /// Processors whose CPUs, or one whose GPU, it may use; `None`: all of the board's.
     pub processors: Option<Vec<String>>,
 }
 
@@ -115,13 +118,18 @@ pub(super) enum Replicate {
 pub(super) struct Peer {
     /// The engine.
     peer: Engine,
-    /// Threads of a session: a number, or `all` for as many as there are CPUs. Default: 1.
+    /// What the engine computes with. `cuda` and `tensorrt` need a GPU, and a library with that provider, which
+    /// `onnxruntime` in the board's file names. Default: `cpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<Provider>,
+    /// Threads of a session: a number, or `all` for as many as there are CPUs. Default: 1, and no other on a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     threads: Option<Count>,
-    /// Parallel sessions, which share the frames: a number, or `all` for as many as the CPUs have room for. Default: 1.
+    /// Parallel sessions, which share the frames: a number, or `all` for as many as the CPUs have room for; on a GPU a
+    /// number. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Count>,
-    /// Processors whose CPUs it may use. Default: all of the board's.
+    /// Processors whose CPUs it may use, or whose GPU: the first one. Default: all of the board's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Name>>", length(min = 1), extend("uniqueItems" = true))]
     processors: Option<Vec<String>>,
@@ -131,8 +139,20 @@ pub(super) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Engine {
-    /// ONNX Runtime with its CPU provider.
+    /// ONNX Runtime.
     Onnxruntime,
+}
+
+/// An execution provider of ONNX Runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Provider {
+    /// On CPUs.
+    Cpu,
+    /// On a GPU by kernels of cuDNN and cuBLAS.
+    Cuda,
+    /// On a GPU by TensorRT; what it does not support by `cuda`.
+    Tensorrt,
 }
 
 /// A number, or `all`.
@@ -162,9 +182,14 @@ impl From<Notation> for ScheduleSpec {
             Notation::Own(Own::Pipeline(Pipeline::Stages(stages))) => Self::PipelineManual(stages),
             Notation::Own(Own::Replicate(Replicate::All(_))) => Self::ReplicateAll,
             Notation::Own(Own::Replicate(Replicate::On(names))) => Self::Replicate(names),
-            Notation::Peer(Peer { peer: Engine::Onnxruntime, threads, sessions, processors }) => {
+            Notation::Peer(Peer { peer: Engine::Onnxruntime, provider, threads, sessions, processors }) => {
                 Self::Peer(PeerSpec {
                     engine: "onnxruntime".to_owned(),
+                    provider: match provider {
+                        None | Some(Provider::Cpu) => None,
+                        Some(Provider::Cuda) => Some(GpuProvider::Cuda),
+                        Some(Provider::Tensorrt) => Some(GpuProvider::Tensorrt),
+                    },
                     threads: count(threads),
                     sessions: count(sessions),
                     processors,
@@ -190,6 +215,10 @@ impl From<ScheduleSpec> for Notation {
             ScheduleSpec::Peer(peer) => {
                 return Self::Peer(Peer {
                     peer: Engine::Onnxruntime,
+                    provider: peer.provider.map(|provider| match provider {
+                        GpuProvider::Cuda => Provider::Cuda,
+                        GpuProvider::Tensorrt => Provider::Tensorrt,
+                    }),
                     threads: count(peer.threads),
                     sessions: count(peer.sessions),
                     processors: peer.processors,

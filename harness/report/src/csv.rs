@@ -2,7 +2,7 @@
 
 use analysis::{Interval, Report, Row, StageSection};
 
-const COLUMNS: [&str; 44] = [
+const COLUMNS: [&str; 46] = [
     "board",
     "network",
     "schedule",
@@ -10,6 +10,8 @@ const COLUMNS: [&str; 44] = [
     "processors",
     "emulated",
     "peer",
+    "peer_provider",
+    "peer_gpu",
     "peer_threads",
     "peer_sessions",
     "trials",
@@ -67,7 +69,7 @@ pub(super) fn render_all<'r>(reports: impl Iterator<Item = &'r Report>) -> Strin
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 44] {
+fn record(report: &Report, row: &Row) -> [String; 46] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
@@ -92,6 +94,8 @@ fn record(report: &Report, row: &Row) -> [String; 44] {
         row.processors.join(" "),
         row.emulated.join(" "),
         row.peer.clone().unwrap_or_default(),
+        row.peer_provider.clone().unwrap_or_default(),
+        row.peer_gpu.clone().unwrap_or_default(),
         row.peer_threads.map(|threads| threads.to_string()).unwrap_or_default(),
         row.peer_sessions.map(|sessions| sessions.to_string()).unwrap_or_default(),
         row.trials.to_string(),

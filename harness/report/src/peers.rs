@@ -130,6 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_on_a_gpu_is_held_against_schedules_that_use_it() {
+        let mut report = with_peer(&[0]);
+        for row in report.rows.iter_mut().filter(|row| row.peer.is_some()) {
+            row.peer_gpu = Some("cpu1".to_owned());
+        }
+        let processors = &report.measured_on.processors;
+        let peer = report.rows.last().unwrap();
+        for row in report.rows.iter().filter(|row| row.peer.is_none()) {
+            let uses = row.processors.iter().any(|name| name == "cpu1");
+            assert_eq!(analysis::is_comparable(row, peer, processors), uses, "{}", row.schedule);
+        }
+        assert_eq!(table(&report).unwrap()[0].len(), 4, "one column for each kind");
+    }
+
+    #[test]
     fn without_a_peer_there_is_no_table() {
         assert_eq!(table(&Scenario::sound().report()), None);
     }

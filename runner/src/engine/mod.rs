@@ -11,6 +11,7 @@ mod fake;
 mod instrument;
 mod loader;
 mod multiply_add;
+mod onnx_provider;
 mod onnxruntime;
 mod tensor;
 mod thread_usage;
@@ -23,6 +24,7 @@ pub(crate) use cuda::{Copies, recover_devices, system as cuda_system};
 #[cfg(test)]
 pub(crate) use fake::{FakeEngine, FakeFault};
 pub(crate) use multiply_add::Multiplier;
+pub(crate) use onnx_provider::disable_tf32;
 pub(crate) use tensor::Tensor;
 pub(crate) use thread_usage::{ThreadUsage, exit_immediately, thread_cpu_ns};
 pub(crate) use tvm_runtime::{Runtime, release_memory};

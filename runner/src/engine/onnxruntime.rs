@@ -3,6 +3,7 @@
 
 use super::api::{Engine, FrameProfile};
 use super::loader::loader_message;
+use super::onnx_provider;
 use super::tensor::Tensor;
 use crate::affinity::{bind, current_thread, with_new_threads};
 use crate::failure::Failure;
@@ -38,8 +39,8 @@ impl OnnxRuntimeEngine {
     /// Loads a model. The names of the stage's values are those of the model's inputs and outputs.
     ///
     /// The session has the threads of the stage's processor, the calling one included; the others inherit its CPUs and may
-    /// move among them. All else has ONNX Runtime's defaults: all graph optimizations, sequential execution, the CPU
-    /// provider, threads that spin while they wait.
+    /// move among them. All else has ONNX Runtime's defaults: all graph optimizations, sequential execution, threads that
+    /// spin while they wait, and the CPU provider unless the request names a GPU.
     pub(crate) fn load(
         request: &OnnxModel,
         processor: &CpuProcessor,
@@ -49,17 +50,18 @@ impl OnnxRuntimeEngine {
         bind(None, &processor.cpus, &processor.name)?;
         let (workers, engine) = with_new_threads(|| {
             load_runtime(Path::new(&request.runtime))?;
-            Self::start_session(PathBuf::from(&request.model), processor, stage, specs)
+            Self::start_session(request, processor, stage, specs)
         })?;
         Ok(Self { threads: std::iter::once(current_thread()).chain(workers).collect(), ..engine })
     }
 
     fn start_session(
-        model: PathBuf,
+        request: &OnnxModel,
         processor: &CpuProcessor,
         stage: &CheckedStage,
         specs: &[TensorSpec],
     ) -> Result<Self, Failure> {
+        let model = PathBuf::from(&request.model);
         let fail = |reason: &dyn Display| {
             let name = model.display();
             Failure::library(format!("failed to load model {name} into ONNX Runtime: {reason}"))
@@ -68,11 +70,15 @@ impl OnnxRuntimeEngine {
             return Err(fail(&"the file does not exist; compile and deploy it again"));
         }
         let threads = usize::try_from(processor.threads).unwrap_or(1);
-        let session = Session::builder()
+        let mut builder = Session::builder()
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
-            .and_then(|mut builder| builder.commit_from_file(&model))
             .map_err(|error| fail(&error))?;
+        if let Some(gpu) = request.gpu {
+            builder = onnx_provider::place_on(builder, gpu, Path::new(&request.runtime))
+                .map_err(|reason| fail(&reason))?;
+        }
+        let session = builder.commit_from_file(&model).map_err(|error| fail(&error))?;
         let ports = |indices: &[usize], names: Vec<&str>| {
             let port = |index: &usize| {
                 let spec = specs[*index].clone();

@@ -3,6 +3,7 @@
 
 /// Exits without running exit handlers: destructors of libraries would race with the stage threads.
 pub(crate) fn exit_immediately(status: i32) -> ! {
+    super::onnx_provider::remove_engines();
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(status) }
 }

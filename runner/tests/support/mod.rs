@@ -239,8 +239,11 @@ impl Stages {
             let Processor::Cpu(cpu) = &mut stage.processor else { panic!("not a CPU") };
             cpu.threads = u32::try_from(cpu.cpus.len()).unwrap();
             let path = |name: &str| self.folder.join(name).display().to_string();
-            stage.program =
-                Program::OnnxRuntime(OnnxModel { runtime: path("onnxruntime"), model: path("net.onnx") });
+            stage.program = Program::OnnxRuntime(OnnxModel {
+                runtime: path("onnxruntime"),
+                model: path("net.onnx"),
+                gpu: None,
+            });
         }
         schedule
     }

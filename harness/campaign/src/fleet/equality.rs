@@ -46,6 +46,7 @@ fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> A
         ("CPU quota", text::quota(machine).unwrap_or_else(|| "none".to_owned())),
         ("priority", text::priority(machine).unwrap_or_else(|| "default".to_owned())),
         ("processors in use", processors.join("; ")),
+        ("ONNX Runtime", board.onnxruntime.clone().unwrap_or_else(|| "edgepipe's".to_owned())),
         ("power meter", board.power.meter().map_or_else(|| "none".to_owned(), meter)),
         ("configured state", state(&board.state)),
     ]
@@ -90,6 +91,7 @@ mod tests {
             name: "a".to_owned(),
             connect: Connect::Local,
             target: None,
+            onnxruntime: None,
             processors: Processors::Auto,
             power: Power::None,
             state: State::default(),
