@@ -13,10 +13,18 @@ import numpy as np
 import onnx
 import pytest
 
+import ptxas
 from compiled import GPU, Compiled
 from edgepipe_compiler.frontend import importer, units
 from edgepipe_compiler.kernels import rules
-from edgepipe_compiler.kernels.cuda import convolution_tile, product, winograd, winograd_algorithm
+from edgepipe_compiler.kernels.cuda import (
+    convolution,
+    convolution_tile,
+    product,
+    ptx,
+    winograd,
+    winograd_algorithm,
+)
 from edgepipe_compiler.kernels.target import CUDA_LIMITS, CudaTarget
 from edgepipe_compiler.kernels.window_geometry import Window
 from models import Net
@@ -290,6 +298,22 @@ def test_chosen_tiles_fit_every_gpu(arch: str, problem: tuple[int, ...]) -> None
     pixels = results * results
     matrix = product.Problem(1, 1, outside, inside, pixels, True, pixels, pixels % 4 == 0)
     assert product.choose(matrix, target, (2, 4)).work().fits(target)
+
+
+@pytest.mark.parametrize("arch", ["sm_53", "sm_62"])
+def test_large_convolutions_spill_no_registers(arch: str) -> None:
+    """AlexNet's second convolution and one of VGG-16, as direct sums and by Winograd's algorithm."""
+    target, functions, launches = CudaTarget(arch), {}, []
+    for model in (conv(64, 192, 27, 27, 5), conv(256, 512, 28, 28)):
+        graph = importer.from_model(model, "net")
+        (unit,) = units.form(graph)
+        for rule in (convolution.lower, winograd.lower):
+            for call in rule(graph, unit, target).calls:
+                functions[f"k{len(functions)}"] = call.function
+    module = ptx.build(functions, arch)
+    for name, launch in module.launches.items():
+        launches.append({"kernel": name, "block": launch.block})
+    ptxas.check({"arch": arch, "ptx": module.ptx, "launches": launches})
 
 
 def test_waste_is_avoided_where_results_are_multiples_of_seven() -> None:

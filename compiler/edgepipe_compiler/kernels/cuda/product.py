@@ -351,5 +351,7 @@ class Body:
             lanes = 1
         for at in range(0, len(values), lanes):
             place = w.bind("column", column + at)
+            if lanes > 1:
+                place = w.opaque("piece", place // lanes) * lanes
             with w.when(place < columns if columns % tile.width else None):
                 write(vector(values[at : at + lanes]), self.pair, row, place, lanes)
