@@ -26,6 +26,8 @@ COLUMNS = (8, 7, 4)
 # Counted in the machine code that ptxas 12.9 writes for sm_62.
 SLOTS = {(8, 8): 1.15, (8, 7): 1.04, (8, 4): 1.28, (4, 8): 1.2, (4, 7): 1.2, (4, 4): 1.28}
 MOST_THREADS = 256
+# Blocks per multiprocessor that leave nothing to gain by sharing sums.
+MANY_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -187,11 +189,16 @@ class Tile:
         exchanged = self.along_channels * self.along_rows * self.width
         return max(2 * self.half, exchanged)
 
+    @property
+    def blocks(self) -> int:
+        """Blocks of a launch."""
+        rows, columns = self.image_tiles
+        each = self.split * self.channel_tiles * rows * columns
+        return self.problem.images * self.problem.groups * each
+
     def work(self) -> Work:
         """What a launch of this tile has to do."""
         problem, window = self.problem, self.problem.window
-        rows, columns = self.image_tiles
-        blocks = problem.images * problem.groups * self.split * self.channel_tiles * rows * columns
         elements = self.rows_read * self.along_columns * self.read
         taps = self.rows_per_step * window.kernel[1]
         multiply_adds = taps * self.channels * self.columns * SLOTS[self.channels, self.columns]
@@ -202,7 +209,7 @@ class Tile:
         results = self.channels * self.columns
         inside = self.read + self.channels
         return Work(
-            blocks,
+            self.blocks,
             self.threads,
             self.steps,
             multiply_adds + loads + 5 * weights + 6 * inputs + control,
@@ -229,22 +236,23 @@ def choose(problem: Problem, target: CudaTarget) -> Tile:
 @functools.lru_cache(maxsize=256)
 def fastest(problem: Problem, target: CudaTarget) -> tuple[Tile, float]:
     """The tile that ``choose`` returns, and its cycles."""
-    works = ((tile, tile.work()) for tile in _candidates(problem))
+    works = ((tile, tile.work()) for tile in _candidates(problem, target))
     times = {tile: tile.cycles(work, target) for tile, work in works if work.fits(target)}
     if not times:
         raise Unsupported("convolution whose window does not fit in shared memory")
     return min(times.items(), key=lambda item: item[1])
 
 
-def _candidates(problem: Problem) -> Iterator[Tile]:
+def _candidates(problem: Problem, target: CudaTarget) -> Iterator[Tile]:
     rows, columns = problem.results
+    many = MANY_BLOCKS * tiling.multiprocessors(target)
     for channels in (8, 4):
         for across in COLUMNS:
             for along_channels in (1, 2, 4, 8, 16, 32):
                 if channels * along_channels >= 2 * max(problem.outside, channels):
                     continue
-                for along_columns in range(1, min(-(-columns // across), 32) + 1):
-                    for along_rows in _row_counts(
+                for along_columns in _equal(-(-columns // across), 32):
+                    for along_rows in _equal(
                         rows, MOST_THREADS // (along_channels * along_columns)
                     ):
                         tile = Tile(
@@ -253,15 +261,15 @@ def _candidates(problem: Problem) -> Iterator[Tile]:
                         if not tile.threads <= MOST_THREADS:
                             continue
                         yield tile
-                        for split in (2, 4, 8):
+                        for split in (2, 4, 8) if tile.blocks < many else ():
                             if problem.inside >= 16 * split:
                                 yield replace(tile, split=split)
 
 
-def _row_counts(rows: int, most: int) -> list[int]:
-    """Rows of a tile: up to ``most``, such that tiles are as equal as possible."""
-    counts = {-(-rows // tiles) for tiles in range(1, rows + 1)}
-    return [count for count in sorted(counts) if count <= most]
+def _equal(count: int, most: int) -> list[int]:
+    """Sizes of parts of ``count``, up to ``most``, such that the parts are as equal as possible."""
+    sizes = {-(-count // parts) for parts in range(1, count + 1)}
+    return [size for size in sorted(sizes) if size <= most]
 
 
 def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
