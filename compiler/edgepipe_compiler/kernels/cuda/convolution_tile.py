@@ -198,7 +198,7 @@ class Tile:
 
     def work(self) -> Work:
         """What a launch of this tile has to do."""
-        problem, window = self.problem, self.problem.window
+        window = self.problem.window
         elements = self.rows_read * self.along_columns * self.read
         taps = self.rows_per_step * window.kernel[1]
         multiply_adds = taps * self.channels * self.columns * SLOTS[self.channels, self.columns]
