@@ -74,7 +74,7 @@ impl Watcher {
             changes: Vec::new(),
             throttled: Vec::new(),
         };
-        let last = read_settings(&sysfs, &cpus);
+        let last = read_settings(&sysfs, &cpus, None);
         let mut watcher = Self { sysfs, cpus, uses_gpu, last, watched: seen };
         watcher.record_frequencies();
         watcher.watched.looks = 1;
@@ -100,7 +100,7 @@ impl Watcher {
     /// Reads the settings again and records what has changed.
     fn step(&mut self) {
         let at_ns = monotonic_ns();
-        let now = read_settings(&self.sysfs, &self.cpus);
+        let now = read_settings(&self.sysfs, &self.cpus, Some(&self.last));
         let changes = &mut self.watched.changes;
         for SettingDifference { setting, from, to } in self.last.changes_to(&now) {
             if changes.len() < MAX_CHANGES {
@@ -130,14 +130,27 @@ impl Watcher {
     }
 }
 
-/// Reads what files show; starts no program.
-fn read_settings(sysfs: &Path, cpus: &[u32]) -> Settings {
+/// Reads what files show; starts no program. What cannot be read, because a busy board answers too late, is taken to be as
+/// it was `last`.
+fn read_settings(sysfs: &Path, cpus: &[u32], last: Option<&Settings>) -> Settings {
     let online = settings::online(sysfs);
-    Settings {
-        power_mode: None,
-        cpus: cpus.iter().map(|cpu| settings::cpu(sysfs, *cpu, &online)).collect(),
-        gpu: settings::gpu(sysfs),
-    }
+    let read = |id: &u32| {
+        let mut cpu = settings::cpu(sysfs, *id, &online);
+        if let Some(last) = last.and_then(|last| last.cpus.iter().find(|last| last.id == *id)) {
+            // At least one CPU is online, so an empty list was not read.
+            if online.is_empty() {
+                cpu.online = last.online;
+            }
+            if cpu.online {
+                cpu.governor = cpu.governor.or_else(|| last.governor.clone());
+                cpu.min_khz = cpu.min_khz.or(last.min_khz);
+                cpu.max_khz = cpu.max_khz.or(last.max_khz);
+            }
+        }
+        cpu
+    };
+    let gpu = settings::gpu(sysfs).or(last.and_then(|last| last.gpu));
+    Settings { power_mode: None, cpus: cpus.iter().map(read).collect(), gpu }
 }
 
 #[cfg(test)]
@@ -163,6 +176,17 @@ mod tests {
         let mut watcher = Watcher::new(sysfs.path().to_path_buf(), vec![0, 1], false);
         watcher.step();
         assert_eq!((watcher.watched.looks, watcher.watched.changes.len()), (2, 0));
+        // What does not answer in time is no change.
+        let files = ["online", "cpu0/cpufreq/scaling_governor", "cpu1/cpufreq/scaling_max_freq"];
+        for file in files {
+            let path = sysfs.path().join("devices/system/cpu").join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            watcher.step();
+            write(file, &text);
+        }
+        watcher.step();
+        assert_eq!((watcher.watched.looks, watcher.watched.changes.len()), (6, 0));
         write("cpu1/cpufreq/scaling_max_freq", "1200000\n");
         write("cpu1/cpufreq/scaling_cur_freq", "1200000\n");
         watcher.step();
