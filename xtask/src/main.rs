@@ -41,6 +41,7 @@ Measure (`cargo xtask COMMAND --help` lists the options):
   results     List the runs in the database, or import runs from other hosts
   baseline    Save the figures of runs as a baseline for later checks
   check       Compare a run with a baseline; fails if anything became worse
+  verify-claims  Test whether the paper's claims hold on a board; fails if one does not
   selftest    Measure how often the regression gate is wrong on this machine
   boards      Show the configured boards: reachable, free, and their processors
   board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it automatically
@@ -57,7 +58,7 @@ Develop:
 
 Exit codes:
   0   Success
-  1   Regression, a check failed, or no schedule meets the requirement of optimize
+  1   Regression, a check or a claim failed, or no schedule meets the requirement of optimize
   2   Usage or configuration
   3   Board unreachable, busy or in the wrong state
   4   A trial failed, a schedule has no valid trial, or interrupted
@@ -133,8 +134,8 @@ fn run(arguments: &[String]) -> Result<u8> {
             ),
         },
         "tidy" => no_options(command, rest).and_then(|()| tidy(&workspace)),
-        "bench" | "optimize" | "plan" | "layers" | "baseline" | "check" | "selftest" | "report"
-        | "history" | "results" | "boards" => harness::start(&workspace, command, rest),
+        "bench" | "optimize" | "plan" | "layers" | "baseline" | "check" | "verify-claims" | "selftest"
+        | "report" | "history" | "results" | "boards" => harness::start(&workspace, command, rest),
         other => {
             eprintln!("error: unknown command \"{other}\"; `cargo xtask --help` lists the commands");
             Ok(USAGE)

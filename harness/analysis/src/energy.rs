@@ -28,7 +28,7 @@ pub(super) fn uncertainty(trials: &[&Trial]) -> f64 {
 
 /// Widens an interval between trials by what each trial may be off in itself, given as shares. The trials have that in
 /// common (a rounded voltage is rounded the same way in each), so it does not shrink with their number.
-fn widened(interval: domain::Interval, shares: &[f64]) -> Interval {
+pub(super) fn widened(interval: domain::Interval, shares: &[f64]) -> Interval {
     let own: f64 = shares.iter().map(|share| share * share).sum();
     let point = interval.point;
     let half = |end: Option<f64>| (end.map_or(0.0, |end| end / point - 1.0).powi(2) + own).sqrt() * point;

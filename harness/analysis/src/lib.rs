@@ -6,6 +6,7 @@
 
 mod assembly;
 mod campaign;
+mod claims;
 mod energy;
 mod figures;
 pub mod gate;
@@ -26,6 +27,7 @@ mod timeline;
 mod trial;
 
 pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
+pub use claims::{Claim, ClaimComparison, ClaimKind, ClaimOnNetwork, ClaimRun, ClaimVerdict, Claims};
 pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
 pub use meter::energy_within;
 pub use optimization::{Closest, FrontRow, Observed, OperatingPoint, Optimization, PowerModelSection};

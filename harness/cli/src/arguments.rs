@@ -1,7 +1,8 @@
 //! The command line: options of all commands, and the commands.
 
 use crate::commands::{
-    baseline, bench, boards, check, history, layers, optimize, plan, report, results, selftest, shell, target,
+    baseline, bench, boards, check, history, layers, optimize, plan, report, results, selftest, shell,
+    target, verify_claims,
 };
 use crate::installation::Installation;
 use crate::output;
@@ -71,6 +72,8 @@ enum Command {
     Baseline(baseline::Arguments),
     /// Compare a run with a baseline; fails if anything became worse.
     Check(check::Arguments),
+    /// Test whether the paper's claims hold on a board; fails if one does not.
+    VerifyClaims(verify_claims::Arguments),
     /// Measure how often the regression gate is wrong on this machine.
     #[command(subcommand)]
     Selftest(selftest::Arguments),
@@ -154,6 +157,9 @@ impl Cli {
             Command::Results(arguments) => results::run(&places.paths()?.database, arguments),
             Command::Baseline(arguments) => baseline::run(&places.paths()?, arguments),
             Command::Check(arguments) => check::run(&places.paths()?, arguments),
+            Command::VerifyClaims(arguments) => {
+                verify_claims::run(places.for_compiling(Check::Files)?, arguments)
+            }
             Command::Selftest(arguments) => selftest::run(places.for_compiling(Check::Files)?, arguments),
             Command::Boards(arguments) => boards::run(&places.paths()?, arguments),
             Command::Setup => {

@@ -78,6 +78,47 @@ fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
 
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn claims_are_tested_in_a_measured_run_and_again_from_the_database() {
+    let rig = Rig::new();
+    let verified = |arguments: &[&str]| {
+        let output =
+            rig.command(&[&["verify-claims", "--format", "json"], arguments].concat()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let claims: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        (output.status.code().unwrap(), claims)
+    };
+    let (code, claims) = verified(&["--experiment", "tiny", "--trials", "3"]);
+    // Other load may decide the claims, or void all trials of a schedule; the exit code tells which.
+    let of =
+        |name: &str| claims["claims"].as_array().unwrap().iter().find(|one| one["claim"] == name).unwrap();
+    let network = &of("faster")["networks"][0];
+    assert_eq!(network["network"], "tiny");
+    let expected = if ["faster", "gain"].iter().any(|name| of(name)["verdict"] == "does_not_hold") {
+        1
+    } else if network["not_measured"] == true {
+        4
+    } else {
+        assert_eq!(network["comparisons"].as_array().unwrap().len(), 2, "each single processor: {network}");
+        0
+    };
+    assert_eq!((code, claims["trials_failed"].as_u64()), (expected, Some(0)), "{claims}");
+    let energy = &of("energy")["networks"][0];
+    assert_eq!(energy["verdict"], "cannot_be_told");
+    if network["not_measured"] == false {
+        assert_eq!(energy["reason"], "the board has no power meter configured");
+    }
+
+    assert_eq!(verified(&["--run", "latest"]), (code, claims.clone()));
+    let run = claims["runs"][0]["id"].as_str().unwrap();
+    assert_eq!(verified(&["--run", run, "--run", "latest"]), (code, claims.clone()), "each run once");
+    let (_, log) = rig.run(&["verify-claims", "--run", "latest", "--board", "local"], 2);
+    assert!(log.contains("cannot be used with"), "{log}");
+    let (_, log) = rig.run(&["verify-claims", "--run", "20200101-000000-00000000"], 2);
+    assert!(log.contains("20200101-000000-00000000"), "{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn an_interrupted_and_a_killed_bench_go_on_where_they_were() {
     let rig = Rig::new();
     let arguments = ["bench", "--experiment", "tiny", "--trials", "6"];

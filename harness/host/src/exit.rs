@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Exit {
     /// Success.
     Fine = 0,
-    /// A regression, or a requirement that no schedule meets.
+    /// A regression, a requirement that no schedule meets, or a claim that does not hold.
     Regression = 1,
     /// Wrong usage or configuration.
     Usage = 2,

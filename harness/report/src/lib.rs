@@ -3,6 +3,7 @@
 
 mod campaign_text;
 mod cells;
+mod claims;
 mod csv;
 mod format;
 mod gate;
@@ -20,6 +21,7 @@ mod terminal;
 mod tests;
 mod trace;
 
+pub use claims::ClaimsFormat;
 pub use format::{Format, render};
 pub use gate::{CheckFormat, few_trials};
 pub use history::HistoryFormat;
@@ -27,7 +29,7 @@ pub use optimization::OptimizeFormat;
 
 use analysis::gate::CheckReport;
 use analysis::history::History;
-use analysis::{CampaignReport, Optimization, Report, Row};
+use analysis::{CampaignReport, Claims, Optimization, Report, Row};
 use store::TrialRecord;
 
 /// The report on several boards as text that ends with a newline.
@@ -48,6 +50,11 @@ pub fn render_history(history: &History, format: HistoryFormat) -> String {
 /// The result of `optimize` as text that ends with a newline.
 pub fn render_optimization(result: &Optimization, format: OptimizeFormat) -> String {
     optimization::render(result, format)
+}
+
+/// The verdicts on the paper's claims as text that ends with a newline.
+pub fn render_claims(claims: &Claims, format: ClaimsFormat) -> String {
+    claims::render(claims, format)
 }
 
 /// The timeline of one trial of a row, for Perfetto.

@@ -1,4 +1,5 @@
 //! Figures of databases that the real store wrote.
 
+mod claims;
 mod figures;
 mod optimization;

@@ -13,3 +13,4 @@ pub(crate) mod results;
 pub(crate) mod selftest;
 pub(crate) mod shell;
 pub(crate) mod target;
+pub(crate) mod verify_claims;

@@ -2,6 +2,7 @@
 
 mod browser;
 mod campaigns;
+mod claims;
 mod energy;
 mod optimization;
 mod pages;

@@ -146,8 +146,11 @@ fn csv_has_as_many_cells_in_every_line() {
 /// `EDGEPIPE_WRITE_SCHEMAS=1 cargo test -p report schemas_of_results_are_current` writes them anew.
 #[test]
 fn schemas_of_results_are_current() {
-    let schemas =
-        [("report", crate::schema::<Report>()), ("optimization", crate::schema::<analysis::Optimization>())];
+    let schemas = [
+        ("report", crate::schema::<Report>()),
+        ("optimization", crate::schema::<analysis::Optimization>()),
+        ("claims", crate::schema::<analysis::Claims>()),
+    ];
     for (name, current) in schemas {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../results/{name}.schema.json"));
         if std::env::var_os("EDGEPIPE_WRITE_SCHEMAS").is_some() {
