@@ -179,6 +179,8 @@ pub struct Optimization {
     pub closest: Option<Closest>,
     /// The single processors.
     pub baselines: Vec<FrontRow>,
+    /// The other measured schedules, in the order in which they were added.
+    pub others: Vec<FrontRow>,
     /// Throughput of `best` over the fastest single processor, by trials of the same round.
     pub throughput_gain: Option<Interval>,
     /// Frames per joule of `best` over the single processor with the most, by trials of the same round.
@@ -314,6 +316,12 @@ impl Optimization {
             baselines: valid
                 .iter()
                 .filter(|row| row.kind == ScheduleKind::Single)
+                .filter_map(|row| point(row))
+                .collect(),
+            others: valid
+                .iter()
+                .filter(|row| row.kind != ScheduleKind::Single)
+                .filter(|row| front.iter().all(|on_front| on_front.place != row.place))
                 .filter_map(|row| point(row))
                 .collect(),
             throughput_gain: best.and_then(|row| row.gain_over_best_single_interval),

@@ -224,6 +224,17 @@ fn without_a_meter_the_fastest_schedule_is_searched() {
         log.contains("it is a search for the best schedules; use") && log.contains("optimize --resume"),
         "{log}"
     );
+    let (shown, _) = rig.run(&["optimize", "--run", run, "--format", "json"], &[0]);
+    assert_eq!(json(&shown), result);
+    let page = rig.folder.path().join("front.html");
+    let to_file = ["optimize", "--run", "latest", "--format", "html", "--output", page.to_str().unwrap()];
+    rig.run(&to_file, &[0]);
+    assert!(fs::read_to_string(&page).unwrap().starts_with("<!DOCTYPE html>"));
+    let (_, log) = rig.run(&["optimize", "--run", run, "--min-fps", "30"], &[2]);
+    assert!(
+        log.contains("failed to choose by least energy per frame") && log.contains("has no energy"),
+        "{log}"
+    );
     let (csv, _) = rig.run(&optimize("plain", &["--resume", run, "--format", "csv"]), &[0, 4]);
     let columns = csv.lines().next().unwrap().split(',').count();
     assert!(csv.lines().all(|line| line.split(',').count() == columns) && csv.lines().count() >= 3, "{csv}");

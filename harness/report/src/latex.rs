@@ -15,7 +15,12 @@ const PREAMBLE: &str = r"\documentclass{article}
 
 /// A whole document.
 pub(super) fn document(report: &Report) -> String {
-    format!("{PREAMBLE}{}\\end{{document}}\n", table(report))
+    document_of(&table(report))
+}
+
+/// A document with this table.
+pub(super) fn document_of(table: &str) -> String {
+    format!("{PREAMBLE}{table}\\end{{document}}\n")
 }
 
 /// The table alone.
@@ -46,7 +51,7 @@ pub(super) fn table(report: &Report) -> String {
 }
 
 /// Text that LaTeX sets as it is. Letters beyond Latin-1 are more than its standard fonts have.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

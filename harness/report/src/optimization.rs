@@ -1,8 +1,11 @@
-//! The result of `optimize` as terminal table, CSV and JSON.
+//! The result of `optimize` as text.
+
+mod documents;
 
 use crate::cells;
 use crate::csv::quoted;
 use crate::format::json;
+use crate::html::front as page;
 use analysis::{FrontRow, Interval, Optimization};
 use clap::ValueEnum;
 use std::fmt::Write as _;
@@ -16,18 +19,30 @@ use tabled::settings::{Alignment, Padding, Style};
 pub enum OptimizeFormat {
     /// A table, for reading.
     Terminal,
+    /// For documents and pull requests.
+    Markdown,
     /// One row per schedule of the front and per baseline, for spreadsheets.
     Csv,
     /// For programs; the schema is results/optimization.schema.json.
     Json,
+    /// One self-contained page with a drawing of the front, for a browser.
+    Html,
+    /// The table as a complete LaTeX document.
+    Latex,
+    /// The table alone, for `\input`.
+    LatexTable,
 }
 
 /// The result as text that ends with a newline.
 pub(super) fn render(result: &Optimization, format: OptimizeFormat) -> String {
     match format {
         OptimizeFormat::Terminal => terminal(result),
+        OptimizeFormat::Markdown => documents::markdown(&parts(result)),
         OptimizeFormat::Csv => csv(result),
         OptimizeFormat::Json => json(result),
+        OptimizeFormat::Html => page::render(result, &texts(result)),
+        OptimizeFormat::Latex => crate::latex::document_of(&documents::latex(&parts(result))),
+        OptimizeFormat::LatexTable => documents::latex(&parts(result)),
     }
 }
 
@@ -66,20 +81,9 @@ fn terminal(result: &Optimization) -> String {
     }
     out += "\n";
     out += &table(result);
-    out += match &result.power_model {
-        Some(_) => "* on the front: no other measured schedule is better in throughput and energy\n",
-        None => "* the fastest measured schedule\n",
-    };
-    if let Some(row) = result.front.first() {
-        let point = &row.operating_point;
-        let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
-        let parts: Vec<String> = [part("power mode", &point.power_mode), part("governor", &point.governor)]
-            .into_iter()
-            .flatten()
-            .collect();
-        if !parts.is_empty() {
-            let _ = writeln!(out, "operating point: {}", parts.join(", "));
-        }
+    out.extend([legend(result), "\n"]);
+    if let Some(point) = operating_point(result) {
+        let _ = writeln!(out, "operating point: {point}");
     }
     out += &model(result);
     out += "\n";
@@ -87,14 +91,63 @@ fn terminal(result: &Optimization) -> String {
     out
 }
 
-fn table(result: &Optimization) -> String {
-    let mut builder = Builder::default();
-    builder.push_record(["", "schedule", "frames/s", "predicted", "mJ/frame", "predicted", "W", "trials"]);
-    for line in lines(result) {
+/// Settings of the board during the run.
+fn operating_point(result: &Optimization) -> Option<String> {
+    let point = &result.front.first()?.operating_point;
+    let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
+    let parts: Vec<String> = [part("power mode", &point.power_mode), part("governor", &point.governor)]
+        .into_iter()
+        .flatten()
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What a page says besides the figures.
+fn texts(result: &Optimization) -> page::Texts {
+    let heading = match &result.best {
+        Some(best) => {
+            let energy = best.energy_mj_per_frame;
+            let energy =
+                energy.map(|mj| format!(" with {} mJ/frame", cells::number(mj.point))).unwrap_or_default();
+            format!("{} reaches {} frames/s{energy}", best.schedule, cells::number(best.throughput_fps.point))
+        }
+        None if result.closest.is_some() => "No schedule meets the requirement".to_owned(),
+        None => format!("{} schedules are best in throughput and energy", result.front.len()),
+    };
+    page::Texts { heading, sentences: sentences(result), operating_point: operating_point(result) }
+}
+
+/// Power model and conclusion.
+fn sentences(result: &Optimization) -> Vec<String> {
+    let texts = [model(result), conclusion(result)];
+    texts.iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
+}
+
+/// The table for documents.
+fn parts(result: &Optimization) -> documents::Parts {
+    let Optimization { network, board, objective, run, status, schedules_measured, .. } = result;
+    documents::Parts {
+        caption: format!(
+            "{network} on {board}: {objective}; run {run}, {status}, {schedules_measured} schedules measured"
+        ),
+        run: run.clone(),
+        operating_point: operating_point(result),
+        headings: HEADINGS,
+        records: records(result),
+        legend: legend(result),
+        sentences: sentences(result),
+    }
+}
+
+const HEADINGS: [&str; 8] = ["", "schedule", "frames/s", "predicted", "mJ/frame", "predicted", "W", "trials"];
+
+/// The cells of the table, by line.
+fn records(result: &Optimization) -> Vec<[String; 8]> {
+    let record = |line: &Line<'_>| {
         let row = line.row;
         let watts = row.energy_mj_per_frame.map(|energy| energy.point * row.throughput_fps.point / 1000.0);
         let number = |value: Option<f64>| cells::or_dash(value.map(cells::number));
-        builder.push_record([
+        [
             if line.on_front { "*".to_owned() } else { String::new() },
             row.schedule.clone(),
             cells::with_precision(&row.throughput_fps),
@@ -103,7 +156,24 @@ fn table(result: &Optimization) -> String {
             number(row.predicted_mj_per_frame),
             number(watts),
             row.trials.to_string(),
-        ]);
+        ]
+    };
+    lines(result).iter().map(record).collect()
+}
+
+/// What `*` means.
+fn legend(result: &Optimization) -> &'static str {
+    match &result.power_model {
+        Some(_) => "* on the front: no other measured schedule is better in throughput and energy",
+        None => "* the fastest measured schedule",
+    }
+}
+
+fn table(result: &Optimization) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(HEADINGS);
+    for record in records(result) {
+        builder.push_record(record);
     }
     let mut table = builder.build();
     table

@@ -1,17 +1,18 @@
 //! `optimize`: finds the schedules that are best in throughput and energy.
 
 use super::bench::open_database;
-use crate::output::{after_closing, print};
+use crate::output::{after_closing, deliver};
 use ::report::{OptimizeFormat, render_optimization};
-use analysis::Optimization;
+use analysis::{Observed, Optimization};
 use campaign::{Paths, RunEnd, open, resume, run as run_steps};
 use clap::Args;
 use config::{Loaded, Overrides, Power, Search};
 use domain::{Limit, Objective};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
+use std::path::PathBuf;
 use std::time::Duration;
-use store::{RunId, Store};
+use store::{Access, RunFilter, RunId, Store};
 
 /// Options of `optimize`.
 #[derive(Debug, Args)]
@@ -50,9 +51,16 @@ pub(crate) struct Arguments {
     /// Continue an interrupted search, with a new budget. Default RUN: the latest of this board and experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
+    /// Show an earlier search instead of measuring; `latest` is the last one by the experiment. A requirement or an objective chooses the best
+    /// of its schedules anew.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["board", "network", "budget", "trials", "set", "resume"])]
+    run: Option<String>,
     /// Format of the result.
     #[arg(long, value_enum, default_value_t = OptimizeFormat::Terminal)]
     format: OptimizeFormat,
+    /// Write the result to this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// What is optimized without a requirement.
@@ -69,6 +77,9 @@ enum Goal {
 /// # Errors
 /// With the exit code of the failure.
 pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
+    if let Some(run) = &arguments.run {
+        return show(&paths, run, arguments);
+    }
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     // Fail before measuring if the database cannot be written.
     let store = open_database(&paths)?;
@@ -83,11 +94,54 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let shown =
         Optimization::build(&store, &ended.run, objective).map_err(Failure::from).and_then(|result| {
             if let Some(result) = &result {
-                print(&render_optimization(result, arguments.format))?;
+                deliver(arguments.output.as_deref(), &render_optimization(result, arguments.format))?;
             }
             Ok(verdict(&ended, objective, result.as_ref()))
         });
     after_closing(closed, shown)
+}
+
+/// Shows the result of a search that is in the database.
+///
+/// # Errors
+/// If there is no such search, or it has no energy and the objective needs it.
+fn show(paths: &Paths, run: &str, arguments: &Arguments) -> Outcome<Exit> {
+    let store = Store::open(&paths.database, Access::ReadOnly)?;
+    let run = match run {
+        "latest" => {
+            let filter = RunFilter {
+                measured: true,
+                experiment: Some(arguments.experiment.clone()),
+                ..RunFilter::default()
+            };
+            store.latest_run(&filter)?.ok_or_else(|| {
+                usage(format!(
+                    "failed to find a search with trials by the experiment {}; run `{} optimize` first, or name the run",
+                    arguments.experiment,
+                    host::program()
+                ))
+            })?
+        }
+        name => store.run(name)?,
+    };
+    let id = &run.start.id;
+    let loaded = Loaded::from_yaml(&run.start.configuration).ending(Exit::Usage)?;
+    if loaded.experiment.search.is_none() {
+        return Err(usage(format!(
+            "failed to show the search {id}: it is a run of `bench`; `{} report --run {id}` shows it",
+            host::program()
+        )));
+    }
+    let objective = objective(arguments)?.unwrap_or(loaded.experiment.objective);
+    let observed = Observed::read(&store, id)?;
+    if objective != loaded.experiment.objective && objective.needs_energy() && !observed.has_energy() {
+        return Err(usage(format!("failed to choose by {objective}: the run {id} has no energy")));
+    }
+    let Some(result) = Optimization::of(&observed, objective) else {
+        return Err(usage(format!("failed to show the search {id}: it ended before its first trial")));
+    };
+    deliver(arguments.output.as_deref(), &render_optimization(&result, arguments.format))?;
+    Ok(exit(objective, &result))
 }
 
 /// The configuration, and the run to resume.
@@ -212,13 +266,20 @@ fn verdict(ended: &RunEnd, objective: Objective, result: Option<&Optimization>) 
         );
         return Exit::Trial;
     }
-    match result {
-        Some(result) if result.closest.is_some() => Exit::Regression,
-        Some(result) if objective != Objective::Pareto && result.best.is_none() => Exit::Trial,
-        Some(result) if result.front.is_empty() => Exit::Trial,
-        Some(_) if ended.failed_trials > 0 => Exit::Trial,
-        Some(_) => Exit::Fine,
+    match result.map(|result| exit(objective, result)) {
+        Some(Exit::Fine) if ended.failed_trials > 0 => Exit::Trial,
+        Some(exit) => exit,
         None => Exit::Trial,
+    }
+}
+
+fn exit(objective: Objective, result: &Optimization) -> Exit {
+    if result.closest.is_some() {
+        Exit::Regression
+    } else if result.front.is_empty() || (objective != Objective::Pareto && result.best.is_none()) {
+        Exit::Trial
+    } else {
+        Exit::Fine
     }
 }
 

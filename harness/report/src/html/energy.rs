@@ -82,6 +82,7 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
             x,
             y,
             range: row.energy_mj_per_frame.and_then(|energy| energy.lo.zip(energy.hi)),
+            x_range: None,
             label: named.contains(&at).then(|| row.network.clone()),
             name: format!("{}: {} frames/s, {} mJ/frame", place(row), number(x), number(y)),
         }

@@ -70,6 +70,7 @@ fn plot(rows: &[(&Row, f64, f64)]) -> Plot {
             x: *fps,
             y: *error,
             range: range.filter(|(lo, _)| *lo > 0.0).map(|(lo, hi)| (error_at(hi), error_at(lo))),
+            x_range: None,
             label: (rank < NAMED && error.abs() > BAND).then(|| row.network.clone()),
             name: format!("{}: {error:+.1} %", place(row)),
         }

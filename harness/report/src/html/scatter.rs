@@ -19,6 +19,8 @@ pub(super) struct Point {
     pub(super) y: f64,
     /// Ends of the interval in y.
     pub(super) range: Option<(f64, f64)>,
+    /// Ends of the interval in x.
+    pub(super) x_range: Option<(f64, f64)>,
     /// What is written beside it.
     pub(super) label: Option<String>,
     /// What it is.
@@ -119,6 +121,9 @@ impl Plot {
                             @if let Some((lo, hi)) = point.range {
                                 line class={ "whisker " (point.kind) } x1=(x(point.x)) x2=(x(point.x)) y1=(y(lo)) y2=(y(hi)) {}
                             }
+                            @if let Some((lo, hi)) = point.x_range {
+                                line class={ "whisker " (point.kind) } x1=(x(lo)) x2=(x(hi)) y1=(y(point.y)) y2=(y(point.y)) {}
+                            }
                             (marks::mark(point.kind, &x(point.x), &y(point.y), false))
                         }
                     }
@@ -144,6 +149,7 @@ mod tests {
             x,
             y,
             range: None,
+            x_range: None,
             label: (!label.is_empty()).then(|| label.to_owned()),
             name: String::new(),
         });

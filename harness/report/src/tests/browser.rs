@@ -1,8 +1,7 @@
 //! Pages in a real browser: nothing on its console, nothing that axe-core finds, in light and dark and on a phone.
 
-use super::pages;
-use super::{Report, Scenario, troubled};
-use crate::Format;
+use super::{Report, Scenario, optimization, pages, troubled};
+use crate::{Format, OptimizeFormat};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -44,14 +43,17 @@ fn pages_hold_before_a_browser_and_axe() {
     std::fs::create_dir_all(&pages).unwrap();
     let mut command = Command::new("node");
     command.arg(folder.join("check.mjs"));
-    for (name, report) in all() {
+    let mut texts: Vec<(&str, String)> =
+        all().iter().map(|(name, report)| (*name, crate::render(report, Format::Html, false))).collect();
+    texts.push(("front", crate::render_optimization(&optimization::result(), OptimizeFormat::Html)));
+    for (name, text) in &texts {
         let file = pages.join(name).with_extension("html");
-        std::fs::write(&file, crate::render(&report, Format::Html, false)).unwrap();
+        std::fs::write(&file, text).unwrap();
         command.arg(file);
     }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     eprintln!("{said}");
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains(&format!("{} pages", all().len())), "{said}");
+    assert!(said.contains(&format!("{} pages", texts.len())), "{said}");
 }

@@ -27,7 +27,7 @@ fn row(schedule: &str, kind: ScheduleKind, fps: f64, energy: f64) -> FrontRow {
     }
 }
 
-fn result() -> Optimization {
+pub(super) fn result() -> Optimization {
     let front = vec![
         row("denver | a57", ScheduleKind::Replicate, 31.0, 290.0),
         row("denver > a57", ScheduleKind::Pipeline, 27.5, 262.5),
@@ -46,6 +46,10 @@ fn result() -> Optimization {
         closest: None,
         baselines: vec![row("denver", ScheduleKind::Single, 16.0, 310.0), front[2].clone()],
         front,
+        others: vec![
+            row("denver[0..12] > a57[12..21]", ScheduleKind::Pipeline, 26.9, 271.0),
+            row("a57[0..7] > denver[7..21]", ScheduleKind::Pipeline, 21.4, 281.5),
+        ],
         throughput_gain: Some(interval(1.72, 0.02)),
         energy_gain: Some(interval(0.91, 0.01)),
         power_model: Some(PowerModelSection {
@@ -66,6 +70,35 @@ fn result() -> Optimization {
 fn a_result_is_shown_as_a_table_and_as_csv() {
     insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::Terminal));
     insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::Csv));
+}
+
+#[test]
+fn a_result_is_shown_in_documents() {
+    insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::Markdown));
+    insta::assert_snapshot!(render_optimization(&result(), OptimizeFormat::LatexTable));
+    let document = render_optimization(&result(), OptimizeFormat::Latex);
+    assert!(document.contains(&render_optimization(&result(), OptimizeFormat::LatexTable)));
+}
+
+#[test]
+fn a_page_draws_the_front_and_lists_every_schedule() {
+    let page = render_optimization(&result(), OptimizeFormat::Html);
+    assert!(!page.contains("<script") && page.contains("default-src 'none'"), "{page}");
+    // Three on the front, two baselines of which one is on it, and two others.
+    assert_eq!(page.matches("class=\"m ").count(), 6 + 3, "a mark for each, and three in the legend: {page}");
+    assert_eq!(page.matches("class=\"joined\"").count(), 2, "{page}");
+    assert!(page.contains("denver &gt; a57 (best)</text>"), "{page}");
+    for schedule in ["denver | a57", "denver &gt; a57", "a57[0..7] &gt; denver[7..21]"] {
+        assert!(page.contains(&format!("<code>{schedule}</code>")), "{schedule}: {page}");
+    }
+    assert!(page.contains("denver &gt; a57 reaches 27.5 frames/s with 262 mJ/frame"), "{page}");
+    let mut plain = result();
+    for row in plain.front.iter_mut().chain(&mut plain.baselines).chain(&mut plain.others) {
+        row.energy_mj_per_frame = None;
+    }
+    plain.energy_absent_reason = Some("the board has no power meter configured".to_owned());
+    let page = render_optimization(&plain, OptimizeFormat::Html);
+    assert!(!page.contains("<svg class=\"plot\"") && page.contains("No energy was measured"), "{page}");
 }
 
 #[test]

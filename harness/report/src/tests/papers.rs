@@ -1,7 +1,7 @@
 //! The paper's table as Markdown and LaTeX.
 
-use super::{Report, Scenario, pages, skipped, troubled};
-use crate::Format;
+use super::{Report, Scenario, optimization, pages, skipped, troubled};
+use crate::{Format, OptimizeFormat};
 use std::process::Command;
 
 #[test]
@@ -59,10 +59,13 @@ fn latex_compiles() {
         eprintln!("SKIPPED by EDGEPIPE_SKIP=latex: no table was compiled");
         return;
     }
-    for report in [Scenario::sound().report(), troubled(), pages::zoo(), nasty(), pages::with_energy()] {
+    let reports = [Scenario::sound().report(), troubled(), pages::zoo(), nasty(), pages::with_energy()];
+    let mut documents: Vec<String> =
+        reports.iter().map(|report| crate::render(report, Format::Latex, false)).collect();
+    documents.push(crate::render_optimization(&optimization::result(), OptimizeFormat::Latex));
+    for document in documents {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("table.tex"), crate::render(&report, Format::Latex, false))
-            .unwrap();
+        std::fs::write(folder.path().join("table.tex"), document).unwrap();
         let output = Command::new("pdflatex")
             .args(["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"])
             .current_dir(folder.path())
