@@ -19,26 +19,35 @@
 //!
 //! For given `p` the first term is `D_p · before(b)` plus a number that does not depend on `b`. So of two ends `b < b'`, the
 //! farther one can only be better if its sum is less; the ends worth looking at form a stack, as in [`crate::planner`], and
-//! the best end is the farthest one within the limit, found by binary search.
+//! the best end is the farthest one within the limit. It is mostly the one of the cut before, or a neighbour.
 //!
 //! The pipeline found under a limit dominates all that are slower than itself and within the limit. So the search goes on
 //! below its frame time, until nothing is left. Parts of the range are left out if even the least energy known for them plus
 //! the idle power of their shortest frame is more than a faster schedule needs.
 //!
+//! Each range is within one that was searched before, with a longer limit and no less energy. So a state `(S, q, a)` is out
+//! for a range if it was too expensive for the one before: if the least energy of what comes before it, by a second dynamic
+//! programme from the first unit on, and `rest` together are more than a faster schedule needs. The cuts that are left for
+//! `S` and `q` lie in a window, which becomes narrower from range to range.
+//!
 //! # Cost
-//! Each limit takes O(2^P · P · Q · N · log N), as the planner does. There are at most two limits for each pipeline that no
-//! other one beats in time and energy above idle power. `benches/front.rs` measures the whole front.
+//! A limit takes O(2^P · P · Q · W) for windows of W ≤ N cuts, if the best ends of adjacent cuts are neighbours. There are at
+//! most two limits for each pipeline that no other one beats in time and energy above idle power. `benches/front.rs` measures
+//! the whole front: 300 units on 6 different processors took 99 to 119 ms, on a busy 2-core virtual machine.
 //!
 //! # Ties
 //! Among schedules with equal time and energy the first one found is kept: single, then replicate, then pipelines.
 
+mod table;
+
 use crate::costs::Costs;
-use crate::network::{Boundary, Cut, Network};
+use crate::network::Network;
 use crate::planner::{MOST_PROCESSORS, Options, PlanError, plan};
 use crate::power_model::PowerModel;
-use crate::prediction::{Prediction, check_units, predict, stage_time_ns};
-use crate::schedule::{Schedule, ScheduleKind, Stage};
+use crate::prediction::{Prediction, check_units, predict};
+use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::{FramesPerSecond, Millijoules, Milliwatts};
+use table::{Table, Windows, members};
 
 /// A schedule with its predicted time, energy and power.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,8 +129,16 @@ pub fn front(
     Ok(search.complete.into_iter().map(|complete| complete.point).collect())
 }
 
-/// A set of processors, one bit each.
-type Set = usize;
+/// Frame times that may have further pipelines of the front.
+struct Range {
+    /// The frame time is above this one.
+    least_ns: f64,
+    /// The frame time is at most this one.
+    most_ns: f64,
+    /// The least energy of stages that is known for it.
+    least_energy: f64,
+    windows: Windows,
+}
 
 /// A complete schedule on the front.
 #[derive(Debug)]
@@ -132,62 +149,19 @@ struct Complete {
     point: FrontPoint,
 }
 
-/// An end of a stage.
-#[derive(Clone, Copy)]
-struct End {
-    /// Units before this end on the processor of the stage, in ns.
-    before_ns: f64,
-    /// Their energy and the least energy of what comes after this end.
-    energy: f64,
-}
-
 struct Search<'a> {
     network: &'a Network,
     costs: FrontCosts<'a>,
     power: &'a PowerModel,
-    /// Time to receive each boundary: `receive[q · P + p][cut]`.
-    receive: Vec<Vec<f64>>,
-    /// `rest[(S · P + q) · (N + 1) + a]` for the present limit; infinite if there is no such pipeline.
-    rest: Vec<f64>,
-    /// What the units before each cut take at least, each on the best processor of `S`, in ns: `[S][cut]`.
-    least_ns: Vec<Vec<f64>>,
-    /// The same for their energy, in mW · ns.
-    least_energy: Vec<Vec<f64>>,
+    table: Table<'a>,
     /// By frame time; energy falls.
     complete: Vec<Complete>,
 }
 
 impl<'a> Search<'a> {
     fn new(network: &'a Network, costs: FrontCosts<'a>, power: &'a PowerModel) -> Self {
-        let processors = costs.contended.processors().len();
-        let bytes: Vec<_> = network.boundaries().iter().map(Boundary::bytes).collect();
-        let receive = (0..processors * processors)
-            .map(|pair| {
-                let (from, to) = (pair / processors, pair % processors);
-                bytes.iter().map(|bytes| costs.contended.transfer_ns(from, to, *bytes)).collect()
-            })
-            .collect();
-        let rest = vec![f64::INFINITY; (processors << processors) * (network.len() + 1)];
-        let least = |mw: &dyn Fn(usize) -> f64| -> Vec<Vec<f64>> {
-            let of_set = |set: Set| {
-                let of_unit = |unit: usize| {
-                    let on = |at: usize| mw(at) * costs.contended.unit_ns(at)[unit];
-                    members(set).map(on).fold(f64::INFINITY, f64::min)
-                };
-                let sums = (0..network.len()).scan(0.0, |sum, unit| {
-                    *sum += of_unit(unit);
-                    Some(*sum)
-                });
-                std::iter::once(0.0).chain(sums).collect()
-            };
-            (0..1usize << processors).map(of_set).collect()
-        };
-        let (least_ns, least_energy) = (least(&|_| 1.0), least(&|at| power.dynamic_mw(at)));
-        Self { network, costs, power, receive, rest, least_ns, least_energy, complete: Vec::new() }
-    }
-
-    fn processors(&self) -> usize {
-        self.costs.contended.processors().len()
+        let table = Table::new(network, costs.contended, power);
+        Self { network, costs, power, table, complete: Vec::new() }
     }
 
     /// Adds a complete schedule unless one is known that is as good in both. Returns its frame time.
@@ -219,7 +193,7 @@ impl<'a> Search<'a> {
     }
 
     fn add_replicates(&mut self) -> Result<(), PlanError> {
-        for set in 1usize..1 << self.processors() {
+        for set in 1usize..1 << self.costs.contended.processors().len() {
             if set.count_ones() > 1 {
                 let names = members(set).map(|at| self.costs.contended.processors()[at].clone()).collect();
                 self.add(self.costs.contended, Schedule::replicate(self.network, names)?)?;
@@ -235,20 +209,27 @@ impl<'a> Search<'a> {
             return self.add_between(0.0, f64::INFINITY);
         }
         let fastest_ns = self.add(self.costs.contended, fastest.schedule)?;
-        self.fill(fastest_ns, f64::INFINITY);
-        if let Some((stages, _)) = self.stages(fastest_ns) {
+        let most_energy = self.most_energy(fastest_ns);
+        self.table.fill(self.table.all_windows(fastest_ns), fastest_ns, most_energy);
+        if let Some((stages, _)) = self.table.stages(fastest_ns) {
             self.add(self.costs.contended, Schedule::pipeline(self.network, stages)?)?;
         }
         self.add_between(fastest_ns, f64::INFINITY)
     }
 
+    /// The most energy that the stages of a pipeline may take that is better than all known schedules and not faster than
+    /// this.
+    fn most_energy(&self, least_ns: f64) -> f64 {
+        self.best_energy(least_ns) - self.power.idle_mw() * least_ns
+    }
+
     /// Adds the pipelines of the front whose frame time is above `least_ns` and at most `most_ns`.
     fn add_between(&mut self, least_ns: f64, most_ns: f64) -> Result<(), PlanError> {
-        // Lower and upper end of the frame time, and the least energy of stages that are known for it.
-        let mut ranges = vec![(least_ns, most_ns, 0.0)];
-        while let Some((least_ns, most_ns, least_energy)) = ranges.pop() {
+        let idle_mw = self.power.idle_mw();
+        let mut ranges =
+            vec![Range { least_ns, most_ns, least_energy: 0.0, windows: self.table.all_windows(most_ns) }];
+        while let Some(Range { least_ns, most_ns, least_energy, windows }) = ranges.pop() {
             // Longer frames need more than a faster schedule, for idle power alone.
-            let idle_mw = self.power.idle_mw();
             let best_energy = self.best_energy(least_ns);
             let longest_ns =
                 if idle_mw > 0.0 { (best_energy - least_energy) / idle_mw } else { f64::INFINITY };
@@ -256,159 +237,28 @@ impl<'a> Search<'a> {
             if most_ns.is_nan() || most_ns <= least_ns {
                 continue;
             }
-            self.fill(most_ns, best_energy - idle_mw * least_ns);
-            let Some((stages, energy)) = self.stages(most_ns) else { continue };
+            let most_energy = self.most_energy(least_ns);
+            self.table.fill(windows, most_ns, most_energy);
+            let Some((stages, energy)) = self.table.stages(most_ns) else { continue };
             let found_ns = self.add(self.costs.contended, Schedule::pipeline(self.network, stages)?)?;
             if found_ns <= least_ns {
                 continue;
             }
             let below_ns = found_ns.next_down();
             let middle_ns = 0.5 * (least_ns + below_ns);
+            self.table.fill_sent(most_ns);
+            let mut push = |least_ns, most_ns| {
+                let windows = self.table.narrowed(self.most_energy(least_ns));
+                ranges.push(Range { least_ns, most_ns, least_energy: energy, windows });
+            };
             if idle_mw > 0.0 && middle_ns > least_ns && middle_ns < below_ns {
                 // The lower half first, because what is found there shortens the upper one.
-                ranges.push((middle_ns, below_ns, energy));
-                ranges.push((least_ns, middle_ns, energy));
+                push(middle_ns, below_ns);
+                push(least_ns, middle_ns);
             } else {
-                ranges.push((least_ns, below_ns, energy));
+                push(least_ns, below_ns);
             }
         }
         Ok(())
     }
-
-    /// Row of the table for a set and a sender.
-    fn row(&self, set: Set, sender: usize) -> usize {
-        (set * self.processors() + sender) * (self.network.len() + 1)
-    }
-
-    /// Fills the table for limits of the stages' time and energy, smaller sets first: a subset of a set is a smaller number.
-    fn fill(&mut self, limit_ns: f64, most_energy: f64) {
-        let units = self.network.len();
-        self.rest.fill(f64::INFINITY);
-        for sender in 0..self.processors() {
-            let row = self.row(0, sender);
-            self.rest[row + units] = 0.0;
-        }
-        let mut stack = Vec::with_capacity(units);
-        // The first stage is not in the table, so the sets in it have one processor less.
-        for set in 1..(1usize << self.processors()) - 1 {
-            for processor in members(set) {
-                self.fill_from(set, processor, (limit_ns, most_energy), &mut stack);
-            }
-        }
-    }
-
-    /// Considers `processor` for the first stage of `set`, for every sender and first cut.
-    fn fill_from(&mut self, set: Set, processor: usize, limits: (f64, f64), stack: &mut Vec<End>) {
-        let (limit_ns, most_energy) = limits;
-        let (units, processors) = (self.network.len(), self.processors());
-        let after = self.row(set & !(1 << processor), processor);
-        let before = self.costs.contended.before_ns(processor);
-        let dynamic_mw = self.power.dynamic_mw(processor);
-        stack.clear();
-        let (least, most) = self.first_cuts(set, limit_ns);
-        let others = !set & ((1 << processors) - 1);
-        let senders: Vec<usize> = members(others).collect();
-        for first in (least..units).rev() {
-            push(stack, before[first + 1], dynamic_mw, self.rest[after + first + 1]);
-            if stack.is_empty() || first > most {
-                continue;
-            }
-            // Sums in another order may differ by rounding.
-            let left = (most_energy - self.least_energy[others][first]) * (1.0 + 1e-9);
-            for sender in &senders {
-                let receive_ns = self.receive[sender * processors + processor][first];
-                let time = |end: &End| receive_ns + (end.before_ns - before[first]);
-                let far = stack.partition_point(|end| time(end) > limit_ns);
-                if let Some(end) = stack.get(far) {
-                    let energy = dynamic_mw * (receive_ns - before[first]) + end.energy;
-                    let slot = (set * processors + sender) * (units + 1) + first;
-                    if energy <= left && energy < self.rest[slot] {
-                        self.rest[slot] = energy;
-                    }
-                }
-            }
-        }
-    }
-
-    /// The least and the greatest cut at which a pipeline within the limit can go over to the processors of `set`: what is
-    /// before it must fit on the others, and what is after it on these, even if it could be shared out evenly.
-    fn first_cuts(&self, set: Set, limit_ns: f64) -> (usize, usize) {
-        let others = !set & ((1 << self.processors()) - 1);
-        // Sums in another order may differ by rounding.
-        let room = |set: Set| f64::from(set.count_ones()) * limit_ns * (1.0 + 1e-9);
-        let (own, before) = (&self.least_ns[set], &self.least_ns[others]);
-        let all = own[self.network.len()];
-        let least = own.partition_point(|sum| all - sum > room(set));
-        let most = before.partition_point(|sum| *sum <= room(others)).saturating_sub(1);
-        (least, most)
-    }
-
-    /// The best next stage from `first` on, with the energy of it and of all that follows, if exactly the processors of `set`
-    /// are to be used.
-    fn next(
-        &self,
-        from: Option<usize>,
-        set: Set,
-        first: usize,
-        limit_ns: f64,
-    ) -> Option<(f64, usize, usize)> {
-        let mut best: Option<(f64, usize, usize)> = None;
-        for processor in members(set) {
-            let row = self.row(set & !(1 << processor), processor);
-            for end in first + 1..=self.network.len() {
-                let (first, end) = (Cut(first), Cut(end));
-                let time = stage_time_ns(self.network, self.costs.contended, from, processor, first, end);
-                if time > limit_ns {
-                    break;
-                }
-                let energy = self.power.dynamic_mw(processor) * time + self.rest[row + end.0];
-                if energy < best.map_or(f64::INFINITY, |best| best.0) {
-                    best = Some((energy, processor, end.0));
-                }
-            }
-        }
-        best
-    }
-
-    /// The set of processors, at least two, whose pipeline takes the least energy within the limit.
-    fn best_set(&self, limit_ns: f64) -> Option<(f64, Set)> {
-        (1usize..1 << self.processors())
-            .filter(|set| set.count_ones() > 1)
-            .filter_map(|set| Some((self.next(None, set, 0, limit_ns)?.0, set)))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-    }
-
-    /// The pipeline of least energy within the limit for which the table is filled, and the energy of its stages.
-    fn stages(&self, limit_ns: f64) -> Option<(Vec<Stage>, f64)> {
-        let (energy, mut free) = self.best_set(limit_ns)?;
-        let mut stages = Vec::new();
-        let (mut from, mut first) = (None, 0);
-        while free != 0 {
-            let (_, processor, end) = self.next(from, free, first, limit_ns)?;
-            stages.push(Stage {
-                processor: self.costs.contended.processors()[processor].clone(),
-                first,
-                end,
-            });
-            (from, free, first) = (Some(processor), free & !(1 << processor), end);
-        }
-        Some((stages, energy))
-    }
-}
-
-/// Puts a nearer end on the stack; those that are farther and need no less leave. An end from which nothing can finish is
-/// not kept.
-fn push(stack: &mut Vec<End>, before_ns: f64, dynamic_mw: f64, rest: f64) {
-    if rest.is_infinite() {
-        return;
-    }
-    let energy = dynamic_mw * before_ns + rest;
-    while stack.last().is_some_and(|top| top.energy >= energy) {
-        stack.pop();
-    }
-    stack.push(End { before_ns, energy });
-}
-
-fn members(set: Set) -> impl Iterator<Item = usize> {
-    (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
 }

@@ -1,0 +1,356 @@
+//! The dynamic programmes of the front, for limits of the stages' time and energy.
+
+use crate::costs::Costs;
+use crate::network::{Boundary, Cut, Network};
+use crate::power_model::PowerModel;
+use crate::prediction::stage_time_ns;
+use crate::schedule::Stage;
+use std::collections::VecDeque;
+
+/// A set of processors, one bit each.
+pub(super) type Set = usize;
+
+/// First and last cut, by `S · P + q`; the last one is before the first if there is none.
+pub(super) type Windows = Vec<(usize, usize)>;
+
+/// A window without cuts.
+const NOWHERE: (usize, usize) = (1, 0);
+
+/// Sums in another order may differ by this share.
+const ROUNDING: f64 = 1e-9;
+
+/// An end of a stage.
+#[derive(Clone, Copy)]
+struct End {
+    /// Units before this end on the processor of the stage, in ns.
+    before_ns: f64,
+    /// Their energy and the least energy of what comes after this end.
+    energy: f64,
+}
+
+/// A processor that hands over to the one under consideration.
+struct Sender<'a> {
+    /// Time to receive each boundary from it.
+    receive: &'a [f64],
+    /// Its row among those of the set.
+    row: usize,
+    /// First and last cut to consider.
+    window: (usize, usize),
+    /// Place on the stack of the farthest end within the limit, for the cut before.
+    far: usize,
+}
+
+pub(super) struct Table<'a> {
+    network: &'a Network,
+    /// Under contention.
+    costs: &'a Costs,
+    power: &'a PowerModel,
+    /// Time to receive each boundary: `receive[q · P + p][cut]`.
+    receive: Vec<Vec<f64>>,
+    /// `rest[(S · P + q) · (N + 1) + a]` for the present limits, if `a` is in the window of `S` and `q`; infinite if there is no
+    /// such pipeline.
+    rest: Vec<f64>,
+    /// A lower bound of the energy of what comes before, in the same places.
+    sent: Vec<f64>,
+    /// The cuts at which a pipeline within the present limits may go over from `q` to the processors of `S`.
+    windows: Windows,
+    /// What the units before each cut take at least, each on the best processor of `S`, in ns: `[S][cut]`.
+    least_ns: Vec<Vec<f64>>,
+    /// The same for their energy, in mW · ns.
+    least_energy: Vec<Vec<f64>>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(network: &'a Network, costs: &'a Costs, power: &'a PowerModel) -> Self {
+        let processors = costs.processors().len();
+        let bytes: Vec<_> = network.boundaries().iter().map(Boundary::bytes).collect();
+        let receive = (0..processors * processors)
+            .map(|pair| {
+                let (from, to) = (pair / processors, pair % processors);
+                bytes.iter().map(|bytes| costs.transfer_ns(from, to, *bytes)).collect()
+            })
+            .collect();
+        let rest = vec![f64::INFINITY; (processors << processors) * (network.len() + 1)];
+        let least = |mw: &dyn Fn(usize) -> f64| -> Vec<Vec<f64>> {
+            let of_set = |set: Set| {
+                let of_unit = |unit: usize| {
+                    let on = |at: usize| mw(at) * costs.unit_ns(at)[unit];
+                    members(set).map(on).fold(f64::INFINITY, f64::min)
+                };
+                let sums = (0..network.len()).scan(0.0, |sum, unit| {
+                    *sum += of_unit(unit);
+                    Some(*sum)
+                });
+                std::iter::once(0.0).chain(sums).collect()
+            };
+            (0..1usize << processors).map(of_set).collect()
+        };
+        let (least_ns, least_energy) = (least(&|_| 1.0), least(&|at| power.dynamic_mw(at)));
+        let sent = rest.clone();
+        Self { network, costs, power, receive, rest, sent, windows: Windows::new(), least_ns, least_energy }
+    }
+
+    fn processors(&self) -> usize {
+        self.costs.processors().len()
+    }
+
+    /// Row of the table for a set and a sender.
+    fn row(&self, set: Set, sender: usize) -> usize {
+        (set * self.processors() + sender) * (self.network.len() + 1)
+    }
+
+    /// Fills the table for limits of the stages' time and energy, smaller sets first: a subset of a set is a smaller number.
+    pub(super) fn fill(&mut self, windows: Windows, limit_ns: f64, most_energy: f64) {
+        let units = self.network.len();
+        self.windows = windows;
+        for sender in 0..self.processors() {
+            let row = self.row(0, sender);
+            self.rest[row + units] = 0.0;
+        }
+        let mut stack = Vec::with_capacity(units);
+        // The first stage is not in the table, so the sets in it have one processor less.
+        for set in 1..self.all() {
+            for sender in members(self.all() & !set) {
+                let (row, (from, to)) = (self.row(set, sender), self.window(set, sender));
+                self.rest[(row + from).min(row + to + 1)..=row + to].fill(f64::INFINITY);
+            }
+            for processor in members(set) {
+                self.fill_from(set, processor, (limit_ns, most_energy), &mut stack);
+            }
+        }
+    }
+
+    /// Considers `processor` for the first stage of `set`, for every sender and first cut.
+    fn fill_from(&mut self, set: Set, processor: usize, limits: (f64, f64), stack: &mut Vec<End>) {
+        let (limit_ns, most_energy) = limits;
+        let (units, processors) = (self.network.len(), self.processors());
+        let after = self.row(set & !(1 << processor), processor);
+        let (nearest, farthest) = self.window(set & !(1 << processor), processor);
+        let before = self.costs.before_ns(processor);
+        let dynamic_mw = self.power.dynamic_mw(processor);
+        stack.clear();
+        let others = self.all() & !set;
+        let mut senders: Vec<Sender<'_>> = members(others)
+            .map(|sender| Sender {
+                receive: &self.receive[sender * processors + processor],
+                row: sender * (units + 1),
+                window: self.windows[set * processors + sender],
+                far: 0,
+            })
+            .filter(|sender| sender.window.0 <= sender.window.1)
+            .collect();
+        let Some(least) = senders.iter().map(|sender| sender.window.0).min() else { return };
+        // Tables of smaller sets are before those of this one.
+        let (smaller, own) = self.rest.split_at_mut(set * processors * (units + 1));
+        let after = &smaller[after..=after + units];
+        for first in (least..farthest).rev() {
+            if first + 1 >= nearest {
+                push(stack, before[first + 1], dynamic_mw, after[first + 1]);
+            }
+            let Some(bottom) = stack.first() else { continue };
+            let least_rest = bottom.energy;
+            let left = (most_energy - self.least_energy[others][first]) * (1.0 + ROUNDING);
+            for sender in
+                senders.iter_mut().filter(|sender| (sender.window.0..=sender.window.1).contains(&first))
+            {
+                let receive_ns = sender.receive[first];
+                let of_first = dynamic_mw * (receive_ns - before[first]);
+                let slot = &mut own[sender.row + first];
+                // The farthest end needs the least energy.
+                if of_first + least_rest >= slot.min(left.next_up()) {
+                    continue;
+                }
+                let time = |end: &End| receive_ns + (end.before_ns - before[first]);
+                // Mostly the same end as for the cut before, or a neighbour.
+                let mut far = sender.far.min(stack.len());
+                while far > 0 && time(&stack[far - 1]) <= limit_ns {
+                    far -= 1;
+                }
+                while far < stack.len() && time(&stack[far]) > limit_ns {
+                    far += 1;
+                }
+                sender.far = far;
+                if let Some(end) = stack.get(far) {
+                    let energy = of_first + end.energy;
+                    if energy <= left && energy < *slot {
+                        *slot = energy;
+                    }
+                }
+            }
+        }
+    }
+
+    /// All processors.
+    fn all(&self) -> Set {
+        (1 << self.processors()) - 1
+    }
+
+    fn window(&self, set: Set, sender: usize) -> (usize, usize) {
+        self.windows[set * self.processors() + sender]
+    }
+
+    /// The least energy of units `cut..N` on exactly the processors of `set`, received from `sender`.
+    fn rest(&self, set: Set, sender: usize, cut: usize) -> f64 {
+        let (from, to) = self.window(set, sender);
+        if (from..=to).contains(&cut) { self.rest[self.row(set, sender) + cut] } else { f64::INFINITY }
+    }
+
+    /// The windows of all pipelines whose stages are within the limit.
+    pub(super) fn all_windows(&self, limit_ns: f64) -> Windows {
+        let units = self.network.len();
+        let of_set = |set: Set| {
+            if set == 0 {
+                return (units, units);
+            }
+            let (least, most) = self.first_cuts(set, limit_ns);
+            (least.max(1), most.min(units - 1))
+        };
+        (0..=self.all()).flat_map(|set| std::iter::repeat_n(of_set(set), self.processors())).collect()
+    }
+
+    /// Fills in a lower bound of the energy of units `0..a` on any processors but those of `S`, the last of them `q`, in the places of
+    /// [`Table::rest`]. The limit of a stage leaves out what it receives, so that the cuts that reach an end are adjacent:
+    /// the best of them is at the front of a queue from which worse and farther ones leave (Lemire 2006, "Streaming
+    /// maximum-minimum filter").
+    pub(super) fn fill_sent(&mut self, limit_ns: f64) {
+        let processors = self.processors();
+        let mut sent = std::mem::take(&mut self.sent);
+        let mut queue: VecDeque<(f64, f64)> = VecDeque::new();
+        // The most processors are left at the beginning.
+        for set in (1..self.all()).rev() {
+            for sender in members(self.all() & !set) {
+                let (from, to) = self.window(set, sender);
+                let (row, before) = (self.row(set, sender), self.costs.before_ns(sender));
+                let dynamic_mw = self.power.dynamic_mw(sender);
+                for cut in from..=to {
+                    let is_first = before[cut] <= limit_ns;
+                    sent[row + cut] = if is_first { dynamic_mw * before[cut] } else { f64::INFINITY };
+                }
+                let larger = set | 1 << sender;
+                for previous in members(self.all() & !larger) {
+                    let (first, last) = self.window(larger, previous);
+                    let (source, receive) =
+                        (self.row(larger, previous), &self.receive[previous * processors + sender]);
+                    queue.clear();
+                    let mut next = first;
+                    for cut in from.max(first + 1)..=to {
+                        while next < cut && next <= last {
+                            let energy = sent[source + next] + dynamic_mw * (receive[next] - before[next]);
+                            if energy.is_finite() {
+                                while queue.back().is_some_and(|(_, other)| *other >= energy) {
+                                    queue.pop_back();
+                                }
+                                queue.push_back((before[next], energy));
+                            }
+                            next += 1;
+                        }
+                        while queue.front().is_some_and(|(begin, _)| before[cut] - begin > limit_ns) {
+                            queue.pop_front();
+                        }
+                        if let Some((_, energy)) = queue.front() {
+                            let slot = &mut sent[row + cut];
+                            *slot = slot.min(energy + dynamic_mw * before[cut]);
+                        }
+                    }
+                }
+            }
+        }
+        self.sent = sent;
+    }
+
+    /// The windows of the pipelines that need no more energy than `most_energy`, after [`Table::fill_sent`].
+    pub(super) fn narrowed(&self, most_energy: f64) -> Windows {
+        let most_energy = most_energy * (1.0 + ROUNDING);
+        let mut windows = self.windows.clone();
+        for set in 1..self.all() {
+            for sender in members(self.all() & !set) {
+                let row = self.row(set, sender);
+                let (from, to) = self.window(set, sender);
+                let mut fits =
+                    (from..=to).filter(|cut| self.sent[row + cut] + self.rest[row + cut] <= most_energy);
+                let first = fits.next();
+                windows[set * self.processors() + sender] =
+                    first.map_or(NOWHERE, |first| (first, fits.next_back().unwrap_or(first)));
+            }
+        }
+        windows
+    }
+
+    /// The least and the greatest cut at which a pipeline within the limit can go over to the processors of `set`: what is
+    /// before it must fit on the others, and what is after it on these, even if it could be shared out evenly.
+    fn first_cuts(&self, set: Set, limit_ns: f64) -> (usize, usize) {
+        let others = !set & ((1 << self.processors()) - 1);
+        // Sums in another order may differ by rounding.
+        let room = |set: Set| f64::from(set.count_ones()) * limit_ns * (1.0 + 1e-9);
+        let (own, before) = (&self.least_ns[set], &self.least_ns[others]);
+        let all = own[self.network.len()];
+        let least = own.partition_point(|sum| all - sum > room(set));
+        let most = before.partition_point(|sum| *sum <= room(others)).saturating_sub(1);
+        (least, most)
+    }
+
+    /// The best next stage from `first` on, with the energy of it and of all that follows, if exactly the processors of `set`
+    /// are to be used.
+    fn next(
+        &self,
+        from: Option<usize>,
+        set: Set,
+        first: usize,
+        limit_ns: f64,
+    ) -> Option<(f64, usize, usize)> {
+        let mut best: Option<(f64, usize, usize)> = None;
+        for processor in members(set) {
+            for end in first + 1..=self.network.len() {
+                let (first, end) = (Cut(first), Cut(end));
+                let time = stage_time_ns(self.network, self.costs, from, processor, first, end);
+                if time > limit_ns {
+                    break;
+                }
+                let energy = self.power.dynamic_mw(processor) * time
+                    + self.rest(set & !(1 << processor), processor, end.0);
+                if energy < best.map_or(f64::INFINITY, |best| best.0) {
+                    best = Some((energy, processor, end.0));
+                }
+            }
+        }
+        best
+    }
+
+    /// The set of processors, at least two, whose pipeline takes the least energy within the limit.
+    fn best_set(&self, limit_ns: f64) -> Option<(f64, Set)> {
+        (1usize..1 << self.processors())
+            .filter(|set| set.count_ones() > 1)
+            .filter_map(|set| Some((self.next(None, set, 0, limit_ns)?.0, set)))
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
+    /// The pipeline of least energy within the limit for which the table is filled, and the energy of its stages.
+    pub(super) fn stages(&self, limit_ns: f64) -> Option<(Vec<Stage>, f64)> {
+        let (energy, mut free) = self.best_set(limit_ns)?;
+        let mut stages = Vec::new();
+        let (mut from, mut first) = (None, 0);
+        while free != 0 {
+            let (_, processor, end) = self.next(from, free, first, limit_ns)?;
+            stages.push(Stage { processor: self.costs.processors()[processor].clone(), first, end });
+            (from, free, first) = (Some(processor), free & !(1 << processor), end);
+        }
+        Some((stages, energy))
+    }
+}
+
+/// Puts a nearer end on the stack; those that are farther and need no less leave. An end from which nothing can finish is
+/// not kept.
+fn push(stack: &mut Vec<End>, before_ns: f64, dynamic_mw: f64, rest: f64) {
+    if rest.is_infinite() {
+        return;
+    }
+    let energy = dynamic_mw * before_ns + rest;
+    while stack.last().is_some_and(|top| top.energy >= energy) {
+        stack.pop();
+    }
+    stack.push(End { before_ns, energy });
+}
+
+pub(super) fn members(set: Set) -> impl Iterator<Item = usize> {
+    (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
+}
