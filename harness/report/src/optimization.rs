@@ -21,7 +21,7 @@ pub enum OptimizeFormat {
     Terminal,
     /// For documents and pull requests.
     Markdown,
-    /// One row per schedule of the front and per baseline, for spreadsheets.
+    /// One row per measured schedule, for spreadsheets.
     Csv,
     /// For programs; the schema is results/optimization.schema.json.
     Json,
@@ -274,7 +274,13 @@ const COLUMNS: [&str; 20] = [
 
 fn csv(result: &Optimization) -> String {
     let mut out = COLUMNS.join(",") + "\n";
-    for line in lines(result) {
+    let mut lines = lines(result);
+    for row in &result.others {
+        if lines.iter().all(|line| line.row.schedule != row.schedule) {
+            lines.push(Line { row, on_front: false, is_best: false });
+        }
+    }
+    for line in lines {
         let row = line.row;
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let ends = |interval: Option<Interval>| {

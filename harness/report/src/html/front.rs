@@ -9,6 +9,9 @@ use analysis::{FrontRow, Interval, Optimization};
 use domain::ScheduleKind;
 use maud::{Markup, html};
 
+/// Schedules of the front up to which each is named in the drawing.
+const NAMED: usize = 6;
+
 /// What a page says besides its drawing and its table.
 pub(in super::super) struct Texts {
     /// The result in a sentence.
@@ -94,9 +97,14 @@ fn rows(result: &Optimization) -> Vec<(bool, &FrontRow)> {
 }
 
 fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
-    let known: Vec<(bool, &FrontRow, Interval)> =
-        rows.iter().filter_map(|(on_front, row)| Some((*on_front, *row, row.energy_mj_per_frame?))).collect();
+    // The front is drawn last, above all others.
+    let known: Vec<(bool, &FrontRow, Interval)> = rows
+        .iter()
+        .rev()
+        .filter_map(|(on_front, row)| Some((*on_front, *row, row.energy_mj_per_frame?)))
+        .collect();
     let on_front = known.iter().filter(|(on_front, _, _)| *on_front).count();
+    let first = known.len() - on_front;
     let ends = |of: &Interval| [of.lo.unwrap_or(of.point), of.hi.unwrap_or(of.point)];
     let range = |values: Vec<f64>| {
         let (lo, hi) =
@@ -105,17 +113,25 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
         let room = 0.04 * (hi - lo);
         Scale::round((lo - room).max(0.0), hi + room)
     };
-    let points = known.iter().map(|(on_front, row, energy)| {
+    let points = known.iter().enumerate().map(|(at, (_, row, energy))| {
         let fps = row.throughput_fps;
-        let is_named = *on_front || row.kind == ScheduleKind::Single;
-        let best = if is_best(result, row) { " (best)" } else { "" };
+        // Of many, both ends by their names, and the best without its name, which needs too much room.
+        let is_end = at == first || at + 1 == known.len();
+        let label = match (is_best(result, row), on_front <= NAMED) {
+            (true, true) => Some(format!("{} (best)", row.schedule)),
+            (true, false) => Some("best".to_owned()),
+            (false, few) => {
+                let is_named = row.kind == ScheduleKind::Single || at >= first && (few || is_end);
+                is_named.then(|| row.schedule.clone())
+            }
+        };
         Point {
             kind: row.kind,
             x: fps.point,
             y: energy.point,
             range: energy.lo.zip(energy.hi),
             x_range: fps.lo.zip(fps.hi),
-            label: is_named.then(|| format!("{}{best}", row.schedule)),
+            label,
             name: format!(
                 "{}: {} frames/s, {} mJ/frame",
                 row.schedule,
@@ -137,7 +153,7 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
         suffix: "",
         band: None,
         points: points.collect(),
-        joined: (1..on_front).map(|at| (at - 1, at)).collect(),
+        joined: (first + 1..known.len()).map(|at| (at - 1, at)).collect(),
     }
 }
 

@@ -131,3 +131,26 @@ fn without_a_meter_there_are_dashes_and_the_reason() {
         serde_json::from_str(&render_optimization(&plain, OptimizeFormat::Json)).unwrap();
     assert!(json["front"][0]["energy_mj_per_frame"].is_null() && json["power_model"].is_null());
 }
+
+#[test]
+fn of_a_long_front_the_best_and_the_ends_are_named() {
+    let mut long = result();
+    let label = |at: u32| format!("denver[0..{at}] > a57[{at}..21]");
+    let point =
+        |at: u32| row(&label(at), ScheduleKind::Pipeline, 30.0 - f64::from(at), 280.0 - f64::from(at * 2));
+    long.front = (1..12).map(point).collect();
+    long.best = Some(long.front[5].clone());
+    (long.baselines, long.others) = (Vec::new(), Vec::new());
+    let page = render_optimization(&long, OptimizeFormat::Html);
+    assert_eq!(page.matches("class=\"joined\"").count(), 10, "{page}");
+    let names: Vec<&str> = page
+        .split("<text class=\"name")
+        .skip(1)
+        .filter_map(|text| Some(text.split_once('>')?.1.split_once("</text>")?.0))
+        .collect();
+    assert_eq!(
+        names,
+        [label(11), "best".to_owned(), label(1)].map(|name| name.replace('>', "&gt;")),
+        "{page}"
+    );
+}
