@@ -329,6 +329,10 @@ fn mistakes_are_named_before_anything_is_measured() {
     );
     check(&["bench", "--experiment", "optimize"], "it is a search for the best schedules");
     check(
+        &["verify-claims", "--experiment", "optimize", "--network", "tiny", "--network", "resnet18"],
+        "failed to verify the claims on 2 networks at once: the experiment optimize is a search",
+    );
+    check(
         &["bench", "--experiment", "tiny", "--set", "objective=energy"],
         "`pipeline: auto` is planned for throughput before energy is measured",
     );

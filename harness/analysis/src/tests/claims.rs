@@ -2,6 +2,7 @@
 
 use crate::scenario::Scenario;
 use crate::{Claim, ClaimKind, ClaimOnNetwork, ClaimVerdict, Claims};
+use domain::{Peer, Schedule, ScheduleKind};
 use protocol::Measured;
 use store::fixture;
 use store::{Outcome, Record};
@@ -174,4 +175,31 @@ fn a_claim_holds_only_if_it_does_on_every_network() {
     let verdicts: Vec<ClaimVerdict> = gain.networks.iter().map(|network| network.verdict).collect();
     assert_eq!(verdicts, [ClaimVerdict::DoesNotHold, ClaimVerdict::Holds], "{gain:?}");
     assert_eq!(gain.verdict, ClaimVerdict::DoesNotHold);
+}
+
+#[test]
+fn a_peer_is_compared_and_decides_nothing() {
+    let mut scenario = unmetered();
+    let network = fixture::network("resnet18").network;
+    let peer = Peer {
+        engine: "onnxruntime".to_owned(),
+        version: "1.23.2".to_owned(),
+        threads: 2,
+        sessions: vec![vec![0, 1]],
+        gpu: None,
+    };
+    scenario.schedule(3).schedule = Schedule::peer(&network, peer).unwrap();
+    scenario.schedule(3).prediction = None;
+    for round in 0..5 {
+        let planned =
+            fixture::Planned { frame_ns: 12_000_000, ..fixture::planned("resnet18").swap_remove(0) };
+        *scenario.measured(3, round) = planned.measured(u64::from(round) + 1, 40);
+    }
+    let claims = claims(&scenario);
+    let gain = only(&claims, ClaimKind::Gain);
+    let [_, _, over] = gain.comparisons.as_slice() else { panic!("two singles and a peer: {gain:?}") };
+    assert_eq!((over.kind, over.is_best_single, over.decides), (ScheduleKind::Peer, false, false));
+    // 12 ms over 10.6 ms is 13.2 %.
+    assert!((over.figure.unwrap().point - (12.0 / 10.6 - 1.0)).abs() < 0.01, "{over:?}");
+    assert_eq!((over.verdict, gain.verdict), (ClaimVerdict::DoesNotHold, ClaimVerdict::Holds), "{gain:?}");
 }
