@@ -26,8 +26,6 @@ COLUMNS = (8, 7, 4)
 # Counted in the machine code that ptxas 12.9 writes for sm_62.
 SLOTS = {(8, 8): 1.15, (8, 7): 1.04, (8, 4): 1.28, (4, 8): 1.2, (4, 7): 1.2, (4, 4): 1.28}
 MOST_THREADS = 256
-# Blocks per multiprocessor that leave nothing to gain by sharing sums.
-MANY_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ def fastest(problem: Problem, target: CudaTarget) -> tuple[Tile, float]:
 
 def _candidates(problem: Problem, target: CudaTarget) -> Iterator[Tile]:
     rows, columns = problem.results
-    many = MANY_BLOCKS * tiling.multiprocessors(target)
+    many = tiling.MANY_BLOCKS * tiling.multiprocessors(target)
     for channels in (8, 4):
         for across in COLUMNS:
             for along_channels in (1, 2, 4, 8, 16, 32):

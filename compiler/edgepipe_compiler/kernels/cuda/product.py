@@ -107,6 +107,12 @@ class Tile:
         return -(-self.problem.rows // self.height), -(-self.problem.columns // self.width)
 
     @property
+    def blocks(self) -> int:
+        """Blocks of a launch."""
+        rows, columns = self.tiles
+        return self.problem.batch * self.split * rows * columns
+
+    @property
     def half(self) -> int:
         """Elements of one half of shared memory."""
         return DEPTH * (self.height + self.row_pitch)
@@ -118,14 +124,13 @@ class Tile:
 
     def work(self) -> Work:
         """What a launch of this tile has to do."""
-        rows, columns = self.tiles
         left = -(-DEPTH * self.height // self.left_lanes // self.threads)
         right = -(-DEPTH * self.width // self.lanes // self.threads)
         reads = self.rows // 4 + len(VECTORS[self.columns])
         multiply_adds = DEPTH * self.rows * self.columns * SLOTS[self.columns]
         stores = self.rows * self.columns
         return Work(
-            blocks=self.problem.batch * self.split * rows * columns,
+            blocks=self.blocks,
             threads=self.threads,
             steps=self.steps,
             instructions=multiply_adds + DEPTH * reads + 5 * left + 6 * right + 25,
@@ -146,7 +151,8 @@ class Tile:
 def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Tile:
     """The fastest tile by the model of ``tiling``, with a number of slices from ``splits``."""
     outputs = problem.batch * problem.rows * problem.columns
-    works = ((tile, tile.work()) for tile in _candidates(problem, splits))
+    many = tiling.MANY_BLOCKS * tiling.multiprocessors(target)
+    works = ((tile, tile.work()) for tile in _candidates(problem, splits, many))
     times = {
         tile: work.cycles(target) + tiling.adding(outputs, tile.split)
         for tile, work in works
@@ -155,7 +161,8 @@ def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Til
     return min(times, key=times.__getitem__)
 
 
-def _candidates(problem: Problem, splits: tuple[int, ...]) -> Iterator[Tile]:
+def _candidates(problem: Problem, splits: tuple[int, ...], many: int) -> Iterator[Tile]:
+    """All tiles; sums are shared unless there are ``many`` blocks without that."""
     for rows in (8, 4):
         for columns in VECTORS:
             for along_rows in (1, 2, 4, 8, 16, 32):
@@ -167,7 +174,7 @@ def _candidates(problem: Problem, splits: tuple[int, ...]) -> Iterator[Tile]:
                     tile = Tile(problem, rows, columns, along_rows, along_columns)
                     if tile.threads <= MOST_THREADS:
                         yield tile
-                        for split in splits:
+                        for split in splits if tile.blocks < many else ():
                             if problem.inner >= 8 * DEPTH * split:
                                 yield replace(tile, split=split)
 

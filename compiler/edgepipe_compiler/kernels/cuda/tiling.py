@@ -15,6 +15,8 @@ from ..target import REGISTERS_PER_MULTIPROCESSOR, SHARED_BYTES_PER_BLOCK, CudaT
 # Xavier, Orin; desktop GPUs have dozens.
 MULTIPROCESSORS = {"sm_53": 1, "sm_62": 2, "sm_72": 8, "sm_87": 16}
 MANY = 40
+# Blocks per multiprocessor that leave nothing to gain by sharing sums.
+MANY_BLOCKS = 16
 SCHEDULERS = 4
 # Registers of a thread besides sums, operands and what it copies.
 OTHER_REGISTERS = 30
