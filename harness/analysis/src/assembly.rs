@@ -76,13 +76,20 @@ impl Report {
             let network = &record.network;
             let of_network: Vec<&Measurements> =
                 schedules.iter().filter(|schedule| schedule.record.network == network.name()).collect();
-            rows.extend(rows_of(network, run, &of_network));
+            let mut of_network = rows_of(network, run, &of_network);
+            if !record.precision().is_single() {
+                for row in &mut of_network {
+                    row.fp16 = gpus(run, row);
+                }
+            }
+            rows.extend(of_network);
         }
         let section = |record: &NetworkRecord| NetworkSection {
             name: record.network.name().to_owned(),
             parameters: record.network.parameters(),
             macs: record.network.macs(),
             units: record.network.len(),
+            precision: record.precision(),
             reasons: reasons::fallback(record, profiles),
         };
         let mut section_of_run = heading::run(run);
@@ -155,6 +162,13 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
         .collect()
 }
 
+/// Those processors of a row that are GPUs.
+fn gpus(run: &StoredRun, row: &Row) -> Vec<String> {
+    let is_gpu =
+        |name: &&String| run.start.processors.iter().any(|known| known.name == **name && known.kind.is_gpu());
+    row.processors.iter().filter(is_gpu).cloned().collect()
+}
+
 fn emulated(run: &StoredRun, schedule: &Schedule) -> Vec<String> {
     let is_emulated = |name: &&ProcessorName| {
         let mut known = run.start.processors.iter();
@@ -192,6 +206,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
             None => schedule.processors().map(ToString::to_string).collect(),
         },
         emulated: emulated(run, schedule),
+        fp16: Vec::new(),
         peer: peer.map(|peer| peer.engine.clone()),
         peer_version: peer.map(|peer| peer.version.clone()),
         peer_provider: peer

@@ -2,8 +2,8 @@
 
 use super::measurements::{self, Measurements};
 use super::trial::Trial;
-use domain::{Interval, Metric, Observation, ScheduleKind, Severity, Validity};
-use store::{Store, StoreError, StoredRun};
+use domain::{FloatFormat, Interval, Metric, Observation, ScheduleKind, Severity, Validity};
+use store::{NetworkRecord, Store, StoreError, StoredRun};
 
 /// A schedule with the figures of its valid trials.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub struct ScheduleFigures {
     pub kind: ScheduleKind,
     /// In stage order.
     pub processors: Vec<String>,
+    /// Half if one of them is a GPU that computes in half precision.
+    pub precision: FloatFormat,
     /// As in the report.
     pub validity: Validity,
     /// Why the gate must not use it; absent if it may.
@@ -72,9 +74,13 @@ impl ScheduleFigures {
 pub fn schedule_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFigures>, StoreError> {
     let mut schedules = measurements::measurements(store, run)?;
     measurements::add_energy(&mut schedules, store.idle_power(run)?.as_ref());
+    let networks = store.networks(run)?;
     let figures = |measurements: &Measurements| {
         let schedule = &measurements.record.schedule;
+        let network = networks.iter().find(|known| known.network.name() == measurements.record.network);
+        let precision = network.map(NetworkRecord::precision).unwrap_or_default();
         ScheduleFigures {
+            precision: if measurements.uses_gpu { precision } else { FloatFormat::Fp32 },
             network: measurements.record.network.clone(),
             label: schedule.label(),
             kind: schedule.kind(),

@@ -12,7 +12,7 @@ use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
 pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
     cpus: Vec<u32>,
-    uses_gpu: bool,
+    pub(super) uses_gpu: bool,
     /// By round; a trial that was repeated counts as it went the last time.
     pub(super) trials: BTreeMap<u32, Trial>,
     pub(super) failed: BTreeMap<u32, String>,

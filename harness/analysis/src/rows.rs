@@ -1,6 +1,6 @@
 //! A report. Its JSON has the schema `results/report.schema.json`.
 
-use domain::{Reason, ReasonCode, ScheduleKind, Validity};
+use domain::{FloatFormat, Reason, ReasonCode, ScheduleKind, Validity};
 use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -224,6 +224,8 @@ pub struct NetworkSection {
     pub macs: u64,
     /// Its units; cuts lie between them.
     pub units: usize,
+    /// What GPUs compute it in. CPUs compute in `fp32`.
+    pub precision: FloatFormat,
     /// Notes on it.
     pub reasons: Vec<Reason>,
 }
@@ -247,6 +249,8 @@ pub struct Row {
     pub processors: Vec<String>,
     /// Those of its processors that are GPUs emulated on CPUs. Times of such a schedule are not those of a GPU.
     pub emulated: Vec<String>,
+    /// Those of its processors that compute in half precision; the others compute in single precision.
+    pub fp16: Vec<String>,
     /// The engine of a peer: `onnxruntime`.
     pub peer: Option<String>,
     /// Its version.

@@ -4,6 +4,7 @@ use crate::link::{self, LinkedNetwork, LinkedSchedule};
 use crate::open::OpenedBoard;
 use crate::runner_client::{RunnerClient, loading_time};
 use crate::stop::Stop;
+use crate::tolerance::Tolerance;
 use boards::SessionError;
 use config::Experiment;
 use host::progress::Progress;
@@ -90,10 +91,19 @@ fn compare_from(
             }
             Ok(compared) => {
                 let place = plan.place(position);
+                let uses_gpu = |linked: &LinkedSchedule| {
+                    let mut names = linked.planned.schedule.processors();
+                    let known = board.found.processors.iter().filter(|known| known.kind.is_gpu());
+                    let gpus: Vec<_> = known.map(|known| &known.name).collect();
+                    names.any(|name| gpus.contains(&name))
+                };
+                let on_gpu = uses_gpu(candidate) || uses_gpu(&baseline);
+                let precision = plan.compiled.precision;
+                let tolerance = Tolerance::of(&board.loaded.experiment, precision, on_gpu);
                 let comparison = ComparisonRecord {
                     schedule: place,
                     reference: single.map_or(place, |single| plan.place(single)),
-                    tolerance: board.loaded.experiment.tolerance,
+                    tolerance: tolerance.value,
                     compared,
                 };
                 let agrees = comparison.within_tolerance();

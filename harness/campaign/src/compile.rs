@@ -10,7 +10,7 @@ use compiler::{
     Target,
 };
 use config::{Connect, Experiment, Loaded, NetworkSource};
-use domain::{Network, Schedule, ScheduleKind};
+use domain::{FloatFormat, Network, Schedule, ScheduleKind};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use host::progress::Progress;
@@ -30,13 +30,17 @@ pub(crate) struct CompiledNetwork {
     pub(crate) sha256: String,
     pub(crate) manifest: NetworkManifest,
     pub(crate) network: Network,
+    /// What GPUs compute it in.
+    pub(crate) precision: FloatFormat,
     /// Artifacts by target.
     pub(crate) entries: Vec<(Target, Entry)>,
 }
 
 impl CompiledNetwork {
+    /// The artifacts for a processor's target.
     pub(crate) fn entry(&self, target: &Target) -> Option<&Entry> {
-        self.entries.iter().find(|(known, _)| known == target).map(|(_, entry)| entry)
+        let target = target.in_format(self.precision);
+        self.entries.iter().find(|(known, _)| *known == target).map(|(_, entry)| entry)
     }
 
     /// The ONNX file for other engines.
@@ -113,15 +117,16 @@ impl ArtifactBuilder {
                 targets.push(processor.target.clone());
             }
         }
+        check_precisions(experiment, processors)?;
         let mut jobs = Vec::new();
         for network in &experiment.networks {
             let source = source_of(network);
-            for target in &targets {
-                let entry = self.cache.entry(network.name(), &source, target).ending(Exit::Usage)?;
+            for target in targets.iter().map(|target| target.in_format(network.precision())) {
+                let entry = self.cache.entry(network.name(), &source, &target).ending(Exit::Usage)?;
                 jobs.push(Job {
                     network: network.name().to_owned(),
                     source: source.clone(),
-                    target: target.clone(),
+                    target,
                     entry,
                     stages: vec![(0, None, StageLayout::PLAIN)],
                     model: self.peer.is_some() && jobs.len() % targets.len() == 0,
@@ -140,6 +145,7 @@ impl ArtifactBuilder {
                 sha256: self.cache.identity(&source_of(network)).ending(Exit::Usage)?,
                 source: source_of(network),
                 network: manifest.network().ending(Exit::Bug)?,
+                precision: network.precision(),
                 manifest,
                 entries: jobs.iter().map(|job| (job.target.clone(), job.entry.clone())).collect(),
             });
@@ -164,7 +170,8 @@ impl ArtifactBuilder {
                     let layouts = schedule_message::stage_layouts(schedule, &compiled.network, processors);
                     for (stage, layout) in schedule.stages().iter().zip(layouts) {
                         let on_target = processors.iter().any(|processor| {
-                            processor.name == stage.processor && processor.target == *target
+                            processor.name == stage.processor
+                                && processor.target.in_format(compiled.precision) == *target
                         });
                         let wanted = (stage.first, Some(stage.end), layout);
                         if on_target && schedule.kind() == ScheduleKind::Pipeline && !stages.contains(&wanted)
@@ -243,9 +250,28 @@ fn spent(spent: Spent) -> String {
     format!("{:.1} s and {} MB", spent.time.as_secs_f64(), spent.peak_bytes / 1_000_000)
 }
 
+/// Half precision needs a GPU: without one, every figure would be one of single precision.
+fn check_precisions(experiment: &Experiment, processors: &[Processor]) -> Outcome<()> {
+    let half = experiment.networks.iter().find(|network| !network.precision().is_single());
+    let Some(half) = half.filter(|_| !processors.iter().any(|processor| processor.kind.is_gpu())) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
+    Err(Failure::new(
+        Exit::Usage,
+        format!(
+            "failed to use `precision: {}` of the network {}: none of the processors {} is a GPU, and CPUs compute in \
+             single precision; choose a board with a GPU or remove `precision`",
+            half.precision(),
+            half.name(),
+            names.join(", ")
+        ),
+    ))
+}
+
 fn source_of(network: &NetworkSource) -> Source {
     match network {
-        NetworkSource::Zoo { name } => Source::Zoo(name.clone()),
+        NetworkSource::Zoo { zoo, .. } => Source::Zoo(zoo.clone()),
         NetworkSource::Onnx { path, shapes, .. } => {
             Source::Onnx { path: path.clone(), shapes: shapes.clone() }
         }

@@ -42,6 +42,7 @@ mod schedule_message;
 mod self_comparison;
 mod start_barrier;
 mod stop;
+mod tolerance;
 mod trial;
 mod trial_order;
 mod verify;

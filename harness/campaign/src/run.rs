@@ -302,8 +302,12 @@ fn network_record(network: &CompiledNetwork) -> NetworkRecord {
         .collect();
     fallback.sort_unstable();
     fallback.dedup();
+    let mut source = network.source.describe();
+    if !network.precision.is_single() {
+        source[store::PRECISION] = network.precision.to_string().into();
+    }
     NetworkRecord {
-        source: network.source.describe(),
+        source,
         sha256: network.sha256.clone(),
         network: network.network.clone(),
         fallback_units: fallback,

@@ -7,6 +7,7 @@ use crate::processors::Processor;
 use crate::profile::ProfileError;
 use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message;
+use crate::tolerance::Tolerance;
 use anyhow::Context as _;
 use compiler::ReferenceTensor;
 use domain::Schedule;
@@ -25,7 +26,6 @@ pub(crate) fn verify(
     networks: &[CompiledNetwork],
     processors: &[Processor],
 ) -> Outcome<()> {
-    let tolerance = board.loaded.experiment.tolerance;
     let progress = Progress::begin("verify", networks.len() * processors.len());
     for network in networks {
         for note in &network.manifest.notes {
@@ -34,7 +34,9 @@ pub(crate) fn verify(
         for processor in processors {
             progress.doing(&format!("{} on {}", network.name, processor.name));
             let compared = request(&mut board.runner, network, processor)?;
-            if let Some(output) = compared.outputs.iter().find(|output| !is_within(output, tolerance)) {
+            let tolerance =
+                Tolerance::of(&board.loaded.experiment, network.precision, processor.kind.is_gpu());
+            if let Some(output) = compared.outputs.iter().find(|output| !is_within(output, tolerance.value)) {
                 return Err(refused(network, processor, output, tolerance));
             }
             progress.known();
@@ -48,7 +50,7 @@ fn refused(
     network: &CompiledNetwork,
     processor: &Processor,
     output: &OutputDifference,
-    tolerance: f64,
+    tolerance: Tolerance,
 ) -> Failure {
     let (name, engine) = (&network.name, &network.manifest.reference.engine);
     Failure::new(
@@ -62,7 +64,7 @@ fn refused(
     )
 }
 
-fn difference(output: &OutputDifference, engine: &str, tolerance: f64) -> String {
+fn difference(output: &OutputDifference, engine: &str, tolerance: Tolerance) -> String {
     let OutputDifference { name, elements, non_finite, max_abs, max_reference, .. } = output;
     if *non_finite > 0 {
         return format!(
@@ -70,10 +72,11 @@ fn difference(output: &OutputDifference, engine: &str, tolerance: f64) -> String
              not, or the reverse"
         );
     }
+    let Tolerance { setting, value } = tolerance;
     format!(
-        "its output {name:?} differs from that of {engine} by up to {max_abs:.3e}; `tolerance: {tolerance}` allows {:.3e} \
+        "its output {name:?} differs from that of {engine} by up to {max_abs:.3e}; `{setting}: {value}` allows {:.3e} \
          for values up to {max_reference:.3e}",
-        tolerance * max_reference
+        value * max_reference
     )
 }
 

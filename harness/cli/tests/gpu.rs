@@ -95,6 +95,60 @@ fn a_gpu_runs_every_kind_of_schedule_and_every_report_says_that_it_is_emulated()
     assert!(log.contains("failed to find the processor gpo") && log.contains("gpu"), "{log}");
 }
 
+/// Replaces the networks of a rig's checkout by one in half precision.
+fn with_half_precision(rig: &Rig) {
+    let networks = rig.root.join("configs/networks");
+    fs::remove_file(&networks).unwrap();
+    fs::create_dir(&networks).unwrap();
+    fs::write(networks.join("half.yaml"), "network: half\nzoo: tiny\nprecision: fp16\n").unwrap();
+}
+
+#[test]
+#[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
+fn half_precision_on_a_gpu_is_compared_with_its_own_tolerance_and_reported() {
+    let listed = "{ cpu: { cpus: [0] }, gpu: { cuda: { arch: sm_62 } } }";
+    let rig = rig().with_boards(&[("workbench", listed)]);
+    with_half_precision(&rig);
+    let schedules =
+        "schedules=[{single: each}, {pipeline: [{processor: cpu, until: residual.conv1}, {processor: gpu}]}]";
+    let bench =
+        ["bench", "--board", "workbench", "--experiment", "tiny", "--network", "half", "--set", schedules];
+    let output = rig.command(&bench).output().unwrap();
+    let (table, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    // Other load on this machine may void trials.
+    let code = output.status.code();
+    assert!(code == Some(0) || (code == Some(4) && table.contains("void")), "{code:?}\n{table}\n{log}");
+    assert!(table.contains("(emulated, fp16)") && table.contains("fp16 on GPUs, fp32 on CPUs"), "{table}");
+    let rows = rig.rows();
+    assert_eq!(rows.len(), 3, "{table}");
+    for row in &rows {
+        let uses = row["processors"].as_array().unwrap().iter().any(|name| name == "gpu");
+        assert_eq!(row["fp16"].as_array().unwrap().len(), usize::from(uses), "{row}");
+        let codes: Vec<&str> =
+            row["reasons"].as_array().unwrap().iter().filter_map(|reason| reason["code"].as_str()).collect();
+        let wrong = ["outputs_differ", "outputs_not_finite", "outputs_not_compared"];
+        assert!(!codes.iter().any(|code| wrong.contains(code)), "{row}");
+    }
+    // Half precision is not within the tolerance of single precision, so the kernels did use it.
+    let strict = [&bench[..], &["--set", "fp16_tolerance=0.000001"]].concat();
+    let (_, log) = rig.run(&strict, 4);
+    assert!(
+        log.contains("failed to verify half on gpu") && log.contains("`fp16_tolerance: 0.000001`"),
+        "{log}"
+    );
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn half_precision_without_a_gpu_is_refused() {
+    let rig = Rig::new().with_boards(&[("workbench", "{ cpu: { cpus: [0] } }")]);
+    with_half_precision(&rig);
+    let bench = ["bench", "--board", "workbench", "--experiment", "tiny", "--network", "half"];
+    let (_, log) = rig.run(&[&bench[..], &["--set", "schedules=[{single: each}]"]].concat(), 2);
+    let expected = "failed to use `precision: fp16` of the network half: none of the processors cpu is a GPU";
+    assert!(log.contains(expected), "{log}");
+}
+
 #[test]
 #[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
 fn a_gpu_that_cannot_be_used_ends_the_run_before_anything_is_compiled() {

@@ -74,6 +74,10 @@ pub struct Experiment {
     /// Largest relative difference between the outputs of a schedule and the baseline. Beyond it, the schedule is void.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub tolerance: f64,
+    /// The same for a network with `precision: fp16`, if one of the two has a stage on a GPU.
+    #[serde(default = "one_percent")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub fp16_tolerance: f64,
     /// Pause before each trial, for the board to cool down.
     #[serde(rename = "cooldown_seconds", with = "seconds")]
     #[schemars(with = "f64", range(min = 0, max = 86_400))]
@@ -88,6 +92,11 @@ pub struct Experiment {
     /// Every cut set by hand, and where; see [`check_cuts`].
     #[serde(skip)]
     pub cuts: Vec<CutMention>,
+}
+
+/// For stored configurations from before half precision existed.
+fn one_percent() -> f64 {
+    0.01
 }
 
 /// For stored configurations from before `max_minutes` existed.
@@ -307,6 +316,7 @@ impl Experiment {
             let at = tree.spot(&format!("networks/{index}"));
             self.networks.extend(find(network.name(), &at, faults));
         }
+        self.check_half_precision(tree, faults);
         let mentions = mentions::collect(&self.schedules, tree, faults);
         (self.mentions, self.cuts) = (mentions.processors, mentions.cuts);
         if self.precision.is_some_and(|share| !(0.0001..=0.5).contains(&share)) {
@@ -315,6 +325,25 @@ impl Experiment {
         if let Some(SlowDown { processor, .. }) = &self.slow_down {
             let at = tree.spot("inject/slow_down/processor");
             self.mentions.push(Mention { processor: processor.clone(), at });
+        }
+    }
+
+    /// A peer computes in single precision, so its figures would be those of another network.
+    fn check_half_precision(&self, tree: &Node, faults: &mut Faults) {
+        let Some(half) = self.networks.iter().find(|network| !network.precision().is_single()) else {
+            return;
+        };
+        for (index, schedule) in self.schedules.iter().enumerate() {
+            if let ScheduleSpec::Peer(peer) = schedule {
+                let message = format!(
+                    "the peer {} computes in single precision, but the network {} has `precision: {}`; measure them in \
+                     different experiments",
+                    peer.engine,
+                    half.name(),
+                    half.precision()
+                );
+                faults.add(&tree.spot(&format!("schedules/{index}")), message);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The networks of an experiment: from the zoo, or from ONNX files.
+//! The networks of an experiment: from the zoo, or from ONNX files, in single or half precision.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use domain::FloatFormat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Faults, Spot};
+use super::faults::{Faults, Spot, did_you_mean};
 use super::files::{self, Kind};
 use super::ordered::Ordered;
 use super::schema;
@@ -24,8 +25,12 @@ const ZOO: &str = include_str!("../../../configs/zoo.txt");
 pub enum NetworkSource {
     /// Built by the compiler's zoo.
     Zoo {
-        /// Its name in the zoo.
+        /// Its name in experiments; that in the zoo unless a file gives it another.
         name: String,
+        /// Its name in the zoo.
+        zoo: String,
+        /// What a GPU computes it in.
+        precision: FloatFormat,
     },
     /// An ONNX file.
     Onnx {
@@ -39,10 +44,12 @@ pub enum NetworkSource {
         sha256: Option<String>,
         /// Download address.
         url: Option<String>,
+        /// What a GPU computes it in.
+        precision: FloatFormat,
     },
 }
 
-/// A network from an ONNX file.
+/// A network from an ONNX file, or one of the zoo with other settings: one of `onnx` and `zoo`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Network")]
@@ -52,8 +59,16 @@ pub(super) struct NetworkFile {
     #[schemars(with = "Name")]
     name: String,
     /// The .onnx file, relative to the directory of this file or absolute.
-    #[schemars(with = "Text")]
-    onnx: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    onnx: Option<String>,
+    /// A network of the zoo (configs/zoo.txt).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Name>")]
+    zoo: Option<String>,
+    /// What a GPU computes the network in: `fp32`, or half precision, `fp16`. CPUs always use fp32. Default: `fp32`.
+    #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
+    precision: FloatFormat,
     /// Shapes of inputs that are dynamic in the file, by input name. Default: a batch (first dimension) of 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Ordered<Vec<Extent>>")]
@@ -75,28 +90,59 @@ impl NetworkSource {
     /// Its name in experiments.
     pub fn name(&self) -> &str {
         match self {
-            Self::Zoo { name } | Self::Onnx { name, .. } => name,
+            Self::Zoo { name, .. } | Self::Onnx { name, .. } => name,
         }
     }
 
-    /// The file of a network that is not in the zoo, with its absolute path.
+    /// What a GPU computes it in.
+    pub fn precision(&self) -> FloatFormat {
+        match self {
+            Self::Zoo { precision, .. } | Self::Onnx { precision, .. } => *precision,
+        }
+    }
+
+    /// A network of the zoo as it is.
+    pub(super) fn of_zoo(name: &str) -> Self {
+        Self::Zoo { name: name.to_owned(), zoo: name.to_owned(), precision: FloatFormat::Fp32 }
+    }
+
+    /// The file of a network that has one, with the absolute path of its ONNX file.
     pub(super) fn to_file(&self) -> Option<NetworkFile> {
-        let Self::Onnx { name, path, shapes, sha256, url } = self else { return None };
-        Some(NetworkFile {
-            name: name.clone(),
-            onnx: path.to_string_lossy().into_owned(),
-            shapes: shapes.clone(),
-            sha256: sha256.clone(),
-            url: url.clone(),
-        })
+        match self {
+            Self::Zoo { name, zoo, .. } if name == zoo => None,
+            Self::Zoo { name, zoo, precision } => Some(NetworkFile {
+                name: name.clone(),
+                onnx: None,
+                zoo: Some(zoo.clone()),
+                precision: *precision,
+                shapes: BTreeMap::new(),
+                sha256: None,
+                url: None,
+            }),
+            Self::Onnx { name, path, shapes, sha256, url, precision } => Some(NetworkFile {
+                name: name.clone(),
+                onnx: Some(path.to_string_lossy().into_owned()),
+                zoo: None,
+                precision: *precision,
+                shapes: shapes.clone(),
+                sha256: sha256.clone(),
+                url: url.clone(),
+            }),
+        }
     }
 }
 
 impl NetworkFile {
-    /// The source, for an .onnx file relative to `folder`.
-    pub(super) fn source(self, folder: &Path) -> NetworkSource {
-        let Self { name, onnx, shapes, sha256, url } = self;
-        NetworkSource::Onnx { name, path: folder.join(onnx), shapes, sha256, url }
+    /// The source, for an .onnx file relative to `folder`; none without `onnx` and `zoo`.
+    pub(super) fn source(self, folder: &Path) -> Option<NetworkSource> {
+        let Self { name, onnx, zoo, precision, shapes, sha256, url } = self;
+        match (onnx, zoo) {
+            (Some(onnx), _) => {
+                Some(NetworkSource::Onnx { name, path: folder.join(onnx), shapes, sha256, url, precision })
+            }
+            (None, Some(zoo)) => Some(NetworkSource::Zoo { name, zoo, precision }),
+            (None, None) => None,
+        }
     }
 }
 
@@ -116,7 +162,7 @@ pub(super) mod by_name {
         deserializer: D,
     ) -> Result<Vec<NetworkSource>, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
-        Ok(names.into_iter().map(|name| NetworkSource::Zoo { name }).collect())
+        Ok(names.iter().map(|name| NetworkSource::of_zoo(name)).collect())
     }
 }
 
@@ -134,7 +180,7 @@ pub(super) fn find(root: &Path, name: &str, requested: &Spot, faults: &mut Fault
             let message = format!("the zoo already has a network {name:?}; choose another name");
             faults.add(&Spot::whole(file), message);
         }
-        return Some(NetworkSource::Zoo { name: name.to_owned() });
+        return Some(NetworkSource::of_zoo(name));
     }
     if !own {
         files::unknown(root, Kind::Network, name, &zoo().collect::<Vec<_>>(), requested, faults);
@@ -145,8 +191,33 @@ pub(super) fn find(root: &Path, name: &str, requested: &Spot, faults: &mut Fault
     let network: NetworkFile = typed::read_checked(&valid, faults)?;
     let folder = root.join(Kind::Network.folder());
     let folder = std::path::absolute(&folder).unwrap_or(folder);
-    check_file(&folder.join(&network.onnx), &network, &valid, faults);
-    Some(network.source(&folder))
+    match (&network.onnx, &network.zoo) {
+        (Some(onnx), None) => check_file(&folder.join(onnx), &network, &valid, faults),
+        (None, Some(zoo)) => check_zoo(zoo, &valid, faults),
+        (Some(_), Some(_)) => {
+            faults.add(&valid.spot("zoo"), "the network has `onnx` too; a network is from one of them");
+        }
+        (None, None) => {
+            faults
+                .add(&valid.at, "`onnx` or `zoo` is missing: an .onnx file, or a name from configs/zoo.txt");
+        }
+    }
+    network.source(&folder)
+}
+
+fn check_zoo(name: &str, tree: &tree::Node, faults: &mut Faults) {
+    if !zoo().any(|known| known == name) {
+        let nearest = did_you_mean(name, zoo());
+        faults.add(&tree.spot("zoo"), format!("configs/zoo.txt has no network {name:?}{nearest}"));
+    }
+    for key in ["shapes", "sha256", "url"] {
+        if tree.get(key).is_some() {
+            faults.add(
+                &tree.spot(key),
+                format!("`{key}` belongs to an ONNX file; the zoo builds its networks"),
+            );
+        }
+    }
 }
 
 fn check_file(path: &Path, network: &NetworkFile, tree: &tree::Node, faults: &mut Faults) {

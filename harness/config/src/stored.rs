@@ -28,7 +28,7 @@ struct Stored {
     schema: u32,
     /// The board, complete.
     board: Board,
-    /// Networks that are not in the zoo, with absolute paths.
+    /// Networks that have a file, with absolute paths.
     networks: Vec<NetworkFile>,
     /// The experiment, complete.
     experiment: Experiment,
@@ -70,13 +70,13 @@ fn read(text: &str, faults: &mut Faults) -> Option<Loaded> {
     let Stored { board, networks, mut experiment, .. } = typed::read_checked(&valid, faults)?;
     let own: BTreeMap<String, NetworkSource> = networks
         .into_iter()
-        .map(|file| file.source(Path::new("")))
+        .filter_map(|file| file.source(Path::new("")))
         .map(|source| (source.name().to_owned(), source))
         .collect();
     let mut find = |name: &str, at: &Spot, faults: &mut Faults| {
         let known = own.get(name).cloned();
         let zoo = || network::zoo().any(|known| known == name);
-        let source = known.or_else(|| zoo().then(|| NetworkSource::Zoo { name: name.to_owned() }));
+        let source = known.or_else(|| zoo().then(|| NetworkSource::of_zoo(name)));
         if source.is_none() {
             faults.add(at, format!("unknown network {name:?}; it is not in the zoo of this version"));
         }

@@ -1,12 +1,20 @@
 //! Figures as cells of tables.
 
 use analysis::{Interval, MachineSection, ProcessorSection, Report, Row};
-use domain::{ScheduleKind, Validity};
+use domain::{FloatFormat, ScheduleKind, Validity};
 
 /// Shown if nothing was measured.
 pub(super) const ABSENT: &str = "–";
 /// Follows the name of a processor that is emulated on CPUs.
 const EMULATED: &str = " (emulated)";
+
+/// What follows the name of a processor in a row: whether it is emulated and computes in half precision.
+fn marks(row: &Row, processor: &str) -> String {
+    let has = |names: &[String], mark| names.iter().any(|name| name == processor).then_some(mark);
+    let marks: Vec<&str> =
+        [has(&row.emulated, "emulated"), has(&row.fp16, "fp16")].into_iter().flatten().collect();
+    if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) }
+}
 
 pub(super) fn or_dash(cell: Option<String>) -> String {
     cell.unwrap_or_else(|| ABSENT.to_owned())
@@ -85,15 +93,16 @@ pub(super) fn stage_lines(row: &Row) -> Vec<String> {
     let parts = row.schedule.split(separator);
     let line = |(place, part): (usize, &str)| {
         let before = if place == 0 { "" } else { separator.trim_start() };
-        let emulated = row.processors.get(place).is_some_and(|name| row.emulated.contains(name));
-        format!("{before}{part}{}", if emulated { EMULATED } else { "" })
+        let marks = row.processors.get(place).map_or(String::new(), |name| marks(row, name));
+        format!("{before}{part}{marks}")
     };
     parts.enumerate().map(line).collect()
 }
 
-/// The label of a row with its emulated processors marked: `cpu0[0..12] > gpu[12..21] (emulated)`.
+/// The label of a row with its processors marked: `cpu0[0..12] > gpu[12..21] (emulated, fp16)`.
 pub(super) fn label(row: &Row) -> String {
-    if row.emulated.is_empty() { row.schedule.clone() } else { stage_lines(row).join(" ") }
+    let is_marked = !row.emulated.is_empty() || !row.fp16.is_empty();
+    if is_marked { stage_lines(row).join(" ") } else { row.schedule.clone() }
 }
 
 /// The name of a processor, marked if it is emulated.
@@ -242,10 +251,15 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
 pub(super) fn network(report: &Report, name: &str) -> String {
     match report.networks.iter().find(|network| network.name == name) {
         Some(network) => format!(
-            "{} parameters, {} multiply-adds, {} units",
+            "{} parameters, {} multiply-adds, {} units{}",
             quantity(network.parameters),
             quantity(network.macs),
-            network.units
+            network.units,
+            if network.precision.is_single() {
+                String::new()
+            } else {
+                format!("; {} on GPUs, {} on CPUs", network.precision, FloatFormat::Fp32)
+            }
         ),
         None => String::new(),
     }

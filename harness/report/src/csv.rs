@@ -2,13 +2,14 @@
 
 use analysis::{Interval, Report, Row, StageSection};
 
-const COLUMNS: [&str; 46] = [
+const COLUMNS: [&str; 47] = [
     "board",
     "network",
     "schedule",
     "kind",
     "processors",
     "emulated",
+    "fp16",
     "peer",
     "peer_provider",
     "peer_gpu",
@@ -69,7 +70,7 @@ pub(super) fn render_all<'r>(reports: impl Iterator<Item = &'r Report>) -> Strin
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 46] {
+fn record(report: &Report, row: &Row) -> [String; 47] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
@@ -93,6 +94,7 @@ fn record(report: &Report, row: &Row) -> [String; 46] {
         row.kind.to_string(),
         row.processors.join(" "),
         row.emulated.join(" "),
+        row.fp16.join(" "),
         row.peer.clone().unwrap_or_default(),
         row.peer_provider.clone().unwrap_or_default(),
         row.peer_gpu.clone().unwrap_or_default(),

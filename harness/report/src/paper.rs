@@ -118,7 +118,7 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
     let gain = pipeline.and_then(|row| row.gain_over_best_single_interval);
     let (before, after) = (energy(valid(ScheduleKind::Single)), energy(pipeline));
     Line {
-        network: network.to_owned(),
+        network: named(report, network),
         singles: processors.iter().map(single).collect(),
         peer: fps(valid(ScheduleKind::Peer)),
         schedule: or_dash(pipeline.map(cells::label)),
@@ -128,6 +128,15 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
             (None, None) => or_dash(None),
             (before, after) => format!("{} → {}", or_dash(before), or_dash(after)),
         },
+    }
+}
+
+/// The name of a network, marked if GPUs compute it in half precision.
+fn named(report: &Report, network: &str) -> String {
+    let precision = report.networks.iter().find(|known| known.name == network).map(|known| known.precision);
+    match precision.filter(|precision| !precision.is_single()) {
+        Some(precision) => format!("{network} ({precision} on GPUs)"),
+        None => network.to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
-use domain::{FleetMode, Network, Prediction, Schedule};
+use domain::{FleetMode, FloatFormat, Network, Prediction, Schedule};
 use protocol::{
     AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
     Transferred,
@@ -164,7 +164,7 @@ pub struct Resumed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRecord {
-    /// Where it came from: `{"zoo": NAME}` or `{"onnx": PATH}`.
+    /// Where it came from: `{"zoo": NAME}` or `{"onnx": PATH}`, with [`PRECISION`] if that is not single.
     pub source: serde_json::Value,
     /// Identity of its content.
     pub sha256: String,
@@ -172,6 +172,16 @@ pub struct NetworkRecord {
     pub fallback_units: Vec<u32>,
     /// Its units and boundaries. Its name is unique within the run.
     pub network: Network,
+}
+
+/// The key of the format that GPUs compute in, within the source of a network.
+pub const PRECISION: &str = "precision";
+
+impl NetworkRecord {
+    /// What GPUs compute it in.
+    pub fn precision(&self) -> FloatFormat {
+        self.source.get(PRECISION).and_then(|known| FloatFormat::deserialize(known).ok()).unwrap_or_default()
+    }
 }
 
 /// Raw profile of a network on a processor.

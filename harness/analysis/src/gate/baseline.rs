@@ -2,7 +2,7 @@
 
 use super::identity::Identity;
 use crate::{ScheduleFigures, TrialFigures};
-use domain::{Metric, ScheduleKind};
+use domain::{FloatFormat, Metric, ScheduleKind};
 use host::date::Date;
 use host::exit::{Exit, Failure, Outcome};
 use host::progress;
@@ -71,6 +71,9 @@ pub struct BaselineRow {
     pub kind: ScheduleKind,
     /// Its processors, in stage order.
     pub processors: Vec<String>,
+    /// `fp16` if one of them is a GPU that computes in half precision. Default: `fp32`.
+    #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
+    pub precision: FloatFormat,
     /// Its trials.
     pub trials: Vec<BaselineTrial>,
 }
@@ -295,6 +298,7 @@ fn add(rows: &mut Vec<BaselineRow>, run: usize, figures: &ScheduleFigures) {
             schedule: figures.label.clone(),
             kind: figures.kind,
             processors: figures.processors.clone(),
+            precision: figures.precision,
             trials: Vec::new(),
         });
         rows.len() - 1

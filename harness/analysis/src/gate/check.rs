@@ -123,6 +123,10 @@ pub fn check(
         };
         match counterpart(baseline, row, figures) {
             Some(found) => match &found.void {
+                _ if found.precision != row.precision => {
+                    let (before, now) = (row.precision, found.precision);
+                    miss(format!("computed in {before} in the baseline and in {now} in the run"), true);
+                }
                 None if row.trials.is_empty() => miss("the baseline has no trials of it".to_owned(), false),
                 None => pairs.push((row, found)),
                 Some(reason) => miss(format!("void in the run: {reason}"), true),

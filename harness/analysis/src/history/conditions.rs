@@ -4,7 +4,7 @@ use super::rows::Condition;
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use std::collections::BTreeSet;
-use store::{NetworkRecord, StoredRun};
+use store::{NetworkRecord, PRECISION, StoredRun};
 
 /// Conditions that most machines do not have.
 const CPU_QUOTA: &str = "CPU quota";
@@ -43,6 +43,7 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
+        condition(PRECISION, (!network.precision().is_single()).then(|| network.precision().to_string())),
     ]
 }
 
@@ -90,6 +91,10 @@ pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
 }
 
 fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
-    let absent = if [CPU_QUOTA, PRIORITY, GPU_DRIVER].contains(&name) { "none" } else { "unknown" };
+    let absent = match name {
+        CPU_QUOTA | PRIORITY | GPU_DRIVER => "none",
+        PRECISION => "fp32",
+        _ => "unknown",
+    };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))
 }

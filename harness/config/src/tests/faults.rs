@@ -228,6 +228,13 @@ fn networks() {
         ),
         ("a folder", "network: mine\nonnx: .\n"),
         ("key missing", "network: mine\n"),
+        ("both keys", "network: mine\nonnx: mine.onnx\nzoo: resnet18\n"),
+        ("unknown name in the zoo", "network: mine\nzoo: resnet-18\n"),
+        (
+            "keys of ONNX files",
+            "network: mine\nzoo: resnet18\nshapes: { x: [1] }\nurl: https://example.org/x\n",
+        ),
+        ("unknown precision", "network: mine\nonnx: mine.onnx\nprecision: fp8\n"),
         ("a sum in capitals", "network: mine\nonnx: mine.onnx\nsha256: ABCDEF\n"),
         ("another sum", &wrong),
         ("no address", "network: mine\nonnx: mine.onnx\nurl: example.org/mine.onnx\n"),
@@ -245,7 +252,12 @@ fn networks() {
     let scratch = Scratch::new();
     scratch.write("networks/resnet18.yaml", "network: resnet18\nonnx: x.onnx\n");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    write!(text, "# a name of the zoo\n{faults}").expect("text can be written");
+    writeln!(text, "# a name of the zoo\n{faults}\n").expect("text can be written");
+    let scratch = Scratch::new();
+    scratch.write("networks/mine.yaml", "network: mine\nzoo: resnet18\nprecision: fp16\n");
+    let peer = vec!["schedules=[{single: each}, {peer: onnxruntime}]".to_owned()];
+    let faults = scratch.faults("bench", "sound", &Overrides { set: peer, ..overrides });
+    write!(text, "# half precision and a peer\n{faults}").expect("text can be written");
     insta::assert_snapshot!(text);
 }
 

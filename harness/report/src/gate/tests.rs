@@ -3,8 +3,8 @@
 use super::CheckFormat;
 use analysis::gate::{Baseline, CheckReport, GateVerdict, Identity, NotCompared, check};
 use config::Thresholds;
-use domain::SplitMix64;
 use domain::gate::Ruling;
+use domain::{FloatFormat, SplitMix64};
 use std::path::{Path, PathBuf};
 use store::fixture::{self, Place};
 use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
@@ -113,6 +113,30 @@ fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
     figures.remove(3);
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
     assert_eq!((report.verdict, report.not_compared.len()), (GateVerdict::Incomplete, 2), "{report:?}");
+}
+
+#[test]
+fn half_precision_is_not_checked_against_single_precision() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
+    figures[1].precision = FloatFormat::Fp16;
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!((report.verdict, report.rows.len()), (GateVerdict::Incomplete, 3), "{report:?}");
+    let missed: Vec<(&str, bool)> =
+        report.not_compared.iter().map(|missed| (missed.reason.as_str(), missed.gap)).collect();
+    assert_eq!(missed[0], ("computed in fp32 in the baseline and in fp16 in the run", true));
+    // A baseline in half precision keeps that in its file.
+    let mut half = baseline.clone();
+    half.rows[1].precision = FloatFormat::Fp16;
+    let text = serde_json::to_string(&half).unwrap();
+    assert_eq!(text.matches("fp16").count(), 1);
+    assert_eq!(serde_json::from_str::<Baseline>(&text).unwrap(), half);
+    let report = check(&half, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!((report.verdict, report.rows.len()), (GateVerdict::Pass, 4), "{report:?}");
 }
 
 #[test]

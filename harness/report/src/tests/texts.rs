@@ -76,6 +76,34 @@ fn an_emulated_gpu_is_marked_wherever_it_is_named() {
     assert!(!unmarked(&shown(Format::Terminal)) && !unmarked(&shown(Format::Markdown)));
 }
 
+#[test]
+fn half_precision_is_marked_wherever_it_is_used() {
+    let mut scenario = Scenario::sound();
+    let gpu = store::fixture::gpu();
+    scenario.start.processors[1] = store::ProcessorRecord { name: "cpu1".to_owned(), ..gpu };
+    scenario.network().source = serde_json::json!({ "zoo": "resnet18", store::PRECISION: "fp16" });
+    let report = scenario.report();
+    for row in &report.rows {
+        let uses = row.network == "resnet18" && row.processors.iter().any(|name| name == "cpu1");
+        let half: &[&str] = if uses { &["cpu1"] } else { &[] };
+        assert_eq!(row.fp16, half, "{} on {}", row.network, row.schedule);
+    }
+    for (format, parts) in [
+        (Format::Terminal, &["cpu1 (emulated, fp16)", "units; fp16 on GPUs, fp32 on CPUs"][..]),
+        (Format::Markdown, &["| cpu1 (emulated, fp16) |", "units; fp16 on GPUs, fp32 on CPUs"]),
+        (Format::Paper, &["| resnet18 (fp16 on GPUs) |", "> cpu1[2..4] (emulated, fp16)"]),
+        (Format::LatexTable, &["resnet18 (fp16 on GPUs)"]),
+        (Format::Html, &["cpu1 (emulated, fp16)", "fp16 on GPUs, fp32 on CPUs"]),
+        (Format::Csv, &[",cpu1,cpu1,cpu1,"]),
+        (Format::Json, &["\"precision\": \"fp16\"", "\"precision\": \"fp32\""]),
+    ] {
+        let text = crate::render(&report, format, true).replace("\n  ", " ");
+        for part in parts {
+            assert!(text.contains(part), "{format:?} lacks {part:?}: {text}");
+        }
+    }
+}
+
 /// The same JSON on every machine: libraries of mathematics differ in the last digit.
 fn rounded(value: &mut serde_json::Value) {
     match value {
