@@ -13,9 +13,11 @@ _INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?);\s+/\* 0x[0-9a-f]{1
 _CONTROL = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")
 _PREDICATE = re.compile(r"^@!?U?P[\dT]+\s+")
 _BRANCH = re.compile(r"\bBRA\s+.*?0x([0-9a-f]+)")
-_REGISTER = re.compile(r"^[-|~]*R(\d+)[|]?(\.reuse)?")
+_REGISTER = re.compile(r"^[-|~]*R(\d+)[|]?(?:\.H\d_H\d)?(\.reuse)?")
 # Instructions of the arithmetic units, whose operands come from the four banks of registers.
-_ARITHMETIC = ("FFMA", "FADD", "FMUL", "IADD", "XMAD", "LOP", "FMNMX", "ISCADD", "SEL")
+_ARITHMETIC = (
+    "FFMA", "FADD", "FMUL", "IADD", "XMAD", "LOP", "FMNMX", "ISCADD", "SEL", "HFMA2", "HADD2",
+)  # fmt: skip
 # A branch of PTX to a label, and a label.
 _PTX_BRANCH = re.compile(r"\bbra(?:\.uni)?\s+(\$\w+)")
 _PTX_LABEL = re.compile(r"^(\$\w+):")
@@ -37,8 +39,9 @@ class Instruction:
 
     @property
     def is_multiply_add(self) -> bool:
-        """Whether it is a float32 multiply-add."""
-        return self.name in ("FFMA", "FFMA32I") or self.text.startswith("fma.rn.f32")
+        """Whether it is a multiply-add of float32, or of a pair of float16."""
+        named = self.name in ("FFMA", "FFMA32I", "HFMA2")
+        return named or self.text.startswith(("fma.rn.f32", "fma.rn.f16x2"))
 
     @property
     def is_global_load(self) -> bool:

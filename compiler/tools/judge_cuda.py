@@ -19,6 +19,7 @@ from pathlib import Path
 import gpu_code
 import kernel_counts
 from edgepipe_compiler.kernels.target import (
+    PRECISIONS,
     REGISTERS_PER_MULTIPROCESSOR,
     CudaTarget,
 )
@@ -232,14 +233,14 @@ def main_share(code: Code) -> float:
     return best[1]
 
 
-def judge(network: str, arch: str, ptxas: str, disassembler: str | None) -> list[Judged]:
+def judge(network: str, target: CudaTarget, ptxas: str, disassembler: str | None) -> list[Judged]:
     """The kernels of a network of the zoo, in order of their first launch."""
     from edgepipe_compiler import lowering
     from edgepipe_compiler.frontend import importer, units
     from edgepipe_compiler.kernels.cuda import ptx
     from edgepipe_compiler.weights import WeightsFile
 
-    target, gpu = CudaTarget(arch), GPUS[arch]
+    arch, gpu = target.arch, GPUS[target.arch]
     graph = importer.from_zoo(network, network)
     formed = units.form(graph)
     macs = [units.macs(graph, unit) for unit in formed]
@@ -347,7 +348,8 @@ def header(arch: str, command: str, disassembler: str | None) -> str:
         "conflicts and dual issue if machine code is at hand), latency (one warp alone), shared memory (32 "
         "bits of each thread take a cycle, an upper limit), DRAM (each tensor once), and L2 (sectors of a "
         "warp in the middle of the grid; what it reads again outside of loops is cached). Multiply-adds are "
-        "those of direct sums: Winograd's algorithm needs fewer, and may exceed the peak.\n"
+        "those of direct sums: Winograd's algorithm needs fewer, and may exceed the peak. The peak is that "
+        "of float32; in half precision, an instruction has two multiply-adds.\n"
     )
 
 
@@ -364,6 +366,9 @@ def main() -> None:
     """Reads the command line and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="sm_62", choices=sorted(GPUS), help="architecture")
+    parser.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="of float32 tensors"
+    )
     parser.add_argument("--network", action="append", help="network of the zoo; default: two")
     parser.add_argument("--ptxas", default=default_ptxas(), help="assembler of CUDA 12")
     parser.add_argument("--disassembler", help="cuobjdump of CUDA 12")
@@ -375,13 +380,15 @@ def main() -> None:
         )
     networks = options.network or list(NETWORKS)
     named = "".join(f" --network {name}" for name in options.network or [])
+    named += f" --precision {options.precision}" if options.precision != "fp32" else ""
     named += " --disassembler cuobjdump" if options.disassembler else ""
     command = f"cargo xtask kernels --cuda {options.arch}{named}"
     print(header(options.arch, command, options.disassembler))
     for network in networks:
         print(f"{network} …", file=sys.stderr, flush=True)
         try:
-            judged = judge(network, options.arch, options.ptxas, options.disassembler)
+            target = CudaTarget(options.arch, options.precision)
+            judged = judge(network, target, options.ptxas, options.disassembler)
         except (UnknownNetwork, gpu_code.ToolError) as error:
             sys.exit(str(error))
         print(table(network, judged, options.arch))

@@ -119,6 +119,8 @@ class _Counter:
         is_sum = isinstance(e, tirx.Add | tirx.Sub) and str(e.ty).startswith("float32")
         if is_sum and (isinstance(e.a, tirx.Mul) or isinstance(e.b, tirx.Mul)):
             loop.multiply_adds += 1
+        if isinstance(e, tvm.ir.Call) and str(e.ty) == "float16x2":
+            loop.multiply_adds += 1  # Of a pair, in one instruction.
         for child in _children(e):
             self.expression(child, loop, times)
 

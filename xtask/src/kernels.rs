@@ -57,8 +57,11 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
 /// The judge, its arguments, and the file for the table.
 fn read(rest: &[String]) -> Result<(Judge, Vec<&str>, Option<PathBuf>)> {
     let is_gpu = rest.iter().any(|word| word == "--cuda");
-    let own: &[&str] =
-        if is_gpu { &["--network", "--disassembler"] } else { &["--mcpu", "--network", "--show"] };
+    let own: &[&str] = if is_gpu {
+        &["--network", "--precision", "--disassembler"]
+    } else {
+        &["--mcpu", "--network", "--show"]
+    };
     let (mut handed, mut output) = (Vec::new(), None);
     let mut words = rest.iter().map(String::as_str);
     while let Some(word) = words.next() {
@@ -68,8 +71,8 @@ fn read(rest: &[String]) -> Result<(Judge, Vec<&str>, Option<PathBuf>)> {
             (known, Some(value)) if own.contains(&known) => handed.extend([known, value]),
             _ => bail!(
                 "failed to read the command line: `cargo xtask kernels` takes `--mcpu NAME`, `--network NAME`, `--show \
-                 UNIT` and `--output FILE`; for a GPU `--cuda ARCH`, `--network NAME`, `--disassembler CUOBJDUMP` and \
-                 `--output FILE`; found \"{word}\""
+                 UNIT` and `--output FILE`; for a GPU `--cuda ARCH`, `--network NAME`, `--precision fp16`, `--disassembler \
+                 CUOBJDUMP` and `--output FILE`; found \"{word}\""
             ),
         }
     }

@@ -12,6 +12,8 @@ their parts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tvm import tirx
 
 from ...frontend.graph import Graph
@@ -19,14 +21,15 @@ from ...frontend.units import Unit
 from .. import parameters
 from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
-from ..layout import PLAIN
+from ..layout import HALF, PLAIN
 from ..target import CudaTarget
 from ..writer import Index, ramp
-from . import split_sum
+from . import half, half_sums, split_sum
 from .convolution_tile import Problem, Tile, choose, pack
+from .half_sums import HalfSums
 from .results import Results
 from .staging import Place, Staged, pipeline
-from .writer import KernelWriter, lane
+from .writer import KernelWriter, lane, lanes_of
 
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
@@ -35,13 +38,14 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     weight, bias = parameters.of_convolution(graph, conv)
     problem = Problem.of(graph, conv, weight)
     source = graph.tensor(conv.inputs[0])
-    tile = choose(problem, target)
+    tile = choose(problem, target if half.fits(weight) else replace(target, precision="fp32"))
     operands = Operands(graph, PLAIN, None)
+    layout, kind = (HALF, "float16") if tile.paired else (PLAIN, "float32")
     data = operands.add(
-        Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
+        Value(conv.inputs[0], layout, tuple(source.shape), kind), (source.elements,), kind
     )
     packed = pack(weight, tile)
-    weights = operands.add(Weight(packed, large=True), packed.shape, "float32")
+    weights = operands.add(Weight(packed), packed.shape, kind)
     if tile.split > 1:
         return split_sum.finish(
             graph, unit, operands, bias, tile.split,
@@ -76,10 +80,15 @@ class _Body:
         group = w.bind("group_of_image", w.block_index[2] // tile.split)
         self.group = w.bind("group", group % self.problem.groups)
         self.image = w.bind("image", group // self.problem.groups)
-        self.shared = w.shared("shared", tile.shared)
+        kind = str(data.dtype)
+        self.shared = w.shared("shared", tile.shared, kind)
+        self.exchange = w.shared("exchange", tile.exchanged) if tile.paired else self.shared
         self.sums = w.registers("sums", tile.channels * tile.columns)
         for place in range(tile.channels * tile.columns):
             w.store(self.sums, tirx.const(0.0, "float32"), [place])
+        self.pairs = None
+        if tile.paired:
+            self.pairs = HalfSums(w, self.sums, tile.channels, tile.columns)
 
     def write(
         self, arguments: list[tirx.Buffer], out: tirx.Buffer, results: Results | None
@@ -93,6 +102,8 @@ class _Body:
             tile.half,
             tile.steps,
             self._step,
+            half_sums.steps(tile.terms) if self.pairs is not None else tile.steps,
+            self.pairs.fold if self.pairs is not None else None,
         )
         self._finish(out, results)
         # `results` may have added arguments.
@@ -181,15 +192,26 @@ class _Body:
                 for at in range(min(lanes, count - begin)):
                     value = vector if lanes == 1 else lane(vector, at)
                     values[(begin + at) * stride + phase] = w.bind("x", value)
-        parts = tile.channels // 4
+        group = tile.group
+        parts = tile.channels // group
         for tap in range(window.kernel[1]):
             weights: list[tirx.Expr] = []
             for number in range(parts):
                 at = (tap_row * window.kernel[1] + tap) * tile.height + number * (
                     tile.height // parts
                 )
-                vector = w.bind("weight", shared[ramp(half + at + self.channel_place * 4, 4)])
-                weights += [lane(vector, place) for place in range(4)]
+                index = ramp(half + at + self.channel_place * group, group)
+                vector = w.bind("weight", shared[index])
+                if self.pairs is None:
+                    weights += [lane(vector, place) for place in range(group)]
+                else:
+                    weights += [lanes_of(vector, place, 2) for place in range(0, group, 2)]
+            if self.pairs is not None:
+                for pair, weight in enumerate(weights):
+                    for column in range(tile.columns):
+                        value = values[column * stride + tap * window.dilation[1]]
+                        self.pairs.add(pair, column, weight, value)
+                continue
             for channel, weight in enumerate(weights):
                 for column in range(tile.columns):
                     value = values[column * stride + tap * window.dilation[1]]
@@ -217,22 +239,22 @@ class _Body:
             places.append((channel, w.bind("at", y * columns + x), inside))
         mine = self.row_place * tile.width + self.column_place * tile.columns
         mine = w.bind("mine", self.channel_place * pixels + mine)
-        parts = tile.channels // 4
+        group = tile.group
+        parts = tile.channels // group
         for round_ in range(tile.channels):
             for column in range(tile.columns):
                 sum_ = w.opaque("sum", self.sums[round_ * tile.columns + column])
-                w.store(self.shared, sum_, [mine + column])
+                w.store(self.exchange, sum_, [mine + column])
             w.barrier()
-            first = (
-                w.block_index[1] * tile.height + round_ // 4 * (tile.height // parts) + round_ % 4
-            )
+            within = round_ // group * (tile.height // parts) + round_ % group
+            first = w.block_index[1] * tile.height + within
             for number, (place, pixel, inside) in enumerate(places):
-                channel = w.bind("c", first + place * 4)
+                channel = w.bind("c", first + place * group)
                 conditions = list(inside)
                 if problem.outside % tile.height:
                     conditions.append(channel < problem.outside)
                 with w.when(tirx.all(*conditions) if conditions else None):
-                    value = self.shared[w.thread_index[0] + number * tile.threads]
+                    value = self.exchange[w.thread_index[0] + number * tile.threads]
                     value = w.bind("sum", value)
                     channel = self.group * problem.outside + channel
                     if write is None:

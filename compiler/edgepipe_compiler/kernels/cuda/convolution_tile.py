@@ -13,7 +13,7 @@ from ...frontend.graph import Graph, Node
 from .. import window_geometry
 from ..target import CudaTarget
 from ..window_geometry import Window
-from . import tiling
+from . import half_sums, tiling
 from .tiling import OTHER_REGISTERS, Work
 
 # Limit of multiply-adds in the code of a step: the loop should stay in the instruction cache.
@@ -70,7 +70,7 @@ class Problem:
 @dataclass(frozen=True)
 class Tile:
     """``channels`` and ``columns`` of a thread, and how many threads side by side along channels, columns and
-    rows. ``split`` blocks share a sum.
+    rows. ``split`` blocks share a sum. ``paired``: products of pairs of channels in half precision.
     """
 
     problem: Problem
@@ -80,6 +80,17 @@ class Tile:
     along_columns: int
     along_rows: int
     split: int = 1
+    paired: bool = False
+
+    @property
+    def group(self) -> int:
+        """Adjacent channels of a thread, whose weights it reads at once."""
+        return 8 if self.paired and self.channels % 8 == 0 else 4
+
+    @property
+    def terms(self) -> int:
+        """Products of a step that are added to a result."""
+        return self.rows_per_step * self.problem.window.kernel[1]
 
     @property
     def threads(self) -> int:
@@ -182,10 +193,19 @@ class Tile:
         return self.weight_elements + self.part_elements
 
     @property
+    def exchanged(self) -> int:
+        """Elements of shared memory by way of which results are stored: a row of channels per thread."""
+        return self.along_channels * self.along_rows * self.width
+
+    @property
     def shared(self) -> int:
-        """Elements of shared memory: two halves, or a row of channels of results per thread."""
-        exchanged = self.along_channels * self.along_rows * self.width
-        return max(2 * self.half, exchanged)
+        """Elements of shared memory: two halves. In single precision, results go by way of it too."""
+        return 2 * self.half if self.paired else max(2 * self.half, self.exchanged)
+
+    @property
+    def shared_bytes(self) -> int:
+        """All shared memory."""
+        return 2 * self.shared + 4 * self.exchanged if self.paired else 4 * self.shared
 
     @property
     def blocks(self) -> int:
@@ -196,16 +216,19 @@ class Tile:
 
     def work(self) -> Work:
         """What a launch of this tile has to do."""
-        window = self.problem.window
         elements = self.rows_read * self.along_columns * self.read
-        taps = self.rows_per_step * window.kernel[1]
+        taps, bytes_each = self.terms, 2 if self.paired else 4
         multiply_adds = taps * self.channels * self.columns * SLOTS[self.channels, self.columns]
-        loads = taps * self.channels // 4 + self.rows_per_step * -(-self.read // 4)
+        if self.paired:
+            multiply_adds *= 0.5 * (1.0 + half_sums.overhead(taps))
+        loads = taps * self.channels // self.group + self.rows_per_step * -(-self.read // 4)
         weights = -(-self.weight_elements // 4 // self.threads)
         inputs = -(-elements // self.threads)
         control = 25 if self.unrolled else 35
         results = self.channels * self.columns
         inside = self.read + self.channels
+        if self.paired:
+            inside = results // 2 + inside // 2
         return Work(
             self.blocks,
             self.threads,
@@ -213,8 +236,8 @@ class Tile:
             multiply_adds + loads + 5 * weights + 6 * inputs + control,
             8.0 * results + 200,
             results + inside + 4 * weights + 3 * inputs + OTHER_REGISTERS,
-            4 * self.shared,
-            4 * (self.weight_elements + elements),
+            self.shared_bytes,
+            bytes_each * (self.weight_elements + elements),
             4 * (loads + weights) + inputs,
         )
 
@@ -234,7 +257,9 @@ def choose(problem: Problem, target: CudaTarget) -> Tile:
 @functools.lru_cache(maxsize=256)
 def fastest(problem: Problem, target: CudaTarget) -> tuple[Tile, float]:
     """The tile that ``choose`` returns, and its cycles."""
-    works = ((tile, tile.work()) for tile in _candidates(problem, target))
+    paired = target.precision == "fp16"
+    tiles = (replace(tile, paired=paired) for tile in _candidates(problem, target))
+    works = ((tile, tile.work()) for tile in tiles)
     times = {tile: tile.cycles(work, target) for tile, work in works if work.fits(target)}
     if not times:
         raise Unsupported("convolution whose window does not fit in shared memory")
@@ -273,11 +298,12 @@ def _equal(count: int, most: int) -> list[int]:
 def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
     """(C, inside, kh, kw) as (group, channel tile, split, step, tap, channel of the tile).
 
-    Channels and steps beyond the last one are 0.
+    Channels and steps beyond the last one are 0. Float16 for a tile of pairs.
     """
     problem = tile.problem
     padded = tile.channel_tiles * tile.height
-    full = np.zeros((problem.groups, padded, tile.split * tile.slice, problem.taps), np.float32)
+    kind = np.float16 if tile.paired else np.float32
+    full = np.zeros((problem.groups, padded, tile.split * tile.slice, problem.taps), kind)
     full[:, : problem.outside, : problem.inside] = weight.reshape(
         problem.groups, problem.outside, problem.inside, problem.taps
     )

@@ -1,8 +1,9 @@
 """Half precision: float32 tensors are float16 between the kernels of a stage, and so are large weights.
 
-``stored`` lets a kernel that computes in float32 convert what it loads and stores. Values inside a unit,
-biases and small constants stay float32, and so does everything that a fallback reads or makes: it may keep
-sums in its result. A stage reads and gives float32 tensors, so it converts at its ends (``convert``).
+Convolutions and products compute in half precision themselves (``half_sums``). ``stored`` lets every other
+kernel, which computes in float32, convert what it loads and stores. Values inside a unit, biases and small
+constants stay float32, and so does everything that a fallback reads or makes: it may keep sums in its
+result. A stage reads and gives float32 tensors, so it converts at its ends (``convert``).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tvm import tirx
 
@@ -12,10 +13,10 @@ from ...frontend.units import Unit
 from .. import parameters
 from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
-from ..layout import PLAIN
+from ..layout import HALF, PLAIN
 from ..target import CudaTarget
 from ..writer import Index
-from . import product
+from . import half, product
 from .elementwise import unravel
 from .product import Body, Problem
 from .results import Results
@@ -52,22 +53,25 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         pitch=columns,
         vectors=columns % 4 == 0,
     )
+    arrays = [matrix, *(graph.constants.get(name) for name in node.inputs[:2])]
+    fit = all(half.fits(array) for array in arrays if array is not None)
+    tile = product.choose(problem, target if fit else replace(target, precision="fp32"), ())
     operands = Operands(graph, PLAIN, None)
+    layout, kind = (HALF, "float16") if tile.paired else (PLAIN, "float32")
 
     def operand(name: str, tensor: Tensor) -> tirx.Buffer:
         array = graph.constants.get(name)
-        value = Value(name, PLAIN, tuple(tensor.shape), "float32")
-        argument = value if array is None else Weight(array, large=True)
-        return operands.add(argument, (tensor.elements,), "float32")
+        value = Value(name, layout, tuple(tensor.shape), kind)
+        argument = value if array is None else Weight(array.astype(kind))
+        return operands.add(argument, (tensor.elements,), kind)
 
     first = operand(node.inputs[0], left)
     if matrix is not None:
-        second = operands.add(Weight(matrix.copy(order="C"), large=True), (matrix.size,), "float32")
+        second = operands.add(Weight(matrix.astype(kind, order="C")), (matrix.size,), kind)
     elif node.inputs[1] == node.inputs[0]:
         second = first
     else:
         second = operand(node.inputs[1], right)
-    tile = product.choose(problem, target, ())
     results = Results(graph, operands, rest, node.outputs[0], unit.outputs[0], bias, inner=1)
     body = Body(tile, first, second)
     finish = results.writer(body.w)

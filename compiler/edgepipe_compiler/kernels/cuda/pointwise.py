@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tvm import tirx
 
 from ...errors import Unsupported
@@ -10,10 +12,10 @@ from ...frontend.units import Unit
 from .. import parameters, window_geometry
 from ..epilogue import Operands
 from ..kernel import Kernel, Value, Weight
-from ..layout import PLAIN
+from ..layout import HALF, PLAIN
 from ..target import CudaTarget
 from ..writer import Index, ramp
-from . import product, split_sum
+from . import half, product, split_sum
 from .product import Body, Problem
 from .results import Results
 
@@ -39,14 +41,16 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         pitch=height * width,
         vectors=window.is_point and pixels % 4 == 0,
     )
-    tile = product.choose(problem, target, (2, 4, 8))
+    exact = target if half.fits(weight) else replace(target, precision="fp32")
+    tile = product.choose(problem, exact, (2, 4, 8))
     matrix = weight.reshape(groups, problem.rows, problem.inner)
     operands = Operands(graph, PLAIN, None)
+    layout, kind = (HALF, "float16") if tile.paired else (PLAIN, "float32")
     data = operands.add(
-        Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"
+        Value(conv.inputs[0], layout, tuple(source.shape), kind), (source.elements,), kind
     )
     packed = product.pack(matrix, tile)
-    weights = operands.add(Weight(packed, large=True), packed.shape, "float32")
+    weights = operands.add(Weight(packed), packed.shape, kind)
 
     def column(pixel: tirx.Expr) -> tirx.Expr:
         if window.stride == (1, 1):

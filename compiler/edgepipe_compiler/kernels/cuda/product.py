@@ -16,10 +16,11 @@ from tvm import tirx
 
 from ..target import CudaTarget
 from ..writer import Index, ramp
-from . import tiling
+from . import half_sums, tiling
+from .half_sums import HalfSums
 from .staging import Place, Staged, pipeline
 from .tiling import OTHER_REGISTERS, Work
-from .writer import KernelWriter, lane, vector
+from .writer import KernelWriter, lane, lanes_of, vector
 
 # Terms of a sum per step.
 DEPTH = 8
@@ -56,7 +57,7 @@ class Problem:
 class Tile:
     """``rows`` and ``columns`` of a thread and how many threads side by side.
 
-    ``split`` blocks share a sum.
+    ``split`` blocks share a sum. ``paired``: products of pairs of rows in half precision.
     """
 
     problem: Problem
@@ -65,6 +66,12 @@ class Tile:
     along_rows: int
     along_columns: int
     split: int = 1
+    paired: bool = False
+
+    @property
+    def group(self) -> int:
+        """Adjacent rows of a thread, whose elements it reads at once."""
+        return 8 if self.paired and self.rows % 8 == 0 else 4
 
     @property
     def threads(self) -> int:
@@ -126,9 +133,12 @@ class Tile:
         """What a launch of this tile has to do."""
         left = -(-DEPTH * self.height // self.left_lanes // self.threads)
         right = -(-DEPTH * self.width // self.lanes // self.threads)
-        reads = self.rows // 4 + len(VECTORS[self.columns])
+        reads = self.rows // self.group + len(VECTORS[self.columns])
         multiply_adds = DEPTH * self.rows * self.columns * SLOTS[self.columns]
-        stores = self.rows * self.columns
+        stores, operands, size = self.rows * self.columns, self.rows + self.columns, 4
+        if self.paired:
+            multiply_adds *= 0.5 * (1.0 + half_sums.overhead(DEPTH))
+            operands, size = stores // 2 + operands // 2, 2
         return Work(
             blocks=self.blocks,
             threads=self.threads,
@@ -136,13 +146,12 @@ class Tile:
             instructions=multiply_adds + DEPTH * reads + 5 * left + 6 * right + 25,
             last=4.0 * stores + 100,
             registers=stores
-            + self.rows
-            + self.columns
+            + operands
             + (self.left_lanes + 1) * left
             + (self.lanes + 1) * right
             + OTHER_REGISTERS,
-            shared=8 * self.half,
-            fetched=4 * DEPTH * (self.height + self.width),
+            shared=2 * size * self.half,
+            fetched=size * DEPTH * (self.height + self.width),
             wavefronts=DEPTH * (self.rows + self.columns) + 4 * left + self.lanes * right,
         )
 
@@ -152,7 +161,9 @@ def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Til
     """The fastest tile by the model of ``tiling``, with a number of slices from ``splits``."""
     outputs = problem.batch * problem.rows * problem.columns
     many = tiling.MANY_BLOCKS * tiling.multiprocessors(target)
-    works = ((tile, tile.work()) for tile in _candidates(problem, splits, many))
+    paired = target.precision == "fp16"
+    tiles = (replace(tile, paired=paired) for tile in _candidates(problem, splits, many))
+    works = ((tile, tile.work()) for tile in tiles)
     times = {
         tile: work.cycles(target) + tiling.adding(outputs, tile.split)
         for tile, work in works
@@ -182,11 +193,12 @@ def _candidates(problem: Problem, splits: tuple[int, ...], many: int) -> Iterato
 def pack(matrix: np.ndarray, tile: Tile) -> np.ndarray:
     """(groups, rows, inner) as (group, row tile, slice, step, term of the step, row of the tile).
 
-    Rows and terms beyond the last one are 0.
+    Rows and terms beyond the last one are 0. Float16 for a tile of pairs.
     """
     groups, rows, inner = matrix.shape
     tiles, terms = tile.tiles[0], tile.split * tile.steps * DEPTH
-    full = np.zeros((groups, tiles * tile.height, terms), np.float32)
+    kind = np.float16 if tile.paired else np.float32
+    full = np.zeros((groups, tiles * tile.height, terms), kind)
     full[:, :rows, :inner] = matrix
     full = full.reshape(groups, tiles, tile.height, tile.split, tile.steps, DEPTH)
     return np.ascontiguousarray(full.transpose(0, 1, 3, 4, 5, 2)).reshape(-1)
@@ -216,17 +228,24 @@ class Body:
         self.row_place = w.bind("row_place", thread // tile.along_columns)
         self.slice = w.bind("slice", w.block_index[2] % tile.split)
         self.pair = w.bind("pair", w.block_index[2] // tile.split)
-        self.shared = w.shared("shared", 2 * tile.half)
+        self.shared = w.shared("shared", 2 * tile.half, str(right.dtype))
         self.sums = w.registers("sums", tile.rows * tile.columns)
         for place in range(tile.rows * tile.columns):
             w.store(self.sums, tirx.const(0.0, "float32"), [place])
+        self.pairs = HalfSums(w, self.sums, tile.rows, tile.columns) if tile.paired else None
 
     def run(self, write: Write) -> None:
         """Writes all statements; ``write`` receives the sums."""
         left = self._packed() if self.problem.packed else self._row_major()
-        pipeline(
-            self.w, [left, self._right()], self.shared, self.tile.half, self.tile.steps, self._step
-        )
+        operands = [left, self._right()]
+        tile, pairs = self.tile, self.pairs
+        if pairs is None:
+            pipeline(self.w, operands, self.shared, tile.half, tile.steps, self._step)
+        else:
+            pipeline(
+                self.w, operands, self.shared, tile.half, tile.steps, self._step,
+                half_sums.steps(DEPTH), pairs.fold,
+            )  # fmt: skip
         self._finish(write)
 
     def _packed(self) -> Staged:
@@ -314,10 +333,11 @@ class Body:
         return parts
 
     def _row_parts(self) -> list[Index]:
-        """First row within the tile of each group of four of this thread's results."""
-        groups = self.tile.rows // 4
+        """First row within the tile of each group of adjacent ones of this thread's results."""
+        group = self.tile.group
+        parts = self.tile.rows // group
         return [
-            self.row_place * 4 + number * (self.tile.height // groups) for number in range(groups)
+            self.row_place * group + number * (self.tile.height // parts) for number in range(parts)
         ]
 
     def _step(self, half: Index) -> None:
@@ -325,8 +345,12 @@ class Body:
         for term in range(DEPTH):
             rows: list[tirx.Expr] = []
             for first in self._row_parts():
-                held = w.bind("left", shared[ramp(half + term * tile.height + first, 4)])
-                rows += [lane(held, place) for place in range(4)]
+                index = ramp(half + term * tile.height + first, tile.group)
+                held = w.bind("left", shared[index])
+                if self.pairs is None:
+                    rows += [lane(held, place) for place in range(tile.group)]
+                else:
+                    rows += [lanes_of(held, place, 2) for place in range(0, tile.group, 2)]
             columns: list[tirx.Expr] = []
             base = half + DEPTH * tile.height + term * tile.row_pitch
             for first, length in self._column_parts():
@@ -334,17 +358,20 @@ class Body:
                 columns += [held] if length == 1 else [lane(held, at) for at in range(length)]
             for row, left in enumerate(rows):
                 for column, right in enumerate(columns):
+                    if self.pairs is not None:
+                        self.pairs.add(row, column, left, right)
+                        continue
                     place = row * tile.columns + column
                     w.store(self.sums, self.sums[place] + left * right, [place])
 
     def _finish(self, write: Write) -> None:
         tile, w, problem = self.tile, self.w, self.problem
         for number, first in enumerate(self._row_parts()):
-            for one in range(4):
+            for one in range(tile.group):
                 row = w.bind("row", w.block_index[1] * tile.height + first + one)
                 below = row < problem.rows if problem.rows % tile.height else None
                 with w.when(below):
-                    begin = (number * 4 + one) * tile.columns
+                    begin = (number * tile.group + one) * tile.columns
                     for start, length in self._column_parts():
                         values = [w.opaque("sum", self.sums[begin + at]) for at in range(length)]
                         begin += length

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ...frontend.graph import Graph
 from ...frontend.units import ELEMENTWISE, PRODUCTS, SHAPE_ONLY, Unit
@@ -32,20 +31,16 @@ def candidates(
     graph: Graph, unit: Unit, target: CudaTarget, native: dict[str, str]
 ) -> list[Callable[[], Kernel]]:
     """The rules that may apply to the unit, best first."""
-    if target.precision == "fp16":
-        # Rules choose between plain and packed; what is in half precision is plain to them.
-        exact = replace(target, precision="fp32")
-        native = dict.fromkeys(native, PLAIN)
-        return [
-            lambda rule=rule: half.stored(rule(), unit)
-            for rule in candidates(graph, unit, exact, native)
-        ]
     rules = [lambda rule=rule: rule(graph, unit, target) for rule in _tuned(graph, unit)]
     if len(unit.nodes) == 1:
+        # Rules for CPUs know packed layouts only; every other one has the elements in plain order.
+        native = dict.fromkeys(native, PLAIN)
         rules += [
             lambda rule=rule: on_threads(rule(), unit.name)
             for rule in cpu_rules.elementary(graph, unit, target, native)
         ]
+    if target.precision == "fp16":
+        return [lambda rule=rule: half.stored(rule(), unit) for rule in rules]
     return rules
 
 

@@ -75,7 +75,7 @@ class Staged:
                     found.valid_in,
                 )
             )
-            self._held.append(w.registers(f"{name}_next", lanes))
+            self._held.append(w.registers(f"{name}_next", lanes, str(source.dtype)))
 
     @property
     def rounds(self) -> int:
@@ -85,7 +85,7 @@ class Staged:
     def fetch(self, tile: Index) -> None:
         """Loads this thread's share of ``tile`` into registers."""
         w, lanes = self._w, self._lanes
-        zero = tirx.const(0.0, "float32")
+        zero = tirx.const(0.0, self._source.dtype)
         advance = w.bind(f"{self._name}_advance", self._advance(tile))
         for place, held, here in zip(self._places, self._held, self._skips, strict=True):
             valid = _both(place.valid, place.valid_in(tile))
@@ -121,22 +121,48 @@ def pipeline(
     half: int,
     tiles: int,
     compute: Callable[[Index], None],
+    together: int | None = None,
+    after: Callable[[], None] | None = None,
 ) -> None:
-    """Runs ``compute``, given the start of its half of ``shared``, for each of ``tiles`` tiles."""
+    """Runs ``compute``, given the start of its half of ``shared``, for each of ``tiles`` tiles.
+
+    ``after`` runs after each ``together`` tiles, and after the last one; by default, only then.
+    """
     for operand in operands:
         operand.fetch(0)
         operand.put(shared, 0)
     w.barrier()
-    with w.loop("tile", tiles) as tile:
-        start = w.bind("half", (tile & 1) * half)
-        if tiles > 1:
-            with w.when(tile + 1 < tiles):
-                for operand in operands:
-                    operand.fetch(tile + 1)
-        compute(start)
-        if tiles > 1:
-            # Like the other half's start, so that LLVM adds constants to it within the instruction.
-            other = w.bind("other", ((tile + 1) & 1) * half)
+    together = min(together or tiles, tiles)
+    with w.loop("group", -(-tiles // together)) as group:
+        count: Index = together
+        if tiles % together:
+            count = tirx.min(count, tiles - group * together)
+        with w.loop("tile", count) as number:
+            tile = number if together == tiles else w.bind("number", group * together + number)
+            _tile(w, operands, shared, half, tiles, tile, compute)
+        if after is not None:
+            after()
+
+
+def _tile(
+    w: KernelWriter,
+    operands: Sequence[Staged],
+    shared: tirx.Buffer,
+    half: int,
+    tiles: int,
+    tile: Index,
+    compute: Callable[[Index], None],
+) -> None:
+    """One step of ``pipeline``."""
+    start = w.bind("half", (tile & 1) * half)
+    if tiles > 1:
+        with w.when(tile + 1 < tiles):
             for operand in operands:
-                operand.put(shared, other)
-        w.barrier()
+                operand.fetch(tile + 1)
+    compute(start)
+    if tiles > 1:
+        # Like the other half's start, so that LLVM adds constants to it within the instruction.
+        other = w.bind("other", ((tile + 1) & 1) * half)
+        for operand in operands:
+            operand.put(shared, other)
+    w.barrier()

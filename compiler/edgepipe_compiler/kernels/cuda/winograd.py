@@ -8,7 +8,7 @@ convolution by the model of ``tiling``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
@@ -22,7 +22,7 @@ from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
 from ..writer import Index, ramp
-from . import convolution_tile, product, winograd_algorithm
+from . import convolution_tile, half, product, winograd_algorithm
 from .convolution_tile import Problem
 from .product import Body
 from .results import Results
@@ -39,9 +39,11 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     conv, *rest = unit.nodes
     weight, bias = parameters.of_convolution(graph, conv)
     problem = Problem.of(graph, conv, weight)
-    plan = winograd_algorithm.plan(problem, target)
-    _, direct = convolution_tile.fastest(problem, target)
-    if plan is None or plan.cycles(target) > WORTH * direct:
+    # The values between its kernels are sums of many inputs, so they stay in single precision.
+    exact = replace(target, precision="fp32")
+    plan = winograd_algorithm.plan(problem, exact)
+    _, direct = convolution_tile.fastest(problem, target if half.fits(weight) else exact)
+    if plan is None or plan.cycles(exact) > WORTH * direct:
         raise Unsupported("convolution that is faster as direct sums")
     positions = plan.algorithm.positions
     source = Value(conv.inputs[0], PLAIN, tuple(graph.tensor(conv.inputs[0]).shape), "float32")

@@ -106,6 +106,12 @@ def lane(vector: tirx.Expr, place: int) -> tirx.Expr:
     return tirx.Shuffle([vector], [tirx.const(place, "int32")])
 
 
+def lanes_of(vector: tirx.Expr, first: int, count: int) -> tirx.Expr:
+    """``count`` adjacent elements of a vector."""
+    places = [tirx.const(first + number, "int32") for number in range(count)]
+    return tirx.Shuffle([vector], places)
+
+
 def vector(elements: Sequence[tirx.Expr]) -> tirx.Expr:
     """A vector of ``elements``."""
     if len(elements) == 1:
