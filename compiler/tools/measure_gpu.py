@@ -323,7 +323,7 @@ def prepare(names: list[str], arch: str, folder: Path) -> None:
 def load_cudnn(path: str | None) -> cudnn.Cudnn | str:
     """cuDNN, or why it cannot be used."""
     if path is None:
-        return "the dynamic linker finds no libcudnn; name it with --cudnn"
+        return "the dynamic linker finds no libcudnn; name it with --cudnn (ci/gpu.sh: CUDNN=FILE)"
     try:
         return cudnn.Cudnn(path)
     except cudnn.CudnnError as error:

@@ -377,16 +377,9 @@ impl Remote {
     pub fn deploy(&mut self, request: &mut Request) -> Result<(), RemoteError> {
         // Deployed files are remembered per connection: the board may be reinstalled in between.
         self.ensure()?;
-        let mut wanted: Vec<(&'static str, PathBuf)> = Vec::new();
-        each_file(request, |kind, path| {
-            let local = PathBuf::from(&*path);
-            if !wanted.iter().any(|(_, known)| *known == local) {
-                wanted.push((kind, local));
-            }
-        });
         let is_there =
-            |path: &PathBuf| self.deployed.contains_key(path) || self.onnxruntime.as_ref() == Some(path);
-        wanted.retain(|(_, path)| !is_there(path));
+            |path: &Path| self.deployed.contains_key(path) || self.onnxruntime.as_deref() == Some(path);
+        let wanted = missing_files(request, is_there);
         if !wanted.is_empty() {
             let items = wanted.iter().map(|(kind, path)| Item::of(kind, path)).collect::<Result<Vec<_>, _>>();
             let items = items.map_err(|error| RemoteError::Runner {
@@ -483,6 +476,18 @@ fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
     Ok(items)
 }
 
+/// The files that a request names, each once, with their kinds; without those that are on the board.
+fn missing_files(request: &mut Request, is_there: impl Fn(&Path) -> bool) -> Vec<(&'static str, PathBuf)> {
+    let mut wanted: Vec<(&'static str, PathBuf)> = Vec::new();
+    each_file(request, |kind, path| {
+        let local = PathBuf::from(&*path);
+        if !is_there(&local) && !wanted.iter().any(|(_, known)| *known == local) {
+            wanted.push((kind, local));
+        }
+    });
+    wanted
+}
+
 /// Every file a request names, with its kind.
 fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut String)) {
     let mut stages: Vec<&mut protocol::Stage> = match request {
@@ -515,5 +520,34 @@ fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut Str
                 visit("weights", &mut program.weights);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{CpuProcessor, ExecutionMode, Frames, OnnxModel, Processor, Schedule, Stage};
+
+    #[test]
+    fn a_library_that_is_on_the_board_is_not_sent() {
+        let processor =
+            Processor::Cpu(CpuProcessor { name: "onnxruntime".into(), cpus: vec![0], threads: 1 });
+        let library = "/usr/lib/libonnxruntime.so.1.20.1";
+        let model = OnnxModel { runtime: library.into(), model: "/cache/model.onnx".into(), gpu: None };
+        let stage =
+            Stage { processor, program: Program::OnnxRuntime(model), inputs: vec![], outputs: vec![] };
+        let schedule = Schedule {
+            kind: ExecutionMode::Replicate,
+            values: vec![],
+            inputs: vec![],
+            outputs: vec![],
+            stages: vec![stage.clone(), stage],
+        };
+        let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
+        let folder = "/tmp".to_owned();
+        let mut request = Request::Capture(protocol::Capture { id: 1, schedule, frames, folder });
+        let model = ("weights", PathBuf::from("/cache/model.onnx"));
+        assert_eq!(missing_files(&mut request, |_| false), [("library", library.into()), model.clone()]);
+        assert_eq!(missing_files(&mut request, |path| path == Path::new(library)), vec![model]);
     }
 }

@@ -37,8 +37,7 @@ pub(crate) fn compare(
     for linked in networks {
         let (name, count) = (linked.plan.name().to_owned(), linked.schedules.len());
         progress.doing(&format!("{name}: outputs of {count} schedules"));
-        let usable = compare_from(board, recorder, &linked, 0, &progress)?;
-        let equal = usable.iter().filter(|usable| **usable).count();
+        let (usable, equal) = compare_from(board, recorder, &linked, 0, &progress)?;
         progress.step(&format!("{name}: {equal} of {count} schedules agree"));
         compared.push(ComparedNetwork { linked, usable });
     }
@@ -57,21 +56,20 @@ pub(crate) fn compare_more(
 ) -> Result<(), Stop> {
     let known = network.usable.len();
     let progress = Progress::begin("compare", 1);
-    let usable = compare_from(board, recorder, &network.linked, known, &progress)?;
-    let equal = usable.iter().filter(|usable| **usable).count();
+    let (usable, equal) = compare_from(board, recorder, &network.linked, known, &progress)?;
     progress.end(&format!("{equal} of {} new schedules agree", usable.len()));
     network.usable.extend(usable);
     Ok(())
 }
 
-/// Compares the schedules from position `first` on.
+/// Compares the schedules from position `first` on. Returns which may be measured, and how many agree with the baseline.
 fn compare_from(
     board: &mut OpenedBoard,
     recorder: &mut RunRecorder<'_>,
     network: &LinkedNetwork,
     first: usize,
     progress: &Progress,
-) -> Result<Vec<bool>, Stop> {
+) -> Result<(Vec<bool>, usize), Stop> {
     let (plan, name) = (&network.plan, network.plan.name());
     let is_single = |linked: &LinkedSchedule| linked.planned.schedule.kind() == domain::ScheduleKind::Single;
     let single = network.schedules.iter().position(is_single);
@@ -79,7 +77,7 @@ fn compare_from(
         Some(position) => network.schedules[position].clone(),
         None => link::first_single(board, &plan.compiled)?,
     };
-    let mut usable = Vec::new();
+    let (mut usable, mut equal) = (Vec::new(), 0);
     for (position, candidate) in network.schedules.iter().enumerate().skip(first) {
         let label = candidate.planned.schedule.label();
         match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
@@ -113,11 +111,12 @@ fn compare_from(
                     ));
                 }
                 usable.push(agrees);
+                equal += usize::from(agrees);
                 recorder.record_comparison(comparison)?;
             }
         }
     }
-    Ok(usable)
+    Ok((usable, equal))
 }
 
 fn request(

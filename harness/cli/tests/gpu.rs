@@ -255,6 +255,7 @@ fn a_peer_on_a_gpu_needs_a_library_with_its_provider() {
         assert!(log.contains(says), "{says}: {log}");
         // The other schedule is measured nevertheless.
         if code == 4 {
+            assert!(log.contains("tiny: 1 of 2 schedules agree"), "{log}");
             let rows = rig.rows();
             let row = rows.iter().find(|row| row["schedule"] == "onnxruntime tensorrt, gpu").unwrap();
             let of = |key: &str| row[key].as_str().unwrap().to_owned();
