@@ -246,7 +246,7 @@ class Tile:
         problem = self.problem
         outputs = problem.images * problem.groups * problem.outside
         outputs *= problem.results[0] * problem.results[1]
-        return work.cycles(target) + tiling.adding(outputs, self.split)
+        return work.cycles(target) + tiling.adding(outputs, self.split, target)
 
 
 def choose(problem: Problem, target: CudaTarget) -> Tile:

@@ -165,7 +165,7 @@ def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Til
     tiles = (replace(tile, paired=paired) for tile in _candidates(problem, splits, many))
     works = ((tile, tile.work()) for tile in tiles)
     times = {
-        tile: work.cycles(target) + tiling.adding(outputs, tile.split)
+        tile: work.cycles(target) + tiling.adding(outputs, tile.split, target)
         for tile, work in works
         if work.fits(target)
     }

@@ -25,13 +25,21 @@ WARP = 32
 BARRIER, GLOBAL_LOAD = 130, 450
 # Cycles to start a block, and to launch another kernel.
 BLOCK, LAUNCH = 800, 8000
-# Bytes per cycle between L2 and the multiprocessors, and from DRAM at 1.3 GHz; estimated.
-L2_BYTES, DRAM_BYTES = 128, 31
+# Bytes per cycle between L2 and a multiprocessor, and from DRAM to the GPU of the boards above: two thirds of
+# the memory's bandwidth, at the GPU's highest clock; estimated.
+L2_BYTES = 64
+DRAM_BYTES = {"sm_53": 20, "sm_62": 31, "sm_72": 66, "sm_87": 105}
+MANY_DRAM_BYTES = 200
 
 
 def multiprocessors(target: CudaTarget) -> int:
     """Multiprocessors that a launch should occupy."""
     return MULTIPROCESSORS.get(target.arch, MANY)
+
+
+def dram_cycles(elements: int, target: CudaTarget) -> float:
+    """Cycles to move float32 ``elements`` between DRAM and the GPU."""
+    return 4 * elements / DRAM_BYTES.get(target.arch, MANY_DRAM_BYTES)
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,11 @@ class Work:
         # One warp alone: it issues at most an instruction per cycle, and waits at the barrier of each step.
         waiting = max(self.instructions + BARRIER, GLOBAL_LOAD)
         latency = rounds * (self.steps * waiting + self.last + BLOCK)
-        l2 = self.blocks * self.steps * self.fetched / L2_BYTES
+        l2 = self.blocks * self.steps * self.fetched / (L2_BYTES * multiprocessors(target))
         shared = each * warps * self.steps * self.wavefronts
         return max(issue, latency, l2, shared) + 0.1 * min(issue, latency)
 
 
-def adding(outputs: int, slices: int) -> float:
+def adding(outputs: int, slices: int, target: CudaTarget) -> float:
     """Cycles to add the parts of ``outputs`` sums that ``slices`` blocks share, in a second launch."""
-    return 0.0 if slices == 1 else LAUNCH + 4 * outputs * (2 * slices + 1) / DRAM_BYTES
+    return 0.0 if slices == 1 else LAUNCH + dram_cycles(outputs * (2 * slices + 1), target)

@@ -21,7 +21,7 @@ import numpy as np
 from ..target import CudaTarget
 from . import product, tiling
 from .convolution_tile import Problem
-from .tiling import DRAM_BYTES, LAUNCH, SCHEDULERS, WARP
+from .tiling import LAUNCH, SCHEDULERS, WARP
 
 # Points at which the polynomials of inputs and weights are multiplied; infinity is one more. With 1/2 and -2
 # the error of F(4x4, 3x3) is half of that with 2 and -2: 4e-6 of the largest result, direct sums have 1e-6.
@@ -134,7 +134,10 @@ class Plan:
         weights = problem.inside * problem.outside
         return (
             _transform(before, n, problem.inside * image, target)
-            + _bounded(self.tile.work().cycles(target), n * n * (before + after + weights))
+            + max(
+                self.tile.work().cycles(target),
+                tiling.dram_cycles(n * n * (before + after + weights), target),
+            )
             + _transform(after, n, problem.outside * results, target)
             + 2 * LAUNCH
         )
@@ -151,12 +154,8 @@ def _transform(threads: int, n: int, plain: int, target: CudaTarget) -> float:
     # Per value: a load or store, its index, and about half of a row of coefficients along each axis.
     instructions = n * n * (4 + n)
     schedulers = SCHEDULERS * tiling.multiprocessors(target)
-    return _bounded(threads / WARP / schedulers * instructions, plain + n * n * threads)
-
-
-def _bounded(cycles: float, elements: int) -> float:
-    """``cycles``, but at least the time to move float32 ``elements`` between DRAM and the GPU."""
-    return max(cycles, 4 * elements / DRAM_BYTES)
+    moved = tiling.dram_cycles(plain + n * n * threads, target)
+    return max(threads / WARP / schedulers * instructions, moved)
 
 
 def plan(problem: Problem, target: CudaTarget) -> Plan | None:
