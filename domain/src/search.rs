@@ -1,12 +1,13 @@
-//! Which schedules to measure next when the best ones are looked for.
+//! Which schedules to measure next, and at which operating points, when the best ones are looked for.
 //!
 //! Profiles predict every schedule, but not exactly. So the search alternates: measure, calibrate the predictions by what was
 //! measured, and measure the schedules that are now predicted to be better than all measured ones. It ends when no other
 //! schedule is predicted to be better by more than the predictions are off.
 //!
-//! [`calibrate`] scales the time of each processor under contention by the median, over the measured pipelines, of measured
-//! to predicted stage times. [`next`] takes candidates from the exact front ([`crate::front()`]) and from the neighbours of
-//! the measured pipelines, which differ by one unit at one cut.
+//! [`calibrate`] scales the time of each processor under contention by the median, over the measured pipelines at all points,
+//! of measured to predicted stage times, and that of a processor alone by the measured single schedules. [`next`] takes
+//! candidates from the exact front ([`crate::front()`]) of every operating point, from the neighbours of the measured
+//! pipelines, which differ by one unit at one cut, and from the same schedules at neighbouring points.
 //!
 //! The gain of a candidate is the additive version of the ε-indicator (Zitzler et al. 2003, "Performance assessment of
 //! multiobjective optimizers"): the factor by which it is better, in throughput or energy, than each measured schedule, for
@@ -16,9 +17,11 @@ use crate::costs::Costs;
 use crate::front::{FrontCosts, FrontPoint, front};
 use crate::network::Network;
 use crate::objective::{Choice, Figures, Limit, Objective};
+use crate::operating_point::{OperatingPoint, neighbours as neighbouring_points};
 use crate::planner::{Options, PlanError, plan};
 use crate::power_model::PowerModel;
 use crate::prediction::predict;
+use crate::processor::ProcessorName;
 use crate::samples::Samples;
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::Millijoules;
@@ -26,9 +29,24 @@ use crate::units::Millijoules;
 /// A prediction is never taken to be closer than this share.
 const LEAST_UNCERTAINTY: f64 = 0.01;
 
+/// An operating point with its predictions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PredictedPoint {
+    /// The point.
+    pub point: OperatingPoint,
+    /// Times on a processor while the others are idle, for the processors that the point has.
+    pub alone: Costs,
+    /// Times while all of them work. The same processors in the same order.
+    pub contended: Costs,
+    /// For the same processors. Absent without a power meter; then throughput alone counts.
+    pub power: Option<PowerModel>,
+}
+
 /// A measured schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredSchedule {
+    /// Place of its operating point among the predicted ones.
+    pub at: usize,
     /// The schedule.
     pub schedule: Schedule,
     /// Its figures; absent if its trials are void or failed.
@@ -37,59 +55,97 @@ pub struct MeasuredSchedule {
     pub stage_ns: Vec<f64>,
 }
 
-/// Predictions scaled by measurements.
+/// How predictions are scaled by measurements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// Times under contention, scaled.
-    pub contended: Costs,
+    /// Factors of the times under contention.
+    contended: Vec<(ProcessorName, f64)>,
+    /// Factors of the times of single schedules.
+    alone: Vec<(ProcessorName, f64)>,
     /// Measured over predicted throughput of replicates, by the scaled costs.
     pub replicate: f64,
     /// Measured over predicted throughput of pipelines, by the scaled costs.
     pub pipeline: f64,
-    /// How far predicted rates of pipelines and replicates are off, as a share: the median.
+    /// How far predicted rates are off, as a share: the median.
     pub uncertainty: f64,
 }
 
 /// Scales predictions by the measured schedules.
 ///
 /// # Errors
-/// If a schedule does not fit the network and the costs.
+/// If a schedule does not fit the network and the costs of its point.
 pub fn calibrate(
     network: &Network,
-    contended: &Costs,
+    points: &[PredictedPoint],
     measured: &[MeasuredSchedule],
 ) -> Result<Calibration, PlanError> {
-    let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contended.processors().len()];
-    for known in measured.iter().filter(|known| known.schedule.kind() == ScheduleKind::Pipeline) {
-        let prediction = predict(network, contended, &known.schedule)?;
+    let (mut contended, mut alone) = (Ratios::default(), Ratios::default());
+    for known in measured {
+        let (costs, ratios) = match known.schedule.kind() {
+            ScheduleKind::Pipeline => (&points[known.at].contended, &mut contended),
+            ScheduleKind::Single => (&points[known.at].alone, &mut alone),
+            ScheduleKind::Replicate | ScheduleKind::Peer => continue,
+        };
+        let prediction = predict(network, costs, &known.schedule)?;
         for ((stage, predicted), found) in
             known.schedule.stages().iter().zip(&prediction.stage_ns).zip(&known.stage_ns)
         {
-            let Some(at) = contended.index_of(&stage.processor) else { continue };
             if *predicted > 0.0 && *found > 0.0 {
-                ratios[at].push(found / predicted);
+                ratios.add(&stage.processor, found / predicted);
             }
         }
     }
-    let factors: Vec<f64> = ratios.iter().map(|ratios| median(ratios).unwrap_or(1.0)).collect();
-    let scaled = contended.scaled(&factors)?;
-    let ratios_of = |kind: ScheduleKind| -> Result<Vec<f64>, PlanError> {
+    let (contended, alone) = (contended.medians(), alone.medians());
+    let ratios_of = |kind: ScheduleKind, factors: &[(ProcessorName, f64)]| -> Result<Vec<f64>, PlanError> {
         let of_kind = measured.iter().filter(|known| known.schedule.kind() == kind);
         let ratios = of_kind.filter_map(|known| {
-            let figures = known.figures?;
-            let ratio = predict(network, &scaled, &known.schedule)
-                .map(|prediction| figures.fps / prediction.throughput.0);
-            Some(ratio.map_err(PlanError::from))
+            let (figures, point) = (known.figures?, &points[known.at]);
+            let costs = if kind == ScheduleKind::Single { &point.alone } else { &point.contended };
+            let ratio = scaled(costs, factors).and_then(|costs| {
+                let prediction = predict(network, &costs, &known.schedule)?;
+                Ok(figures.fps / prediction.throughput.0)
+            });
+            Some(ratio)
         });
         ratios.collect()
     };
-    let (pipelines, replicates) = (ratios_of(ScheduleKind::Pipeline)?, ratios_of(ScheduleKind::Replicate)?);
+    let singles = ratios_of(ScheduleKind::Single, &alone)?;
+    let pipelines = ratios_of(ScheduleKind::Pipeline, &contended)?;
+    let replicates = ratios_of(ScheduleKind::Replicate, &contended)?;
     let (pipeline, replicate) = (median(&pipelines).unwrap_or(1.0), median(&replicates).unwrap_or(1.0));
     let off =
         |ratios: &[f64], of: f64| ratios.iter().map(|ratio| (ratio / of - 1.0).abs()).collect::<Vec<f64>>();
-    let all = [off(&pipelines, pipeline), off(&replicates, replicate)].concat();
+    // At one point, the factor of a single schedule is its own.
+    let singles = if points.len() > 1 { off(&singles, 1.0) } else { Vec::new() };
+    let all = [singles, off(&pipelines, pipeline), off(&replicates, replicate)].concat();
     let uncertainty = median(&all).unwrap_or(0.0).max(LEAST_UNCERTAINTY);
-    Ok(Calibration { contended: scaled, replicate, pipeline, uncertainty })
+    Ok(Calibration { contended, alone, replicate, pipeline, uncertainty })
+}
+
+/// Ratios by processor.
+#[derive(Debug, Default)]
+struct Ratios(Vec<(ProcessorName, Vec<f64>)>);
+
+impl Ratios {
+    fn add(&mut self, processor: &ProcessorName, ratio: f64) {
+        match self.0.iter_mut().find(|(known, _)| known == processor) {
+            Some((_, ratios)) => ratios.push(ratio),
+            None => self.0.push((processor.clone(), vec![ratio])),
+        }
+    }
+
+    fn medians(self) -> Vec<(ProcessorName, f64)> {
+        self.0.into_iter().filter_map(|(name, ratios)| Some((name, median(&ratios)?))).collect()
+    }
+}
+
+/// The costs with the times of each processor multiplied by its factor, if it has one.
+fn scaled(costs: &Costs, factors: &[(ProcessorName, f64)]) -> Result<Costs, PlanError> {
+    let factor = |name: &ProcessorName| {
+        factors.iter().find(|(known, _)| known == name).map_or(1.0, |(_, factor)| *factor)
+    };
+    let factors: Vec<f64> = costs.processors().iter().map(factor).collect();
+    Ok(costs.scaled(&factors)?)
 }
 
 fn median(values: &[f64]) -> Option<f64> {
@@ -99,6 +155,8 @@ fn median(values: &[f64]) -> Option<f64> {
 /// A schedule to measure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
+    /// Place of its operating point among the predicted ones.
+    pub at: usize,
     /// The schedule with its calibrated prediction. The energy is 0 without a power model.
     pub point: FrontPoint,
     /// Its predicted figures.
@@ -112,88 +170,121 @@ pub struct Candidate {
 pub struct Knowledge<'a> {
     /// The network.
     pub network: &'a Network,
-    /// Times on a processor while the others are idle.
-    pub alone: &'a Costs,
-    /// Predictions under contention.
+    /// All operating points.
+    pub points: &'a [PredictedPoint],
+    /// How predictions are scaled.
     pub calibration: &'a Calibration,
-    /// Absent without a power meter; then throughput alone counts.
-    pub power: Option<&'a PowerModel>,
     /// All schedules that were tried.
     pub measured: &'a [MeasuredSchedule],
 }
 
-/// All schedules worth measuring, best first: the predicted front and the neighbours of measured pipelines, without those
+/// All schedules worth measuring, best first: the predicted fronts and the neighbours of measured schedules, without those
 /// that were tried.
 ///
 /// # Errors
 /// If network, costs and schedules do not fit each other.
 pub fn next(knowledge: Knowledge<'_>, objective: Objective) -> Result<Vec<Candidate>, PlanError> {
-    let mut points = predicted_front(knowledge, objective)?;
-    for known in knowledge.measured.iter().filter(|known| is_near_best(known, knowledge.measured)) {
-        for schedule in neighbours(knowledge.network, &known.schedule)? {
-            points.push(point(knowledge, schedule)?);
+    let Knowledge { network, points, calibration, measured } = knowledge;
+    let known: Vec<Figures> = measured.iter().filter_map(|known| known.figures).collect();
+    let best: Vec<&MeasuredSchedule> =
+        measured.iter().filter(|known| is_near_best(known, measured)).collect();
+    let all: Vec<OperatingPoint> = points.iter().map(|known| known.point.clone()).collect();
+    // Schedules to consider at each point besides its front.
+    let mut more: Vec<Vec<Schedule>> = vec![Vec::new(); points.len()];
+    for known in best {
+        more[known.at].extend(neighbours(network, &known.schedule)?);
+        for at in neighbouring_points(&all, known.at) {
+            more[at].push(known.schedule.clone());
         }
     }
-    let known: Vec<Figures> = knowledge.measured.iter().filter_map(|known| known.figures).collect();
     let mut candidates: Vec<Candidate> = Vec::new();
-    for point in points {
-        let is_known = |schedule: &Schedule| *schedule == point.schedule;
-        if knowledge.measured.iter().any(|tried| is_known(&tried.schedule))
-            || candidates.iter().any(|candidate| is_known(&candidate.point.schedule))
-        {
-            continue;
-        }
-        let figures = Figures {
-            fps: point.throughput().0,
-            mj_per_frame: knowledge.power.is_some().then_some(point.energy.0),
+    for ((at, predicted), more) in points.iter().enumerate().zip(more) {
+        let costs = Scaled {
+            alone: scaled(&predicted.alone, &calibration.alone)?,
+            contended: scaled(&predicted.contended, &calibration.contended)?,
+            power: predicted.power.as_ref(),
+            calibration,
         };
-        if let Some(gain) = gain(objective, figures, &known) {
-            candidates.push(Candidate { point, figures, gain });
+        let has =
+            |schedule: &Schedule| schedule.processors().all(|name| predicted.alone.index_of(name).is_some());
+        let mut of_point: Vec<Candidate> = Vec::new();
+        for schedule in costs.front(network, objective)?.into_iter().chain(more.into_iter().filter(has)) {
+            let is_tried = measured.iter().any(|tried| tried.at == at && tried.schedule == schedule);
+            if is_tried || of_point.iter().any(|candidate| candidate.point.schedule == schedule) {
+                continue;
+            }
+            let point = costs.point(network, schedule)?;
+            let figures = Figures {
+                fps: point.throughput().0,
+                mj_per_frame: costs.power.is_some().then_some(point.energy.0),
+            };
+            if let Some(gain) = gain(objective, figures, &known) {
+                of_point.push(Candidate { at, point, figures, gain });
+            }
         }
+        candidates.append(&mut of_point);
     }
     candidates.sort_by(|a, b| b.gain.total_cmp(&a.gain));
     Ok(candidates)
 }
 
-/// The predicted front, calibrated.
-fn predicted_front(knowledge: Knowledge<'_>, objective: Objective) -> Result<Vec<FrontPoint>, PlanError> {
-    let Knowledge { network, alone, calibration, power, .. } = knowledge;
-    let contended = &calibration.contended;
-    let Some(power) = power else {
-        let fastest = plan(network, contended, &Options::default())?.schedule;
-        let all = Schedule::replicate(network, contended.processors().to_vec())?;
-        return [fastest, all].into_iter().map(|schedule| point(knowledge, schedule)).collect();
-    };
-    let costs = FrontCosts { alone, contended };
-    let found = match objective {
-        // A schedule that is slower and needs as much energy draws less power, so energy above idle power counts.
-        Objective::ThroughputWithin(Limit::Watts(_)) => front(network, costs, &power.without_idle())?,
-        _ => front(network, costs, power)?,
-    };
-    found.into_iter().map(|found| point(knowledge, found.schedule)).collect()
+/// The calibrated predictions of one point.
+struct Scaled<'a> {
+    alone: Costs,
+    contended: Costs,
+    power: Option<&'a PowerModel>,
+    calibration: &'a Calibration,
 }
 
-/// The calibrated prediction of a schedule.
-fn point(knowledge: Knowledge<'_>, schedule: Schedule) -> Result<FrontPoint, PlanError> {
-    let Knowledge { network, alone, calibration, power, .. } = knowledge;
-    let (costs, ratio) = match schedule.kind() {
-        ScheduleKind::Single | ScheduleKind::Peer => (alone, 1.0),
-        ScheduleKind::Pipeline => (&calibration.contended, calibration.pipeline),
-        ScheduleKind::Replicate => (&calibration.contended, calibration.replicate),
-    };
-    let mut prediction = predict(network, costs, &schedule)?;
-    prediction.throughput.0 *= ratio;
-    let Some(power) = power else { return Ok(FrontPoint { schedule, prediction, energy: Millijoules(0.0) }) };
-    let busy = busy_shares(&schedule, &prediction.stage_ns, prediction.throughput.0, costs);
-    let energy = Millijoules(power.predict_power(&busy).point / prediction.throughput.0);
-    Ok(FrontPoint { schedule, prediction, energy })
+impl Scaled<'_> {
+    /// The predicted front.
+    fn front(&self, network: &Network, objective: Objective) -> Result<Vec<Schedule>, PlanError> {
+        let Some(power) = self.power else {
+            let fastest = plan(network, &self.contended, &Options::default())?.schedule;
+            let singles = self.alone.processors().iter().map(|name| Schedule::single(network, name.clone()));
+            let mut found: Vec<Schedule> = singles.chain([fastest]).collect();
+            if self.contended.processors().len() > 1 {
+                found.push(Schedule::replicate(network, self.contended.processors().to_vec())?);
+            }
+            return Ok(found);
+        };
+        let costs = FrontCosts { alone: &self.alone, contended: &self.contended };
+        let found = match objective {
+            // A schedule that is slower and needs as much energy draws less power, so energy above idle power counts.
+            Objective::ThroughputWithin(Limit::Watts(_)) => front(network, costs, &power.without_idle())?,
+            _ => front(network, costs, power)?,
+        };
+        Ok(found.into_iter().map(|found| found.schedule).collect())
+    }
+
+    /// The prediction of a schedule.
+    fn point(&self, network: &Network, schedule: Schedule) -> Result<FrontPoint, PlanError> {
+        let (costs, ratio) = match schedule.kind() {
+            ScheduleKind::Single | ScheduleKind::Peer => (&self.alone, 1.0),
+            ScheduleKind::Pipeline => (&self.contended, self.calibration.pipeline),
+            ScheduleKind::Replicate => (&self.contended, self.calibration.replicate),
+        };
+        let mut prediction = predict(network, costs, &schedule)?;
+        prediction.throughput.0 *= ratio;
+        let Some(power) = self.power else {
+            return Ok(FrontPoint { schedule, prediction, energy: Millijoules(0.0) });
+        };
+        let busy = busy_shares(&schedule, &prediction.stage_ns, prediction.throughput.0, costs.processors());
+        let energy = Millijoules(power.predict_power(&busy).point / prediction.throughput.0);
+        Ok(FrontPoint { schedule, prediction, energy })
+    }
 }
 
-/// The share of time that each processor of the costs works, at most 1.
-pub fn busy_shares(schedule: &Schedule, stage_ns: &[f64], fps: f64, costs: &Costs) -> Vec<f64> {
-    let mut busy = vec![0.0; costs.processors().len()];
+/// The share of time that each of these processors works, at most 1.
+pub fn busy_shares(
+    schedule: &Schedule,
+    stage_ns: &[f64],
+    fps: f64,
+    processors: &[ProcessorName],
+) -> Vec<f64> {
+    let mut busy = vec![0.0; processors.len()];
     for (stage, ns) in schedule.stages().iter().zip(stage_ns) {
-        if let Some(at) = costs.index_of(&stage.processor) {
+        if let Some(at) = processors.iter().position(|name| *name == stage.processor) {
             busy[at] =
                 if schedule.kind() == ScheduleKind::Replicate { 1.0 } else { (ns * fps * 1e-9).min(1.0) };
         }

@@ -2,12 +2,15 @@
 #![cfg(test)]
 
 use domain::objective::Figures;
-use domain::search::{Candidate, Knowledge, MeasuredSchedule, busy_shares, calibrate, next, spread};
-use domain::{
-    Boundary, Bytes, Choice, Confidence, Costs, Milliwatts, Network, Objective, Options, PowerModel,
-    PowerWindow, ProcessorName, Samples, Schedule, ScheduleKind, SplitMix64, Stage, Tensor, Transfer, Unit,
-    median_interval, plan, predict,
+use domain::search::{
+    Candidate, Knowledge, MeasuredSchedule, PredictedPoint, busy_shares, calibrate, next, spread,
 };
+use domain::{
+    Boundary, Bytes, Choice, Confidence, Costs, FrequencyModel, Milliwatts, ModeOffer, Network, Objective,
+    OperatingPoint, Options, PointPower, PointWindow, PowerWindow, ProcessorName, Samples, Schedule,
+    ScheduleKind, SplitMix64, Stage, Tensor, Transfer, Unit, median_interval, plan, predict,
+};
+use std::collections::BTreeMap;
 
 const BOARDS: u64 = 200;
 const TRIALS: u32 = 5;
@@ -31,11 +34,21 @@ fn network(units: usize, random: &mut SplitMix64) -> Network {
     Network::new("n", (0..units).map(unit).collect(), boundaries.collect()).unwrap()
 }
 
+/// Highest frequency of each processor, in kHz.
+const HIGHEST_KHZ: u64 = 2_000_000;
+
 /// A board of which the profile knows less than the truth.
 struct Simulated {
     network: Network,
-    profiled: Costs,
-    truth: Costs,
+    names: Vec<ProcessorName>,
+    /// All operating points, and the places of those that are profiled; the first one is the default.
+    points: Vec<OperatingPoint>,
+    corners: Vec<usize>,
+    /// By processor and unit: the time at the highest frequency, and the share of it that waits for memory.
+    unit_ns: Vec<Vec<f64>>,
+    memory: Vec<Vec<f64>>,
+    /// By processor and unit: true time over that of the profile, under contention.
+    contention: Vec<Vec<f64>>,
     idle_mw: f64,
     dynamic_mw: Vec<f64>,
     /// Copies of the whole network share the caches worse than a pipeline does: true over expected rate.
@@ -45,45 +58,126 @@ struct Simulated {
 }
 
 impl Simulated {
+    /// A board with one operating point.
     fn new(seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let (units, processors) = (12 + random.below(5), 2 + random.below(2));
+        Self::with(random, units, processors, 1)
+    }
+
+    /// A board with two processors, each with so many frequencies, which are combined.
+    fn with_frequencies(seed: u64, steps: u64) -> Self {
+        let mut random = SplitMix64::new(seed);
+        let units = 8 + random.below(3);
+        Self::with(random, units, 2, steps)
+    }
+
+    fn with(mut random: SplitMix64, units: usize, processors: usize, steps: u64) -> Self {
         let network = network(units, &mut random);
         let names: Vec<ProcessorName> =
             (0..processors).map(|index| ProcessorName::new(format!("p{index}"))).collect();
-        let (mut profiled, mut truth, mut dynamic_mw) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut unit_ns, mut contended, mut dynamic_mw) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..processors {
             let speed = 0.5 + 3.0 * random.unit();
             // Contention differs from the profile's by processor, and memory-bound units suffer more.
             let contention = 0.85 + 0.4 * random.unit();
             let row: Vec<f64> = (0..units).map(|_| (0.5 + 5.0 * random.unit()) * 1e6 / speed).collect();
-            truth.push(row.iter().map(|ns| ns * contention * (0.97 + 0.06 * random.unit())).collect());
-            profiled.push(row);
+            contended.push(row.iter().map(|_| contention * (0.97 + 0.06 * random.unit())).collect());
+            unit_ns.push(row);
             // Faster processors need more than in proportion.
             dynamic_mw.push(600.0 * speed.powf(1.5) * (0.7 + 0.6 * random.unit()));
         }
-        let transfer = Transfer::uniform(5_000.0, 0.1);
+        let (idle_mw, replicate) = (500.0 + 2500.0 * random.unit(), 0.5 + 0.5 * random.unit());
+        let mut waits = || if steps > 1 { 0.6 * random.unit() * random.unit() } else { 0.0 };
+        let memory = unit_ns.iter().map(|row: &Vec<f64>| row.iter().map(|_| waits()).collect()).collect();
+        let lowest = HIGHEST_KHZ / 5;
+        let khz = |step: u64| HIGHEST_KHZ - (HIGHEST_KHZ - lowest) * step / (steps - 1).max(1);
+        let varied: Vec<u64> = (0..steps).rev().map(khz).collect();
+        let offer = ModeOffer {
+            power_mode: None,
+            fixed: BTreeMap::new(),
+            varied: names.iter().map(|name| (name.to_string(), varied.clone())).collect(),
+        };
+        let points = offer.points();
+        let place = |corner: &OperatingPoint| points.iter().position(|point| point == corner).unwrap();
+        let corners = offer.corners().iter().map(place).collect();
         Self {
             network,
-            profiled: Costs::new(names.clone(), profiled, transfer.clone()).unwrap(),
-            truth: Costs::new(names, truth, transfer).unwrap(),
-            idle_mw: 500.0 + 2500.0 * random.unit(),
+            names,
+            points,
+            corners,
+            unit_ns,
+            memory,
+            contention: contended,
+            idle_mw,
             dynamic_mw,
-            replicate: 0.5 + 0.5 * random.unit(),
+            replicate,
             random,
             measurements: 0,
         }
     }
 
+    /// Frequency over the highest one.
+    fn ratio(&self, at: usize, processor: usize) -> f64 {
+        self.points[at].max_khz[self.names[processor].as_str()] as f64 / HIGHEST_KHZ as f64
+    }
+
+    fn costs(&self, at: usize, contention: impl Fn(usize, usize) -> f64) -> Costs {
+        let row = |processor: usize| {
+            let scale = |unit: usize| {
+                let memory = self.memory[processor][unit];
+                (1.0 - memory) / self.ratio(at, processor) + memory
+            };
+            let units = self.unit_ns[processor].iter().enumerate();
+            units.map(|(unit, ns)| ns * scale(unit) * contention(processor, unit)).collect()
+        };
+        let rows = (0..self.names.len()).map(row).collect();
+        Costs::new(self.names.clone(), rows, Transfer::uniform(5_000.0, 0.1)).unwrap()
+    }
+
+    /// What a profile at a point finds.
+    fn profiled(&self, at: usize) -> Costs {
+        self.costs(at, |_, _| 1.0)
+    }
+
+    fn true_costs(&self, at: usize) -> Costs {
+        self.costs(at, |processor, unit| self.contention[processor][unit])
+    }
+
+    /// True idle power, and the power that each processor adds, at a point: the voltage rises with the clock.
+    fn true_power(&self, at: usize) -> (f64, Vec<f64>) {
+        let ratios: Vec<f64> = (0..self.names.len()).map(|processor| self.ratio(at, processor)).collect();
+        let volts = |ratio: f64| 0.6 + 0.4 * ratio;
+        let leakage: f64 = ratios.iter().map(|ratio| volts(*ratio)).sum::<f64>() / ratios.len() as f64;
+        let dynamic =
+            ratios.iter().zip(&self.dynamic_mw).map(|(ratio, mw)| mw * ratio * volts(*ratio).powi(2));
+        (self.idle_mw * (0.7 + 0.3 * leakage), dynamic.collect())
+    }
+
     /// True figures. Power rises a little faster than the sum of its parts.
-    fn truth(&self, schedule: &Schedule) -> (Figures, Vec<f64>) {
-        let prediction = predict(&self.network, &self.truth, schedule).unwrap();
+    fn truth(&self, at: usize, schedule: &Schedule) -> (Figures, Vec<f64>) {
+        self.truth_by(&self.true_costs(at), at, schedule)
+    }
+
+    fn truth_by(&self, costs: &Costs, at: usize, schedule: &Schedule) -> (Figures, Vec<f64>) {
+        let prediction = predict(&self.network, costs, schedule).unwrap();
         let is_replicate = schedule.kind() == ScheduleKind::Replicate;
         let fps = prediction.throughput.0 * if is_replicate { self.replicate } else { 1.0 };
-        let busy = busy_shares(schedule, &prediction.stage_ns, fps, &self.truth);
-        let parts: f64 = busy.iter().zip(&self.dynamic_mw).map(|(busy, mw)| busy * mw).sum();
-        let power = self.idle_mw + parts * (1.0 + 0.02 * parts / 5000.0);
+        let busy = busy_shares(schedule, &prediction.stage_ns, fps, &self.names);
+        let (idle_mw, dynamic_mw) = self.true_power(at);
+        let parts: f64 = busy.iter().zip(&dynamic_mw).map(|(busy, mw)| busy * mw).sum();
+        let power = idle_mw + parts * (1.0 + 0.02 * parts / 5000.0);
         (Figures { fps, mj_per_frame: Some(power / fps) }, busy)
+    }
+
+    /// True figures of every schedule at every point.
+    fn all_figures(&self) -> Vec<Figures> {
+        let all = self.every_schedule();
+        let of_point = |at: usize| {
+            let costs = self.true_costs(at);
+            all.iter().map(move |schedule| self.truth_by(&costs, at, schedule).0).collect::<Vec<_>>()
+        };
+        (0..self.points.len()).flat_map(of_point).collect()
     }
 
     fn noise(&mut self) -> f64 {
@@ -92,8 +186,9 @@ impl Simulated {
     }
 
     /// Trials of a schedule with noise and drift: rates, energies, and windows for the power model.
-    fn measure(&mut self, schedule: &Schedule, place: u32, measured: &mut Measured) {
-        let (truth, busy) = self.truth(schedule);
+    fn measure(&mut self, at: usize, schedule: &Schedule, measured: &mut Measured) {
+        let place = u32::try_from(measured.schedules.len()).unwrap();
+        let (truth, busy) = self.truth(at, schedule);
         let (mut rates, mut energies) = (Vec::new(), Vec::new());
         for _ in 0..TRIALS {
             self.measurements += 1;
@@ -104,25 +199,23 @@ impl Simulated {
             let power = (power / 20.0).round() * 20.0;
             rates.push(fps);
             energies.push(power / fps);
-            measured.windows.push(PowerWindow {
-                schedule: Some(place),
-                busy: busy.clone(),
-                power: Milliwatts(power),
-                uncertainty: Milliwatts(10.0),
-            });
+            measured.add_window(self.points[at].clone(), Some(place), busy.clone(), power);
         }
         let (rates, energies) = (Samples::new(&rates).unwrap(), Samples::new(&energies).unwrap());
         let fps = rates.median();
         let stage_ns = schedule
             .stages()
             .iter()
-            .map(|stage| busy[self.truth.index_of(&stage.processor).unwrap()] * 1e9 / fps)
+            .map(|stage| {
+                busy[self.names.iter().position(|name| *name == stage.processor).unwrap()] * 1e9 / fps
+            })
             .collect();
         measured.careful.push(Figures {
             fps: median_interval(&rates, Confidence::P95).lo.unwrap(),
             mj_per_frame: median_interval(&energies, Confidence::P95).hi,
         });
         measured.schedules.push(MeasuredSchedule {
+            at,
             schedule: schedule.clone(),
             figures: Some(Figures { fps, mj_per_frame: Some(energies.median()) }),
             stage_ns,
@@ -131,7 +224,7 @@ impl Simulated {
 
     /// All schedules there are.
     fn every_schedule(&self) -> Vec<Schedule> {
-        let names = self.truth.processors();
+        let names = &self.names;
         let mut all: Vec<Schedule> =
             names.iter().map(|name| Schedule::single(&self.network, name.clone())).collect();
         for set in 1usize..1 << names.len() {
@@ -153,7 +246,7 @@ impl Simulated {
             }
             return;
         }
-        for processor in self.truth.processors() {
+        for processor in &self.names {
             if stages.iter().all(|stage| stage.processor != *processor) {
                 for end in first + 1..=self.network.len() {
                     stages.push(Stage { processor: processor.clone(), first, end });
@@ -170,39 +263,54 @@ struct Measured {
     schedules: Vec<MeasuredSchedule>,
     /// Figures at the unfavourable ends of their intervals.
     careful: Vec<Figures>,
-    windows: Vec<PowerWindow>,
+    windows: Vec<PointWindow>,
     /// Predicted over true energy of the chosen candidates.
     energy_ratios: Vec<f64>,
+}
+
+impl Measured {
+    fn add_window(&mut self, point: OperatingPoint, schedule: Option<u32>, busy: Vec<f64>, power: f64) {
+        let (power, uncertainty) = (Milliwatts(power), Milliwatts(10.0));
+        self.windows.push(PointWindow { point, window: PowerWindow { schedule, busy, power, uncertainty } });
+    }
 }
 
 /// Searches as `optimize` does, with at most `most` schedules.
 fn search(board: &mut Simulated, objective: Objective, most: usize) -> Measured {
     let mut measured = Measured::default();
-    measured.windows.push(PowerWindow {
-        schedule: None,
-        busy: vec![0.0; board.dynamic_mw.len()],
-        power: Milliwatts(board.idle_mw),
-        uncertainty: Milliwatts(10.0),
-    });
-    let names = board.truth.processors().to_vec();
-    let mut first: Vec<Schedule> =
-        names.iter().map(|name| Schedule::single(&board.network, name.clone())).collect();
-    first.push(plan(&board.network, &board.profiled, &Options::default()).unwrap().schedule);
-    first.push(Schedule::replicate(&board.network, names).unwrap());
-    first.dedup();
-    for schedule in first {
-        let place = u32::try_from(measured.schedules.len()).unwrap();
-        board.measure(&schedule, place, &mut measured);
+    let names = board.names.clone();
+    let mut profiles = Vec::new();
+    for at in board.corners.clone() {
+        let costs = board.profiled(at);
+        measured.add_window(board.points[at].clone(), None, vec![0.0; names.len()], board.true_power(at).0);
+        let mut first: Vec<Schedule> =
+            names.iter().map(|name| Schedule::single(&board.network, name.clone())).collect();
+        first.push(plan(&board.network, &costs, &Options::default()).unwrap().schedule);
+        first.push(Schedule::replicate(&board.network, names.clone()).unwrap());
+        first.dedup();
+        for schedule in first {
+            board.measure(at, &schedule, &mut measured);
+        }
+        profiles.push((board.points[at].clone(), costs));
     }
+    let times = FrequencyModel::fit(&profiles).unwrap();
     for step in 0.. {
-        let power = PowerModel::fit(board.dynamic_mw.len(), &measured.windows).unwrap();
-        let calibration = calibrate(&board.network, &board.profiled, &measured.schedules).unwrap();
+        let power = PointPower::fit(&names, &measured.windows).unwrap();
+        let predicted = |point: &OperatingPoint| {
+            let costs = times.at(point, |_| true).unwrap();
+            PredictedPoint {
+                point: point.clone(),
+                alone: costs.clone(),
+                contended: costs,
+                power: Some(power.at(point, &names).unwrap()),
+            }
+        };
+        let points: Vec<PredictedPoint> = board.points.iter().map(predicted).collect();
+        let calibration = calibrate(&board.network, &points, &measured.schedules).unwrap();
         let knowledge = Knowledge {
             network: &board.network,
-            // Singles are measured, so these are not used for any candidate.
-            alone: &board.truth,
+            points: &points,
             calibration: &calibration,
-            power: Some(&power),
             measured: &measured.schedules,
         };
         let threshold = if step == 0 { 0.0 } else { calibration.uncertainty };
@@ -212,10 +320,9 @@ fn search(board: &mut Simulated, objective: Objective, most: usize) -> Measured 
             return measured;
         }
         for candidate in chosen {
-            let truth = board.truth(&candidate.point.schedule).0;
+            let truth = board.truth(candidate.at, &candidate.point.schedule).0;
             measured.energy_ratios.push(candidate.point.energy.0 / truth.mj_per_frame.unwrap());
-            let place = u32::try_from(measured.schedules.len()).unwrap();
-            board.measure(&candidate.point.schedule, place, &mut measured);
+            board.measure(candidate.at, &candidate.point.schedule, &mut measured);
         }
     }
     measured
@@ -235,20 +342,31 @@ fn hypervolume(points: &[Figures], most_energy: f64) -> f64 {
     area
 }
 
+/// Frequencies of each processor of the boards with several operating points.
+const STEPS: u64 = 6;
+
 #[test]
 fn the_found_front_is_nearly_that_of_every_schedule() {
+    check_front(Simulated::new);
+}
+
+#[test]
+fn with_operating_points_the_found_front_is_nearly_that_of_all() {
+    check_front(|seed| Simulated::with_frequencies(seed, STEPS));
+}
+
+fn check_front(make: impl Fn(u64) -> Simulated) {
     let mut shares = Vec::new();
     let mut ratios = Vec::new();
     for seed in 0..BOARDS {
-        let mut board = Simulated::new(seed);
-        let all: Vec<Figures> =
-            board.every_schedule().iter().map(|schedule| board.truth(schedule).0).collect();
+        let mut board = make(seed);
+        let all = board.all_figures();
         // A tenth of all schedules, but no fewer than the first ones and one step.
         let most = (all.len() / 10).max(9);
         let measured = search(&mut board, Objective::Pareto, most);
         assert!(measured.schedules.len() <= most, "{} of {}", measured.schedules.len(), all.len());
         let found: Vec<Figures> =
-            measured.schedules.iter().map(|known| board.truth(&known.schedule).0).collect();
+            measured.schedules.iter().map(|known| board.truth(known.at, &known.schedule).0).collect();
         let most_energy = all.iter().filter_map(|of| of.mj_per_frame).fold(0.0, f64::max);
         shares.push(hypervolume(&found, most_energy) / hypervolume(&all, most_energy));
         ratios.extend(measured.energy_ratios);
@@ -268,17 +386,26 @@ fn the_found_front_is_nearly_that_of_every_schedule() {
 
 #[test]
 fn a_requirement_that_the_intervals_meet_holds_in_truth() {
+    check_requirement(24, Simulated::new);
+}
+
+#[test]
+fn with_operating_points_a_requirement_that_the_intervals_meet_holds_in_truth() {
+    check_requirement(60, |seed| Simulated::with_frequencies(seed, STEPS));
+}
+
+fn check_requirement(most: usize, make: impl Fn(u64) -> Simulated) {
     let (mut chosen, mut held, mut gaps) = (0, 0, Vec::new());
     for seed in 0..BOARDS {
-        let mut board = Simulated::new(seed);
-        let all: Vec<Figures> =
-            board.every_schedule().iter().map(|schedule| board.truth(schedule).0).collect();
+        let mut board = make(seed);
+        let all = board.all_figures();
         let fastest = all.iter().map(|of| of.fps).fold(0.0, f64::max);
         let min_fps = (0.4 + 0.5 * board.random.unit()) * fastest;
         let objective = Objective::EnergyAtLeast { min_fps };
-        let measured = search(&mut board, objective, 24);
+        let measured = search(&mut board, objective, most);
         let Choice::Met(best) = objective.choose(&measured.careful) else { continue };
-        let truth = board.truth(&measured.schedules[best].schedule).0;
+        let known = &measured.schedules[best];
+        let truth = board.truth(known.at, &known.schedule).0;
         let Choice::Met(optimum) = objective.choose(&all) else { continue };
         chosen += 1;
         // The clock that the schedule was measured with is slower than the truth, never faster.

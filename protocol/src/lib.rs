@@ -27,8 +27,8 @@ pub use cuda::{CudaDevice, CudaStage, CudaSystem};
 pub use dtype::Dtype;
 pub use lock::{HoldReply, LockHolder};
 pub use machine::{
-    Clock, Cpu, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode, Scheduling, SilentZone,
-    Temperature,
+    Clock, Clocks, Cpu, CpuClock, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode,
+    Scheduling, SilentZone, Temperature,
 };
 pub use measured::{
     Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
@@ -44,9 +44,9 @@ pub use request::{
     StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights, WindowRule,
 };
 pub use state::{
-    AppliedState, ClockLimits, CpuGovernor, CpuSettings, LowestClock, LowestFrequency, SavedState,
-    SettingChange, SettingDifference, Settings, StateCommand, StateReply, StateRequest, Throttled,
-    WatchedSettings,
+    AppliedState, ClockLimits, CpuGovernor, CpuLimit, CpuSettings, LowestClock, LowestFrequency,
+    SavedCpuLimits, SavedState, SettingChange, SettingDifference, Settings, StateCommand, StateReply,
+    StateRequest, Throttled, WatchedSettings,
 };
 
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,8 @@ pub enum Event {
         /// The current state.
         state: Box<MachineState>,
     },
+    /// Answer to [`Request::Clocks`].
+    Clocks(Clocks),
     /// Answer to [`Request::Profile`].
     Profiled(Profiled),
     /// Answer to [`Request::Transfer`].

@@ -192,3 +192,31 @@ pub struct Temperature {
     /// Thousandths of a degree Celsius.
     pub milli_celsius: i64,
 }
+
+/// The frequencies and power modes that a board offers in its present power mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clocks {
+    /// Number of the answered request.
+    pub id: u64,
+    /// Clocks of online CPUs. Each CPU has one.
+    pub cpus: Vec<CpuClock>,
+    /// Frequencies of the GPU in Hz, ascending; empty if the board does not list them.
+    pub gpu_hz: Vec<u64>,
+    /// The power modes of `/etc/nvpmodel.conf`; empty if the board has no such file.
+    pub power_modes: Vec<PowerMode>,
+}
+
+/// A clock of CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuClock {
+    /// The online CPUs that share it, ascending.
+    pub cpus: Vec<u32>,
+    /// Lowest frequency of the hardware.
+    pub min_khz: u64,
+    /// Highest frequency of the hardware.
+    pub max_khz: u64,
+    /// Its frequencies, ascending; empty if the driver accepts any between the lowest and the highest.
+    pub steps_khz: Vec<u64>,
+}

@@ -17,6 +17,13 @@ pub enum Request {
         /// Whether to run `jetson_clocks` too, for what sysfs shows only to root. This takes a second.
         thorough: bool,
     },
+    /// List the frequencies and power modes that the board offers in its present power mode.
+    Clocks {
+        /// Number of this request.
+        id: u64,
+        /// Folder of sysfs: `/sys`, or a replacement for tests, beside which `etc/nvpmodel.conf` is looked up.
+        sysfs: String,
+    },
     /// Time every unit of a network on one processor.
     Profile(Profile),
     /// Time the hand-over of data between two processors.

@@ -18,13 +18,51 @@ pub struct StateRequest {
     /// Frequency governor of all CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governor: Option<String>,
+    /// Highest frequencies of CPUs. With `jetson_clocks`, these are the lowest ones too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_limits: Vec<CpuLimit>,
+    /// Highest frequency of the GPU. With `jetson_clocks`, it is the lowest one too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_max_hz: Option<u64>,
 }
 
 impl StateRequest {
     /// Whether nothing is requested.
     pub fn is_nothing(&self) -> bool {
-        self.nvpmodel.is_none() && self.jetson_clocks.is_none() && self.governor.is_none()
+        self.nvpmodel.is_none()
+            && self.jetson_clocks.is_none()
+            && self.governor.is_none()
+            && self.cpu_limits.is_empty()
+            && self.gpu_max_hz.is_none()
     }
+
+    /// Whether both request the same settings, except for the values of clock limits.
+    pub fn differs_in_limits_only(&self, other: &Self) -> bool {
+        let with_limits_of = |limits: &Self| Self {
+            cpu_limits: limits.cpu_limits.clone(),
+            gpu_max_hz: limits.gpu_max_hz,
+            ..self.clone()
+        };
+        let cpus = |request: &Self| -> Vec<u32> {
+            let mut cpus: Vec<u32> =
+                request.cpu_limits.iter().flat_map(|limit| limit.cpus.iter().copied()).collect();
+            cpus.sort_unstable();
+            cpus
+        };
+        with_limits_of(other) == *other
+            && cpus(self) == cpus(other)
+            && self.gpu_max_hz.is_some() == other.gpu_max_hz.is_some()
+    }
+}
+
+/// The highest frequency of CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuLimit {
+    /// The CPUs.
+    pub cpus: Vec<u32>,
+    /// The frequency.
+    pub max_khz: u64,
 }
 
 /// Settings of a board that decide its speed. What the board does not show is absent.
@@ -192,6 +230,24 @@ pub struct SavedState {
     pub found: Settings,
     /// Governors before they were changed, including those of CPUs that only the requested power mode has online.
     pub governors: Vec<CpuGovernor>,
+    /// Limits of CPU clocks in the requested power mode before they were changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_limits: Vec<SavedCpuLimits>,
+    /// Limits of the GPU's clock in the requested power mode before they were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_limits: Option<ClockLimits>,
+}
+
+/// The limits of a CPU's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedCpuLimits {
+    /// The CPU.
+    pub cpu: u32,
+    /// Lower limit.
+    pub min_khz: u64,
+    /// Upper limit.
+    pub max_khz: u64,
 }
 
 /// The governor of a CPU.

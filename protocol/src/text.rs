@@ -120,7 +120,45 @@ pub fn request(request: &StateRequest) -> String {
             .map(|pinned| if pinned { "clocks pinned" } else { "clocks not pinned" }.to_owned()),
     );
     parts.extend(request.governor.as_ref().map(|governor| format!("governor {governor}")));
+    parts.extend(
+        request
+            .cpu_limits
+            .iter()
+            .map(|limit| format!("{} at most {} MHz", named(&limit.cpus), megahertz(limit.max_khz * 1000))),
+    );
+    parts.extend(request.gpu_max_hz.map(|hz| format!("GPU at most {} MHz", megahertz(hz))));
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+/// Shell commands that set a requested state by hand. Writing to sysfs needs root.
+pub fn commands(request: &StateRequest) -> Vec<String> {
+    let mut commands = Vec::new();
+    commands.extend(request.nvpmodel.map(|mode| format!("sudo nvpmodel -m {mode}")));
+    if request.jetson_clocks == Some(true) {
+        commands.push("sudo jetson_clocks".to_owned());
+    }
+    let sysfs = &request.sysfs;
+    let mut write = |value: String, files: String| {
+        commands.push(format!("for file in {files}; do echo {value} | sudo tee $file; done"));
+    };
+    if let Some(governor) = &request.governor {
+        let files = format!("{sysfs}/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor");
+        write(governor.clone(), files);
+    }
+    // Pinned clocks: the lower limit first, so that it is never above the upper one.
+    let ends: &[&str] = if request.jetson_clocks == Some(true) { &["min", "max"] } else { &["max"] };
+    for limit in &request.cpu_limits {
+        for end in ends {
+            let file = |cpu: &u32| format!("{sysfs}/devices/system/cpu/cpu{cpu}/cpufreq/scaling_{end}_freq");
+            write(limit.max_khz.to_string(), limit.cpus.iter().map(file).collect::<Vec<_>>().join(" "));
+        }
+    }
+    if let Some(hz) = request.gpu_max_hz {
+        for end in ends {
+            write(hz.to_string(), format!("{sysfs}/class/devfreq/*.g*/{end}_freq"));
+        }
+    }
+    commands
 }
 
 /// The lines of `boards` about a machine's state.
@@ -240,8 +278,8 @@ fn rail(readings: &RailReadings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Temperature;
     use crate::fixture;
+    use crate::{CpuLimit, Temperature};
 
     /// A TX2 in its default mode.
     fn tx2() -> MachineState {
@@ -302,6 +340,8 @@ mod tests {
             nvpmodel: Some(0),
             jetson_clocks: Some(true),
             governor: None,
+            cpu_limits: vec![],
+            gpu_max_hz: None,
         };
         let found = Settings::from(&machine);
         let pending = SavedState {
@@ -311,9 +351,35 @@ mod tests {
             request: requested.clone(),
             found,
             governors: vec![],
+            cpu_limits: vec![],
+            gpu_limits: None,
         };
         insta::assert_snapshot!(state(&machine, Ok(Some(&power)), Some(&pending)));
         assert_eq!(request(&requested), "power mode 0, clocks pinned");
+        let limit = CpuLimit { cpus: vec![0, 3], max_khz: 1_113_600 };
+        let point = StateRequest { cpu_limits: vec![limit], gpu_max_hz: Some(624_750_000), ..requested };
+        assert_eq!(
+            request(&point),
+            "power mode 0, clocks pinned, CPUs 0,3 at most 1113.6 MHz, GPU at most 624.8 MHz"
+        );
+        let cpu = "/sys/devices/system/cpu/cpu";
+        let file = |end| format!("{cpu}0/cpufreq/scaling_{end}_freq {cpu}3/cpufreq/scaling_{end}_freq");
+        let write = |value, files| format!("for file in {files}; do echo {value} | sudo tee $file; done");
+        assert_eq!(
+            commands(&point),
+            [
+                "sudo nvpmodel -m 0".to_owned(),
+                "sudo jetson_clocks".to_owned(),
+                write(1_113_600, file("min")),
+                write(1_113_600, file("max")),
+                write(624_750_000, "/sys/class/devfreq/*.g*/min_freq".to_owned()),
+                write(624_750_000, "/sys/class/devfreq/*.g*/max_freq".to_owned()),
+            ]
+        );
+        assert_eq!(
+            commands(&StateRequest { jetson_clocks: None, nvpmodel: None, gpu_max_hz: None, ..point }),
+            [write(1_113_600, file("max"))]
+        );
     }
 
     #[test]

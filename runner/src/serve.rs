@@ -3,7 +3,7 @@
 use crate::engine::{self, Runtime, WeightsCache};
 use crate::failure::Failure;
 use crate::input::{Input, read_lines};
-use crate::{machine_state, outputs, peak, power, profile, transfer, trial};
+use crate::{board_state, machine_state, outputs, peak, power, profile, transfer, trial};
 use protocol::{Event, Fault, Hello, Request};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdout, stderr, stdout};
@@ -66,6 +66,7 @@ fn answer(request: &Request, cache: &mut WeightsCache, events: &EventWriter) -> 
             let read = if *thorough { machine_state::read_thoroughly } else { machine_state::read };
             (*id, Ok(Event::State { id: *id, state: Box::new(read(sysfs)) }))
         }
+        Request::Clocks { id, sysfs } => (*id, Ok(Event::Clocks(board_state::clocks(*id, Path::new(sysfs))))),
         Request::Profile(request) => (request.id, profile::profile(request, cache).map(Event::Profiled)),
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),
         Request::Idle(request) => (request.id, power::idle(request).map(Event::Idled)),

@@ -8,7 +8,7 @@ mod jetson;
 
 use hold::{Board, Keeper};
 use jetson::Jetson;
-use protocol::{HoldReply, StateCommand, StateReply, StateRequest};
+use protocol::{CpuLimit, HoldReply, StateCommand, StateReply, StateRequest};
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs;
@@ -47,6 +47,81 @@ fn the_requested_state_is_set_and_restored_at_the_end() {
     assert_ne!(board.jetson.state(), before);
     keeper.end();
     board.wait_for(&before);
+}
+
+/// A request for the highest frequencies of the CPUs and the GPU.
+fn limited(board: &Board, mode: u32, khz: [u64; 2], gpu_hz: u64) -> StateRequest {
+    let limit = |(cpu, max_khz)| CpuLimit { cpus: vec![cpu], max_khz };
+    StateRequest {
+        nvpmodel: Some(mode),
+        cpu_limits: (0..).zip(khz).map(limit).collect(),
+        gpu_max_hz: Some(gpu_hz),
+        ..board.request()
+    }
+}
+
+fn limits(board: &Board) -> Vec<String> {
+    let gpu = "sys/devices/17000000.gp10b/devfreq/17000000.gp10b";
+    let cpus = (0..2)
+        .flat_map(|cpu| ["min", "max"].map(|end| board.jetson.cpu(cpu, &format!("scaling_{end}_freq"))));
+    cpus.chain(["min", "max"].map(|end| board.jetson.read(&format!("{gpu}/{end}_freq")))).collect()
+}
+
+#[test]
+fn clocks_are_limited_one_point_after_the_other_and_restored() {
+    let board = Board::new();
+    let before = board.jetson.state();
+    let mut keeper = board.keep("anna");
+    let applied = keeper.set(limited(&board, 0, [1_113_600, 806_400], 624_750_000));
+    assert_eq!(
+        applied.set.cpus.iter().map(|cpu| cpu.max_khz).collect::<Vec<_>>(),
+        [Some(1_113_600), Some(806_400)]
+    );
+    assert_eq!(limits(&board), ["345600", "1113600", "345600", "806400", "114750000", "624750000"]);
+    // The same mode with other limits does not set the mode again.
+    let calls = board.jetson.read("calls");
+    let applied = keeper.set(limited(&board, 0, [2_035_200, 345_600], 1_300_500_000));
+    assert_eq!(limits(&board), ["345600", "2035200", "345600", "345600", "114750000", "1300500000"]);
+    assert_eq!(applied.found.power_mode.map(|mode| mode.id), Some(3));
+    assert!(!board.jetson.read("calls")[calls.len()..].contains("-m"), "{}", board.jetson.read("calls"));
+    // Another mode, pinned clocks, and no limits: each starts from what was found, and is read back.
+    let pinned =
+        StateRequest { jetson_clocks: Some(true), ..limited(&board, 0, [1_113_600, 806_400], 624_750_000) };
+    keeper.set(pinned.clone());
+    assert_eq!(limits(&board), ["1113600", "1113600", "806400", "806400", "624750000", "624750000"]);
+    keeper.set(StateRequest {
+        cpu_limits: vec![CpuLimit { cpus: vec![0, 1], max_khz: 499_200 }],
+        ..pinned.clone()
+    });
+    assert_eq!(limits(&board)[..4], ["499200", "499200", "499200", "499200"]);
+    keeper.set(board.maxn());
+    assert_eq!(limits(&board)[..4], ["2035200", "2035200", "2035200", "2035200"]);
+    keeper.set(board.request());
+    assert_eq!(board.jetson.state(), before);
+    // Killed at a point, the next session restores.
+    keeper.set(pinned);
+    keeper.signal(Signal::KILL);
+    keeper.child.wait().unwrap();
+    assert_ne!(board.jetson.state(), before);
+    let restored = board.runner(&["restore"]).output().unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    board.wait_for(&before);
+    // A board whose kernel does not control the clocks.
+    let mut keeper = board.keep("anna");
+    for cpu in 0..2 {
+        fs::remove_file(
+            board.jetson.sysfs().join(format!("devices/system/cpu/cpu{cpu}/cpufreq/scaling_max_freq")),
+        )
+        .unwrap();
+    }
+    let message = keeper.fails(limited(&board, 3, [1_113_600, 806_400], 624_750_000));
+    assert!(
+        message.contains(
+            "CPU 0 is to run at 1113600 kHz at most, but this board's kernel does not control its clock"
+        ),
+        "{message}"
+    );
+    keeper.end();
 }
 
 #[test]

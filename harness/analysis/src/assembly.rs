@@ -125,7 +125,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
             .iter()
             .filter(move |schedule| schedule.record.schedule.kind() == kind)
             .filter(|schedule| schedule.validity() == Validity::Valid)
-            .map(|schedule| (schedule.record.schedule.label(), schedule.throughputs()))
+            .map(|schedule| (schedule.label.clone(), schedule.throughputs()))
     };
     let singles: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Single).collect();
     let peers: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Peer).collect();
@@ -198,7 +198,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let mut row = Row {
         board: run.start.board.clone(),
         network: network.name().to_owned(),
-        schedule: schedule.label(),
+        schedule: measurements.label.clone(),
         place: measurements.record.place,
         kind: schedule.kind(),
         processors: match peer {

@@ -82,7 +82,7 @@ pub fn schedule_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFi
         ScheduleFigures {
             precision: if measurements.uses_gpu { precision } else { FloatFormat::Fp32 },
             network: measurements.record.network.clone(),
-            label: schedule.label(),
+            label: measurements.label.clone(),
             kind: schedule.kind(),
             processors: schedule.processors().map(ToString::to_string).collect(),
             validity: measurements.validity(),

@@ -30,7 +30,7 @@ pub use campaign::{Against, BoardSection, CampaignReport, CampaignSection};
 pub use claims::{Claim, ClaimComparison, ClaimKind, ClaimOnNetwork, ClaimRun, ClaimVerdict, Claims};
 pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
 pub use meter::energy_within;
-pub use optimization::{Closest, FrontRow, Observed, OperatingPoint, Optimization, PowerModelSection};
+pub use optimization::{Closest, FrontRow, Observed, Optimization, PointSection, PowerModelSection};
 pub use rows::{
     GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection,
     RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,

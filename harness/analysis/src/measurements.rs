@@ -11,6 +11,8 @@ use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
 /// A schedule with its trials, on the way to a [`Row`].
 pub(super) struct Measurements {
     pub(super) record: ScheduleRecord,
+    /// Its name in reports: with its operating point, if the run has several.
+    pub(super) label: String,
     cpus: Vec<u32>,
     pub(super) uses_gpu: bool,
     /// By round; a trial that was repeated counts as it went the last time.
@@ -27,6 +29,8 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
     let comparisons = store.comparisons(run)?;
     let settings = StoredSettings::of(&run.start.configuration);
     let min_frames = settings.min_frames;
+    let points = store.operating_points(run)?;
+    let point_of = |number: u32| points.iter().find(|point| point.number == number);
     let mut schedules: Vec<Measurements> = Vec::new();
     let mut places = HashMap::new();
     for record in store.schedules(run)? {
@@ -51,13 +55,30 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         places.insert(record.place, schedules.len());
         let (trials, failed) = (BTreeMap::new(), BTreeMap::new());
         let metered = false;
-        schedules.push(Measurements { record, cpus, uses_gpu, trials, failed, limits, metered, reasons });
+        let label = match point_of(record.point) {
+            Some(point) => format!("{} @ {}", record.schedule.label(), point.point),
+            None => record.schedule.label(),
+        };
+        schedules.push(Measurements {
+            record,
+            label,
+            cpus,
+            uses_gpu,
+            trials,
+            failed,
+            limits,
+            metered,
+            reasons,
+        });
     }
     store.each_brief_trial(run, |trial| {
         let Some(schedule) = places.get(&trial.schedule).map(|place| &mut schedules[*place]) else { return };
         let taken = match trial.outcome {
             Outcome::Measured(measured) => {
-                let state = run.start.state.as_ref();
+                let state = match point_of(schedule.record.point) {
+                    Some(point) => point.state.as_ref(),
+                    None => run.start.state.as_ref(),
+                };
                 let Measurements { cpus, uses_gpu, limits, .. } = &*schedule;
                 let bounds = Bounds { cpus, uses_gpu: *uses_gpu, min_frames, limits, state };
                 Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())

@@ -3,18 +3,19 @@
 //! Everything is computed from the raw observations of a run. A predicted energy comes from a power model that was fitted
 //! without the schedule's own trials, so predicted and measured figures can be compared.
 
-use super::measurements::{add_energy, measurements};
+use super::energy;
+use super::measurements::{Measurements, add_energy, measurements};
 use super::rows::{Interval, Report, Row};
 use domain::objective::Figures;
 use domain::search::{MeasuredSchedule, busy_shares};
 use domain::{
-    Choice, Costs, Limit, Objective, PowerModel, PowerModelError, PowerWindow, ScheduleKind, Severity,
-    Transfer, Validity,
+    Choice, Confidence, Limit, Metric, Objective, Observation, OperatingPoint, PointPower, PointWindow,
+    PowerModelError, PowerWindow, ProcessorName, ScheduleKind, Severity, Validity, comparison,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use store::{RunId, ScheduleRecord, Store, StoreError};
+use store::{OperatingPointRecord, RunId, ScheduleRecord, Store, StoreError};
 
 /// Version of the JSON. It rises if a field changes its meaning or is removed, not if one is added.
 const SCHEMA: u32 = 1;
@@ -26,8 +27,22 @@ pub struct Observed {
     pub report: Report,
     /// The schedules, in the order of the report's rows; their numbers within the run are `Row::place`.
     pub schedules: Vec<ScheduleRecord>,
+    /// The operating points that the run has set, by their numbers; that of the board's file alone if there is no other.
+    pub points: Vec<OperatingPointRecord>,
+    processors: Vec<ProcessorName>,
     /// Power of the valid trials and of the idle board.
-    windows: Vec<PowerWindow>,
+    windows: Vec<PointWindow>,
+    /// Trials of each schedule, by its number.
+    trials: BTreeMap<u32, ComparedTrials>,
+}
+
+/// The trials of a schedule, to be compared with those of another.
+#[derive(Debug)]
+struct ComparedTrials {
+    throughput: Vec<Observation>,
+    frames_per_joule: Vec<Observation>,
+    /// Of the energy, as a share.
+    uncertainty: f64,
 }
 
 impl Observed {
@@ -41,56 +56,74 @@ impl Observed {
         let mut schedules = measurements(store, &run)?;
         let idle = store.idle_power(&run)?;
         let meter = add_energy(&mut schedules, idle.as_ref());
-        let processors: Vec<&str> =
-            run.start.processors.iter().map(|processor| processor.name.as_str()).collect();
+        let mut points = store.operating_points(&run)?;
+        if points.is_empty() {
+            let (number, point) = (0, OperatingPoint::default());
+            points.push(OperatingPointRecord { number, point, state: run.start.state.clone(), idle: None });
+        }
+        let processors: Vec<ProcessorName> =
+            run.start.processors.iter().map(|processor| ProcessorName::new(&processor.name)).collect();
         let mut windows = Vec::new();
-        if let Some(power) = meter.section(idle.as_ref()).and_then(|section| section.idle_mw) {
-            windows.push(PowerWindow {
-                schedule: None,
-                busy: vec![0.0; processors.len()],
-                power: domain::Milliwatts(power.point),
-                uncertainty: domain::Milliwatts(power.hi.map_or(0.0, |hi| hi - power.point)),
-            });
+        for record in &points {
+            let idle = if record.number == 0 { idle.as_ref() } else { record.idle.as_ref() };
+            if let Some(power) = meter.section(idle).and_then(|section| section.idle_mw) {
+                windows.push(PointWindow {
+                    point: record.point.clone(),
+                    window: PowerWindow {
+                        schedule: None,
+                        busy: vec![0.0; processors.len()],
+                        power: domain::Milliwatts(power.point),
+                        uncertainty: domain::Milliwatts(power.hi.map_or(0.0, |hi| hi - power.point)),
+                    },
+                });
+            }
         }
         for measured in schedules.iter().filter(|measured| measured.validity() == Validity::Valid) {
             let schedule = &measured.record.schedule;
-            if schedule.kind() == ScheduleKind::Peer {
-                continue;
-            }
+            let point = points.iter().find(|record| record.number == measured.record.point);
+            let (false, Some(point)) = (schedule.kind() == ScheduleKind::Peer, point) else { continue };
             for trial in measured.valid() {
                 let Some(drawn) = trial.energy.drawn() else { continue };
                 let mut busy = vec![0.0; processors.len()];
                 for (stage, shares) in schedule.stages().iter().zip(&trial.stages) {
-                    let at = processors.iter().position(|name| *name == stage.processor.as_str());
-                    if let Some(at) = at {
+                    if let Some(at) = processors.iter().position(|name| *name == stage.processor) {
                         busy[at] = shares.busy;
                     }
                 }
-                windows.push(PowerWindow {
-                    schedule: Some(measured.record.place),
-                    busy,
-                    power: drawn.mean_power(),
-                    uncertainty: drawn.power_uncertainty(),
+                windows.push(PointWindow {
+                    point: point.point.clone(),
+                    window: PowerWindow {
+                        schedule: Some(measured.record.place),
+                        busy,
+                        power: drawn.mean_power(),
+                        uncertainty: drawn.power_uncertainty(),
+                    },
                 });
             }
         }
-        Ok(Self { report, schedules: store.schedules(&run)?, windows })
+        let compared = |measured: &Measurements| {
+            let trials = measured.counted();
+            let (throughput, frames_per_joule) = (measured.throughputs(), energy::frames_per_joule(&trials));
+            ComparedTrials { throughput, frames_per_joule, uncertainty: energy::uncertainty(&trials) }
+        };
+        let trials = schedules.iter().map(|measured| (measured.record.place, compared(measured))).collect();
+        Ok(Self { report, schedules: store.schedules(&run)?, points, processors, windows, trials })
     }
 
-    /// The power model of the board's processors.
+    /// The power model of the board's processors at all operating points.
     ///
     /// # Errors
     /// If the trials with energy do not determine it.
-    pub fn power_model(&self) -> Result<PowerModel, PowerModelError> {
-        PowerModel::fit(self.report.measured_on.processors.len(), &self.windows)
+    pub fn power_model(&self) -> Result<PointPower, PowerModelError> {
+        PointPower::fit(&self.processors, &self.windows)
     }
 
     /// Whether any trial has energy.
     pub fn has_energy(&self) -> bool {
-        self.windows.iter().any(|window| window.schedule.is_some())
+        self.windows.iter().any(|window| window.window.schedule.is_some())
     }
 
-    /// The schedules of the board's own processors with their figures, for the search.
+    /// The schedules of the board's own processors with their figures, for the search. Operating points have their numbers.
     pub fn measured(&self) -> Vec<MeasuredSchedule> {
         let tried = self.schedules.iter().filter(|record| record.schedule.kind() != ScheduleKind::Peer);
         let measured = tried.filter_map(|record| {
@@ -104,6 +137,7 @@ impl Observed {
                 row.stages.iter().map(|stage| stage.busy.map(|busy| busy * 1e9 / figures.fps)).collect()
             });
             Some(MeasuredSchedule {
+                at: usize::try_from(record.point).ok()?,
                 schedule: record.schedule.clone(),
                 figures,
                 stage_ns: stage_ns.and_then(|stages: Option<Vec<f64>>| stages).unwrap_or_default(),
@@ -116,19 +150,28 @@ impl Observed {
         self.report.rows.iter().find(|row| row.place == place)
     }
 
+    fn is_at_default(&self, row: &Row) -> bool {
+        self.schedules.iter().any(|record| record.place == row.place && record.point == 0)
+    }
+
+    fn point_of(&self, record: &ScheduleRecord) -> Option<&OperatingPointRecord> {
+        self.points.iter().find(|point| point.number == record.point)
+    }
+
     /// Predicted energy per frame, from the times predicted before the trials and the power model of all other trials.
     fn predicted_energy(&self, record: &ScheduleRecord) -> Option<Interval> {
         let prediction = record.prediction.as_ref()?;
-        let others: Vec<PowerWindow> =
-            self.windows.iter().filter(|window| window.schedule != Some(record.place)).cloned().collect();
-        let processors = &self.report.measured_on.processors;
-        let model = PowerModel::fit(processors.len(), &others).ok()?;
-        let names = processors.iter().map(|processor| processor.name.as_str().into()).collect();
-        // Only the places of the processors are needed.
-        let costs = Costs::new(names, vec![vec![0.0]; processors.len()], Transfer::FREE).ok()?;
+        let others: Vec<PointWindow> = self
+            .windows
+            .iter()
+            .filter(|window| window.window.schedule != Some(record.place))
+            .cloned()
+            .collect();
+        let model = PointPower::fit(&self.processors, &others).ok()?;
         let fps = prediction.throughput.0;
-        let busy = busy_shares(&record.schedule, &prediction.stage_ns, fps, &costs);
-        let energy = model.predict_energy(&busy, fps, self.rate_error(record.place));
+        let busy = busy_shares(&record.schedule, &prediction.stage_ns, fps, &self.processors);
+        let point = &self.point_of(record)?.point;
+        let energy = model.predict_energy(point, &busy, fps, self.rate_error(record.place));
         let (lo, hi) = (energy.point - energy.half_width, energy.point + energy.half_width);
         energy.point.is_finite().then_some(Interval { point: energy.point, lo: Some(lo), hi: Some(hi) })
     }
@@ -185,7 +228,15 @@ pub struct Optimization {
     pub throughput_gain: Option<Interval>,
     /// Frames per joule of `best` over the single processor with the most, by trials of the same round.
     pub energy_gain: Option<Interval>,
-    /// The fitted power model; absent without energy.
+    /// The best schedule for the objective at the point of the board's file; absent if the run has one point only.
+    pub best_at_default_point: Option<FrontRow>,
+    /// Throughput of `best` over `best_at_default_point`, by trials of the same round.
+    pub throughput_gain_over_default_point: Option<Interval>,
+    /// Frames per joule of `best` over `best_at_default_point`, by trials of the same round.
+    pub energy_gain_over_default_point: Option<Interval>,
+    /// Shell commands that set the operating point of `best` by hand; empty if the run has one point only.
+    pub commands: Vec<String>,
+    /// The fitted power model at the point of the board's file; absent without energy.
     pub power_model: Option<PowerModelSection>,
     /// Why there is no energy or no power model.
     pub energy_absent_reason: Option<String>,
@@ -208,7 +259,7 @@ pub struct FrontRow {
     /// Its processors, in stage order.
     pub processors: Vec<String>,
     /// Settings of the board that decide speed and power.
-    pub operating_point: OperatingPoint,
+    pub operating_point: PointSection,
     /// Frames per second.
     pub throughput_fps: Interval,
     /// Energy per frame in mJ, idle power included. Absent if it was not measured.
@@ -223,13 +274,21 @@ pub struct FrontRow {
     pub trials: usize,
 }
 
-/// Settings of the board, as they were during the run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct OperatingPoint {
+/// Settings of the board, as they were during the trials.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "OperatingPoint")]
+pub struct PointSection {
+    /// Number within the run; 0 is the point of the board's file.
+    pub number: u32,
+    /// In words; absent if the run has one point only.
+    pub label: Option<String>,
     /// Power mode; absent if the board has none.
     pub power_mode: Option<String>,
     /// Frequency governors of the used CPUs; absent if unknown.
     pub governor: Option<String>,
+    /// Highest frequency of each processor in MHz. Empty if the run has one point only; a processor that is offline at this
+    /// point, or whose clock is not known, is absent.
+    pub max_mhz: BTreeMap<String, f64>,
 }
 
 /// A schedule that does not meet the requirement, but comes closer than all others.
@@ -293,6 +352,17 @@ impl Optimization {
             Choice::Missed { closest, by } => (None, Some((valid[closest], by))),
             Choice::None => (None, None),
         };
+        // The best one by the same objective without changing the operating point.
+        let has_points = observed.points.len() > 1;
+        let default: Vec<&Row> =
+            valid.iter().copied().filter(|row| has_points && observed.is_at_default(row)).collect();
+        let of_default: Vec<Figures> = default.iter().filter_map(|row| figures(row)).collect();
+        let at_default = match objective.choose(&of_default) {
+            Choice::Met(place) | Choice::Missed { closest: place, .. } => Some(default[place]),
+            Choice::None => None,
+        };
+        let over_default =
+            |metric: Metric| best.zip(at_default).and_then(|(row, over)| observed.gain(row, over, metric));
         let model = observed.power_model();
         let reason = || tried.iter().find_map(|row| row.energy_absent_reason.clone());
         Some(Self {
@@ -330,7 +400,11 @@ impl Optimization {
                 Ok(_) => None,
                 Err(error) => Some(reason().unwrap_or_else(|| error.to_string())),
             },
-            power_model: model.ok().map(|model| observed.section(&model)),
+            best_at_default_point: at_default.and_then(point),
+            throughput_gain_over_default_point: over_default(Metric::Throughput),
+            energy_gain_over_default_point: over_default(Metric::EnergyPerFrame),
+            commands: best.map(|row| observed.commands(row)).unwrap_or_default(),
+            power_model: model.ok().and_then(|model| observed.section(&model)),
             schedules_measured: valid.len(),
             schedules_void: tried.len() - valid.len(),
             void_reason: tried.iter().filter(|row| row.is_void()).find_map(|row| void_reason(row)),
@@ -346,10 +420,7 @@ impl Observed {
             schedule: row.schedule.clone(),
             kind: row.kind,
             processors: row.processors.clone(),
-            operating_point: OperatingPoint {
-                power_mode: self.report.measured_on.power_mode.clone(),
-                governor: self.report.measured_on.governor.clone(),
-            },
+            operating_point: self.point_section(record),
             throughput_fps: row.throughput_fps?,
             energy_mj_per_frame: row.energy_mj_per_frame,
             predicted_fps: row.predicted_fps,
@@ -359,15 +430,54 @@ impl Observed {
         })
     }
 
-    fn section(&self, model: &PowerModel) -> PowerModelSection {
-        let names = self.report.measured_on.processors.iter().map(|processor| processor.name.clone());
-        PowerModelSection {
-            idle_mw: model.idle_mw(),
-            dynamic_mw: names.enumerate().map(|(at, name)| (name, model.dynamic_mw(at))).collect(),
+    fn point_section(&self, record: Option<&ScheduleRecord>) -> PointSection {
+        let known = record.and_then(|record| self.point_of(record)).filter(|_| self.points.len() > 1);
+        let mode = known.and_then(|known| known.point.power_mode.as_ref());
+        let mhz = |(name, khz): (&String, &u64)| (name.clone(), *khz as f64 / 1000.0);
+        PointSection {
+            number: record.map_or(0, |record| record.point),
+            label: known.map(|known| known.point.to_string()),
+            power_mode: match mode {
+                Some(mode) => Some(format!("{} ({})", mode.id, mode.name)),
+                None => self.report.measured_on.power_mode.clone(),
+            },
+            governor: self.report.measured_on.governor.clone(),
+            max_mhz: known.map(|known| known.point.max_khz.iter().map(mhz).collect()).unwrap_or_default(),
+        }
+    }
+
+    /// Figures of a row over those of another, by trials of the same round: throughput, or frames per joule.
+    fn gain(&self, row: &Row, over: &Row, metric: Metric) -> Option<Interval> {
+        let (own, other) = (self.trials.get(&row.place)?, self.trials.get(&over.place)?);
+        let compare = |own: &[Observation], other: &[Observation]| {
+            Some(comparison::compare(own, other, Confidence::P95).ok()?.ratio)
+        };
+        match metric {
+            Metric::Throughput => compare(&own.throughput, &other.throughput).map(Interval::from),
+            _ => compare(&own.frames_per_joule, &other.frames_per_joule)
+                .map(|ratio| energy::widened(ratio, &[own.uncertainty, other.uncertainty])),
+        }
+    }
+
+    /// The commands that set the operating point of a row.
+    fn commands(&self, row: &Row) -> Vec<String> {
+        let record = self.schedules.iter().find(|record| record.place == row.place);
+        let point = record.and_then(|record| self.point_of(record)).filter(|_| self.points.len() > 1);
+        let state = point.and_then(|point| point.state.as_ref());
+        state.map(|state| protocol::text::commands(&state.asked)).unwrap_or_default()
+    }
+
+    fn section(&self, model: &PointPower) -> Option<PowerModelSection> {
+        let default = &self.points.iter().find(|point| point.number == 0)?.point;
+        let at = model.at(default, &self.processors).ok()?;
+        let names = self.processors.iter().map(ToString::to_string);
+        Some(PowerModelSection {
+            idle_mw: at.idle_mw(),
+            dynamic_mw: names.enumerate().map(|(place, name)| (name, at.dynamic_mw(place))).collect(),
             residual_mw: model.residual_mw(),
             left_out_error: model.left_out_share(),
             windows: model.windows(),
-        }
+        })
     }
 }
 

@@ -211,11 +211,15 @@ fn below_pinned(
     state: Option<&StateRecord>,
     limits: &validity::Limits,
 ) -> Vec<validity::Reason> {
-    let is_pinned = state.is_some_and(|record| record.asked.jetson_clocks == Some(true));
-    let lowest = measured.watched.iter().filter(|_| is_pinned).flat_map(|watched| &watched.lowest);
+    let Some(asked) = state.map(|record| &record.asked) else { return Vec::new() };
+    let lowest = measured.watched.iter().flat_map(|watched| &watched.lowest);
     let reason = |lowest: &LowestFrequency| {
         let cpu = measured.before.cpus.iter().find(|cpu| cpu.id == lowest.cpu)?;
-        let pinned = cpu.max_khz.filter(|_| cpu.min_khz == cpu.max_khz)?;
+        // The governor `performance` keeps a CPU at the limit of its operating point.
+        let is_limited = asked.cpu_limits.iter().any(|limit| limit.cpus.contains(&cpu.id));
+        let is_kept = is_limited && cpu.governor.as_deref() == Some("performance");
+        let is_pinned = asked.jetson_clocks == Some(true) && cpu.min_khz == cpu.max_khz;
+        let pinned = cpu.max_khz.filter(|_| is_pinned || is_kept)?;
         validity::pinned(lowest.cpu, pinned, lowest.khz, limits)
     };
     lowest.filter_map(reason).collect()

@@ -94,6 +94,23 @@ impl Board {
         }
     }
 
+    /// Brings it to another state than its file asks for. Whoever brings it again, after the connection was lost for
+    /// example, brings it to this one.
+    ///
+    /// # Errors
+    /// If it cannot reach that state.
+    pub fn bring_to(
+        &mut self,
+        asked: StateRequest,
+        interrupt: &Interrupt,
+    ) -> Result<AppliedState, SessionError> {
+        match self {
+            Self::Local(local) => local.asked = asked,
+            Self::Remote(remote) => remote.change_request(asked),
+        }
+        self.bring(interrupt)
+    }
+
     /// Restores the original state. Returns the settings that were not restored.
     ///
     /// # Errors

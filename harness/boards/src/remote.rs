@@ -245,7 +245,13 @@ impl Remote {
         Ok(brought)
     }
 
-    /// The state its file asks for.
+    /// Asks for another state than its file does. [`Remote::bring`] brings it to that.
+    pub(crate) fn change_request(&mut self, asked: StateRequest) {
+        self.asked = asked;
+        self.brought = None;
+    }
+
+    /// The state that is asked for.
     pub fn asked(&self) -> &StateRequest {
         &self.asked
     }
@@ -491,7 +497,11 @@ fn missing_files(request: &mut Request, is_there: impl Fn(&Path) -> bool) -> Vec
 /// Every file a request names, with its kind.
 fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut String)) {
     let mut stages: Vec<&mut protocol::Stage> = match request {
-        Request::State { .. } | Request::Transfer(_) | Request::Idle(_) | Request::Peak(_) => Vec::new(),
+        Request::State { .. }
+        | Request::Clocks { .. }
+        | Request::Transfer(_)
+        | Request::Idle(_)
+        | Request::Peak(_) => Vec::new(),
         Request::Profile(profile) => vec![&mut profile.stage],
         Request::Compare(compare) => {
             compare.reference.stages.iter_mut().chain(&mut compare.candidate.stages).collect()

@@ -124,6 +124,16 @@ pub enum SessionError {
         /// The limit.
         limit: f64,
     },
+    /// The board cannot be brought to an operating point.
+    #[error(
+        "failed to start the trial: the board cannot be brought to the operating point {point}: {reason}"
+    )]
+    Point {
+        /// The point.
+        point: String,
+        /// The board's message.
+        reason: String,
+    },
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -21,6 +21,8 @@ pub(crate) struct ComparedNetwork {
     pub(crate) linked: LinkedNetwork,
     /// By schedule: whether it may be measured. One with other outputs than the baseline is void.
     pub(crate) usable: Vec<bool>,
+    /// By schedule; absent if the comparison failed.
+    comparisons: Vec<Option<ComparisonRecord>>,
 }
 
 /// Compares all schedules of all networks.
@@ -37,9 +39,10 @@ pub(crate) fn compare(
     for linked in networks {
         let (name, count) = (linked.plan.name().to_owned(), linked.schedules.len());
         progress.doing(&format!("{name}: outputs of {count} schedules"));
-        let (usable, equal) = compare_from(board, recorder, &linked, 0, &progress)?;
+        let mut network = ComparedNetwork { linked, usable: Vec::new(), comparisons: Vec::new() };
+        let equal = compare_rest(board, recorder, &mut network, &progress)?;
         progress.step(&format!("{name}: {equal} of {count} schedules agree"));
-        compared.push(ComparedNetwork { linked, usable });
+        compared.push(network);
     }
     progress.end(&format!("outputs of {} networks", compared.len()));
     Ok(compared)
@@ -56,67 +59,70 @@ pub(crate) fn compare_more(
 ) -> Result<(), Stop> {
     let known = network.usable.len();
     let progress = Progress::begin("compare", 1);
-    let (usable, equal) = compare_from(board, recorder, &network.linked, known, &progress)?;
-    progress.end(&format!("{equal} of {} new schedules agree", usable.len()));
-    network.usable.extend(usable);
+    let equal = compare_rest(board, recorder, network, &progress)?;
+    progress.end(&format!("{equal} of {} new schedules agree", network.usable.len() - known));
     Ok(())
 }
 
-/// Compares the schedules from position `first` on. Returns which may be measured, and how many agree with the baseline.
-fn compare_from(
+/// Compares the schedules that are not compared yet. Returns how many agree with the baseline.
+fn compare_rest(
     board: &mut OpenedBoard,
     recorder: &mut RunRecorder<'_>,
-    network: &LinkedNetwork,
-    first: usize,
+    network: &mut ComparedNetwork,
     progress: &Progress,
-) -> Result<(Vec<bool>, usize), Stop> {
-    let (plan, name) = (&network.plan, network.plan.name());
+) -> Result<usize, Stop> {
+    let ComparedNetwork { linked: LinkedNetwork { plan, schedules }, usable, comparisons } = network;
+    let (name, mut equal) = (plan.name(), 0);
     let is_single = |linked: &LinkedSchedule| linked.planned.schedule.kind() == domain::ScheduleKind::Single;
-    let single = network.schedules.iter().position(is_single);
+    let single = schedules.iter().position(is_single);
     let baseline = match single {
-        Some(position) => network.schedules[position].clone(),
+        Some(position) => schedules[position].clone(),
         None => link::first_single(board, &plan.compiled)?,
     };
-    let (mut usable, mut equal) = (Vec::new(), 0);
-    for (position, candidate) in network.schedules.iter().enumerate().skip(first) {
-        let label = candidate.planned.schedule.label();
-        match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
-            Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => return Err(error.into()),
-            Err(error) => {
-                // Its trials fail for the same reason, and record it.
-                progress.warn(&error.to_string());
-                usable.push(true);
-            }
-            Ok(compared) => {
-                let place = plan.place(position);
-                let uses_gpu = |linked: &LinkedSchedule| {
-                    let mut names = linked.planned.schedule.processors();
-                    let known = board.found.processors.iter().filter(|known| known.kind.is_gpu());
-                    let gpus: Vec<_> = known.map(|known| &known.name).collect();
-                    names.any(|name| gpus.contains(&name))
-                };
-                let on_gpu = uses_gpu(candidate) || uses_gpu(&baseline);
-                let precision = plan.compiled.precision;
-                let tolerance = Tolerance::of(&board.loaded.experiment, precision, on_gpu);
-                let comparison = ComparisonRecord {
+    for (position, candidate) in schedules.iter().enumerate().skip(usable.len()) {
+        let (place, label) = (plan.place(position), candidate.planned.schedule.label());
+        // Outputs do not depend on the operating point.
+        let is_same = |known: &usize| schedules[*known].planned.schedule == candidate.planned.schedule;
+        let known = (0..position).filter(is_same).find_map(|known| comparisons[known].clone());
+        let uses_gpu = |linked: &LinkedSchedule| {
+            let mut names = linked.planned.schedule.processors();
+            let known = board.found.processors.iter().filter(|known| known.kind.is_gpu());
+            let gpus: Vec<_> = known.map(|known| &known.name).collect();
+            names.any(|name| gpus.contains(&name))
+        };
+        let on_gpu = uses_gpu(candidate) || uses_gpu(&baseline);
+        let tolerance = Tolerance::of(&board.loaded.experiment, plan.compiled.precision, on_gpu);
+        let comparison = match known {
+            Some(known) => Some(ComparisonRecord { schedule: place, ..known }),
+            None => match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
+                Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => return Err(error.into()),
+                Err(error) => {
+                    // Its trials fail for the same reason, and record it.
+                    progress.warn(&error.to_string());
+                    None
+                }
+                Ok(compared) => Some(ComparisonRecord {
                     schedule: place,
                     reference: single.map_or(place, |single| plan.place(single)),
                     tolerance: tolerance.value,
                     compared,
-                };
-                let agrees = comparison.within_tolerance();
-                if !agrees {
-                    progress.warn(&format!(
-                        "{name} on {label}: outputs differ from the baseline's; this schedule is void"
-                    ));
-                }
-                usable.push(agrees);
-                equal += usize::from(agrees);
-                recorder.record_comparison(comparison)?;
-            }
+                }),
+            },
+        };
+        let agrees = comparison.as_ref().is_none_or(ComparisonRecord::within_tolerance);
+        if !agrees {
+            progress.warn(&format!(
+                "{name} on {label}: outputs differ from the baseline's; this schedule is void"
+            ));
         }
+        usable.push(agrees);
+        if let Some(comparison) = &comparison {
+            equal += usize::from(agrees);
+            recorder.record_comparison(comparison.clone())?;
+        }
+        comparisons.push(comparison);
     }
-    Ok((usable, equal))
+    Ok(equal)
 }
 
 fn request(

@@ -25,7 +25,8 @@ impl OpenedBoard {
     /// If the board stays hot, cannot reach its state, or is lost.
     pub(crate) fn settle(&mut self, progress: &Progress) -> Result<Option<Cooling>, SessionError> {
         let limit = self.loaded.board.state.max_temperature_c;
-        if self.loaded.board.state.asked().is_nothing() && limit.is_none() {
+        let asks = self.found.state.as_ref().is_some_and(|record| !record.asked.is_nothing());
+        if !asks && limit.is_none() {
             return Ok(None);
         }
         let mut state = self.runner.state()?;

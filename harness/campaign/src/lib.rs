@@ -30,6 +30,8 @@ mod optimize;
 mod paths;
 mod peers;
 mod plan;
+mod point_change;
+mod points;
 mod prior;
 pub mod processors;
 mod profile;

@@ -128,6 +128,7 @@ mod tests {
             onnxruntime: None,
             processors: Processors::Auto,
             power: Power::None,
+            operating_points: None,
             state: State { max_temperature_c, ..State::default() },
         }
     }

@@ -201,7 +201,7 @@ impl<'a, 's> Trials<'a, 's> {
         result
     }
 
-    fn run(&mut self, slots: &[(u32, Slot)], progress: &Progress) -> Result<(), Stop> {
+    pub(crate) fn run(&mut self, slots: &[(u32, Slot)], progress: &Progress) -> Result<(), Stop> {
         for (position, slot) in slots {
             let network = &self.networks[slot.network];
             let label = format!(
@@ -226,7 +226,16 @@ impl<'a, 's> Trials<'a, 's> {
         let network = &self.networks[slot.network];
         let schedule = &network.linked.schedules[slot.schedule];
         pause(self.experiment.cooldown, &self.board.interrupt);
-        let cooled = self.board.settle(progress);
+        let brought = self.board.bring_to_point(schedule.planned.point);
+        let cooled = match brought {
+            Ok(record) => {
+                if let Some(record) = record {
+                    self.recorder.record_operating_point(record)?;
+                }
+                self.board.settle(progress)
+            }
+            Err(error) => Err(error),
+        };
         let begun_unix_ns = unix_ns();
         let (cooling, outcome) = match cooled {
             Ok(cooling) => {

@@ -4,6 +4,7 @@
 use crate::compile::ArtifactBuilder;
 use crate::limits;
 use crate::paths::Paths;
+use crate::points::{self, Points};
 use crate::processors::{self, Processor};
 use crate::runner_client::RunnerClient;
 use boards::Board;
@@ -32,6 +33,7 @@ pub(crate) struct FoundBoard {
     /// The state it was brought to, if its file asks for one.
     pub(crate) state: Option<StateRecord>,
     pub(crate) processors: Vec<Processor>,
+    pub(crate) points: Points,
 }
 
 /// Takes a board and finds what is on it.
@@ -75,6 +77,7 @@ fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {
     // The power mode decides which CPUs are online, so the state is set before the machine is read.
     let applied = runner.bring()?;
     let machine = if processors::may_have_gpus(board) { runner.whole_state()? } else { runner.state()? };
+    let set = applied.set.clone();
     let state = StateRecord::new(board.state.asked(), applied);
     let processors = processors::resolve(board, &machine)?;
     for warning in limits::check(board, &machine, &processors)? {
@@ -85,7 +88,11 @@ fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {
     }
     let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
     config::check_processors(&loaded.experiment, &names).ending(Exit::Usage)?;
-    Ok(FoundBoard { machine, state, processors })
+    let points = match &loaded.experiment.search {
+        Some(_) => points::find(runner, board, &processors, &set)?,
+        None => Points::one(board, &processors),
+    };
+    Ok(FoundBoard { machine, state, processors, points })
 }
 
 impl OpenedBoard {

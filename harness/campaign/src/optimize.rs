@@ -1,9 +1,11 @@
 //! Searches the schedules that are best in throughput and energy.
 //!
-//! 1. Measures the schedules of the experiment: single processors, which are the baselines, a pipeline and a replicate.
+//! 1. Measures the schedules of the experiment: single processors, which are the baselines, a pipeline and a replicate. If
+//!    the board's file has operating points, it profiles the network and measures such schedules at a few of them.
 //! 2. Fits the power model, calibrates the predictions, predicts the front, and measures those of its schedules that are
 //!    predicted to be best, with the best ones so far in the same rounds. Repeats this until no other schedule is predicted
 //!    to be better by more than the predictions are off, or the budget is spent.
+//!    The trials of a round are grouped by operating point, in a random order.
 //! 3. Adds rounds until each schedule of the measured front has the trials that the experiment asks for.
 
 use crate::compare::{self, ComparedNetwork};
@@ -12,13 +14,18 @@ use crate::measure::{Measured, Trials};
 use crate::open::OpenedBoard;
 use crate::plan::PlannedSchedule;
 use crate::prior::PriorResults;
-use crate::profile::NetworkCosts;
+use crate::processors::Processor;
+use crate::profile::{self, NetworkCosts};
+use crate::recording::Recording;
 use crate::stop::Stop;
 use crate::trial_order::Slot;
 use analysis::{Observed, Optimization};
 use config::Search;
-use domain::search::{self, Calibration, Candidate, Knowledge};
-use domain::{Objective, PowerModel, ScheduleKind, SplitMix64};
+use domain::search::{self, Calibration, Candidate, Knowledge, PredictedPoint};
+use domain::{
+    Costs, FrequencyModel, Objective, OperatingPoint, PointPower, Schedule, ScheduleKind, SplitMix64,
+    planner, predict,
+};
 use host::exit::{Ending as _, Exit, Failure};
 use host::progress::{self, Progress};
 use std::time::{Duration, Instant};
@@ -51,6 +58,7 @@ pub(crate) fn optimize(
     let (Some(network), Some(costs)) = (compared.into_iter().next(), costs.into_iter().next()) else {
         return Err(Failure::new(Exit::Bug, "optimize was started without a network").into());
     };
+    check_points(board, store, recorder)?;
     let last_round = prior.trials.iter().map(|(_, round)| round + 1).max();
     let mut steps = Optimizer {
         deadline: Instant::now() + search.budget,
@@ -59,13 +67,16 @@ pub(crate) fn optimize(
         recorder,
         prior,
         network,
-        costs,
+        costs: vec![(0, costs)],
+        points: Vec::new(),
         objective,
         round: last_round.unwrap_or(0),
         position: u32::try_from(prior.trials.len()).unwrap_or(u32::MAX),
         failed_trials: 0,
     };
     steps.add_recorded()?;
+    steps.profile_corners()?;
+    steps.predict_points()?;
     steps.measure_first()?;
     steps.search()?;
     steps.confirm()?;
@@ -79,7 +90,10 @@ struct Optimizer<'a, 's> {
     recorder: &'a mut RunRecorder<'s>,
     prior: &'a PriorResults,
     network: ComparedNetwork,
-    costs: NetworkCosts,
+    /// Costs at the profiled operating points, by their places.
+    costs: Vec<(usize, NetworkCosts)>,
+    /// Predicted costs of all operating points, without their power.
+    points: Vec<PredictedPoint>,
     objective: Objective,
     /// The next round.
     round: u32,
@@ -108,14 +122,17 @@ impl Optimizer<'_, '_> {
         let recorded: Vec<PlannedSchedule> = recorded
             .map(|record| PlannedSchedule {
                 schedule: record.schedule.clone(),
+                point: record.point as usize,
                 prediction: record.prediction.clone(),
             })
             .collect();
         if recorded.is_empty() { Ok(()) } else { self.add(&recorded, false) }
     }
 
-    /// Links, records and compares new schedules.
+    /// Links, records and compares new schedules. All processors must be online, because outputs are compared with those of
+    /// a single schedule.
     fn add(&mut self, new: &[PlannedSchedule], record: bool) -> Result<(), Stop> {
+        self.bring_to_point(0)?;
         let linked = &mut self.network.linked;
         let compiled = &linked.plan.compiled;
         let schedules = new.iter().map(|planned| &planned.schedule).collect();
@@ -128,6 +145,7 @@ impl Optimizer<'_, '_> {
                     place,
                     network: linked.plan.name().to_owned(),
                     schedule: planned.schedule.clone(),
+                    point: u32::try_from(planned.point).unwrap_or(u32::MAX),
                     prediction: planned.prediction.clone(),
                 })?;
             }
@@ -137,8 +155,127 @@ impl Optimizer<'_, '_> {
         compare::compare_more(self.board, self.recorder, &mut self.network)
     }
 
+    /// Brings the board to an operating point, and records the point.
+    fn bring_to_point(&mut self, at: usize) -> Result<(), Stop> {
+        if let Some(record) = self.board.bring_to_point(at)? {
+            self.recorder.record_operating_point(record)?;
+        }
+        Ok(())
+    }
+
+    /// Profiles the network at the points from which all others are predicted, and adds the first schedules there.
+    fn profile_corners(&mut self) -> Result<(), Stop> {
+        let corners: Vec<usize> = self.board.found.points.corners.iter().copied().skip(1).collect();
+        let has_meter = self.board.loaded.board.power.meter().is_some();
+        let mut first = Vec::new();
+        for at in corners {
+            let number = u32::try_from(at).unwrap_or(u32::MAX);
+            let point = self.board.found.points.all[at].clone();
+            progress::say("point", &point.settings.to_string());
+            let mut record = self.board.bring_to_point(at)?;
+            if !self.prior.idle_points.contains(&number) && has_meter {
+                let known = record.take();
+                let idle = self.board.idle_power()?;
+                record = Some(known.unwrap_or_else(|| self.board.point_record(at)));
+                if let Some(record) = &mut record {
+                    record.idle = idle;
+                }
+            }
+            if let Some(record) = record {
+                self.recorder.record_operating_point(record)?;
+            }
+            let processors: Vec<Processor> = self
+                .board
+                .processors()
+                .iter()
+                .filter(|processor| point.processors.contains(&processor.name))
+                .cloned()
+                .collect();
+            let compiled = std::slice::from_ref(&self.network.linked.plan.compiled);
+            let known = &self.prior.profiles;
+            let mut recording = Recording(Some(self.recorder));
+            let profiles =
+                profile::profile_at(self.board, compiled, &processors, number, known, &mut recording)?;
+            let Some(costs) = profiles.costs.into_iter().next() else { continue };
+            for (schedule, costs) in self.first_schedules(&costs)? {
+                let planned = &self.network.linked.plan.schedules;
+                if planned.iter().all(|known| known.point != at || known.schedule != schedule) {
+                    let network = &self.network.linked.plan.compiled.network;
+                    let prediction = Some(predict(network, costs, &schedule).ending(Exit::Bug)?);
+                    first.push(PlannedSchedule { schedule, point: at, prediction });
+                }
+            }
+            self.costs.push((at, costs));
+        }
+        if first.is_empty() { Ok(()) } else { self.add(&first, true) }
+    }
+
+    /// The schedules that are measured at a profiled point, each with its costs.
+    fn first_schedules<'c>(&self, costs: &'c NetworkCosts) -> Result<Vec<(Schedule, &'c Costs)>, Stop> {
+        let network = &self.network.linked.plan.compiled.network;
+        let names = costs.alone.processors();
+        let mut schedules: Vec<(Schedule, &Costs)> =
+            names.iter().map(|name| (Schedule::single(network, name.clone()), &costs.alone)).collect();
+        if names.len() > 1 {
+            let plan = planner::plan(network, &costs.contended, &planner::Options::default());
+            let fastest = plan.ending(Exit::Bug)?.schedule;
+            if fastest.kind() == ScheduleKind::Pipeline {
+                schedules.push((fastest, &costs.contended));
+            }
+            let all = Schedule::replicate(network, names.to_vec()).ending(Exit::Bug)?;
+            schedules.push((all, &costs.contended));
+        }
+        Ok(schedules)
+    }
+
+    /// Predicts the costs of all operating points from those of the profiled ones.
+    fn predict_points(&mut self) -> Result<(), Stop> {
+        let all = &self.board.found.points.all;
+        let fit = |costs: &dyn Fn(&NetworkCosts) -> Costs| {
+            let profiles: Vec<(OperatingPoint, Costs)> =
+                self.costs.iter().map(|(at, of)| (all[*at].settings.clone(), costs(of))).collect();
+            FrequencyModel::fit(&profiles)
+        };
+        let alone = fit(&|of| of.alone.clone()).ending(Exit::Bug)?;
+        let contended = fit(&|of| of.contended.clone()).ending(Exit::Bug)?;
+        if let Some(error) = alone.error() {
+            progress::say(
+                "point",
+                &format!(
+                    "{} operating points, predicted from profiles at {} of them; times there are met within {:.1} %",
+                    all.len(),
+                    self.costs.len(),
+                    100.0 * error
+                ),
+            );
+        }
+        let mut points = Vec::new();
+        for (at, known) in all.iter().enumerate() {
+            let profiled =
+                self.costs.iter().find(|(profiled, _)| *profiled == at).map(|(_, costs)| costs.clone());
+            let costs = if let Some(costs) = profiled {
+                costs
+            } else {
+                let has = |name: &domain::ProcessorName| known.processors.contains(name);
+                NetworkCosts {
+                    alone: alone.at(&known.settings, has).ending(Exit::Bug)?,
+                    contended: contended.at(&known.settings, has).ending(Exit::Bug)?,
+                }
+            };
+            points.push(PredictedPoint {
+                point: known.settings.clone(),
+                alone: costs.alone,
+                contended: costs.contended,
+                power: None,
+            });
+        }
+        self.points = points;
+        Ok(())
+    }
+
     fn measure_first(&mut self) -> Result<(), Stop> {
-        let rounds = self.board.loaded.experiment.trials.min(FIRST_ROUNDS);
+        let several = self.board.found.points.are_several();
+        let rounds = self.board.loaded.experiment.trials.min(if several { ROUNDS } else { FIRST_ROUNDS });
         let standing = self.standing(&self.observe()?);
         let lacking = |at: &usize| standing.trials[*at] < rounds && !standing.hopeless[*at];
         let first: Vec<usize> = (0..standing.trials.len()).filter(lacking).collect();
@@ -187,12 +324,16 @@ impl Optimizer<'_, '_> {
             let known = self.network.linked.schedules.len();
             let planned = |candidate: Candidate| PlannedSchedule {
                 schedule: candidate.point.schedule,
+                point: candidate.at,
                 prediction: Some(candidate.point.prediction),
             };
             let chosen: Vec<PlannedSchedule> = chosen.into_iter().map(planned).collect();
             self.add(&chosen, true)?;
             let mut active: Vec<usize> = (known..self.network.linked.schedules.len()).collect();
             active.extend(standing.front.iter().chain(&standing.singles).copied());
+            // To change the operating point takes seconds. Only points that are visited anyway are measured again.
+            let visited: Vec<usize> = chosen.iter().map(|planned| planned.point).chain([0]).collect();
+            active.retain(|at| visited.contains(&self.network.linked.plan.schedules[*at].point));
             active.sort_unstable();
             active.dedup();
             self.measure("search", &active, ROUNDS)?;
@@ -226,7 +367,7 @@ impl Optimizer<'_, '_> {
     }
 
     /// `None` if throughput alone counts.
-    fn power_model(&self, observed: &Observed) -> Result<Option<PowerModel>, Stop> {
+    fn power_model(&self, observed: &Observed) -> Result<Option<PointPower>, Stop> {
         if !self.objective.needs_energy() {
             return Ok(None);
         }
@@ -244,18 +385,19 @@ impl Optimizer<'_, '_> {
     fn candidates(
         &self,
         observed: &Observed,
-        power: Option<&PowerModel>,
+        power: Option<&PointPower>,
     ) -> Result<(Calibration, Vec<Candidate>), Stop> {
         let network = &self.network.linked.plan.compiled.network;
         let measured = observed.measured();
-        let calibration = search::calibrate(network, &self.costs.contended, &measured).ending(Exit::Bug)?;
-        let knowledge = Knowledge {
-            network,
-            alone: &self.costs.alone,
-            calibration: &calibration,
-            power,
-            measured: &measured,
+        let with_power = |known: &PredictedPoint| {
+            let power = power.map(|power| power.at(&known.point, known.alone.processors()));
+            Ok::<_, domain::PowerModelError>(PredictedPoint { power: power.transpose()?, ..known.clone() })
         };
+        let points: Vec<PredictedPoint> =
+            self.points.iter().map(with_power).collect::<Result<_, _>>().ending(Exit::Bug)?;
+        let calibration = search::calibrate(network, &points, &measured).ending(Exit::Bug)?;
+        let knowledge =
+            Knowledge { network, points: &points, calibration: &calibration, measured: &measured };
         let candidates = search::next(knowledge, self.objective).ending(Exit::Bug)?;
         Ok((calibration, candidates))
     }
@@ -268,32 +410,55 @@ impl Optimizer<'_, '_> {
         let best = result.as_ref().and_then(|result| {
             result.best.as_ref().or(result.closest.as_ref().map(|closest| &closest.point))
         });
+        let at_default = result.as_ref().and_then(|result| result.best_at_default_point.as_ref());
         let mut standing = Standing::default();
+        let mut singles: Vec<(usize, &analysis::Row)> = Vec::new();
         for (position, planned) in plan.schedules.iter().enumerate() {
             let row = observed.report.rows.iter().find(|row| row.place == plan.place(position));
             let trials = row.filter(|row| !row.is_void()).map_or(0, |row| row.trials);
             let failures = row.map_or(0, |row| row.trials_failed + row.trials_void);
             standing.trials.push(u32::try_from(trials).unwrap_or(u32::MAX));
             standing.hopeless.push(!self.network.usable[position] || (trials == 0 && failures > 1));
-            let label = planned.schedule.label();
-            if on_front.contains(&label.as_str()) || best.is_some_and(|best| best.schedule == label) {
+            let label = row.map_or("", |row| row.schedule.as_str());
+            if on_front.contains(&label) || best.iter().chain(&at_default).any(|best| best.schedule == label)
+            {
                 standing.front.push(position);
             }
             if planned.schedule.kind() == ScheduleKind::Single {
-                standing.singles.push(position);
+                singles.extend(row.filter(|row| !row.is_void()).map(|row| (position, row)));
+                if planned.point == 0 {
+                    standing.singles.push(position);
+                }
             }
         }
+        // Gains are over the best single processors of all points, by trials of the same rounds.
+        let fps = |row: &analysis::Row| row.throughput_fps.map_or(0.0, |fps| fps.point);
+        let energy =
+            |row: &analysis::Row| row.energy_mj_per_frame.map_or(f64::INFINITY, |energy| energy.point);
+        let fastest = singles.iter().max_by(|a, b| fps(a.1).total_cmp(&fps(b.1)));
+        let least = singles.iter().min_by(|a, b| energy(a.1).total_cmp(&energy(b.1)));
+        standing.singles.extend(fastest.into_iter().chain(least).map(|(position, _)| *position));
+        standing.singles.sort_unstable();
+        standing.singles.dedup();
         standing
     }
 
-    /// Measures rounds of these schedules, each in a random order of its own.
+    /// Measures rounds of these schedules, each in a random order of its own. Schedules at the same operating point are
+    /// neighbours, because to change it takes seconds.
     fn measure(&mut self, step: &'static str, schedules: &[usize], rounds: u32) -> Result<(), Stop> {
         let mut slots = Vec::new();
         for round in self.round..self.round + rounds {
             let mut order: Vec<usize> =
                 schedules.iter().copied().filter(|schedule| self.network.usable[*schedule]).collect();
-            SplitMix64::new(self.board.loaded.experiment.seed.wrapping_add(u64::from(round)))
-                .shuffle(&mut order);
+            let seed = self.board.loaded.experiment.seed.wrapping_add(u64::from(round));
+            let mut random = SplitMix64::new(seed);
+            random.shuffle(&mut order);
+            let point = |schedule: &usize| self.network.linked.plan.schedules[*schedule].point;
+            let mut points: Vec<usize> = order.iter().map(point).collect();
+            points.sort_unstable();
+            points.dedup();
+            random.shuffle(&mut points);
+            order.sort_by_key(|schedule| points.iter().position(|known| *known == point(schedule)));
             for schedule in order {
                 slots.push((self.position, Slot { round, network: 0, schedule }));
                 self.position += 1;
@@ -312,6 +477,25 @@ impl Optimizer<'_, '_> {
         self.failed_trials += trials.result().failed_trials;
         ended
     }
+}
+
+/// A resumed run must have the same operating points, because its records have their numbers.
+fn check_points(board: &OpenedBoard, store: &Store, recorder: &RunRecorder<'_>) -> Result<(), Stop> {
+    let run = store.run(recorder.run().as_str())?;
+    for record in store.operating_points(&run)? {
+        let now = board.found.points.all.get(record.number as usize).map(|known| &known.settings);
+        if now != Some(&record.point) {
+            let message = format!(
+                "failed to resume the run {}: its operating point {} was {}, and now it is {}; start a new run",
+                recorder.run(),
+                record.number,
+                record.point,
+                now.map_or_else(|| "none".to_owned(), ToString::to_string)
+            );
+            return Err(Failure::new(Exit::Board, message).into());
+        }
+    }
+    Ok(())
 }
 
 fn minutes(time: Duration) -> String {

@@ -15,6 +15,8 @@ use host::progress;
 pub struct PlannedSchedule {
     /// Stages with their processors.
     pub schedule: Schedule,
+    /// Place of its operating point; 0 is that of the board's file.
+    pub point: usize,
     /// Absent for a peer, which is not profiled.
     pub prediction: Option<Prediction>,
 }
@@ -111,7 +113,7 @@ fn resolve(
             };
             let prediction =
                 costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;
-            planned.push(PlannedSchedule { schedule, prediction });
+            planned.push(PlannedSchedule { schedule, point: 0, prediction });
         }
     }
     Ok(planned)

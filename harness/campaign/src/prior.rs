@@ -10,6 +10,8 @@ pub(crate) struct PriorResults {
     /// Names of the recorded networks.
     pub(crate) networks: Vec<String>,
     pub(crate) profiles: ProfileRecords,
+    /// Numbers of the operating points at which idle power was read.
+    pub(crate) idle_points: Vec<u32>,
     pub(crate) schedules: Vec<ScheduleRecord>,
     /// Schedule and round of each measured trial.
     pub(crate) trials: Vec<(u32, u32)>,
@@ -28,6 +30,12 @@ impl PriorResults {
             processors: run.start.processors.clone(),
             networks: store.networks(&run)?.iter().map(|record| record.network.name().to_owned()).collect(),
             profiles: ProfileRecords::read(store, &run)?,
+            idle_points: store
+                .operating_points(&run)?
+                .iter()
+                .filter(|point| point.idle.is_some())
+                .map(|point| point.number)
+                .collect(),
             schedules: store.schedules(&run)?,
             trials,
         })

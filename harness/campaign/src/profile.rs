@@ -51,19 +51,28 @@ impl ProfileRecords {
         Ok(Self { profiles: store.profiles(run)?, transfers: store.transfers(run)? })
     }
 
-    fn profile(&self, network: &str, processor: &Processor, contended: bool) -> Option<&Profiled> {
+    fn profile(
+        &self,
+        network: &str,
+        processor: &Processor,
+        contended: bool,
+        point: u32,
+    ) -> Option<&Profiled> {
         let mut known = self.profiles.iter();
         let is_wanted = |known: &&ProfileRecord| {
             known.network == network
+                && known.point == point
                 && known.processor == processor.name.as_str()
                 && known.contended == contended
         };
         known.find(is_wanted).map(|known| &known.profiled)
     }
 
-    fn transfer(&self, from: &Processor, to: &Processor) -> Option<&Transferred> {
+    fn transfer(&self, from: &Processor, to: &Processor, point: u32) -> Option<&Transferred> {
         let mut known = self.transfers.iter();
-        let known = known.find(|known| known.from == from.name.as_str() && known.to == to.name.as_str());
+        let known = known.find(|known| {
+            known.point == point && known.from == from.name.as_str() && known.to == to.name.as_str()
+        });
         known.map(|known| &known.transferred)
     }
 }
@@ -111,10 +120,26 @@ pub(crate) fn profile(
     recording: &mut Recording<'_, '_>,
 ) -> Outcome<Profiles> {
     let processors = board.found.processors.clone();
+    profile_at(board, networks, &processors, 0, known, recording)
+}
+
+/// Profiles all networks on these processors at the operating point where the board is, which has the number `point`.
+///
+/// # Errors
+/// As [`profile`].
+pub(crate) fn profile_at(
+    board: &mut OpenedBoard,
+    networks: &[CompiledNetwork],
+    processors: &[Processor],
+    point: u32,
+    known: &ProfileRecords,
+    recording: &mut Recording<'_, '_>,
+) -> Outcome<Profiles> {
     let mut profiler = Profiler {
         runner: &mut board.runner,
         experiment: &board.loaded.experiment,
-        processors: &processors,
+        processors,
+        point,
         known,
         recording,
         records: ProfileRecords::default(),
@@ -126,8 +151,8 @@ pub(crate) fn profile(
         let alone = profiler.alone(network, &progress)?;
         let contended = profiler.contended(network, &alone)?;
         costs.push(NetworkCosts {
-            alone: network_costs(network, &processors, &alone, &links)?,
-            contended: network_costs(network, &processors, &contended, &links)?,
+            alone: network_costs(network, processors, &alone, &links)?,
+            contended: network_costs(network, processors, &contended, &links)?,
         });
     }
     progress.end(&format!("{} networks on {} processors", networks.len(), processors.len()));
@@ -138,6 +163,7 @@ struct Profiler<'a, 'r, 's> {
     runner: &'a mut RunnerClient,
     experiment: &'a Experiment,
     processors: &'a [Processor],
+    point: u32,
     known: &'a ProfileRecords,
     recording: &'a mut Recording<'r, 's>,
     records: ProfileRecords,
@@ -150,7 +176,7 @@ impl Profiler<'_, '_, '_> {
         let mut links = vec![vec![domain::Link::FREE; count]; count];
         for (from, sender) in self.processors.iter().enumerate() {
             for (to, receiver) in self.processors.iter().enumerate().filter(|(to, _)| *to != from) {
-                let known = self.known.transfer(sender, receiver).cloned();
+                let known = self.known.transfer(sender, receiver, self.point).cloned();
                 let is_known = known.is_some();
                 let transferred = match known {
                     Some(known) => known,
@@ -160,6 +186,7 @@ impl Profiler<'_, '_, '_> {
                 let record = TransferRecord {
                     from: sender.name.to_string(),
                     to: receiver.name.to_string(),
+                    point: self.point,
                     transferred,
                 };
                 if !is_known {
@@ -176,14 +203,14 @@ impl Profiler<'_, '_, '_> {
         let mut found = Vec::new();
         for processor in self.processors {
             progress.doing(&format!("{} on {}", network.name, processor.name));
-            if let Some(known) = self.known.profile(&network.name, processor, false).cloned() {
-                self.records.profiles.push(record(network, processor, false, &known));
+            if let Some(known) = self.known.profile(&network.name, processor, false, self.point).cloned() {
+                self.records.profiles.push(record(network, processor, self.point, false, &known));
                 found.push(known);
                 progress.known();
                 continue;
             }
             let profiled = measure_units(self.runner, self.experiment, network, processor)?;
-            self.record(record(network, processor, false, &profiled))?;
+            self.record(record(network, processor, self.point, false, &profiled))?;
             let profile = unit_costs(&network.network, processor, &profiled)?;
             let frame = match profile.frame_ns() {
                 ns if ns < 1e5 => format!("{:.2} µs", ns / 1e3),
@@ -202,7 +229,7 @@ impl Profiler<'_, '_, '_> {
             return Ok(alone.to_vec());
         }
         let known = |processor: &Processor| {
-            let known = self.known.profile(&network.name, processor, true);
+            let known = self.known.profile(&network.name, processor, true, self.point);
             known.map(|known| known.frame_ns.clone())
         };
         let is_known: Vec<bool> =
@@ -221,7 +248,7 @@ impl Profiler<'_, '_, '_> {
                 resident_bytes: alone.resident_bytes,
                 cuda: alone.cuda.clone(),
             };
-            let record = record(network, &self.processors[place], true, &profiled);
+            let record = record(network, &self.processors[place], self.point, true, &profiled);
             if is_known[place] {
                 self.records.profiles.push(record);
             } else {
@@ -241,6 +268,7 @@ impl Profiler<'_, '_, '_> {
 fn record(
     network: &CompiledNetwork,
     processor: &Processor,
+    point: u32,
     contended: bool,
     profiled: &Profiled,
 ) -> ProfileRecord {
@@ -248,6 +276,7 @@ fn record(
         network: network.name.clone(),
         processor: processor.name.to_string(),
         contended,
+        point,
         profiled: profiled.clone(),
     }
 }

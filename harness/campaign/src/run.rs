@@ -285,6 +285,7 @@ fn record_schedules(
             place,
             network: plan.name().to_owned(),
             schedule: planned.schedule.clone(),
+            point: 0,
             prediction: planned.prediction.clone(),
         };
         recording.write(|recorder| recorder.record_schedule(schedule))?;

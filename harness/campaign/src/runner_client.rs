@@ -4,7 +4,7 @@ use boards::Board;
 use boards::{Session, SessionError};
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{AppliedState, Event, MachineState, Request, SavedState};
+use protocol::{AppliedState, Clocks, Event, MachineState, Request, SavedState, StateRequest};
 use std::time::Duration;
 
 /// Timeout of requests that measure nothing.
@@ -122,6 +122,27 @@ impl RunnerClient {
     /// If the board cannot reach that state.
     pub fn bring(&mut self) -> Result<AppliedState, SessionError> {
         self.board.bring(&self.interrupt)
+    }
+
+    /// Brings the board to another state, in which it stays.
+    ///
+    /// # Errors
+    /// If the board cannot reach that state.
+    pub fn bring_to(&mut self, asked: StateRequest) -> Result<AppliedState, SessionError> {
+        self.board.bring_to(asked, &self.interrupt)
+    }
+
+    /// The frequencies and power modes that the board offers in its present power mode.
+    ///
+    /// # Errors
+    /// As [`RunnerClient::request`].
+    pub fn clocks(&mut self) -> Result<Clocks, SessionError> {
+        let task = "read the board's clocks";
+        let sysfs = self.board.sysfs().to_owned();
+        match self.request(task, PROMPT, |id| Request::Clocks { id, sysfs: sysfs.clone() })? {
+            Event::Clocks(clocks) => Ok(clocks),
+            other => Err(self.unexpected(task, &other)),
+        }
     }
 
     /// Ends the runner and restores the board's original state.

@@ -58,8 +58,12 @@ impl Rig {
             "power: {{ rapl: {{ total: package-0, root: {} }} }}\n",
             folder.path().join("sys").display()
         );
-        for (name, power) in [("plain", ""), ("metered", &meter)] {
-            let text = format!("board: {name}\nconnect: local\n{processors}{power}");
+        let points = format!(
+            "{meter}state: {{ root: {} }}\noperating_points: {{ frequencies_mhz: {{ fast: all, slow: [500, 2000] }} }}\n",
+            folder.path().join("clocks/sys").display()
+        );
+        for (name, more) in [("plain", ""), ("metered", &meter), ("points", &points)] {
+            let text = format!("board: {name}\nconnect: local\n{processors}{more}");
             fs::write(workspace.join(format!("configs/boards/{name}.yaml")), text).unwrap();
         }
         Self { _board: board, folder }
@@ -128,10 +132,42 @@ impl Rig {
     }
 }
 
+/// A sysfs of two CPUs with clocks, whose limits are only files. Returns its folder.
+fn clocks(folder: &Path) -> PathBuf {
+    let cpus = folder.join("clocks/sys/devices/system/cpu");
+    fs::create_dir_all(&cpus).unwrap();
+    fs::write(cpus.join("online"), "0-1\n").unwrap();
+    for cpu in 0..2 {
+        let clock = cpus.join(format!("cpu{cpu}/cpufreq"));
+        fs::create_dir_all(&clock).unwrap();
+        for (name, value) in [
+            ("affected_cpus", cpu.to_string().as_str()),
+            ("cpuinfo_min_freq", "500000"),
+            ("cpuinfo_max_freq", "2000000"),
+            ("scaling_available_frequencies", "500000 2000000"),
+            ("scaling_cur_freq", "2000000"),
+            ("scaling_governor", "performance"),
+            ("scaling_min_freq", "500000"),
+            ("scaling_max_freq", "2000000"),
+        ] {
+            fs::write(clock.join(name), format!("{value}\n")).unwrap();
+        }
+    }
+    cpus
+}
+
+/// The limit of a CPU's clock, as a share of its highest frequency; 1 without a clock.
+fn clock_share(cpus: &Path, cpu: usize) -> f64 {
+    let khz = fs::read_to_string(cpus.join(format!("cpu{cpu}/cpufreq/scaling_max_freq")));
+    khz.ok().and_then(|khz| khz.trim().parse::<f64>().ok()).map_or(1.0, |khz| khz / 2_000_000.0)
+}
+
 /// Plays an energy counter until dropped: idle power, and the true power of each CPU for the time that threads of the runner
-/// spend on it.
+/// spend on it. It rises with the square of the clock.
 struct Player {
     stop: Arc<AtomicBool>,
+    /// The limits of the clocks of CPU 0 and CPU 1 that it saw.
+    seen: Arc<Mutex<Vec<[f64; 2]>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -145,17 +181,27 @@ impl Player {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let runner = PathBuf::from(variable("EDGEPIPE_RUNNER")).canonicalize().unwrap();
+        let clocks = sysfs.with_file_name("clocks").join("sys/devices/system/cpu");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
             let (begun, mut known, mut dynamic_mj) = (Instant::now(), Vec::new(), 0.0);
             while !flag.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(10));
+                let limits = [0, 1].map(|cpu| clock_share(&clocks, cpu));
+                let mut all_limits = noted.lock().unwrap();
+                if !all_limits.contains(&limits) {
+                    all_limits.push(limits);
+                }
+                drop(all_limits);
                 let now = cpu_seconds(&runner);
                 for (thread, cpu, seconds) in &now {
                     let before = known
                         .iter()
                         .find(|(other, _, _)| other == thread)
                         .map_or(0.0, |(_, _, before)| *before);
-                    dynamic_mj += (seconds - before) * DYNAMIC_MW.get(*cpu).copied().unwrap_or(0.0);
+                    let whole_mw = DYNAMIC_MW.get(*cpu).copied().unwrap_or(0.0);
+                    dynamic_mj += (seconds - before) * whole_mw * clock_share(&clocks, *cpu).powi(2);
                 }
                 known = now;
                 let whole_mj = IDLE_MW * begun.elapsed().as_secs_f64() + dynamic_mj;
@@ -164,7 +210,11 @@ impl Player {
                 fs::rename(&next, zone.join("energy_uj")).unwrap();
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, seen, thread: Some(thread) }
+    }
+
+    fn seen(&self) -> Vec<[f64; 2]> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -279,6 +329,52 @@ fn with_a_meter_the_front_is_searched_and_requirements_are_met_or_missed() {
     assert!(text.contains("above the limit of 0.001 mJ/frame"), "{text}");
     let Some((met, log)) = rig.search(&optimize("metered", &["--min-fps", "1"]), &[0]) else { return };
     assert!(figures(&met["best"]).0 >= 1.0 && met["closest"].is_null(), "{met}\n{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn operating_points_are_searched_and_restored() {
+    let rig = Rig::new();
+    let clocks = clocks(rig.folder.path());
+    let player = Player::start(&rig.folder.path().join("sys"));
+    let arguments = ["optimize", "--board", "points", "--network", "tiny", "--budget", "120s"];
+    let arguments = [&arguments[..], &SHORT, &["--objective", "energy"]].concat();
+    let searched = rig.search(&arguments, &[0]);
+    for cpu in 0..2 {
+        assert!((clock_share(&clocks, cpu) - 1.0).abs() < 1e-9, "the limit of CPU {cpu} was not restored");
+    }
+    let Some((result, log)) = searched else { return };
+    assert!(log.contains("4 operating points, predicted from profiles at 3 of them"), "{log}");
+    for limits in [[1.0, 1.0], [0.25, 0.25], [1.0, 0.25]] {
+        assert!(player.seen().contains(&limits), "{limits:?} was never set: {:?}", player.seen());
+    }
+    // Other load on this machine decides which schedule and which point are the best; the commands must be of that point.
+    let (best, commands) = (&result["best"], result["commands"].as_array().unwrap());
+    let commands: Vec<&str> = commands.iter().map(|command| command.as_str().unwrap()).collect();
+    if !best.is_null() {
+        let label = best["operating_point"]["label"].as_str().unwrap();
+        assert!(best["schedule"].as_str().unwrap().ends_with(&format!(" @ {label}")), "{result}");
+        let mhz = best["operating_point"]["max_mhz"].as_object().unwrap();
+        for (cpu, processor) in ["fast", "slow"].into_iter().enumerate() {
+            let khz = 1000.0 * mhz[processor].as_f64().unwrap();
+            let file = format!("cpu{cpu}/cpufreq/scaling_max_freq; do echo {khz} | sudo tee");
+            let is_set = commands.iter().any(|command| command.contains(&file));
+            assert!(is_set || best["operating_point"]["number"] == 0, "{result}");
+        }
+    }
+
+    let board = rig.folder.path().join("workspace/configs/boards/points.yaml");
+    let text = fs::read_to_string(&board).unwrap();
+    let refused = |from: &str, to: &str, expected: &str| {
+        fs::write(&board, text.replace(from, to)).unwrap();
+        let (_, log) = rig.run(&["optimize", "--board", "points", "--network", "tiny"], &[2]);
+        assert!(log.contains(expected), "{log}");
+    };
+    refused("[500, 2000]", "[700]", "slow: the board does not offer 700 MHz; the nearest are 500 and 2000");
+    refused("points: {", "points: { power_modes: [3],", "the board lists no power modes in");
+    fs::write(clocks.join("cpu1/cpufreq/affected_cpus"), "0 1\n").unwrap();
+    fs::write(clocks.join("cpu0/cpufreq/affected_cpus"), "0 1\n").unwrap();
+    refused("all", "all", "slow and fast share the clock of CPU 0");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
+use super::operating_points::{self, OperatingPoints};
 use super::power::{self, Power};
 use super::processors::{self, Processors};
 use super::schema::{self, DEFAULTS_TREE};
@@ -41,6 +42,9 @@ pub struct Board {
     pub power: Power,
     /// Settings applied before measuring and restored afterwards.
     pub state: State,
+    /// Operating points that `optimize` searches. Default: that of `state` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operating_points: Option<OperatingPoints>,
 }
 
 /// How to connect to a board.
@@ -151,6 +155,8 @@ impl State {
             nvpmodel: self.nvpmodel,
             jetson_clocks: self.jetson_clocks,
             governor: self.governor.clone(),
+            cpu_limits: Vec::new(),
+            gpu_max_hz: None,
         }
     }
 }
@@ -195,6 +201,7 @@ pub(super) fn read(root: &Path, name: &str, requested: &Spot, defaults: &Node, f
 pub(super) fn check_values(tree: &Node, faults: &mut Faults) {
     processors::check(tree, faults);
     power::check(tree, faults);
+    operating_points::check(tree, faults);
 }
 
 /// A board over SSH needs a target; this machine cannot have a foreign one. Checks the file as written, so that an

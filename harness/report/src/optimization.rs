@@ -91,9 +91,12 @@ fn terminal(result: &Optimization) -> String {
     out
 }
 
-/// Settings of the board during the run.
+/// Settings of the board during the run. If it has several operating points, the names of the schedules have them.
 fn operating_point(result: &Optimization) -> Option<String> {
     let point = &result.front.first()?.operating_point;
+    if point.label.is_some() {
+        return None;
+    }
     let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
     let parts: Vec<String> = [part("power mode", &point.power_mode), part("governor", &point.governor)]
         .into_iter()
@@ -228,12 +231,21 @@ fn conclusion(result: &Optimization) -> String {
                 cells::with_interval(gain, "×")
             );
         }
+        let over_default = |what: &str, gain: &Option<Interval>| {
+            let gain = gain.as_ref().map(|gain| cells::with_interval(gain, "×"));
+            gain.map(|gain| format!("{what} over the best at the board's own operating point: {gain}\n"))
+        };
         if let Some(gain) = &result.energy_gain {
             let _ = writeln!(
                 out,
                 "frames per joule over the most efficient single processor: {}",
                 cells::with_interval(gain, "×")
             );
+        }
+        out.extend(over_default("frames/s", &result.throughput_gain_over_default_point));
+        out.extend(over_default("frames per joule", &result.energy_gain_over_default_point));
+        if !result.commands.is_empty() {
+            let _ = write!(out, "to set its operating point by hand:\n  {}\n", result.commands.join("\n  "));
         }
         return out;
     }
@@ -249,7 +261,7 @@ fn conclusion(result: &Optimization) -> String {
     }
 }
 
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 21] = [
     "board",
     "network",
     "schedule",
@@ -257,6 +269,7 @@ const COLUMNS: [&str; 20] = [
     "processors",
     "power_mode",
     "governor",
+    "operating_point",
     "on_front",
     "best",
     "throughput_fps",
@@ -296,6 +309,7 @@ fn csv(result: &Optimization) -> String {
             row.processors.join(" "),
             row.operating_point.power_mode.clone().unwrap_or_default(),
             row.operating_point.governor.clone().unwrap_or_default(),
+            row.operating_point.label.clone().unwrap_or_default(),
             line.on_front.to_string(),
             line.is_best.to_string(),
         ];

@@ -164,7 +164,13 @@ pub fn profile(network: &str, processor: &str, frame_ns: u64) -> ProfileRecord {
         resident_bytes: 90 << 20,
         cuda: None,
     };
-    ProfileRecord { network: network.to_owned(), processor: processor.to_owned(), contended: false, profiled }
+    ProfileRecord {
+        network: network.to_owned(),
+        processor: processor.to_owned(),
+        contended: false,
+        point: 0,
+        profiled,
+    }
 }
 
 pub fn transfer() -> TransferRecord {
@@ -174,7 +180,7 @@ pub fn transfer() -> TransferRecord {
         again_ns: vec![bytes / 12, bytes / 11],
     };
     let transferred = Transferred { id: 4, sizes: vec![size(4096), size(1 << 20)] };
-    TransferRecord { from: "cpu0".to_owned(), to: "cpu1".to_owned(), transferred }
+    TransferRecord { from: "cpu0".to_owned(), to: "cpu1".to_owned(), point: 0, transferred }
 }
 
 /// What a schedule of the fixture is, and how fast.
@@ -211,7 +217,13 @@ impl Planned {
             stage_ns: vec![(self.predicted_ns * copies) as f64 + 1.0 / 3.0; schedule.stages().len()],
             throughput: FramesPerSecond::from_frame_ns(self.predicted_ns as f64 + 1.0 / 3.0),
         };
-        ScheduleRecord { place, network: self.network.to_owned(), schedule, prediction: Some(prediction) }
+        ScheduleRecord {
+            place,
+            network: self.network.to_owned(),
+            schedule,
+            point: 0,
+            prediction: Some(prediction),
+        }
     }
 
     /// A trial of so many frames. Every stage is busy nearly all the time.

@@ -36,6 +36,23 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
         Record::Profile(profile) => insert_profile(connection, run, profile),
         Record::Idle(idled) => power::insert_idle(connection, run, idled),
         Record::Transfer(transfer) => insert_transfer(connection, run, transfer),
+        Record::OperatingPoint(point) => {
+            execute(
+                connection,
+                // A run that is resumed sets the point anew; an idle reading is taken once.
+                "INSERT INTO operating_points (run, number, point, state, idle) VALUES (?, ?, ?, ?, ?)
+                 ON CONFLICT (run, number) DO UPDATE SET
+                     point = excluded.point, state = excluded.state, idle = coalesce(excluded.idle, idle)",
+                params![
+                    run,
+                    point.number,
+                    json(&point.point)?,
+                    point.state.as_ref().map(json).transpose()?,
+                    point.idle.as_ref().map(json).transpose()?,
+                ],
+            )?;
+            Ok(())
+        }
         Record::Schedule(schedule) => insert_schedule(connection, run, schedule),
         Record::Comparison(comparison) => insert_comparison(connection, run, comparison),
         Record::Trial(trial) => insert_trial(connection, run, trial),
@@ -157,14 +174,15 @@ fn insert_profile(connection: &Connection, run: i64, record: &ProfileRecord) -> 
     execute(
         connection,
         // A run that is resumed may profile anew; the journal keeps both, plans follow the latest.
-        "INSERT OR REPLACE INTO profiles (run, network, processor, contended, request, calls, frames,
+        "INSERT OR REPLACE INTO profiles (run, network, processor, contended, point, request, calls, frames,
              resident_bytes, cuda)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             network_of(connection, run, &record.network)?,
             record.processor,
             record.contended,
+            record.point,
             profiled.id,
             calls.into_bytes(),
             frames.into_bytes(),
@@ -184,9 +202,9 @@ fn insert_transfer(connection: &Connection, run: i64, record: &TransferRecord) -
     }
     execute(
         connection,
-        "INSERT OR REPLACE INTO transfers (run, from_processor, to_processor, request, sizes)
-         VALUES (?, ?, ?, ?, ?)",
-        params![run, record.from, record.to, record.transferred.id, sizes.into_bytes()],
+        "INSERT OR REPLACE INTO transfers (run, from_processor, to_processor, point, request, sizes)
+         VALUES (?, ?, ?, ?, ?, ?)",
+        params![run, record.from, record.to, record.point, record.transferred.id, sizes.into_bytes()],
     )?;
     Ok(())
 }
@@ -197,8 +215,8 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
     let kind = schedule.kind();
     execute(
         connection,
-        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, peer)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, peer, point)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             record.place,
@@ -208,6 +226,7 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
             kind == domain::ScheduleKind::Single,
             prediction.map(|prediction| prediction.throughput.0),
             schedule.as_peer().map(json).transpose()?,
+            record.point,
         ],
     )?;
     let id = connection.last_insert_rowid();

@@ -336,7 +336,11 @@ impl Sequence {
                 self.schedule(record.reference)
             }
             Record::Trial(record) => self.schedule(record.schedule),
-            Record::Resumed(_) | Record::Idle(_) | Record::Transfer(_) | Record::Finished(_) => Ok(()),
+            Record::Resumed(_)
+            | Record::Idle(_)
+            | Record::Transfer(_)
+            | Record::OperatingPoint(_)
+            | Record::Finished(_) => Ok(()),
         }
     }
 

@@ -39,9 +39,9 @@ pub use journal_import::{DamagedJournal, ImportedJournal, JournalImport};
 pub use merge::{Import, ImportStatus, Merged};
 pub use processor_record::{GpuRecord, ProcessorRecord};
 pub use record::{
-    CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, Outcome, PRECISION, ProfileRecord,
-    Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status, TransferRecord, TrialRecord,
-    Versions, is_within,
+    CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, OperatingPointRecord, Outcome,
+    PRECISION, ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status,
+    TransferRecord, TrialRecord, Versions, is_within,
 };
 pub use recorder::{Continued, RunRecorder};
 pub use run_id::RunId;

@@ -3,7 +3,7 @@
 
 use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
-use domain::{FleetMode, FloatFormat, Network, Prediction, Schedule};
+use domain::{FleetMode, FloatFormat, Network, OperatingPoint, Prediction, Schedule};
 use protocol::{
     AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
     Transferred,
@@ -26,6 +26,8 @@ pub enum Record {
     Idle(Idled),
     /// Hand-overs between two processors were timed.
     Transfer(TransferRecord),
+    /// The board was brought to an operating point.
+    OperatingPoint(Box<OperatingPointRecord>),
     /// A schedule will be measured.
     Schedule(ScheduleRecord),
     /// Outputs were compared.
@@ -184,6 +186,27 @@ impl NetworkRecord {
     }
 }
 
+/// An operating point that a search has set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatingPointRecord {
+    /// Its number within the run; 0 is the point of the board's file.
+    pub number: u32,
+    /// The point.
+    pub point: OperatingPoint,
+    /// How it was set; absent if it asks for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateRecord>,
+    /// The power meter while nothing ran; absent if it was not read at this point. [`Record::Idle`] has that of point 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idled>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+fn is_default(point: &u32) -> bool {
+    *point == 0
+}
+
 /// Raw profile of a network on a processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "ProfileLine")]
@@ -194,6 +217,9 @@ pub struct ProfileRecord {
     pub processor: String,
     /// Whether all other processors were busy; then there are frames, but no kernel calls.
     pub contended: bool,
+    /// Number of the operating point.
+    #[serde(skip_serializing_if = "is_default")]
+    pub point: u32,
     /// As observed.
     pub profiled: Profiled,
 }
@@ -206,6 +232,9 @@ pub struct TransferRecord {
     pub from: String,
     /// Name of the processor that reads.
     pub to: String,
+    /// Number of the operating point.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub point: u32,
     /// As observed.
     pub transferred: Transferred,
 }
@@ -220,6 +249,9 @@ pub struct ScheduleRecord {
     pub network: String,
     /// What runs where.
     pub schedule: Schedule,
+    /// Number of the operating point at which it runs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub point: u32,
     /// What the profiles say; absent where there are none, or where they say that a stage costs nothing.
     pub prediction: Option<Prediction>,
 }
@@ -347,15 +379,17 @@ struct ProfileLine {
     processor: String,
     #[serde(default)]
     contended: bool,
+    #[serde(default)]
+    point: u32,
     profiled: Profiled,
 }
 
 impl From<ProfileLine> for ProfileRecord {
     fn from(line: ProfileLine) -> Self {
-        let ProfileLine { network, processor, contended, profiled } = line;
+        let ProfileLine { network, processor, contended, point, profiled } = line;
         match processor.strip_suffix(CONTENDED) {
-            Some(name) => Self { network, processor: name.to_owned(), contended: true, profiled },
-            None => Self { network, processor, contended, profiled },
+            Some(name) => Self { network, processor: name.to_owned(), contended: true, point, profiled },
+            None => Self { network, processor, contended, point, profiled },
         }
     }
 }
@@ -367,6 +401,8 @@ struct ScheduleLine {
     place: u32,
     network: String,
     schedule: Schedule,
+    #[serde(default)]
+    point: u32,
     prediction: Option<Prediction>,
     /// Written, always empty, before protocol version 9.
     #[serde(default, rename = "warnings")]
@@ -375,8 +411,8 @@ struct ScheduleLine {
 
 impl From<ScheduleLine> for ScheduleRecord {
     fn from(line: ScheduleLine) -> Self {
-        let ScheduleLine { place, network, schedule, prediction, _warnings } = line;
-        Self { place, network, schedule, prediction }
+        let ScheduleLine { place, network, schedule, point, prediction, _warnings } = line;
+        Self { place, network, schedule, point, prediction }
     }
 }
 

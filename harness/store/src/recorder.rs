@@ -6,8 +6,8 @@ use super::error::{RowError, StoreError};
 use super::insertion;
 use super::journal::{self, Journal, Lines};
 use super::record::{
-    ComparisonRecord, Finished, NetworkRecord, ProfileRecord, Record, Resumed, RunStart, ScheduleRecord,
-    Status, TransferRecord, TrialRecord,
+    ComparisonRecord, Finished, NetworkRecord, OperatingPointRecord, ProfileRecord, Record, Resumed,
+    RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord,
 };
 use super::run_id::RunId;
 use rusqlite::{Transaction, TransactionBehavior, params};
@@ -127,6 +127,12 @@ impl<'s> RunRecorder<'s> {
         self.keep(&Record::Transfer(transfer))
     }
 
+    /// Records that the board was brought to an operating point. It replaces an earlier record of the same point, but not its
+    /// idle power.
+    pub fn record_operating_point(&mut self, point: OperatingPointRecord) -> Result<(), StoreError> {
+        self.keep(&Record::OperatingPoint(Box::new(point)))
+    }
+
     /// Records a schedule, each `place` once and before any record that refers to it. A prediction that is not finite is
     /// dropped.
     pub fn record_schedule(&mut self, mut schedule: ScheduleRecord) -> Result<(), StoreError> {
@@ -192,6 +198,7 @@ impl<'s> RunRecorder<'s> {
             Record::Profile(profile) => self.record_profile(profile),
             Record::Idle(idled) => self.record_idle(idled),
             Record::Transfer(transfer) => self.record_transfer(transfer),
+            Record::OperatingPoint(point) => self.record_operating_point(*point),
             Record::Schedule(schedule) => self.record_schedule(schedule),
             Record::Comparison(comparison) => self.record_comparison(comparison),
             Record::Trial(trial) => self.record_trial(trial),

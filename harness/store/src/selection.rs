@@ -3,7 +3,9 @@
 use super::catalog::{StoredRun, json, optional};
 use super::database::Store;
 use super::error::{RowError, StoreError};
-use super::record::{ComparisonRecord, NetworkRecord, ProfileRecord, ScheduleRecord, TransferRecord};
+use super::record::{
+    ComparisonRecord, NetworkRecord, OperatingPointRecord, ProfileRecord, ScheduleRecord, TransferRecord,
+};
 use domain::packed::{PackedError, Unpacker};
 use domain::{FramesPerSecond, Prediction, Schedule, Stage};
 use protocol::{Compared, HandOver, Profiled, Transferred, UnitSamples};
@@ -34,7 +36,7 @@ impl Store {
                    JOIN networks ON networks.id = profiles.network
                    JOIN run_networks ON run_networks.run = profiles.run
                         AND run_networks.network = profiles.network
-                   WHERE profiles.run = ? ORDER BY run_networks.place, profiles.contended, profiles.processor";
+                   WHERE profiles.run = ? ORDER BY profiles.point, run_networks.place, profiles.contended, profiles.processor";
         self.records(run, sql, params![run.number], |row| {
             let (calls, (frame_ns, instrumented_frame_ns)) =
                 (unpacked(row, "calls", calls)?, unpacked(row, "frames", two_series)?);
@@ -48,17 +50,32 @@ impl Store {
                 cuda: optional(row, "cuda")?,
             };
             let (network, processor) = (row.get("name")?, row.get("processor")?);
-            Ok(ProfileRecord { network, processor, contended: row.get("contended")?, profiled })
+            let (contended, point) = (row.get("contended")?, row.get("point")?);
+            Ok(ProfileRecord { network, processor, contended, point, profiled })
         })
     }
 
     /// Raw timings of hand-overs of a run.
     pub fn transfers(&self, run: &StoredRun) -> Result<Vec<TransferRecord>, StoreError> {
-        let sql = "SELECT * FROM transfers WHERE run = ? ORDER BY from_processor, to_processor";
+        let sql = "SELECT * FROM transfers WHERE run = ? ORDER BY point, from_processor, to_processor";
         self.records(run, sql, params![run.number], |row| {
             let transferred =
                 Transferred { id: row.get("request")?, sizes: unpacked(row, "sizes", hand_overs)? };
-            Ok(TransferRecord { from: row.get("from_processor")?, to: row.get("to_processor")?, transferred })
+            let (from, to) = (row.get("from_processor")?, row.get("to_processor")?);
+            Ok(TransferRecord { from, to, point: row.get("point")?, transferred })
+        })
+    }
+
+    /// Operating points of a run by their numbers; none if it has only that of the board's file.
+    pub fn operating_points(&self, run: &StoredRun) -> Result<Vec<OperatingPointRecord>, StoreError> {
+        let sql = "SELECT * FROM operating_points WHERE run = ? ORDER BY number";
+        self.records(run, sql, params![run.number], |row| {
+            Ok(OperatingPointRecord {
+                number: row.get("number")?,
+                point: json(row, "point")?,
+                state: optional(row, "state")?,
+                idle: optional(row, "idle")?,
+            })
         })
     }
 
@@ -85,7 +102,7 @@ impl Store {
                 .zip(stage_ns)
                 .map(|(fps, stage_ns)| Prediction { stage_ns, throughput: FramesPerSecond(fps) });
             let (place, network) = (row.get("place")?, row.get("name")?);
-            Ok(ScheduleRecord { place, network, schedule, prediction })
+            Ok(ScheduleRecord { place, network, schedule, point: row.get("point")?, prediction })
         })
     }
 

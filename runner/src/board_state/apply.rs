@@ -3,7 +3,7 @@
 use super::programs::{self, CHANGE_TIMEOUT, DryRun, Privileged};
 use super::saved::StateFolder;
 use super::settings::{self, governor_file};
-use protocol::{CpuGovernor, CpuSettings, SavedState, Settings, StateRequest};
+use protocol::{ClockLimits, CpuGovernor, CpuSettings, SavedCpuLimits, SavedState, Settings, StateRequest};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub(super) struct Plan<'a> {
     clocks: Option<PathBuf>,
     /// Governor files that may have to be written. A change of the power mode may bring more CPUs online.
     governors: Vec<PathBuf>,
+    /// Files with the limits of clocks that may have to be written.
+    limits: Vec<PathBuf>,
     number: RequestNumber,
 }
 
@@ -73,11 +75,12 @@ impl<'a> Plan<'a> {
             Some(wanted) => governors_to_set(sysfs, now, wanted, mode.is_some())?,
             None => Vec::new(),
         };
-        Ok(Self { request, mode, clocks, governors, number })
+        let limits = limits_to_set(sysfs, now, request, mode.is_some() || clocks.is_some())?;
+        Ok(Self { request, mode, clocks, governors, limits, number })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.mode.is_none() && self.clocks.is_none() && self.governors.is_empty()
+        self.mode.is_none() && self.clocks.is_none() && self.governors.is_empty() && self.limits.is_empty()
     }
 
     /// Checks that the runner has the permission for all changes.
@@ -102,7 +105,8 @@ impl<'a> Plan<'a> {
                 dry_run: DryRun::with("--show"),
             });
         }
-        let unwritable = self.governors.iter().filter(|path| !programs::is_writable(path));
+        let files = self.governors.iter().chain(&self.limits);
+        let unwritable = files.filter(|path| path.exists() && !programs::is_writable(path));
         commands.extend(unwritable.map(|path| programs::write_command(path)));
         programs::check_root(&commands)
     }
@@ -145,6 +149,9 @@ impl<'a> Plan<'a> {
             for (cpu, _) in &others {
                 programs::write(&governor_file(sysfs, *cpu), wanted)?;
             }
+        }
+        if !request.cpu_limits.is_empty() || request.gpu_max_hz.is_some() {
+            limit_clocks(request, folder, pending)?;
         }
         let deadline = Instant::now() + SETTLING;
         loop {
@@ -195,6 +202,130 @@ fn governors_to_set(
     })
 }
 
+/// Files with the limits of clocks that may have to be written; none if all have the requested value. `others` tells whether
+/// other changes come before, after which the limits are not known yet.
+fn limits_to_set(
+    sysfs: &Path,
+    now: &Settings,
+    request: &StateRequest,
+    others: bool,
+) -> Result<Vec<PathBuf>, String> {
+    let is_pinned = request.jetson_clocks == Some(true);
+    let is_set = |min: Option<u64>, max: Option<u64>, wanted: u64| {
+        max == Some(wanted) && (!is_pinned || min == Some(wanted))
+    };
+    let mut files = Vec::new();
+    for limit in &request.cpu_limits {
+        for cpu in now.cpus.iter().filter(|cpu| limit.cpus.contains(&cpu.id)) {
+            if cpu.online && cpu.max_khz.is_none() {
+                return Err(format!(
+                    "CPU {} is to run at {} kHz at most, but this board's kernel does not control its clock ({} does not \
+                     exist); remove its processor from `operating_points` in the board's file",
+                    cpu.id,
+                    limit.max_khz,
+                    settings::cpufreq(sysfs, cpu.id).join(CPU_LIMITS.1).display()
+                ));
+            }
+            if others || (cpu.online && !is_set(cpu.min_khz, cpu.max_khz, limit.max_khz)) {
+                let folder = settings::cpufreq(sysfs, cpu.id);
+                files.extend([folder.join(CPU_LIMITS.0), folder.join(CPU_LIMITS.1)]);
+            }
+        }
+    }
+    if let Some(wanted) = request.gpu_max_hz {
+        let (Some(folder), Some(gpu)) = (settings::gpu_folder(sysfs), now.gpu) else {
+            return Err(format!(
+                "the GPU is to run at {wanted} Hz at most, but this board's kernel does not show its clock; remove it from \
+                 `operating_points` in the board's file"
+            ));
+        };
+        if others || !is_set(Some(gpu.min_hz), Some(gpu.max_hz), wanted) {
+            files.extend([folder.join(GPU_LIMITS.0), folder.join(GPU_LIMITS.1)]);
+        }
+    }
+    Ok(files)
+}
+
+/// Files with the lower and the upper limit of a clock.
+type LimitFiles = (&'static str, &'static str);
+const CPU_LIMITS: LimitFiles = ("scaling_min_freq", "scaling_max_freq");
+const GPU_LIMITS: LimitFiles = ("min_freq", "max_freq");
+
+/// Saves the limits of clocks, and sets the requested ones.
+fn limit_clocks(
+    request: &StateRequest,
+    folder: &StateFolder,
+    pending: &mut SavedState,
+) -> Result<(), String> {
+    let sysfs = Path::new(&request.sysfs);
+    let is_pinned = request.jetson_clocks == Some(true);
+    let now = settings::read(request)?;
+    let limits = |cpu: &CpuSettings| Some((cpu.min_khz?, cpu.max_khz?));
+    let mut wanted = Vec::new();
+    for limit in &request.cpu_limits {
+        for cpu in settings::clocked(&now).filter(|cpu| limit.cpus.contains(&cpu.id)) {
+            let Some((min_khz, max_khz)) = limits(cpu) else { continue };
+            if !pending.cpu_limits.iter().any(|known| known.cpu == cpu.id) {
+                pending.cpu_limits.push(SavedCpuLimits { cpu: cpu.id, min_khz, max_khz });
+            }
+            wanted.push((cpu.id, limit.max_khz));
+        }
+    }
+    let gpu = request.gpu_max_hz.zip(settings::gpu_folder(sysfs)).zip(now.gpu);
+    if let Some((_, limits)) = &gpu {
+        pending.gpu_limits.get_or_insert(*limits);
+    }
+    folder.write(pending)?;
+    let lowest = |min: u64, max: u64| if is_pinned { max } else { min.min(max) };
+    for (id, max_khz) in wanted {
+        // CPUs may share the files, so the limits are those of now.
+        if let Some((min, max)) = limits(&settings::cpu(sysfs, id, &[id])) {
+            write_limits(
+                &settings::cpufreq(sysfs, id),
+                CPU_LIMITS,
+                (min, max),
+                (lowest(min, max_khz), max_khz),
+            )?;
+        }
+    }
+    if let Some(((max_hz, folder), ClockLimits { min_hz, max_hz: highest })) = gpu {
+        write_limits(&folder, GPU_LIMITS, (min_hz, highest), (lowest(min_hz, max_hz), max_hz))?;
+    }
+    Ok(())
+}
+
+/// Writes the lower and the upper limit of a clock, in an order in which the lower one never exceeds the upper one.
+fn write_limits(
+    folder: &Path,
+    (min_file, max_file): LimitFiles,
+    now: (u64, u64),
+    wanted: (u64, u64),
+) -> Result<(), String> {
+    let write = |file: &str, now: u64, wanted: u64| {
+        if now == wanted { Ok(()) } else { programs::write(&folder.join(file), &wanted.to_string()) }
+    };
+    let (min, max) = (|| write(min_file, now.0, wanted.0), || write(max_file, now.1, wanted.1));
+    if wanted.1 >= now.0 { max().and_then(|()| min()) } else { min().and_then(|()| max()) }
+}
+
+/// Restores the limits of clocks in the requested power mode.
+fn restore_limits(pending: &SavedState, mut attempt: impl FnMut(Result<(), String>)) {
+    let sysfs = Path::new(&pending.request.sysfs);
+    for saved in &pending.cpu_limits {
+        let now = settings::cpu(sysfs, saved.cpu, &[saved.cpu]);
+        if let (Some(min), Some(max)) = (now.min_khz, now.max_khz) {
+            let folder = settings::cpufreq(sysfs, saved.cpu);
+            attempt(write_limits(&folder, CPU_LIMITS, (min, max), (saved.min_khz, saved.max_khz)));
+        }
+    }
+    if let Some(saved) = pending.gpu_limits
+        && let (Some(folder), Some(now)) = (settings::gpu_folder(sysfs), settings::gpu(sysfs))
+    {
+        let (now, saved) = ((now.min_hz, now.max_hz), (saved.min_hz, saved.max_hz));
+        attempt(write_limits(&folder, GPU_LIMITS, now, saved));
+    }
+}
+
 /// The kernel's id of the current boot.
 pub(super) fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -217,6 +348,10 @@ pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<
     let mode = wanted.filter(|wanted| now.power_mode.as_ref() != Some(*wanted));
     let mut failures = Vec::new();
     let mut attempt = |done: Result<(), String>| failures.extend(done.err());
+    // In the reverse order of the changes.
+    if is_same_boot {
+        restore_limits(pending, &mut attempt);
+    }
     // Before the mode is restored, because it may take CPUs offline.
     for CpuGovernor { cpu, governor: was } in governors.iter().filter(|_| is_same_boot) {
         let path = governor_file(sysfs, *cpu);
@@ -278,6 +413,28 @@ fn not_restored(pending: &SavedState, now: &Settings, is_same_boot: bool) -> Vec
         if let Some(is) = is.filter(|is| *is != was) {
             missing.push(format!("governor of CPU {cpu} is {is}, was {was}"));
         }
+    }
+    for saved in &pending.cpu_limits {
+        let of = |settings: &Settings| -> Option<(u64, u64)> {
+            let cpu = settings.cpus.iter().find(|cpu| cpu.id == saved.cpu && cpu.online)?;
+            Some((cpu.min_khz?, cpu.max_khz?))
+        };
+        if let (Some(was), Some(is)) = (of(found), of(now))
+            && was != is
+        {
+            missing.push(format!(
+                "limits of CPU {} are {} to {} kHz, were {} to {} kHz",
+                saved.cpu, is.0, is.1, was.0, was.1
+            ));
+        }
+    }
+    if let (Some(_), Some(was), Some(is)) = (pending.gpu_limits, found.gpu, now.gpu)
+        && was != is
+    {
+        missing.push(format!(
+            "limits of the GPU are {} to {} Hz, were {} to {} Hz",
+            is.min_hz, is.max_hz, was.min_hz, was.max_hz
+        ));
     }
     missing
 }

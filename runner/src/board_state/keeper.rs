@@ -61,6 +61,20 @@ impl StateKeeper {
             Err(_) if request.is_nothing() => return Ok(unchanged(sysfs, None)),
             Err(why) => return Err(failed(why)),
         };
+        // Another power mode, and clocks without a limit, start from what was found.
+        if self.changed.as_ref().is_some_and(|changed| !request.differs_in_limits_only(&changed.request)) {
+            let differences = self.restore().map_err(failed)?;
+            if !differences.is_empty() {
+                return Err(failed(format!(
+                    "the state before it could not be restored: {}",
+                    differences.join("; ")
+                )));
+            }
+            self.set = None;
+            if request.is_nothing() {
+                return Ok(unchanged(sysfs, None));
+            }
+        }
         if request.is_nothing() {
             // A session that changes nothing does not lock the state for its whole duration.
             let mut restored = None;
@@ -99,6 +113,8 @@ impl StateKeeper {
                 request: request.clone(),
                 found: found.clone(),
                 governors: Vec::new(),
+                cpu_limits: Vec::new(),
+                gpu_limits: None,
             };
             folder.write(&pending).map_err(failed)?;
             self.changed = Some(pending);

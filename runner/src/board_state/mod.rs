@@ -8,3 +8,4 @@ mod saved;
 pub(crate) mod settings;
 
 pub(crate) use keeper::{StateKeeper, pending, restore_leftover};
+pub(crate) use settings::clocks;

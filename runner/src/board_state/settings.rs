@@ -3,7 +3,8 @@
 use super::programs::{self, QUERY_TIMEOUT};
 use crate::timed_read::text;
 use protocol::{
-    ClockLimits, CpuSettings, PowerMode, SettingDifference, Settings, StateRequest, parse_cpu_list,
+    ClockLimits, Clocks, CpuClock, CpuSettings, PowerMode, SettingDifference, Settings, StateRequest,
+    parse_cpu_list,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -130,6 +131,57 @@ pub(crate) fn read_with(sysfs: &Path, power_mode: Option<PowerMode>) -> Settings
     Settings { power_mode, cpus, gpu: gpu(sysfs) }
 }
 
+/// The frequencies and power modes that the board offers in its present power mode.
+pub(crate) fn clocks(id: u64, sysfs: &Path) -> Clocks {
+    let mut cpus: Vec<CpuClock> = Vec::new();
+    let online = online(sysfs);
+    for cpu in &online {
+        let folder = cpufreq(sysfs, *cpu);
+        let (Some(min_khz), Some(max_khz)) =
+            (number(&folder.join("cpuinfo_min_freq")), number(&folder.join("cpuinfo_max_freq")))
+        else {
+            continue;
+        };
+        if cpus.iter().any(|known| known.cpus.contains(cpu)) {
+            continue;
+        }
+        let listed = text(&folder.join("affected_cpus")).unwrap_or_default();
+        let mut shared: Vec<u32> = listed.split_whitespace().filter_map(|cpu| cpu.parse().ok()).collect();
+        shared.retain(|shared| online.contains(shared));
+        if !shared.contains(cpu) {
+            shared.push(*cpu);
+        }
+        shared.sort_unstable();
+        let steps_khz = numbers(&folder.join("scaling_available_frequencies"));
+        cpus.push(CpuClock { cpus: shared, min_khz, max_khz, steps_khz });
+    }
+    let gpu_hz = gpu_folder(sysfs).map(|folder| numbers(&folder.join("available_frequencies")));
+    // `/sys` is beside `/etc`.
+    let modes = sysfs.parent().and_then(|root| fs::read_to_string(root.join("etc/nvpmodel.conf")).ok());
+    let power_modes = parse_modes(&modes.unwrap_or_default());
+    Clocks { id, cpus, gpu_hz: gpu_hz.unwrap_or_default(), power_modes }
+}
+
+/// The numbers in a file, ascending.
+fn numbers(path: &Path) -> Vec<u64> {
+    let text = text(path).unwrap_or_default();
+    let mut numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// Parses the lines `< POWER_MODEL ID=0 NAME=MAXN >` of `nvpmodel.conf`.
+fn parse_modes(text: &str) -> Vec<PowerMode> {
+    let mode = |line: &str| {
+        let words = line.trim().strip_prefix('<')?.trim_end_matches('>').split_whitespace();
+        let mut words = words.skip_while(|word| *word != "POWER_MODEL").skip(1);
+        let id = words.next()?.strip_prefix("ID=")?.parse().ok()?;
+        Some(PowerMode { id, name: words.next()?.strip_prefix("NAME=")?.to_owned() })
+    };
+    text.lines().filter_map(mode).collect()
+}
+
 /// Online CPUs with a clock.
 pub(crate) fn clocked(settings: &Settings) -> impl Iterator<Item = &CpuSettings> {
     settings.cpus.iter().filter(|cpu| cpu.online && (cpu.max_khz.is_some() || cpu.governor.is_some()))
@@ -193,6 +245,26 @@ pub(crate) fn mismatches(request: &StateRequest, now: &Settings) -> Vec<String> 
             ));
         }
     }
+    for limit in &request.cpu_limits {
+        for cpu in clocked(now).filter(|cpu| limit.cpus.contains(&cpu.id)) {
+            if cpu.max_khz != Some(limit.max_khz) {
+                found.push(format!(
+                    "a limit of {} kHz is requested, but CPU {} may run at up to {} kHz",
+                    limit.max_khz,
+                    cpu.id,
+                    shown(cpu.max_khz)
+                ));
+            }
+        }
+    }
+    if let Some(wanted) = request.gpu_max_hz
+        && now.gpu.is_none_or(|gpu| gpu.max_hz != wanted)
+    {
+        found.push(format!(
+            "a limit of {wanted} Hz is requested, but the GPU may run at up to {} Hz",
+            shown(now.gpu.map(|gpu| gpu.max_hz))
+        ));
+    }
     if request.jetson_clocks == Some(false) && are_pinned(sysfs, now) {
         found.push("unpinned clocks are requested, but all CPUs are pinned".to_owned());
     }
@@ -222,6 +294,15 @@ fn shown(value: Option<impl std::fmt::Display>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn power_modes_are_those_of_the_boards_table() {
+        let text = "# comment\n< PARAM TYPE=FILE NAME=CPU_ONLINE >\n< POWER_MODEL ID=0 NAME=MAXN >\n\
+                    CPU_ONLINE CORE_1 1\n< POWER_MODEL ID=12 NAME=MODE_15W >\n< PM_CONFIG DEFAULT=3 >\n";
+        let found: Vec<_> = parse_modes(text).into_iter().map(|mode| (mode.id, mode.name)).collect();
+        assert_eq!(found, [(0, "MAXN".to_owned()), (12, "MODE_15W".to_owned())]);
+        assert!(parse_modes("").is_empty());
+    }
 
     #[test]
     fn the_power_mode_is_read_past_warnings() {

@@ -51,6 +51,8 @@ impl Board {
             nvpmodel: None,
             jetson_clocks: None,
             governor: None,
+            cpu_limits: Vec::new(),
+            gpu_max_hz: None,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::scenario::Scenario;
 use crate::{Interval, Observed, Optimization};
-use domain::{Limit, Objective};
-use protocol::Measured;
+use domain::{Limit, Objective, OperatingPoint};
+use protocol::{AppliedState, CpuLimit, LowestFrequency, Measured, Settings, StateRequest, WatchedSettings};
+use store::{OperatingPointRecord, Record, StateRecord};
 
 const IDLE_MW: f64 = 2000.0;
 /// Of `cpu0` and of `cpu1`.
@@ -60,4 +61,74 @@ fn the_front_and_the_best_schedule_follow_from_the_trials() {
     assert_eq!(best(Objective::ThroughputWithin(Limit::Watts(5.0))).as_deref(), Some("cpu1"));
     let missed = result(Objective::ThroughputWithin(Limit::Watts(3.0)));
     assert_eq!((missed.best, missed.closest.unwrap().point.schedule.as_str()), (None, "cpu1"));
+}
+
+/// The same; `cpu1` alone ran at a second operating point, at which CPU 1 is kept at 1200 MHz.
+fn at_two_points() -> Scenario {
+    let mut scenario = metered();
+    scenario.schedule(1).point = 1;
+    let mut machine = store::fixture::machine();
+    for cpu in &mut machine.cpus {
+        (cpu.governor, cpu.max_khz) = (Some("performance".to_owned()), Some(1_200_000));
+    }
+    for round in 0..5 {
+        let measured = scenario.measured(1, round);
+        (measured.before, measured.after) = (machine.clone(), machine.clone());
+    }
+    let asked = StateRequest {
+        sysfs: "/sys".to_owned(),
+        nvpmodel: None,
+        jetson_clocks: None,
+        governor: None,
+        cpu_limits: vec![CpuLimit { cpus: vec![1], max_khz: 1_200_000 }],
+        gpu_max_hz: None,
+    };
+    let set = Settings::from(&machine);
+    let brought = AppliedState { leftover: None, found: set.clone(), set };
+    for (number, khz, state) in [(0, 2_000_000, None), (1, 1_200_000, StateRecord::new(asked, brought))] {
+        let max_khz = [("cpu0".to_owned(), 2_000_000), ("cpu1".to_owned(), khz)].into();
+        let point = OperatingPoint { power_mode: None, max_khz };
+        let record = OperatingPointRecord { number, point, state, idle: None };
+        scenario.records.push(Record::OperatingPoint(Box::new(record)));
+    }
+    scenario
+}
+
+#[test]
+fn a_schedule_at_another_operating_point_is_compared_with_those_at_the_default() {
+    let (_, store, _place) = at_two_points().stored();
+    let observed = Observed::read(&store, &store::fixture::run_start().id).unwrap();
+    let result = Optimization::of(&observed, Objective::Energy).unwrap();
+    let best = result.best.unwrap();
+    assert_eq!(best.schedule, "cpu1 @ cpu0 2000 cpu1 1200 MHz");
+    assert!((best.operating_point.max_mhz["cpu1"] - 1200.0).abs() < 1e-9 && best.operating_point.number == 1);
+    let default = result.best_at_default_point.unwrap();
+    assert_eq!(default.schedule, "cpu0 | cpu1 @ cpu0 2000 cpu1 2000 MHz");
+    let ratio = |row: &crate::FrontRow| row.energy_mj_per_frame.unwrap().point;
+    let gain = result.energy_gain_over_default_point.unwrap().point;
+    assert!(close(gain, ratio(&default) / ratio(&best), 0.01), "{gain}");
+    assert!(result.throughput_gain_over_default_point.unwrap().point < 1.0);
+    let command = "for file in /sys/devices/system/cpu/cpu1/cpufreq/scaling_max_freq; do echo 1200000 | sudo tee $file; done";
+    assert_eq!(result.commands, [command]);
+}
+
+#[test]
+fn a_point_at_which_a_cpu_is_slower_than_its_limit_is_void_with_the_reason() {
+    let mut scenario = at_two_points();
+    for round in 0..5 {
+        scenario.measured(1, round).watched = Some(WatchedSettings {
+            looks: 2,
+            cpu_ns: 1,
+            lowest: vec![LowestFrequency { cpu: 1, khz: 600_000, at_ns: 9 }],
+            gpu_lowest: None,
+            changes: vec![],
+            throttled: vec![],
+        });
+    }
+    let (_, store, _place) = scenario.stored();
+    let observed = Observed::read(&store, &store::fixture::run_start().id).unwrap();
+    let result = Optimization::of(&observed, Objective::Energy).unwrap();
+    assert!(!result.best.unwrap().schedule.contains("1200 MHz") && result.schedules_void == 1);
+    let reason = result.void_reason.unwrap();
+    assert!(reason.contains("CPU 1 ran at 600 MHz, 50.0 % below the 1200 MHz it was pinned to"), "{reason}");
 }

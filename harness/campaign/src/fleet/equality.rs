@@ -94,6 +94,7 @@ mod tests {
             onnxruntime: None,
             processors: Processors::Auto,
             power: Power::None,
+            operating_points: None,
             state: State::default(),
         }
     }

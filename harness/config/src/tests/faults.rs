@@ -130,9 +130,16 @@ processors:
   gpu: { cuda: { arch: sm_62 } }
 power: { ina3221: { total: VDD_IN } }
 state: { nvpmodel: 0, max_temperature_c: 45 }
+operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little: { every: 3 }, gpu: [114.75] } }
 ";
     let table = [
         ("unknown key", "power:", "powre:"),
+        ("frequencies of an unknown processor", "little: { every", "litle: { every"),
+        ("a step of zero", "every: 3", "every: 0"),
+        ("a frequency in Hz", "114.75", "114750000"),
+        ("no frequencies", "[114.75]", "[]"),
+        ("a word for frequencies", "big: all", "big: some"),
+        ("an unknown setting of points", "power_modes", "modes"),
         ("another name than the file's", "board: bench", "board: bank"),
         ("name missing", "board: bench\n", ""),
         ("unknown way to connect", "{ ssh: { host: tx2.lab, user: nvidia } }", "telnet"),

@@ -1,8 +1,9 @@
 //! The result of `optimize` in each format.
 
 use crate::{OptimizeFormat, render_optimization};
-use analysis::{Closest, FrontRow, Interval, OperatingPoint, Optimization, PowerModelSection};
+use analysis::{Closest, FrontRow, Interval, Optimization, PointSection, PowerModelSection};
 use domain::ScheduleKind;
+use std::collections::BTreeMap;
 
 fn interval(point: f64, half: f64) -> Interval {
     Interval { point, lo: Some(point - half), hi: Some(point + half) }
@@ -17,7 +18,13 @@ fn row(schedule: &str, kind: ScheduleKind, fps: f64, energy: f64) -> FrontRow {
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect(),
-        operating_point: OperatingPoint { power_mode: Some("0 (MAXN)".to_owned()), governor: None },
+        operating_point: PointSection {
+            number: 0,
+            label: None,
+            power_mode: Some("0 (MAXN)".to_owned()),
+            governor: None,
+            max_mhz: BTreeMap::new(),
+        },
         throughput_fps: interval(fps, 0.2),
         energy_mj_per_frame: Some(interval(energy, 2.0)),
         predicted_fps: Some(1.02 * fps),
@@ -52,6 +59,10 @@ pub(super) fn result() -> Optimization {
         ],
         throughput_gain: Some(interval(1.72, 0.02)),
         energy_gain: Some(interval(0.91, 0.01)),
+        best_at_default_point: None,
+        throughput_gain_over_default_point: None,
+        energy_gain_over_default_point: None,
+        commands: vec![],
         power_model: Some(PowerModelSection {
             idle_mw: 2500.0,
             dynamic_mw: [("a57".to_owned(), 1210.0), ("denver".to_owned(), 2430.0)].into(),
@@ -99,6 +110,29 @@ fn a_page_draws_the_front_and_lists_every_schedule() {
     plain.energy_absent_reason = Some("the board has no power meter configured".to_owned());
     let page = render_optimization(&plain, OptimizeFormat::Html);
     assert!(!page.contains("<svg class=\"plot\"") && page.contains("No energy was measured"), "{page}");
+}
+
+#[test]
+fn with_operating_points_the_result_has_the_gain_over_the_default_and_the_commands() {
+    let mut several = result();
+    for row in several.front.iter_mut().chain(&mut several.baselines) {
+        row.schedule += " @ MAXN a57 2035 denver 2035 MHz";
+        row.operating_point.label = Some("MAXN a57 2035 denver 2035 MHz".to_owned());
+    }
+    several.best_at_default_point = several.best.clone();
+    let mut best = several.best.take().unwrap();
+    best.schedule += " @ MAXN a57 1114 denver 1421 MHz";
+    best.operating_point = PointSection {
+        number: 7,
+        label: Some("MAXN a57 1114 denver 1421 MHz".to_owned()),
+        max_mhz: [("a57".to_owned(), 1113.6), ("denver".to_owned(), 1420.8)].into(),
+        ..best.operating_point
+    };
+    several.best = Some(best);
+    several.throughput_gain_over_default_point = Some(interval(0.93, 0.01));
+    several.energy_gain_over_default_point = Some(interval(1.21, 0.02));
+    several.commands = vec!["sudo nvpmodel -m 0".to_owned()];
+    insta::assert_snapshot!(render_optimization(&several, OptimizeFormat::Terminal));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::fixture::{self, Place};
 use crate::{Outcome, Record, RunRecorder, Status};
 use protocol::{Idled, Power, PowerReadings, RailReadings, ReadErrors};
 
-fn readings() -> PowerReadings {
+pub(super) fn readings() -> PowerReadings {
     let begun_ns = vec![77_000_000_000, 77_050_000_123, 77_100_000_001];
     let total = RailReadings {
         name: "VDD_IN".to_owned(),

@@ -2,12 +2,13 @@
 
 use crate::fixture::{self, Place};
 use crate::{
-    Access, Cooling, Outcome, Record, Resumed, RunFilter, RunRecorder, RunStart, ScheduleRecord, StateRecord,
-    Status, Store, StoreError, StoredRun,
+    Access, Cooling, OperatingPointRecord, Outcome, ProfileRecord, Record, Resumed, RunFilter, RunRecorder,
+    RunStart, ScheduleRecord, StateRecord, Status, Store, StoreError, StoredRun, TransferRecord,
 };
+use domain::{OperatingPoint, PowerMode};
 use protocol::{
-    AppliedState, CudaStage, Fault, LowestFrequency, SavedState, SettingChange, Settings, StateRequest,
-    WatchedSettings,
+    AppliedState, CudaStage, Fault, Idled, LowestFrequency, SavedState, SettingChange, Settings,
+    StateRequest, WatchedSettings,
 };
 
 fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
@@ -69,12 +70,69 @@ fn every_record_comes_back_as_it_was() {
 }
 
 #[test]
+fn operating_points_come_back_and_a_resumed_run_replaces_their_state_only() {
+    let place = Place::new();
+    let store = place.open();
+    let mut recorder = RunRecorder::create(&store, &place.runs(), fixture::run_start()).unwrap();
+    let point = |number: u32, khz: u64| OperatingPointRecord {
+        number,
+        point: OperatingPoint {
+            power_mode: Some(PowerMode { id: 0, name: "MAXN".to_owned() }),
+            max_khz: [("cpu0".to_owned(), khz)].into(),
+        },
+        state: None,
+        idle: None,
+    };
+    let readings = super::power::readings();
+    let idled = Idled { id: 7, opened_monotonic_ns: 1, duration_ns: 8_000_000_000, readings };
+    let second = OperatingPointRecord { idle: Some(idled), ..point(1, 345_600) };
+    let settings = Settings::from(&fixture::machine());
+    let asked = StateRequest {
+        sysfs: "/sys".into(),
+        nvpmodel: Some(0),
+        jetson_clocks: None,
+        governor: None,
+        cpu_limits: vec![],
+        gpu_max_hz: None,
+    };
+    let brought = AppliedState { leftover: None, found: settings.clone(), set: settings };
+    let again = OperatingPointRecord { state: StateRecord::new(asked, brought), ..point(1, 345_600) };
+    for record in [point(0, 2_035_200), second.clone(), again.clone()] {
+        recorder.record_operating_point(record).unwrap();
+    }
+    let network =
+        fixture::records("resnet18", 0).into_iter().find(|record| matches!(record, Record::Network(_)));
+    recorder.record(network.unwrap()).unwrap();
+    let schedule = ScheduleRecord { point: 1, ..fixture::planned("resnet18")[0].record(0) };
+    let profile = ProfileRecord { point: 1, ..fixture::profile("resnet18", "cpu0", 1000) };
+    let transfer = TransferRecord { point: 1, ..fixture::transfer() };
+    recorder.record_schedule(schedule.clone()).unwrap();
+    for profile in [fixture::profile("resnet18", "cpu0", 2000), profile.clone()] {
+        recorder.record_profile(profile).unwrap();
+    }
+    for transfer in [fixture::transfer(), transfer.clone()] {
+        recorder.record_transfer(transfer).unwrap();
+    }
+    recorder.finish(Status::Complete, fixture::BEGUN + 1).unwrap();
+    let run = store.run(fixture::run_start().id.as_str()).unwrap();
+    let kept = OperatingPointRecord { idle: second.idle, ..again };
+    assert_eq!(store.operating_points(&run).unwrap(), [point(0, 2_035_200), kept]);
+    assert_eq!(store.schedules(&run).unwrap(), [schedule]);
+    assert_eq!(store.profiles(&run).unwrap()[1], profile);
+    assert_eq!(store.transfers(&run).unwrap(), [fixture::transfer(), transfer]);
+}
+
+#[test]
 fn the_state_of_a_board_comes_back_as_it_was() {
     let place = Place::new();
     let found = Settings::from(&fixture::machine());
     let asked = StateRequest {
+        sysfs: "/sys".into(),
         nvpmodel: Some(0),
-        ..StateRequest { sysfs: "/sys".into(), nvpmodel: None, jetson_clocks: Some(true), governor: None }
+        jetson_clocks: Some(true),
+        governor: None,
+        cpu_limits: vec![protocol::CpuLimit { cpus: vec![0, 3], max_khz: 1_113_600 }],
+        gpu_max_hz: Some(1_122_000_000),
     };
     let pending = SavedState {
         version: 1,
@@ -83,6 +141,8 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         request: asked.clone(),
         found: found.clone(),
         governors: vec![],
+        cpu_limits: vec![],
+        gpu_limits: None,
     };
     let brought = AppliedState { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
     let state = StateRecord::new(asked, brought);
