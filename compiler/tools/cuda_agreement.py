@@ -1,8 +1,9 @@
 """How far networks of the zoo on an emulated GPU differ from ONNX Runtime, as a Markdown table.
 
-``python -m cuda_agreement [--output FILE] [NETWORK ...]`` with ``compiler``, ``compiler/tests`` and
-``compiler/tools`` in ``PYTHONPATH``, and the path of the stand-in driver in ``EDGEPIPE_TEST_LIBCUDA``. Exit
-codes: 0 all agree; 1 one differs by more than 1e-4; 2 wrong arguments.
+``python -m cuda_agreement [--precision fp16] [--output FILE] [NETWORK ...]`` with ``compiler``,
+``compiler/tests`` and ``compiler/tools`` in ``PYTHONPATH``, and the path of the stand-in driver in
+``EDGEPIPE_TEST_LIBCUDA``. Exit codes: 0 all agree; 1 one differs by more than 1e-4, or in half precision
+1e-2; 2 wrong arguments.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import onnxruntime
 
 from compiled import GPU, Compiled
 from edgepipe_compiler import zoo
+from edgepipe_compiler.kernels.target import CudaTarget
 from edgepipe_compiler.linking.stage import StageRange
 
-TOLERANCE = 1e-4
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 HEAD = """# Networks on an emulated GPU
 
-Outputs of the compiler's kernels for {arch}, interpreted by `cuda-standin` on a CPU, compared with ONNX
+Outputs of the compiler's kernels for {arch}{half}, interpreted by `cuda-standin` on a CPU, compared with ONNX
 Runtime {version} on one frame of normal random numbers. The difference is the largest one of all outputs,
 relative to the largest value of its output. Fallback units run loops in their threads, which may be slow.
 
@@ -49,7 +51,7 @@ class Agreement:
         return f"| {' | '.join(map(str, cells))} | {self.difference:.1e} |\n"
 
 
-def compare(network: str, folder: Path, checked: bool) -> Agreement:
+def compare(network: str, folder: Path, checked: bool, target: CudaTarget = GPU) -> Agreement:
     """Compiles a network as one stage, and runs it on the stand-in driver and in ONNX Runtime.
 
     ``checked``: with all checks of the driver, each value in memory of its own, and assembled by ptxas.
@@ -70,7 +72,7 @@ def compare(network: str, folder: Path, checked: bool) -> Agreement:
     names = [item.name for item in model.graph.output]
     expected = dict(zip(names, session.run(None, feeds), strict=True))
     del session
-    compiled = Compiled(model, folder, GPU, checked, apart=checked)
+    compiled = Compiled(model, folder, target, checked, apart=checked)
     made = compiled.run((), "plain", feeds)
     differences = []
     for name, array in expected.items():
@@ -94,6 +96,7 @@ def main(arguments: list[str]) -> int:
     """Writes the table after each network, and returns the exit code."""
     parser = argparse.ArgumentParser("cuda_agreement", description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="default: the whole zoo")
+    parser.add_argument("--precision", choices=TOLERANCES, default="fp32", help="default: fp32")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.networks if name not in zoo.names()]
@@ -102,18 +105,20 @@ def main(arguments: list[str]) -> int:
             f"error: unknown network {unknown[0]!r}; use {', '.join(zoo.names())}", file=sys.stderr
         )
         return 2
-    head = HEAD.format(arch=GPU.arch, version=onnxruntime.__version__)
+    target = CudaTarget(GPU.arch, options.precision)
+    half = " in half precision" if options.precision == "fp16" else ""
+    head = HEAD.format(arch=GPU.arch, half=half, version=onnxruntime.__version__)
     rows: list[Agreement] = []
     for network in options.networks or zoo.names():
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(compare(network, Path(folder), checked=False))
+            rows.append(compare(network, Path(folder), False, target))
         print(rows[-1].row(), end="", file=sys.stderr, flush=True)
         if options.output is not None:
             table = head + "".join(row.row() for row in rows)
             options.output.write_text(table, encoding="utf-8")
     if options.output is None:
         print(head + "".join(row.row() for row in rows), end="")
-    return 1 if any(not row.difference < TOLERANCE for row in rows) else 0
+    return 1 if any(not row.difference < TOLERANCES[options.precision] for row in rows) else 0
 
 
 if __name__ == "__main__":

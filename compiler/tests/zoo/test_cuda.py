@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cuda_agreement
+from compiled import HALF_GPU
 from edgepipe_compiler import zoo
 
 # With all checks of the stand-in driver, and without.
@@ -27,3 +28,8 @@ def test_checked(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", zoo.names() if ALL else FAST)
 def test_network(name: str, tmp_path: Path) -> None:
     assert cuda_agreement.compare(name, tmp_path, checked=False).difference < 1e-4
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    made = cuda_agreement.compare("mobilenet_v1_025_128", tmp_path, True, HALF_GPU)
+    assert 1e-5 < made.difference < 2e-3
