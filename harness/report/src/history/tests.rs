@@ -9,6 +9,18 @@ const DAY: u64 = 86_400_000_000_000;
 
 /// A run on a day after the first, whose frames take so many times as long as usual.
 fn measure(store: &Store, place: &Place, day: u32, slower: f64, change: impl Fn(&mut RunStart)) {
+    measure_as(store, place, day, slower, change, "fp32");
+}
+
+/// The same of a network in this precision.
+fn measure_as(
+    store: &Store,
+    place: &Place,
+    day: u32,
+    slower: f64,
+    change: impl Fn(&mut RunStart),
+    precision: &str,
+) {
     let mut start = fixture::run_start_at(fixture::BEGUN + u64::from(day) * DAY);
     start.revision = Some(Revision { commit: format!("{day:02}").repeat(20), dirty: day % 4 == 3 });
     change(&mut start);
@@ -19,7 +31,12 @@ fn measure(store: &Store, place: &Place, day: u32, slower: f64, change: impl Fn(
         let frame_ns = (planned.frame_ns as f64 * slower) as u64;
         planned.frame_ns = frame_ns;
     }
-    for record in fixture::records("resnet18", 0) {
+    for mut record in fixture::records("resnet18", 0) {
+        if let Record::Network(network) = &mut record
+            && precision != "fp32"
+        {
+            network.source[store::PRECISION] = precision.into();
+        }
         recorder.record(record).unwrap();
     }
     for round in 0..5 {
@@ -108,6 +125,20 @@ fn machines_that_take_turns_have_series_of_their_own() {
         assert_eq!(lengths, [4, 4]);
         let points = series.segments.iter().flat_map(|segment| &segment.points);
         assert!(points.into_iter().all(|point| point.step.is_none()));
+    }
+}
+
+#[test]
+fn half_precision_begins_a_new_segment() {
+    let place = Place::new();
+    let store = place.open();
+    for day in 0..8 {
+        measure_as(&store, &place, day, 1.0, |_| {}, if day < 4 { "fp32" } else { "fp16" });
+    }
+    for series in build(&store, &asked()).series {
+        let lengths: Vec<usize> = series.segments.iter().map(|segment| segment.points.len()).collect();
+        assert_eq!(lengths, [4, 4]);
+        assert_eq!(series.segments[1].unlike_before, ["precision fp32 → fp16"]);
     }
 }
 
