@@ -249,9 +249,9 @@ mod tests {
         folder
     }
 
-    fn key(root: &Path, name: &str, source: &Source, target: Target) -> PathBuf {
+    fn key(root: &Path, name: &str, source: &Source, target: &Target) -> PathBuf {
         let cache = Cache::open(PathBuf::from("/cache"), root).unwrap();
-        cache.entry(name, source, &target).unwrap().folder
+        cache.entry(name, source, target).unwrap().folder
     }
 
     #[test]
@@ -259,10 +259,10 @@ mod tests {
         let cuda = |arch: &str| Target::Cuda(CudaTarget::new(arch.parse().unwrap()));
         let (one, same, other) = (workspace("x = 1"), workspace("x = 1"), workspace("x = 2"));
         let zoo = Source::Zoo("net".to_owned());
-        let first = key(one.path(), "net", &zoo, Target::Cpu(target()));
+        let first = key(one.path(), "net", &zoo, &Target::Cpu(target()));
         assert_eq!(
             first,
-            key(same.path(), "net", &zoo, Target::Cpu(target())),
+            key(same.path(), "net", &zoo, &Target::Cpu(target())),
             "the place of the workspace does not matter"
         );
         let onnx = one.path().join("net.onnx");
@@ -271,23 +271,23 @@ mod tests {
             one.path(),
             "net",
             &Source::Onnx { path: onnx.clone(), shapes: BTreeMap::new() },
-            Target::Cpu(target()),
+            &Target::Cpu(target()),
         );
         fs::write(&onnx, "b").unwrap();
         let keys = [
             first,
-            key(other.path(), "net", &zoo, Target::Cpu(target())),
-            key(one.path(), "net", &zoo, Target::Cpu(CpuTarget { threads: 2, ..target() })),
-            key(one.path(), "net", &zoo, cuda("sm_62")),
-            key(one.path(), "net", &zoo, cuda("sm_62").in_format(FloatFormat::Fp16)),
-            key(one.path(), "net", &zoo, cuda("sm_72")),
-            key(one.path(), "other", &Source::Zoo("other".to_owned()), Target::Cpu(target())),
+            key(other.path(), "net", &zoo, &Target::Cpu(target())),
+            key(one.path(), "net", &zoo, &Target::Cpu(CpuTarget { threads: 2, ..target() })),
+            key(one.path(), "net", &zoo, &cuda("sm_62")),
+            key(one.path(), "net", &zoo, &cuda("sm_62").in_format(FloatFormat::Fp16)),
+            key(one.path(), "net", &zoo, &cuda("sm_72")),
+            key(one.path(), "other", &Source::Zoo("other".to_owned()), &Target::Cpu(target())),
             from_file,
             key(
                 one.path(),
                 "net",
                 &Source::Onnx { path: onnx, shapes: BTreeMap::new() },
-                Target::Cpu(target()),
+                &Target::Cpu(target()),
             ),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
