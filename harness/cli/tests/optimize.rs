@@ -5,6 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../runner/tests/jetson/mod.rs"]
+mod jetson;
+
+use jetson::Jetson;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -375,6 +379,52 @@ fn operating_points_are_searched_and_restored() {
     fs::write(clocks.join("cpu1/cpufreq/affected_cpus"), "0 1\n").unwrap();
     fs::write(clocks.join("cpu0/cpufreq/affected_cpus"), "0 1\n").unwrap();
     refused("all", "all", "slow and fast share the clock of CPU 0");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_power_mode_without_a_processor_is_a_point_without_it() {
+    let rig = Rig::new();
+    let jetson = Jetson::new(&rig.folder.path().join("jetson"));
+    jetson.write(
+        "etc/nvpmodel.conf",
+        "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=MAXQ >\n< POWER_MODEL ID=7 NAME=NEXT_START >",
+    );
+    let before = jetson.state();
+    let board = |modes: &str| {
+        let text = format!(
+            "board: jetson\nconnect: local\nprocessors: {{ fast: {{ cpus: [0] }}, slow: {{ cpus: [1] }} }}\n\
+             state: {{ nvpmodel: 0, root: {} }}\noperating_points: {{ power_modes: {modes} }}\n",
+            jetson.sysfs().display()
+        );
+        fs::write(rig.folder.path().join("workspace/configs/boards/jetson.yaml"), text).unwrap();
+    };
+    let path = format!("{}:{}", jetson.bin().display(), std::env::var("PATH").unwrap());
+    let run = |more: &[&str]| {
+        let output = rig.command(&optimize("jetson", more)).env("PATH", &path).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(jetson.state(), before, "{log}");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), log)
+    };
+    board("[0, MAXQ]");
+    let (code, text, log) = run(&["--format", "csv"]);
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {log}");
+    // Mode 1 has CPU 1 offline, and CPU 0 at 1200 MHz.
+    assert!(log.contains("point  MAXQ fast 1200 MHz"), "{log}");
+    for line in text.lines().filter(|line| line.contains("MAXQ")) {
+        assert!(line.contains("fast @ MAXQ fast 1200 MHz"), "{text}");
+    }
+    for (modes, expected) in [
+        (
+            "[NEXT_START]",
+            "the power mode 7 (NEXT_START) cannot be set and left again, remove it from `power_modes`",
+        ),
+        ("[MAXP]", "there is no power mode MAXP; the board has 0 (MAXN), 1 (MAXQ), 7 (NEXT_START)"),
+    ] {
+        board(modes);
+        let (code, _, log) = run(&[]);
+        assert!(code == Some(2) && log.contains(expected), "{code:?}: {log}");
+    }
 }
 
 #[test]
