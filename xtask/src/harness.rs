@@ -154,7 +154,8 @@ pub(crate) fn build_for(
         let mut inspect = command(workspace, toolchain, built);
         inspect.args(["inspect", "--board", board, "--only", &line]);
         inspect.arg(&kit.runner).args(&kit.libraries);
-        ended(inspect.stdout(Stdio::inherit()).stderr(Stdio::inherit()).output())?;
+        // Standard output is that of the command that needs the runner, such as JSON.
+        ended(inspect.stdout(std::io::stderr()).stderr(Stdio::inherit()).output())?;
         kits.push(kit);
     }
     Ok(kits)

@@ -108,6 +108,13 @@ pub(crate) fn find(
         found.all.extend(new);
         found.corners.extend(places);
     }
+    // A board that does not allow its clocks to be limited is found out before anything is measured.
+    if let Some(corner) = found.corners.last().map(|corner| &found.all[*corner].request)
+        && *corner != board.state.asked()
+    {
+        runner.bring_to(corner.clone())?;
+        runner.bring_to(board.state.asked())?;
+    }
     Ok(found)
 }
 

@@ -8,6 +8,7 @@ mod rig;
 use rig::{Rig, variable};
 use serde_json::Value;
 use std::fs;
+use std::process::Output;
 
 /// Every kind of schedule with the GPU: as the first, an inner and the last stage of a pipeline, and as a replica.
 const SCHEDULES: &str = "schedules=[{single: each}, {replicate: all}, \
@@ -189,12 +190,19 @@ fn a_gpu_is_checked_against_a_baseline_of_the_same_driver_and_with_itself() {
     fs::create_dir(rig.root.join("results")).unwrap();
     let arguments = bench("{single: gpu}");
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // Other load on this machine may void trials, and then there is nothing to compare.
     let measure = |rig: &Rig| {
-        let output = rig.command(&arguments).output().unwrap();
-        // Other load on this machine may void trials.
-        assert!(matches!(output.status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&output.stderr));
+        (0..5).any(|_| {
+            let Output { status, stderr, .. } = rig.command(&arguments).output().unwrap();
+            assert!(matches!(status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&stderr));
+            status.success()
+        })
     };
-    measure(&rig);
+    if !measure(&rig) {
+        let (_, log) = rig.run(&["baseline", "save", "gpu"], 2);
+        assert!(log.contains("no schedule has a valid trial"), "{log}");
+        return;
+    }
     rig.run(&["baseline", "save", "gpu"], 0);
     // A driver of another version.
     rig.variables.push(("CUDA_STANDIN_DRIVER", "11040".to_owned()));

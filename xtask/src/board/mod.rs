@@ -20,7 +20,7 @@ use machine::{Condition, Machine};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ Usage: cargo xtask board COMMAND [NAME] [...]
   status [NAME]      show whether the board is up and how to log in; exit code 3 if NAME is not up
   power NAME CURVE   repeat a load curve on its power sensors: a file with lines \"MILLISECONDS MILLIWATTS\";
                      `idle` is the idle board
+  power NAME load    make the sensors follow clocks and load of the CPUs, and the CPUs as slow as their clocks
   reset NAME         cut the power briefly: the board boots afresh (--no-wait: do not wait for it)
   freeze NAME        pause all CPUs, like a board that hangs; `thaw NAME` resumes them
   ssh NAME [COMMAND] log in, or run a command on the board (--root: as root)
@@ -285,12 +286,28 @@ fn ssh(workspace: &Workspace, name: &str, user: &str, words: &[&str]) -> Result<
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG))
 }
 
-/// Plays a curve into a board's power sensors.
+/// What a board's power sensors show.
+enum Draw<'a> {
+    /// A load curve, whatever the board does.
+    Curve(&'a Curve),
+    /// What a power model makes of the load of the CPUs, which are as slow as their clocks.
+    Load(&'a str),
+}
+
+/// Sets what a board's power sensors show.
 fn power(workspace: &Workspace, name: &str, place: &str) -> Result<u8> {
-    let idle = workspace.root.join("xtask/virtual-board/root/etc/power/idle.curve");
-    let path = if place == "idle" { idle.as_path() } else { Path::new(place) };
-    let curve = Curve::read(path)?;
-    let begun = play(workspace, name, &curve)?;
+    let own = |file: &str| workspace.root.join("xtask/virtual-board/root/etc/power").join(file);
+    if place == "load" {
+        let path = own("load.model");
+        let model =
+            fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        draw(workspace, name, &Draw::Load(&model))?;
+        eprintln!("{name}: power follows clocks and load of its CPUs, which are as slow as their clocks");
+        return Ok(0);
+    }
+    let path = if place == "idle" { own("idle.curve") } else { PathBuf::from(place) };
+    let curve = Curve::read(&path)?;
+    let begun = draw(workspace, name, &Draw::Curve(&curve))?;
     eprintln!(
         "{name}: {} plays since {begun} ns of the board's monotonic clock: {:.3} s a turn, {:.1} mW in the mean",
         path.display(),
@@ -300,11 +317,18 @@ fn power(workspace: &Workspace, name: &str, place: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// The same with a curve at hand; when it began, in ns of the board's monotonic clock.
-fn play(workspace: &Workspace, name: &str, curve: &Curve) -> Result<u64> {
+/// Writes it to the board; when it began, in ns of the board's monotonic clock.
+fn draw(workspace: &Workspace, name: &str, what: &Draw<'_>) -> Result<u64> {
+    let (file, text, slow) = match what {
+        Draw::Curve(curve) => ("curve", curve.text(), 0),
+        Draw::Load(model) => ("model", (*model).to_owned(), 1),
+    };
     // In one piece, as the driver takes it.
-    let script = "cat > /run/curve && dd if=/run/curve of=/sys/kernel/debug/tx2_power/curve bs=8192 2> /run/curve.log \
-                  && cat /sys/kernel/debug/tx2_power/begun_ns || { cat /run/curve.log >&2; exit 1; }";
+    let script = format!(
+        "cat > /run/draw && dd if=/run/draw of=/sys/kernel/debug/tx2_power/{file} bs=8192 2> /run/draw.log && echo {slow} > \
+         /sys/module/tx2_cpufreq/parameters/slow && cat /sys/kernel/debug/tx2_power/begun_ns || {{ cat /run/draw.log >&2; \
+         exit 1; }}"
+    );
     let mut command = client(workspace, name, "root")?;
     let mut child = command
         .arg(script)
@@ -315,7 +339,7 @@ fn play(workspace: &Workspace, name: &str, curve: &Curve) -> Result<u64> {
         .context("failed to start ssh")?;
     if let Some(mut stdin) = child.stdin.take() {
         // Where that fails ssh has ended and says why.
-        let _ = stdin.write_all(curve.text().as_bytes());
+        let _ = stdin.write_all(text.as_bytes());
     }
     let output = child.wait_with_output().context("failed to wait for ssh")?;
     let told = String::from_utf8_lossy(&output.stdout);
@@ -323,7 +347,7 @@ fn play(workspace: &Workspace, name: &str, curve: &Curve) -> Result<u64> {
         return Ok(begun);
     }
     Err(Away::new(format!(
-        "failed to play a curve on the board {name}: {}",
+        "failed to set the power sensors of the board {name}: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     ))
     .into())

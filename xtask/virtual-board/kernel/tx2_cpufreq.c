@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The clocks of a Jetson TX2's CPUs, as far as software can see them: two clusters with NVIDIA's steps that
- * remember what was set. An emulated CPU is not made slower or faster by them.
+ * remember what was set.
+ *
+ *   parameter slow   whether a lower clock makes a CPU slower: of each period, a busy CPU loses the share by which its
+ *                    clock is below the highest one. Otherwise clocks change nothing.
  */
 #include <linux/cpufreq.h>
+#include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
+#include <linux/hrtimer.h>
 #include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/sched.h>
 
 /* CPUs 1 and 2 are the Denver cluster of a TX2, the others its A57s. */
 static const unsigned int denver[] = { 1, 2 };
@@ -84,6 +91,67 @@ static struct cpufreq_driver tx2_driver = {
 	.attr = cpufreq_generic_attr,
 };
 
+#define HIGHEST_KHZ 2035200
+/* Short against a frame, long against an interrupt of an emulated CPU. */
+#define PERIOD_NS (4 * NSEC_PER_MSEC)
+
+static DEFINE_PER_CPU(struct hrtimer, loss);
+static bool slow;
+static int slow_state;
+
+/* Keeps a busy CPU from its work for its share of the period. */
+static enum hrtimer_restart lose(struct hrtimer *timer)
+{
+	u64 lost = div_u64((u64)PERIOD_NS * (HIGHEST_KHZ - tx2_get(smp_processor_id())), HIGHEST_KHZ);
+	u64 begun = ktime_get_ns();
+
+	if (is_idle_task(current))
+		lost = 0;
+	while (ktime_get_ns() - begun < lost)
+		cpu_relax();
+	hrtimer_set_expires(timer, ktime_add_ns(ktime_get(), PERIOD_NS - lost));
+	return HRTIMER_RESTART;
+}
+
+static int start_losing(unsigned int cpu)
+{
+	struct hrtimer *timer = per_cpu_ptr(&loss, cpu);
+
+	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);
+	timer->function = lose;
+	hrtimer_start(timer, ns_to_ktime(PERIOD_NS), HRTIMER_MODE_REL_PINNED);
+	return 0;
+}
+
+static int stop_losing(unsigned int cpu)
+{
+	hrtimer_cancel(per_cpu_ptr(&loss, cpu));
+	return 0;
+}
+
+static int set_slow(const char *text, const struct kernel_param *parameter)
+{
+	bool wanted;
+	int error = kstrtobool(text, &wanted);
+
+	if (error || wanted == slow)
+		return error;
+	if (wanted) {
+		/* Calls the function on each CPU, and on those that come online later. */
+		slow_state = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "tx2:slow", start_losing, stop_losing);
+		if (slow_state < 0)
+			return slow_state;
+	} else {
+		cpuhp_remove_state(slow_state);
+	}
+	slow = wanted;
+	return 0;
+}
+
+static const struct kernel_param_ops slow_operations = { .set = set_slow, .get = param_get_bool };
+module_param_cb(slow, &slow_operations, &slow, 0644);
+MODULE_PARM_DESC(slow, "whether a lower clock makes a CPU slower");
+
 static int __init tx2_cpufreq_load(void)
 {
 	return cpufreq_register_driver(&tx2_driver);
@@ -92,6 +160,8 @@ module_init(tx2_cpufreq_load);
 
 static void __exit tx2_cpufreq_unload(void)
 {
+	if (slow)
+		cpuhp_remove_state(slow_state);
 	cpufreq_unregister_driver(&tx2_driver);
 }
 module_exit(tx2_cpufreq_unload);
