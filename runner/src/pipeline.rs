@@ -1,7 +1,7 @@
 //! One execution of a schedule: frames pass through the stages until the measured window has closed.
 
 use crate::clock::monotonic_ns;
-use crate::engine::{Engine, Tensor, ThreadUsage};
+use crate::engine::{Engine, MOST_FRAMES_IN_FLIGHT, Tensor, ThreadUsage};
 use crate::failure::Failure;
 use crate::frames::{FrameSet, FrameSlot};
 use crate::queue::Queue;
@@ -42,9 +42,6 @@ pub(crate) enum Sink {
     /// The values at these indices are collected, frame by frame. Each distinct frame runs once.
     Collect { outputs: Vec<usize>, collected: Mutex<Vec<Vec<Tensor>>> },
 }
-
-/// Most frames that an engine has in flight.
-const MOST_IN_FLIGHT: usize = 2;
 
 /// What a stage did during the window.
 #[derive(Debug, Default)]
@@ -101,7 +98,7 @@ impl Pipeline {
         let stages = schedule.stages.len();
         let depth = usize::try_from(queue_depth).unwrap_or(1).clamp(1, 4096);
         let queues = if schedule.kind == ExecutionMode::Replicate { 0 } else { stages - 1 };
-        let slots = stages * MOST_IN_FLIGHT + queues * depth;
+        let slots = stages * MOST_FRAMES_IN_FLIGHT + queues * depth;
         let free_slots = Queue::new(slots);
         for _ in 0..slots {
             let pushed = free_slots.push(Box::new(FrameSlot::new(schedule.values.len(), stages)));

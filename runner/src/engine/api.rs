@@ -5,6 +5,9 @@ use crate::failure::Failure;
 use protocol::CudaStage;
 use std::rc::Rc;
 
+/// Most frames that any engine has in flight.
+pub(crate) const MOST_FRAMES_IN_FLIGHT: usize = 2;
+
 /// The program of one stage, loaded and ready to run. It stays on the thread that loaded it.
 pub(crate) trait Engine {
     /// Ids of the threads that compute the stage, the calling one first.
@@ -17,7 +20,7 @@ pub(crate) trait Engine {
     /// A message that starts with "failed to" and names the program.
     fn run(&mut self, values: &mut [Option<Tensor>]) -> Result<(), String>;
 
-    /// Most frames that may be started and not finished.
+    /// Most frames that may be started and not finished: at most [`MOST_FRAMES_IN_FLIGHT`].
     fn frames_in_flight(&self) -> usize {
         1
     }

@@ -19,7 +19,7 @@ mod tvm;
 mod tvm_runtime;
 mod weights;
 
-pub(crate) use api::{Engine, FrameProfile};
+pub(crate) use api::{Engine, FrameProfile, MOST_FRAMES_IN_FLIGHT};
 pub(crate) use cuda::{Copies, recover_devices, system as cuda_system};
 #[cfg(test)]
 pub(crate) use fake::{FakeEngine, FakeFault};

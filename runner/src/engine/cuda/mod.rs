@@ -20,7 +20,7 @@ mod weights;
 pub(crate) use copies::Copies;
 pub(crate) use device::{recover_devices, system};
 
-use super::api::{Engine, FrameProfile, KernelCall};
+use super::api::{Engine, FrameProfile, KernelCall, MOST_FRAMES_IN_FLIGHT};
 use super::tensor::Tensor;
 use super::weights::WeightsFile;
 use crate::affinity::{bind, current_thread};
@@ -44,7 +44,7 @@ use weights::DeviceWeights;
 const LAUNCH_OUT_OF_RESOURCES: i32 = 701;
 
 /// Frames that a stage has in flight at most: one whose kernels run, and one that is copied meanwhile.
-const LANES: usize = 2;
+const LANES: usize = MOST_FRAMES_IN_FLIGHT;
 
 /// A launch plan, ready to run. Fields are dropped in order: what uses memory before the memory.
 pub(crate) struct CudaEngine {
@@ -100,7 +100,7 @@ impl CudaEngine {
         let module = Module::load(&device, &plan, path)?;
         let weights = DeviceWeights::upload(&device, file, &plan.plan.weights, path)?;
         let lane = || Lane::new(&device, &module, &plan, &weights, path);
-        let lanes = [lane()?, lane()?];
+        let lanes: [Lane; LANES] = [lane()?, lane()?];
         if let Some(error) = lanes.iter().find_map(|lane| lane.graph_refused) {
             eprintln!(
                 "the kernels of {path} are launched one by one, because they cannot be captured as a graph: {}",
