@@ -64,7 +64,7 @@ pub const CROSS: Packages =
 pub const CHECKS: Packages = Packages {
     lock: "ci/requirements-check.txt",
     stamp: "checks.stamp",
-    modules: &["pytest", "ruff", "check_jsonschema"],
+    modules: &["pytest", "xdist", "ruff", "check_jsonschema"],
 };
 
 /// How closely an existing environment is checked.

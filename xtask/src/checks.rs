@@ -20,6 +20,8 @@ const RUST_TESTS: &str = "cargo test, the whole bench included";
 const PYTEST: &str = "pytest";
 /// Code for aarch64 on emulated processors, or why it could not be run.
 const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
+/// A process a CPU. Each takes a stretch of the list of tests, so that what a module's tests share is made once.
+const ON_ALL_CPUS: [&str; 3] = ["--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal"];
 /// The step of the virtual board's tests.
 const VIRTUAL_BOARD: &str = "a whole bench on the virtual board, and its energy";
 
@@ -141,6 +143,7 @@ impl Checks<'_> {
                 let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
                 tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
                 let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
+                pytest.args(ON_ALL_CPUS);
                 name_programs(&built, &mut [&mut tests, &mut pytest]);
                 name_libcuda(&libcuda, &mut [&mut tests, &mut pytest]);
                 self.name_browser(&mut tests);

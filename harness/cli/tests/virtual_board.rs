@@ -143,7 +143,11 @@ fn virtual_board_gives_a_table_with_joules() {
 
 /// A machine whose other work holds the emulator back for a second gives a trial with a gap in its readings, of which
 /// no energy is made. That is as it should be; so such a trial is measured again.
-const TRIES: u32 = 3;
+///
+/// The meter gives a new value every half second, at times that no trial knows: at the two ends of a window of 30 s a
+/// part of the curve of up to 8 W is taken for another. Such a window is within 1 % in most trials, not in each; what
+/// every trial must keep is the uncertainty that it states.
+const TRIES: u32 = 4;
 
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
@@ -151,24 +155,30 @@ fn virtual_board_draws_what_was_played_into_its_sensors() {
     let board = Board::new();
     let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/curves/known.curve");
     let curve = Curve::play(&board, &known);
-    let measured = (0..TRIES).find_map(|attempt| drawn(&board, &format!("known{attempt}.db")));
-    let Some(drawn) = measured else {
-        panic!("no energy in {TRIES} tries: is this machine overloaded?");
-    };
-    let Drawn { readings, opened_ns, window_ns, frames, millijoules, off_by } = &drawn;
-    let (opened_ns, window_ns, driver) = (*opened_ns, *window_ns, &readings.driver);
-    let played = curve.until(opened_ns + window_ns) - curve.until(opened_ns);
-    let off = millijoules / played - 1.0;
-    eprintln!(
-        "{driver}: window of {:.2} s, {frames} frames: measured {millijoules:.0} ± {off_by:.0} mJ, played {played:.0} mJ: \
-         {:+.2} %",
-        window_ns as f64 / 1e9,
-        off * 100.0
-    );
-    assert!(window_ns >= 30_000_000_000, "{window_ns}");
-    assert!(off.abs() < 0.01, "{off}: measured {millijoules} mJ, played {played} mJ");
-    let (holding, told) = windows_within(&drawn, &curve);
-    assert!(20 * holding >= 19 * told && told >= WINDOWS / 2, "{holding} of {told} hold what was played");
+    let mut offs = Vec::new();
+    for attempt in 0..TRIES {
+        let Some(drawn) = drawn(&board, &format!("known{attempt}.db")) else { continue };
+        let Drawn { readings, opened_ns, window_ns, frames, millijoules, off_by } = &drawn;
+        let (opened_ns, window_ns, driver) = (*opened_ns, *window_ns, &readings.driver);
+        let played = curve.until(opened_ns + window_ns) - curve.until(opened_ns);
+        let off = millijoules / played - 1.0;
+        eprintln!(
+            "{driver}: window of {:.2} s, {frames} frames: measured {millijoules:.0} ± {off_by:.0} mJ, \
+             played {played:.0} mJ: {:+.2} %",
+            window_ns as f64 / 1e9,
+            off * 100.0
+        );
+        assert!(window_ns >= 30_000_000_000, "{window_ns}");
+        assert!((millijoules - played).abs() <= *off_by, "{millijoules} ± {off_by} mJ, played {played} mJ");
+        let (holding, told) = windows_within(&drawn, &curve);
+        assert!(20 * holding >= 19 * told && told >= WINDOWS / 2, "{holding} of {told} hold what was played");
+        offs.push(off);
+        if off.abs() < 0.01 {
+            break;
+        }
+    }
+    assert!(!offs.is_empty(), "no energy in {TRIES} tries: is this machine overloaded?");
+    assert!(offs.last().is_some_and(|off| off.abs() < 0.01), "none of {offs:?} is within 1 %");
     xtask(&["board", "power", &board.name, "idle"], &[0]);
 }
 
