@@ -399,7 +399,10 @@ fn as_nobody(board: &Board) -> Keeper {
     open_to_all(board.folder.path());
     // Other users may have no access to the runner's own folder.
     let program = board.folder.path().join("runner");
-    fs::copy(env!("CARGO_BIN_EXE_runner"), &program).unwrap();
+    // By a process of its own: a program that this one has open for writing cannot be started (ETXTBSY), and a process that
+    // another test starts at that moment has it open as well.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_runner")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let libraries = Path::new(env!("CARGO_BIN_EXE_runner")).with_file_name("lib");
     fs::create_dir(board.folder.path().join("lib")).unwrap();
     for entry in fs::read_dir(libraries).unwrap().flatten() {
