@@ -16,14 +16,13 @@ import pytest
 import ptxas
 from compiled import GPU, Compiled
 from edgepipe_compiler.frontend import importer, units
-from edgepipe_compiler.kernels import rules
+from edgepipe_compiler.kernels import rules, winograd_algorithm
 from edgepipe_compiler.kernels.cuda import (
     convolution,
     convolution_tile,
     product,
     ptx,
     winograd,
-    winograd_algorithm,
 )
 from edgepipe_compiler.kernels.target import CUDA_LIMITS, CudaTarget
 from edgepipe_compiler.kernels.window_geometry import Window

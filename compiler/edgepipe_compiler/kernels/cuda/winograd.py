@@ -7,7 +7,6 @@ convolution by the model of ``tiling``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,12 +20,13 @@ from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value, Weight
 from ..layout import PLAIN
 from ..target import CudaTarget
+from ..winograd_algorithm import combined
 from ..writer import Index, ramp
-from . import convolution_tile, half, product, winograd_algorithm
+from . import convolution_tile, half, product, winograd_plan
 from .convolution_tile import Problem
 from .product import Body
 from .results import Results
-from .winograd_algorithm import Matrix, Plan
+from .winograd_plan import Plan
 from .writer import KernelWriter, vector
 
 THREADS = 128
@@ -41,7 +41,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     problem = Problem.of(graph, conv, weight)
     # The values between its kernels are sums of many inputs, so they stay in single precision.
     exact = replace(target, precision="fp32")
-    plan = winograd_algorithm.plan(problem, exact)
+    plan = winograd_plan.plan(problem, exact)
     _, direct = convolution_tile.fastest(problem, target if half.fits(weight) else exact)
     if plan is None or plan.cycles(exact) > WORTH * direct:
         raise Unsupported("convolution that is faster as direct sums")
@@ -115,10 +115,10 @@ def _inputs(graph: Graph, plan: Plan, source: Value, made: Value) -> Call:
                     zero = tirx.const(0.0, "float32")
                     value = w.bind("input", tirx.Select(tirx.all(*valid), value, zero))
                 values.append(value)
-            along_rows.append(_combined(w, algorithm.of_inputs, values))
+            along_rows.append(combined(w, algorithm.of_inputs, values))
         position = 0
         for row in zip(*along_rows, strict=True):
-            for value in _combined(w, algorithm.of_inputs, row):
+            for value in combined(w, algorithm.of_inputs, row):
                 at = thread.place + position * (problem.inside * plan.pitch)
                 w.store(out, value, [at])
                 position += 1
@@ -149,26 +149,6 @@ def _on_image(
         condition = w.bind("valid", tirx.all(*valid)) if valid else None
         found.append((w.bind("at", moved), condition))
     return found
-
-
-def _combined(w: KernelWriter, matrix: Matrix, values: Sequence[tirx.Expr]) -> list[tirx.Expr]:
-    """The product of ``matrix`` with ``values``."""
-    made = []
-    for row in matrix:
-        # A term without a product comes first: the other products are added to it in one instruction.
-        terms = sorted(
-            ((float(factor), value) for factor, value in zip(row, values, strict=True) if factor),
-            key=lambda term: term[0] != 1.0,
-        )
-        sum_ = None
-        for factor, value in terms:
-            term = value if abs(factor) == 1.0 else value * tirx.const(abs(factor), "float32")
-            if sum_ is None:
-                sum_ = term if factor > 0 else -term
-            else:
-                sum_ = sum_ + term if factor > 0 else sum_ - term
-        made.append(w.bind("combined", sum_))
-    return made
 
 
 def _products(graph: Graph, plan: Plan, weight: np.ndarray, inputs: Value, made: Value) -> Call:
@@ -210,9 +190,9 @@ def _results(plan: Plan, products: tirx.Buffer, results: Results) -> tirx.PrimFu
                 position = row * algorithm.inputs + column
                 at = thread.place + position * (problem.outside * plan.pitch)
                 values.append(w.bind("product", products[at]))
-            along_rows.append(_combined(w, algorithm.of_results, values))
+            along_rows.append(combined(w, algorithm.of_results, values))
         for number, row in enumerate(zip(*along_rows, strict=True)):
-            values = _combined(w, algorithm.of_results, row)
+            values = combined(w, algorithm.of_results, row)
             y = w.bind("y", thread.tile[0] * algorithm.results + number)
             with w.when(y < rows if rows % algorithm.results else None):
                 for at in range(0, algorithm.results, lanes):

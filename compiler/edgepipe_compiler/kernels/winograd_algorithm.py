@@ -1,4 +1,4 @@
-"""Winograd's algorithms for convolutions: transforms, transformed weights, and the estimated time.
+"""Winograd's algorithms for convolutions: transforms and transformed weights, for every kind of target.
 
 ``F(m x m, r x r)`` computes m x m results of an r x r window from a tile of n x n inputs, n = m + r - 1, with
 n * n multiplications per pair of channels instead of m * m * r * r. Inputs, weights and products are
@@ -13,15 +13,15 @@ Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from tvm import tirx
 
-from ..target import CudaTarget
-from . import product, tiling
-from .convolution_tile import Problem
-from .tiling import LAUNCH, SCHEDULERS, WARP
+from .window_geometry import Window
+from .writer import Writer
 
 # Points at which the polynomials of inputs and weights are multiplied; infinity is one more. With 1/2 and -2
 # the error of F(4x4, 3x3) is half of that with 2 and -2: 4e-6 of the largest result, direct sums have 1e-6.
@@ -107,78 +107,36 @@ def _last(count: int) -> tuple[Fraction, ...]:
     return (Fraction(0),) * (count - 1) + (Fraction(1),)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """An algorithm for a convolution, and the tile of its products."""
-
-    problem: Problem
-    algorithm: Algorithm
-    tile: product.Tile
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """Tiles along the rows and columns of an image."""
-        return tiles(self.problem, self.algorithm)
-
-    @property
-    def pitch(self) -> int:
-        """Tiles of all images, rounded up so that vectors of them are aligned."""
-        return self.tile.problem.columns
-
-    def cycles(self, target: CudaTarget) -> float:
-        """Estimated time of the three launches, like that of a direct convolution."""
-        problem, n = self.problem, self.algorithm.inputs
-        image = problem.images * problem.image[0] * problem.image[1]
-        results = problem.images * problem.results[0] * problem.results[1]
-        before, after = (channels * self.pitch for channels in (problem.inside, problem.outside))
-        weights = problem.inside * problem.outside
-        return (
-            _transform(before, n, problem.inside * image, target)
-            + max(
-                self.tile.work().cycles(target),
-                tiling.dram_cycles(n * n * (before + after + weights), target),
-            )
-            + _transform(after, n, problem.outside * results, target)
-            + 2 * LAUNCH
-        )
-
-
-def tiles(problem: Problem, algorithm: Algorithm) -> tuple[int, int]:
-    """Tiles along the rows and columns of an image."""
-    rows, columns = problem.results
-    return -(-rows // algorithm.results), -(-columns // algorithm.results)
-
-
-def _transform(threads: int, n: int, plain: int, target: CudaTarget) -> float:
-    """Cycles of a launch that transforms n x n values per thread; ``plain`` values are on the other side."""
-    # Per value: a load or store, its index, and about half of a row of coefficients along each axis.
-    instructions = n * n * (4 + n)
-    schedulers = SCHEDULERS * tiling.multiprocessors(target)
-    moved = tiling.dram_cycles(plain + n * n * threads, target)
-    return max(threads / WARP / schedulers * instructions, moved)
-
-
-def plan(problem: Problem, target: CudaTarget) -> Plan | None:
-    """The fastest algorithm by the model; None if there is none for the window."""
-    window = problem.window
+def algorithms(window: Window, groups: int) -> list[Algorithm]:
+    """The algorithms for a convolution; none unless its window is square and moves by 1."""
     height, width = window.kernel
     ones = (1, 1)
-    if height != width or (window.stride, window.dilation) != (ones, ones) or problem.groups != 1:
-        return None
-    found = []
-    for results in RESULTS.get(height, ()):
-        algorithm = Algorithm(results, height)
-        down, across = tiles(problem, algorithm)
-        columns = -(-problem.images * down * across // 4) * 4
-        products = product.Problem(
-            batch=algorithm.positions,
-            groups=algorithm.positions,
-            rows=problem.outside,
-            inner=problem.inside,
-            columns=columns,
-            packed=True,
-            pitch=columns,
-            vectors=True,
+    if height != width or (window.stride, window.dilation) != (ones, ones) or groups != 1:
+        return []
+    return [Algorithm(results, height) for results in RESULTS.get(height, ())]
+
+
+def combined(
+    w: Writer, matrix: Matrix, values: Sequence[tirx.Expr | None]
+) -> list[tirx.Expr | None]:
+    """The product of ``matrix`` with ``values``. None is 0: a value outside the image, and sums of such."""
+    made: list[tirx.Expr | None] = []
+    for row in matrix:
+        # A term without a product comes first: the other products are added to it in one instruction.
+        terms = sorted(
+            (
+                (float(factor), value)
+                for factor, value in zip(row, values, strict=True)
+                if factor and value is not None
+            ),
+            key=lambda term: term[0] != 1.0,
         )
-        found.append(Plan(problem, algorithm, product.choose(products, target, ())))
-    return min(found, key=lambda plan: plan.cycles(target), default=None)
+        sum_ = None
+        for factor, value in terms:
+            term = value if abs(factor) == 1.0 else value * tirx.const(abs(factor), "float32")
+            if sum_ is None:
+                sum_ = term if factor > 0 else -term
+            else:
+                sum_ = sum_ + term if factor > 0 else sum_ - term
+        made.append(None if sum_ is None else w.bind("combined", sum_))
+    return made
