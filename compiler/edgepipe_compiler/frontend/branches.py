@@ -210,7 +210,7 @@ def _scanned(graph: Graph, node: Node) -> list[Node] | None:
 def _refuse_length(node: Node, length: str) -> None:
     raise CompileError(
         "unsupported_operator",
-        f"failed to import the operator {node.op}: unrolled it has {length}, more than "
+        f"failed to import the operator {node.op}: unrolled, it has {length}, more than "
         f"{MOST_NODES} operators; export the network with a shorter sequence",
         node.name,
     )

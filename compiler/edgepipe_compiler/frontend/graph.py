@@ -208,7 +208,7 @@ def _input_tensors(
         line = ", ".join(f"{_yaml(item)}: {dims}" for item, dims in advice.items())
         raise CompileError(
             "dynamic_shape",
-            f"{failed}{', '.join(open_inputs)}; set every extent in the network's YAML file, for example "
+            f"{failed}{', '.join(open_inputs)}; set every dimension in the network's YAML file, for example "
             f"`shapes: {{ {line} }}`",
             next(iter(advice)),
         )
@@ -329,7 +329,7 @@ def _inferred(graph: Graph, model: onnx.ModelProto) -> dict[str, Tensor]:
 def _check_size(network: str, value: str, shape: tuple[int, ...]) -> None:
     failed = f"failed to read the network {network}: value {value!r} has shape {list(shape)}"
     if min(shape, default=0) < 0:
-        raise CompileError("invalid_onnx", f"{failed}; correct the negative extent", value)
+        raise CompileError("invalid_onnx", f"{failed}; correct the negative dimension", value)
     if math.prod(shape) > MOST_ELEMENTS:
         raise CompileError(
             "unsupported_operator",

@@ -287,7 +287,7 @@ def _upgrade(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     ):
         return model
     if opset < 1:
-        raise _invalid(name, "it does not import ONNX's operator set; export it again")
+        raise _invalid(name, "it does not name its ONNX operator set; export it again")
     try:
         _name_axes(model)
         return version_converter.convert_version(model, OLDEST_OPSET)
@@ -442,7 +442,7 @@ def _absent_operand(node: onnx.NodeProto, opset: int) -> str | None:
     first = len(formal) - 1
     if "" not in node.input[first:]:
         return None
-    return f"operand {list(node.input).index('', first)} is absent"
+    return f"operand {list(node.input).index('', first)} is missing"
 
 
 def _fault(node: onnx.NodeProto) -> str | None:

@@ -263,7 +263,7 @@ def _gather_nd(graph: Graph, node: Node) -> None:
     if source is not None and indices is not None and source[:count] != indices[:count]:
         _refuse(
             node,
-            f"the first {count} extents of the data's shape {list(source)} and the indices' shape "
+            f"the first {count} dimensions of the data's shape {list(source)} and the indices' shape "
             f"{list(indices)} differ",
             "the indices' shape",
         )

@@ -70,7 +70,7 @@ class UnknownNetwork(CompileError):
         self.nearest = ranked[:3]
         super().__init__(
             "unknown_network",
-            f"failed to find the network {asked!r} in the zoo; the nearest are "
+            f"failed to find the network {asked!r} in the zoo; similar names: "
             f"{', '.join(self.nearest)}",
         )
 

@@ -494,7 +494,7 @@ REFUSED = {
     ),
     "indices of other batches": (
         case("GatherND", numbers("float32", 2, 3, 4), numbers("int64", 3, 1), batch_dims=1),
-        "the first 1 extents of the data's shape [2, 3, 4] and the indices' shape [3, 1] differ",
+        "the first 1 dimensions of the data's shape [2, 3, 4] and the indices' shape [3, 1] differ",
     ),
     "fewer updates than indices": (
         case("ScatterND", numbers("float32", 4, 5), numbers("int64", 3, 1), numbers("float32", 2, 5)),
