@@ -84,6 +84,8 @@ def _target(target: dict[str, Any]) -> Target:
         raise ValueError(
             f"unknown precision {target['precision']!r}, expected {', '.join(PRECISIONS)}"
         )
+    if not isinstance(target["winograd"], bool):
+        raise ValueError(f"invalid winograd {target['winograd']!r}, expected true or false")
     return kind(**target)
 
 

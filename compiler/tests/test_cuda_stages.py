@@ -24,7 +24,7 @@ from edgepipe_compiler.linking.memory_plan import Lifetime
 from edgepipe_compiler.linking.stage import StageRange
 from jobs import compiler, job
 
-TARGET = {"kind": "cuda", "arch": "sm_62", "precision": "fp32"}
+TARGET = {"kind": "cuda", "arch": "sm_62", "precision": "fp32", "winograd": True}
 Case = tuple[Compiled, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -164,8 +164,9 @@ def test_damaged_files_of_kernels_are_written_again(built: tuple[Path, Path]) ->
     ("target", "boundary", "message"),
     [
         (TARGET | {"arch": "sm_61"}, "plain", "unknown GPU architecture 'sm_61', expected sm_53"),
-        ({"kind": "cuda"}, "plain", "invalid target {'kind': 'cuda'}, expected arch, kind, precision"),
+        ({"kind": "cuda"}, "plain", "{'kind': 'cuda'}, expected arch, kind, precision, winograd"),
         (TARGET | {"precision": "int8"}, "plain", "unknown precision 'int8', expected fp32, fp16"),
+        (TARGET | {"winograd": "no"}, "plain", "invalid winograd 'no', expected true or false"),
         ({"kind": "tpu", "arch": "v5"}, "plain", "unknown processor kind 'tpu', expected cpu or cuda"),
         (TARGET, "packed", "boundaries ['packed'] on a GPU"),
     ],

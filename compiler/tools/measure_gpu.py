@@ -68,7 +68,7 @@ def compile_network(name: str, arch: str, folder: Path) -> Compiled:
     job = {
         "schema": 1,
         "network": {"name": name, "zoo": name},
-        "target": {"kind": "cuda", "arch": arch, "precision": "fp32"},
+        "target": {"kind": "cuda", "arch": arch, "precision": "fp32", "winograd": True},
         "stages": [{"first_unit": 0, "end_unit": None, "boundary": "plain"}],
         "out": str(out),
     }

@@ -41,6 +41,7 @@ pub mod steady;
 pub mod throughput;
 pub mod units;
 pub mod validity;
+mod winograd;
 
 pub use comparison::{Comparison, ComparisonError, Finding, Observation};
 pub use costs::{Costs, CostsError, Link, Transfer};
@@ -70,6 +71,7 @@ pub use steady::{Steadiness, Stretch, steadiness};
 pub use throughput::{Latency, Window, WindowError};
 pub use units::{Bytes, FramesPerSecond, Millijoules, Milliwatts, Nanoseconds};
 pub use validity::{Limits, Reason, ReasonCode, Severity, Validity};
+pub use winograd::Winograd;
 
 /// Version of the analysis. Everything derived from raw observations carries it; it rises with every change that
 /// makes the same observations give other figures.

@@ -11,7 +11,10 @@ REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "generic": 16}
 
 @dataclass(frozen=True)
 class CpuTarget:
-    """A CPU cluster: ``isa`` determines vector width and registers, ``threads`` is the number per stage."""
+    """A CPU cluster: ``isa`` determines vector width and registers, ``threads`` is the number per stage.
+
+    ``winograd``: whether convolutions may use Winograd's algorithm.
+    """
 
     arch: str
     mcpu: str
@@ -20,6 +23,7 @@ class CpuTarget:
     threads: int
     l1d_bytes: int
     l2_bytes: int
+    winograd: bool = True
     kind: Literal["cpu"] = "cpu"
 
     @property
@@ -95,12 +99,14 @@ class CudaTarget:
     """A GPU of the architecture ``arch``, such as ``sm_62``. A newer GPU compiles the PTX of an older one.
 
     ``precision`` is that of the float32 tensors of a network: ``fp16`` keeps them in half precision between
-    the kernels of a stage (see ``cuda/half.py``). To the rules that compute element by element
+    the kernels of a stage (see ``cuda/half.py``). ``winograd``: whether convolutions may use Winograd's
+    algorithm. To the rules that compute element by element
     (``kernels/cpu``), it is a processor with one lane and many threads.
     """
 
     arch: str
     precision: Literal["fp32", "fp16"] = "fp32"
+    winograd: bool = True
     kind: Literal["cuda"] = "cuda"
 
     @property

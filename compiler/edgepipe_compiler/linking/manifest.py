@@ -89,6 +89,7 @@ def stage(
             for slot in built.weights
         ],
         "calls": [{"function": step.function, "unit": step.unit} for step in built.steps],
+        "rules": [unit.rule for unit in network.units[built.range.first : built.range.end]],
         "fallback_units": fallback,
         "versions": versions(),
     }

@@ -247,6 +247,8 @@ def test_winograd_is_chosen_by_the_model(
     graph = importer.from_model(conv(inside, 128, size, size, **attributes), "net")
     (unit,) = units.form(graph)
     assert rules.lower(graph, unit, CudaTarget("sm_62"), {}).rule == rule
+    direct = CudaTarget("sm_62", winograd=False)
+    assert rules.lower(graph, unit, direct, {}).rule == "convolution"
 
 
 @pytest.mark.parametrize(("results", "window"), [(4, 3), (3, 3), (2, 3), (2, 5)])

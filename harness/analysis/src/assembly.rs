@@ -90,6 +90,7 @@ impl Report {
             macs: record.network.macs(),
             units: record.network.len(),
             precision: record.precision(),
+            winograd: record.winograd(),
             reasons: reasons::fallback(record, profiles),
         };
         let mut section_of_run = heading::run(run);

@@ -2,7 +2,7 @@
 
 use super::measurements::{self, Measurements};
 use super::trial::Trial;
-use domain::{FloatFormat, Interval, Metric, Observation, ScheduleKind, Severity, Validity};
+use domain::{FloatFormat, Interval, Metric, Observation, ScheduleKind, Severity, Validity, Winograd};
 use store::{NetworkRecord, Store, StoreError, StoredRun};
 
 /// A schedule with the figures of its valid trials.
@@ -18,6 +18,8 @@ pub struct ScheduleFigures {
     pub processors: Vec<String>,
     /// Half if one of them is a GPU that computes in half precision.
     pub precision: FloatFormat,
+    /// Whether convolutions of the network may use Winograd's algorithm.
+    pub winograd: Winograd,
     /// As in the report.
     pub validity: Validity,
     /// Why the gate must not use it; absent if it may.
@@ -80,6 +82,7 @@ pub fn schedule_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFi
         let network = networks.iter().find(|known| known.network.name() == measurements.record.network);
         let precision = network.map(NetworkRecord::precision).unwrap_or_default();
         ScheduleFigures {
+            winograd: network.map(NetworkRecord::winograd).unwrap_or_default(),
             precision: if measurements.uses_gpu { precision } else { FloatFormat::Fp32 },
             network: measurements.record.network.clone(),
             label: measurements.label.clone(),

@@ -1,6 +1,6 @@
 //! A report. Its JSON has the schema `results/report.schema.json`.
 
-use domain::{FloatFormat, Reason, ReasonCode, ScheduleKind, Validity};
+use domain::{FloatFormat, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
 use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -226,6 +226,8 @@ pub struct NetworkSection {
     pub units: usize,
     /// What GPUs compute it in. CPUs compute in `fp32`.
     pub precision: FloatFormat,
+    /// Whether its convolutions may use Winograd's algorithm.
+    pub winograd: Winograd,
     /// Notes on it.
     pub reasons: Vec<Reason>,
 }

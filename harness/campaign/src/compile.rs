@@ -10,7 +10,7 @@ use compiler::{
     Target,
 };
 use config::{Connect, Experiment, Loaded, NetworkSource};
-use domain::{FloatFormat, Network, Schedule, ScheduleKind};
+use domain::{FloatFormat, Network, Schedule, ScheduleKind, Winograd};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use host::progress::Progress;
@@ -32,6 +32,8 @@ pub(crate) struct CompiledNetwork {
     pub(crate) network: Network,
     /// What GPUs compute it in.
     pub(crate) precision: FloatFormat,
+    /// Whether its kernels may use Winograd's algorithm.
+    pub(crate) winograd: Winograd,
     /// Artifacts by target.
     pub(crate) entries: Vec<(Target, Entry)>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct CompiledNetwork {
 impl CompiledNetwork {
     /// The artifacts for a processor's target.
     pub(crate) fn entry(&self, target: &Target) -> Option<&Entry> {
-        let target = target.in_format(self.precision);
+        let target = target.with_settings(self.precision, self.winograd);
         self.entries.iter().find(|(known, _)| *known == target).map(|(_, entry)| entry)
     }
 
@@ -121,7 +123,8 @@ impl ArtifactBuilder {
         let mut jobs = Vec::new();
         for network in &experiment.networks {
             let source = source_of(network);
-            for target in targets.iter().map(|target| target.in_format(network.precision())) {
+            for target in &targets {
+                let target = target.with_settings(network.precision(), network.winograd());
                 let entry = self.cache.entry(network.name(), &source, &target).ending(Exit::Usage)?;
                 jobs.push(Job {
                     network: network.name().to_owned(),
@@ -146,6 +149,7 @@ impl ArtifactBuilder {
                 source: source_of(network),
                 network: manifest.network().ending(Exit::Bug)?,
                 precision: network.precision(),
+                winograd: network.winograd(),
                 manifest,
                 entries: jobs.iter().map(|job| (job.target.clone(), job.entry.clone())).collect(),
             });
@@ -171,7 +175,7 @@ impl ArtifactBuilder {
                     for (stage, layout) in schedule.stages().iter().zip(layouts) {
                         let on_target = processors.iter().any(|processor| {
                             processor.name == stage.processor
-                                && processor.target.in_format(compiled.precision) == *target
+                                && compiled.entry(&processor.target) == Some(entry)
                         });
                         let wanted = (stage.first, Some(stage.end), layout);
                         if on_target && schedule.kind() == ScheduleKind::Pipeline && !stages.contains(&wanted)

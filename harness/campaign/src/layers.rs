@@ -7,6 +7,7 @@ use crate::processors::Processor;
 use crate::profile::{measure_units, unit_costs};
 use crate::runner_client::LOADING;
 use crate::verify::verify;
+use compiler::StageLayout;
 use domain::{BelowRoof, ProcessorKind, Roof};
 use host::exit::{Exit, Failure, Outcome};
 use host::progress::Progress;
@@ -34,6 +35,8 @@ struct Layers {
 struct Layer {
     name: String,
     operators: String,
+    /// The compiler's schedule rule.
+    rule: String,
     /// Multiply-adds of one frame.
     macs: u64,
     ns: f64,
@@ -75,7 +78,11 @@ pub fn layers(board: &mut OpenedBoard, top: usize, processor: Option<&str>) -> O
         };
         let profiled = measure_units(&mut board.runner, &board.loaded.experiment, network, &processor)?;
         let costs = unit_costs(&network.network, &processor, &profiled)?;
-        found.push(below(network, roof, costs.unit_costs().as_ns()));
+        let stage = network
+            .entry(&processor.target)
+            .and_then(|entry| entry.stage(0, network.manifest.units.len(), StageLayout::PLAIN));
+        let rules = stage.map(|stage| stage.rules).unwrap_or_default();
+        found.push(below(network, &rules, roof, costs.unit_costs().as_ns()));
         peaks.extend(roof.map(|roof| roof.multiply_adds));
         progress.step(&format!("{}: {:.2} ms per frame", network.name, costs.frame_ns() / 1e6));
     }
@@ -123,8 +130,8 @@ fn table(
     if processor.gpu.as_ref().is_some_and(|gpu| gpu.emulated) {
         out += "The GPU is emulated on CPUs: these are not times of a GPU.\n\n";
     }
-    out += "| network | frame ms | share of peak | unit | operators | ms | G multiply-adds/s | of the least time | \
-                lost ms | of the frame |\n|---|--:|--:|---|---|--:|--:|--:|--:|--:|\n";
+    out += "| network | frame ms | share of peak | unit | operators | kernel | ms | G multiply-adds/s | of the least time | \
+                lost ms | of the frame |\n|---|--:|--:|---|---|---|--:|--:|--:|--:|--:|\n";
     for layers in found {
         for (place, layer) in layers.units.iter().take(top).enumerate() {
             let head = if place == 0 {
@@ -138,9 +145,10 @@ fn table(
             // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
-                "| {head} | {} | {} | {:.3} | {rate:.1} | {} | {} | {} |",
+                "| {head} | {} | {} | {} | {:.3} | {rate:.1} | {} | {} | {} |",
                 layer.name,
                 layer.operators,
+                layer.rule,
                 layer.ns / 1e6,
                 percent(layer.roofline.as_ref().and_then(BelowRoof::share)),
                 lost.map_or_else(|| "–".to_owned(), |lost| format!("{:.3}", lost / 1e6)),
@@ -161,15 +169,17 @@ fn roof(peaked: &Peaked, threads: u32) -> Option<Roof> {
     })
 }
 
-fn below(network: &CompiledNetwork, roof: Option<Roof>, unit_ns: &[f64]) -> Layers {
+/// `rules` and `unit_ns` are by unit.
+fn below(network: &CompiledNetwork, rules: &[String], roof: Option<Roof>, unit_ns: &[f64]) -> Layers {
     let mut units: Vec<Layer> = network
         .manifest
         .units
         .iter()
-        .zip(unit_ns)
-        .map(|(unit, ns)| Layer {
+        .zip(rules.iter().zip(unit_ns))
+        .map(|(unit, (rule, ns))| Layer {
             name: unit.name.clone(),
             operators: unit.operators.join(" "),
+            rule: rule.clone(),
             macs: unit.macs,
             ns: *ns,
             roofline: roof.map(|roof| roof.place(unit.macs, unit.parameters * PARAMETER_BYTES, *ns)),

@@ -307,6 +307,9 @@ fn network_record(network: &CompiledNetwork) -> NetworkRecord {
     if !network.precision.is_single() {
         source[store::PRECISION] = network.precision.to_string().into();
     }
+    if !network.winograd.is_auto() {
+        source[store::WINOGRAD] = network.winograd.to_string().into();
+    }
     NetworkRecord {
         source,
         sha256: network.sha256.clone(),

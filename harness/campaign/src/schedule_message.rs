@@ -337,6 +337,7 @@ mod tests {
             outputs,
             weights: Vec::new(),
             calls: Vec::new(),
+            rules: Vec::new(),
             fallback_units: Vec::new(),
         };
         DeployedStage { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }
@@ -354,6 +355,7 @@ mod tests {
                 threads: 1,
                 l1d_bytes: 0,
                 l2_bytes: 0,
+                winograd: true,
             }),
         };
         let kind = |word: &str, number: u32| match word.parse() {

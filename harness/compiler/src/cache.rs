@@ -225,7 +225,7 @@ fn onnx_identity(path: &Path, shapes: &BTreeMap<String, Vec<u64>>) -> Result<Str
 mod tests {
     use super::super::target::{CpuTarget, CudaTarget};
     use super::*;
-    use domain::FloatFormat;
+    use domain::{FloatFormat, Winograd};
 
     fn target() -> CpuTarget {
         CpuTarget {
@@ -236,6 +236,7 @@ mod tests {
             threads: 1,
             l1d_bytes: 32 << 10,
             l2_bytes: 512 << 10,
+            winograd: true,
         }
     }
 
@@ -265,6 +266,7 @@ mod tests {
             key(same.path(), "net", &zoo, &Target::Cpu(target())),
             "the place of the workspace does not matter"
         );
+        let without = Target::Cpu(target()).with_settings(FloatFormat::Fp32, Winograd::Off);
         let onnx = one.path().join("net.onnx");
         fs::write(&onnx, "a").unwrap();
         let from_file = key(
@@ -279,7 +281,9 @@ mod tests {
             key(other.path(), "net", &zoo, &Target::Cpu(target())),
             key(one.path(), "net", &zoo, &Target::Cpu(CpuTarget { threads: 2, ..target() })),
             key(one.path(), "net", &zoo, &cuda("sm_62")),
-            key(one.path(), "net", &zoo, &cuda("sm_62").in_format(FloatFormat::Fp16)),
+            key(one.path(), "net", &zoo, &cuda("sm_62").with_settings(FloatFormat::Fp16, Winograd::Auto)),
+            key(one.path(), "net", &zoo, &cuda("sm_62").with_settings(FloatFormat::Fp32, Winograd::Off)),
+            key(one.path(), "net", &zoo, &without),
             key(one.path(), "net", &zoo, &cuda("sm_72")),
             key(one.path(), "other", &Source::Zoo("other".to_owned()), &Target::Cpu(target())),
             from_file,
@@ -304,7 +308,7 @@ mod tests {
         let sum = hash_file(&stage.join("stage.so")).unwrap();
         let manifest = serde_json::json!({
             "schema": SCHEMA, "first_unit": 0, "end_unit": 2, "library": "stage.so", "library_sha256": sum,
-            "entry": "main", "inputs": [], "outputs": [], "calls": [],
+            "entry": "main", "inputs": [], "outputs": [], "calls": [], "rules": [],
             "weights": [{ "offset": 0, "bytes": 8, "shape": [2], "dtype": "float32" }],
         });
         fs::write(stage.join("stage.json"), manifest.to_string()).unwrap();

@@ -114,6 +114,8 @@ pub struct StageManifest {
     pub weights: Vec<WeightManifest>,
     /// Kernel calls in execution order.
     pub calls: Vec<CallManifest>,
+    /// The schedule rule of each unit, such as `convolution` or `winograd`.
+    pub rules: Vec<String>,
     /// Units without a schedule rule, which TVM itself lowers; they are slow.
     #[serde(default)]
     pub fallback_units: Vec<FallbackManifest>,

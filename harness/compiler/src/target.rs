@@ -1,6 +1,6 @@
 //! The compile target of a processor.
 
-use domain::{CudaArch, FloatFormat};
+use domain::{CudaArch, FloatFormat, Winograd};
 use protocol::MachineState;
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +23,13 @@ impl Target {
         }
     }
 
-    /// The target for a network in this format; CPUs compute in single precision whatever it is.
+    /// The target for a network with these settings; CPUs compute in single precision whatever `precision` is.
     #[must_use]
-    pub fn in_format(&self, format: FloatFormat) -> Self {
+    pub fn with_settings(&self, precision: FloatFormat, winograd: Winograd) -> Self {
+        let winograd = winograd.is_auto();
         match self {
-            Self::Cpu(_) => self.clone(),
-            Self::Cuda(target) => Self::Cuda(CudaTarget { precision: format, ..target.clone() }),
+            Self::Cpu(target) => Self::Cpu(CpuTarget { winograd, ..target.clone() }),
+            Self::Cuda(target) => Self::Cuda(CudaTarget { precision, winograd, ..target.clone() }),
         }
     }
 }
@@ -41,12 +42,14 @@ pub struct CudaTarget {
     pub arch: CudaArch,
     /// Format of the network's float32 tensors.
     pub precision: FloatFormat,
+    /// Whether convolutions may use Winograd's algorithm.
+    pub winograd: bool,
 }
 
 impl CudaTarget {
-    /// A GPU that computes in single precision.
+    /// A GPU that computes in single precision and may use Winograd's algorithm.
     pub fn new(arch: CudaArch) -> Self {
-        Self { arch, precision: FloatFormat::Fp32 }
+        Self { arch, precision: FloatFormat::Fp32, winograd: true }
     }
 }
 
@@ -68,6 +71,8 @@ pub struct CpuTarget {
     pub l1d_bytes: u64,
     /// Second-level cache of a core.
     pub l2_bytes: u64,
+    /// Whether convolutions may use Winograd's algorithm.
+    pub winograd: bool,
 }
 
 /// An Arm core by its identification register, for boards whose kernel does not describe it.
@@ -129,6 +134,7 @@ impl CpuTarget {
             threads,
             l1d_bytes: first.and_then(|cpu| cpu.l1d_bytes).unwrap_or(usual.0 << 10),
             l2_bytes: first.and_then(|cpu| cpu.l2_bytes).unwrap_or(usual.1 << 10),
+            winograd: true,
         }
     }
 }

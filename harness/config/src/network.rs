@@ -1,4 +1,4 @@
-//! The networks of an experiment: from the zoo, or from ONNX files, in single or half precision.
+//! The networks of an experiment: from the zoo, or from ONNX files, in single or half precision, with or without Winograd's algorithm.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use domain::FloatFormat;
+use domain::{FloatFormat, Winograd};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub enum NetworkSource {
         zoo: String,
         /// What a GPU computes it in.
         precision: FloatFormat,
+        /// Whether kernels may use Winograd's algorithm.
+        winograd: Winograd,
     },
     /// An ONNX file.
     Onnx {
@@ -46,6 +48,8 @@ pub enum NetworkSource {
         url: Option<String>,
         /// What a GPU computes it in.
         precision: FloatFormat,
+        /// Whether kernels may use Winograd's algorithm.
+        winograd: Winograd,
     },
 }
 
@@ -69,6 +73,10 @@ pub(super) struct NetworkFile {
     /// What a GPU computes the network in: `fp32`, or half precision, `fp16`. CPUs always use fp32. Default: `fp32`.
     #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
     precision: FloatFormat,
+    /// Whether convolutions may use Winograd's algorithm: `auto`, where a model says that it is faster, or `off`.
+    /// Default: `auto`.
+    #[serde(default, skip_serializing_if = "Winograd::is_auto")]
+    winograd: Winograd,
     /// Shapes of inputs that are dynamic in the file, by input name. Default: a batch (first dimension) of 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Ordered<Vec<Extent>>")]
@@ -101,29 +109,43 @@ impl NetworkSource {
         }
     }
 
+    /// Whether its kernels may use Winograd's algorithm.
+    pub fn winograd(&self) -> Winograd {
+        match self {
+            Self::Zoo { winograd, .. } | Self::Onnx { winograd, .. } => *winograd,
+        }
+    }
+
     /// A network of the zoo as it is.
     pub(super) fn of_zoo(name: &str) -> Self {
-        Self::Zoo { name: name.to_owned(), zoo: name.to_owned(), precision: FloatFormat::Fp32 }
+        Self::Zoo {
+            name: name.to_owned(),
+            zoo: name.to_owned(),
+            precision: FloatFormat::Fp32,
+            winograd: Winograd::Auto,
+        }
     }
 
     /// The file of a network that has one, with the absolute path of its ONNX file.
     pub(super) fn to_file(&self) -> Option<NetworkFile> {
         match self {
             Self::Zoo { name, zoo, .. } if name == zoo => None,
-            Self::Zoo { name, zoo, precision } => Some(NetworkFile {
+            Self::Zoo { name, zoo, precision, winograd } => Some(NetworkFile {
                 name: name.clone(),
                 onnx: None,
                 zoo: Some(zoo.clone()),
                 precision: *precision,
+                winograd: *winograd,
                 shapes: BTreeMap::new(),
                 sha256: None,
                 url: None,
             }),
-            Self::Onnx { name, path, shapes, sha256, url, precision } => Some(NetworkFile {
+            Self::Onnx { name, path, shapes, sha256, url, precision, winograd } => Some(NetworkFile {
                 name: name.clone(),
                 onnx: Some(path.to_string_lossy().into_owned()),
                 zoo: None,
                 precision: *precision,
+                winograd: *winograd,
                 shapes: shapes.clone(),
                 sha256: sha256.clone(),
                 url: url.clone(),
@@ -135,12 +157,13 @@ impl NetworkSource {
 impl NetworkFile {
     /// The source, for an .onnx file relative to `folder`; none without `onnx` and `zoo`.
     pub(super) fn source(self, folder: &Path) -> Option<NetworkSource> {
-        let Self { name, onnx, zoo, precision, shapes, sha256, url } = self;
+        let Self { name, onnx, zoo, precision, winograd, shapes, sha256, url } = self;
         match (onnx, zoo) {
             (Some(onnx), _) => {
-                Some(NetworkSource::Onnx { name, path: folder.join(onnx), shapes, sha256, url, precision })
+                let path = folder.join(onnx);
+                Some(NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd })
             }
-            (None, Some(zoo)) => Some(NetworkSource::Zoo { name, zoo, precision }),
+            (None, Some(zoo)) => Some(NetworkSource::Zoo { name, zoo, precision, winograd }),
             (None, None) => None,
         }
     }

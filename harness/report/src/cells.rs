@@ -251,7 +251,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
 pub(super) fn network(report: &Report, name: &str) -> String {
     match report.networks.iter().find(|network| network.name == name) {
         Some(network) => format!(
-            "{} parameters, {} multiply-adds, {} units{}",
+            "{} parameters, {} multiply-adds, {} units{}{}",
             quantity(network.parameters),
             quantity(network.macs),
             network.units,
@@ -259,7 +259,8 @@ pub(super) fn network(report: &Report, name: &str) -> String {
                 String::new()
             } else {
                 format!("; {} on GPUs, {} on CPUs", network.precision, FloatFormat::Fp32)
-            }
+            },
+            if network.winograd.is_auto() { "" } else { "; without Winograd's algorithm" }
         ),
         None => String::new(),
     }

@@ -131,13 +131,15 @@ fn line(report: &Report, network: &str, processors: &[String]) -> Line {
     }
 }
 
-/// The name of a network, marked if GPUs compute it in half precision.
+/// The name of a network, marked if GPUs compute it in half precision or kernels avoid Winograd's algorithm.
 fn named(report: &Report, network: &str) -> String {
-    let precision = report.networks.iter().find(|known| known.name == network).map(|known| known.precision);
-    match precision.filter(|precision| !precision.is_single()) {
-        Some(precision) => format!("{network} ({precision} on GPUs)"),
-        None => network.to_owned(),
-    }
+    let section = report.networks.iter().find(|known| known.name == network);
+    let half = section.map(|known| known.precision).filter(|precision| !precision.is_single());
+    let direct = section.is_some_and(|known| !known.winograd.is_auto());
+    let mut marks = Vec::new();
+    marks.extend(half.map(|precision| format!("{precision} on GPUs")));
+    marks.extend(direct.then(|| "without Winograd".to_owned()));
+    if marks.is_empty() { network.to_owned() } else { format!("{network} ({})", marks.join(", ")) }
 }
 
 /// As Markdown, ready to paste.

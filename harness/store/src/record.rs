@@ -3,7 +3,7 @@
 
 use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
-use domain::{FleetMode, FloatFormat, Network, OperatingPoint, Prediction, Schedule};
+use domain::{FleetMode, FloatFormat, Network, OperatingPoint, Prediction, Schedule, Winograd};
 use protocol::{
     AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
     Transferred,
@@ -166,7 +166,8 @@ pub struct Resumed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRecord {
-    /// Where it came from: `{"zoo": NAME}` or `{"onnx": PATH}`, with [`PRECISION`] if that is not single.
+    /// Where it came from: `{"zoo": NAME}` or `{"onnx": PATH}`, with [`PRECISION`] if that is not single,
+    /// and [`WINOGRAD`] if that is off.
     pub source: serde_json::Value,
     /// Identity of its content.
     pub sha256: String,
@@ -178,11 +179,18 @@ pub struct NetworkRecord {
 
 /// The key of the format that GPUs compute in, within the source of a network.
 pub const PRECISION: &str = "precision";
+/// The key of whether kernels may use Winograd's algorithm, within the source of a network.
+pub const WINOGRAD: &str = "winograd";
 
 impl NetworkRecord {
     /// What GPUs compute it in.
     pub fn precision(&self) -> FloatFormat {
         self.source.get(PRECISION).and_then(|known| FloatFormat::deserialize(known).ok()).unwrap_or_default()
+    }
+
+    /// Whether its kernels may use Winograd's algorithm.
+    pub fn winograd(&self) -> Winograd {
+        self.source.get(WINOGRAD).and_then(|known| Winograd::deserialize(known).ok()).unwrap_or_default()
     }
 }
 

@@ -36,6 +36,8 @@ WORTH = 0.95
 
 def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     """Lowers a unit whose anchor is a convolution with a square window, stride 1 and constant weights."""
+    if not target.winograd:
+        raise Unsupported("convolution without Winograd's algorithm, as the network's file says")
     conv, *rest = unit.nodes
     weight, bias = parameters.of_convolution(graph, conv)
     problem = Problem.of(graph, conv, weight)
@@ -57,7 +59,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     calls = [
         _inputs(graph, plan, source, inputs),
         _products(graph, plan, plan.algorithm.transformed(weight), inputs, products),
-        results.call(_results(plan, read, results), "results"),
+        results.call(_results(plan, read, results), "winograd_results"),
     ]
     return Kernel(calls, "winograd")
 
@@ -122,7 +124,7 @@ def _inputs(graph: Graph, plan: Plan, source: Value, made: Value) -> Call:
                 at = thread.place + position * (problem.inside * plan.pitch)
                 w.store(out, value, [at])
                 position += 1
-    return Call(w.function([*operands.placeholders, out]), operands.arguments, [made], "inputs")
+    return Call(w.function([*operands.placeholders, out]), operands.arguments, [made], "winograd_inputs")
 
 
 def _on_image(
@@ -166,7 +168,7 @@ def _products(graph: Graph, plan: Plan, weight: np.ndarray, inputs: Value, made:
 
     body.run(store)
     function = body.w.function([*operands.placeholders, out])
-    return Call(function, operands.arguments, [made], "products")
+    return Call(function, operands.arguments, [made], "winograd_products")
 
 
 def _results(plan: Plan, products: tirx.Buffer, results: Results) -> tirx.PrimFunc:

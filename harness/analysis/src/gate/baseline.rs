@@ -2,7 +2,7 @@
 
 use super::identity::Identity;
 use crate::{ScheduleFigures, TrialFigures};
-use domain::{FloatFormat, Metric, ScheduleKind};
+use domain::{FloatFormat, Metric, ScheduleKind, Winograd};
 use host::date::Date;
 use host::exit::{Exit, Failure, Outcome};
 use host::progress;
@@ -74,6 +74,9 @@ pub struct BaselineRow {
     /// `fp16` if one of them is a GPU that computes in half precision. Default: `fp32`.
     #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
     pub precision: FloatFormat,
+    /// `off` if its network was computed without Winograd's algorithm. Default: `auto`.
+    #[serde(default, skip_serializing_if = "Winograd::is_auto")]
+    pub winograd: Winograd,
     /// Its trials.
     pub trials: Vec<BaselineTrial>,
 }
@@ -299,6 +302,7 @@ fn add(rows: &mut Vec<BaselineRow>, run: usize, figures: &ScheduleFigures) {
             kind: figures.kind,
             processors: figures.processors.clone(),
             precision: figures.precision,
+            winograd: figures.winograd,
             trials: Vec::new(),
         });
         rows.len() - 1

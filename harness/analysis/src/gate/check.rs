@@ -127,6 +127,13 @@ pub fn check(
                     let (before, now) = (row.precision, found.precision);
                     miss(format!("computed in {before} in the baseline and in {now} in the run"), true);
                 }
+                _ if found.winograd != row.winograd => {
+                    let (before, now) = (row.winograd, found.winograd);
+                    miss(
+                        format!("has `winograd: {before}` in the baseline and `winograd: {now}` in the run"),
+                        true,
+                    );
+                }
                 None if row.trials.is_empty() => miss("the baseline has no trials of it".to_owned(), false),
                 None => pairs.push((row, found)),
                 Some(reason) => miss(format!("void in the run: {reason}"), true),

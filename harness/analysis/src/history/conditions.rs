@@ -4,7 +4,7 @@ use super::rows::Condition;
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use std::collections::BTreeSet;
-use store::{NetworkRecord, PRECISION, StoredRun};
+use store::{NetworkRecord, PRECISION, StoredRun, WINOGRAD};
 
 /// Conditions that most machines do not have.
 const CPU_QUOTA: &str = "CPU quota";
@@ -44,6 +44,7 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
         condition(PRECISION, (!network.precision().is_single()).then(|| network.precision().to_string())),
+        condition(WINOGRAD, (!network.winograd().is_auto()).then(|| network.winograd().to_string())),
     ]
 }
 
@@ -94,6 +95,7 @@ fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
     let absent = match name {
         CPU_QUOTA | PRIORITY | GPU_DRIVER => "none",
         PRECISION => "fp32",
+        WINOGRAD => "auto",
         _ => "unknown",
     };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))

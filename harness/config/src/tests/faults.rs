@@ -242,6 +242,7 @@ fn networks() {
             "network: mine\nzoo: resnet18\nshapes: { x: [1] }\nurl: https://example.org/x\n",
         ),
         ("unknown precision", "network: mine\nonnx: mine.onnx\nprecision: fp8\n"),
+        ("unknown choice of Winograd's algorithm", "network: mine\nonnx: mine.onnx\nwinograd: false\n"),
         ("a sum in capitals", "network: mine\nonnx: mine.onnx\nsha256: ABCDEF\n"),
         ("another sum", &wrong),
         ("no address", "network: mine\nonnx: mine.onnx\nurl: example.org/mine.onnx\n"),

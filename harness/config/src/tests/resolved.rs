@@ -7,7 +7,7 @@ use super::super::{
     ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
-use domain::{FloatFormat, Limit, Objective};
+use domain::{FloatFormat, Limit, Objective, Winograd};
 
 fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
     scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
@@ -138,12 +138,13 @@ fn an_own_network_is_found_beside_its_file() {
     scratch.write("networks/mine.yaml", &text).write("networks/models/mine.onnx", "hello");
     let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
-    let NetworkSource::Onnx { name, path, shapes, sha256, url, precision } = &loaded.experiment.networks[0]
+    let NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd } =
+        &loaded.experiment.networks[0]
     else {
         panic!("{:?}", loaded.experiment.networks)
     };
     assert_eq!((name.as_str(), sha256.as_deref(), url), ("mine", Some(sum), &None));
-    assert!(precision.is_single());
+    assert!(precision.is_single() && winograd.is_auto());
     assert_eq!(shapes["x"], [1, 3, 8, 8]);
     assert!(shapes["y:0"].is_empty() && shapes.len() == 2);
     assert_eq!(*path, scratch.path().join("configs/networks/models/mine.onnx"));
@@ -151,13 +152,14 @@ fn an_own_network_is_found_beside_its_file() {
 }
 
 #[test]
-fn a_network_of_the_zoo_in_half_precision_has_a_file() {
+fn a_network_of_the_zoo_with_settings_has_a_file() {
     let scratch = Scratch::new();
-    scratch.write("networks/half.yaml", "network: half\nzoo: resnet18\nprecision: fp16\n");
+    scratch.write("networks/half.yaml", "network: half\nzoo: resnet18\nprecision: fp16\nwinograd: off\n");
     let overrides = Overrides { networks: vec!["half".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
     let zoo = "resnet18".to_owned();
-    let half = NetworkSource::Zoo { name: "half".to_owned(), zoo, precision: FloatFormat::Fp16 };
+    let (precision, winograd) = (FloatFormat::Fp16, Winograd::Off);
+    let half = NetworkSource::Zoo { name: "half".to_owned(), zoo, precision, winograd };
     assert_eq!(loaded.experiment.networks, [half]);
     round_trip(loaded);
 }

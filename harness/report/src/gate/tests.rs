@@ -4,7 +4,7 @@ use super::CheckFormat;
 use analysis::gate::{Baseline, CheckReport, GateVerdict, Identity, NotCompared, check};
 use config::Thresholds;
 use domain::gate::Ruling;
-use domain::{FloatFormat, SplitMix64};
+use domain::{FloatFormat, SplitMix64, Winograd};
 use std::path::{Path, PathBuf};
 use store::fixture::{self, Place};
 use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
@@ -116,7 +116,7 @@ fn a_schedule_that_is_gone_is_a_gap_and_no_pass() {
 }
 
 #[test]
-fn half_precision_is_not_checked_against_single_precision() {
+fn other_settings_of_a_network_are_not_compared() {
     let place = Place::new();
     let store = place.open();
     let before = run(&store, &place, 0, None);
@@ -129,6 +129,10 @@ fn half_precision_is_not_checked_against_single_precision() {
     let missed: Vec<(&str, bool)> =
         report.not_compared.iter().map(|missed| (missed.reason.as_str(), missed.gap)).collect();
     assert_eq!(missed[0], ("computed in fp32 in the baseline and in fp16 in the run", true));
+    let mut direct = analysis::schedule_figures(&store, &now).unwrap();
+    direct[1].winograd = Winograd::Off;
+    let missed = check(&baseline, "run", &direct, Vec::new(), &thresholds(STRICT)).not_compared;
+    assert_eq!(missed[0].reason, "has `winograd: auto` in the baseline and `winograd: off` in the run");
     // A baseline in half precision keeps that in its file.
     let mut half = baseline.clone();
     half.rows[1].precision = FloatFormat::Fp16;

@@ -77,11 +77,12 @@ fn an_emulated_gpu_is_marked_wherever_it_is_named() {
 }
 
 #[test]
-fn half_precision_is_marked_wherever_it_is_used() {
+fn settings_of_a_network_are_marked_wherever_they_are_used() {
     let mut scenario = Scenario::sound();
     let gpu = store::fixture::gpu();
     scenario.start.processors[1] = store::ProcessorRecord { name: "cpu1".to_owned(), ..gpu };
-    scenario.network().source = serde_json::json!({ "zoo": "resnet18", store::PRECISION: "fp16" });
+    scenario.network().source =
+        serde_json::json!({ "zoo": "resnet18", store::PRECISION: "fp16", store::WINOGRAD: "off" });
     let report = scenario.report();
     for row in &report.rows {
         let uses = row.network == "resnet18" && row.processors.iter().any(|name| name == "cpu1");
@@ -89,13 +90,27 @@ fn half_precision_is_marked_wherever_it_is_used() {
         assert_eq!(row.fp16, half, "{} on {}", row.network, row.schedule);
     }
     for (format, parts) in [
-        (Format::Terminal, &["cpu1 (emulated, fp16)", "units; fp16 on GPUs, fp32 on CPUs"][..]),
-        (Format::Markdown, &["| cpu1 (emulated, fp16) |", "units; fp16 on GPUs, fp32 on CPUs"]),
-        (Format::Paper, &["| resnet18 (fp16 on GPUs) |", "> cpu1[2..4] (emulated, fp16)"]),
-        (Format::LatexTable, &["resnet18 (fp16 on GPUs)"]),
+        (
+            Format::Terminal,
+            &["cpu1 (emulated, fp16)", "units; fp16 on GPUs, fp32 on CPUs; without Winograd's algorithm"][..],
+        ),
+        (
+            Format::Markdown,
+            &["| cpu1 (emulated, fp16) |", "units; fp16 on GPUs, fp32 on CPUs; without Winograd's algorithm"],
+        ),
+        (Format::Paper, &["| resnet18 (fp16 on GPUs, without Winograd) |", "> cpu1[2..4] (emulated, fp16)"]),
+        (Format::LatexTable, &["resnet18 (fp16 on GPUs, without Winograd)"]),
         (Format::Html, &["cpu1 (emulated, fp16)", "fp16 on GPUs, fp32 on CPUs"]),
         (Format::Csv, &[",cpu1,cpu1,cpu1,"]),
-        (Format::Json, &["\"precision\": \"fp16\"", "\"precision\": \"fp32\""]),
+        (
+            Format::Json,
+            &[
+                "\"precision\": \"fp16\"",
+                "\"precision\": \"fp32\"",
+                "\"winograd\": \"off\"",
+                "\"winograd\": \"auto\"",
+            ],
+        ),
     ] {
         let text = crate::render(&report, format, true).replace("\n  ", " ");
         for part in parts {
