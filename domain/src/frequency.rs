@@ -74,7 +74,7 @@ type LinkModel = (Scaling, Scaling);
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrequencyModel {
     processors: Vec<ProcessorModel>,
-    /// `[from][to]`; absent where no profile has both.
+    /// `[from][to]`; absent if no profile has both.
     links: Vec<Vec<Option<LinkModel>>>,
     error: Option<f64>,
 }

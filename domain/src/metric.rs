@@ -13,7 +13,7 @@ pub enum Metric {
     LatencyP50,
     /// 99th percentile of the same latency.
     LatencyP99,
-    /// Energy per frame of everything that the total rail feeds, idle power included.
+    /// Energy per frame of everything that the total rail supplies, idle power included.
     EnergyPerFrame,
     /// Mean power of the total rail over the window.
     Power,

@@ -28,7 +28,7 @@ impl BelowRoof {
         (self.ns - self.least_ns).max(0.0)
     }
 
-    /// Least time over measured time; absent where nothing was measured, or for a unit that has no least.
+    /// Least time over measured time; absent if nothing was measured, or if the unit has no least time.
     pub fn share(&self) -> Option<f64> {
         (self.ns > 0.0 && self.least_ns > 0.0).then(|| self.least_ns / self.ns)
     }

@@ -87,7 +87,7 @@ pub enum Method {
     BootstrapBca,
 }
 
-/// A figure and how far it may be off. The ends are absent where nothing can be said, present together, and the
+/// A figure and how far it may be off. The ends are absent if nothing can be said, present together, and the
 /// point lies between them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {

@@ -34,8 +34,8 @@ Usage: cargo xtask COMMAND [OPTIONS]
 Measure (`cargo xtask COMMAND --help` lists the options):
   bench       Measure pipelines against single processors and print the table
   optimize    Find the schedules that are best in throughput and energy, and the best one for a requirement
-  plan        Profile and schedule only; no trials
-  layers      Show the layers that are furthest from the peak of the processor
+  plan        Profile the networks and show where the planner cuts them; no trials
+  layers      Show the layers that are furthest from a processor's peak; no trials
   report      Print the table of an earlier run again, in any format
   history     Show a metric of a network over runs and revisions, and mark steps
   results     List the runs in the database, or import runs from other hosts
@@ -46,7 +46,7 @@ Measure (`cargo xtask COMMAND --help` lists the options):
   boards      Show the configured boards: reachable, free, and their processors
   board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it automatically
 
-Develop:
+Develop (`cargo xtask COMMAND --help` shows the usage):
   setup       Install the private toolchain below target/, or check and repair it (all commands install it if needed)
   build       Build edgepipe and the runner; with --board NAME also the board's runner (--via zig|cross: its linker)
   dist        Pack an archive for machines without Rust (--board NAME: with the board's runner)
@@ -64,6 +64,28 @@ Exit codes:
   4   A trial failed, a schedule has no valid trial, or interrupted
   70  Bug in edgepipe
 ";
+
+/// Options of the commands for developers that this program reads itself.
+const DEVELOPER_OPTIONS: [(&str, &str); 7] = [
+    ("setup", ""),
+    ("build", " [--board NAME]... [--via zig|cross]"),
+    ("dist", " [--board NAME]..."),
+    ("test", " [NAME]"),
+    ("tidy", ""),
+    ("emulate", " [PYTEST OPTION]..."),
+    (
+        "kernels",
+        " [--mcpu NAME] [--network NAME] [--show UNIT] [--output FILE]\n   or: cargo xtask kernels --cuda ARCH \
+         [--network NAME] [--precision fp16] [--disassembler CUOBJDUMP] [--output FILE]",
+    ),
+];
+
+/// The usage of a command for developers and its line in [`HELP`]; `None` for commands that have a help of their own.
+fn usage(command: &str) -> Option<String> {
+    let (_, options) = DEVELOPER_OPTIONS.iter().find(|(name, _)| *name == command)?;
+    let line = HELP.lines().find_map(|line| line.trim_start().strip_prefix(command)?.strip_prefix(' '))?;
+    Some(format!("{}\n\nUsage: cargo xtask {command}{options}", line.trim_start()))
+}
 
 fn main() -> ExitCode {
     match arguments().and_then(|arguments| run(&arguments)) {
@@ -107,6 +129,12 @@ fn run(arguments: &[String]) -> Result<u8> {
         eprint!("{HELP}");
         return Ok(USAGE);
     };
+    if rest.iter().any(|word| word == "--help" || word == "-h")
+        && let Some(usage) = usage(command)
+    {
+        eprintln!("{usage}");
+        return Ok(0);
+    }
     let workspace = Workspace::find()?;
     match command.as_str() {
         "help" | "--help" | "-h" => {

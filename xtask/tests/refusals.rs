@@ -1,4 +1,4 @@
-//! What xtask refuses before it does anything: a sentence and exit code 2, never a panic.
+//! What xtask answers before it does anything: refusals are a sentence and exit code 2, never a panic; `--help` is the usage.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -81,6 +81,17 @@ fn a_build_folder_that_cannot_be_written() {
     // A file is in the place of the folder: also where the tests run as root, whom no mode stops.
     fs::write(scratch.0.join("target/edgepipe"), "").unwrap();
     refused(&program, &[OsStr::new("setup")], &["failed to create", "target/edgepipe/toolchain"]);
+}
+
+#[test]
+fn help_of_each_developer_command_is_its_usage() {
+    for command in ["setup", "build", "dist", "test", "tidy", "emulate", "kernels"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args([command, "--help"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {said}");
+        let (about, usage) = said.split_once("\n\n").unwrap();
+        assert!(!about.is_empty() && usage.starts_with(&format!("Usage: cargo xtask {command}")), "{said}");
+    }
 }
 
 /// One after the other: a program that is being copied cannot be started while another thread starts one.

@@ -309,7 +309,7 @@ fn noise(rows: &[Row]) -> Option<Noise> {
     })
 }
 
-/// Median of what is there; absent where nothing is.
+/// Median of the values; absent if there are none.
 fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let values: Vec<f64> = values.flatten().collect();
     Samples::new(&values).ok().map(|samples| samples.median())

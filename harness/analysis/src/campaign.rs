@@ -30,7 +30,7 @@ pub struct CampaignReport {
     pub boards: Vec<BoardSection>,
     /// Every schedule on every board against the first board that has it.
     pub against: Vec<Against>,
-    /// Equal boards that shared the rounds as one; absent where every board measured everything.
+    /// The joint report of equal boards that shared the rounds; absent if every board measured everything.
     pub pooled: Option<Report>,
     /// The report of each board that has a run.
     pub reports: Vec<Report>,

@@ -86,9 +86,9 @@ pub enum ClaimKind {
 pub enum ClaimVerdict {
     /// The whole interval lies above the required figure.
     Holds,
-    /// The whole interval lies below it.
+    /// The whole interval lies below the required figure.
     DoesNotHold,
-    /// It lies on both sides, or there is none.
+    /// The interval includes the required figure, or there is no interval.
     CannotBeTold,
 }
 
@@ -433,7 +433,7 @@ fn judged(kind: ClaimKind, figure: &Interval) -> (ClaimVerdict, Option<String>) 
             (ClaimVerdict::CannotBeTold, Some(why))
         }
         None => {
-            let why = "one round has no interval; measure more trials".to_owned();
+            let why = "a single round gives no interval; measure more trials".to_owned();
             (ClaimVerdict::CannotBeTold, Some(why))
         }
     }

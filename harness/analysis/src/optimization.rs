@@ -218,7 +218,7 @@ pub struct Optimization {
     pub best: Option<FrontRow>,
     /// Whether the intervals of `best` meet the requirement too, and not its figures alone; absent without a requirement.
     pub certain: Option<bool>,
-    /// Where nothing meets the requirement: the schedule that comes closest.
+    /// If nothing meets the requirement: the schedule that comes closest.
     pub closest: Option<Closest>,
     /// The single processors.
     pub baselines: Vec<FrontRow>,

@@ -142,7 +142,7 @@ pub struct StateSection {
 pub struct PowerSection {
     /// Kernel driver and interface.
     pub driver: String,
-    /// The rail that feeds everything.
+    /// The rail that supplies everything that is measured.
     pub total: String,
     /// Measured time between conversions; absent for energy counters and if it could not be measured.
     pub refresh_ms: Option<f64>,
@@ -282,7 +282,7 @@ pub struct Row {
     pub throughput_fps: Option<Interval>,
     /// Time from entering the first stage to completion, over the frames of all trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
-    /// Energy per frame in mJ of everything that the total rail feeds, idle power included: median over the trials. Its
+    /// Energy per frame in mJ of everything that the total rail supplies, idle power included: median over the trials. Its
     /// interval covers the noise between trials and the uncertainty of the meter. Absent if it was not measured.
     pub energy_mj_per_frame: Option<Interval>,
     /// Why it is absent.

@@ -305,7 +305,7 @@ impl Optimizer<'_, '_> {
                 progress::say(
                     "search",
                     &format!(
-                        "no other schedule is predicted to be better by more than {:.1} %, which is how far predictions are off",
+                        "no other schedule is predicted to be better by more than the prediction error, {:.1} %",
                         100.0 * threshold.max(calibration.uncertainty)
                     ),
                 );

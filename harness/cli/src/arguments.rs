@@ -19,8 +19,9 @@ use toolchain::Check;
     name = "edgepipe",
     version,
     disable_help_subcommand = true,
-    after_help = "EDGEPIPE_LOG=LEVEL or TARGET=LEVEL writes a log to standard error. Levels: error, warn, info, debug. \
-                  Targets: the crates (boards, campaign, compiler, store, …), and runner for the runner's own log.",
+    after_help = "EDGEPIPE_LOG=LEVEL or EDGEPIPE_LOG=TARGET=LEVEL writes a log to standard error. Levels: error, warn, info, debug. \
+                  Targets: the crates (boards, campaign, compiler, store, …), and runner for the runner's own log.\n\n\
+                  The paper is D. Velasco-Montero et al., IEEE Access 11, 2023, doi:10.1109/ACCESS.2023.3264828.",
     max_term_width = 110
 )]
 pub(crate) struct Cli {
@@ -56,9 +57,9 @@ enum Command {
     Bench(bench::Arguments),
     /// Find the schedules that are best in throughput and energy, and the best one for a requirement.
     Optimize(optimize::Arguments),
-    /// Profile and schedule only; no trials.
+    /// Profile the networks and show where the planner cuts them; no trials.
     Plan(plan::Arguments),
-    /// Show the layers that are furthest from the peak of the first processor; no trials.
+    /// Show the layers that are furthest from a processor's peak; no trials.
     Layers(layers::Arguments),
     /// Print the table of an earlier run.
     Report(report::Arguments),

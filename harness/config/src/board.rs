@@ -87,7 +87,7 @@ pub enum Connect {
 pub struct Target {
     /// Target triple.
     pub triple: Triple,
-    /// Version of the board's C library, such as "2.27" (quoted). Binaries need no newer one.
+    /// Version of the board's C library, such as "2.27" (quoted). Binaries must not need a newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Glibc>")]
     pub glibc: Option<String>,

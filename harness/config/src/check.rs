@@ -114,8 +114,10 @@ impl<'a> Walk<'a> {
                 self.node(&entry.value, more).filter(|_| named && self.faults.len() == before)
             } else if others.contains(&entry.key.as_str()) {
                 let beside = listed(known.keys().map(String::as_str), "or");
-                let message =
-                    format!("{:?} cannot be combined with {beside:?}; make it a separate entry", entry.key);
+                let message = format!(
+                    "{:?} cannot be combined with {beside:?}; remove one, or use separate entries",
+                    entry.key
+                );
                 self.faults.add(&entry.key_at, message);
                 None
             } else {

@@ -64,7 +64,7 @@ pub struct Experiment {
     /// Frames that can wait between two stages.
     #[schemars(range(min = 1, max = 1024))]
     pub queue_depth: u32,
-    /// For the first frames of a window, this many, the time span in every stage is recorded.
+    /// Number of frames at the start of a window whose times in each stage are recorded.
     #[schemars(range(max = 100_000))]
     pub timeline_frames: u32,
     /// Input frames.

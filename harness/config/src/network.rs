@@ -218,7 +218,7 @@ pub(super) fn find(root: &Path, name: &str, requested: &Spot, faults: &mut Fault
         (Some(onnx), None) => check_file(&folder.join(onnx), &network, &valid, faults),
         (None, Some(zoo)) => check_zoo(zoo, &valid, faults),
         (Some(_), Some(_)) => {
-            faults.add(&valid.spot("zoo"), "the network has `onnx` too; a network is from one of them");
+            faults.add(&valid.spot("zoo"), "`zoo` cannot be combined with `onnx`; remove one");
         }
         (None, None) => {
             faults
@@ -237,7 +237,7 @@ fn check_zoo(name: &str, tree: &tree::Node, faults: &mut Faults) {
         if tree.get(key).is_some() {
             faults.add(
                 &tree.spot(key),
-                format!("`{key}` belongs to an ONNX file; the zoo builds its networks"),
+                format!("`{key}` applies only to ONNX files, not to networks of the zoo; remove it"),
             );
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct Energy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AtLeast {
-    /// Fewest frames per second.
+    /// Minimum frames per second.
     #[schemars(range(min = 0.001, max = 1e9))]
     min_fps: f64,
 }
@@ -56,9 +56,9 @@ pub(super) struct Throughput {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Within {
-    /// Most power of the board in W.
+    /// Maximum mean power of the board in W.
     MaxWatts(#[schemars(range(min = 0.001, max = 1e6))] f64),
-    /// Most energy per frame in mJ.
+    /// Maximum energy per frame in mJ.
     MaxMjPerFrame(#[schemars(range(min = 0.001, max = 1e9))] f64),
 }
 

@@ -56,11 +56,11 @@ pub(super) enum Total {
     Sum(Sum),
 }
 
-/// Rails that together feed everything that is measured.
+/// Rails that together supply everything that is measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sum {
-    /// Their names. No rail may feed another.
+    /// Their names. No rail may supply another.
     #[schemars(with = "Vec<Text>", length(min = 1), extend("uniqueItems" = true))]
     sum: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub(super) struct Sum {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ina3221 {
-    /// Label of the rail that feeds everything that is measured, or `{ sum: [...] }` of several. Default: `VDD_IN` or
+    /// Label of the rail that supplies everything that is measured, or `{ sum: [...] }` of several. Default: `VDD_IN` or
     /// `POM_5V_IN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     total: Option<Total>,
@@ -142,7 +142,7 @@ pub(super) fn check(board: &Node, faults: &mut Faults) {
         && (!is_sum || alone == PARTIAL_RAIL)
     {
         add(format!(
-            "{alone} is not known to feed the whole board ({inputs} are); list all rails that together feed it, such \
+            "{alone} is not known to supply the whole board ({inputs} are); list all rails that together supply it, such \
              as {{ sum: [GPU, CPU, SOC, CV, VDDRQ, SYS5V] }} on an AGX Xavier or {{ sum: [VDD_GPU_SOC, VDD_CPU_CV, \
              VIN_SYS_5V0] }} on an AGX Orin; `{program} boards` shows the rails of this board if `total` is left out",
             program = host::program()
@@ -155,7 +155,7 @@ pub(super) fn check(board: &Node, faults: &mut Faults) {
         }
         if BOARD_INPUTS.contains(&name.as_str()) && others().count() > 0 {
             add(format!(
-                "{name} feeds the whole board and thus all other rails of the sum; use total: {name}"
+                "{name} supplies the whole board and thus all other rails of the sum; use total: {name}"
             ));
         }
         // The memory's counter is below its package's, and not a part of it.

@@ -69,7 +69,7 @@ texts! {
             number.split_once('.').map_or_else(|| digits(number), |(whole, rest)| digits(whole) && digits(rest))
         };
     OnnxRuntimePath: "An absolute path of ONNX Runtime's library, whose name has its version: `/…/libonnxruntime.so.1.20.1`.",
-        "an absolute path whose file is libonnxruntime.so.VERSION, such as /usr/lib/libonnxruntime.so.1.20.1",
+        "an absolute path to a file named libonnxruntime.so.VERSION, such as /usr/lib/libonnxruntime.so.1.20.1",
         r"^/([^\u0000-\u001f\u007f]*/)?libonnxruntime\.so(\.[0-9]+)+$",
         |text| {
             let version = text.rsplit('/').next().and_then(|file| file.strip_prefix("libonnxruntime.so."));

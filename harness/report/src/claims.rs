@@ -180,7 +180,7 @@ fn closing(claims: &Claims) -> Vec<String> {
     let mut notes = Vec::new();
     let has_aside = |network: &ClaimOnNetwork| network.comparisons.iter().any(|one| !one.decides);
     if claims.claims.iter().flat_map(|claim| &claim.networks).any(has_aside) {
-        notes.push("verdicts in parentheses do not decide".to_owned());
+        notes.push("verdicts in parentheses do not count for the claim".to_owned());
     }
     if claims.trials_failed > 0 {
         notes.push(format!("{} trials failed; `report` shows why", claims.trials_failed));

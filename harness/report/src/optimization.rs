@@ -221,8 +221,7 @@ fn conclusion(result: &Optimization) -> String {
         }
         out += "\n";
         if result.certain == Some(false) {
-            out += "its figures meet the requirement, but its intervals do not exclude that it is missed; measure more trials \
-                    (--trials)\n";
+            out += "its figures meet the requirement, but its intervals include values that miss it; measure more trials (--trials)\n";
         }
         if let Some(gain) = &result.throughput_gain {
             let _ = writeln!(

@@ -81,7 +81,7 @@ pub(super) fn insert_trial(connection: &Connection, trial: i64, power: &Power) -
     Ok(())
 }
 
-/// What the meter said beside a trial; `None` where it was not asked.
+/// What the meter said beside a trial; `None` if it was not read.
 pub(super) fn of_trial(connection: &Connection, trial: i64) -> Result<Option<Power>, RowError> {
     let sql = "SELECT driver, total, cpu_ns, rails, samples, fault FROM trial_power WHERE trial = ?";
     let mut statement = connection.prepare_cached(sql)?;

@@ -73,7 +73,7 @@ pub struct RunStart {
     /// What it is a part of, where one `bench` measured on several boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<CampaignRecord>,
-    /// The state the board was brought to; absent where nothing was asked of it and nothing was left to restore.
+    /// The state that was set; absent if none was requested and nothing was left to restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateRecord>,
 }
@@ -260,7 +260,7 @@ pub struct ScheduleRecord {
     /// Number of the operating point at which it runs.
     #[serde(skip_serializing_if = "is_default")]
     pub point: u32,
-    /// What the profiles say; absent where there are none, or where they say that a stage costs nothing.
+    /// Predicted from the profiles; absent if there are none, or if they say that a stage costs nothing.
     pub prediction: Option<Prediction>,
 }
 
@@ -296,13 +296,13 @@ pub fn is_within(output: &OutputDifference, tolerance: f64) -> bool {
 pub struct TrialRecord {
     /// Number of the schedule.
     pub schedule: u32,
-    /// Trials of one round ran next to one another.
+    /// Trials of one round ran one after the other.
     pub round: u32,
     /// Place in the interleaved order of the run, from 0.
     pub position: u32,
     /// When it began, ns since 1970.
     pub begun_unix_ns: u64,
-    /// What it waited for before that; absent where it did not.
+    /// The wait before that; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooling: Option<Cooling>,
     /// How it ended.
@@ -317,7 +317,7 @@ pub enum Outcome {
     Measured(Box<Measured>),
     /// Nothing was measured.
     Failed {
-        /// What the runner calls it; absent where the runner did not say (it died, hung, printed something else).
+        /// The fault as the runner names it; absent if the runner did not (it died, hung, or printed something else).
         fault: Option<Fault>,
         /// The error, as shown.
         message: String,

@@ -64,14 +64,14 @@ pub struct BaselineRun {
 pub struct BaselineRow {
     /// The network.
     pub network: String,
-    /// One line that tells the schedule from the others.
+    /// Its label, unique within the network.
     pub schedule: String,
     /// `single`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Its processors, in stage order.
     pub processors: Vec<String>,
-    /// `fp16` if one of them is a GPU that computes in half precision. Default: `fp32`.
+    /// `fp16` if one of its processors is a GPU that computes in half precision. Default: `fp32`.
     #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
     pub precision: FloatFormat,
     /// `off` if its network was computed without Winograd's algorithm. Default: `auto`.
@@ -87,9 +87,9 @@ pub struct BaselineRow {
 pub struct BaselineTrial {
     /// Index of its run in `runs`.
     pub run: usize,
-    /// Its round; trials of one round ran next to one another.
+    /// Its round; trials of one round ran one after the other.
     pub round: u32,
-    /// Frames a second.
+    /// Frames per second.
     pub throughput_fps: f64,
     /// Half of the frames took no longer, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub struct BaselineTrial {
     /// 99 of 100 frames took no longer, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
-    /// Energy of a frame in joules; absent where it was not measured.
+    /// Energy of a frame in joules; absent if it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_per_frame: Option<f64>,
 }

@@ -64,7 +64,7 @@ pub struct CheckedRow {
     pub measure: String,
     /// Share by which it can become worse without a regression.
     pub threshold: f64,
-    /// Median over the baseline's trials: frames a second, ms or J.
+    /// Median over the baseline's trials: frames per second, ms or J.
     pub before: f64,
     /// Median over the run's trials.
     pub now: f64,

@@ -69,7 +69,7 @@ pub struct Segment {
     pub unlike_before: Vec<String>,
     /// One per run, by time.
     pub points: Vec<Point>,
-    /// Difference between runs beyond their intervals, as a share. Takes at least three runs.
+    /// Difference between runs beyond their intervals, as a share. Estimated from at least three runs.
     pub noise: Option<f64>,
 }
 
@@ -116,7 +116,7 @@ pub struct Figure {
     pub lo: Option<f64>,
     /// Upper end; absent with a single trial.
     pub hi: Option<f64>,
-    /// Trials it is of.
+    /// Number of trials that it is computed from.
     pub trials: usize,
 }
 

@@ -154,7 +154,7 @@ fn one_round_an_emulated_gpu_and_a_slowdown_on_purpose_cannot_be_told() {
         assert_eq!((faster.verdict, faster.not_measured), (ClaimVerdict::CannotBeTold, false), "{claims:?}");
         assert!(faster.reason.as_ref().unwrap().contains(wanted), "{faster:?}");
     };
-    check(&Scenario::small(), "one round has no interval");
+    check(&Scenario::small(), "a single round gives no interval");
     let mut scenario = unmetered();
     scenario.start.processors[1] = store::ProcessorRecord { name: "cpu1".to_owned(), ..fixture::gpu() };
     check(&scenario, "cpu1 is emulated on CPUs");

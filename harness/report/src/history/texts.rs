@@ -134,11 +134,11 @@ pub(super) fn markdown(history: &History) -> String {
             let _ = writeln!(out, "| begun | run | revision | {} | step | changed |", history.metric.unit());
             out += "|---|---|---|--:|---|---|\n";
             for point in &segment.points {
-                let outlying = if point.outlying { "outlying" } else { "" };
+                let outlying = if point.outlying { "○ outlier" } else { "" };
                 let cells = [
                     begun(point),
                     short_run(point),
-                    revision(point).replace('*', " with changes"),
+                    revision(point),
                     figure(&point.figure),
                     step(history, point).unwrap_or_else(|| outlying.to_owned()),
                     point.changed.join("; "),
