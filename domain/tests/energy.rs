@@ -248,9 +248,11 @@ fn what_cannot_be_known_is_withheld() {
     assert!(matches!(reason(&trace, 40.0), Some(Absence::Gap { .. })), "readings end before the window");
     let none = Trace::of_power("VDD_IN", &[], &[]).unwrap();
     assert!(matches!(reason(&none, 30.0), Some(Absence::TooFewReadings { readings: 0, .. })));
-    let dead: Vec<i64> = (-50..400).map(|reading| reading * 100_000_000).collect();
-    let dead = Trace::of_power("VDD_IN", &dead, &[5000; 450]).unwrap();
+    let times: Vec<i64> = (-50..400).map(|reading| reading * 100_000_000).collect();
+    let dead = Trace::of_power("VDD_IN", &times, &[5000; 450]).unwrap();
     assert!(matches!(reason(&dead, 30.0), Some(Absence::RefreshUnknown { .. })));
+    let still = Trace::of_counter("package-0", &times, &[7000; 450], None).unwrap();
+    assert!(matches!(reason(&still, 30.0), Some(Absence::RefreshUnknown { .. })), "no board draws nothing");
 
     let gone = Sensor { failing: 1.0, ..TX2 }.read(&curve, 30.0, &mut random);
     assert!(matches!(reason(&gone, 30.0), Some(Absence::TooFewReadings { errors: 100.., .. })));

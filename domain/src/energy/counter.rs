@@ -29,6 +29,10 @@ pub(super) fn drawn(trace: &Trace, window: Nanoseconds) -> Result<Drawn, Absence
         return Err(Absence::TooFewReadings { meter: meter(), readings, errors, fault });
     };
     let Some(millijoules) = millijoules else { return Err(Absence::CounterWentBack { meter: meter() }) };
+    // A machine that works draws power. A counter that stands still does not count it.
+    if millijoules.first() == millijoules.last() {
+        return Err(Absence::RefreshUnknown { meter: meter() });
+    }
     let gap = begin.gap(at).max(end.gap(at));
     if length < READINGS * gap {
         let refresh = nanoseconds(gap);

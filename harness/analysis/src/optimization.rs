@@ -118,11 +118,6 @@ impl Observed {
         PointPower::fit(&self.processors, &self.windows)
     }
 
-    /// Whether any trial has energy.
-    pub fn has_energy(&self) -> bool {
-        self.windows.iter().any(|window| window.window.schedule.is_some())
-    }
-
     /// The schedules of the board's own processors with their figures, for the search. Operating points have their numbers.
     pub fn measured(&self) -> Vec<MeasuredSchedule> {
         let tried = self.schedules.iter().filter(|record| record.schedule.kind() != ScheduleKind::Peer);
@@ -240,6 +235,9 @@ pub struct Optimization {
     pub power_model: Option<PowerModelSection>,
     /// Why there is no energy or no power model.
     pub energy_absent_reason: Option<String>,
+    /// Why the schedules cannot be judged by the objective: it needs energy, and no trial has any. Then `front` has the fastest
+    /// schedule alone, and there is no `best`.
+    pub not_judged_reason: Option<String>,
     /// Schedules that were measured.
     pub schedules_measured: usize,
     /// Schedules whose trials are all void or failed.
@@ -338,7 +336,8 @@ impl Optimization {
         let point = |row: &Row| observed.point(row);
         let mut front: Vec<&Row> = valid.iter().copied().filter(|row| is_on_front(row, &valid)).collect();
         front.sort_by(|a, b| fps(b).total_cmp(&fps(a)));
-        if !observed.has_energy() {
+        let has_energy = known.iter().any(|figures| figures.mj_per_frame.is_some());
+        if !has_energy {
             front.truncate(1);
         }
         // A schedule whose whole interval meets the requirement is preferred to one whose figure alone does.
@@ -365,6 +364,7 @@ impl Optimization {
             |metric: Metric| best.zip(at_default).and_then(|(row, over)| observed.gain(row, over, metric));
         let model = observed.power_model();
         let reason = || tried.iter().find_map(|row| row.energy_absent_reason.clone());
+        let is_judged = has_energy || valid.is_empty() || !objective.needs_energy();
         Some(Self {
             schema: SCHEMA,
             board: report.run.board.clone(),
@@ -400,6 +400,10 @@ impl Optimization {
                 Ok(_) => None,
                 Err(error) => Some(reason().unwrap_or_else(|| error.to_string())),
             },
+            not_judged_reason: (!is_judged).then(|| {
+                let why = reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("no valid trial has energy{why}")
+            }),
             best_at_default_point: at_default.and_then(point),
             throughput_gain_over_default_point: over_default(Metric::Throughput),
             energy_gain_over_default_point: over_default(Metric::EnergyPerFrame),

@@ -20,7 +20,7 @@ use crate::recording::Recording;
 use crate::stop::Stop;
 use crate::trial_order::Slot;
 use analysis::{Observed, Optimization};
-use config::Search;
+use config::{ScheduleSpec, Search};
 use domain::search::{self, Calibration, Candidate, Knowledge, PredictedPoint};
 use domain::{
     Costs, FrequencyModel, Objective, OperatingPoint, PointPower, Schedule, ScheduleKind, SplitMix64,
@@ -210,18 +210,27 @@ impl Optimizer<'_, '_> {
         if first.is_empty() { Ok(()) } else { self.add(&first, true) }
     }
 
-    /// The schedules that are measured at a profiled point, each with its costs.
+    /// The schedules that are measured at a profiled point, each with its costs: each processor alone, and a pipeline and a
+    /// replicate if the experiment has such schedules.
     fn first_schedules<'c>(&self, costs: &'c NetworkCosts) -> Result<Vec<(Schedule, &'c Costs)>, Stop> {
         let network = &self.network.linked.plan.compiled.network;
         let names = costs.alone.processors();
         let mut schedules: Vec<(Schedule, &Costs)> =
             names.iter().map(|name| (Schedule::single(network, name.clone()), &costs.alone)).collect();
-        if names.len() > 1 {
+        let specs = &self.board.loaded.experiment.schedules;
+        let has_pipelines = specs
+            .iter()
+            .any(|spec| matches!(spec, ScheduleSpec::PipelineAuto { .. } | ScheduleSpec::PipelineManual(_)));
+        let has_replicates =
+            specs.iter().any(|spec| matches!(spec, ScheduleSpec::ReplicateAll | ScheduleSpec::Replicate(_)));
+        if names.len() > 1 && has_pipelines {
             let plan = planner::plan(network, &costs.contended, &planner::Options::default());
             let fastest = plan.ending(Exit::Bug)?.schedule;
             if fastest.kind() == ScheduleKind::Pipeline {
                 schedules.push((fastest, &costs.contended));
             }
+        }
+        if names.len() > 1 && has_replicates {
             let all = Schedule::replicate(network, names.to_vec()).ending(Exit::Bug)?;
             schedules.push((all, &costs.contended));
         }
@@ -371,12 +380,20 @@ impl Optimizer<'_, '_> {
         if !self.objective.needs_energy() {
             return Ok(None);
         }
-        let reason = || observed.report.rows.iter().find_map(|row| row.energy_absent_reason.clone());
         observed.power_model().map(Some).map_err(|error| {
-            let reason = reason().unwrap_or_else(|| error.to_string());
+            let rows = &observed.report.rows;
+            let absent = rows.iter().find_map(|row| row.energy_absent_reason.as_ref());
+            let why = match absent {
+                Some(reason) if rows.iter().all(|row| row.energy_mj_per_frame.is_none()) => {
+                    format!("no energy is known on the board {}: {reason}", self.board.loaded.board.name)
+                }
+                _ => error.to_string(),
+            };
             let message = format!(
-                "failed to optimize for {}: no energy is known on the board {}: {reason}",
-                self.objective, self.board.loaded.board.name
+                "failed to optimize for {}: {why}; `{} optimize --run {} --objective throughput` shows the measured frames/s",
+                self.objective,
+                host::program(),
+                self.recorder.run()
             );
             Failure::new(Exit::Trial, message).into()
         })

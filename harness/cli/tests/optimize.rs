@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use store::{Access, Outcome, Store};
 
 /// The board is used by one command at a time; so are these tests.
 static BOARD: Mutex<()> = Mutex::new(());
@@ -166,6 +167,16 @@ fn clock_share(cpus: &Path, cpu: usize) -> f64 {
     khz.ok().and_then(|khz| khz.trim().parse::<f64>().ok()).map_or(1.0, |khz| khz / 2_000_000.0)
 }
 
+/// Lays an energy counter that stands at 0. Returns its folder.
+fn lay_meter(sysfs: &Path) -> PathBuf {
+    let zone = sysfs.join("class/powercap/intel-rapl:0");
+    fs::create_dir_all(&zone).unwrap();
+    fs::write(zone.join("name"), "package-0\n").unwrap();
+    fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
+    fs::write(zone.join("energy_uj"), "0\n").unwrap();
+    zone
+}
+
 /// Plays an energy counter until dropped: idle power, and the true power of each CPU for the time that threads of the runner
 /// spend on it. It rises with the square of the clock.
 struct Player {
@@ -177,11 +188,7 @@ struct Player {
 
 impl Player {
     fn start(sysfs: &Path) -> Self {
-        let zone = sysfs.join("class/powercap/intel-rapl:0");
-        fs::create_dir_all(&zone).unwrap();
-        fs::write(zone.join("name"), "package-0\n").unwrap();
-        fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-        fs::write(zone.join("energy_uj"), "0\n").unwrap();
+        let zone = lay_meter(sysfs);
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let runner = PathBuf::from(variable("EDGEPIPE_RUNNER")).canonicalize().unwrap();
@@ -335,6 +342,40 @@ fn with_a_meter_the_front_is_searched_and_requirements_are_met_or_missed() {
     assert!(figures(&met["best"]).0 >= 1.0 && met["closest"].is_null(), "{met}\n{log}");
 }
 
+/// A meter that never moves gives no energy. Whatever was measured, it is no answer to an objective that needs energy.
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn without_energy_no_schedule_is_chosen_by_energy() {
+    let rig = Rig::new();
+    lay_meter(&rig.folder.path().join("sys"));
+    let (text, log) = rig.run(&optimize("metered", &["--min-fps", "1"]), &[4]);
+    // Other load on this machine may void every trial, which is said in other words.
+    if log.contains("every trial so far is void or failed") {
+        eprintln!("every trial is void: {log}");
+        return;
+    }
+    assert!(text.is_empty(), "{text}");
+    for part in [
+        "failed to optimize for least energy per frame with at least 1 frames/s: no energy is known on the board metered: ",
+        "--objective throughput` shows the measured frames/s",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    let shown =
+        |more: &[&str], codes: &[i32]| rig.run(&[&["optimize", "--run", "latest"], more].concat(), codes).0;
+    for more in [&[][..], &["--min-fps", "1"], &["--objective", "pareto"], &["--max-watts", "100"]] {
+        let text = shown(more, &[4]);
+        assert!(
+            text.contains("no schedule can be chosen by ") && !text.contains("best:"),
+            "{more:?}: {text}"
+        );
+        let result = json(&shown(&[more, &["--format", "json"]].concat(), &[4]));
+        assert!(result["best"].is_null() && result["not_judged_reason"].is_string(), "{more:?}: {result}");
+    }
+    let text = shown(&["--objective", "throughput"], &[0]);
+    assert!(text.contains("best: "), "{text}");
+}
+
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn operating_points_are_searched_and_restored() {
@@ -427,30 +468,98 @@ fn a_power_mode_without_a_processor_is_a_point_without_it() {
     }
 }
 
+/// Starts a search and sends it a signal after a trial, once `is_time` says so. Returns its exit code and its messages.
+fn stop_after_a_trial(
+    mut search: Command,
+    signal: rustix::process::Signal,
+    is_time: impl Fn() -> bool,
+) -> (Option<i32>, String) {
+    let mut child = search.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let mut log = String::new();
+    loop {
+        let begun = log.len();
+        assert!(stderr.read_line(&mut log).unwrap() > 0, "it ended before it was stopped: {log}");
+        assert!(Instant::now() < deadline, "it was not to be stopped within four minutes: {log}");
+        if log[begun..].contains("frames/s") && is_time() {
+            break;
+        }
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut log).unwrap();
+    (child.wait().unwrap().code(), log)
+}
+
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn an_interrupted_and_a_killed_search_continue() {
     let rig = Rig::new();
     let arguments = optimize("plain", &[]);
     for (signal, code) in [(rustix::process::Signal::INT, Some(4)), (rustix::process::Signal::KILL, None)] {
-        let mut child = rig.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(240);
-        let mut line = String::new();
-        while !line.contains("frames/s") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before its first trial");
-            assert!(Instant::now() < deadline, "no trial within four minutes");
-        }
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
-        assert_eq!(child.wait().unwrap().code(), code);
+        let (ended, log) = stop_after_a_trial(rig.command(&arguments), signal, || true);
+        assert_eq!(ended, code, "{log}");
         let (text, log) = rig.run(&optimize("plain", &["--resume", "--format", "json"]), &[0, 4]);
         assert!(!log.contains("per frame"), "profiles are known: {log}");
         assert_eq!(json(&text)["status"], "complete", "{log}");
     }
     let (_, log) = rig.run(&optimize("plain", &["--resume"]), &[2]);
     assert!(log.contains("failed to find an unfinished run"), "{log}");
+}
+
+/// Trials that a search said it had measured.
+fn told(log: &str) -> usize {
+    log.lines().filter(|line| line.contains(", round ") && line.contains("frames/s")).count()
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn an_interrupted_and_a_killed_search_over_operating_points_continue() {
+    let rig = Rig::new();
+    let clocks = clocks(rig.folder.path());
+    let _player = Player::start(&rig.folder.path().join("sys"));
+    let arguments = optimize("points", &["--objective", "throughput"]);
+    let own = || (0..2).all(|cpu| clock_share(&clocks, cpu) > 0.99);
+    for (signal, code) in [(rustix::process::Signal::INT, Some(4)), (rustix::process::Signal::KILL, None)] {
+        let (ended, log) = stop_after_a_trial(rig.command(&arguments), signal, || !own());
+        assert_eq!(ended, code, "{log}");
+        // After SIGKILL, the program that holds the board restores it.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !own() {
+            assert!(code.is_none() && Instant::now() < deadline, "the clocks were not restored: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let measured = told(&log);
+        let resume = ["--resume", "--format", "json", "--budget", "10s"];
+        let arguments = [&["optimize", "--board", "points"][..], &resume].concat();
+        let (text, log) = rig.run(&arguments, &[0, 4]);
+        assert!(own(), "the clocks were not restored: {log}");
+        let result = json(&text);
+        assert_eq!(result["status"], "complete", "{log}");
+        assert!(!log.contains("per frame"), "profiles are known: {log}");
+
+        let store = Store::open(&rig.folder.path().join("results.db"), Access::ReadOnly).unwrap();
+        let run = store.run(result["run"].as_str().unwrap()).unwrap();
+        let mut trials: Vec<(u32, u32)> = Vec::new();
+        store
+            .each_trial(&run, |trial| {
+                if matches!(trial.outcome, Outcome::Measured(_)) {
+                    trials.push((trial.schedule, trial.round));
+                }
+            })
+            .unwrap();
+        let all = trials.len();
+        // The killed one may have recorded a trial that it had not told yet.
+        let sum = measured + told(&log);
+        assert!(
+            (sum..=sum + 1).contains(&all),
+            "{all} trials are stored, and {measured} + {} were told",
+            told(&log)
+        );
+        trials.sort_unstable();
+        trials.dedup();
+        assert_eq!(trials.len(), all, "no trial is measured twice");
+    }
 }
 
 #[test]

@@ -115,6 +115,9 @@ fn texts(result: &Optimization) -> page::Texts {
             format!("{} reaches {} frames/s{energy}", best.schedule, cells::number(best.throughput_fps.point))
         }
         None if result.closest.is_some() => "No schedule meets the requirement".to_owned(),
+        None if result.not_judged_reason.is_some() => {
+            "No schedule could be chosen: no trial has energy".to_owned()
+        }
         None => format!("{} schedules are best in throughput and energy", result.front.len()),
     };
     page::Texts { heading, sentences: sentences(result), operating_point: operating_point(result) }
@@ -166,9 +169,11 @@ fn records(result: &Optimization) -> Vec<[String; 8]> {
 
 /// What `*` means.
 fn legend(result: &Optimization) -> &'static str {
-    match &result.power_model {
-        Some(_) => "* on the front: no other measured schedule is better in throughput and energy",
-        None => "* the fastest measured schedule",
+    // Without energy, the front is the fastest schedule alone.
+    if result.front.iter().any(|row| row.energy_mj_per_frame.is_some()) {
+        "* on the front: no other measured schedule is better in throughput and energy"
+    } else {
+        "* the fastest measured schedule"
     }
 }
 
@@ -256,7 +261,13 @@ fn conclusion(result: &Optimization) -> String {
             )
         }
         None if result.front.is_empty() => "no schedule has a valid trial\n".to_owned(),
-        None => String::new(),
+        None => match &result.not_judged_reason {
+            Some(reason) => format!(
+                "no schedule can be chosen by {}: {reason}; the fastest one is shown, and is no answer to it\n",
+                result.objective
+            ),
+            None => String::new(),
+        },
     }
 }
 

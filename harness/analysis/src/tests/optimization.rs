@@ -57,6 +57,7 @@ fn the_front_and_the_best_schedule_follow_from_the_trials() {
     }
     let best = |objective| result(objective).best.map(|row| row.schedule);
     assert_eq!(best(Objective::Energy).as_deref(), Some("cpu1"));
+    assert_eq!(result(Objective::Energy).not_judged_reason, None);
     assert_eq!(best(Objective::EnergyAtLeast { min_fps: 60.0 }).as_deref(), Some("cpu0 | cpu1"));
     assert_eq!(best(Objective::ThroughputWithin(Limit::Watts(5.0))).as_deref(), Some("cpu1"));
     let missed = result(Objective::ThroughputWithin(Limit::Watts(3.0)));
@@ -64,6 +65,26 @@ fn the_front_and_the_best_schedule_follow_from_the_trials() {
 }
 
 /// The same; `cpu1` alone ran at a second operating point, at which CPU 1 is kept at 1200 MHz.
+#[test]
+fn without_energy_an_objective_that_needs_it_is_not_judged() {
+    let (_, store, _place) =
+        Scenario { records: store::fixture::records("resnet18", 5), ..Scenario::small() }.stored();
+    let observed = Observed::read(&store, &store::fixture::run_start().id).unwrap();
+    for objective in [
+        Objective::Pareto,
+        Objective::Energy,
+        Objective::EnergyAtLeast { min_fps: 1.0 },
+        Objective::ThroughputWithin(Limit::Watts(100.0)),
+    ] {
+        let result = Optimization::of(&observed, objective).unwrap();
+        let reason = result.not_judged_reason.unwrap();
+        assert!(reason.starts_with("no valid trial has energy ("), "{reason}");
+        assert!(result.best.is_none() && result.closest.is_none() && result.front.len() == 1, "{objective}");
+    }
+    let result = Optimization::of(&observed, Objective::Throughput).unwrap();
+    assert_eq!((result.not_judged_reason, result.best.as_ref()), (None, result.front.first()));
+}
+
 fn at_two_points() -> Scenario {
     let mut scenario = metered();
     scenario.schedule(1).point = 1;

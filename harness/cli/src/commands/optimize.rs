@@ -134,8 +134,11 @@ fn show(paths: &Paths, run: &str, arguments: &Arguments) -> Outcome<Exit> {
     }
     let objective = objective(arguments)?.unwrap_or(loaded.experiment.objective);
     let observed = Observed::read(&store, id)?;
-    if objective != loaded.experiment.objective && objective.needs_energy() && !observed.has_energy() {
-        return Err(usage(format!("failed to choose by {objective}: the run {id} has no energy")));
+    if objective.needs_energy() && loaded.board.power == Power::None {
+        return Err(usage(format!(
+            "failed to choose by {objective}: the run {id} has no energy, because the board {} had no power meter",
+            loaded.board.name
+        )));
     }
     let Some(result) = Optimization::of(&observed, objective) else {
         return Err(usage(format!("failed to show the search {id}: it ended before its first trial")));
@@ -276,7 +279,10 @@ fn verdict(ended: &RunEnd, objective: Objective, result: Option<&Optimization>) 
 fn exit(objective: Objective, result: &Optimization) -> Exit {
     if result.closest.is_some() {
         Exit::Regression
-    } else if result.front.is_empty() || (objective != Objective::Pareto && result.best.is_none()) {
+    } else if result.front.is_empty()
+        || result.not_judged_reason.is_some()
+        || (objective != Objective::Pareto && result.best.is_none())
+    {
         Exit::Trial
     } else {
         Exit::Fine

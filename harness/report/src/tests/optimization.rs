@@ -71,6 +71,7 @@ pub(super) fn result() -> Optimization {
             windows: 41,
         }),
         energy_absent_reason: None,
+        not_judged_reason: None,
         schedules_measured: 9,
         schedules_void: 1,
         void_reason: Some("denver[0..9] > a57[9..21]: 5 of 5 trials are void: other programs ran".to_owned()),
@@ -164,6 +165,27 @@ fn without_a_meter_there_are_dashes_and_the_reason() {
     let json: serde_json::Value =
         serde_json::from_str(&render_optimization(&plain, OptimizeFormat::Json)).unwrap();
     assert!(json["front"][0]["energy_mj_per_frame"].is_null() && json["power_model"].is_null());
+}
+
+#[test]
+fn without_energy_nothing_is_chosen_by_energy() {
+    let mut unknown = result();
+    unknown.front.truncate(1);
+    for row in unknown.front.iter_mut().chain(&mut unknown.baselines).chain(&mut unknown.others) {
+        row.energy_mj_per_frame = None;
+    }
+    (unknown.best, unknown.certain, unknown.power_model) = (None, None, None);
+    unknown.not_judged_reason = Some("no valid trial has energy (the meter was not read)".to_owned());
+    let shown = render_optimization(&unknown, OptimizeFormat::Terminal);
+    assert!(shown.contains("* the fastest measured schedule"), "{shown}");
+    assert_eq!(
+        shown.lines().last().unwrap(),
+        "no schedule can be chosen by least energy per frame with at least 25 frames/s: no valid trial has energy (the meter \
+         was not read); the fastest one is shown, and is no answer to it"
+    );
+    let page = render_optimization(&unknown, OptimizeFormat::Html);
+    assert!(page.contains("No schedule could be chosen: no trial has energy"), "{page}");
+    assert!(page.contains("no schedule can be chosen by least energy"), "{page}");
 }
 
 #[test]
