@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -258,12 +259,17 @@ def choose(problem: Problem, target: CudaTarget) -> Tile:
 def fastest(problem: Problem, target: CudaTarget) -> tuple[Tile, float]:
     """The tile that ``choose`` returns, and its cycles."""
     paired = target.precision == "fp16"
-    tiles = (replace(tile, paired=paired) for tile in _candidates(problem, target))
-    works = ((tile, tile.work()) for tile in tiles)
-    times = {tile: tile.cycles(work, target) for tile, work in works if work.fits(target)}
-    if not times:
+    best, least = None, math.inf
+    for tile in _candidates(problem, target):
+        tile = replace(tile, paired=True) if paired else tile
+        work = tile.work()
+        if work.fits(target):
+            cycles = tile.cycles(work, target)
+            if cycles < least:
+                best, least = tile, cycles
+    if best is None:
         raise Unsupported("convolution whose window does not fit in shared memory")
-    return min(times.items(), key=lambda item: item[1])
+    return best, least
 
 
 def _candidates(problem: Problem, target: CudaTarget) -> Iterator[Tile]:

@@ -8,6 +8,7 @@ convolution is such a product, whose columns are pixels.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -162,14 +163,16 @@ def choose(problem: Problem, target: CudaTarget, splits: tuple[int, ...]) -> Til
     outputs = problem.batch * problem.rows * problem.columns
     many = tiling.MANY_BLOCKS * tiling.multiprocessors(target)
     paired = target.precision == "fp16"
-    tiles = (replace(tile, paired=paired) for tile in _candidates(problem, splits, many))
-    works = ((tile, tile.work()) for tile in tiles)
-    times = {
-        tile: work.cycles(target) + tiling.adding(outputs, tile.split, target)
-        for tile, work in works
-        if work.fits(target)
-    }
-    return min(times, key=times.__getitem__)
+    best, least = None, math.inf
+    for tile in _candidates(problem, splits, many):
+        tile = replace(tile, paired=True) if paired else tile
+        work = tile.work()
+        if work.fits(target):
+            cycles = work.cycles(target) + tiling.adding(outputs, tile.split, target)
+            if cycles < least:
+                best, least = tile, cycles
+    assert best is not None, "the smallest tile fits on every GPU"
+    return best
 
 
 def _candidates(problem: Problem, splits: tuple[int, ...], many: int) -> Iterator[Tile]:

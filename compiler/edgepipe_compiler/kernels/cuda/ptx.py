@@ -1,8 +1,10 @@
 """Compiles kernels to PTX with TVM's LLVM, without a CUDA toolkit.
 
 TVM's ``nvptx`` target writes LLVM IR that marks kernels by metadata its own LLVM no longer reads, so the PTX
-would have functions and no entries. ``build`` therefore compiles twice: TIR to LLVM IR, which it corrects,
-and that IR to PTX. The second step uses the file of device functions, which TVM links into every module.
+would have functions and no entries. ``build`` therefore takes two steps: TIR to LLVM IR, which it corrects,
+and that IR to PTX. The first step neither optimizes nor writes machine code: it is TVM's ``llvm`` target,
+which uses the code generator of ``nvptx`` once that is known by LLVM's name of the architecture. The second
+step uses the file of device functions, which TVM links into every module.
 """
 
 from __future__ import annotations
@@ -66,6 +68,12 @@ class _DeviceLibrary:
 
 
 _LIBRARY = _DeviceLibrary()
+TRIPLE = "nvptx64-nvidia-cuda"
+tvm_ffi.register_global_func(
+    "tvm.codegen.llvm.target_nvptx64",
+    tvm.get_global_func("tvm.codegen.llvm.target_nvptx"),
+    override=True,
+)
 
 
 def build(functions: Mapping[str, tirx.PrimFunc], arch: str) -> Module:
@@ -80,16 +88,16 @@ def build(functions: Mapping[str, tirx.PrimFunc], arch: str) -> Module:
     named = {name: f.with_attr("global_symbol", name) for name, f in functions.items()}
     host, device = _split(tvm.IRModule(named), target)
     launches = {name: _launch(name, host[name]) for name in functions}
-    compile_ = tvm.get_global_func("target.build.nvptx")
+    scalar = {name for name, function in functions.items() if function.attrs.get(SCALAR)}
     with _LIBRARY.lock:
         _LIBRARY.path = ""
-        scalar = {name for name, function in functions.items() if function.attrs.get(SCALAR)}
-        ir = _entries(compile_(device, target).inspect_source("ll"), launches, scalar)
+        ir = _entries(_ir(device, arch), launches, scalar)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.ll"
             path.write_text(ir, encoding="utf-8")
             _LIBRARY.path = str(path)
             try:
+                compile_ = tvm.get_global_func("target.build.nvptx")
                 ptx = compile_(_empty(target), target).inspect_source("ptx")
             finally:
                 _LIBRARY.path = ""
@@ -126,6 +134,12 @@ def _split(module: tvm.IRModule, target: tvm.target.Target) -> tuple[tvm.IRModul
     lowering = [passes.LowerWarpMemory(), passes.StmtSimplify(), passes.LowerIntrin()]
     device = tvm.ir.transform.Sequential(lowering)(device)
     return passes.Filter(lambda function: not on_device(function))(module), device
+
+
+def _ir(device: tvm.IRModule, arch: str) -> str:
+    """LLVM IR of device functions as the code generator writes it, not optimized."""
+    target = tvm.target.Target({"kind": "llvm", "mtriple": TRIPLE, "mcpu": arch, "opt-level": 0})
+    return tvm.get_global_func("target.build.llvm")(device, target).inspect_source("ll")
 
 
 def _statements(statement: tirx.Stmt) -> Iterator[tirx.Stmt]:
@@ -171,7 +185,7 @@ def _entries(ir: str, launches: Mapping[str, Launch], scalar: Collection[str]) -
         r"(; Function Attrs:[^\n]*\n)?define weak dso_local [^\n]*\n.*?\n}\n", "", ir, flags=re.S
     )
     ir = re.sub(
-        r"= local_unnamed_addr addrspace\(3\) global",
+        r"= (?:local_unnamed_addr )?addrspace\(3\) global",
         "= internal unnamed_addr addrspace(3) global",
         ir,
     )
@@ -189,7 +203,9 @@ def _entries(ir: str, launches: Mapping[str, Launch], scalar: Collection[str]) -
             parameters = parameters.replace("ptr noalias", "ptr noalias align 16")
         return f"define ptx_kernel void @{name}({parameters}) local_unnamed_addr #{number} {{"
 
-    ir = re.sub(r"define dllexport void @(\w+)\((.*?)\) local_unnamed_addr(?: #\d+)? \{", entry, ir)
+    ir = re.sub(
+        r"define dllexport void @(\w+)\((.*?)\)(?: local_unnamed_addr)?(?: #\d+)? \{", entry, ir
+    )
     # Their other mention is the metadata that LLVM no longer reads.
     ir = re.sub(r"@(\w+)_kernel\b", r"@\1", ir)
     for name in INTRINSICS:

@@ -124,7 +124,9 @@ def _inputs(graph: Graph, plan: Plan, source: Value, made: Value) -> Call:
                 at = thread.place + position * (problem.inside * plan.pitch)
                 w.store(out, value, [at])
                 position += 1
-    return Call(w.function([*operands.placeholders, out]), operands.arguments, [made], "winograd_inputs")
+    return Call(
+        w.function([*operands.placeholders, out]), operands.arguments, [made], "winograd_inputs"
+    )
 
 
 def _on_image(
