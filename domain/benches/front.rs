@@ -47,6 +47,24 @@ fn problem(units: usize, processors: usize) -> Result<(Network, Costs, PowerMode
     Ok((network, Costs::new(names, unit_ns, Transfer::Pairs(links))?, power))
 }
 
+/// The problem of `parts` processors, with a merged processor of every two neighbours that is as fast as both together.
+fn with_merged(units: usize, parts: usize) -> Result<(Network, Costs, PowerModel), Box<dyn Error>> {
+    let (network, costs, power) = problem(units, parts)?;
+    let mut names = costs.processors().to_vec();
+    let mut unit_ns: Vec<Vec<f64>> = (0..parts).map(|at| costs.unit_ns(at).to_vec()).collect();
+    let mut dynamic: Vec<Milliwatts> = (0..parts).map(|at| Milliwatts(power.dynamic_mw(at))).collect();
+    for at in 1..parts {
+        names.push(ProcessorName::merged(&names[at - 1..=at]));
+        let both = |(one, other): (&f64, &f64)| 1.0 / (1.0 / one + 1.0 / other);
+        unit_ns.push(unit_ns[at - 1].iter().zip(&unit_ns[at]).map(both).collect());
+        dynamic.push(Milliwatts(dynamic[at - 1].0 + dynamic[at].0));
+    }
+    let link = Link { fixed_ns: 4000.0, ns_per_byte: 0.1 };
+    let links = vec![vec![link; names.len()]; names.len()];
+    let power = PowerModel::known(Milliwatts(power.idle_mw()), &dynamic)?;
+    Ok((network, Costs::new(names, unit_ns, Transfer::Pairs(links))?, power))
+}
+
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("front");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
@@ -59,6 +77,14 @@ fn benches(criterion: &mut Criterion) {
                 bencher.iter(|| front(black_box(&network), black_box(costs), black_box(&power)));
             });
         }
+    }
+    for parts in [2, 4] {
+        let Ok((network, costs, power)) = with_merged(300, parts) else { continue };
+        let id = BenchmarkId::new(format!("{parts} processors and {} merged", parts - 1), "300 units");
+        let costs = FrontCosts { alone: &costs, contended: &costs };
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| front(black_box(&network), black_box(costs), black_box(&power)));
+        });
     }
     group.finish();
 }

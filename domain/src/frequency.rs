@@ -150,8 +150,10 @@ impl FrequencyModel {
     }
 }
 
+/// The clock of a processor, of a merged one the lowest of its parts: loops are shared out evenly among its threads, so that
+/// the slowest part decides.
 fn khz(point: &OperatingPoint, name: &ProcessorName) -> Option<u64> {
-    point.max_khz.get(name.as_str()).copied()
+    name.parts().map(|part| point.max_khz.get(part).copied()).collect::<Option<Vec<u64>>>()?.into_iter().min()
 }
 
 fn fit_link(
@@ -205,6 +207,24 @@ mod tests {
         let three = FrequencyModel::fit(&[at(400_000), (point(800_000), costs(800_000, 1.2)), at(2_000_000)]);
         let error = three.unwrap().error().unwrap();
         assert!((0.02..0.2).contains(&error), "{error}");
+    }
+
+    #[test]
+    fn the_slowest_part_decides_how_fast_a_merged_processor_is() {
+        let point = |a: u64, b: u64| OperatingPoint {
+            power_mode: None,
+            max_khz: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]),
+        };
+        let costs = |khz: u64| {
+            let rows = vec![vec![4e12 / khz as f64]];
+            Costs::new(vec!["a+b".into()], rows, Transfer::FREE).unwrap()
+        };
+        let profiles =
+            [(point(2_000_000, 1_000_000), costs(1_000_000)), (point(400_000, 500_000), costs(400_000))];
+        let model = FrequencyModel::fit(&profiles).unwrap();
+        let at = |a, b| model.at(&point(a, b), |_| true).unwrap().unit_ns(0)[0];
+        assert!((at(800_000, 2_000_000) / 5e6 - 1.0).abs() < 1e-9, "{}", at(800_000, 2_000_000));
+        assert!((at(2_000_000, 800_000) / 5e6 - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! A frame of a pipeline with the frame time `T` (its slowest stage) takes `E = P_idle · T + Σ D_p · t_p`, where `D_p` is the
 //! power that a processor adds while it works and `t_p` the time of its stage ([`crate::power_model`]). The front contains
 //! single schedules, pipelines on any processors in any order, and copies of the network on any set of processors. A
-//! single schedule is predicted by the costs of a processor alone, the others by the costs under contention.
+//! merged processor is one like any other, but never used beside its parts. A single schedule is predicted by the costs of a
+//! processor alone, the others by the costs under contention.
 //!
 //! # Method
 //! The ε-constraint method (Haimes, Lasdon & Wismer 1971, "On a bicriterion formulation of the problems of integrated system
@@ -45,9 +46,10 @@ use crate::network::Network;
 use crate::planner::{MOST_PROCESSORS, Options, PlanError, plan};
 use crate::power_model::PowerModel;
 use crate::prediction::{Prediction, check_units, predict};
+use crate::processor_set::{Exclusions, members};
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::{FramesPerSecond, Millijoules, Milliwatts};
-use table::{Table, Windows, members};
+use table::{Table, Windows};
 
 /// A schedule with its predicted time, energy and power.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +89,7 @@ impl FrontPoint {
 /// Time per frame in ns; 0 if the rate is infinite.
 fn frame_ns(kind: ScheduleKind, prediction: &Prediction) -> f64 {
     match kind {
-        ScheduleKind::Single | ScheduleKind::Pipeline => {
+        ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
             prediction.stage_ns.iter().copied().fold(0.0, f64::max)
         }
         ScheduleKind::Replicate | ScheduleKind::Peer => 1e9 / prediction.throughput.0,
@@ -193,7 +195,7 @@ impl<'a> Search<'a> {
     }
 
     fn add_replicates(&mut self) -> Result<(), PlanError> {
-        for set in 1usize..1 << self.costs.contended.processors().len() {
+        for set in Exclusions::of(self.costs.contended.processors()).sets() {
             if set.count_ones() > 1 {
                 let names = members(set).map(|at| self.costs.contended.processors()[at].clone()).collect();
                 self.add(self.costs.contended, Schedule::replicate(self.network, names)?)?;

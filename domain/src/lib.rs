@@ -30,6 +30,7 @@ pub mod power_model;
 pub mod precision;
 pub mod prediction;
 pub mod processor;
+mod processor_set;
 pub mod profile;
 pub mod random;
 pub mod roofline;

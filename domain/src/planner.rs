@@ -1,8 +1,8 @@
 //! The optimal partition: the pipeline with the smallest bottleneck.
 //!
 //! A pipeline's rate is that of its slowest stage, so the planner minimises the greatest stage time over all cuts
-//! and all assignments of processors to stages. Each processor has at most one stage and any may stay unused. A
-//! stage costs the units in it on its processor, and every stage but the first also the hand-over of all tensors
+//! and all assignments of processors to stages. Each processor has at most one stage and any may stay unused; a merged
+//! processor excludes its parts, so the sets below are those whose processors have no CPU in common. A stage costs the units in it on its processor, and every stage but the first also the hand-over of all tensors
 //! alive at its first cut, from the processor before it.
 //!
 //! # Method
@@ -35,6 +35,7 @@
 use crate::costs::{Costs, CostsError, Transfer};
 use crate::network::{Cut, Network};
 use crate::prediction::{Prediction, PredictionError, check_units, predict, stage_time_ns};
+use crate::processor_set::{Exclusions, Set, members};
 use crate::schedule::{Schedule, ScheduleError, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +83,6 @@ fn finished(network: &Network, costs: &Costs, schedule: Schedule) -> Result<Plan
     Ok(Plan { schedule, prediction })
 }
 
-/// A set of processors, one bit each.
-type Set = usize;
-
 /// An end of a stage, and the least bottleneck of what comes after it.
 #[derive(Clone, Copy)]
 struct End {
@@ -98,6 +96,7 @@ struct Search<'a> {
     network: &'a Network,
     costs: &'a Costs,
     max_stages: usize,
+    exclusions: Exclusions,
     /// Distinct senders.
     senders: usize,
     /// Bytes alive at each cut are summed once.
@@ -121,7 +120,8 @@ impl<'a> Search<'a> {
             })
             .collect();
         let rest = vec![f64::INFINITY; (senders << processors) * (network.len() + 1)];
-        Self { network, costs, max_stages, senders, receive, rest }
+        let exclusions = Exclusions::of(costs.processors());
+        Self { network, costs, max_stages, exclusions, senders, receive, rest }
     }
 
     fn processors(&self) -> usize {
@@ -146,10 +146,9 @@ impl<'a> Search<'a> {
         }
         let mut stack = Vec::with_capacity(units);
         // The first stage is not in the table, so the sets in it have one processor less.
-        for set in 1..1usize << self.processors() {
-            if set.count_ones() as usize >= self.max_stages {
-                continue;
-            }
+        let is_rest = |set: &Set| (set.count_ones() as usize) < self.max_stages;
+        let sets: Vec<Set> = self.exclusions.sets().filter(is_rest).collect();
+        for set in sets {
             for processor in members(set) {
                 self.fill_from(set, processor, &mut stack);
             }
@@ -162,6 +161,7 @@ impl<'a> Search<'a> {
         let units = self.network.len();
         let after = self.row(set & !(1 << processor), self.sender(processor));
         let before = self.costs.before_ns(processor);
+        let beside = self.exclusions.beside(set);
         stack.clear();
         for first in (0..units).rev() {
             push(stack, End { before_ns: before[first + 1], rest: self.rest[after + first + 1] });
@@ -169,7 +169,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             for sender in 0..self.senders {
-                if self.senders > 1 && set & (1 << sender) != 0 {
+                if self.senders > 1 && beside & (1 << sender) == 0 {
                     continue;
                 }
                 let receive = self.receive[sender * self.processors() + processor][first];
@@ -183,15 +183,14 @@ impl<'a> Search<'a> {
     /// Walks from the first cut to the last and takes, among the decisions that keep to the least bottleneck with
     /// the fewest stages, the first.
     fn stages(&self) -> Vec<Stage> {
-        let everybody = (1usize << self.processors()) - 1;
         let (limit, count) = self.least();
         let mut stages = Vec::with_capacity(count);
-        let (mut from, mut free, mut first) = (None, everybody, 0);
+        let (mut from, mut free, mut first) = (None, self.exclusions.all(), 0);
         for left in (0..count).rev() {
             let Some((processor, end)) = self.next(from, free, first, left, limit) else { break };
             let name = self.costs.processors()[processor].clone();
             stages.push(Stage { processor: name, first, end });
-            (from, free, first) = (Some(processor), free & !(1 << processor), end);
+            (from, free, first) = (Some(processor), free & self.exclusions.beside(1 << processor), end);
         }
         stages
     }
@@ -200,9 +199,10 @@ impl<'a> Search<'a> {
     fn least(&self) -> (f64, usize) {
         let mut least = (f64::INFINITY, usize::MAX);
         for processor in 0..self.processors() {
-            for set in 0..1usize << self.processors() {
+            let beside = self.exclusions.beside(1 << processor);
+            for set in std::iter::once(0).chain(self.exclusions.sets()) {
                 let count = set.count_ones() as usize + 1;
-                if set & (1 << processor) != 0 || count > self.max_stages {
+                if set & !beside != 0 || count > self.max_stages {
                     continue;
                 }
                 let row = self.row(set, self.sender(processor));
@@ -228,7 +228,7 @@ impl<'a> Search<'a> {
         limit: f64,
     ) -> Option<(usize, usize)> {
         members(free).find_map(|processor| {
-            let others = free & !(1 << processor);
+            let others = free & self.exclusions.beside(1 << processor);
             let sets: Vec<Set> =
                 (0..=others).filter(|set| set & !others == 0 && set.count_ones() as usize == left).collect();
             let finishes = |end: usize| {
@@ -244,10 +244,6 @@ impl<'a> Search<'a> {
     fn time(&self, from: Option<usize>, processor: usize, first: usize, end: usize) -> f64 {
         stage_time_ns(self.network, self.costs, from, processor, Cut(first), Cut(end))
     }
-}
-
-fn members(set: Set) -> impl Iterator<Item = usize> {
-    (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
 }
 
 /// Puts a nearer end on the stack; those it dominates leave. An end from which nothing can finish is not kept.

@@ -91,14 +91,16 @@ impl PointPower {
         Err(failed.unwrap_or(PowerModelError::NotTold))
     }
 
-    /// The model of one point, for these processors in this order. It has no intervals.
+    /// The model of one point, for these processors in this order. A merged processor adds what its parts add. It has no
+    /// intervals.
     ///
     /// # Errors
     /// If one of the processors is unknown.
     pub fn at(&self, point: &OperatingPoint, names: &[ProcessorName]) -> Result<PowerModel, PowerModelError> {
         let power = |busy: Option<&ProcessorName>| {
+            let is_busy = |name: &ProcessorName| busy.is_some_and(|busy| busy.overlaps(name));
             let busy: Vec<f64> =
-                self.processors.iter().map(|name| f64::from(u8::from(Some(name) == busy))).collect();
+                self.processors.iter().map(|name| f64::from(u8::from(is_busy(name)))).collect();
             self.predict_power(point, &busy).point
         };
         let idle = power(None);
@@ -227,6 +229,9 @@ mod tests {
                 }
             }
         }
+        let merged = model.at(&point([1_000_000, 400_000]), &["p+q".into(), "p".into(), "q".into()]).unwrap();
+        let parts = merged.dynamic_mw(1) + merged.dynamic_mw(2);
+        assert!((merged.dynamic_mw(0) / parts - 1.0).abs() < 1e-9, "{merged:?}");
         let one = model.at(&point([1_000_000, 400_000]), &names()[1..]).unwrap();
         let idle = truth(&point([1_000_000, 400_000]), &[0.0, 0.0]);
         let busy = truth(&point([1_000_000, 400_000]), &[0.0, 1.0]);

@@ -20,7 +20,7 @@ pub struct Prediction {
 impl Prediction {
     fn new(kind: ScheduleKind, stage_ns: Vec<f64>) -> Self {
         let throughput = match kind {
-            ScheduleKind::Single | ScheduleKind::Pipeline => {
+            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
                 FramesPerSecond::from_frame_ns(slowest(&stage_ns))
             }
             ScheduleKind::Replicate | ScheduleKind::Peer => {

@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Name of a processor, as the board gives it.
+/// Joins the names of the parts of a merged processor. No name in a board's file contains it.
+pub const MERGES: char = '+';
+
+/// Name of a processor, as the board gives it, or of a merged processor: `a57+denver` computes on the CPUs of both, with the
+/// threads of both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ProcessorName(String);
@@ -15,9 +19,30 @@ impl ProcessorName {
         Self(name.into())
     }
 
+    /// The processor that has the CPUs of all `parts`. Its name is theirs, joined by [`MERGES`].
+    pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let names: Vec<&str> = parts.into_iter().map(Self::as_str).collect();
+        Self(names.join(&MERGES.to_string()))
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The names of the processors that it is merged of; its own if it is not merged.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split(MERGES)
+    }
+
+    /// Whether it has the CPUs of several processors.
+    pub fn is_merged(&self) -> bool {
+        self.0.contains(MERGES)
+    }
+
+    /// Whether both have a part in common, so that a schedule can use only one of them.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.parts().any(|part| other.parts().any(|known| known == part))
     }
 }
 
@@ -255,6 +280,17 @@ mod tests {
             error.ends_with("expected one of sm_53, sm_62, sm_72, sm_75, sm_87, sm_89, sm_90"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_merged_processor_overlaps_its_parts() {
+        let [a57, denver, gpu] = ["a57", "denver", "gpu"].map(ProcessorName::new);
+        let both = ProcessorName::merged([&a57, &denver]);
+        assert_eq!((both.as_str(), both.is_merged(), a57.is_merged()), ("a57+denver", true, false));
+        assert_eq!(both.parts().collect::<Vec<_>>(), ["a57", "denver"]);
+        assert!(both.overlaps(&a57) && denver.overlaps(&both) && a57.overlaps(&a57));
+        assert!(!both.overlaps(&gpu) && !a57.overlaps(&denver));
+        assert!(!both.overlaps(&ProcessorName::new("a5")), "parts are whole names");
     }
 
     #[test]

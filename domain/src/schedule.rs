@@ -12,6 +12,8 @@ use std::fmt;
 pub enum ScheduleKind {
     /// One stage on one processor: a baseline.
     Single,
+    /// One stage on a merged processor, which has the CPUs of several.
+    Merged,
     /// Every frame passes all stages in order.
     Pipeline,
     /// Every stage holds the whole network; frames are dealt out.
@@ -25,6 +27,7 @@ impl ScheduleKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Single => "single",
+            Self::Merged => "merged",
             Self::Pipeline => "pipeline",
             Self::Replicate => "replicate",
             Self::Peer => "peer",
@@ -51,9 +54,10 @@ pub struct Stage {
 
 /// Stages with their processors.
 ///
-/// No stage is empty and no processor has two. The stages of a pipeline follow one another without gaps from the
-/// first unit of the network to its last; those of a replicate each hold all units. A schedule of one stage is
-/// always [`ScheduleKind::Single`], however it was made, and one of several never is; but a peer's is [`ScheduleKind::Peer`].
+/// No stage is empty, no processor has two, and no CPU belongs to the processors of two stages. The stages of a pipeline
+/// follow one another without gaps from the first unit of the network to its last; those of a replicate each hold all units.
+/// A schedule of one stage is always [`ScheduleKind::Single`], or [`ScheduleKind::Merged`] on a merged processor, however it
+/// was made, and one of several never is; but a peer's is [`ScheduleKind::Peer`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawSchedule")]
 pub struct Schedule {
@@ -91,7 +95,9 @@ impl TryFrom<RawSchedule> for Schedule {
             ScheduleKind::Peer => {
                 return Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() });
             }
-            ScheduleKind::Single | ScheduleKind::Pipeline => Self::covering(raw.units, raw.stages)?,
+            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
+                Self::covering(raw.units, raw.stages)?
+            }
             ScheduleKind::Replicate => {
                 if let Some(stage) =
                     raw.stages.iter().find(|stage| stage.first != 0 || stage.end != raw.units)
@@ -114,8 +120,8 @@ impl TryFrom<RawSchedule> for Schedule {
 impl Schedule {
     /// The whole network on one processor.
     pub fn single(network: &Network, processor: ProcessorName) -> Self {
-        let stage = Stage { processor, first: 0, end: network.len() };
-        Self { kind: ScheduleKind::Single, units: network.len(), stages: vec![stage], peer: None }
+        let stages = vec![Stage { processor, first: 0, end: network.len() }];
+        Self { kind: kind(ScheduleKind::Single, &stages), units: network.len(), stages, peer: None }
     }
 
     /// The whole network in another engine.
@@ -194,7 +200,7 @@ impl Schedule {
             Some(last) if reached < units => {
                 Err(ScheduleError::Unfinished { processor: last.processor.clone(), end: reached, units })
             }
-            _ => Ok(Self { kind: kind(ScheduleKind::Pipeline, stages.len()), units, stages, peer: None }),
+            _ => Ok(Self { kind: kind(ScheduleKind::Pipeline, &stages), units, stages, peer: None }),
         }
     }
 
@@ -205,7 +211,7 @@ impl Schedule {
         if units == 0 {
             return Err(ScheduleError::EmptyStage { processor: stages[0].processor.clone(), at: Cut(0) });
         }
-        Ok(Self { kind: kind(ScheduleKind::Replicate, stages.len()), units, stages, peer: None })
+        Ok(Self { kind: kind(ScheduleKind::Replicate, &stages), units, stages, peer: None })
     }
 
     /// How the stages are used.
@@ -240,7 +246,7 @@ impl Schedule {
             return peer.to_string();
         }
         let (shown, between): (Vec<String>, &str) = match self.kind {
-            ScheduleKind::Single | ScheduleKind::Replicate | ScheduleKind::Peer => {
+            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Replicate | ScheduleKind::Peer => {
                 (self.processors().map(ToString::to_string).collect(), " | ")
             }
             ScheduleKind::Pipeline => {
@@ -258,17 +264,25 @@ impl fmt::Display for Schedule {
     }
 }
 
-fn kind(of_several: ScheduleKind, stages: usize) -> ScheduleKind {
-    if stages == 1 { ScheduleKind::Single } else { of_several }
+fn kind(of_several: ScheduleKind, stages: &[Stage]) -> ScheduleKind {
+    match stages {
+        [only] if only.processor.is_merged() => ScheduleKind::Merged,
+        [_] => ScheduleKind::Single,
+        _ => of_several,
+    }
 }
 
 fn check_processors<'a>(
     processors: impl IntoIterator<Item = &'a ProcessorName>,
 ) -> Result<(), ScheduleError> {
-    let mut seen = Vec::new();
+    let mut seen: Vec<&ProcessorName> = Vec::new();
     for processor in processors {
         if seen.contains(&processor) {
             return Err(ScheduleError::ProcessorTwice { processor: processor.clone() });
+        }
+        if let Some(other) = seen.iter().find(|other| other.overlaps(processor)) {
+            let (processor, other) = (processor.clone(), (*other).clone());
+            return Err(ScheduleError::SharedCpus { processor, other });
         }
         seen.push(processor);
     }
@@ -286,6 +300,14 @@ pub enum ScheduleError {
     ProcessorTwice {
         /// The processor.
         processor: ProcessorName,
+    },
+    /// Two processors are merged of the same CPUs.
+    #[error("failed to make a schedule: processors {other} and {processor} have CPUs in common")]
+    SharedCpus {
+        /// The later processor.
+        processor: ProcessorName,
+        /// The one before it.
+        other: ProcessorName,
     },
     /// A stage has no units.
     #[error("failed to make a schedule: the stage on {processor} is empty, it begins and ends at cut {at}")]
@@ -401,6 +423,13 @@ mod tests {
         assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", ScheduleKind::Replicate));
         let single = Schedule::single(&network, "cpu0".into());
         assert_eq!((single.label().as_str(), single.kind()), ("cpu0", ScheduleKind::Single));
+        let merged = Schedule::single(&network, "cpu0+cpu1".into());
+        assert_eq!((merged.label().as_str(), merged.kind()), ("cpu0+cpu1", ScheduleKind::Merged));
+        let text = serde_json::to_string(&merged).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), merged);
+        assert!(serde_json::from_str::<Schedule>(&text.replace("merged", "single")).is_err());
+        let beside = Schedule::replicate(&network, vec!["cpu0+cpu1".into(), "gpu".into()]).unwrap();
+        assert_eq!(beside.label(), "cpu0+cpu1 | gpu");
     }
 
     fn peer(sessions: &[&[u32]]) -> Peer {
@@ -451,6 +480,7 @@ mod tests {
         };
         check(&[], "it has no stages");
         check(&[("a", 0, 2), ("a", 2, 5)], "processor a has more than one stage");
+        check(&[("a", 0, 2), ("b+a", 2, 5)], "processors a and b+a have CPUs in common");
         check(&[("a", 1, 5)], "the stage on a begins at unit 1, expected 0");
         check(&[("a", 0, 2), ("b", 3, 5)], "the stage on b begins at unit 3, expected 2");
         check(&[("a", 0, 3), ("b", 2, 5)], "the stage on b begins at unit 2, expected 3");

@@ -22,12 +22,16 @@ use crate::planner::{Options, PlanError, plan};
 use crate::power_model::PowerModel;
 use crate::prediction::predict;
 use crate::processor::ProcessorName;
+use crate::processor_set::{Exclusions, members};
 use crate::samples::Samples;
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::Millijoules;
 
 /// A prediction is never taken to be closer than this share.
 const LEAST_UNCERTAINTY: f64 = 0.01;
+
+/// Kinds of schedules with one stage, which are predicted by the times of a processor alone.
+const ALONE: [ScheduleKind; 2] = [ScheduleKind::Single, ScheduleKind::Merged];
 
 /// An operating point with its predictions.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +87,7 @@ pub fn calibrate(
     for known in measured {
         let (costs, ratios) = match known.schedule.kind() {
             ScheduleKind::Pipeline => (&points[known.at].contended, &mut contended),
-            ScheduleKind::Single => (&points[known.at].alone, &mut alone),
+            ScheduleKind::Single | ScheduleKind::Merged => (&points[known.at].alone, &mut alone),
             ScheduleKind::Replicate | ScheduleKind::Peer => continue,
         };
         let prediction = predict(network, costs, &known.schedule)?;
@@ -96,22 +100,22 @@ pub fn calibrate(
         }
     }
     let (contended, alone) = (contended.medians(), alone.medians());
-    let ratios_of = |kind: ScheduleKind, factors: &[(ProcessorName, f64)]| -> Result<Vec<f64>, PlanError> {
-        let of_kind = measured.iter().filter(|known| known.schedule.kind() == kind);
+    let ratios_of = |kinds: &[ScheduleKind], factors: &[(ProcessorName, f64)]| {
+        let of_kind = measured.iter().filter(|known| kinds.contains(&known.schedule.kind()));
         let ratios = of_kind.filter_map(|known| {
             let (figures, point) = (known.figures?, &points[known.at]);
-            let costs = if kind == ScheduleKind::Single { &point.alone } else { &point.contended };
+            let costs = if kinds == ALONE { &point.alone } else { &point.contended };
             let ratio = scaled(costs, factors).and_then(|costs| {
                 let prediction = predict(network, &costs, &known.schedule)?;
                 Ok(figures.fps / prediction.throughput.0)
             });
             Some(ratio)
         });
-        ratios.collect()
+        ratios.collect::<Result<Vec<f64>, PlanError>>()
     };
-    let singles = ratios_of(ScheduleKind::Single, &alone)?;
-    let pipelines = ratios_of(ScheduleKind::Pipeline, &contended)?;
-    let replicates = ratios_of(ScheduleKind::Replicate, &contended)?;
+    let singles = ratios_of(&ALONE, &alone)?;
+    let pipelines = ratios_of(&[ScheduleKind::Pipeline], &contended)?;
+    let replicates = ratios_of(&[ScheduleKind::Replicate], &contended)?;
     let (pipeline, replicate) = (median(&pipelines).unwrap_or(1.0), median(&replicates).unwrap_or(1.0));
     let off =
         |ratios: &[f64], of: f64| ratios.iter().map(|ratio| (ratio / of - 1.0).abs()).collect::<Vec<f64>>();
@@ -242,11 +246,10 @@ impl Scaled<'_> {
         let Some(power) = self.power else {
             let fastest = plan(network, &self.contended, &Options::default())?.schedule;
             let singles = self.alone.processors().iter().map(|name| Schedule::single(network, name.clone()));
-            let mut found: Vec<Schedule> = singles.chain([fastest]).collect();
-            if self.contended.processors().len() > 1 {
-                found.push(Schedule::replicate(network, self.contended.processors().to_vec())?);
-            }
-            return Ok(found);
+            return Ok(singles
+                .chain([fastest])
+                .chain(fastest_replicate(network, &self.contended)?)
+                .collect());
         };
         let costs = FrontCosts { alone: &self.alone, contended: &self.contended };
         let found = match objective {
@@ -260,7 +263,7 @@ impl Scaled<'_> {
     /// The prediction of a schedule.
     fn point(&self, network: &Network, schedule: Schedule) -> Result<FrontPoint, PlanError> {
         let (costs, ratio) = match schedule.kind() {
-            ScheduleKind::Single | ScheduleKind::Peer => (&self.alone, 1.0),
+            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Peer => (&self.alone, 1.0),
             ScheduleKind::Pipeline => (&self.contended, self.calibration.pipeline),
             ScheduleKind::Replicate => (&self.contended, self.calibration.replicate),
         };
@@ -275,21 +278,54 @@ impl Scaled<'_> {
     }
 }
 
-/// The share of time that each of these processors works, at most 1.
+/// The share of time that each of these processors works, at most 1. The time of a merged processor that is not one of them
+/// is time of its parts.
 pub fn busy_shares(
     schedule: &Schedule,
     stage_ns: &[f64],
     fps: f64,
     processors: &[ProcessorName],
 ) -> Vec<f64> {
+    let share = |ns: &f64| {
+        if schedule.kind() == ScheduleKind::Replicate { 1.0 } else { (ns * fps * 1e-9).min(1.0) }
+    };
+    let stages = schedule.stages().iter().zip(stage_ns);
+    busy_of_stages(stages.map(|(stage, ns)| (&stage.processor, share(ns))), processors)
+}
+
+/// The share of time that each of these processors works, from that of each stage with its processor. The time of a merged
+/// processor that is not one of them is time of its parts.
+pub fn busy_of_stages<'a>(
+    stages: impl IntoIterator<Item = (&'a ProcessorName, f64)>,
+    processors: &[ProcessorName],
+) -> Vec<f64> {
     let mut busy = vec![0.0; processors.len()];
-    for (stage, ns) in schedule.stages().iter().zip(stage_ns) {
-        if let Some(at) = processors.iter().position(|name| *name == stage.processor) {
-            busy[at] =
-                if schedule.kind() == ScheduleKind::Replicate { 1.0 } else { (ns * fps * 1e-9).min(1.0) };
+    for (used, share) in stages {
+        let is_whole = processors.contains(used);
+        for (name, busy) in processors.iter().zip(&mut busy) {
+            if if is_whole { name == used } else { name.overlaps(used) } {
+                *busy = share;
+            }
         }
     }
     busy
+}
+
+/// The copies of the network on several processors that have the highest predicted rate, if there are several.
+///
+/// # Errors
+/// If network and costs do not fit each other.
+pub fn fastest_replicate(network: &Network, costs: &Costs) -> Result<Option<Schedule>, PlanError> {
+    let mut fastest: Option<(f64, Schedule)> = None;
+    for set in Exclusions::of(costs.processors()).sets().filter(|set| set.count_ones() > 1) {
+        let names = members(set).map(|at| costs.processors()[at].clone()).collect();
+        let schedule = Schedule::replicate(network, names)?;
+        let fps = predict(network, costs, &schedule)?.throughput.0;
+        if fastest.as_ref().is_none_or(|(known, _)| fps > *known) {
+            fastest = Some((fps, schedule));
+        }
+    }
+    Ok(fastest.map(|(_, schedule)| schedule))
 }
 
 /// Whether no measured schedule is clearly better in both.

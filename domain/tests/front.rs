@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 struct Problem {
     /// Bytes at each cut.
     bytes: Vec<u64>,
+    /// The CPUs of each processor, one bit each.
+    cpus: Vec<u32>,
     alone: Vec<Vec<f64>>,
     contended: Vec<Vec<f64>>,
     links: Vec<Vec<(u8, u8)>>,
@@ -27,6 +29,13 @@ impl Problem {
     fn receive_ns(&self, from: usize, to: usize, cut: usize) -> f64 {
         let (fixed, per_byte) = self.links[from][to];
         f64::from(fixed) + f64::from(per_byte) * self.bytes[cut] as f64
+    }
+
+    /// Whether these processors, one bit each, have no CPU in common.
+    fn are_apart(&self, set: usize) -> bool {
+        let members = (0..self.cpus.len()).filter(|at| set & 1 << at != 0).map(|at| self.cpus[at]);
+        members.clone().map(u32::count_ones).sum::<u32>()
+            == members.fold(0, |all, cpus| all | cpus).count_ones()
     }
 
     /// Figures of every schedule, by the words of the specification.
@@ -45,7 +54,7 @@ impl Problem {
             all.push((time, (self.idle + dynamic) * time));
         }
         for set in 1usize..1 << processors {
-            if set.count_ones() < 2 {
+            if set.count_ones() < 2 || !self.are_apart(set) {
                 continue;
             }
             let members = || (0..processors).filter(|at| set & 1 << at != 0);
@@ -71,7 +80,10 @@ impl Problem {
                         (0, _, _) => continue,
                         _ => known[first][place(used, last)].clone(),
                     };
-                    for next in (0..processors).filter(|next| used & 1 << next == 0) {
+                    for next in 0..processors {
+                        if used & 1 << next != 0 || !self.are_apart(used | 1 << next) {
+                            continue;
+                        }
                         let mut time = if first == 0 { 0.0 } else { self.receive_ns(last, next, first) };
                         for (end, reached) in known.iter_mut().enumerate().skip(first + 1) {
                             time += self.contended[next][end - 1];
@@ -106,7 +118,7 @@ impl Problem {
             return;
         }
         for processor in 0..self.contended.len() {
-            if used.iter().any(|(at, _)| *at == processor) {
+            if used.iter().any(|(at, _)| self.cpus[*at] & self.cpus[processor] != 0) {
                 continue;
             }
             for end in first + 1..=units {
@@ -139,7 +151,7 @@ impl Problem {
             ns_per_byte: f64::from(*per_byte),
         };
         let links = self.links.iter().map(|row| row.iter().map(link).collect()).collect();
-        let names = (0..unit_ns.len()).map(|index| ProcessorName::new(format!("p{index}"))).collect();
+        let names = self.cpus.iter().map(|cpus| name(*cpus)).collect();
         Costs::new(names, unit_ns.to_vec(), Transfer::Pairs(links)).unwrap()
     }
 
@@ -155,6 +167,24 @@ impl Problem {
     }
 }
 
+/// A processor that has these CPUs, one bit each: `p0`, or `p0+p2`.
+fn name(cpus: u32) -> ProcessorName {
+    let parts: Vec<_> =
+        (0..32).filter(|cpu| cpus & 1 << cpu != 0).map(|cpu| ProcessorName::new(format!("p{cpu}"))).collect();
+    ProcessorName::merged(&parts)
+}
+
+/// One processor for each of `count` CPUs, and those of `merged` that have several of them.
+fn processors(count: u32, merged: &[u32]) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..count).map(|cpu| 1 << cpu).collect();
+    for cpus in merged.iter().map(|cpus| cpus & ((1 << count) - 1)) {
+        if cpus.count_ones() > 1 && !all.contains(&cpus) {
+            all.push(cpus);
+        }
+    }
+    all
+}
+
 fn figures(point: &FrontPoint) -> Figures {
     (1e9 / point.throughput().0, point.energy.0 * 1e9)
 }
@@ -165,11 +195,11 @@ fn covers(one: Figures, other: Figures) -> bool {
     no_more(one.0, other.0) && no_more(one.1, other.1)
 }
 
-fn problem(
-    units: RangeInclusive<usize>,
-    processors: RangeInclusive<usize>,
-) -> impl Strategy<Value = Problem> {
-    (units, processors, 1..=9_u32).prop_flat_map(|(units, processors, greatest)| {
+fn problem(units: RangeInclusive<usize>, count: RangeInclusive<u32>) -> impl Strategy<Value = Problem> {
+    let merged = proptest::collection::vec(3..16_u32, 0..=3);
+    (units, count, merged, 1..=9_u32).prop_flat_map(|(units, count, merged, greatest)| {
+        let cpus = processors(count, &merged);
+        let processors = cpus.len();
         let cost = (0..=greatest).prop_map(f64::from);
         let row = proptest::collection::vec(cost, units);
         let rows = proptest::collection::vec(row, processors);
@@ -183,8 +213,9 @@ fn problem(
             (0..6_u32).prop_map(f64::from),
             proptest::collection::vec((0..9_u32).prop_map(f64::from), processors),
         )
-            .prop_map(|(bytes, alone, contended, links, idle, dynamic)| Problem {
+            .prop_map(move |(bytes, alone, contended, links, idle, dynamic)| Problem {
                 bytes,
+                cpus: cpus.clone(),
                 alone,
                 contended,
                 links,
@@ -240,6 +271,7 @@ fn two(idle: f64, dynamic: [f64; 2]) -> Problem {
     let rows = vec![vec![10.0; 4], vec![40.0; 4]];
     Problem {
         bytes: vec![0; 5],
+        cpus: vec![1, 2],
         alone: rows.clone(),
         contended: rows,
         links: vec![vec![(0, 0); 2]; 2],

@@ -7,6 +7,7 @@ use domain::{
     ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, plan, predict,
 };
 use proptest::prelude::*;
+use std::ops::RangeInclusive;
 
 /// A network whose boundaries hold tensors of these sizes.
 fn network(boundaries: &[Vec<u64>]) -> Network {
@@ -32,10 +33,30 @@ fn costs(unit_ns: &[Vec<f64>], transfer: Transfer) -> Costs {
     Costs::new(names, unit_ns.to_vec(), transfer).unwrap()
 }
 
+/// A processor that has these CPUs, one bit each: `p0`, or `p0+p2`.
+fn name(cpus: u32) -> ProcessorName {
+    let parts: Vec<_> =
+        (0..32).filter(|cpu| cpus & 1 << cpu != 0).map(|cpu| ProcessorName::new(format!("p{cpu}"))).collect();
+    ProcessorName::merged(&parts)
+}
+
+/// One processor for each of `count` CPUs, and those of `merged` that have several of them.
+fn processors(count: u32, merged: &[u32]) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..count).map(|cpu| 1 << cpu).collect();
+    for cpus in merged.iter().map(|cpus| cpus & ((1 << count) - 1)) {
+        if cpus.count_ones() > 1 && !all.contains(&cpus) {
+            all.push(cpus);
+        }
+    }
+    all
+}
+
 /// A problem with whole or half costs, so that sums are exact and ties are many.
 #[derive(Debug, Clone)]
 struct Problem {
     boundaries: Vec<Vec<u64>>,
+    /// The CPUs of each processor, one bit each.
+    cpus: Vec<u32>,
     unit_ns: Vec<Vec<f64>>,
     links: Vec<Vec<(u8, u8)>>,
     uniform: bool,
@@ -46,6 +67,11 @@ impl Problem {
     fn link(&self, from: usize, to: usize) -> (f64, f64) {
         let (fixed, per_byte) = if self.uniform { self.links[0][0] } else { self.links[from][to] };
         (f64::from(fixed), f64::from(per_byte) / 2.0)
+    }
+
+    fn costs(&self) -> Costs {
+        let names = self.cpus.iter().map(|cpus| name(*cpus)).collect();
+        Costs::new(names, self.unit_ns.clone(), self.transfer()).unwrap()
     }
 
     fn transfer(&self) -> Transfer {
@@ -91,7 +117,7 @@ impl Problem {
             return;
         }
         for processor in 0..self.unit_ns.len() {
-            if stages.iter().any(|&(used, _)| used == processor) {
+            if stages.iter().any(|&(used, _)| self.cpus[used] & self.cpus[processor] != 0) {
                 continue;
             }
             for end in first + 1..=units {
@@ -118,9 +144,13 @@ impl Best {
     }
 }
 
-fn problem() -> impl Strategy<Value = Problem> {
-    (1..=7_usize, 1..=4_usize, 1..=8_u32, any::<bool>(), proptest::option::of(1..=4_usize)).prop_flat_map(
-        |(units, processors, greatest, uniform, max_stages)| {
+/// A problem with at most four CPUs and so many merged processors.
+fn problem(merged: RangeInclusive<usize>) -> impl Strategy<Value = Problem> {
+    let merged = proptest::collection::vec(3..16_u32, merged);
+    (1..=7_usize, 1..=4_u32, merged, 1..=8_u32, any::<bool>(), proptest::option::of(1..=4_usize))
+        .prop_flat_map(|(units, count, merged, greatest, uniform, max_stages)| {
+            let cpus = processors(count, &merged);
+            let processors = cpus.len();
             let sizes = proptest::collection::vec(0..6_u64, 1..=3);
             let cost = (0..=greatest).prop_map(f64::from);
             let row = proptest::collection::vec(cost, units);
@@ -132,13 +162,13 @@ fn problem() -> impl Strategy<Value = Problem> {
             )
                 .prop_map(move |(boundaries, unit_ns, links)| Problem {
                     boundaries,
+                    cpus: cpus.clone(),
                     unit_ns,
                     links,
                     uniform,
                     max_stages,
                 })
-        },
-    )
+        })
 }
 
 fn slowest_ns(prediction: &Prediction) -> f64 {
@@ -149,9 +179,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn the_plan_is_the_best_of_all_and_the_first_among_equals(problem in problem()) {
+    fn the_plan_is_the_best_of_all_and_the_first_among_equals(problem in problem(0..=3)) {
         let network = network(&problem.boundaries);
-        let costs = costs(&problem.unit_ns, problem.transfer());
+        let costs = problem.costs();
         let plan = plan(&network, &costs, &Options { max_stages: problem.max_stages }).unwrap();
         let best = problem.enumerate();
         let stages: Vec<_> = plan
@@ -187,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn another_processor_never_makes_the_plan_slower(problem in problem()) {
+    fn another_processor_never_makes_the_plan_slower(problem in problem(0..=0)) {
         let network = network(&problem.boundaries);
         let transfer = Transfer::uniform(1.0, 0.5);
         let time = |processors: usize| {
@@ -258,6 +288,21 @@ fn links_that_differ_choose_the_order() {
     let links = Transfer::Pairs(vec![vec![Link::FREE, dear], vec![Link::FREE, Link::FREE]]);
     let plan = plan(&four(1), &costs(&vec![vec![10.0; 4]; 2], links), &Options::default()).unwrap();
     assert_eq!(plan.schedule.label(), "p1[0..2] > p0[2..4]");
+}
+
+#[test]
+fn a_merged_processor_is_not_used_beside_its_parts() {
+    let network = four(1);
+    let planned = |names: &[&str], rows: &[[f64; 4]]| {
+        let names = names.iter().map(|name| ProcessorName::new(*name)).collect();
+        let rows = rows.iter().map(|row| row.to_vec()).collect();
+        let costs = Costs::new(names, rows, Transfer::uniform(1.0, 0.0)).unwrap();
+        plan(&network, &costs, &Options::default()).unwrap().schedule
+    };
+    let both = planned(&["a", "b", "a+b"], &[[10.0; 4], [10.0; 4], [5.0; 4]]);
+    assert_eq!((both.label().as_str(), both.kind()), ("a+b", ScheduleKind::Merged));
+    let beside = planned(&["a", "b", "a+b", "gpu"], &[[10.0; 4], [10.0; 4], [5.0; 4], [5.0; 4]]);
+    assert_eq!(beside.label(), "a+b[0..2] > gpu[2..4]", "and not a > b > gpu");
 }
 
 #[test]

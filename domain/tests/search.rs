@@ -437,3 +437,28 @@ fn a_search_ends_when_nothing_better_is_predicted() {
     assert!(10 * tried < all, "{tried} of {all}");
     assert!(pipelines > 40, "it adds pipelines to the first one: {pipelines}");
 }
+
+#[test]
+fn merged_processors_are_searched_alone_and_beside_what_has_none_of_their_cpus() {
+    let network = network(8, &mut SplitMix64::new(3));
+    let names = ["a", "b", "gpu", "a+b"].map(ProcessorName::new).to_vec();
+    // Both CPUs together are a little more than twice as fast as one of them.
+    let rows = [8e6, 8e6, 3e6, 3.9e6].map(|ns| vec![ns; 8]).to_vec();
+    let costs = Costs::new(names.clone(), rows, Transfer::FREE).unwrap();
+    let single = |name: &ProcessorName| {
+        let schedule = Schedule::single(&network, name.clone());
+        let fps = predict(&network, &costs, &schedule).unwrap().throughput.0;
+        let figures = Some(Figures { fps, mj_per_frame: None });
+        MeasuredSchedule { at: 0, schedule, figures, stage_ns: vec![1e9 / fps] }
+    };
+    let measured: Vec<MeasuredSchedule> = names[..3].iter().map(single).collect();
+    let (alone, contended) = (costs.clone(), costs.clone());
+    let points = [PredictedPoint { point: OperatingPoint::default(), alone, contended, power: None }];
+    let calibration = calibrate(&network, &points, &measured).unwrap();
+    let knowledge =
+        Knowledge { network: &network, points: &points, calibration: &calibration, measured: &measured };
+    let found = next(knowledge, Objective::Throughput).unwrap();
+    let labels: Vec<String> = found.iter().map(|candidate| candidate.point.schedule.label()).collect();
+    assert_eq!(labels[0], "gpu | a+b", "its rate is higher than that of a | b | gpu: {labels:?}");
+    assert!(labels.contains(&"a+b".to_owned()), "{labels:?}");
+}

@@ -4,11 +4,9 @@ use crate::costs::Costs;
 use crate::network::{Boundary, Cut, Network};
 use crate::power_model::PowerModel;
 use crate::prediction::stage_time_ns;
+use crate::processor_set::{Exclusions, Set, members};
 use crate::schedule::Stage;
 use std::collections::VecDeque;
-
-/// A set of processors, one bit each.
-pub(super) type Set = usize;
 
 /// First and last cut, by `S · P + q`; the last one is before the first if there is none.
 pub(super) type Windows = Vec<(usize, usize)>;
@@ -45,6 +43,9 @@ pub(super) struct Table<'a> {
     /// Under contention.
     costs: &'a Costs,
     power: &'a PowerModel,
+    exclusions: Exclusions,
+    /// The sets of processors that can be used together, smaller numbers first.
+    sets: Vec<Set>,
     /// Time to receive each boundary: `receive[q · P + p][cut]`.
     receive: Vec<Vec<f64>>,
     /// `rest[(S · P + q) · (N + 1) + a]` for the present limits, if `a` is in the window of `S` and `q`; infinite if there is no
@@ -87,7 +88,10 @@ impl<'a> Table<'a> {
         };
         let (least_ns, least_energy) = (least(&|_| 1.0), least(&|at| power.dynamic_mw(at)));
         let sent = rest.clone();
-        Self { network, costs, power, receive, rest, sent, windows: Windows::new(), least_ns, least_energy }
+        let exclusions = Exclusions::of(costs.processors());
+        let sets = exclusions.sets().collect();
+        let windows = Windows::new();
+        Self { network, costs, power, exclusions, sets, receive, rest, sent, windows, least_ns, least_energy }
     }
 
     fn processors(&self) -> usize {
@@ -109,8 +113,8 @@ impl<'a> Table<'a> {
         }
         let mut stack = Vec::with_capacity(units);
         // The first stage is not in the table, so the sets in it have one processor less.
-        for set in 1..self.all() {
-            for sender in members(self.all() & !set) {
+        for set in self.sets.clone() {
+            for sender in members(self.exclusions.beside(set)) {
                 let (row, (from, to)) = (self.row(set, sender), self.window(set, sender));
                 self.rest[(row + from).min(row + to + 1)..=row + to].fill(f64::INFINITY);
             }
@@ -129,7 +133,7 @@ impl<'a> Table<'a> {
         let before = self.costs.before_ns(processor);
         let dynamic_mw = self.power.dynamic_mw(processor);
         stack.clear();
-        let others = self.all() & !set;
+        let others = self.exclusions.beside(set);
         let mut senders: Vec<Sender<'_>> = members(others)
             .map(|sender| Sender {
                 receive: &self.receive[sender * processors + processor],
@@ -180,11 +184,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// All processors.
-    fn all(&self) -> Set {
-        (1 << self.processors()) - 1
-    }
-
     fn window(&self, set: Set, sender: usize) -> (usize, usize) {
         self.windows[set * self.processors() + sender]
     }
@@ -197,15 +196,16 @@ impl<'a> Table<'a> {
 
     /// The windows of all pipelines whose stages are within the limit.
     pub(super) fn all_windows(&self, limit_ns: f64) -> Windows {
-        let units = self.network.len();
-        let of_set = |set: Set| {
-            if set == 0 {
-                return (units, units);
+        let (units, processors) = (self.network.len(), self.processors());
+        let mut windows = vec![NOWHERE; processors << processors];
+        windows[..processors].fill((units, units));
+        for set in &self.sets {
+            let (least, most) = self.first_cuts(*set, limit_ns);
+            for sender in members(self.exclusions.beside(*set)) {
+                windows[set * processors + sender] = (least.max(1), most.min(units - 1));
             }
-            let (least, most) = self.first_cuts(set, limit_ns);
-            (least.max(1), most.min(units - 1))
-        };
-        (0..=self.all()).flat_map(|set| std::iter::repeat_n(of_set(set), self.processors())).collect()
+        }
+        windows
     }
 
     /// Fills in a lower bound of the energy of units `0..a` on any processors but those of `S`, the last of them `q`, in the places of
@@ -217,8 +217,8 @@ impl<'a> Table<'a> {
         let mut sent = std::mem::take(&mut self.sent);
         let mut queue: VecDeque<(f64, f64)> = VecDeque::new();
         // The most processors are left at the beginning.
-        for set in (1..self.all()).rev() {
-            for sender in members(self.all() & !set) {
+        for set in self.sets.iter().copied().rev() {
+            for sender in members(self.exclusions.beside(set)) {
                 let (from, to) = self.window(set, sender);
                 let (row, before) = (self.row(set, sender), self.costs.before_ns(sender));
                 let dynamic_mw = self.power.dynamic_mw(sender);
@@ -227,7 +227,7 @@ impl<'a> Table<'a> {
                     sent[row + cut] = if is_first { dynamic_mw * before[cut] } else { f64::INFINITY };
                 }
                 let larger = set | 1 << sender;
-                for previous in members(self.all() & !larger) {
+                for previous in members(self.exclusions.beside(larger)) {
                     let (first, last) = self.window(larger, previous);
                     let (source, receive) =
                         (self.row(larger, previous), &self.receive[previous * processors + sender]);
@@ -262,10 +262,10 @@ impl<'a> Table<'a> {
     pub(super) fn narrowed(&self, most_energy: f64) -> Windows {
         let most_energy = most_energy * (1.0 + ROUNDING);
         let mut windows = self.windows.clone();
-        for set in 1..self.all() {
-            for sender in members(self.all() & !set) {
-                let row = self.row(set, sender);
-                let (from, to) = self.window(set, sender);
+        for set in &self.sets {
+            for sender in members(self.exclusions.beside(*set)) {
+                let row = self.row(*set, sender);
+                let (from, to) = self.window(*set, sender);
                 let mut fits =
                     (from..=to).filter(|cut| self.sent[row + cut] + self.rest[row + cut] <= most_energy);
                 let first = fits.next();
@@ -279,7 +279,7 @@ impl<'a> Table<'a> {
     /// The least and the greatest cut at which a pipeline within the limit can go over to the processors of `set`: what is
     /// before it must fit on the others, and what is after it on these, even if it could be shared out evenly.
     fn first_cuts(&self, set: Set, limit_ns: f64) -> (usize, usize) {
-        let others = !set & ((1 << self.processors()) - 1);
+        let others = self.exclusions.beside(set);
         // Sums in another order may differ by rounding.
         let room = |set: Set| f64::from(set.count_ones()) * limit_ns * (1.0 + 1e-9);
         let (own, before) = (&self.least_ns[set], &self.least_ns[others]);
@@ -318,8 +318,8 @@ impl<'a> Table<'a> {
 
     /// The set of processors, at least two, whose pipeline takes the least energy within the limit.
     fn best_set(&self, limit_ns: f64) -> Option<(f64, Set)> {
-        (1usize..1 << self.processors())
-            .filter(|set| set.count_ones() > 1)
+        let several = self.sets.iter().copied().filter(|set| set.count_ones() > 1);
+        several
             .filter_map(|set| Some((self.next(None, set, 0, limit_ns)?.0, set)))
             .min_by(|a, b| a.0.total_cmp(&b.0))
     }
@@ -349,8 +349,4 @@ fn push(stack: &mut Vec<End>, before_ns: f64, dynamic_mw: f64, rest: f64) {
         stack.pop();
     }
     stack.push(End { before_ns, energy });
-}
-
-pub(super) fn members(set: Set) -> impl Iterator<Item = usize> {
-    (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
 }

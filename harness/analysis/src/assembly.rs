@@ -376,10 +376,11 @@ fn summaries(rows: &[Row], processors: &[ProcessorSection]) -> Vec<Summary> {
             peers.push(row);
         }
     }
-    let over_single =
-        [ScheduleKind::Pipeline, ScheduleKind::Replicate].into_iter().filter_map(|kind| of_kind(kind, None));
+    let over_single = [ScheduleKind::Pipeline, ScheduleKind::Replicate, ScheduleKind::Merged]
+        .into_iter()
+        .filter_map(|kind| of_kind(kind, None));
     let over_peers = peers.iter().flat_map(|peer| {
-        [ScheduleKind::Single, ScheduleKind::Pipeline, ScheduleKind::Replicate]
+        [ScheduleKind::Single, ScheduleKind::Merged, ScheduleKind::Pipeline, ScheduleKind::Replicate]
             .map(|kind| of_kind(kind, Some(peer)))
     });
     over_single.chain(over_peers.flatten()).collect()

@@ -72,7 +72,9 @@ pub(super) fn machine(run: &StoredRun) -> MachineSection {
 fn section(processor: &ProcessorRecord, all: &[ProcessorRecord]) -> ProcessorSection {
     let cpus = processor.kind.thread_cpus();
     let shares = |other: &&ProcessorRecord| {
-        processor.kind.is_gpu() && other.kind.compute_cpus().iter().any(|cpu| cpus.contains(cpu))
+        processor.kind.is_gpu()
+            && !other.is_merged()
+            && other.kind.compute_cpus().iter().any(|cpu| cpus.contains(cpu))
     };
     let gpu = match (&processor.kind, &processor.gpu) {
         (ProcessorKind::Cuda { arch, device, .. }, Some(gpu)) => Some(GpuSection {

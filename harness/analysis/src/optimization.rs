@@ -7,7 +7,7 @@ use super::energy;
 use super::measurements::{Measurements, add_energy, measurements};
 use super::rows::{Interval, Report, Row};
 use domain::objective::Figures;
-use domain::search::{MeasuredSchedule, busy_shares};
+use domain::search::{MeasuredSchedule, busy_of_stages, busy_shares};
 use domain::{
     Choice, Confidence, Limit, Metric, Objective, Observation, OperatingPoint, PointPower, PointWindow,
     PowerModelError, PowerWindow, ProcessorName, ScheduleKind, Severity, Validity, comparison,
@@ -61,8 +61,8 @@ impl Observed {
             let (number, point) = (0, OperatingPoint::default());
             points.push(OperatingPointRecord { number, point, state: run.start.state.clone(), idle: None });
         }
-        let processors: Vec<ProcessorName> =
-            run.start.processors.iter().map(|processor| ProcessorName::new(&processor.name)).collect();
+        let names = run.start.processors.iter().map(|processor| ProcessorName::new(&processor.name));
+        let processors: Vec<ProcessorName> = names.filter(|name| !name.is_merged()).collect();
         let mut windows = Vec::new();
         for record in &points {
             let idle = if record.number == 0 { idle.as_ref() } else { record.idle.as_ref() };
@@ -84,12 +84,8 @@ impl Observed {
             let (false, Some(point)) = (schedule.kind() == ScheduleKind::Peer, point) else { continue };
             for trial in measured.valid() {
                 let Some(drawn) = trial.energy.drawn() else { continue };
-                let mut busy = vec![0.0; processors.len()];
-                for (stage, shares) in schedule.stages().iter().zip(&trial.stages) {
-                    if let Some(at) = processors.iter().position(|name| *name == stage.processor) {
-                        busy[at] = shares.busy;
-                    }
-                }
+                let stages = schedule.processors().zip(trial.stages.iter().map(|shares| shares.busy));
+                let busy = busy_of_stages(stages, &processors);
                 windows.push(PointWindow {
                     point: point.point.clone(),
                     window: PowerWindow {
@@ -251,7 +247,7 @@ pub struct Optimization {
 pub struct FrontRow {
     /// Its label.
     pub schedule: String,
-    /// `single`, `pipeline` or `replicate`.
+    /// `single`, `merged`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Its processors, in stage order.

@@ -12,7 +12,7 @@ const SLOW_SHARE: f64 = 0.02;
 /// Whether `inject` slowed this schedule down.
 pub(super) fn injected(schedule: &ScheduleRecord, settings: &StoredSettings) -> Option<Reason> {
     let (processor, percent) = settings.slow_down.as_ref()?;
-    schedule.schedule.processors().any(|used| used.as_str() == processor).then(|| {
+    schedule.schedule.processors().any(|used| used.parts().any(|part| part == processor)).then(|| {
         let text = format!("`inject` made the stages on {processor} {percent} % slower on purpose");
         Reason::new(
             ReasonCode::SlowedOnPurpose,

@@ -1,6 +1,6 @@
 //! A report. Its JSON has the schema `results/report.schema.json`.
 
-use domain::{FloatFormat, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
+use domain::{FloatFormat, ProcessorName, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
 use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -244,7 +244,7 @@ pub struct Row {
     pub schedule: String,
     /// Its number within the run.
     pub place: u32,
-    /// `single`, `pipeline`, `replicate`, or `peer`: the whole network in another inference engine.
+    /// `single`, `merged`, `pipeline`, `replicate`, or `peer`: the whole network in another inference engine.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Its processors, in stage order; empty for a peer, which has CPUs instead.
@@ -428,7 +428,7 @@ pub struct Noise {
 /// Gain of a kind of schedule over the best single processor, or over a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Summary {
-    /// `single`, `pipeline` or `replicate`.
+    /// `single`, `merged`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// The peer compared with; absent if it is the best single processor.
@@ -443,8 +443,8 @@ pub struct Summary {
     pub gain_greatest: f64,
 }
 
-/// Whether a schedule and a peer use comparable resources: a single processor with all CPUs of the peer, or several
-/// processors and a peer whose CPUs no single processor has. With a peer on a GPU: what uses that GPU.
+/// Whether a schedule and a peer use comparable resources: a single or merged processor with all CPUs of the peer, or several
+/// processors and a peer whose CPUs no single processor of the board has. With a peer on a GPU: what uses that GPU.
 pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> bool {
     if let Some(gpu) = &peer.peer_gpu {
         return row.kind != ScheduleKind::Peer && row.processors.contains(gpu);
@@ -453,13 +453,14 @@ pub fn is_comparable(row: &Row, peer: &Row, processors: &[ProcessorSection]) -> 
         processor.gpu.is_none() && peer.peer_cpus.iter().all(|cpu| processor.cpus.contains(cpu))
     };
     match row.kind {
-        ScheduleKind::Single => {
+        ScheduleKind::Single | ScheduleKind::Merged => {
             let own = |processor: &&ProcessorSection| row.processors.contains(&processor.name);
             processors.iter().filter(own).any(|processor| holds(&processor))
         }
         ScheduleKind::Peer => false,
         ScheduleKind::Pipeline | ScheduleKind::Replicate => {
-            !processors.iter().any(|processor| holds(&processor))
+            let is_own = |processor: &&ProcessorSection| !ProcessorName::new(&processor.name).is_merged();
+            !processors.iter().filter(is_own).any(|processor| holds(&processor))
         }
     }
 }

@@ -25,6 +25,7 @@ mod layers;
 mod limits;
 mod link;
 mod measure;
+mod merged;
 pub mod open;
 mod optimize;
 mod paths;

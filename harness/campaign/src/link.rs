@@ -99,7 +99,11 @@ pub(crate) fn link_schedules(
 
 fn slowed(planned: &PlannedSchedule, slow_down: &SlowDown) -> Vec<u32> {
     let per_mille = |stage: &domain::Stage| {
-        if stage.processor.as_str() == slow_down.processor { slow_down.per_mille() } else { 0 }
+        if stage.processor.parts().any(|part| part == slow_down.processor) {
+            slow_down.per_mille()
+        } else {
+            0
+        }
     };
     planned.schedule.stages().iter().map(per_mille).collect()
 }

@@ -3,6 +3,7 @@
 
 use crate::compile::ArtifactBuilder;
 use crate::limits;
+use crate::merged;
 use crate::paths::Paths;
 use crate::points::{self, Points};
 use crate::processors::{self, Processor};
@@ -32,6 +33,7 @@ pub(crate) struct FoundBoard {
     pub(crate) machine: MachineState,
     /// The state it was brought to, if its file asks for one.
     pub(crate) state: Option<StateRecord>,
+    /// Those of the board, then the merged ones that the experiment uses.
     pub(crate) processors: Vec<Processor>,
     pub(crate) points: Points,
 }
@@ -79,7 +81,7 @@ fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {
     let machine = if processors::may_have_gpus(board) { runner.whole_state()? } else { runner.state()? };
     let set = applied.set.clone();
     let state = StateRecord::new(board.state.asked(), applied);
-    let processors = processors::resolve(board, &machine)?;
+    let mut processors = processors::resolve(board, &machine)?;
     for warning in limits::check(board, &machine, &processors)? {
         progress::say("warning", &warning);
     }
@@ -88,6 +90,7 @@ fn find(runner: &mut RunnerClient, loaded: &Loaded) -> Outcome<FoundBoard> {
     }
     let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
     config::check_processors(&loaded.experiment, &names).ending(Exit::Usage)?;
+    processors.extend(merged::used(&loaded.experiment.schedules, &processors, &machine)?);
     let points = match &loaded.experiment.search {
         Some(_) => points::find(runner, board, &processors, &set)?,
         None => Points::one(board, &processors),

@@ -230,9 +230,9 @@ impl Optimizer<'_, '_> {
                 schedules.push((fastest, &costs.contended));
             }
         }
-        if names.len() > 1 && has_replicates {
-            let all = Schedule::replicate(network, names.to_vec()).ending(Exit::Bug)?;
-            schedules.push((all, &costs.contended));
+        if has_replicates {
+            let replicate = search::fastest_replicate(network, &costs.contended).ending(Exit::Bug)?;
+            schedules.extend(replicate.map(|replicate| (replicate, &costs.contended)));
         }
         Ok(schedules)
     }

@@ -1,6 +1,7 @@
 //! Chooses the schedules of each network and predicts their throughput.
 
 use crate::compile::CompiledNetwork;
+use crate::merged;
 use crate::open::OpenedBoard;
 use crate::peers;
 use crate::processors::Processor;
@@ -80,20 +81,31 @@ fn resolve(
     peer_version: &str,
 ) -> Outcome<Vec<PlannedSchedule>> {
     let mut planned: Vec<PlannedSchedule> = Vec::new();
-    let all: Vec<ProcessorName> = processors.iter().map(|processor| processor.name.clone()).collect();
+    let names = processors.iter().map(|processor| processor.name.clone());
+    let own: Vec<ProcessorName> = names.filter(|name| !name.is_merged()).collect();
     for spec in specs {
         let schedules = match spec {
             ScheduleSpec::SingleEach => {
-                all.iter().map(|name| Schedule::single(network, name.clone())).collect()
+                own.iter().map(|name| Schedule::single(network, name.clone())).collect()
             }
             ScheduleSpec::Single(name) => vec![Schedule::single(network, ProcessorName::new(name))],
-            ScheduleSpec::PipelineAuto { processors } => {
-                let names: Option<Vec<_>> =
-                    processors.as_ref().map(|names| names.iter().map(ProcessorName::new).collect());
-                vec![automatic(network, &costs.contended, names.as_deref())?]
+            ScheduleSpec::MergedAll => {
+                let merged = merged::all_cpus(processors);
+                merged.into_iter().map(|name| Schedule::single(network, name)).collect()
+            }
+            ScheduleSpec::Merged(names) => {
+                let parts: Vec<_> = names.iter().map(ProcessorName::new).collect();
+                vec![Schedule::single(network, ProcessorName::merged(&parts))]
+            }
+            ScheduleSpec::PipelineAuto { processors: None } => {
+                vec![automatic(network, &costs.contended, &own)?]
+            }
+            ScheduleSpec::PipelineAuto { processors: Some(names) } => {
+                let names: Vec<_> = names.iter().map(ProcessorName::new).collect();
+                vec![automatic(network, &costs.contended, &names)?]
             }
             ScheduleSpec::PipelineManual(stages) => vec![manual(network, stages)?],
-            ScheduleSpec::ReplicateAll => vec![replicate(network, all.clone())?],
+            ScheduleSpec::ReplicateAll => vec![replicate(network, own.clone())?],
             ScheduleSpec::Replicate(names) => {
                 vec![replicate(network, names.iter().map(ProcessorName::new).collect())?]
             }
@@ -107,7 +119,7 @@ fn resolve(
                 continue;
             }
             let costs = match schedule.kind() {
-                ScheduleKind::Single => Some(&costs.alone),
+                ScheduleKind::Single | ScheduleKind::Merged => Some(&costs.alone),
                 ScheduleKind::Pipeline | ScheduleKind::Replicate => Some(&costs.contended),
                 ScheduleKind::Peer => None,
             };
@@ -119,12 +131,9 @@ fn resolve(
     Ok(planned)
 }
 
-fn automatic(network: &Network, costs: &Costs, names: Option<&[ProcessorName]>) -> Outcome<Schedule> {
-    let chosen = match names {
-        Some(names) => &restricted(costs, names)?,
-        None => costs,
-    };
-    let plan = planner::plan(network, chosen, &planner::Options::default()).ending(Exit::Bug)?;
+fn automatic(network: &Network, costs: &Costs, names: &[ProcessorName]) -> Outcome<Schedule> {
+    let chosen = restricted(costs, names)?;
+    let plan = planner::plan(network, &chosen, &planner::Options::default()).ending(Exit::Bug)?;
     if let [only] = plan.schedule.stages() {
         let note = format!(
             "{}: no pipeline is faster than {} alone, so none is measured",

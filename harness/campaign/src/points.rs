@@ -202,7 +202,8 @@ impl OfferedMode {
     ) -> Outcome<Self> {
         let set_mode = set.power_mode.as_ref().map(|mode| PowerMode { id: mode.id, name: mode.name.clone() });
         let power_mode = power_mode.or(set_mode);
-        let names: Vec<&str> = processors.iter().map(|processor| processor.name.as_str()).collect();
+        let own = processors.iter().filter(|processor| !processor.name.is_merged());
+        let names: Vec<&str> = own.map(|processor| processor.name.as_str()).collect();
         let wanted: BTreeMap<&str, domain::Steps> =
             board.operating_points.iter().flat_map(config::OperatingPoints::frequencies).collect();
         if let Some(name) = wanted.keys().find(|name| !names.contains(*name)) {
@@ -232,6 +233,10 @@ impl OfferedMode {
                 continue;
             }
             mode.processors.push(processor.name.clone());
+            // A merged processor has the clocks of its parts.
+            if processor.name.is_merged() {
+                continue;
+            }
             let (limit, mut offered) = match &processor.kind {
                 ProcessorKind::Cpu { cpus, .. } => {
                     let limit = cpus.iter().filter_map(|cpu| {

@@ -175,7 +175,10 @@ impl Profiler<'_, '_, '_> {
         let count = self.processors.len();
         let mut links = vec![vec![domain::Link::FREE; count]; count];
         for (from, sender) in self.processors.iter().enumerate() {
-            for (to, receiver) in self.processors.iter().enumerate().filter(|(to, _)| *to != from) {
+            for (to, receiver) in self.processors.iter().enumerate() {
+                if sender.name.overlaps(&receiver.name) {
+                    continue;
+                }
                 let known = self.known.transfer(sender, receiver, self.point).cloned();
                 let is_known = known.is_some();
                 let transferred = match known {
@@ -225,36 +228,44 @@ impl Profiler<'_, '_, '_> {
     /// By processor: the same units, scaled to the frames of a processor while all the others are busy. Shared caches,
     /// memory and clocks make these longer.
     fn contended(&mut self, network: &CompiledNetwork, alone: &[Profiled]) -> Outcome<Vec<Profiled>> {
-        if self.processors.len() < 2 {
-            return Ok(alone.to_vec());
-        }
-        let known = |processor: &Processor| {
-            let known = self.known.profile(&network.name, processor, true, self.point);
-            known.map(|known| known.frame_ns.clone())
-        };
-        let is_known: Vec<bool> =
-            self.processors.iter().map(|processor| known(processor).is_some()).collect();
-        let frames = match self.processors.iter().map(known).collect::<Option<Vec<_>>>() {
-            Some(frames) => frames,
-            None => measure_contended(self.runner, self.experiment, network, self.processors, alone)?,
-        };
-        let mut found = Vec::new();
-        for (place, (frame_ns, alone)) in frames.into_iter().zip(alone).enumerate() {
-            let profiled = Profiled {
-                id: alone.id,
-                calls: Vec::new(),
-                frame_ns: frame_ns.clone(),
-                instrumented_frame_ns: Vec::new(),
-                resident_bytes: alone.resident_bytes,
-                cuda: alone.cuda.clone(),
-            };
-            let record = record(network, &self.processors[place], self.point, true, &profiled);
-            if is_known[place] {
-                self.records.profiles.push(record);
-            } else {
-                self.record(record)?;
+        let mut found = alone.to_vec();
+        for Group { members, kept } in groups(self.processors) {
+            if members.len() < 2 {
+                continue;
             }
-            found.push(Profiled { frame_ns, ..alone.clone() });
+            let known = |place: &usize| {
+                let known = self.known.profile(&network.name, &self.processors[*place], true, self.point);
+                known.map(|known| known.frame_ns.clone())
+            };
+            let known: Vec<Option<Vec<u64>>> = members[..kept].iter().map(known).collect();
+            let is_known: Vec<bool> = known.iter().map(Option::is_some).collect();
+            let frames = match known.into_iter().collect::<Option<Vec<_>>>() {
+                Some(frames) => frames,
+                None => {
+                    let processors: Vec<Processor> =
+                        members.iter().map(|place| self.processors[*place].clone()).collect();
+                    let alone: Vec<Profiled> = members.iter().map(|place| alone[*place].clone()).collect();
+                    measure_contended(self.runner, self.experiment, network, &processors, &alone)?
+                }
+            };
+            for ((place, frame_ns), is_known) in members.into_iter().zip(frames).zip(is_known) {
+                let alone = &alone[place];
+                let profiled = Profiled {
+                    id: alone.id,
+                    calls: Vec::new(),
+                    frame_ns: frame_ns.clone(),
+                    instrumented_frame_ns: Vec::new(),
+                    resident_bytes: alone.resident_bytes,
+                    cuda: alone.cuda.clone(),
+                };
+                let record = record(network, &self.processors[place], self.point, true, &profiled);
+                if is_known {
+                    self.records.profiles.push(record);
+                } else {
+                    self.record(record)?;
+                }
+                found[place].frame_ns = frame_ns;
+            }
         }
         Ok(found)
     }
@@ -263,6 +274,27 @@ impl Profiler<'_, '_, '_> {
         self.records.profiles.push(record.clone());
         self.recording.write(|recorder| recorder.record_profile(record))
     }
+}
+
+/// Processors that are busy at the same time, by their places.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    members: Vec<usize>,
+    /// The frames of so many of them count, from the first on.
+    kept: usize,
+}
+
+/// Groups in which the frames of every processor count once: those of the board together, and each merged processor with
+/// those that have none of its CPUs.
+fn groups(processors: &[Processor]) -> Vec<Group> {
+    let own = || (0..processors.len()).filter(|place| !processors[*place].name.is_merged());
+    let merged = (0..processors.len()).filter(|place| processors[*place].name.is_merged());
+    let beside = |place: usize| {
+        let others = own().filter(|other| !processors[*other].name.overlaps(&processors[place].name));
+        Group { members: std::iter::once(place).chain(others).collect(), kept: 1 }
+    };
+    let board = Group { members: own().collect(), kept: own().count() };
+    std::iter::once(board).chain(merged.map(beside)).collect()
 }
 
 fn record(
@@ -526,6 +558,19 @@ mod tests {
         assert!((800_000_000..820_000_000).contains(&least) && most == 2 * least, "{least} {most}");
         let fast = [profile(1_000_000)];
         assert_eq!(contended_window(50_000_000, 1_000_000_000, &fast), (50_000_000, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_merged_processor_is_timed_beside_those_without_its_cpus() {
+        let machine = fixture::machine();
+        let make = |name: &str| Processor::cpus(&machine, name, vec![0], 1, None);
+        let of = |names: &[&str]| {
+            let processors: Vec<Processor> = names.iter().map(|name| make(name)).collect();
+            groups(&processors).into_iter().map(|group| (group.members, group.kept)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["a", "b"]), [(vec![0, 1], 2)]);
+        assert_eq!(of(&["a", "b", "c", "a+b"]), [(vec![0, 1, 2], 3), (vec![3, 2], 1)]);
+        assert_eq!(of(&["a", "b", "a+b"]), [(vec![0, 1], 2), (vec![2], 1)]);
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub(crate) fn schedule(
     });
     let outputs = outputs.collect::<Result<_>>()?;
     let kind = match schedule.kind() {
-        ScheduleKind::Single => protocol::ExecutionMode::Single,
+        ScheduleKind::Single | ScheduleKind::Merged => protocol::ExecutionMode::Single,
         ScheduleKind::Pipeline => protocol::ExecutionMode::Pipeline,
         ScheduleKind::Replicate | ScheduleKind::Peer => protocol::ExecutionMode::Replicate,
     };

@@ -14,6 +14,8 @@ use std::process::Output;
 const SCHEDULES: &str = "schedules=[{single: each}, {replicate: all}, \
     {pipeline: [{processor: CPU0, until: FIRST}, {processor: gpu, until: SECOND}, {processor: CPU1}]}, \
     {pipeline: [{processor: gpu, until: FIRST}, {processor: CPU0}]}, \
+    {merged: all}, {replicate: [CPU0+CPU1, gpu]}, \
+    {pipeline: [{processor: CPU0+CPU1, until: FIRST}, {processor: gpu}]}, \
     {pipeline: [{processor: CPU0, until: FIRST}, {processor: CPU1, until: SECOND}, {processor: gpu}]}]";
 
 /// A machine whose driver is the stand-in.
@@ -65,7 +67,14 @@ fn a_gpu_runs_every_kind_of_schedule_and_every_report_says_that_it_is_emulated()
     assert_eq!((gpu["name"].as_str(), gpu["gpu"]["emulated"].as_bool()), (Some("gpu"), Some(true)), "{gpu}");
     assert_eq!(gpu["gpu"]["code"], "sm_62", "{gpu}");
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 7, "three singles, a replicate and three pipelines: {table}");
+    assert_eq!(rows.len(), 10, "three singles, merged CPUs, two replicates and four pipelines: {table}");
+    let both = format!("{first}+{second}");
+    let cpus = report["measured_on"]["processors"][3]["cpus"].as_array().unwrap();
+    assert_eq!((&report["measured_on"]["processors"][3]["name"], cpus.len()), (&both.as_str().into(), 2));
+    assert_eq!(
+        rows.iter().filter(|row| row["kind"] == "merged" && row["schedule"] == both.as_str()).count(),
+        1
+    );
     for row in rows {
         let uses = row["processors"].as_array().unwrap().iter().any(|name| name == "gpu");
         let codes: Vec<&str> =

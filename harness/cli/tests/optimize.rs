@@ -299,6 +299,7 @@ fn without_a_meter_the_fastest_schedule_is_searched() {
     let (csv, _) = rig.run(&optimize("plain", &["--resume", run, "--format", "csv"]), &[0, 4]);
     let columns = csv.lines().next().unwrap().split(',').count();
     assert!(csv.lines().all(|line| line.split(',').count() == columns) && csv.lines().count() >= 3, "{csv}");
+    assert!(csv.contains(",merged,"), "the CPUs of both processors as one are searched too: {csv}");
 }
 
 #[test]

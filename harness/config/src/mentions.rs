@@ -1,6 +1,7 @@
 //! Where schedules name processors and cuts, and whether those exist.
 
-use domain::Network;
+use domain::processor::MERGES;
+use domain::{Network, ProcessorName};
 
 use super::faults::{Faults, Spot, did_you_mean, listed};
 use super::processors::RESERVED;
@@ -10,7 +11,7 @@ use super::tree::Node;
 /// A processor named by a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {
-    /// Its name.
+    /// Its name; of a merged processor those of its parts.
     pub processor: String,
     /// Where it is named.
     pub at: Spot,
@@ -63,6 +64,7 @@ impl Collector<'_> {
     fn schedule(&mut self, schedule: &ScheduleSpec) {
         match schedule {
             ScheduleSpec::SingleEach
+            | ScheduleSpec::MergedAll
             | ScheduleSpec::PipelineAuto { processors: None }
             | ScheduleSpec::ReplicateAll => {}
             ScheduleSpec::Single(name) => self.processor(name, "single"),
@@ -70,7 +72,18 @@ impl Collector<'_> {
                 self.processors(names, "pipeline/processors");
             }
             ScheduleSpec::PipelineManual(stages) => self.stages(stages),
-            ScheduleSpec::Replicate(names) => self.processors(names, "replicate"),
+            ScheduleSpec::Merged(names) => {
+                let at = self.tree.spot(&format!("{}/merged", self.here));
+                let names: Vec<ProcessorName> = names.iter().map(ProcessorName::new).collect();
+                let processor = ProcessorName::merged(&names).to_string();
+                self.mentions.processors.push(Mention { processor, at });
+            }
+            ScheduleSpec::Replicate(names) => {
+                self.processors(names, "replicate");
+                for (index, name) in names.iter().enumerate() {
+                    self.apart(name, &names[..index], &format!("replicate/{index}"));
+                }
+            }
             ScheduleSpec::Peer(peer) => {
                 self.processors(peer.processors.as_deref().unwrap_or_default(), "processors");
             }
@@ -91,6 +104,17 @@ impl Collector<'_> {
             self.faults.add(&at, format!("expected {expected}, found {name:?}"));
         } else {
             self.mentions.processors.push(Mention { processor: name.to_owned(), at });
+        }
+    }
+
+    /// Reports that a processor has CPUs of one of the `others`, which work at the same time.
+    fn apart<S: AsRef<str>>(&mut self, name: &str, others: &[S], path: &str) {
+        let own = ProcessorName::new(name);
+        let others = others.iter().map(AsRef::as_ref).filter(|other| *other != name);
+        for other in others.filter(|other| ProcessorName::new(*other).overlaps(&own)) {
+            let message =
+                format!("{name:?} has CPUs in common with {other:?}; they cannot be used at the same time");
+            self.faults.add(&self.tree.spot(&format!("{}/{path}", self.here)), message);
         }
     }
 
@@ -121,18 +145,35 @@ impl Collector<'_> {
                 );
                 self.faults.add(&self.tree.spot(&format!("{path}/processor")), message);
             }
+            let others: Vec<&str> = stages[..index].iter().map(|other| other.processor.as_str()).collect();
+            self.apart(&stage.processor, &others, &format!("pipeline/{index}/processor"));
         }
     }
 }
 
-/// Reports every mention that is not in `names`.
+/// Reports every mention that is not in `names`, and merged processors that are not written in their order.
 pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], faults: &mut Faults) {
     let names = || names.iter().map(AsRef::as_ref);
-    for mention in mentions.iter().filter(|mention| !names().any(|name| name == mention.processor)) {
-        let nearest = did_you_mean(&mention.processor, names());
-        let known = listed(names(), "and");
-        let message = format!("unknown processor {:?}; the board has {known}{nearest}", mention.processor);
-        faults.add(&mention.at, message);
+    for mention in mentions {
+        let name = ProcessorName::new(&mention.processor);
+        let place = |part: &str| names().position(|name| name == part);
+        let places: Option<Vec<usize>> = name.parts().map(place).collect();
+        for part in name.parts().filter(|part| place(part).is_none()) {
+            let nearest = did_you_mean(part, names());
+            let known = listed(names(), "and");
+            faults.add(&mention.at, format!("unknown processor {part:?}; the board has {known}{nearest}"));
+        }
+        if let Some(places) = places.filter(|places| !places.is_sorted_by(|one, next| one < next)) {
+            let mut ordered = places;
+            ordered.sort_unstable();
+            ordered.dedup();
+            let ordered: Vec<&str> = ordered.into_iter().filter_map(|place| names().nth(place)).collect();
+            let message = format!(
+                "{name} names its parts twice or not in the order of the board; write {}",
+                ordered.join(&MERGES.to_string())
+            );
+            faults.add(&mention.at, message);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use domain::GpuProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{All, Auto, Name, Text};
+use super::values::{All, Auto, Name, Text, Used};
 
 /// A way to run a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,10 @@ pub enum ScheduleSpec {
     SingleEach,
     /// The whole network on this processor.
     Single(String),
+    /// The whole network on the CPUs of all the board's processors as one, if there are several.
+    MergedAll,
+    /// The whole network on the CPUs of these processors as one, at least 2.
+    Merged(Vec<String>),
     /// The planner partitions the network.
     PipelineAuto {
         /// Processors that it may use, at least 2; `None`: all of the board's.
@@ -48,8 +52,9 @@ pub struct PeerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ManualStage {
-    /// Processor of the stage. Each processor has at most one stage of a pipeline.
-    #[schemars(with = "Name")]
+    /// Processor of the stage, or several sets of CPUs as one (`a57+denver`). Each processor has at most one stage of a
+    /// pipeline.
+    #[schemars(with = "Used")]
     pub processor: String,
     /// Its last unit, or a prefix of that unit's dotted name (`layer3`). The last stage has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +79,8 @@ pub(super) enum Notation {
 pub(super) enum Own {
     /// The whole network on one processor: `each` for each processor in turn, or a name.
     Single(#[schemars(with = "Name")] String),
+    /// The whole network on the CPUs of several processors as one, with the threads of all of them.
+    Merged(Merged),
     /// The network partitioned into stages, one per processor.
     Pipeline(Pipeline),
     /// The whole network on several processors; frames are distributed.
@@ -96,9 +103,20 @@ pub(super) enum Pipeline {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Among {
-    /// Processors that the planner may use.
-    #[schemars(with = "Vec<Name>", length(min = 2), extend("uniqueItems" = true))]
+    /// Processors that the planner may use. It uses none beside one that has the same CPUs: of `[a57, denver, a57+denver]`
+    /// either the last or the others.
+    #[schemars(with = "Vec<Used>", length(min = 2), extend("uniqueItems" = true))]
     processors: Vec<String>,
+}
+
+/// Sets of CPUs that are used as one processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Merged {
+    /// `all`: those of every processor. Nothing is measured on a board where only one processor has CPUs.
+    All(All),
+    /// Those of these processors, in the order of the board.
+    Of(#[schemars(with = "Vec<Name>", length(min = 2), extend("uniqueItems" = true))] Vec<String>),
 }
 
 /// Processors that each run the whole network.
@@ -108,7 +126,7 @@ pub(super) enum Replicate {
     /// `all`: every processor.
     All(All),
     /// These processors.
-    On(#[schemars(with = "Vec<Name>", length(min = 2), extend("uniqueItems" = true))] Vec<String>),
+    On(#[schemars(with = "Vec<Used>", length(min = 2), extend("uniqueItems" = true))] Vec<String>),
 }
 
 /// The whole network in another inference engine, from its ONNX file with fixed shapes.
@@ -175,6 +193,8 @@ impl From<Notation> for ScheduleSpec {
         match notation {
             Notation::Own(Own::Single(name)) if name == "each" => Self::SingleEach,
             Notation::Own(Own::Single(name)) => Self::Single(name),
+            Notation::Own(Own::Merged(Merged::All(_))) => Self::MergedAll,
+            Notation::Own(Own::Merged(Merged::Of(names))) => Self::Merged(names),
             Notation::Own(Own::Pipeline(Pipeline::Auto(_))) => Self::PipelineAuto { processors: None },
             Notation::Own(Own::Pipeline(Pipeline::Among(among))) => {
                 Self::PipelineAuto { processors: Some(among.processors) }
@@ -205,6 +225,8 @@ impl From<ScheduleSpec> for Notation {
         Self::Own(match schedule {
             ScheduleSpec::SingleEach => Own::Single("each".to_owned()),
             ScheduleSpec::Single(processor) => Own::Single(processor),
+            ScheduleSpec::MergedAll => Own::Merged(Merged::All(All::All)),
+            ScheduleSpec::Merged(names) => Own::Merged(Merged::Of(names)),
             ScheduleSpec::PipelineAuto { processors: None } => Own::Pipeline(Pipeline::Auto(Auto::Auto)),
             ScheduleSpec::PipelineAuto { processors: Some(processors) } => {
                 Own::Pipeline(Pipeline::Among(Among { processors }))

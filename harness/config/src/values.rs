@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use domain::processor::MERGES;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,10 @@ texts! {
     Name: "A name: at most 64 letters, digits, `_`, `.` and `-`; it must not start with `.` or `-`.",
         "a name (at most 64 letters, digits, \"_\", \".\" and \"-\"; must not start with \".\" or \"-\")",
         "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", is_name;
+    Used: "A processor by its name, or several sets of CPUs as one: their names in the order of the board, joined by `+`.",
+        "the name of a processor, or several joined by \"+\"",
+        r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(\+[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})*$",
+        |text| text.split(MERGES).all(is_name);
     Text: "Any text without control characters.", "text without control characters",
         r"^[^\u0000-\u001f\u007f]+$", is_text;
     Sha256: "64 lower-case hexadecimal digits.", "a SHA-256 digest (64 lower-case hexadecimal digits)",

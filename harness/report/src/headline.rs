@@ -87,7 +87,8 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
     Headline { finding: finding(row.kind, gain), detail }
 }
 
-fn capital(word: &str) -> String {
+/// The word with a capital.
+pub(super) fn capital(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -45,7 +45,9 @@ fn columns(report: &Report) -> Vec<Column<'_>> {
         if columns.iter().any(|column| column.peer.schedule == peer.schedule) {
             continue;
         }
-        for kind in [ScheduleKind::Single, ScheduleKind::Pipeline, ScheduleKind::Replicate] {
+        for kind in
+            [ScheduleKind::Single, ScheduleKind::Merged, ScheduleKind::Pipeline, ScheduleKind::Replicate]
+        {
             let mut of_kind = report.rows.iter().filter(|row| row.kind == kind);
             if of_kind.any(|row| analysis::is_comparable(row, peer, &report.measured_on.processors)) {
                 columns.push(Column { kind, peer });

@@ -1,6 +1,6 @@
 //! Processors of a run, as journals and the database keep them.
 
-use domain::{CudaArch, ProcessorKind};
+use domain::{CudaArch, ProcessorKind, ProcessorName};
 use protocol::CudaDevice;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,11 @@ impl ProcessorRecord {
     /// Whether it is a GPU whose driver computes on CPUs, so that its times say nothing about a GPU.
     pub fn is_emulated(&self) -> bool {
         self.gpu.as_ref().is_some_and(|gpu| gpu.emulated)
+    }
+
+    /// Whether it has the CPUs of several processors of the board.
+    pub fn is_merged(&self) -> bool {
+        ProcessorName::new(&self.name).is_merged()
     }
 
     /// Whether a run on `other` can be continued on this processor.

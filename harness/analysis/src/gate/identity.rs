@@ -45,6 +45,7 @@ impl Identity {
         let processors: Vec<String> = start
             .processors
             .iter()
+            .filter(|processor| !processor.is_merged())
             .map(|processor| match &processor.kind {
                 // As in baselines of all versions, so `mcpu` is not part of it.
                 ProcessorKind::Cpu { cpus, threads, .. } => {

@@ -17,6 +17,7 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
     let processors: Vec<String> = start
         .processors
         .iter()
+        .filter(|processor| !processor.is_merged())
         .map(|processor| {
             let name = &processor.name;
             match (&processor.kind, &processor.gpu) {

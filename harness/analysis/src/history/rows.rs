@@ -42,7 +42,7 @@ pub struct Series {
     /// A processor, `pipeline` or `replicate`; or the processors or the label, if the query names them. If a run has
     /// several, the fastest one is taken.
     pub schedule: String,
-    /// `single`, `pipeline` or `replicate`.
+    /// `single`, `merged`, `pipeline` or `replicate`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Groups of comparable runs, by the time of their first run.

@@ -120,7 +120,7 @@ fn processors(figures: &ScheduleFigures) -> String {
 fn wanted(query: &HistoryQuery, figures: &ScheduleFigures) -> Option<String> {
     let (kind, processors) = (figures.kind.to_string(), processors(figures));
     let by_kind = match figures.kind {
-        ScheduleKind::Single | ScheduleKind::Peer => processors.clone(),
+        ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Peer => processors.clone(),
         ScheduleKind::Pipeline | ScheduleKind::Replicate => kind.clone(),
     };
     match &query.schedule {
@@ -240,7 +240,7 @@ fn nothing(
         }
     } else {
         let names: Vec<&str> = schedules.iter().map(String::as_str).collect();
-        format!("measured: {}; kinds: single, pipeline, replicate", names.join(", "))
+        format!("measured: {}; kinds: single, merged, pipeline, replicate", names.join(", "))
     };
     Ok(HistoryError::Nothing { wanted: text, known })
 }

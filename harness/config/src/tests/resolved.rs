@@ -77,6 +77,12 @@ fn schedules_of_every_kind() {
             "pipeline: [{ processor: little, until: layer2.0.relu }, { processor: big }]",
             ScheduleSpec::PipelineManual(vec![stage("little", Some("layer2.0.relu")), stage("big", None)]),
         ),
+        ("merged: all", ScheduleSpec::MergedAll),
+        ("merged: [big, little]", ScheduleSpec::Merged(names(&["big", "little"]))),
+        (
+            "pipeline: { processors: [big, little, big+little] }",
+            ScheduleSpec::PipelineAuto { processors: Some(names(&["big", "little", "big+little"])) },
+        ),
         ("replicate: all", ScheduleSpec::ReplicateAll),
         ("replicate: [big, little]", ScheduleSpec::Replicate(names(&["big", "little"]))),
     ];
@@ -230,8 +236,9 @@ state: { jetson_clocks: false, max_temperature_c: 45.5 }
 networks: [tiny]
 schedules:
   - pipeline: [{ processor: \"true\", until: \"0x1f\" }, { processor: \"1\" }]
+  - merged: all
   - replicate: all
-  - pipeline: { processors: [\"1\", \"true\"] }
+  - pipeline: { processors: [\"1\", \"true\", \"1+true\"] }
 seed: 18446744073709551615
 isolate: { enabled: false }
 cooldown_seconds: 0.000000001

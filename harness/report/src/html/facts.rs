@@ -54,6 +54,8 @@ pub(super) fn reading(report: &Report) -> Markup {
             dl.words {
                 dt { code { "cpu0[0..23] > cpu1[23..39]" } }
                 dd { "A pipeline: units 0 to 22 run on cpu0 and the others on cpu1, at the same time on different frames." }
+                dt { code { "cpu0+cpu1" } }
+                dd { "A merged processor: it runs the whole network with the threads of both, each on its own CPU." }
                 dt { code { "cpu0 | cpu1" } }
                 dd { "A replicate: each processor runs the whole network, and frames are distributed among them." }
                 dt { "Frames/s" }

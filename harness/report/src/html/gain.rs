@@ -60,7 +60,7 @@ pub(super) fn section(report: &Report, names: &[&str]) -> Markup {
 
 /// The fastest of each kind that is compared with single processors.
 fn shown<'r>(rows: &[&'r Row]) -> Vec<&'r Row> {
-    let kinds = [ScheduleKind::Peer, ScheduleKind::Replicate, ScheduleKind::Pipeline];
+    let kinds = [ScheduleKind::Peer, ScheduleKind::Merged, ScheduleKind::Replicate, ScheduleKind::Pipeline];
     let of_kind = kinds.into_iter().filter_map(|kind| headline::fastest(rows, kind));
     of_kind.filter(|row| row.gain_over_best_single.is_some()).collect()
 }

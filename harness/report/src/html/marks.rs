@@ -14,6 +14,11 @@ pub(super) fn definitions() -> Markup {
                 path #m-pipeline d="M0-6.5L6.5 0 0 6.5-6.5 0z" {}
                 rect #m-replicate x="-4.5" y="-4.5" width="9" height="9" {}
                 path #m-peer d="M0-6L5.8 4.5H-5.8z" {}
+                path #m-merged d="M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z" {}
+                pattern #h-merged width="6" height="6" patternUnits="userSpaceOnUse" {
+                    rect.fill-merged width="6" height="6" {}
+                    rect.gap width="6" height="1.5" {}
+                }
                 pattern #h-replicate width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
                     rect.fill-replicate width="7" height="7" {}
                     rect.gap width="2" height="7" {}

@@ -135,15 +135,14 @@ fn claim(report: &Report) -> String {
         return format!("What {} measured on {}", report.run.experiment, report.run.board);
     };
     let (gain, kind) = (summary.gain_geometric_mean, summary.kind);
+    let noun = if kind == ScheduleKind::Merged { "merged processor" } else { kind.as_str() };
     let over = "the best single processor";
     if summary.networks == 1 {
         let of_kind = report.rows.iter().filter(|row| row.kind == kind && row.verdict == Validity::Valid);
         let once = if of_kind.map(|row| row.trials).max() == Some(1) { ", in one trial" } else { "" };
-        return format!("A {kind} reaches {gain:.2}× {over}{once}");
+        return format!("A {noun} reaches {gain:.2}× {over}{once}");
     }
-    format!("{kind}s reach {gain:.2}× {over}")
-        .replacen('p', "P", usize::from(kind == ScheduleKind::Pipeline))
-        .replacen("replicates", "Replicates", 1)
+    format!("{}s reach {gain:.2}× {over}", headline::capital(noun))
 }
 
 fn processors(report: &Report) -> String {

@@ -1,0 +1,45 @@
+//! Sets of processors that a schedule can use at the same time.
+
+use crate::processor::ProcessorName;
+
+/// A set of processors, one bit each.
+pub(crate) type Set = usize;
+
+/// The processors of a set.
+pub(crate) fn members(set: Set) -> impl Iterator<Item = usize> {
+    (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
+}
+
+/// Which processors exclude each other, because they have CPUs in common.
+#[derive(Debug)]
+pub(crate) struct Exclusions {
+    /// By processor: all that cannot be used beside it, and itself.
+    excluded: Vec<Set>,
+}
+
+impl Exclusions {
+    /// Of these processors, fewer than [`Set::BITS`].
+    pub(crate) fn of(processors: &[ProcessorName]) -> Self {
+        let excluded = |name: &ProcessorName| {
+            let overlapping = processors.iter().enumerate().filter(|(_, other)| name.overlaps(other));
+            overlapping.fold(0, |set, (at, _)| set | 1 << at)
+        };
+        Self { excluded: processors.iter().map(excluded).collect() }
+    }
+
+    /// All processors.
+    pub(crate) fn all(&self) -> Set {
+        (1 << self.excluded.len()) - 1
+    }
+
+    /// The processors that can be used beside all of `set`.
+    pub(crate) fn beside(&self, set: Set) -> Set {
+        members(set).fold(self.all(), |left, at| left & !self.excluded[at])
+    }
+
+    /// The sets whose processors can be used together, smaller numbers first, without the empty one.
+    pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = Set> {
+        let is_possible = |set: &Set| members(*set).all(|at| self.excluded[at] & set == 1 << at);
+        (1..=self.all()).filter(is_possible)
+    }
+}
