@@ -2,9 +2,10 @@
 
 use crate::scenario::Scenario;
 use crate::{Interval, Observed, Optimization};
-use domain::{Limit, Objective, OperatingPoint};
+use domain::{Limit, Objective, OperatingPoint, ProcessorKind};
 use protocol::{AppliedState, CpuLimit, LowestFrequency, Measured, Settings, StateRequest, WatchedSettings};
-use store::{OperatingPointRecord, Record, StateRecord};
+use store::fixture::Planned;
+use store::{OperatingPointRecord, Outcome, ProcessorRecord, Record, StateRecord};
 
 const IDLE_MW: f64 = 2000.0;
 /// Of `cpu0` and of `cpu1`.
@@ -152,4 +153,47 @@ fn a_point_at_which_a_cpu_is_slower_than_its_limit_is_void_with_the_reason() {
     assert!(!result.best.unwrap().schedule.contains("1200 MHz") && result.schedules_void == 1);
     let reason = result.void_reason.unwrap();
     assert!(reason.contains("CPU 1 ran at 600 MHz, 50.0 % below the 1200 MHz it was pinned to"), "{reason}");
+}
+
+#[test]
+fn a_merged_processor_draws_what_its_parts_draw_and_is_no_baseline() {
+    let merged = Planned {
+        network: "resnet18",
+        kind: "single",
+        processors: &["cpu0+cpu1"],
+        frame_ns: 10_200_000,
+        predicted_ns: 10_100_000,
+    };
+    let mut scenario = Scenario { records: store::fixture::records("resnet18", 5), ..Scenario::small() };
+    let kind = ProcessorKind::Cpu { cpus: vec![0, 1], threads: 2, mcpu: None };
+    scenario.start.processors.push(ProcessorRecord { name: "cpu0+cpu1".to_owned(), kind, gpu: None });
+    // It takes the place of the replicate.
+    *scenario.schedule(3) = merged.record(3);
+    for trial in scenario.trials().filter(|trial| trial.schedule == 3) {
+        trial.outcome = Outcome::Measured(Box::new(merged.measured(u64::from(trial.position) + 1, 40)));
+    }
+    let power = |place: u32, measured: &Measured| {
+        let window = *measured.window.completed_ns.last().unwrap();
+        let busy = measured.stages[0].busy_ns as f64 / window as f64;
+        if place == 3 { IDLE_MW + (DYNAMIC_MW[0] + DYNAMIC_MW[1]) * busy } else { power_mw(place, measured) }
+    };
+    let (report, store, _place) = scenario.metered(IDLE_MW, power).stored();
+    let row = &report.rows[3];
+    assert_eq!((row.kind.as_str(), row.schedule.as_str()), ("merged", "cpu0+cpu1"));
+    assert_eq!(row.best_single.as_deref(), Some("cpu0"));
+    assert!(close(row.gain_over_best_single.unwrap(), 20.0 / 10.2, 0.01), "{row:?}");
+    let observed = Observed::read(&store, &store::fixture::run_start().id).unwrap();
+    let result = Optimization::of(&observed, Objective::Pareto).unwrap();
+    let model = result.power_model.unwrap();
+    let found: Vec<(&str, f64)> = model.dynamic_mw.iter().map(|(name, mw)| (name.as_str(), *mw)).collect();
+    let expected = [("cpu0", DYNAMIC_MW[0]), ("cpu1", DYNAMIC_MW[1])];
+    assert!(
+        found.iter().zip(expected).all(|(own, wanted)| own.0 == wanted.0 && close(own.1, wanted.1, 1e-3)),
+        "{found:?}"
+    );
+    assert_eq!((found.len(), model.windows), (2, 21));
+    let labels: Vec<&str> = result.front.iter().map(|row| row.schedule.as_str()).collect();
+    assert_eq!(labels, ["cpu0+cpu1", "cpu1"]);
+    let baselines: Vec<&str> = result.baselines.iter().map(|row| row.schedule.as_str()).collect();
+    assert_eq!(baselines.len(), 2, "{baselines:?}");
 }

@@ -1,0 +1,26 @@
+-- Schedules on the CPUs of several processors as one: the kind `merged`. Their processors are in `runs`.processors, with names
+-- such as `a57+denver`.
+
+CREATE TABLE schedules_new (
+    id            INTEGER PRIMARY KEY,
+    run           INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    -- Number of the schedule in its run.
+    place         INTEGER NOT NULL,
+    network       INTEGER NOT NULL REFERENCES networks (id),
+    kind          TEXT NOT NULL CHECK (kind IN ('single', 'merged', 'pipeline', 'replicate', 'peer')),
+    label         TEXT NOT NULL,
+    -- 1 for schedules with one stage on a processor of the board, with which others are compared.
+    baseline      INTEGER NOT NULL CHECK (baseline = (kind = 'single')),
+    -- Throughput predicted from the profile; NULL without a profile.
+    predicted_fps REAL,
+    -- For a peer, which has sessions instead of stages: {"engine", "version", "threads", "sessions"}.
+    -- `sessions` lists the CPUs of each session.
+    peer          TEXT CHECK ((peer IS NOT NULL) = (kind = 'peer')),
+    -- Number of the operating point.
+    point         INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (run, place)
+) STRICT;
+INSERT INTO schedules_new (id, run, place, network, kind, label, baseline, predicted_fps, peer, point)
+    SELECT id, run, place, network, kind, label, baseline, predicted_fps, peer, point FROM schedules;
+DROP TABLE schedules;
+ALTER TABLE schedules_new RENAME TO schedules;
