@@ -134,8 +134,10 @@ def _missing(
 def _import(job: Job, artifacts: Artifacts) -> tuple[Graph, dict[str, Any]]:
     """Imports the network and computes its reference.
 
-    Writes the ONNX file with fixed shapes if the job asks for it.
+    Writes the ONNX file with fixed shapes if the job asks for it. One that an earlier job asked
+    for stays.
     """
+    is_kept = job.model or artifacts.model.is_file()
     shapes = job.source.get("shapes")
     if "zoo" in job.source:
         model = zoo.build(job.source["zoo"])
@@ -151,7 +153,7 @@ def _import(job: Job, artifacts: Artifacts) -> tuple[Graph, dict[str, Any]]:
     artifacts.write_model(onnx_file.content_of(whole, job.name))
     del whole
     held_against = reference.make(graph, artifacts.model, artifacts.reference)
-    if not job.model:
+    if not is_kept:
         artifacts.model.unlink()
     return graph, held_against
 

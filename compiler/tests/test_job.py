@@ -165,6 +165,19 @@ def test_description_alone(built: tuple, tmp_path: Path) -> None:
     assert not (tmp_path / "out/weights.bin").exists()
 
 
+def test_the_onnx_file_that_a_peer_needs_stays_when_stages_are_linked(tmp_path: Path) -> None:
+    def run(stages: list[tuple[int, int | None, str]], model: bool) -> None:
+        path = job(tmp_path, {"zoo": "tiny"}, stages, tmp_path / "out")
+        path.write_text(json.dumps({**read(path), "model": model}), encoding="utf-8")
+        outcome = compiler(str(path))
+        assert outcome.code == 0, outcome.log
+
+    run([(0, None, "plain")], True)
+    assert (tmp_path / "out/model.onnx").is_file()
+    run([(0, 3, "packed")], False)
+    assert (tmp_path / "out/model.onnx").is_file()
+
+
 def test_network_of_the_zoo(tmp_path: Path) -> None:
     path = job(tmp_path, {"name": "tiny", "zoo": "tiny"}, [(0, None, "plain")], tmp_path / "out")
     outcome = compiler(str(path))
