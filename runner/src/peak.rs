@@ -19,7 +19,7 @@ pub(crate) fn peak(request: &Peak) -> Result<Peaked, Failure> {
         .map_err(|why| Failure::request(format!("failed to time reads of {largest} bytes: {why}")))?;
     if let Processor::Cuda(cuda) = &request.processor {
         return Err(Failure::request(format!(
-            "failed to time the peak rates of {}: only those of CPUs are measured",
+            "failed to time the peak rates of {}: edgepipe measures those of CPUs only",
             cuda.name
         )));
     }

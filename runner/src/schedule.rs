@@ -24,7 +24,7 @@ impl TensorSpec {
         });
         let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok()).ok_or_else(|| {
             fail(format!(
-                "invalid shape {:?}; every extent must be at least 1, and the tensor must fit memory",
+                "invalid shape {:?}; every dimension must be at least 1, and the tensor must fit into memory",
                 tensor.shape
             ))
         })?;
@@ -128,7 +128,7 @@ impl CheckedSchedule {
             }
             let is_last = place + 1 == self.stages.len() || self.kind == ExecutionMode::Replicate;
             if let Some(missing) = self.outputs.iter().find(|index| is_last && !available[**index]) {
-                return fail("it is the last stage, and none has produced the network's output", *missing);
+                return fail("it is the last stage, but no stage produces the network's output", *missing);
             }
         }
         Ok(())
@@ -277,7 +277,7 @@ mod tests {
         check(&schedule(ExecutionMode::Single, 2, &[], &[(&[0], &[1])]), "no outputs");
         check(
             &schedule(ExecutionMode::Single, 3, &[2], &[(&[0], &[1])]),
-            "none has produced the network's output v2",
+            "no stage produces the network's output v2",
         );
         check(
             &schedule(ExecutionMode::Pipeline, 3, &[2], &[(&[1], &[2]), (&[0], &[1])]),

@@ -224,7 +224,7 @@ fn the_command_restore_does_not_wait_for_a_session() {
     keeper.set(board.maxn());
     let busy = board.runner(&["restore"]).stderr(Stdio::piped()).output().unwrap();
     assert!(!busy.status.success());
-    assert!(String::from_utf8_lossy(&busy.stderr).contains("another session keeps the state"), "{busy:?}");
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("another session holds the state"), "{busy:?}");
     keeper.signal(Signal::KILL);
     keeper.child.wait().unwrap();
     let done = board.runner(&["restore"]).output().unwrap();

@@ -332,7 +332,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
     let mut bench = Bench::start(&board, &["--trials", "200"]);
     bench.until("frames/s");
     let (_, said) = board.farm.run(&["boards", "--restore", "loopback"], 3);
-    assert!(said.contains("another session keeps the state of this board"), "{said}");
+    assert!(said.contains("another session holds the state of this board"), "{said}");
     kill(i32::try_from(bench.child.id()).unwrap(), Signal::STOP);
     for pid in [board.holder(), board.runner()] {
         kill(pid, Signal::KILL);

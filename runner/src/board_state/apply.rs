@@ -66,7 +66,7 @@ impl<'a> Plan<'a> {
             }
             Some(false) if !folder.clocks_before().exists() && settings::are_pinned(sysfs, now) => {
                 return Err("unpinned clocks are requested, but the clocks are pinned, possibly by hand: unpin them by \
-                            `jetson_clocks --restore` with the file they were stored to, or by a reboot"
+                            `jetson_clocks --restore` with the file that they were stored in, or by a reboot"
                     .to_owned());
             }
             _ => None,

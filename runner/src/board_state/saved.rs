@@ -25,7 +25,7 @@ impl StateFolder {
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
         base.map(|base| Self(base.join("edgepipe"))).ok_or_else(|| {
-            "neither HOME nor XDG_STATE_HOME is set, so the found state cannot be saved; set one of them"
+            "neither HOME nor XDG_STATE_HOME is set, so the previous state cannot be saved; set one of them"
                 .to_owned()
         })
     }
@@ -81,7 +81,7 @@ impl StateFolder {
                 }
                 Err(TryLockError::WouldBlock) => {
                     return Err(format!(
-                        "another session keeps the state of this board: it has not released {} for {} s",
+                        "another session holds the state of this board: it did not release {} within {} s",
                         path.display(),
                         max_wait.as_secs()
                     ));
