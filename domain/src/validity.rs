@@ -352,10 +352,7 @@ pub fn prediction(predicted: FramesPerSecond, measured: FramesPerSecond, limits:
     if error.abs() <= limits.prediction {
         return None;
     }
-    let text = format!(
-        "predicted {predicted}, measured {measured} ({:+.0} %)",
-        100.0 * (measured.0 / predicted.0 - 1.0)
-    );
+    let text = format!("predicted {predicted} ({:+.0} %), measured {measured}", 100.0 * error);
     let remedy = "profile again on a quiet machine; if the difference remains, the stages compete for memory or clocks";
     Some(Reason::new(ReasonCode::PredictionOff, Severity::Warn, text, remedy))
 }
@@ -492,7 +489,7 @@ mod tests {
     fn predictions_that_were_off() {
         let limits = Limits::default();
         check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), &limits), None);
-        let text = "predicted 60.0 frames/s, measured 50.0 frames/s (-17 %)";
+        let text = "predicted 60.0 frames/s (+20 %), measured 50.0 frames/s";
         let warned = Some((ReasonCode::PredictionOff, Severity::Warn, text));
         check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), &limits), warned);
         assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), &limits).is_some());
