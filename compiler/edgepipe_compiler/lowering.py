@@ -35,10 +35,11 @@ class Step:
 
 @dataclass
 class LoweredUnit:
-    """Steps of a unit, and the rule that lowered it."""
+    """Steps of a unit, the rule that lowered it, and its ``multiply_adds`` if not those of direct sums."""
 
     steps: list[Step]
     rule: str
+    multiply_adds: int | None = None
 
 
 class Functions:
@@ -122,7 +123,7 @@ def lower(
     for index, unit in enumerate(units):
         kernel = rules.lower(graph, unit, target, native)
         steps = [_step(network, weights, call, index) for call in kernel.calls]
-        network.units.append(LoweredUnit(steps, kernel.rule))
+        network.units.append(LoweredUnit(steps, kernel.rule, kernel.multiply_adds))
         made = {value.name: value for step in steps for value in step.results}
         network.made.update((name, made[name]) for name in unit.outputs)
         native.update((name, made[name].layout) for name in unit.outputs)

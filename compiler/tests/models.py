@@ -87,6 +87,17 @@ class Net:
         return model
 
 
+def winograd() -> onnx.ModelProto:
+    """A residual block of convolutions for which Winograd's algorithm is faster on every kind of CPU."""
+    net = Net()
+    x = net.input("x", 1, 3, 20, 20)
+    x = net.op("Relu", "stem.relu", net.conv(x, "stem", 3, 32))
+    y = net.op("Relu", "a.relu", net.norm(net.conv(x, "a.conv1", 32, 32), "a.bn1", 32))
+    y = net.norm(net.conv(y, "a.conv2", 32, 32), "a.bn2", 32)
+    x = net.op("Relu", "a.out", net.op("Add", "a.add", y, x))
+    return net.model(net.op("Flatten", "flatten", net.op("GlobalAveragePool", "pool", x)))
+
+
 def residual() -> onnx.ModelProto:
     """A residual block with batch norms and a down-sampling one, then pooling and a classifier."""
     net = Net()
@@ -199,6 +210,7 @@ ALL: dict[str, Callable[[], onnx.ModelProto]] = {
     function.__name__: function
     for function in (
         residual, branches, depthwise, squeeze_excite, many_ends, long_skip, shuffle, loose,
+        winograd,
     )
 }  # fmt: skip
 

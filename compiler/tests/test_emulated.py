@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 OPERATORS = {**models_operators.MODELS, **models_combined.MODELS, **models.ALL}
 # One of each kind of kernel by default; the others take minutes.
-USUAL = ("residual", "branches", "depthwise", "squeeze_excite", "shuffle")
+USUAL = ("winograd", "residual", "branches", "depthwise", "squeeze_excite", "shuffle")
 SMALL_ZOO = ("tiny", "mobilenet_v1_025_128")
 ALL = "EDGEPIPE_EMULATED_ALL" in os.environ
 TOLERANCE = 1e-4
@@ -65,6 +65,16 @@ def test_operators(name: str, runner: emulated.Runner, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(OPERATORS[name](), path)
     check(runner, {"onnx": str(path)}, path, tmp_path)
+
+
+def test_winograd_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(models.winograd(), path)
+    stage = emulated.compile_whole({"onnx": str(path)}, tmp_path)
+    assert stage["rules"].count("winograd") == 2
+    # 25 tiles of 6 x 6 inputs, instead of 400 results with 9 products each.
+    done = [made for made in stage["multiply_adds"] if made is not None]
+    assert done == [36 * 25 * 32 * 32] * 2
 
 
 @pytest.mark.parametrize("name", zoo.names() if ALL else SMALL_ZOO)

@@ -44,7 +44,11 @@ class Call:
 
 @dataclass
 class Kernel:
-    """A lowered unit: its calls in order. ``rule`` names the rule; ``fallback`` is TVM's own lowering."""
+    """A lowered unit: its calls in order. ``rule`` names the rule; ``fallback`` is TVM's own lowering.
+
+    ``multiply_adds`` that it does in a frame; None if as many as direct sums.
+    """
 
     calls: list[Call]
     rule: str
+    multiply_adds: int | None = None

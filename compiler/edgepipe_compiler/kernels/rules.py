@@ -57,11 +57,13 @@ def _in_parts(graph: Graph, unit: Unit, target: Target, native: dict[str, str]) 
     native = dict(native)
     calls: list[Call] = []
     rules: list[str] = []
+    multiply_adds = None
     for nodes in (unit.nodes[:1], unit.nodes[1:]):
         others = [node for node in unit.nodes if node not in nodes]
         part = between(unit.name, nodes, others, set(unit.outputs), graph)
         kernel = lower(graph, part, target, native)
         calls += kernel.calls
+        multiply_adds = multiply_adds or kernel.multiply_adds
         rules.append(kernel.rule)
         native.update((value.name, value.layout) for call in kernel.calls for value in call.results)
-    return Kernel(calls, "fallback" if "fallback" in rules else rules[0])
+    return Kernel(calls, "fallback" if "fallback" in rules else rules[0], multiply_adds)

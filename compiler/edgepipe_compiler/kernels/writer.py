@@ -55,6 +55,16 @@ class Writer:
         """Stores ``value``: a vector if the last index is a ramp."""
         self.add(tirx.BufferStore(buffer, value, [_expression(place) for place in index]))
 
+    def prefetch(self, buffer: tirx.Buffer, index: Sequence[Index]) -> None:
+        """Starts to read the cache line of an element into the L2 cache. The element need not exist."""
+        address = tirx.address_of(buffer[tuple(_expression(place) for place in index)])
+        reading, second_level, of_data = 0, 2, 1
+        self.add(
+            tirx.Evaluate(
+                tirx.call_intrin("void", "tirx.prefetch", address, reading, second_level, of_data)
+            )
+        )
+
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
         """Computes ``value`` here, once."""
         if isinstance(value, int):

@@ -66,6 +66,7 @@ def stage(
         for index in range(built.range.first, built.range.end)
         if network.units[index].rule == "fallback"
     ]
+    lowered = network.units[built.range.first : built.range.end]
     return {
         "schema": SCHEMA,
         "network": network.graph.name,
@@ -89,7 +90,8 @@ def stage(
             for slot in built.weights
         ],
         "calls": [{"function": step.function, "unit": step.unit} for step in built.steps],
-        "rules": [unit.rule for unit in network.units[built.range.first : built.range.end]],
+        "rules": [unit.rule for unit in lowered],
+        "multiply_adds": [unit.multiply_adds for unit in lowered],
         "fallback_units": fallback,
         "versions": versions(),
     }

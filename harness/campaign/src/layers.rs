@@ -7,7 +7,7 @@ use crate::processors::Processor;
 use crate::profile::{measure_units, unit_costs};
 use crate::runner_client::LOADING;
 use crate::verify::verify;
-use compiler::StageLayout;
+use compiler::{StageLayout, StageManifest};
 use domain::{BelowRoof, ProcessorKind, Roof};
 use host::exit::{Exit, Failure, Outcome};
 use host::progress::Progress;
@@ -37,8 +37,8 @@ struct Layer {
     operators: String,
     /// The compiler's schedule rule.
     rule: String,
-    /// Multiply-adds of one frame.
-    macs: u64,
+    /// Multiply-adds that its kernels do in a frame.
+    multiply_adds: u64,
     ns: f64,
     /// Absent without a roofline.
     roofline: Option<BelowRoof>,
@@ -81,8 +81,8 @@ pub fn layers(board: &mut OpenedBoard, top: usize, processor: Option<&str>) -> O
         let stage = network
             .entry(&processor.target)
             .and_then(|entry| entry.stage(0, network.manifest.units.len(), StageLayout::PLAIN));
-        let rules = stage.map(|stage| stage.rules).unwrap_or_default();
-        found.push(below(network, &rules, roof, costs.unit_costs().as_ns()));
+        let kernels = stage.map(|stage| kernels(network, &stage)).unwrap_or_default();
+        found.push(below(network, kernels, roof, costs.unit_costs().as_ns()));
         peaks.extend(roof.map(|roof| roof.multiply_adds));
         progress.step(&format!("{}: {:.2} ms per frame", network.name, costs.frame_ns() / 1e6));
     }
@@ -119,7 +119,8 @@ fn table(
             "On {model}, kernel {kernel}: {name} = {description}. Measured peak: {:.1} G multiply-adds/s.\n\n\
              The least time of a unit is that of its multiply-adds at the peak, or of reading its weights once at the rate \
              measured for a buffer of all weights of the network, whichever is longer. Lost time is the time beyond \
-             that. Units that lose the most come first.\n\n",
+             that. Winograd's algorithm does fewer multiply-adds than direct sums; those that it does are counted. \
+             Units that lose the most come first.\n\n",
             peak / 1e9
         ),
         None => format!(
@@ -140,7 +141,7 @@ fn table(
             } else {
                 " | | ".to_owned()
             };
-            let rate = if layer.ns > 0.0 { layer.macs as f64 / layer.ns } else { 0.0 };
+            let rate = if layer.ns > 0.0 { layer.multiply_adds as f64 / layer.ns } else { 0.0 };
             let lost = layer.roofline.as_ref().map(BelowRoof::lost_ns);
             // Writing to a String cannot fail.
             let _ = writeln!(
@@ -169,20 +170,31 @@ fn roof(peaked: &Peaked, threads: u32) -> Option<Roof> {
     })
 }
 
-/// `rules` and `unit_ns` are by unit.
-fn below(network: &CompiledNetwork, rules: &[String], roof: Option<Roof>, unit_ns: &[f64]) -> Layers {
+/// The rule of each unit of a whole network, and the multiply-adds that its kernels do.
+fn kernels(network: &CompiledNetwork, stage: &StageManifest) -> Vec<(String, u64)> {
+    let units = network.manifest.units.iter().zip(&stage.rules).zip(&stage.multiply_adds);
+    units.map(|((unit, rule), fewer)| (rule.clone(), fewer.unwrap_or(unit.macs))).collect()
+}
+
+/// `kernels` and `unit_ns` are by unit.
+fn below(
+    network: &CompiledNetwork,
+    kernels: Vec<(String, u64)>,
+    roof: Option<Roof>,
+    unit_ns: &[f64],
+) -> Layers {
     let mut units: Vec<Layer> = network
         .manifest
         .units
         .iter()
-        .zip(rules.iter().zip(unit_ns))
-        .map(|(unit, (rule, ns))| Layer {
+        .zip(kernels.into_iter().zip(unit_ns))
+        .map(|(unit, ((rule, multiply_adds), ns))| Layer {
             name: unit.name.clone(),
             operators: unit.operators.join(" "),
-            rule: rule.clone(),
-            macs: unit.macs,
+            rule,
+            multiply_adds,
             ns: *ns,
-            roofline: roof.map(|roof| roof.place(unit.macs, unit.parameters * PARAMETER_BYTES, *ns)),
+            roofline: roof.map(|roof| roof.place(multiply_adds, unit.parameters * PARAMETER_BYTES, *ns)),
         })
         .collect();
     let loss = |layer: &Layer| layer.roofline.as_ref().map_or(layer.ns, BelowRoof::lost_ns);

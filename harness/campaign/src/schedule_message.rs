@@ -338,6 +338,7 @@ mod tests {
             weights: Vec::new(),
             calls: Vec::new(),
             rules: Vec::new(),
+            multiply_adds: Vec::new(),
             fallback_units: Vec::new(),
         };
         DeployedStage { manifest, library: "/stage.so".to_owned(), weights: "/weights.bin".to_owned() }

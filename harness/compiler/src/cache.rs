@@ -308,7 +308,7 @@ mod tests {
         let sum = hash_file(&stage.join("stage.so")).unwrap();
         let manifest = serde_json::json!({
             "schema": SCHEMA, "first_unit": 0, "end_unit": 2, "library": "stage.so", "library_sha256": sum,
-            "entry": "main", "inputs": [], "outputs": [], "calls": [], "rules": [],
+            "entry": "main", "inputs": [], "outputs": [], "calls": [], "rules": [], "multiply_adds": [],
             "weights": [{ "offset": 0, "bytes": 8, "shape": [2], "dtype": "float32" }],
         });
         fs::write(stage.join("stage.json"), manifest.to_string()).unwrap();

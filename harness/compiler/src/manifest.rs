@@ -116,6 +116,8 @@ pub struct StageManifest {
     pub calls: Vec<CallManifest>,
     /// The schedule rule of each unit, such as `convolution` or `winograd`.
     pub rules: Vec<String>,
+    /// The multiply-adds of each unit in a frame, if not those of direct sums.
+    pub multiply_adds: Vec<Option<u64>>,
     /// Units without a schedule rule, which TVM itself lowers; they are slow.
     #[serde(default)]
     pub fallback_units: Vec<FallbackManifest>,

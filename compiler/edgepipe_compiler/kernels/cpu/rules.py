@@ -35,6 +35,7 @@ from . import (
     topk,
     transposed_convolution,
     transposed_gemm,
+    winograd,
 )
 
 # Operators that one rule lowers as a unit of their own.
@@ -56,6 +57,7 @@ def candidates(
             rules = [
                 lambda: narrow_convolution.lower(graph, unit, target),
                 lambda: depthwise.lower(graph, unit, target),
+                lambda: winograd.lower(graph, unit, target),
                 lambda: convolution.lower(graph, unit, target, native),
             ]
         elif anchor.op == "ConvTranspose":

@@ -61,7 +61,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         _products(graph, plan, plan.algorithm.transformed(weight), inputs, products),
         results.call(_results(plan, read, results), "winograd_results"),
     ]
-    return Kernel(calls, "winograd")
+    return Kernel(calls, "winograd", plan.multiply_adds)
 
 
 def _elements(value: Value) -> int:

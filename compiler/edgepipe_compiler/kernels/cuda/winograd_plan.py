@@ -26,6 +26,13 @@ class Plan:
         return tiles(self.problem, self.algorithm)
 
     @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the products."""
+        down, across = self.tiles
+        count = self.problem.images * down * across
+        return self.algorithm.positions * count * self.problem.inside * self.problem.outside
+
+    @property
     def pitch(self) -> int:
         """Tiles of all images, rounded up so that vectors of them are aligned."""
         return self.tile.problem.columns
