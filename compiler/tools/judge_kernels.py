@@ -97,7 +97,7 @@ def kernels_of(network: str, mcpu: str) -> Iterator[tuple[str, str, int, str]]:
     target = _target(mcpu)
     graph = importer.from_zoo(network, network)
     formed = units.form(graph)
-    described = manifest.network(graph, formed, {"zoo": network})["units"]
+    described = manifest.network(graph, formed, {"zoo": network}, {})["units"]
     kinds = [_kind(graph, unit) for unit in formed]
     with tempfile.TemporaryDirectory() as folder, WeightsFile(Path(folder) / "w") as weights:
         lowered = lowering.lower(graph, formed, target, weights, lambda done, total: None)
