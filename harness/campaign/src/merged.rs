@@ -21,7 +21,7 @@ pub(crate) fn used(
             names.push(name);
         }
     }
-    names.into_iter().map(|name| merge(name, processors, machine)).collect()
+    names.iter().map(|name| merge(name, processors, machine)).collect()
 }
 
 /// The CPUs of all processors as one, if several have CPUs.
@@ -53,7 +53,7 @@ fn named(spec: &ScheduleSpec, processors: &[Processor]) -> Vec<ProcessorName> {
 }
 
 /// All CPUs and threads of the parts. If these have different cores, code is compiled for what all 64-bit Arm cores have.
-fn merge(name: ProcessorName, processors: &[Processor], machine: &MachineState) -> Outcome<Processor> {
+fn merge(name: &ProcessorName, processors: &[Processor], machine: &MachineState) -> Outcome<Processor> {
     let (mut cpus, mut threads, mut mcpus) = (Vec::new(), 0, Vec::new());
     for part in name.parts() {
         let known = processors.iter().find(|processor| processor.name.as_str() == part);

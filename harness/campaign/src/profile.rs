@@ -239,14 +239,13 @@ impl Profiler<'_, '_, '_> {
             };
             let known: Vec<Option<Vec<u64>>> = members[..kept].iter().map(known).collect();
             let is_known: Vec<bool> = known.iter().map(Option::is_some).collect();
-            let frames = match known.into_iter().collect::<Option<Vec<_>>>() {
-                Some(frames) => frames,
-                None => {
-                    let processors: Vec<Processor> =
-                        members.iter().map(|place| self.processors[*place].clone()).collect();
-                    let alone: Vec<Profiled> = members.iter().map(|place| alone[*place].clone()).collect();
-                    measure_contended(self.runner, self.experiment, network, &processors, &alone)?
-                }
+            let frames = if let Some(frames) = known.into_iter().collect::<Option<Vec<_>>>() {
+                frames
+            } else {
+                let processors: Vec<Processor> =
+                    members.iter().map(|place| self.processors[*place].clone()).collect();
+                let alone: Vec<Profiled> = members.iter().map(|place| alone[*place].clone()).collect();
+                measure_contended(self.runner, self.experiment, network, &processors, &alone)?
             };
             for ((place, frame_ns), is_known) in members.into_iter().zip(frames).zip(is_known) {
                 let alone = &alone[place];
