@@ -34,9 +34,9 @@
 //! # Cost
 //! A limit takes O(2^P · P · Q · W) for windows of W ≤ N cuts, if the best ends of adjacent cuts are neighbours. There are at
 //! most two limits for each pipeline that no other one beats in time and energy above idle power. `benches/front.rs` measures
-//! the whole front: 300 units on 6 different processors took 99 to 119 ms, on a busy 2-core virtual machine. Merged
-//! processors cost less than as many others, because they exclude their parts: 4 processors and the 3 merged ones of neighbours
-//! took 6 to 8 ms of CPU time.
+//! the whole front: 300 units on 6 different processors took 58 to 119 ms on a 2-core virtual machine, depending on its other
+//! load. Merged processors cost less than as many others, because they exclude their parts: 4 processors and the 3 merged ones
+//! of neighbours took 6 to 8 ms of CPU time, 6 processors and 5 merged ones 276 to 331 ms.
 //!
 //! # Ties
 //! Among schedules with equal time and energy the first one found is kept: single, then replicate, then pipelines.
