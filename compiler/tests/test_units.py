@@ -16,6 +16,13 @@ from edgepipe_compiler.linking import manifest, stage
 
 # Units of each network as name: operators.
 EXPECTED = {
+    "winograd": {
+        "stem": "Conv Relu",
+        "a.conv1": "Conv Relu",
+        "a.conv2": "Conv Add Relu",
+        "pool": "GlobalAveragePool",
+        "flatten": "Flatten",
+    },
     "residual": {
         "stem": "Conv Relu",
         "a.conv1": "Conv Relu",

@@ -115,7 +115,7 @@ def test_blocks_and_threads(
 
 @pytest.mark.parametrize(
     ("algorithm", "limit"),
-    zip(ALGORITHMS, (1.3e-5, 1e-5, 2e-6, 1.3e-5), strict=True),
+    list(zip(ALGORITHMS, (1.3e-5, 1e-5, 2e-6, 1.3e-5), strict=True)),
     ids=NAMES,
 )
 @pytest.mark.parametrize("tails", ["normal", "heavy"])
