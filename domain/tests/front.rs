@@ -1,10 +1,13 @@
 //! The front of throughput and energy against an enumeration of every schedule there is.
 #![cfg(test)]
 
+mod merged;
+
 use domain::{
     Boundary, Bytes, Costs, FrontCosts, FrontPoint, Link, Milliwatts, Network, PlanError, PowerModel,
-    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, front,
+    Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, front,
 };
+use merged::{name, processors};
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
@@ -165,24 +168,6 @@ impl Problem {
         let costs = FrontCosts { alone: &alone, contended: &contended };
         front(&self.network(), costs, &self.power()).unwrap()
     }
-}
-
-/// A processor that has these CPUs, one bit each: `p0`, or `p0+p2`.
-fn name(cpus: u32) -> ProcessorName {
-    let parts: Vec<_> =
-        (0..32).filter(|cpu| cpus & 1 << cpu != 0).map(|cpu| ProcessorName::new(format!("p{cpu}"))).collect();
-    ProcessorName::merged(&parts)
-}
-
-/// One processor for each of `count` CPUs, and those of `merged` that have several of them.
-fn processors(count: u32, merged: &[u32]) -> Vec<u32> {
-    let mut all: Vec<u32> = (0..count).map(|cpu| 1 << cpu).collect();
-    for cpus in merged.iter().map(|cpus| cpus & ((1 << count) - 1)) {
-        if cpus.count_ones() > 1 && !all.contains(&cpus) {
-            all.push(cpus);
-        }
-    }
-    all
 }
 
 fn figures(point: &FrontPoint) -> Figures {

@@ -2,10 +2,13 @@
 #![cfg(test)]
 #![expect(clippy::float_cmp, reason = "the plan holds the very numbers that schedules are predicted by")]
 
+mod merged;
+
 use domain::{
     Boundary, Bytes, Costs, Cut, FramesPerSecond, Link, Network, Options, PlanError, Prediction,
     ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, plan, predict,
 };
+use merged::{name, processors};
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
@@ -31,24 +34,6 @@ fn network(boundaries: &[Vec<u64>]) -> Network {
 fn costs(unit_ns: &[Vec<f64>], transfer: Transfer) -> Costs {
     let names = (0..unit_ns.len()).map(|index| ProcessorName::new(format!("p{index}"))).collect();
     Costs::new(names, unit_ns.to_vec(), transfer).unwrap()
-}
-
-/// A processor that has these CPUs, one bit each: `p0`, or `p0+p2`.
-fn name(cpus: u32) -> ProcessorName {
-    let parts: Vec<_> =
-        (0..32).filter(|cpu| cpus & 1 << cpu != 0).map(|cpu| ProcessorName::new(format!("p{cpu}"))).collect();
-    ProcessorName::merged(&parts)
-}
-
-/// One processor for each of `count` CPUs, and those of `merged` that have several of them.
-fn processors(count: u32, merged: &[u32]) -> Vec<u32> {
-    let mut all: Vec<u32> = (0..count).map(|cpu| 1 << cpu).collect();
-    for cpus in merged.iter().map(|cpus| cpus & ((1 << count) - 1)) {
-        if cpus.count_ones() > 1 && !all.contains(&cpus) {
-            all.push(cpus);
-        }
-    }
-    all
 }
 
 /// A problem with whole or half costs, so that sums are exact and ties are many.
