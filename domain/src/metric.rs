@@ -9,10 +9,20 @@ use crate::statistics::{Confidence, Interval, median_interval};
 pub enum Metric {
     /// Frames completed per second.
     Throughput,
-    /// Median latency of the frames, from entering the first stage to completion.
+    /// Median latency of the frames: from entering the first stage to completion, in a stream from the scheduled arrival.
     LatencyP50,
+    /// 90th percentile of the same latency.
+    LatencyP90,
     /// 99th percentile of the same latency.
     LatencyP99,
+    /// Highest rate of a stream that a schedule sustains.
+    Sustained,
+    /// Share of the frames of a stream that are not dropped, in percent.
+    Delivered,
+    /// Share of the frames of a stream with a result before its deadline, in percent.
+    OnTime,
+    /// Mean age of the newest result of a stream.
+    Age,
     /// Energy per frame of everything that the total rail supplies, idle power included.
     EnergyPerFrame,
     /// Mean power of the total rail over the window.
@@ -37,29 +47,59 @@ impl Direction {
 
 impl Metric {
     /// The metrics with a threshold in the regression gate, in the order in which they are shown.
-    pub const GATED: [Self; 4] = [Self::Throughput, Self::LatencyP50, Self::LatencyP99, Self::EnergyPerFrame];
+    pub const GATED: [Self; 9] = [
+        Self::Throughput,
+        Self::Sustained,
+        Self::LatencyP50,
+        Self::LatencyP90,
+        Self::LatencyP99,
+        Self::Delivered,
+        Self::OnTime,
+        Self::Age,
+        Self::EnergyPerFrame,
+    ];
 
     /// The metrics that histories follow.
-    pub const FOLLOWED: [Self; 3] = [Self::Throughput, Self::LatencyP50, Self::EnergyPerFrame];
+    pub const FOLLOWED: [Self; 8] = [
+        Self::Throughput,
+        Self::Sustained,
+        Self::LatencyP50,
+        Self::LatencyP99,
+        Self::Delivered,
+        Self::OnTime,
+        Self::Age,
+        Self::EnergyPerFrame,
+    ];
 
     /// The name in `ci/thresholds.yaml` and in the results of `check`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Throughput => "throughput",
             Self::LatencyP50 => "latency_p50",
+            Self::LatencyP90 => "latency_p90",
             Self::LatencyP99 => "latency_p99",
+            Self::Sustained => "sustained",
+            Self::Delivered => "delivered",
+            Self::OnTime => "on_time",
+            Self::Age => "age",
             Self::EnergyPerFrame => "joules_per_frame",
             Self::Power => "power",
         }
     }
 
-    /// The name in histories, where each quantity has one metric.
+    /// The name in histories.
     pub fn short_name(self) -> &'static str {
         match self {
-            Self::Throughput => "throughput",
-            Self::LatencyP50 | Self::LatencyP99 => "latency",
+            Self::LatencyP50 => "latency",
             Self::EnergyPerFrame => "energy",
-            Self::Power => "power",
+            Self::Throughput
+            | Self::LatencyP90
+            | Self::LatencyP99
+            | Self::Sustained
+            | Self::Delivered
+            | Self::OnTime
+            | Self::Age
+            | Self::Power => self.name(),
         }
     }
 
@@ -71,8 +111,9 @@ impl Metric {
     /// The unit of every figure of this metric, except in baselines and results of `check`, where energy is in J.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Throughput => "frames/s",
-            Self::LatencyP50 | Self::LatencyP99 => "ms",
+            Self::Throughput | Self::Sustained => "frames/s",
+            Self::LatencyP50 | Self::LatencyP90 | Self::LatencyP99 | Self::Age => "ms",
+            Self::Delivered | Self::OnTime => "%",
             Self::EnergyPerFrame => "mJ/frame",
             Self::Power => "mW",
         }
@@ -81,10 +122,13 @@ impl Metric {
     /// Which change is an improvement.
     pub fn direction(self) -> Direction {
         match self {
-            Self::Throughput => Direction::MoreIsBetter,
-            Self::LatencyP50 | Self::LatencyP99 | Self::EnergyPerFrame | Self::Power => {
-                Direction::LessIsBetter
-            }
+            Self::Throughput | Self::Sustained | Self::Delivered | Self::OnTime => Direction::MoreIsBetter,
+            Self::LatencyP50
+            | Self::LatencyP90
+            | Self::LatencyP99
+            | Self::Age
+            | Self::EnergyPerFrame
+            | Self::Power => Direction::LessIsBetter,
         }
     }
 
@@ -104,7 +148,18 @@ mod tests {
     #[test]
     fn names_are_unique_and_short_names_are_found_again() {
         let names = Metric::GATED.map(Metric::name);
-        assert_eq!(names, ["throughput", "latency_p50", "latency_p99", "joules_per_frame"]);
+        let wanted = [
+            "throughput",
+            "sustained",
+            "latency_p50",
+            "latency_p90",
+            "latency_p99",
+            "delivered",
+            "on_time",
+            "age",
+            "joules_per_frame",
+        ];
+        assert_eq!(names, wanted);
         for metric in Metric::FOLLOWED {
             assert_eq!(Metric::from_short_name(metric.short_name()), Some(metric));
         }

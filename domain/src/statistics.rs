@@ -85,6 +85,8 @@ pub enum Method {
     BootstrapPercentile,
     /// Bootstrap, bias-corrected and accelerated.
     BootstrapBca,
+    /// Sections of frames that are not independent.
+    Sections,
 }
 
 /// A figure and how far it may be off. The ends are absent if nothing can be said, present together, and the
@@ -106,12 +108,18 @@ pub struct Interval {
 }
 
 impl Interval {
-    fn around(point: f64, ends: (f64, f64), confidence: Confidence, method: Method, count: usize) -> Self {
+    pub(crate) fn around(
+        point: f64,
+        ends: (f64, f64),
+        confidence: Confidence,
+        method: Method,
+        count: usize,
+    ) -> Self {
         let (lo, hi) = (Some(ends.0.min(point)), Some(ends.1.max(point)));
         Self { point, lo, hi, confidence: confidence.probability(), method, count }
     }
 
-    fn absent(point: f64, confidence: Confidence, count: usize) -> Self {
+    pub(crate) fn absent(point: f64, confidence: Confidence, count: usize) -> Self {
         Self { point, lo: None, hi: None, confidence: confidence.probability(), method: Method::None, count }
     }
 

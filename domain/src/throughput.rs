@@ -12,6 +12,8 @@ use serde::Serialize;
 pub struct Window {
     opened_ns: u64,
     completed_ns: Vec<u64>,
+    /// Frames of the whole window, and the last completion, if only the first frames are known.
+    whole: Option<(usize, u64)>,
 }
 
 impl Window {
@@ -30,17 +32,26 @@ impl Window {
         if before == opened_ns {
             return Err(WindowError::NoTime);
         }
-        Ok(Self { opened_ns, completed_ns })
+        Ok(Self { opened_ns, completed_ns, whole: None })
+    }
+
+    /// The same window with more frames, of which only the number and the last completion are known. Fewer or earlier ones
+    /// than those known are ignored.
+    #[must_use]
+    pub fn with_more(self, frames: usize, closed_ns: u64) -> Self {
+        let is_more = frames >= self.frames() && closed_ns >= self.opened_ns + self.duration().0;
+        Self { whole: is_more.then_some((frames, closed_ns)), ..self }
     }
 
     /// Frames completed.
     pub fn frames(&self) -> usize {
-        self.completed_ns.len()
+        self.whole.map_or(self.completed_ns.len(), |(frames, _)| frames)
     }
 
     /// From the opening to the last completion; more than zero.
     pub fn duration(&self) -> Nanoseconds {
-        let last = self.completed_ns.last().copied().unwrap_or(self.opened_ns);
+        let known = self.completed_ns.last().copied().unwrap_or(self.opened_ns);
+        let last = self.whole.map_or(known, |(_, closed)| closed);
         Nanoseconds(last - self.opened_ns)
     }
 
@@ -49,7 +60,7 @@ impl Window {
         FramesPerSecond::from_frame_ns(self.duration().as_f64() / self.frames() as f64)
     }
 
-    /// Time from each completion to the next, the first from the opening; as many as frames.
+    /// Time from each known completion to the next, the first from the opening.
     pub fn inter_frame(&self) -> Vec<Nanoseconds> {
         inter_frame(self.opened_ns, &self.completed_ns)
     }
@@ -61,11 +72,13 @@ pub fn inter_frame(opened_ns: u64, completed_ns: &[u64]) -> Vec<Nanoseconds> {
     starts.zip(completed_ns).map(|(start, end)| Nanoseconds(end.saturating_sub(*start))).collect()
 }
 
-/// How long frames took from entering the first stage to completion.
+/// How long frames took from entering the first stage, in a stream from their scheduled arrival, to completion.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
     /// Half of the frames took no longer, in ns.
     pub p50_ns: f64,
+    /// 90 of 100 frames took no longer, in ns.
+    pub p90_ns: f64,
     /// 99 of 100 frames took no longer, in ns. From fewer than 100 frames it lies close to the longest.
     pub p99_ns: f64,
     /// The longest, in ns.
@@ -80,6 +93,7 @@ impl Latency {
         let samples = Samples::of_durations(latencies)?;
         Ok(Self {
             p50_ns: samples.median(),
+            p90_ns: samples.quantile(0.9),
             p99_ns: samples.quantile(0.99),
             longest_ns: samples.greatest(),
             frames: samples.count(),
@@ -121,6 +135,9 @@ mod tests {
         assert_eq!(window.duration(), Nanoseconds(4_000));
         assert!((window.throughput().0 - 750_000.0).abs() < 1e-6);
         assert_eq!(window.inter_frame(), [1_000, 1_000, 2_000].map(Nanoseconds));
+        let longer = window.clone().with_more(300, 101_000);
+        assert_eq!((longer.frames(), longer.duration()), (300, Nanoseconds(100_000)));
+        assert_eq!(window.clone().with_more(2, 101_000), window);
     }
 
     #[test]
@@ -128,6 +145,7 @@ mod tests {
         let latencies: Vec<_> = (1..=101).map(Nanoseconds).collect();
         let latency = Latency::of(&latencies).unwrap();
         assert!((latency.p50_ns - 51.0).abs() < 1e-9);
+        assert!((latency.p90_ns - 91.0).abs() < 1e-9);
         assert!((latency.p99_ns - 100.0).abs() < 1e-9);
         assert!((latency.longest_ns - 101.0).abs() < 1e-9);
         assert_eq!(Latency::of(&[]), Err(SamplesError::Empty));

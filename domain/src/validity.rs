@@ -79,6 +79,14 @@ pub enum ReasonCode {
     TrialsWithoutEnergy,
     /// The compiler had no schedule rule for some units.
     FallbackUnits,
+    /// The source of a stream did not keep its pace.
+    SourceLate,
+    /// The latency of a stream rose throughout the window.
+    LatencyGrows,
+    /// Only some frames of a stream have stamps of their own.
+    StampsLimited,
+    /// No rate of a stream was sustained, or the search for the highest one did not end.
+    NothingSustained,
 }
 
 impl ReasonCode {
@@ -110,6 +118,10 @@ impl ReasonCode {
             Self::NotMeasured => "not_measured",
             Self::TrialsWithoutEnergy => "trials_without_energy",
             Self::FallbackUnits => "fallback_units",
+            Self::SourceLate => "source_late",
+            Self::LatencyGrows => "latency_grows",
+            Self::StampsLimited => "stamps_limited",
+            Self::NothingSustained => "nothing_sustained",
         }
     }
 }

@@ -14,6 +14,7 @@ mod dtype;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod launch_plan;
+mod load;
 mod lock;
 mod machine;
 mod measured;
@@ -25,6 +26,9 @@ pub mod text;
 pub use cpu_list::{format_cpu_list, parse_cpu_list};
 pub use cuda::{CudaDevice, CudaStage, CudaSystem};
 pub use dtype::Dtype;
+pub use load::{
+    ArrivalTimes, Arrived, Distribution, Dropped, Load, QueuePolicy, StreamLoad, StreamTotals, Streamed,
+};
 pub use lock::{HoldReply, LockHolder};
 pub use machine::{
     Clock, Clocks, Cpu, CpuClock, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode,
@@ -55,7 +59,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Raw observations. They are stored unchanged; the harness derives all figures from them.
 
 use crate::cuda::CudaStage;
+use crate::load::Streamed;
 use crate::machine::MachineState;
 use crate::power::Power;
 use crate::state::WatchedSettings;
@@ -159,6 +160,9 @@ pub struct Measured {
     /// Use of GPUs by the stages that run on them, in stage order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cuda: Vec<CudaStage>,
+    /// Arrivals and drops; absent if the load was saturating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Streamed>,
 }
 
 /// A stage that ran alone.
@@ -180,7 +184,7 @@ pub struct WarmUp {
 }
 
 /// The measured window. It opens with the completion of a frame, which does not count, and closes with the completion of the
-/// last frame that counts. Throughput is `completed_ns.len() / completed_ns.last()`.
+/// last frame that counts. Throughput is `completed_ns.len() / completed_ns.last()`, unless [`Streamed::rest`] counts more frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {

@@ -1,6 +1,7 @@
 //! Requests to the runner.
 
 use crate::dtype::Dtype;
+use crate::load::Load;
 use crate::power::{Idle, Meter};
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +165,8 @@ pub struct Trial {
     pub schedule: Schedule,
     /// Input frames, generated before the warm-up and used in turn.
     pub frames: Frames,
+    /// When frames arrive, in the warm-up and in the window.
+    pub load: Load,
     /// Capacity of the queue between two stages, in frames.
     pub queue_depth: u32,
     /// How long each stage runs alone before the warm-up; absent: it does not.
@@ -197,7 +200,7 @@ pub struct Isolate {
 }
 
 /// The warm-up ends when `min_frames` are complete, `min_ns` have passed and the frame time is steady; or when `max_ns` have
-/// passed.
+/// passed. With a stream, latency and queue length are to be steady instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmUpRule {
@@ -210,7 +213,7 @@ pub struct WarmUpRule {
 }
 
 /// The window closes when `min_frames` are complete and `min_ns` have passed; or when `max_ns` have passed; or when
-/// `max_frames` are complete.
+/// `max_frames` are complete. With a stream, `max_frames` does not close it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WindowRule {

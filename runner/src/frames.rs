@@ -1,5 +1,6 @@
 //! Input frames, and frames in flight.
 
+use crate::arrivals::Arrival;
 use crate::engine::Tensor;
 use crate::failure::Failure;
 use crate::memory;
@@ -113,6 +114,8 @@ pub(crate) struct FrameSlot {
     pub(crate) frame: u64,
     /// When the frame entered its first stage.
     pub(crate) entered_ns: u64,
+    /// How it arrived; absent without a stream.
+    pub(crate) arrival: Option<Arrival>,
     /// By the schedule's indices; present from production to last use.
     pub(crate) values: Vec<Option<Tensor>>,
     /// Start and end in each stage; (0, 0) for a stage that did not run it.
@@ -121,7 +124,13 @@ pub(crate) struct FrameSlot {
 
 impl FrameSlot {
     pub(crate) fn new(values: usize, stages: usize) -> Self {
-        Self { frame: 0, entered_ns: 0, values: vec![None; values], spans: vec![(0, 0); stages] }
+        Self {
+            frame: 0,
+            entered_ns: 0,
+            arrival: None,
+            values: vec![None; values],
+            spans: vec![(0, 0); stages],
+        }
     }
 
     pub(crate) fn set_inputs(&mut self, frame: u64, inputs: &[usize], tensors: &[Tensor]) {

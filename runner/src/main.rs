@@ -9,6 +9,7 @@
 
 mod accounting;
 mod affinity;
+mod arrivals;
 mod board_lock;
 mod board_state;
 mod cgroups;
@@ -29,10 +30,16 @@ mod queue;
 mod recorder;
 mod schedule;
 mod serve;
+#[cfg(test)]
+mod simulated_queue;
+mod source;
 mod stage_threads;
+mod stream_queue;
+mod stream_recorder;
 mod timed_read;
 mod transfer;
 mod trial;
+mod waiting_line;
 mod watch;
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! One execution of a schedule: frames pass through the stages until the measured window has closed.
 
+use crate::arrivals::Arrival;
 use crate::clock::monotonic_ns;
 use crate::engine::{Engine, MOST_FRAMES_IN_FLIGHT, Tensor, ThreadUsage};
 use crate::failure::Failure;
@@ -7,7 +8,8 @@ use crate::frames::{FrameSet, FrameSlot};
 use crate::queue::Queue;
 use crate::recorder::{Completion, Recorder};
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use protocol::ExecutionMode;
+use crate::stream_queue::StreamQueue;
+use protocol::{ExecutionMode, Load};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,8 @@ pub(crate) struct Pipeline {
     inputs: Vec<usize>,
     frames: Arc<FrameSet>,
     slowdown: Slowdown,
+    /// Where frames of a stream wait for the first stage; absent if the load is saturating.
+    stream: Option<StreamQueue>,
     admitted: AtomicU64,
     limit: u64,
     /// Slots without a frame. There are enough for all stages and queues, so no stage ever waits for one.
@@ -38,7 +42,7 @@ pub(crate) struct Pipeline {
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// Times are recorded.
-    Record(Mutex<Recorder>),
+    Record(Box<Mutex<Recorder>>),
     /// The values at these indices are collected, frame by frame. Each distinct frame runs once.
     Collect { outputs: Vec<usize>, collected: Mutex<Vec<Vec<Tensor>>> },
 }
@@ -113,6 +117,7 @@ impl Pipeline {
             inputs: schedule.inputs.clone(),
             frames,
             slowdown: Slowdown::default(),
+            stream: None,
             admitted: AtomicU64::new(0),
             limit,
             free_slots,
@@ -129,6 +134,16 @@ impl Pipeline {
         Self { slowdown, ..self }
     }
 
+    /// Frames of a stream come from its source; one at a time, there is one slot for all of them.
+    pub(crate) fn with_load(self, load: &Load) -> Self {
+        if *load == Load::OneAtATime {
+            while self.free_slots.length() > 1 {
+                drop(self.free_slots.try_pop());
+            }
+        }
+        Self { stream: load.stream().map(StreamQueue::new), ..self }
+    }
+
     /// Runs a stage until the execution stops. Each stage thread calls it once.
     pub(crate) fn run_stage(
         &self,
@@ -136,7 +151,8 @@ impl Pipeline {
         stage: &CheckedStage,
         engine: &mut dyn Engine,
     ) -> StageReport {
-        let _guard = StopOnPanic { pipeline: self, place };
+        let name = format!("stage {place}");
+        let _guard = self.stop_on_panic(&name);
         let mut report = StageReport::default();
         let mut usage = WindowUsage::default();
         let mut in_flight = VecDeque::with_capacity(engine.frames_in_flight());
@@ -203,14 +219,34 @@ impl Pipeline {
             report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
             return slot;
         }
+        if let Some(stream) = &self.stream {
+            let arrival = if waits { stream.pop() } else { stream.try_pop() };
+            report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
+            let arrival = arrival?;
+            let mut slot = self.free_slots.pop()?;
+            slot.arrival = Some(arrival);
+            self.fill(&mut slot, arrival.frame);
+            return Some(slot);
+        }
+        let mut slot = self.free_slots.try_pop();
+        // Only one frame at a time has to wait for a slot. If it is in flight in this stage, the stage finishes it first.
+        if slot.is_none() && waits {
+            slot = self.free_slots.pop();
+            report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
+        }
+        let mut slot = slot?;
         let frame = self.admitted.fetch_add(1, Ordering::Relaxed);
         if frame >= self.limit {
+            drop(self.free_slots.push(slot));
             return None;
         }
-        let mut slot = self.free_slots.pop()?;
+        self.fill(&mut slot, frame);
+        Some(slot)
+    }
+
+    fn fill(&self, slot: &mut FrameSlot, frame: u64) {
         slot.set_inputs(frame, &self.inputs, self.frames.frame(frame));
         slot.entered_ns = 0;
-        Some(slot)
     }
 
     /// Passes a frame to the next stage, or completes it. Returns whether the stage finished it in the window.
@@ -271,13 +307,58 @@ impl Pipeline {
         }
     }
 
+    /// Offers a frame of the stream to the first stage. Returns whether a full queue blocked it.
+    pub(crate) fn offer(&self, arrival: Arrival, late_ns: u64) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        let waiting = stream.waiting();
+        self.record(|recorder| recorder.arrive(&arrival, late_ns, waiting));
+        let outcome = stream.offer(arrival);
+        if let Some(dropped) = outcome.dropped {
+            self.record(|recorder| recorder.drop_frame(&dropped, monotonic_ns()));
+        }
+        outcome.blocked
+    }
+
+    /// Records a frame that the source could not offer before the window closed.
+    pub(crate) fn record_unoffered(&self, arrival: &Arrival, late_ns: u64) {
+        let waiting = self.stream.as_ref().map_or(0, StreamQueue::waiting);
+        self.record(|recorder| recorder.arrive(arrival, late_ns, waiting));
+    }
+
+    /// Records the CPU time of the source in the window, and whether it ran on CPUs of its own.
+    pub(crate) fn record_source(&self, cpu_ns: u64, apart: bool) {
+        self.record(|recorder| recorder.source(cpu_ns, apart));
+    }
+
+    fn record(&self, record: impl FnOnce(&mut Recorder)) {
+        if let Sink::Record(recorder) = &self.sink {
+            record(&mut recorder.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    pub(crate) fn is_window_open(&self) -> bool {
+        self.window.is_open()
+    }
+
+    /// Whether the window has closed and a time lies in it.
+    pub(crate) fn was_in_window(&self, at_ns: u64) -> bool {
+        self.window.is_closed() && self.window.contains(at_ns)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
     fn queue_after(&self, place: usize) -> Option<&Queue<Box<FrameSlot>>> {
         self.between.get(place)
     }
 
     /// Stops the execution; frames in flight are dropped between stages.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        if let Some(stream) = &self.stream {
+            stream.close();
+        }
         self.free_slots.close();
         self.between.iter().for_each(Queue::close);
         self.observer.unpark();
@@ -286,6 +367,12 @@ impl Pipeline {
     fn fail(&self, failure: Failure) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.stop();
+    }
+
+    /// Stops the execution if the calling thread panics before the guard is dropped, so that no other thread waits for it
+    /// forever. `name` says what the thread runs.
+    pub(crate) fn stop_on_panic<'a>(&'a self, name: &'a str) -> StopOnPanic<'a> {
+        StopOnPanic { pipeline: self, name }
     }
 
     /// Waits for the window to open. `false`: the execution stopped before.
@@ -344,16 +431,16 @@ impl WindowUsage {
     }
 }
 
-/// Stops the execution if a stage panics, so that the other stages do not wait for it forever.
-struct StopOnPanic<'a> {
+/// See [`Pipeline::stop_on_panic`].
+pub(crate) struct StopOnPanic<'a> {
     pipeline: &'a Pipeline,
-    place: usize,
+    name: &'a str,
 }
 
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.pipeline.fail(Failure::internal(format!("failed to run stage {}: it panicked", self.place)));
+            self.pipeline.fail(Failure::internal(format!("failed to run {}: it panicked", self.name)));
         }
     }
 }

@@ -100,6 +100,11 @@ impl<T> Queue<T> {
         Some(self.taken(state, item))
     }
 
+    /// Number of items.
+    pub(crate) fn length(&self) -> usize {
+        self.lock().items.len()
+    }
+
     /// Wakes a sender after an item was removed.
     fn taken(&self, state: MutexGuard<'_, State<T>>, item: T) -> T {
         if !state.closed {

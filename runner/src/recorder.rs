@@ -1,9 +1,11 @@
 //! Records completed frames, and decides when the measured window opens and closes.
 
+use crate::arrivals::Arrival;
 use crate::clock::unix_ns;
 use crate::failure::Failure;
 use crate::frames::FrameSlot;
-use protocol::{ExecutionMode, Span, WarmUp, WarmUpRule, Window, WindowRule};
+use crate::stream_recorder::StreamRecorder;
+use protocol::{ExecutionMode, Span, Streamed, WarmUp, WarmUpRule, Window, WindowRule};
 
 /// Limit on the frames of a window, which take 32 bytes each.
 const MAX_FRAMES: u32 = 4_000_000;
@@ -32,8 +34,10 @@ pub(crate) struct Recorder {
     begun_ns: u64,
     warm_up: WarmUp,
     opened_ns: Option<u64>,
-    closed: bool,
+    closed_ns: Option<u64>,
     window: Window,
+    /// Present if the load is a stream.
+    stream: Option<StreamRecorder>,
     /// Spans of frames of the window, frame by frame, all stages of each.
     timeline: Vec<Span>,
     timeline_frames: usize,
@@ -52,6 +56,8 @@ impl Recorder {
         let frames = usize::try_from(measure.max_frames).unwrap_or(0);
         let timeline_frames = usize::try_from(timeline).unwrap_or(0).min(frames);
         let spans = timeline_frames * if replicate { 1 } else { stages };
+        let group = group_size(trial.warm_up.min_frames);
+        let stream = trial.load.stream().map(|load| StreamRecorder::new(load, frames, group)).transpose()?;
         let no_span = Span { frame: 0, stage: 0, begin_ns: 0, end_ns: 0 };
         let mut recorder = Self {
             warm_up_rule: trial.warm_up.clone(),
@@ -61,7 +67,8 @@ impl Recorder {
             begun_ns: 0,
             warm_up: WarmUp { completed_ns: Vec::with_capacity(4096), steady: false },
             opened_ns: None,
-            closed: false,
+            closed_ns: None,
+            stream,
             window: Window {
                 opened_unix_ns: 0,
                 opened_monotonic_ns: 0,
@@ -80,24 +87,59 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Records the admission of the first frame.
+    /// Records the admission of the first frame, if none has arrived before.
     pub(crate) fn begin(&mut self, now_ns: u64) {
-        self.begun_ns = now_ns;
+        if self.begun_ns == 0 {
+            self.begun_ns = now_ns;
+        }
+    }
+
+    /// Records that a frame of a stream arrived and found so many others waiting.
+    pub(crate) fn arrive(&mut self, arrival: &Arrival, late_ns: u64, waiting: usize) {
+        self.begin(arrival.scheduled_ns);
+        let Some(stream) = &mut self.stream else { return };
+        match self.opened_ns {
+            None => stream.warm_up_arrival(waiting),
+            Some(opened) => {
+                let is_in_window = arrival.scheduled_ns > opened
+                    && self.closed_ns.is_none_or(|closed| arrival.scheduled_ns <= closed);
+                if is_in_window {
+                    stream.arrived(arrival, late_ns, waiting, opened);
+                }
+            }
+        }
+    }
+
+    /// Records that a frame was dropped before it reached the first stage.
+    pub(crate) fn drop_frame(&mut self, arrival: &Arrival, now_ns: u64) {
+        if let (Some(stream), Some(opened), None) = (&mut self.stream, self.opened_ns, self.closed_ns) {
+            stream.dropped(arrival, now_ns, opened);
+        }
+    }
+
+    /// Records the CPU time of a stream's source, and whether it ran on CPUs of its own.
+    pub(crate) fn source(&mut self, cpu_ns: u64, apart: bool) {
+        if let Some(stream) = &mut self.stream {
+            stream.source(cpu_ns, apart);
+        }
     }
 
     /// Records that `stage` completed a frame at `now_ns`.
     pub(crate) fn complete(&mut self, slot: &FrameSlot, stage: usize, now_ns: u64) -> Completion {
         match self.opened_ns {
-            _ if self.closed => Completion::Ordinary,
-            None => self.complete_warm_up(now_ns),
+            _ if self.closed_ns.is_some() => Completion::Ordinary,
+            None => self.complete_warm_up(slot, now_ns),
             Some(opened) => self.complete_window(slot, stage, opened, now_ns),
         }
     }
 
-    fn complete_warm_up(&mut self, now_ns: u64) -> Completion {
+    fn complete_warm_up(&mut self, slot: &FrameSlot, now_ns: u64) -> Completion {
         let elapsed = now_ns.saturating_sub(self.begun_ns);
         let warm_up = &mut self.warm_up;
         warm_up.completed_ns.push(elapsed);
+        if let Some((stream, arrival)) = self.stream.as_mut().zip(slot.arrival) {
+            stream.warm_up_completion(now_ns.saturating_sub(arrival.scheduled_ns));
+        }
         let rule = &self.warm_up_rule;
         let enough =
             warm_up.completed_ns.len() as u64 >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
@@ -105,7 +147,10 @@ impl Recorder {
         if !enough && !late {
             return Completion::Ordinary;
         }
-        warm_up.steady = is_steady(&warm_up.completed_ns, self.stride, rule.min_frames);
+        warm_up.steady = match &self.stream {
+            None => is_steady(&warm_up.completed_ns, self.stride, rule.min_frames),
+            Some(stream) => stream.is_steady(),
+        };
         if !warm_up.steady && !late {
             return Completion::Ordinary;
         }
@@ -119,10 +164,18 @@ impl Recorder {
         let window = &mut self.window;
         let elapsed = now_ns.saturating_sub(opened);
         let place = window.completed_ns.len();
-        window.completed_ns.push(elapsed);
-        window.latency_ns.push(now_ns.saturating_sub(slot.entered_ns));
-        if self.record_stage {
-            window.completed_by.push(u32::try_from(stage).unwrap_or(u32::MAX));
+        let has_space = match self.stream.as_mut().zip(slot.arrival) {
+            None => true,
+            Some((stream, arrival)) => {
+                stream.completed(&arrival, now_ns.saturating_sub(arrival.scheduled_ns), elapsed)
+            }
+        };
+        if has_space {
+            window.completed_ns.push(elapsed);
+            window.latency_ns.push(now_ns.saturating_sub(slot.entered_ns));
+            if self.record_stage {
+                window.completed_by.push(u32::try_from(stage).unwrap_or(u32::MAX));
+            }
         }
         if place < self.timeline_frames {
             let since = |stamp: u64| stamp.cast_signed().wrapping_sub(opened.cast_signed());
@@ -134,26 +187,33 @@ impl Recorder {
                 end_ns: since(*end),
             }));
         }
-        let (frames, rule) = (place as u64 + 1, &self.measure);
+        let rule = &self.measure;
+        let frames = self.stream.as_ref().map_or(place as u64 + 1, StreamRecorder::completions);
         let done = frames >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
-        if done || elapsed >= rule.max_ns || frames >= u64::from(rule.max_frames) {
-            self.closed = true;
+        let is_full = self.stream.is_none() && frames >= u64::from(rule.max_frames);
+        if done || elapsed >= rule.max_ns || is_full {
+            self.closed_ns = Some(now_ns);
             return Completion::ClosesWindow;
         }
         Completion::Ordinary
     }
 
-    pub(crate) fn into_parts(self) -> (WarmUp, Window, Vec<Span>) {
-        (self.warm_up, self.window, self.timeline)
+    pub(crate) fn into_parts(self) -> (WarmUp, Window, Vec<Span>, Option<Streamed>) {
+        (self.warm_up, self.window, self.timeline, self.stream.map(StreamRecorder::into_streamed))
     }
+}
+
+/// Size of the two groups that are compared, in frames: half of `min_frames`, at least 4.
+fn group_size(min_frames: u32) -> usize {
+    usize::try_from(min_frames / 2).unwrap_or(MAX_GROUP).clamp(4, MAX_GROUP)
 }
 
 /// Whether the median frame times of the last two groups of completions agree within 2 %.
 ///
 /// `completed_ns` ascends. A frame time is the time over `stride` completions: with N replicas, which take turns, the frame
-/// time of one is seen over N completions. A group has half of `min_frames`, at least 4 and at most 32.
+/// time of one is seen over N completions.
 fn is_steady(completed_ns: &[u64], stride: usize, min_frames: u32) -> bool {
-    let group = usize::try_from(min_frames / 2).unwrap_or(MAX_GROUP).clamp(4, MAX_GROUP);
+    let group = group_size(min_frames);
     let stride = stride.max(1);
     let needed = 2 * group + stride;
     let Some(first) = completed_ns.len().checked_sub(needed) else { return false };
@@ -173,7 +233,7 @@ fn is_steady(completed_ns: &[u64], stride: usize, min_frames: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{CpuProcessor, Frames, OnnxModel, Processor, Program, Schedule, Trial};
+    use protocol::{CpuProcessor, Frames, Load, OnnxModel, Processor, Program, Schedule, Trial};
 
     fn trial(kind: ExecutionMode, warm_up: (u32, u64, u64), measure: (u32, u64, u64, u32)) -> Trial {
         let stage = protocol::Stage {
@@ -190,6 +250,7 @@ mod tests {
             id: 1,
             schedule: Schedule { kind, values: vec![], inputs: vec![], outputs: vec![], stages: vec![stage] },
             frames: Frames { seed: 0, distinct: 1, integers_below: 8 },
+            load: Load::Saturating,
             queue_depth: 1,
             isolate: None,
             warm_up: WarmUpRule { min_frames: warm_up.0, min_ns: warm_up.1, max_ns: warm_up.2 },
@@ -223,7 +284,8 @@ mod tests {
                 effects.push(effect);
             }
         }
-        let (warm_up, window, timeline) = recorder.into_parts();
+        let (warm_up, window, timeline, stream) = recorder.into_parts();
+        assert_eq!(stream, None);
         (effects, warm_up, window, timeline)
     }
 

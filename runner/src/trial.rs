@@ -1,6 +1,7 @@
 //! One measured execution of a schedule.
 
 use crate::accounting::Reading;
+use crate::arrivals;
 use crate::cgroups::Groups;
 use crate::engine::WeightsCache;
 use crate::failure::Failure;
@@ -11,6 +12,7 @@ use crate::pipeline::{Pipeline, Sink, Slowdown, StageReport};
 use crate::power::Sampler;
 use crate::recorder::Recorder;
 use crate::schedule::CheckedSchedule;
+use crate::source;
 use crate::stage_threads::StageThreads;
 use crate::watch::Watch;
 use protocol::{Measured, Occupancy, Phase, Power, Trial};
@@ -25,6 +27,8 @@ pub(crate) fn measure(
     mut announce: impl FnMut(Phase),
 ) -> Result<Measured, Failure> {
     announce(Phase::Load);
+    let load = trial.load.stream();
+    load.map(arrivals::check).transpose()?;
     let schedule = Arc::new(CheckedSchedule::new(&trial.schedule)?);
     let recorder = Recorder::new(trial, schedule.stages.len())?;
     let slowdown = Slowdown::new(&trial.slow_down_per_mille);
@@ -50,15 +54,25 @@ pub(crate) fn measure(
     let before = machine_state::read(sysfs);
     let watch = Watch::start(sysfs, &cpus, !threads.cuda().is_empty()).map_err(Failure::internal)?;
     announce(Phase::WarmUp);
-    let sink = Sink::Record(Mutex::new(recorder));
-    let pipeline = Pipeline::new(&schedule, frames, trial.queue_depth, sink).with_slowdown(slowdown);
+    let sink = Sink::Record(Box::new(Mutex::new(recorder)));
+    let pipeline = Pipeline::new(&schedule, frames, trial.queue_depth, sink)
+        .with_slowdown(slowdown)
+        .with_load(&trial.load);
     let pipeline = Arc::new(pipeline);
+    let source =
+        load.map(|load| source::start(&pipeline, *load, &cpus)).transpose().map_err(Failure::internal)?;
     let groups = Groups::of_process();
     let take = || (Reading::take(&cpus, &ids), groups.throttling());
-    let (reports, readings) = threads.execute(&pipeline, || {
+    let executed = threads.execute(&pipeline, || {
         let opening = pipeline.wait_opened().then(take)?;
         pipeline.wait_closed().then(|| (opening, take()))
-    })?;
+    });
+    if let Some(source) = source {
+        pipeline.stop();
+        // If it panicked, the pipeline has failed.
+        drop(source.join());
+    }
+    let (reports, readings) = executed?;
     let power = sampler.map(|sampler| match sampler.and_then(Sampler::finish) {
         Ok(readings) => Power::Read(readings),
         Err(message) => Power::Unreadable { message },
@@ -74,8 +88,8 @@ pub(crate) fn measure(
     if let Some(watched) = &mut watched {
         watched.throttled = throttled.since(&throttled_before);
     }
-    let recorder = recorder.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (warm_up, window, timeline) = recorder.into_parts();
+    let recorder = (*recorder).into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (warm_up, window, timeline, stream) = recorder.into_parts();
     let (resident_bytes, anonymous_bytes) = resident_bytes();
     Ok(Measured {
         id: trial.id,
@@ -93,6 +107,7 @@ pub(crate) fn measure(
         resident_bytes,
         anonymous_bytes,
         cuda: threads.cuda(),
+        stream,
     })
 }
 

@@ -16,6 +16,7 @@ const EXTERNAL: [(&str, &[&str]); 3] = [
     (
         "runner",
         &[
+            "hdrhistogram",
             "libc",
             "libloading",
             "ort",

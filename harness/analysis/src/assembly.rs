@@ -8,7 +8,7 @@ use super::rows::{
 };
 use super::stored_settings::StoredSettings;
 use super::trial::Trial;
-use super::{heading, pooled, reasons};
+use super::{heading, pooled, reasons, stream};
 use domain::FleetMode;
 use domain::{
     Absence, Confidence, Metric, Nanoseconds, Network, Observation, ProcessorName, Reason, ReasonCode,
@@ -111,6 +111,7 @@ impl Report {
             measured_on,
             rows,
             timelines: Vec::new(),
+            streams: Vec::new(),
         }
     }
 
@@ -185,7 +186,11 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
     let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
     let latency = throughput::Latency::of(&latency).ok();
-    let predicted = prediction.as_ref().map(|prediction| prediction.throughput);
+    let load = crate::load_of(run);
+    // No schedule computes frames that have not arrived.
+    let offered = load.stream().map_or(f64::INFINITY, domain::StreamLoad::total_fps);
+    let predicted =
+        prediction.as_ref().map(|prediction| domain::FramesPerSecond(prediction.throughput.0.min(offered)));
     let side_by_side = matches!(schedule.kind(), ScheduleKind::Replicate | ScheduleKind::Peer);
     let peer = schedule.as_peer();
     let mut notes = measurements.reasons.clone();
@@ -222,7 +227,21 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         frames: counted.iter().map(|trial| trial.frames).sum(),
         typical_round: throughput.and_then(|median| typical(&counted, median.point)),
         throughput_fps: throughput.map(Interval::from),
-        latency_ms: latency.map(|latency| Latency { p50: latency.p50_ns / 1e6, p99: latency.p99_ns / 1e6 }),
+        load,
+        sustained_fps: None,
+        latency_ms: latency.map(|latency| Latency {
+            p50: latency.p50_ns / 1e6,
+            p90: latency.p90_ns / 1e6,
+            p99: latency.p99_ns / 1e6,
+            max: latency.longest_ns / 1e6,
+        }),
+        latency_ms_intervals: None,
+        drop_rate: None,
+        deadline_misses: None,
+        age_ms: None,
+        age_ms_interval: None,
+        stream: None,
+        latency_distribution: Vec::new(),
         energy_mj_per_frame: None,
         energy_absent_reason: None,
         energy_trials: 0,
@@ -248,6 +267,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     };
     let reason = if measurements.metered { Absence::NotRead } else { Absence::NoMeter };
     energy::describe(&mut row, &counted, &reason);
+    stream::describe(&mut row, &counted);
     row
 }
 

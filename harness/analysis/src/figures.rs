@@ -37,8 +37,18 @@ pub struct TrialFigures {
     pub throughput_fps: f64,
     /// Median latency.
     pub latency_p50_ms: Option<f64>,
+    /// 90th percentile of the latency.
+    pub latency_p90_ms: Option<f64>,
     /// 99th percentile of the latency.
     pub latency_p99_ms: Option<f64>,
+    /// Highest sustained rate of a stream.
+    pub sustained_fps: Option<f64>,
+    /// Frames of a stream that were not dropped.
+    pub delivered_percent: Option<f64>,
+    /// Frames of a stream with a result before its deadline.
+    pub on_time_percent: Option<f64>,
+    /// Mean age of the newest result of a stream.
+    pub age_ms: Option<f64>,
     /// Absent if it was not measured.
     pub energy_mj_per_frame: Option<f64>,
 }
@@ -49,7 +59,12 @@ impl TrialFigures {
             round: trial.round,
             throughput_fps: trial.throughput.0,
             latency_p50_ms: trial.figure(Metric::LatencyP50),
+            latency_p90_ms: trial.figure(Metric::LatencyP90),
             latency_p99_ms: trial.figure(Metric::LatencyP99),
+            sustained_fps: trial.figure(Metric::Sustained),
+            delivered_percent: trial.figure(Metric::Delivered),
+            on_time_percent: trial.figure(Metric::OnTime),
+            age_ms: trial.figure(Metric::Age),
             energy_mj_per_frame: trial.figure(Metric::EnergyPerFrame),
         }
     }
@@ -61,7 +76,12 @@ impl ScheduleFigures {
         let value = |trial: &TrialFigures| match metric {
             Metric::Throughput => Some(trial.throughput_fps),
             Metric::LatencyP50 => trial.latency_p50_ms,
+            Metric::LatencyP90 => trial.latency_p90_ms,
             Metric::LatencyP99 => trial.latency_p99_ms,
+            Metric::Sustained => trial.sustained_fps,
+            Metric::Delivered => trial.delivered_percent,
+            Metric::OnTime => trial.on_time_percent,
+            Metric::Age => trial.age_ms,
             Metric::EnergyPerFrame => trial.energy_mj_per_frame,
             Metric::Power => None,
         };

@@ -21,6 +21,9 @@ mod rows;
 #[cfg(any(test, feature = "scenario"))]
 pub mod scenario;
 mod stored_settings;
+mod stream;
+mod stream_section;
+mod stream_trial;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -35,6 +38,9 @@ pub use rows::{
     GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection,
     RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,
 };
+pub use stream_section::{
+    LatencyBin, LatencyIntervals, LatencyQuantile, StreamSection, StreamShare, StreamTrace,
+};
 pub use timeline::speed;
 
 /// Frames per second of a trial on these CPUs, if nothing voids it.
@@ -43,6 +49,24 @@ pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32], uses_gpu: bo
     let bounds = trial::Bounds { cpus, uses_gpu, min_frames: None, limits: &limits, state: None };
     let trial = trial::Trial::new(0, measured, bounds).ok()?;
     trial.is_valid().then_some(trial.throughput.0)
+}
+
+/// Whether a trial under a stream sustained its rate. `None`: it is void, or not of a stream.
+pub fn sustains(
+    measured: &protocol::Measured,
+    cpus: &[u32],
+    uses_gpu: bool,
+    wanted: &domain::SustainedLoad,
+) -> Option<bool> {
+    let limits = domain::validity::Limits::default();
+    let bounds = trial::Bounds { cpus, uses_gpu, min_frames: None, limits: &limits, state: None };
+    let trial = trial::Trial::new(0, measured.clone(), bounds).ok()?;
+    trial.is_valid().then(|| trial.sustains(wanted)).flatten()
+}
+
+/// The load of a run.
+pub fn load_of(run: &store::StoredRun) -> domain::Load {
+    stored_settings::StoredSettings::of(&run.start.configuration).load
 }
 
 /// Whether a run slowed a stage down on purpose.

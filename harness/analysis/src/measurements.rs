@@ -3,6 +3,7 @@
 use super::meter::MeterKnown;
 use super::reasons;
 use super::stored_settings::StoredSettings;
+use super::stream;
 use super::trial::{Bounds, Trial, observations};
 use domain::{Metric, Observation, Reason, Severity, Validity, validity};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,6 +19,8 @@ pub(super) struct Measurements {
     /// By round; a trial that was repeated counts as it went the last time.
     pub(super) trials: BTreeMap<u32, Trial>,
     pub(super) failed: BTreeMap<u32, String>,
+    /// Trials of searches for the highest sustained rate, by round.
+    searched: BTreeMap<u32, Vec<Trial>>,
     pub(super) limits: validity::Limits,
     /// Whether the board has a power meter.
     pub(super) metered: bool,
@@ -66,6 +69,7 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
             uses_gpu,
             trials,
             failed,
+            searched: BTreeMap::new(),
             limits,
             metered,
             reasons,
@@ -88,7 +92,11 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
         match taken {
             Ok(taken) => {
                 schedule.failed.remove(&trial.round);
-                schedule.trials.insert(trial.round, taken);
+                if settings.load.sustained().is_some() {
+                    schedule.searched.entry(trial.round).or_default().push(taken);
+                } else {
+                    schedule.trials.insert(trial.round, taken);
+                }
             }
             Err(message) if !schedule.trials.contains_key(&trial.round) => {
                 schedule.failed.insert(trial.round, message);
@@ -96,6 +104,13 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
             Err(_) => {}
         }
     })?;
+    if let Some(wanted) = settings.load.sustained() {
+        for schedule in &mut schedules {
+            for (round, trials) in std::mem::take(&mut schedule.searched) {
+                schedule.trials.extend(stream::highest_sustained(trials, wanted).map(|trial| (round, trial)));
+            }
+        }
+    }
     Ok(schedules)
 }
 

@@ -1,6 +1,7 @@
 //! A report. Its JSON has the schema `results/report.schema.json`.
 
-use domain::{FloatFormat, ProcessorName, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
+use super::stream_section::{LatencyBin, LatencyIntervals, LatencyQuantile, StreamSection, StreamTrace};
+use domain::{FloatFormat, Load, ProcessorName, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
 use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -37,6 +38,10 @@ pub struct Report {
     #[serde(skip)]
     #[schemars(skip)]
     pub timelines: Vec<Timeline>,
+    /// Queues of streams over time, for drawings; empty until [`Report::read_streams`]. Not part of the JSON.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub streams: Vec<StreamTrace>,
 }
 
 /// Frames of a trial in the stages of their schedule.
@@ -280,8 +285,31 @@ pub struct Row {
     pub typical_round: Option<u32>,
     /// Frames per second: median over the trials. Absent if none was measured.
     pub throughput_fps: Option<Interval>,
-    /// Time from entering the first stage to completion, over the frames of all trials. Absent if none was measured.
+    /// When frames arrived: `saturating`, or `{"stream": …}` with the settings of the stream.
+    pub load: Load,
+    /// Highest rate of a stream that the schedule sustains, in frames per second of all streams together: median over the
+    /// rounds. The other figures are those at this rate. Absent unless it was searched for.
+    pub sustained_fps: Option<Interval>,
+    /// Time from entering the first stage to completion, in a stream from the scheduled arrival, over the frames of all
+    /// trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
+    /// The same with intervals. Absent for a saturating load.
+    pub latency_ms_intervals: Option<LatencyIntervals>,
+    /// Share of the frames that were dropped, of those that were dropped or completed. Absent for a saturating load.
+    pub drop_rate: Option<Interval>,
+    /// Frames that completed after their deadline; dropped ones are not among them. Absent without a deadline.
+    pub deadline_misses: Option<u64>,
+    /// Mean age of the newest result in ms, median over the trials: how long ago the frame arrived that a user of the results
+    /// sees at a random moment. Absent for a saturating load.
+    pub age_ms: Option<f64>,
+    /// The same with its interval.
+    pub age_ms_interval: Option<Interval>,
+    /// Counts and other figures of a stream. Absent for a saturating load.
+    pub stream: Option<StreamSection>,
+    /// Frames by latency, for drawings. Not part of the JSON.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub latency_distribution: Vec<LatencyBin>,
     /// Energy per frame in mJ of everything that the total rail supplies, idle power included: median over the trials. Its
     /// interval covers the noise between trials and the uncertainty of the meter. Absent if it was not measured.
     pub energy_mj_per_frame: Option<Interval>,
@@ -369,6 +397,12 @@ impl From<domain::Interval> for Interval {
     }
 }
 
+impl From<LatencyQuantile> for Interval {
+    fn from(quantile: LatencyQuantile) -> Self {
+        Self { point: quantile.point, lo: quantile.lo, hi: quantile.hi }
+    }
+}
+
 impl Interval {
     /// Half the width as a share of the point.
     pub fn precision(&self) -> Option<f64> {
@@ -381,8 +415,12 @@ impl Interval {
 pub struct Latency {
     /// Median.
     pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
     /// 99th percentile.
     pub p99: f64,
+    /// The longest.
+    pub max: f64,
 }
 
 /// A stage. Shares are of the window's duration, medians over the trials.

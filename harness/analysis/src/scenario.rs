@@ -4,7 +4,7 @@
 #![allow(missing_docs, reason = "for tests, which fail by panicking")]
 
 use crate::{Report, Row};
-use protocol::{Idled, Measured, Power, PowerReadings, RailReadings};
+use protocol::{Idled, Measured, Power, PowerReadings, RailReadings, StreamLoad};
 use store::fixture::{self, Place, Planned};
 use store::{
     NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, Store, TrialRecord,
@@ -47,6 +47,25 @@ impl Scenario {
         let mut start = fixture::run_start();
         start.rounds = 1;
         Self { start, records: fixture::records("resnet18", 1), status: Status::Complete }
+    }
+
+    /// One network under a camera of 30 frames per second: three trials of 400 frames of each schedule.
+    pub fn camera() -> Self {
+        Self::under(fixture::camera(), "{ fps: 30, queue: 2, policy: drop_oldest, deadline_ms: 33 }")
+    }
+
+    /// The same under another stream; `settings` are those of the experiment.
+    pub fn under(load: StreamLoad, settings: &str) -> Self {
+        let mut start = fixture::run_start();
+        start.rounds = 3;
+        start.configuration = format!("experiment: {{ load: {{ stream: {settings} }} }}");
+        let mut run = Self { start, records: fixture::records("resnet18", 3), status: Status::Complete };
+        for trial in run.trials() {
+            let planned = fixture::planned("resnet18").swap_remove(trial.schedule as usize);
+            let measured = planned.streamed(u64::from(trial.position) + 1, 400, load);
+            trial.outcome = Outcome::Measured(Box::new(measured));
+        }
+        run
     }
 
     /// Adds an energy counter that is read every 10 ms: the idle board draws `idle_mw`, and a window what `power_mw` gives for

@@ -3,6 +3,8 @@
 //! They are read by key and not by `config::Loaded::from_yaml`, which refuses fields it does not know: a database keeps
 //! runs of older and newer versions.
 
+use domain::Load;
+use serde::Deserialize as _;
 use serde_yaml::Value;
 
 /// Settings; absent if the configuration does not have them.
@@ -16,6 +18,8 @@ pub(super) struct StoredSettings {
     pub(super) slow_down: Option<(String, f64)>,
     /// GPUs of the board, which no schedule uses.
     pub(super) gpus: Vec<String>,
+    /// When frames arrived; saturating if the configuration does not say.
+    pub(super) load: Load,
 }
 
 impl StoredSettings {
@@ -36,8 +40,15 @@ impl StoredSettings {
             precision: experiment.get("precision").and_then(|text| Some(percent(text.as_str()?)? / 100.0)),
             slow_down: slow_down(),
             gpus,
+            load: experiment.get("load").and_then(load).unwrap_or_default(),
         }
     }
+}
+
+/// A load as YAML writes it: a word, or a mapping with one key.
+fn load(written: &Value) -> Option<Load> {
+    let text = serde_json::to_value(written).ok()?;
+    Load::deserialize(text).ok()
 }
 
 fn gpus(board: Option<&Value>) -> Vec<String> {
@@ -67,6 +78,11 @@ mod tests {
         )
         .gpus;
         assert_eq!(gpus, ["gpu"]);
+        let load = |text| StoredSettings::of(text).load;
+        let stream = load("experiment: { load: { stream: { fps: 30.0, queue: 4, policy: block } } }");
+        assert_eq!(stream.to_string(), "a stream of 30 frames/s, queue of 4, block");
+        assert_eq!(load("experiment: { load: saturating }"), Load::Saturating);
+        assert_eq!(load("experiment: { load: { unknown: 3 } }"), Load::Saturating);
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
             assert_eq!(StoredSettings::of(text), StoredSettings::default());
         }

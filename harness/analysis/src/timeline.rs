@@ -10,7 +10,7 @@ const MOST: usize = 60;
 
 impl Report {
     /// Reads a timeline of each schedule of several stages: that of its typical trial. Where there are too many, the
-    /// fastest schedules of each network come first.
+    /// fastest schedules of each network come first. Also reads the queues of streams.
     pub fn read_timelines(&mut self, store: &Store) -> Result<(), StoreError> {
         let run = store.run(&self.run.id)?;
         let mut wanted: Vec<(usize, &Row)> = Vec::new();
@@ -33,7 +33,7 @@ impl Report {
             }
         }
         self.timelines = timelines;
-        Ok(())
+        self.read_streams(store)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The figures of one trial.
 
 use super::meter::Readings;
+use super::stream_trial::StreamTrial;
 use domain::{
-    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, Samples, Validity, Window,
-    disturbance, throughput, validity,
+    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, Samples, SustainedLoad,
+    Validity, Window, disturbance, stream, throughput, validity,
 };
 use protocol::text;
 use protocol::{
@@ -34,7 +35,12 @@ pub(super) struct Trial {
     pub(super) round: u32,
     pub(super) frames: usize,
     pub(super) throughput: FramesPerSecond,
+    /// In the order of completion; in a stream from the scheduled arrival.
     pub(super) latency: Vec<Nanoseconds>,
+    /// Absent if the load was saturating.
+    pub(super) stream: Option<StreamTrial>,
+    /// The highest sustained rate of all streams together and the lowest one that is too high, if they were searched for.
+    pub(super) sustained: Option<(f64, f64)>,
     pub(super) stages: Vec<Shares>,
     /// Median time of each stage running alone, in ns; empty if it was not measured.
     pub(super) isolated_ns: Vec<f64>,
@@ -60,8 +66,23 @@ impl Trial {
         bounds: Bounds<'_>,
     ) -> Result<Self, throughput::WindowError> {
         let mut reasons = reasons(&measured, bounds);
-        let window = Window::new(0, measured.window.completed_ns)?;
-        reasons.extend(disturbance::pace(&window.inter_frame()));
+        let mut window = Window::new(0, measured.window.completed_ns.clone())?;
+        let (stream, latency) = match &measured.stream {
+            None => {
+                reasons.extend(disturbance::pace(&window.inter_frame()));
+                (None, measured.window.latency_ns.into_iter().map(Nanoseconds).collect())
+            }
+            Some(streamed) => {
+                if let Some(rest) = &streamed.rest {
+                    let frames = usize::try_from(rest.completed).unwrap_or(usize::MAX);
+                    window = window.with_more(frames, rest.closed_ns);
+                }
+                let (trial, latency, notes) =
+                    StreamTrial::new(streamed, &window, &measured.window.completed_ns);
+                reasons.extend(notes);
+                (Some(trial), latency)
+            }
+        };
         let power = Readings::of_trial(
             measured.power.as_ref(),
             measured.window.opened_monotonic_ns,
@@ -82,7 +103,9 @@ impl Trial {
             round,
             frames: window.frames(),
             throughput: window.throughput(),
-            latency: measured.window.latency_ns.into_iter().map(Nanoseconds).collect(),
+            latency,
+            stream,
+            sustained: None,
             stages: stages.collect(),
             isolated_ns: isolated.collect::<Option<Vec<_>>>().unwrap_or_default(),
             reasons,
@@ -97,22 +120,37 @@ impl Trial {
         match metric {
             Metric::Throughput => Some(self.throughput.0),
             Metric::LatencyP50 => latency().map(|latency| latency.p50_ns / 1e6),
+            Metric::LatencyP90 => latency().map(|latency| latency.p90_ns / 1e6),
             Metric::LatencyP99 => latency().map(|latency| latency.p99_ns / 1e6),
+            Metric::Sustained => self.sustained.map(|(sustained, failed)| (sustained * failed).sqrt()),
+            Metric::Delivered => self.stream.as_ref()?.delivered_percent(),
+            Metric::OnTime => self.stream.as_ref()?.on_time_percent(),
+            Metric::Age => self.stream.as_ref()?.age_ns.map(|age| age / 1e6),
             Metric::EnergyPerFrame => Some(self.energy.drawn()?.energy.0 / self.frames as f64),
             Metric::Power => Some(self.energy.drawn()?.mean_power().0),
         }
+    }
+
+    /// Whether drops and p99 are within their limits and latency did not grow; absent without a stream.
+    pub(super) fn sustains(&self, wanted: &SustainedLoad) -> Option<bool> {
+        let drops = 1.0 - self.stream.as_ref()?.delivered_percent()? / 100.0;
+        let p99 = self.figure(Metric::LatencyP99)?;
+        let grows = self.reasons.iter().any(|reason| reason.code == ReasonCode::LatencyGrows);
+        Some(drops <= wanted.max_drops + 1e-12 && p99 <= wanted.deadline_ms && !grows)
     }
 
     pub(super) fn is_valid(&self) -> bool {
         validity::validity(&self.reasons) == Validity::Valid
     }
 
-    /// Throughput over that of the slowest stage running alone, or over the sum of all stages for a replicate.
+    /// Throughput over that of the slowest stage running alone, or over the sum of all stages for a replicate. Absent for a
+    /// stream, whose throughput is that of its arrivals.
     pub(super) fn efficiency(&self, side_by_side: bool) -> Option<f64> {
         let alone = |ns: &f64| FramesPerSecond::from_frame_ns(*ns).0;
         let rates = self.isolated_ns.iter().map(alone);
         let possible = if side_by_side { rates.sum() } else { rates.fold(f64::INFINITY, f64::min) };
-        (!self.isolated_ns.is_empty() && possible.is_finite()).then(|| self.throughput.0 / possible)
+        (!self.isolated_ns.is_empty() && possible.is_finite() && self.stream.is_none())
+            .then(|| self.throughput.0 / possible)
     }
 }
 
@@ -155,7 +193,10 @@ fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     }
     let frames = measured.window.completed_ns.len();
     reasons.extend(min_frames.and_then(|asked| validity::frames(frames, asked)));
-    reasons.extend(validity::steady(measured.warm_up.steady));
+    reasons.extend(match &measured.stream {
+        None => validity::steady(measured.warm_up.steady),
+        Some(_) => stream::settled(measured.warm_up.steady),
+    });
     let faults = measured.stages.iter().map(|stage| stage.minor_faults).sum();
     reasons.extend(disturbance::minor_faults(faults, frames));
     for zone in &measured.before.temperatures {

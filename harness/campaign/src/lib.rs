@@ -45,6 +45,7 @@ mod schedule_message;
 mod self_comparison;
 mod start_barrier;
 mod stop;
+mod sustained;
 mod tolerance;
 mod trial;
 mod trial_order;

@@ -6,16 +6,19 @@ use crate::open::OpenedBoard;
 use crate::prior::PriorResults;
 use crate::round_queue::RoundSource;
 use crate::stop::Stop;
+use crate::sustained;
 use crate::trial;
 use crate::trial_order::{self, Slot};
 use analysis::Report;
 use boards::SessionError;
 use config::Experiment;
-use domain::precision;
+use domain::{Load, SustainedLoad, precision, stream};
 use host::date::unix_ns;
 use host::exit::{Exit, Failure};
 use host::interrupt::Interrupt;
 use host::progress::{self, Progress};
+use protocol::Processor;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use store::{self, Cooling, RunRecorder, Store, StoreError, TrialRecord};
@@ -221,8 +224,59 @@ impl<'a, 's> Trials<'a, 's> {
         Ok(())
     }
 
-    /// Runs and records one trial. Returns its result for the progress display.
+    /// Runs and records one trial, or those of a search for the highest sustained rate. Returns the result for the progress
+    /// display.
     fn trial(&mut self, position: u32, slot: &Slot, progress: &Progress) -> Result<String, Stop> {
+        let experiment = self.experiment.clone();
+        match experiment.load {
+            Load::Saturating | Load::OneAtATime | Load::Stream(_) => {
+                self.run_trial(position, slot, progress, &experiment).map(|(result, _)| result)
+            }
+            Load::Sustained(wanted) => self.search(position, slot, progress, wanted),
+        }
+    }
+
+    /// Finds the highest rate that a schedule sustains. Every trial of the search is recorded.
+    fn search(
+        &mut self,
+        position: u32,
+        slot: &Slot,
+        progress: &Progress,
+        wanted: SustainedLoad,
+    ) -> Result<String, Stop> {
+        let stages = &self.networks[slot.network].linked.schedules[slot.schedule].message.stages;
+        // Each once: a thread that feeds a GPU may share the CPUs of another processor.
+        let cpus: BTreeSet<u32> =
+            stages.iter().flat_map(|stage| stage.processor.cpus().iter().copied()).collect();
+        let cpus: Vec<u32> = cpus.into_iter().collect();
+        let uses_gpu = stages.iter().any(|stage| matches!(stage.processor, Processor::Cuda(_)));
+        let mut experiment = self.experiment.clone();
+        let needed = u32::try_from(stream::frames_needed(0.99)).unwrap_or(u32::MAX);
+        experiment.measure.min_frames = experiment.measure.min_frames.max(needed);
+        experiment.measure.max_frames = experiment.measure.max_frames.max(needed);
+        let trial = |load: Load| {
+            let experiment = Experiment { load, ..experiment.clone() };
+            let (_, measured) = self.run_trial(position, slot, progress, &experiment)?;
+            Ok(measured)
+        };
+        let judge = |measured: &protocol::Measured| analysis::sustains(measured, &cpus, uses_gpu, &wanted);
+        let found = sustained::search(&wanted, trial, judge)?;
+        Ok(match found.and_then(|search| search.bracket()) {
+            Some((sustained, failed)) => {
+                format!("sustains {sustained:.2} frames/s and not {failed:.2}")
+            }
+            None => "no sustained rate".to_owned(),
+        })
+    }
+
+    /// Runs and records one trial. Returns the result for the progress display, and the observations if it did not fail.
+    fn run_trial(
+        &mut self,
+        position: u32,
+        slot: &Slot,
+        progress: &Progress,
+        experiment: &Experiment,
+    ) -> Result<(String, Option<protocol::Measured>), Stop> {
         let network = &self.networks[slot.network];
         let schedule = &network.linked.schedules[slot.schedule];
         pause(self.experiment.cooldown, &self.board.interrupt);
@@ -241,7 +295,8 @@ impl<'a, 's> Trials<'a, 's> {
             Ok(cooling) => {
                 let meter = self.board.loaded.board.power.meter();
                 let (runner, name) = (&mut self.board.runner, network.linked.plan.name());
-                (cooling, trial::run(runner, &self.experiment, name, schedule, meter))
+                let seed = self.experiment.seed.wrapping_add(slot.round.into());
+                (cooling, trial::run(runner, experiment, name, schedule, meter, seed))
             }
             Err(error) => (None, Err(error)),
         };
@@ -261,8 +316,10 @@ impl<'a, 's> Trials<'a, 's> {
                 *failures = 0;
                 self.measured += 1;
                 let fps = trial::frames_per_second(&measured);
-                self.recorder.record_trial(trial(cooling, store::Outcome::Measured(Box::new(measured))))?;
-                Ok(fps.map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s")))
+                let observed = store::Outcome::Measured(Box::new(measured.clone()));
+                self.recorder.record_trial(trial(cooling, observed))?;
+                let result = fps.map_or_else(|| "no frame".to_owned(), |fps| format!("{fps:.2} frames/s"));
+                Ok((result, Some(measured)))
             }
             Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => Err(error.into()),
             Err(error) => {
@@ -274,7 +331,7 @@ impl<'a, 's> Trials<'a, 's> {
                 let failed = store::Outcome::Failed { fault: error.fault(), message: message.clone() };
                 self.recorder.record_trial(trial(cooling, failed))?;
                 progress.warn(&message);
-                Ok("failed".to_owned())
+                Ok(("failed".to_owned(), None))
             }
         }
     }

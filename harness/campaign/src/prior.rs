@@ -26,6 +26,10 @@ impl PriorResults {
                 trials.push((trial.schedule, trial.round));
             }
         })?;
+        // An interrupted search for a sustained rate begins again.
+        if let (Some(last), Some(_)) = (trials.last().copied(), analysis::load_of(&run).sustained()) {
+            trials.retain(|trial| *trial != last);
+        }
         Ok(Self {
             processors: run.start.processors.clone(),
             networks: store.networks(&run)?.iter().map(|record| record.network.name().to_owned()).collect(),

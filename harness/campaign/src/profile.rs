@@ -427,6 +427,7 @@ fn measure_in_window(
             id,
             schedule: schedule.clone(),
             frames: frames(experiment, &network.manifest),
+            load: protocol::Load::Saturating,
             queue_depth: experiment.queue_depth,
             isolate: None,
             warm_up: protocol::WarmUpRule {

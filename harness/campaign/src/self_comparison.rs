@@ -145,7 +145,8 @@ impl Comparison<'_> {
         let cpus: Vec<u32> = cpus.collect::<BTreeSet<u32>>().into_iter().collect();
         let uses_gpu =
             schedule.message.stages.iter().any(|stage| matches!(stage.processor, Processor::Cuda(_)));
-        match trial::run(&mut self.board.runner, &self.experiment, &self.network, schedule, None) {
+        let seed = self.experiment.seed.wrapping_add(round.into());
+        match trial::run(&mut self.board.runner, &self.experiment, &self.network, schedule, None, seed) {
             Ok(measured) => match analysis::valid_throughput(measured, &cpus, uses_gpu) {
                 Some(fps) => {
                     let trials = match side {

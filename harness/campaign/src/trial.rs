@@ -5,10 +5,12 @@ use crate::runner_client::{RunnerClient, loading_time};
 use crate::schedule_message::nanoseconds;
 use boards::SessionError;
 use config::Experiment;
+use domain::{ArrivalTimes, Load, QueuePolicy};
 use protocol::{Event, Measured, Meter, Request};
 use std::time::Duration;
 
-/// Measures a schedule once, and reads `meter` at the same time.
+/// Measures a schedule once, and reads `meter` at the same time. `seed` is that of random arrivals: trials of a round have the
+/// same.
 ///
 /// # Errors
 /// As [`RunnerClient::request_once`].
@@ -18,19 +20,28 @@ pub(crate) fn run(
     network: &str,
     linked: &LinkedSchedule,
     meter: Option<&Meter>,
+    seed: u64,
 ) -> Result<Measured, SessionError> {
     let task = format!("measure {network} on {}", linked.planned.schedule.label());
     let stages = u32::try_from(linked.message.stages.len()).unwrap_or(u32::MAX);
     let isolate = Some(&experiment.isolate).filter(|isolate| isolate.enabled);
     let isolated = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
     let loading = loading_time(&linked.planned.schedule);
-    let timeout = loading + isolated + experiment.warm_up.max + experiment.measure.max;
+    let load = load_message(&experiment.load, seed);
+    // The warm-up and the window end with a frame, which may arrive after their time.
+    let arrivals = experiment.load.stream().map_or(0.0, |stream| 4.0 / stream.fps);
+    let timeout = loading
+        + isolated
+        + experiment.warm_up.max
+        + experiment.measure.max
+        + Duration::from_secs_f64(arrivals);
     let sysfs = runner.sysfs().to_owned();
     let event = runner.request_once(&task, timeout, |id| {
         Request::Trial(protocol::Trial {
             id,
             schedule: linked.message.clone(),
             frames: linked.frames.clone(),
+            load,
             queue_depth: experiment.queue_depth,
             isolate: isolate.map(|rule| protocol::Isolate {
                 min_frames: rule.min_frames,
@@ -58,6 +69,32 @@ pub(crate) fn run(
         Event::Measured(measured) => Ok(*measured),
         other => Err(runner.unexpected(&task, &other)),
     }
+}
+
+/// The load as the runner expects it. `seed` is that of random arrivals.
+fn load_message(load: &Load, seed: u64) -> protocol::Load {
+    let stream = match load {
+        Load::OneAtATime => return protocol::Load::OneAtATime,
+        // A search names the rate of each trial.
+        Load::Saturating | Load::Sustained(_) => return protocol::Load::Saturating,
+        Load::Stream(stream) => stream,
+    };
+    protocol::Load::Stream(protocol::StreamLoad {
+        fps: stream.fps,
+        streams: stream.streams,
+        queue: stream.queue,
+        policy: match stream.policy {
+            QueuePolicy::DropOldest => protocol::QueuePolicy::DropOldest,
+            QueuePolicy::DropNewest => protocol::QueuePolicy::DropNewest,
+            QueuePolicy::Block => protocol::QueuePolicy::Block,
+        },
+        arrivals: match stream.arrivals {
+            ArrivalTimes::Constant => protocol::ArrivalTimes::Constant,
+            ArrivalTimes::Poisson => protocol::ArrivalTimes::Poisson,
+        },
+        deadline_ns: stream.deadline_ms.map(|ms| nanoseconds(Duration::from_secs_f64(ms / 1e3))),
+        seed,
+    })
 }
 
 /// Frames per second of a trial, for the progress display.

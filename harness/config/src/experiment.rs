@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::{Network, Objective};
+use domain::{Load, Network, Objective};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,9 @@ pub struct Experiment {
     pub isolate: Isolate,
     /// Timing of every unit on every processor, the basis of plans and predictions.
     pub profile: Profile,
+    /// When frames arrive: as fast as a schedule takes them, or at the rate of a camera.
+    #[serde(default)]
+    pub load: Load,
     /// Frames that can wait between two stages.
     #[schemars(range(min = 1, max = 1024))]
     pub queue_depth: u32,
@@ -207,7 +210,7 @@ pub struct Measure {
     #[serde(rename = "max_seconds", with = "seconds")]
     #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
-    /// Maximum number of frames, which bounds memory use.
+    /// Maximum number of frames, which bounds memory use. A stream goes on beyond it, and counts later frames in histograms.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_frames: u32,
 }
@@ -317,6 +320,7 @@ impl Experiment {
             self.networks.extend(find(network.name(), &at, faults));
         }
         self.check_half_precision(tree, faults);
+        self.check_load(tree, faults);
         let mentions = mentions::collect(&self.schedules, tree, faults);
         (self.mentions, self.cuts) = (mentions.processors, mentions.cuts);
         if self.precision.is_some_and(|share| !(0.0001..=0.5).contains(&share)) {
@@ -325,6 +329,15 @@ impl Experiment {
         if let Some(SlowDown { processor, .. }) = &self.slow_down {
             let at = tree.spot("inject/slow_down/processor");
             self.mentions.push(Mention { processor: processor.clone(), at });
+        }
+    }
+
+    /// A search looks for the most frames per second, and under a stream all schedules that keep up have the same.
+    fn check_load(&self, tree: &Node, faults: &mut Faults) {
+        if self.search.is_some() && !self.load.is_saturating() {
+            let message = "`optimize` measures with `load: saturating`; remove `load`, and measure the schedule that it finds \
+                           under a stream with `bench`";
+            faults.add(&tree.spot("load"), message);
         }
     }
 

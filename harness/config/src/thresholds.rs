@@ -30,9 +30,29 @@ pub struct Thresholds {
     /// Median latency of a frame.
     #[schemars(with = "PercentOrNone")]
     latency_p50: Limit,
+    /// 90th percentile of the latency of a frame. Default: `none`.
+    #[serde(default)]
+    #[schemars(with = "PercentOrNone")]
+    latency_p90: Limit,
     /// 99th percentile of the latency of a frame.
     #[schemars(with = "PercentOrNone")]
     latency_p99: Limit,
+    /// Highest rate of a stream that is sustained. Default: `none`.
+    #[serde(default)]
+    #[schemars(with = "PercentOrNone")]
+    sustained: Limit,
+    /// Share of the frames of a stream that are not dropped. Default: `none`.
+    #[serde(default)]
+    #[schemars(with = "PercentOrNone")]
+    delivered: Limit,
+    /// Share of the frames of a stream with a result before its deadline. Default: `none`.
+    #[serde(default)]
+    #[schemars(with = "PercentOrNone")]
+    on_time: Limit,
+    /// Mean age of the newest result of a stream. Default: `none`.
+    #[serde(default)]
+    #[schemars(with = "PercentOrNone")]
+    age: Limit,
     /// Energy per frame, if it is measured.
     #[schemars(with = "PercentOrNone")]
     joules_per_frame: Limit,
@@ -42,10 +62,11 @@ pub struct Thresholds {
 }
 
 /// A threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(try_from = "PercentOrNone")]
 enum Limit {
     /// The metric is not checked.
+    #[default]
     Off,
     /// Worse by more than this share is a regression.
     Share(f64),
@@ -82,10 +103,30 @@ struct Override {
     #[serde(default)]
     #[schemars(with = "Option<PercentOrNone>")]
     latency_p50: Option<Limit>,
+    /// 90th percentile of the latency of a frame.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    latency_p90: Option<Limit>,
     /// 99th percentile of the latency of a frame.
     #[serde(default)]
     #[schemars(with = "Option<PercentOrNone>")]
     latency_p99: Option<Limit>,
+    /// Highest rate of a stream that is sustained.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    sustained: Option<Limit>,
+    /// Share of the frames of a stream that are not dropped.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    delivered: Option<Limit>,
+    /// Share of the frames of a stream with a result before its deadline.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    on_time: Option<Limit>,
+    /// Mean age of the newest result of a stream.
+    #[serde(default)]
+    #[schemars(with = "Option<PercentOrNone>")]
+    age: Option<Limit>,
     /// Energy per frame, if it is measured.
     #[serde(default)]
     #[schemars(with = "Option<PercentOrNone>")]
@@ -112,14 +153,24 @@ impl Thresholds {
         let limit = self.overrides.iter().rev().filter(matches).find_map(|rule| match metric {
             Metric::Throughput => rule.throughput,
             Metric::LatencyP50 => rule.latency_p50,
+            Metric::LatencyP90 => rule.latency_p90,
             Metric::LatencyP99 => rule.latency_p99,
+            Metric::Sustained => rule.sustained,
+            Metric::Delivered => rule.delivered,
+            Metric::OnTime => rule.on_time,
+            Metric::Age => rule.age,
             Metric::EnergyPerFrame => rule.joules_per_frame,
             Metric::Power => None,
         });
         let general = match metric {
             Metric::Throughput => self.throughput,
             Metric::LatencyP50 => self.latency_p50,
+            Metric::LatencyP90 => self.latency_p90,
             Metric::LatencyP99 => self.latency_p99,
+            Metric::Sustained => self.sustained,
+            Metric::Delivered => self.delivered,
+            Metric::OnTime => self.on_time,
+            Metric::Age => self.age,
             Metric::EnergyPerFrame => self.joules_per_frame,
             Metric::Power => Limit::Off,
         };
@@ -149,12 +200,29 @@ fn read(path: &Path, faults: &mut Faults) -> Option<Thresholds> {
         let message = "expected at most 50%; with a larger spread no check can find a regression";
         faults.add(&valid.spot("between_runs"), message);
     }
-    let overrides = thresholds.overrides.iter().enumerate();
-    let own = overrides
-        .filter_map(|(place, rule)| Some((format!("overrides/{place}/throughput"), rule.throughput?)));
-    for (path, limit) in own.chain([("throughput".to_owned(), thresholds.throughput)]) {
+    // These cannot drop by more than all.
+    let of_rule = |rule: &Override| {
+        [
+            ("throughput", rule.throughput),
+            ("sustained", rule.sustained),
+            ("delivered", rule.delivered),
+            ("on_time", rule.on_time),
+        ]
+    };
+    let own = thresholds.overrides.iter().enumerate().flat_map(|(place, rule)| {
+        of_rule(rule)
+            .into_iter()
+            .filter_map(move |(name, limit)| Some((format!("overrides/{place}/{name}"), name, limit?)))
+    });
+    let general = [
+        ("throughput", thresholds.throughput),
+        ("sustained", thresholds.sustained),
+        ("delivered", thresholds.delivered),
+        ("on_time", thresholds.on_time),
+    ];
+    for (path, name, limit) in own.chain(general.map(|(name, limit)| (name.to_owned(), name, limit))) {
         if matches!(limit, Limit::Share(share) if share >= 1.0) {
-            faults.add(&valid.spot(&path), "expected less than 100%; throughput cannot drop by more");
+            faults.add(&valid.spot(&path), format!("expected less than 100%; {name} cannot drop by more"));
         }
     }
     Some(thresholds)
@@ -201,6 +269,7 @@ mod tests {
         check(&SOUND.replace("between_runs: 1.5 %", "between_runs: 51%"), ":2:15");
         check(&SOUND.replace("throughput: 0.5%", "throughput: 100%"), ":3:13");
         check(&format!("{SOUND}overrides:\n  - throughput: 200%\n"), ":8:17");
+        check(&format!("{SOUND}delivered: 100%\n"), "delivered cannot drop by more");
         check(&format!("{SOUND}througput: 1%\n"), "did you mean");
         check(&SOUND.replace("between_runs: 1.5 %\n", ""), "between_runs");
     }

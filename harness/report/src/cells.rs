@@ -215,6 +215,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
             100.0 * report.confidence
         ),
     ];
+    lines.extend(load(report));
     if let Some(reason) = &run.ended_because {
         lines.push(format!("this run is {}: {reason}", run.status));
     }
@@ -245,6 +246,12 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
         lines.push(format!("requested precision ±{asked} %: {reached}"));
     }
     lines
+}
+
+/// The load in words; absent if it is saturating.
+pub(super) fn load(report: &Report) -> Option<String> {
+    let load = report.rows.iter().map(|row| row.load).find(|load| !load.is_saturating())?;
+    Some(format!("load: {load}"))
 }
 
 /// What a network is, in one line.

@@ -1,8 +1,8 @@
 //! One row a schedule, for spreadsheets: RFC 4180, but for line ends, which are single.
 
-use analysis::{Interval, Report, Row, StageSection};
+use analysis::{Interval, LatencyIntervals, LatencyQuantile, Report, Row, StageSection};
 
-const COLUMNS: [&str; 47] = [
+const COLUMNS: [&str; 69] = [
     "board",
     "network",
     "schedule",
@@ -22,8 +22,30 @@ const COLUMNS: [&str; 47] = [
     "throughput_fps",
     "throughput_fps_lo",
     "throughput_fps_hi",
+    "load",
+    "sustained_fps",
+    "sustained_fps_lo",
+    "sustained_fps_hi",
     "latency_ms_p50",
+    "latency_ms_p50_lo",
+    "latency_ms_p50_hi",
+    "latency_ms_p90",
+    "latency_ms_p90_lo",
+    "latency_ms_p90_hi",
     "latency_ms_p99",
+    "latency_ms_p99_lo",
+    "latency_ms_p99_hi",
+    "latency_ms_max",
+    "frames_arrived",
+    "frames_dropped",
+    "drop_rate",
+    "drop_rate_lo",
+    "drop_rate_hi",
+    "deadline_misses",
+    "age_ms",
+    "age_ms_lo",
+    "age_ms_hi",
+    "jitter_ms",
     "energy_mj_per_frame",
     "energy_mj_per_frame_lo",
     "energy_mj_per_frame_hi",
@@ -70,7 +92,7 @@ pub(super) fn render_all<'r>(reports: impl Iterator<Item = &'r Report>) -> Strin
     out
 }
 
-fn record(report: &Report, row: &Row) -> [String; 47] {
+fn record(report: &Report, row: &Row) -> [String; 69] {
     let point = |interval: Option<Interval>| number(interval.map(|interval| interval.point));
     let lo = |interval: Option<Interval>| number(interval.and_then(|interval| interval.lo));
     let hi = |interval: Option<Interval>| number(interval.and_then(|interval| interval.hi));
@@ -86,6 +108,10 @@ fn record(report: &Report, row: &Row) -> [String; 47] {
             row.stages.iter().filter_map(figure).map(|value| number(Some(value))).collect();
         figures.join(" ")
     };
+    let latency = |quantile: fn(&LatencyIntervals) -> LatencyQuantile| {
+        row.latency_ms_intervals.as_ref().map(quantile).map(Interval::from)
+    };
+    let (p50, p90, p99) = (latency(|all| all.p50), latency(|all| all.p90), latency(|all| all.p99));
     let codes: Vec<&str> = row.reasons.iter().map(|reason| reason.code.as_str()).collect();
     [
         row.board.clone(),
@@ -107,8 +133,30 @@ fn record(report: &Report, row: &Row) -> [String; 47] {
         point(fps),
         lo(fps),
         hi(fps),
+        row.load.to_string(),
+        point(row.sustained_fps),
+        lo(row.sustained_fps),
+        hi(row.sustained_fps),
         number(row.latency_ms.map(|latency| latency.p50)),
+        lo(p50),
+        hi(p50),
+        number(row.latency_ms.map(|latency| latency.p90)),
+        lo(p90),
+        hi(p90),
         number(row.latency_ms.map(|latency| latency.p99)),
+        lo(p99),
+        hi(p99),
+        number(row.latency_ms.map(|latency| latency.max)),
+        row.stream.as_ref().map(|stream| stream.arrived.to_string()).unwrap_or_default(),
+        row.stream.as_ref().map(|stream| stream.dropped_at_queue.to_string()).unwrap_or_default(),
+        point(row.drop_rate),
+        lo(row.drop_rate),
+        hi(row.drop_rate),
+        row.deadline_misses.map(|misses| misses.to_string()).unwrap_or_default(),
+        number(row.age_ms),
+        lo(row.age_ms_interval),
+        hi(row.age_ms_interval),
+        number(row.stream.as_ref().and_then(|stream| stream.jitter_ms)),
         point(energy),
         lo(energy),
         hi(energy),

@@ -1,6 +1,7 @@
 //! The paper's table for LaTeX: a document that compiles as it is, or the table alone for `\input`.
 
 use super::paper::Paper;
+use super::streams;
 use analysis::Report;
 
 const PREAMBLE: &str = r"\documentclass{article}
@@ -46,6 +47,30 @@ pub(super) fn table(report: &Report) -> String {
     out += "\\bottomrule\n\\end{tabular}\n";
     for remark in &paper.remarks {
         out.extend(["\\par\\smallskip\\footnotesize ", &escaped(remark), "\n"]);
+    }
+    out + "\\end{table}\n" + &stream_table(report)
+}
+
+/// The table of streams; empty without one.
+fn stream_table(report: &Report) -> String {
+    let rows = streams::rows(report);
+    let Some(first) = rows.first() else { return String::new() };
+    let row = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
+    let caption = format!("Latency from the scheduled arrival under {}.", first.load);
+    let mut out = String::from("\\begin{table}[htbp]\n\\centering\\small\n");
+    out.extend(["\\caption{", &escaped(&caption), "}\n\\smallskip\n"]);
+    out.extend(["\\label{tab:", &report.run.id, "-stream}\n"]);
+    out += "\\begin{tabular}{@{}llrrrrrrrr@{}}\n\\toprule\n";
+    let names = std::iter::once("network").chain(streams::COLUMNS);
+    out += &row(names.map(escaped).collect());
+    out += "\\midrule\n";
+    for stream in &rows {
+        let cells = std::iter::once(stream.network.clone()).chain(streams::cells(stream));
+        out += &row(cells.map(|cell| escaped(&cell)).collect());
+    }
+    out += "\\bottomrule\n\\end{tabular}\n";
+    for sentence in streams::legend(report) {
+        out.extend(["\\par\\smallskip\\footnotesize ", &escaped(&sentence), "\n"]);
     }
     out + "\\end{table}\n"
 }

@@ -16,6 +16,7 @@ mod notes;
 mod optimization;
 mod paper;
 mod peers;
+mod streams;
 mod terminal;
 #[cfg(test)]
 mod tests;

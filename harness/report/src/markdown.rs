@@ -1,7 +1,7 @@
 //! For documents and pull requests.
 
 use super::cells::{self, or_dash};
-use super::{notes, peers};
+use super::{notes, peers, streams};
 use analysis::{Report, Row};
 
 const COLUMNS: [&str; 9] = [
@@ -43,6 +43,7 @@ pub(super) fn render(report: &Report) -> String {
             }
         }
     }
+    out += &stream_table(report);
     let energy = notes::energy(report);
     let notes = notes::notes(report);
     let meter = notes::meter(report);
@@ -63,6 +64,25 @@ pub(super) fn render(report: &Report) -> String {
     }
     for sentence in cells::summary(report) {
         out.extend(["\n**", &escaped(&sentence), "**\n"]);
+    }
+    out
+}
+
+/// Latency, drops and age of rows under a stream; empty without one.
+fn stream_table(report: &Report) -> String {
+    let rows = streams::rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = "\n### Latency of the stream\n\n".to_owned();
+    out.extend(["| network | ", &streams::COLUMNS.join(" | "), " |\n|---|---|", &"--:|".repeat(8), "\n"]);
+    for row in &rows {
+        let cells = streams::cells(row).map(|cell| escaped(&cell));
+        out.extend(["| ", &escaped(&row.network), " | ", &cells.join(" | "), " |\n"]);
+    }
+    out += "\n";
+    for sentence in rows.iter().flat_map(|row| streams::sentences(row)).chain(streams::legend(report)) {
+        out.extend(["- ", &escaped(&sentence), "\n"]);
     }
     out
 }

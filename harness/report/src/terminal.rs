@@ -2,6 +2,7 @@
 
 use super::cells::{self, or_dash};
 use super::notes::{self, Note};
+use super::streams;
 use analysis::{Report, Row};
 use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Rows};
@@ -12,6 +13,8 @@ use tabled::settings::{Alignment, Padding, Style};
 const WIDTH: usize = 100;
 /// Labels are not broken into less.
 const NARROWEST: usize = 8;
+/// Room for labels in the table of streams.
+const ROOM: usize = 22;
 
 /// The report as text without colours.
 pub(super) fn render(report: &Report, wide: bool) -> String {
@@ -25,6 +28,10 @@ pub(super) fn render(report: &Report, wide: bool) -> String {
         let rows: Vec<&Row> = report.rows.iter().filter(|other| other.network == row.network).collect();
         out.extend(["\n", &row.network, " (", &cells::network(report, &row.network), ")\n"]);
         out += &table(&rows, wide);
+        let under_streams: Vec<&Row> = rows.into_iter().filter(|row| row.stream.is_some()).collect();
+        if !under_streams.is_empty() {
+            out.extend(["\n", &stream_table(&under_streams, wide)]);
+        }
     }
     if report.rows.is_empty() {
         out += "\nno schedule was planned in this run\n";
@@ -91,15 +98,52 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             cells::verdict(row),
         ]);
     }
+    drawn(builder, 1..8)
+}
+
+/// A table whose columns in `figures` are aligned to the right.
+fn drawn(builder: Builder, figures: std::ops::Range<usize>) -> String {
     let mut table = builder.build();
     table
         .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
         .with(Padding::new(0, 2, 0, 0))
         .modify(Columns::last(), Padding::zero())
-        .modify(Columns::new(1..8), Alignment::right())
+        .modify(Columns::new(figures), Alignment::right())
         .modify(Rows::first(), Alignment::bottom());
     let text = table.to_string();
     text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+}
+
+/// Latency, drops and age of rows under a stream. Intervals are below their figures, unless the table may be wide.
+fn stream_table(rows: &[&Row], wide: bool) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(
+        streams::COLUMNS.map(|name| if wide { name.to_owned() } else { name.replacen(' ', "\n", 1) }),
+    );
+    for row in rows {
+        let mut cells = streams::cells(row);
+        if !wide {
+            cells[0] = broken_label(row);
+            for cell in &mut cells[1..] {
+                *cell = cell.replacen(" [", "\n[", 1).replacen(" (", "\n(", 1).replacen(", ", ",\n ", 1);
+            }
+        }
+        builder.push_record(cells);
+    }
+    let mut out = drawn(builder, 1..streams::COLUMNS.len());
+    for sentence in rows.iter().flat_map(|row| streams::sentences(row)) {
+        out += &wrapped(&sentence, WIDTH, 2);
+    }
+    out
+}
+
+/// The stages, one a line, in lines that leave space for the figures.
+fn broken_label(row: &Row) -> String {
+    let lines = cells::stage_lines(row).into_iter().flat_map(|line| {
+        let characters: Vec<char> = line.chars().collect();
+        characters.chunks(ROOM).map(|part| part.iter().collect::<String>()).collect::<Vec<_>>()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The stages, one a line, each beside the share of time it works; a line that is too long is broken.
@@ -132,6 +176,9 @@ fn legend(report: &Report) -> String {
         );
         out += "\n";
         out += &wrapped(&text, WIDTH, 0);
+    }
+    for sentence in streams::legend(report) {
+        out += &wrapped(&sentence, WIDTH, 2);
     }
     for reason in notes::energy(report) {
         out += &wrapped(&format!("mJ/frame was not measured: {reason}"), WIDTH, 2);

@@ -13,8 +13,9 @@ use domain::{
 };
 pub use protocol::fixture::{machine, machine_without_frequencies};
 use protocol::{
-    Compared, CudaDevice, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Profiled,
-    Span, Transferred, UnitSamples, WarmUp, Window,
+    ArrivalTimes, Arrived, Compared, CudaDevice, Dropped, HandOver, HostLoad, Isolated, Measured, Occupancy,
+    OutputDifference, Profiled, QueuePolicy, Span, StreamLoad, Streamed, Transferred, UnitSamples, WarmUp,
+    Window,
 };
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -266,6 +267,7 @@ impl Planned {
         Measured {
             watched: None,
             cuda: Vec::new(),
+            stream: None,
             id: seed,
             isolated: (0..stages)
                 .map(|_| Isolated { samples_ns: durations(&mut numbers, 10, own_ns / 100 * 98) })
@@ -301,6 +303,80 @@ impl Planned {
             resident_bytes: 120 << 20,
             anonymous_bytes: 60 << 20,
         }
+    }
+}
+
+impl Planned {
+    /// A trial under a stream of which every tenth frame is dropped. Frames arrive at equal distances and complete after the
+    /// latency of [`Planned::measured`] and a wait of up to 2 ms.
+    pub fn streamed(&self, seed: u64, frames: usize, load: StreamLoad) -> Measured {
+        let mut measured = self.measured(seed, frames);
+        let mut numbers = SplitMix64::new(seed ^ 0x5eed);
+        let interval_ns = (1e9 / (load.fps * f64::from(load.streams))).round();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+        let interval_ns = interval_ns as u64;
+        let (mut arrived, mut dropped) = (Arrived::default(), Dropped::default());
+        let window = &mut measured.window;
+        let latency_ns = std::mem::take(&mut window.latency_ns);
+        window.completed_ns.clear();
+        let (mut since_arrival_ns, mut completed_stream) = (Vec::new(), Vec::new());
+        let mut arrival = 0u64;
+        while since_arrival_ns.len() < frames {
+            let scheduled = (arrival + 1) * interval_ns;
+            let stream = u32::try_from(arrival % u64::from(load.streams)).unwrap();
+            arrived.scheduled_ns.push(scheduled);
+            arrived.late_ns.push(numbers.below(60_000) as u64);
+            arrived.waiting.push(u32::try_from(arrival % 3).unwrap());
+            if load.streams > 1 {
+                arrived.stream.push(stream);
+            }
+            if arrival % 10 == 9 {
+                dropped.dropped_ns.push(scheduled + 20_000);
+                dropped.since_arrival_ns.push(20_000);
+                if load.streams > 1 {
+                    dropped.stream.push(stream);
+                }
+            } else {
+                let latency = latency_ns[since_arrival_ns.len()];
+                let since = latency + numbers.below(2_000_000) as u64;
+                let earliest = window.completed_ns.last().copied().unwrap_or(0) + 1;
+                let completed = (scheduled + since).max(earliest);
+                window.completed_ns.push(completed);
+                window.latency_ns.push(latency);
+                since_arrival_ns.push(completed - scheduled);
+                if load.streams > 1 {
+                    completed_stream.push(stream);
+                }
+            }
+            arrival += 1;
+        }
+        measured.host.wall_ns = *window.completed_ns.last().unwrap();
+        measured.host.busy_ns = Some(measured.host.wall_ns);
+        measured.host.runner_ns = measured.host.wall_ns;
+        measured.stream = Some(Streamed {
+            load,
+            arrived,
+            dropped,
+            since_arrival_ns,
+            completed_stream,
+            source_cpu_ns: 1_200_000,
+            source_apart: true,
+            rest: None,
+        });
+        measured
+    }
+}
+
+/// A camera of 30 frames per second.
+pub fn camera() -> StreamLoad {
+    StreamLoad {
+        fps: 30.0,
+        streams: 1,
+        queue: 2,
+        policy: QueuePolicy::DropOldest,
+        arrivals: ArrivalTimes::Constant,
+        deadline_ns: Some(33_000_000),
+        seed: 1,
     }
 }
 

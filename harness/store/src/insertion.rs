@@ -7,6 +7,7 @@ use super::record::{
     CampaignRecord, ComparisonRecord, Finished, NetworkRecord, Outcome, ProfileRecord, Record, RunStart,
     ScheduleRecord, Status, TransferRecord, TrialRecord,
 };
+use super::streams;
 use domain::packed::{Packer, pack, zigzag};
 use protocol::{Fault, MachineState, Measured};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
@@ -348,6 +349,9 @@ fn insert_measurement(connection: &Connection, trial: i64, measured: &Measured) 
     )?;
     if let Some(readings) = &measured.power {
         power::insert_trial(connection, trial, readings)?;
+    }
+    if let Some(streamed) = &measured.stream {
+        streams::insert(connection, trial, streamed)?;
     }
     for (stage, occupancy) in measured.stages.iter().enumerate() {
         execute(

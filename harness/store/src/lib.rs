@@ -26,6 +26,7 @@ mod recorder;
 mod run_id;
 pub mod schema;
 mod selection;
+mod streams;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::error::{RowError, StoreError};
 use super::machine;
 use super::power;
 use super::record::{Outcome, TrialRecord};
+use super::streams;
 use domain::packed::{PackedError, Unpacker, unpack, unzigzag};
 use protocol::{HostLoad, Isolated, MachineState, Measured, Occupancy, Span, WarmUp, Window};
 use rusqlite::types::{FromSql, ValueRef};
@@ -230,6 +231,7 @@ fn measurement(connection: &Connection, trial: i64, machines: &mut Machines<'_>)
         watched: cells.optional("how a trial's board was watched")?,
         stages: occupancies(connection, trial)?,
         cuda: cells.optional("the stages on GPUs")?.unwrap_or_default(),
+        stream: streams::of_trial(connection, trial)?,
     })
 }
 

@@ -26,7 +26,7 @@ pub(crate) use fake::{FakeEngine, FakeFault};
 pub(crate) use multiply_add::Multiplier;
 pub(crate) use onnx_provider::disable_tf32;
 pub(crate) use tensor::Tensor;
-pub(crate) use thread_usage::{ThreadUsage, exit_immediately, thread_cpu_ns};
+pub(crate) use thread_usage::{ThreadUsage, exit_immediately, prefer_current_thread, thread_cpu_ns};
 pub(crate) use tvm_runtime::{Runtime, release_memory};
 pub(crate) use weights::{WeightsCache, WeightsFile};
 

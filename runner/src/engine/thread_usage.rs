@@ -1,4 +1,4 @@
-//! Calls of the C library without a safe wrapper: CPU time and usage of a thread, and immediate exit.
+//! Calls of the C library without a safe wrapper: CPU time, usage and priority of a thread, and immediate exit.
 #![expect(unsafe_code, reason = "calls into the C library")]
 
 /// Exits without running exit handlers: destructors of libraries would race with the stage threads.
@@ -20,6 +20,14 @@ pub(crate) fn thread_cpu_ns(thread: u32) -> Option<u64> {
         return None;
     }
     Some(u64::try_from(time.tv_sec).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+}
+
+/// Gives the calling thread the lowest real-time priority, so that it runs as soon as it wakes up. Without the permission to do
+/// so, nothing changes.
+pub(crate) fn prefer_current_thread() {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `priority` is valid for reading; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
 }
 
 /// Page faults and context switches of a thread.

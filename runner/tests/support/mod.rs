@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics if its assumptions fail")]
 
 use protocol::{
-    Call, Compare, Compared, CpuProcessor, Event, ExecutionMode, Fault, Frames, Hello, Measured, OnnxModel,
-    Processor, Program, Request, Schedule, Stage, StageLibrary, Tensor, Trial, WarmUpRule, Weights,
-    WindowRule,
+    Call, Compare, Compared, CpuProcessor, Event, ExecutionMode, Fault, Frames, Hello, Load, Measured,
+    OnnxModel, Processor, Program, Request, Schedule, Stage, StageLibrary, Tensor, Trial, WarmUpRule,
+    Weights, WindowRule,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -266,6 +266,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
         id: 42,
         schedule,
         frames: Frames { seed: 1, distinct: 4, integers_below: 8 },
+        load: Load::Saturating,
         queue_depth: 2,
         isolate: None,
         warm_up: WarmUpRule { min_frames: 20, min_ns: 20 * MS, max_ns: 500 * MS },

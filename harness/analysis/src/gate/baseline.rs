@@ -94,9 +94,24 @@ pub struct BaselineTrial {
     /// Half of the frames took no longer, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p50_ms: Option<f64>,
+    /// 90 of 100 frames took no longer, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_p90_ms: Option<f64>,
     /// 99 of 100 frames took no longer, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
+    /// Highest sustained rate of a stream, in frames per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_fps: Option<f64>,
+    /// Frames of a stream that were not dropped, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_percent: Option<f64>,
+    /// Frames of a stream with a result before its deadline, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_time_percent: Option<f64>,
+    /// Mean age of the newest result of a stream, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<f64>,
     /// Energy of a frame in joules; absent if it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_per_frame: Option<f64>,
@@ -110,7 +125,12 @@ impl BaselineTrial {
             round: trial.round,
             throughput_fps: trial.throughput_fps,
             latency_p50_ms: trial.latency_p50_ms,
+            latency_p90_ms: trial.latency_p90_ms,
             latency_p99_ms: trial.latency_p99_ms,
+            sustained_fps: trial.sustained_fps,
+            delivered_percent: trial.delivered_percent,
+            on_time_percent: trial.on_time_percent,
+            age_ms: trial.age_ms,
             joules_per_frame: trial.energy_mj_per_frame.map(|millijoules| millijoules / 1e3),
         }
     }
@@ -120,7 +140,12 @@ impl BaselineTrial {
         match metric {
             Metric::Throughput => Some(self.throughput_fps),
             Metric::LatencyP50 => self.latency_p50_ms,
+            Metric::LatencyP90 => self.latency_p90_ms,
             Metric::LatencyP99 => self.latency_p99_ms,
+            Metric::Sustained => self.sustained_fps,
+            Metric::Delivered => self.delivered_percent,
+            Metric::OnTime => self.on_time_percent,
+            Metric::Age => self.age_ms,
             Metric::EnergyPerFrame => self.joules_per_frame,
             Metric::Power => None,
         }

@@ -60,11 +60,11 @@ pub struct CheckedRow {
     pub schedule: String,
     /// Its label in the baseline, if the planner chose other cuts.
     pub schedule_before: Option<String>,
-    /// `throughput`, `latency_p50`, `latency_p99` or `joules_per_frame`.
+    /// `throughput`, `latency_p50`, `latency_p90`, `latency_p99`, `sustained`, `delivered`, `on_time`, `age` or `joules_per_frame`.
     pub measure: String,
     /// Share by which it can become worse without a regression.
     pub threshold: f64,
-    /// Median over the baseline's trials: frames per second, ms or J.
+    /// Median over the baseline's trials: frames per second, ms, percent or J.
     pub before: f64,
     /// Median over the run's trials.
     pub now: f64,

@@ -93,6 +93,11 @@ impl Identity {
         for key in ["frames", "queue_depth"] {
             set(key, setting("experiment", key).and_then(written));
         }
+        // Absent for a saturating load, so that runs from before there were streams stay comparable.
+        set(
+            "load",
+            Some(crate::load_of(run)).filter(|load| !load.is_saturating()).map(|load| load.to_string()),
+        );
         Self { aspects }
     }
 
@@ -110,6 +115,7 @@ impl Identity {
             "gpu_frequencies",
             "kernel",
             "llvm",
+            "load",
             "model",
             "power_mode",
             "priority",

@@ -10,6 +10,7 @@ use store::{NetworkRecord, PRECISION, StoredRun, WINOGRAD};
 const CPU_QUOTA: &str = "CPU quota";
 const PRIORITY: &str = "priority";
 const GPU_DRIVER: &str = "GPU driver";
+const LOAD: &str = "load";
 
 /// What must be equal for two runs to be comparable.
 pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condition> {
@@ -41,6 +42,10 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition(GPU_DRIVER, gpu_driver(run)),
         condition(CPU_QUOTA, text::quota(machine)),
         condition(PRIORITY, text::priority(machine)),
+        condition(
+            LOAD,
+            Some(crate::load_of(run)).filter(|load| !load.is_saturating()).map(|load| load.to_string()),
+        ),
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
@@ -97,6 +102,7 @@ fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
         CPU_QUOTA | PRIORITY | GPU_DRIVER => "none",
         PRECISION => "fp32",
         WINOGRAD => "auto",
+        LOAD => "saturating",
         _ => "unknown",
     };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))

@@ -21,7 +21,8 @@ pub struct History {
     pub false_alarms: f64,
     /// The network.
     pub network: String,
-    /// `throughput` in frames/s, `latency` in ms (median of the trials' median latencies), or `energy` in mJ/frame.
+    /// `throughput` or `sustained` in frames/s, `latency` (median of the trials' median latencies), `latency_p99` or `age` in ms, `delivered` or
+    /// `on_time` in percent, or `energy` in mJ/frame.
     #[serde(rename = "measure", serialize_with = "short_name")]
     #[schemars(with = "String", extend("enum" = Metric::FOLLOWED.map(Metric::short_name)))]
     pub metric: Metric,

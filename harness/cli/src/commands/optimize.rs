@@ -212,6 +212,13 @@ fn new(paths: &Paths, arguments: &Arguments) -> Outcome<Loaded> {
             experiment.name
         )));
     };
+    if !experiment.load.is_saturating() {
+        return Err(usage(format!(
+            "failed to optimize with {}: `optimize` measures with `load: saturating`; remove `load` from the experiment {}, \
+             and measure the schedule that it finds under a stream with `bench`",
+            experiment.load, experiment.name
+        )));
+    }
     experiment.search.get_or_insert(Search { budget: experiment.max_time });
     Ok(loaded)
 }

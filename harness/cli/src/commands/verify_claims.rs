@@ -7,6 +7,7 @@ use ::report::{ClaimsFormat, render_claims};
 use analysis::Claims;
 use campaign::{Paths, open};
 use clap::Args;
+use domain::Load;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use store::{Access, Store, StoredRun};
@@ -56,6 +57,7 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
+    refuse_stream(&experiment.name, &experiment.load)?;
     let mut board = open::open(loaded, paths, interrupt)?;
     let ended = campaign::run(&mut board, &store);
     let (ended, closed) = board.close(ended)?;
@@ -75,11 +77,26 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     after_closing(closed, judged)
 }
 
+/// The claims are about throughput, and under a stream no schedule computes more frames than arrive.
+fn refuse_stream(name: &str, load: &Load) -> Outcome<()> {
+    if load.is_saturating() {
+        return Ok(());
+    }
+    let message = format!(
+        "failed to verify the claims with {name}: its load is {load}, and they are about the highest throughput; measure with \
+         `load: saturating`"
+    );
+    Err(Failure::new(Exit::Usage, message))
+}
+
 /// Prints the verdicts.
 ///
 /// # Errors
 /// If the database cannot be read, or the result cannot be printed.
 fn judge(store: &Store, runs: &[StoredRun], format: ClaimsFormat) -> Outcome<Exit> {
+    for run in runs {
+        refuse_stream(run.start.id.as_str(), &analysis::load_of(run))?;
+    }
     let claims = Claims::build(store, runs)?;
     print(&render_claims(&claims, format))?;
     Ok(if claims.any_fails() {

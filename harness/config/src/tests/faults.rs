@@ -131,6 +131,32 @@ fn experiments() {
 }
 
 #[test]
+fn loads() {
+    let table = [
+        ("a stream of no frames", "trials: 3", "load: { stream: { fps: 0 } }"),
+        ("a stream with a negative rate", "trials: 3", "load: { stream: { fps: -1 } }"),
+        ("a stream without a rate", "trials: 3", "load: { stream: { queue: 2 } }"),
+        ("a stream without settings", "trials: 3", "load: stream"),
+        ("a rate as text", "trials: 3", "load: { stream: { fps: 30fps } }"),
+        ("a queue of no frames", "trials: 3", "load: { stream: { fps: 30, queue: 0 } }"),
+        ("an unknown policy", "trials: 3", "load: { stream: { fps: 30, policy: drop_odlest } }"),
+        ("unknown arrival times", "trials: 3", "load: { stream: { fps: 30, arrivals: random } }"),
+        ("a deadline of zero", "trials: 3", "load: { stream: { fps: 30, deadline_ms: 0 } }"),
+        ("no streams", "trials: 3", "load: { stream: { fps: 30, streams: 0 } }"),
+        ("an unknown key of a stream", "trials: 3", "load: { stream: { fsp: 30 } }"),
+        ("an unknown load", "trials: 3", "load: { streams: { fps: 30 } }"),
+        ("a sustained rate without a deadline", "trials: 3", "load: { sustained: { max_drops: 0.1% } }"),
+        ("drops as a number", "trials: 3", "load: { sustained: { max_drops: 0.1, deadline_ms: 50 } }"),
+        (
+            "a stream for a search",
+            "trials: 3",
+            "search: { budget_minutes: 1 }\nload: { stream: { fps: 30 } }",
+        ),
+    ];
+    insta::assert_snapshot!(check("experiments/sound.yaml", EXPERIMENT, &table));
+}
+
+#[test]
 fn boards() {
     let sound = "board: bench
 connect: { ssh: { host: tx2.lab, user: nvidia } }

@@ -7,7 +7,7 @@ use super::super::{
     ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
-use domain::{FloatFormat, Limit, Objective, Winograd};
+use domain::{ArrivalTimes, FloatFormat, Limit, Load, Objective, QueuePolicy, StreamLoad, Winograd};
 
 fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
     scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
@@ -30,6 +30,43 @@ fn objectives_are_read_and_stored() {
     check("{ throughput: { max_watts: 7.5 } }", Objective::ThroughputWithin(Limit::Watts(7.5)));
     let millijoules = Objective::ThroughputWithin(Limit::MillijoulesPerFrame(200.0));
     check("{ throughput: { max_mj_per_frame: 200 } }", millijoules);
+}
+
+#[test]
+fn loads_are_read_and_stored() {
+    let scratch = Scratch::new();
+    let check = |written: &str, wanted: Load| {
+        let overrides = Overrides { set: vec![format!("load={written}")], ..Overrides::default() };
+        let loaded = sound(&scratch, &overrides);
+        assert_eq!(loaded.experiment.load, wanted, "{written}");
+        let again = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+        assert_eq!(again.experiment.load, wanted, "{written}, stored");
+    };
+    let camera = StreamLoad {
+        fps: 29.97,
+        streams: 1,
+        queue: 2,
+        policy: QueuePolicy::DropOldest,
+        deadline_ms: None,
+        arrivals: ArrivalTimes::Constant,
+    };
+    check("saturating", Load::Saturating);
+    check("{stream: {fps: 29.97}}", Load::Stream(camera));
+    check(
+        "{ stream: { fps: 30, queue: 2, policy: drop_oldest } }",
+        Load::Stream(StreamLoad { fps: 30.0, ..camera }),
+    );
+    let server = StreamLoad {
+        fps: 0.5,
+        streams: 4,
+        queue: 1024,
+        policy: QueuePolicy::Block,
+        deadline_ms: Some(33.3),
+        arrivals: ArrivalTimes::Poisson,
+    };
+    let written = "{ stream: { fps: 0.5, streams: 4, queue: 1024, policy: block, deadline_ms: 33.3, arrivals: poisson } }";
+    check(written, Load::Stream(server));
+    assert_eq!(sound(&scratch, &Overrides::default()).experiment.load, Load::Saturating);
 }
 
 #[test]

@@ -62,6 +62,70 @@ fn checked(store: &Store, baseline: &[StoredRun], run: &StoredRun, text: &str) -
     check(&baseline, run.start.id.as_str(), &figures, Vec::new(), &thresholds(text))
 }
 
+/// A run of five trials of 400 frames of each schedule under a camera. The slowest frames of the pipeline take so much longer.
+fn camera_run(store: &Store, place: &Place, number: u64, slow_ns: u64) -> StoredRun {
+    let begun = fixture::BEGUN + number * 3_600_000_000_000;
+    let mut start = fixture::run_start_at(begun);
+    start.configuration =
+        "experiment: { load: { stream: { fps: 30, queue: 2, policy: drop_oldest, deadline_ms: 33 } } }"
+            .into();
+    let id: RunId = start.id.clone();
+    let mut recorder = RunRecorder::create(store, &place.runs(), start).unwrap();
+    let mut numbers = SplitMix64::new(number);
+    for mut record in fixture::records("resnet18", 5) {
+        if let Record::Trial(trial) = &mut record {
+            let planned = fixture::planned("resnet18").swap_remove(trial.schedule as usize);
+            let mut measured = planned.streamed(numbers.below(100_000) as u64, 400, fixture::camera());
+            let streamed = measured.stream.as_mut().unwrap();
+            if trial.schedule == 2 {
+                // Two of a hundred frames.
+                streamed.since_arrival_ns.iter_mut().step_by(50).for_each(|since| *since += slow_ns);
+            }
+            trial.outcome = Outcome::Measured(Box::new(measured));
+        }
+        recorder.record(record).unwrap();
+    }
+    recorder.finish(Status::Complete, begun + 90_000_000_000).unwrap();
+    store.run(id.as_str()).unwrap()
+}
+
+/// Thresholds for streams.
+const STREAMS: &str = "false_alarms: 2%\nbetween_runs: 0.2%\nthroughput: 0.5%\nlatency_p50: 5%\nlatency_p90: 5%\n\
+                       latency_p99: 5%\ndelivered: 1%\non_time: 5%\nage: 5%\njoules_per_frame: none\n";
+
+#[test]
+fn slower_frames_of_a_stream_fail_and_the_same_ones_pass() {
+    let place = Place::new();
+    let store = place.open();
+    let before = camera_run(&store, &place, 0, 0);
+    let same = camera_run(&store, &place, 1, 0);
+    let slower = camera_run(&store, &place, 2, 20_000_000);
+    let passed = checked(&store, std::slice::from_ref(&before), &same, STREAMS);
+    assert_eq!(passed.verdict, GateVerdict::Pass, "{passed:?}");
+    let measures: Vec<&str> = passed.rows.iter().take(7).map(|row| row.measure.as_str()).collect();
+    let wanted = ["throughput", "latency_p50", "latency_p90", "latency_p99", "delivered", "on_time", "age"];
+    assert_eq!(measures, wanted);
+    let failed = checked(&store, std::slice::from_ref(&before), &slower, STREAMS);
+    assert_eq!(failed.verdict, GateVerdict::Fail);
+    let regressions = failed.rows.iter().filter(|row| row.ruling == Ruling::Regression);
+    let found: Vec<(&str, u32)> = regressions
+        .map(|row| (row.measure.as_str(), if row.schedule.contains('>') { 2 } else { 0 }))
+        .collect();
+    assert_eq!(found, [("latency_p99", 2)]);
+}
+
+#[test]
+fn a_stream_is_not_compared_with_another_load() {
+    let place = Place::new();
+    let store = place.open();
+    let (saturating, camera) = (run(&store, &place, 0, None), camera_run(&store, &place, 1, 0));
+    let differences = Identity::of(&saturating).differences(&Identity::of(&camera));
+    let shown: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    let wanted =
+        "load: unknown in the baseline, a stream of 30 frames/s, queue of 2, drop_oldest, deadline 33 ms now";
+    assert_eq!(shown, [wanted]);
+}
+
 #[test]
 fn a_slower_schedule_fails_and_the_same_one_passes() {
     let place = Place::new();

@@ -16,6 +16,7 @@ mod over_peers;
 mod prediction;
 mod scale;
 mod scatter;
+mod stream;
 
 use super::cells;
 use super::headline;
@@ -119,6 +120,7 @@ fn header(report: &Report) -> Markup {
                 "Measured on " (day) " on "
                 @if models.is_empty() { (machine.arch) } @else { (models.join(", ")) }
                 ", " (processors(report)) "."
+                @if let Some(load) = cells::load(report) { " " (headline::capital(&load)) "." }
                 @if let Some(warning) = cells::emulated(machine) { " " strong.void { (warning) "." } }
                 @if report.run.status != "complete" {
                     " " strong.void { "This run is " (report.run.status) ", not complete." }

@@ -4,7 +4,7 @@ use super::super::cells::{self, number, or_dash};
 use super::super::headline;
 use super::fragments::{confidence, schedule, scrolling};
 use super::scale::{Scale, percent};
-use super::{facts, gain, marks, occupancy};
+use super::{facts, gain, marks, occupancy, stream};
 use analysis::{Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, PreEscaped, html};
@@ -28,6 +28,7 @@ pub(super) fn section(
             p.detail { (said.detail) }
             @if !rows.is_empty() {
                 (throughput(report, name, place, &rows))
+                (stream::figure(report, name, place, &rows))
                 (occupancy::figure(name, &rows))
             }
             @if with_stages > 0 {

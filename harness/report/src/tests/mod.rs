@@ -7,6 +7,7 @@ mod energy;
 mod optimization;
 mod pages;
 mod papers;
+mod streams;
 mod texts;
 mod traces;
 

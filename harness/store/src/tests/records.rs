@@ -7,8 +7,8 @@ use crate::{
 };
 use domain::{OperatingPoint, PowerMode};
 use protocol::{
-    AppliedState, CudaStage, Fault, Idled, LowestFrequency, SavedState, SettingChange, Settings,
-    StateRequest, WatchedSettings,
+    AppliedState, CudaStage, Distribution, Fault, Idled, LowestFrequency, Measured, SavedState,
+    SettingChange, Settings, StateRequest, StreamLoad, StreamTotals, WatchedSettings,
 };
 
 fn run_of(place: &Place, records: &[Record]) -> (Store, StoredRun) {
@@ -52,6 +52,9 @@ fn every_record_comes_back_as_it_was() {
     measured.window.latency_ns = vec![u64::MAX, 0, 1];
     odd.outcome = Outcome::Measured(Box::new(measured));
     records.push(Record::Trial(odd));
+    records.extend(streams().into_iter().zip(9..).map(|(measured, position)| {
+        Record::Trial(fixture::trial(2, position, position, Outcome::Measured(Box::new(measured))))
+    }));
     let (store, run) = run_of(&place, &records);
 
     assert_eq!(run.start, fixture::run_start());
@@ -67,6 +70,29 @@ fn every_record_comes_back_as_it_was() {
     for (read, written) in read.iter().zip(&records) {
         assert_eq!(read, written);
     }
+}
+
+/// A camera, and four of them whose stamps have reached their limit.
+fn streams() -> Vec<Measured> {
+    let planned = fixture::planned("resnet18").swap_remove(2);
+    let one = planned.streamed(7, 30, fixture::camera());
+    let load = StreamLoad { streams: 4, deadline_ns: None, ..fixture::camera() };
+    let mut four = planned.streamed(8, 30, load);
+    let distribution = |up_to_ns| Distribution { up_to_ns: vec![up_to_ns, u64::MAX], counts: vec![30, 1] };
+    if let Some(streamed) = &mut four.stream {
+        streamed.source_apart = false;
+        streamed.rest = Some(StreamTotals {
+            arrived: 20_736_000,
+            dropped: 3,
+            completed: 20_735_990,
+            closed_ns: 86_400_000_000_000,
+            since_arrival: distribution(41_000_000),
+            between: distribution(4_000_000),
+            late: distribution(20_000),
+            waiting: vec![20_735_000, 990, 0],
+        });
+    }
+    vec![one, four]
 }
 
 #[test]

@@ -1,0 +1,272 @@
+//! When frames arrive in a trial: as fast as the schedule takes them, or at the rate of a camera.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// When frames arrive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Load {
+    /// The next frame enters as soon as the first stage is free.
+    #[default]
+    Saturating,
+    /// The next frame enters when the one before it has completed, so that no frame waits for another.
+    OneAtATime,
+    /// Frames arrive at a rate of their own, as those of a camera do.
+    Stream(StreamLoad),
+    /// The highest rate of a stream that a schedule sustains is searched for.
+    Sustained(SustainedLoad),
+}
+
+impl Load {
+    /// Whether it is the default.
+    pub fn is_saturating(&self) -> bool {
+        *self == Self::Saturating
+    }
+
+    /// The stream, if its rate is known.
+    pub fn stream(&self) -> Option<&StreamLoad> {
+        match self {
+            Self::Saturating | Self::OneAtATime | Self::Sustained(_) => None,
+            Self::Stream(stream) => Some(stream),
+        }
+    }
+
+    /// The requirements of a sustained rate.
+    pub fn sustained(&self) -> Option<&SustainedLoad> {
+        match self {
+            Self::Saturating | Self::OneAtATime | Self::Stream(_) => None,
+            Self::Sustained(sustained) => Some(sustained),
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saturating => out.write_str("saturating"),
+            Self::OneAtATime => out.write_str("one frame at a time"),
+            Self::Stream(stream) => stream.fmt(out),
+            Self::Sustained(sustained) => sustained.fmt(out),
+        }
+    }
+}
+
+/// Frames of one or several cameras, which wait in a queue for each camera until the first stage is free.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamLoad {
+    /// Frames per second of each stream.
+    #[schemars(range(min = 0.001, max = 10_000))]
+    pub fps: f64,
+    /// Number of streams, which take turns. Default: 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub streams: u32,
+    /// Frames of a stream that can wait for the first stage. Default: 2.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub queue: u32,
+    /// What happens to a frame that finds its queue full. Default: `drop_oldest`.
+    #[serde(default)]
+    pub policy: QueuePolicy,
+    /// Latest time of a result after the scheduled arrival of its frame, in ms. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1e6))]
+    pub deadline_ms: Option<f64>,
+    /// Time between arrivals of a stream. Default: `constant`.
+    #[serde(default, skip_serializing_if = "ArrivalTimes::is_constant")]
+    pub arrivals: ArrivalTimes,
+}
+
+/// What a rate must meet to be sustained.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SustainedLoad {
+    /// Highest share of frames that are dropped, such as `0.1%`.
+    #[serde(with = "percent")]
+    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)? ?%$"))]
+    pub max_drops: f64,
+    /// Highest 99th percentile of the latency from the scheduled arrival, in ms.
+    #[schemars(range(min = 0.001, max = 1e6))]
+    pub deadline_ms: f64,
+    /// Number of streams, which take turns and share the rate. Default: 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub streams: u32,
+    /// Frames of a stream that can wait for the first stage. Default: 2.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub queue: u32,
+    /// What happens to a frame that finds its queue full. Default: `drop_oldest`.
+    #[serde(default)]
+    pub policy: QueuePolicy,
+    /// Time between arrivals of a stream. Default: `constant`.
+    #[serde(default, skip_serializing_if = "ArrivalTimes::is_constant")]
+    pub arrivals: ArrivalTimes,
+}
+
+impl SustainedLoad {
+    /// A stream with so many frames per second of all streams together.
+    pub fn at(&self, total_fps: f64) -> StreamLoad {
+        let Self { deadline_ms, streams, queue, policy, arrivals, .. } = *self;
+        let fps = total_fps / f64::from(streams);
+        StreamLoad { fps, streams, queue, policy, deadline_ms: Some(deadline_ms), arrivals }
+    }
+}
+
+impl fmt::Display for SustainedLoad {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { max_drops, deadline_ms, streams, queue, policy, arrivals } = self;
+        let drops = percent::text(*max_drops);
+        write!(out, "the highest rate with at most {drops} dropped and p99 within {deadline_ms} ms")?;
+        if *streams > 1 {
+            write!(out, ", {streams} streams")?;
+        }
+        if !arrivals.is_constant() {
+            out.write_str(", Poisson arrivals")?;
+        }
+        write!(out, ", queue of {queue}, {policy}")
+    }
+}
+
+/// A share of one, written as a percentage: 0.001 is `0.1%`.
+mod percent {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn text(share: f64) -> String {
+        // Rounded, since 100 × 0.07 is not 7.
+        format!("{}%", (share * 1e8).round() / 1e6)
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(share: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text(*share))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = text.trim_end_matches('%').trim_end();
+        Ok(number.parse::<f64>().map_err(D::Error::custom)? / 100.0)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+fn is_one(streams: &u32) -> bool {
+    *streams == 1
+}
+
+fn two() -> u32 {
+    2
+}
+
+impl StreamLoad {
+    /// Frames per second of all streams together.
+    pub fn total_fps(&self) -> f64 {
+        self.fps * f64::from(self.streams)
+    }
+
+    /// Mean time between arrivals of all streams together, in ns.
+    pub fn interval_ns(&self) -> f64 {
+        1e9 / self.total_fps()
+    }
+}
+
+impl fmt::Display for StreamLoad {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fps, streams, queue, policy, deadline_ms, arrivals } = self;
+        if *streams > 1 {
+            write!(out, "{streams} streams of {fps} frames/s each")?;
+        } else {
+            write!(out, "a stream of {fps} frames/s")?;
+        }
+        if !arrivals.is_constant() {
+            out.write_str(" with Poisson arrivals")?;
+        }
+        write!(out, ", queue of {queue}, {policy}")?;
+        deadline_ms.map_or(Ok(()), |deadline| write!(out, ", deadline {deadline} ms"))
+    }
+}
+
+/// What happens to a frame that finds its queue full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueuePolicy {
+    /// It takes the place of the oldest frame in the queue, which is dropped.
+    #[default]
+    DropOldest,
+    /// It is dropped.
+    DropNewest,
+    /// It waits outside of the queue, and all later ones behind it. No frame is dropped.
+    Block,
+}
+
+impl fmt::Display for QueuePolicy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+            Self::Block => "block",
+        })
+    }
+}
+
+/// Time between arrivals of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ArrivalTimes {
+    /// Equal, as those of a camera.
+    #[default]
+    Constant,
+    /// Random: a Poisson process, as the requests of many independent users.
+    Poisson,
+}
+
+impl ArrivalTimes {
+    /// Whether all are equal.
+    pub fn is_constant(&self) -> bool {
+        *self == Self::Constant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_shown_with_all_that_differs_from_the_defaults() {
+        let read = |text: &str| -> Load { serde_json::from_str(text).unwrap() };
+        let check = |text: &str, shown: &str| assert_eq!(read(text).to_string(), shown);
+        check("\"saturating\"", "saturating");
+        check("\"one_at_a_time\"", "one frame at a time");
+        check(r#"{"stream":{"fps":29.97}}"#, "a stream of 29.97 frames/s, queue of 2, drop_oldest");
+        check(
+            r#"{"stream":{"fps":30,"streams":4,"queue":1,"policy":"block","deadline_ms":50,"arrivals":"poisson"}}"#,
+            "4 streams of 30 frames/s each with Poisson arrivals, queue of 1, block, deadline 50 ms",
+        );
+        check(
+            r#"{"sustained":{"max_drops":"0.1%","deadline_ms":50}}"#,
+            "the highest rate with at most 0.1% dropped and p99 within 50 ms, queue of 2, drop_oldest",
+        );
+        let sustained =
+            *read(r#"{"sustained":{"max_drops":"0.1%","deadline_ms":50,"streams":4}}"#).sustained().unwrap();
+        let probe = sustained.at(120.0);
+        assert!((probe.fps - 30.0).abs() < 1e-9 && probe.deadline_ms == Some(50.0), "{probe:?}");
+        assert!(
+            serde_json::to_string(&Load::Sustained(sustained)).unwrap().contains(r#""max_drops":"0.1%""#)
+        );
+        let stream = *read(r#"{"stream":{"fps":30,"streams":4}}"#).stream().unwrap();
+        assert!(
+            (stream.total_fps() - 120.0).abs() < 1e-9 && (stream.interval_ns() * 120.0 - 1e9).abs() < 1e-3
+        );
+        assert_eq!(
+            serde_json::to_string(&Load::Stream(StreamLoad { streams: 1, ..stream })).unwrap(),
+            r#"{"stream":{"fps":30.0,"queue":2,"policy":"drop_oldest"}}"#
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! What the frames of a stream say: latency, drops and age, with intervals, and whether the stream was what was asked for.
+//!
+//! Frames of a stream are not independent: one that waits long is followed by others that do. So no interval here treats
+//! them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, the figure is that
+//! of all frames together, and its variance is estimated from the figures of the sections (sectioning;
+//! Asmussen & Glynn 2007, "Stochastic simulation", chapter III). Sections are longer than the memory of a queue unless a trial is very short.
+
+use crate::distributions::student_quantile;
+use crate::samples::{Samples, quantile_of_ascending};
+use crate::statistics::{Confidence, Interval, Method};
+use crate::units::{FramesPerSecond, Nanoseconds};
+use crate::validity::{Reason, ReasonCode, Severity};
+
+/// Fewest sections of all trials together.
+pub const SECTIONS: usize = 10;
+
+/// Sections of each of so many trials.
+pub fn sections_of_each(trials: usize) -> usize {
+    SECTIONS.div_ceil(trials.max(1))
+}
+
+/// Frames that a quantile needs: with fewer, all of them may lie on the same side of it by chance (probability 2.5 %), so
+/// that no interval of 95 % has both ends. 6 for the median, 36 for p90, 368 for p99.
+pub fn frames_needed(p: f64) -> usize {
+    let rarer = p.max(1.0 - p);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+    {
+        (Confidence::P95.tail().ln() / rarer.ln()).ceil() as usize
+    }
+}
+
+/// A quantile over the frames of all trials, each in the order of completion. Absent without frames. The ends are absent
+/// with fewer than [`frames_needed`].
+pub fn quantile(trials: &[&[f64]], p: f64) -> Option<Interval> {
+    let mut all: Vec<f64> = trials.iter().flat_map(|trial| trial.iter().copied()).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    let first = *all.first()?;
+    let point = quantile_of_ascending(&all, p);
+    let each = sections_of_each(trials.len());
+    let sections: Vec<f64> = trials
+        .iter()
+        .flat_map(|trial| trial.chunks(trial.len().div_ceil(each).max(1)))
+        .map(|section| {
+            let mut section = section.to_vec();
+            section.sort_unstable_by(f64::total_cmp);
+            quantile_of_ascending(&section, p)
+        })
+        .collect();
+    if all.len() < frames_needed(p) || sections.len() < 2 {
+        return Some(Interval::absent(point, Confidence::P95, all.len()));
+    }
+    let squares: f64 = sections.iter().map(|section| (section - point).powi(2)).sum();
+    let half = reach(sections.len()) * (squares / ((sections.len() - 1) * sections.len()) as f64).sqrt();
+    let ends = ((point - half).max(first), point + half);
+    Some(Interval::around(point, ends, Confidence::P95, Method::Sections, all.len()))
+}
+
+/// The longest latency. Its lower end is itself: a longer one is possible however many frames there are.
+pub fn longest(trials: &[&[f64]]) -> Option<Interval> {
+    let frames = trials.iter().map(|trial| trial.len()).sum();
+    let longest = trials.iter().flat_map(|trial| trial.iter().copied()).max_by(f64::total_cmp)?;
+    Some(Interval { lo: Some(longest), ..Interval::absent(longest, Confidence::P95, frames) })
+}
+
+/// Counts of a section.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Frames that count, such as dropped ones.
+    pub part: u64,
+    /// All frames.
+    pub whole: u64,
+}
+
+/// A share of frames over all sections of so many trials. Absent without frames. If no frame counts, the upper end is the share
+/// of which as many frames would show one with a probability of 95 %.
+pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
+    let sections: Vec<&Share> = sections.iter().filter(|section| section.whole > 0).collect();
+    let part: u64 = sections.iter().map(|section| section.part).sum();
+    let whole: u64 = sections.iter().map(|section| section.whole).sum();
+    if whole == 0 {
+        return None;
+    }
+    let count = usize::try_from(whole).unwrap_or(usize::MAX);
+    let point = part as f64 / whole as f64;
+    let rare = 1.0 - 0.05_f64.powf(1.0 / whole as f64);
+    let half = if sections.len() < 2 {
+        rare
+    } else {
+        // The variance of a ratio.
+        let residual = |section: &&Share| (section.part as f64 - point * section.whole as f64).powi(2);
+        let squares: f64 = sections.iter().map(residual).sum();
+        let number = sections.len() as f64;
+        let deviation = (number / (number - 1.0) * squares).sqrt() / whole as f64;
+        // The edges of each window hold a frame more or less.
+        (reach(sections.len()) * deviation).max(trials as f64 / whole as f64)
+    };
+    let half = if part == 0 || part == whole { half.max(rare) } else { half };
+    let ends = ((point - half).max(0.0), (point + half).min(1.0));
+    Some(Interval::around(point, ends, Confidence::P95, Method::Sections, count))
+}
+
+fn reach(sections: usize) -> f64 {
+    student_quantile(1.0 - Confidence::P95.tail(), (sections - 1) as f64)
+}
+
+/// A completed frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// When it completed, in ns.
+    pub at_ns: u64,
+    /// How long after its scheduled arrival that was, in ns.
+    pub since_arrival_ns: u64,
+}
+
+/// Mean age of the newest result in ns, from the first completion to the last one: how old the frame is that a user of the
+/// results sees at a random moment. `completed` is of one stream, in the order of completion.
+pub fn mean_age(completed: &[Completed]) -> Option<f64> {
+    let first = completed.first()?.at_ns;
+    let span = completed.last()?.at_ns - first;
+    if span == 0 {
+        return None;
+    }
+    let mut newest = i128::MIN;
+    let mut area = 0.0;
+    for pair in completed.windows(2) {
+        // A replica may complete an older frame later.
+        newest = newest.max(i128::from(pair[0].at_ns) - i128::from(pair[0].since_arrival_ns));
+        let age = (i128::from(pair[0].at_ns) - newest) as f64;
+        let length = (pair[1].at_ns - pair[0].at_ns) as f64;
+        area += length * (age + 0.5 * length);
+    }
+    Some(area / span as f64)
+}
+
+/// Jitter of the output: standard deviation of the times between results.
+pub fn jitter(between: &[Nanoseconds]) -> Option<f64> {
+    Samples::of_durations(between).ok()?.deviation()
+}
+
+/// Void if the source did not keep its pace: 1 % of the frames were offered later than a tenth of the interval of a stream
+/// and 1 ms, or one frame later than 100 ms and two intervals.
+pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Option<Reason> {
+    let milliseconds = |ns: f64| format!("{:.1} ms", ns / 1e6);
+    let (text, remedy) = if longest_ns > (2.0 * interval_ns).max(1e8) {
+        let text = format!(
+            "the source was held up for {}: frames were scheduled meanwhile, and offered late or not at all",
+            milliseconds(longest_ns)
+        );
+        (text, "something stopped the runner (SIGSTOP, a debugger, a suspended machine); measure again")
+    } else if late_p99_ns > (0.1 * interval_ns).max(1e6) {
+        let text = format!(
+            "the source did not keep its pace: 1 % of the frames were offered more than {} late ({} allowed)",
+            milliseconds(late_p99_ns),
+            milliseconds((0.1 * interval_ns).max(1e6))
+        );
+        let remedy = "leave a CPU to the source that no processor of the board file has, or let the runner use real-time \
+                      priorities (as root, or with CAP_SYS_NICE)";
+        (text, remedy)
+    } else {
+        return None;
+    };
+    Some(Reason::new(ReasonCode::SourceLate, Severity::Void, text, remedy))
+}
+
+/// Whether latency and queue had settled when the window opened.
+pub fn settled(settled: bool) -> Option<Reason> {
+    (!settled).then(|| {
+        let text = "latency or queue length had not settled when the window opened".to_owned();
+        let remedy =
+            "raise `warm_up.max_seconds`; if the schedule does not keep up with the stream, lower `fps`";
+        Reason::new(ReasonCode::NotSteady, Severity::Warn, text, remedy)
+    })
+}
+
+/// Warns if latency rose throughout the window: from each third to the next, in all by half and by more than an interval
+/// between frames. `since_arrival_ns` is in the order of completion.
+pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSecond) -> Option<Reason> {
+    if since_arrival_ns.len() < 30 {
+        return None;
+    }
+    let third = since_arrival_ns.len() / 3;
+    let medians: Vec<f64> = [0, third, 2 * third]
+        .into_iter()
+        .filter_map(|first| Some(Samples::new(&since_arrival_ns[first..first + third]).ok()?.median()))
+        .collect();
+    let [first, second, last] = medians[..] else { return None };
+    let grows = first < second && second < last && last > 1.5 * first && last - first > interval_ns;
+    grows.then(|| {
+        let text = format!(
+            "the schedule does not keep up with {offered}: latency rose from {:.1} ms to {:.1} ms within the window, and \
+             would rise further",
+            first / 1e6,
+            last / 1e6
+        );
+        let remedy = "lower `fps`, or choose a policy that drops frames; the latencies are those of this window only";
+        Reason::new(ReasonCode::LatencyGrows, Severity::Warn, text, remedy)
+    })
+}
+
+/// Tells that only the first frames of a window have stamps of their own.
+pub fn stamps_limited(kept: usize, frames: u64) -> Reason {
+    let text = format!(
+        "{kept} of {frames} frames have stamps of their own; quantiles are from a histogram of all frames (error below 0.2 %), \
+         age, jitter and queue length from the first {kept}"
+    );
+    let remedy = "raise `measure.max_frames` if the board has memory for more stamps";
+    Reason::new(ReasonCode::StampsLimited, Severity::Warn, text, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SplitMix64;
+
+    #[test]
+    fn a_quantile_needs_frames() {
+        assert_eq!([0.5, 0.9, 0.99].map(frames_needed), [6, 36, 368]);
+        let frames: Vec<f64> = (1..=367).map(f64::from).collect();
+        let p99 = quantile(&[&frames], 0.99).unwrap();
+        assert_eq!((p99.lo, p99.hi, p99.count), (None, None, 367));
+        let p90 = quantile(&[&frames], 0.9).unwrap();
+        assert!(p90.lo.unwrap() < p90.point && p90.point < p90.hi.unwrap());
+        assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(quantile(&[&[][..]], 0.5), None);
+    }
+
+    #[test]
+    fn equal_latencies_have_an_interval_without_width() {
+        let frames = vec![5e6; 400];
+        let median = quantile(&[&frames, &frames], 0.5).unwrap();
+        assert_eq!((median.point, median.lo, median.hi), (5e6, Some(5e6), Some(5e6)));
+        assert_eq!(longest(&[&frames]).map(|longest| (longest.lo, longest.hi)), Some((Some(5e6), None)));
+    }
+
+    /// Waiting times in a queue: an autoregressive process, whose neighbours are alike.
+    fn correlated(random: &mut SplitMix64, frames: usize) -> Vec<f64> {
+        let mut level = 0.0;
+        (0..frames)
+            .map(|_| {
+                let normal: f64 = (0..12).map(|_| random.unit()).sum::<f64>() - 6.0;
+                level = 0.9 * level + normal;
+                100.0 + level
+            })
+            .collect()
+    }
+
+    #[test]
+    fn intervals_of_dependent_frames_hold_the_truth() {
+        // The stationary deviation is 1 / sqrt(1 - 0.9^2).
+        let deviation = 1.0 / (1.0 - 0.81_f64).sqrt();
+        for (trials, p, z) in [(1, 0.5, 0.0), (5, 0.5, 0.0), (5, 0.9, 1.281_55), (5, 0.99, 2.326_35)] {
+            let mut random = SplitMix64::new(17);
+            let held = (0..200).filter(|_| {
+                let frames: Vec<Vec<f64>> =
+                    (0..trials).map(|_| correlated(&mut random, 5000 / trials)).collect();
+                let slices: Vec<&[f64]> = frames.iter().map(Vec::as_slice).collect();
+                quantile(&slices, p).unwrap().holds(100.0 + z * deviation)
+            });
+            let held = held.count();
+            assert!((180..=200).contains(&held), "{held} of 200 at {p} in {trials} trials");
+        }
+    }
+
+    #[test]
+    fn a_share_without_a_case_is_not_known_to_be_zero() {
+        let none = share(&[Share { part: 0, whole: 150 }; 2], 1).unwrap();
+        assert_eq!((none.point, none.lo), (0.0, Some(0.0)));
+        assert!((none.hi.unwrap() - 3.0 / 300.0).abs() < 1e-4, "the rule of three: {none:?}");
+        let half = share(&[Share { part: 50, whole: 100 }, Share { part: 50, whole: 100 }], 1).unwrap();
+        assert_eq!((half.point, half.lo, half.hi), (0.5, Some(0.495), Some(0.505)));
+        let unlike = share(&[Share { part: 10, whole: 100 }, Share { part: 90, whole: 100 }], 1).unwrap();
+        assert_eq!((unlike.lo, unlike.hi), (Some(0.0), Some(1.0)));
+        assert_eq!(share(&[Share { part: 0, whole: 0 }], 1), None);
+        assert_eq!(share(&[], 1), None);
+    }
+
+    #[test]
+    fn the_age_of_the_newest_result() {
+        let completed = |times: &[(u64, u64)]| -> Vec<Completed> {
+            times
+                .iter()
+                .map(|(at_ns, since_arrival_ns)| Completed {
+                    at_ns: *at_ns,
+                    since_arrival_ns: *since_arrival_ns,
+                })
+                .collect()
+        };
+        // A result each 10 ns of frames that arrived 4 ns before: the age goes from 4 to 14.
+        assert_eq!(mean_age(&completed(&[(10, 4), (20, 4), (30, 4)])), Some(9.0));
+        // The second result is of an older frame than the first.
+        assert_eq!(mean_age(&completed(&[(10, 4), (20, 19), (30, 4)])), Some(14.0));
+        assert_eq!((mean_age(&completed(&[(10, 4)])), mean_age(&[])), (None, None));
+    }
+
+    #[test]
+    fn a_source_that_does_not_keep_its_pace_voids() {
+        let interval = 1e9 / 30.0;
+        assert_eq!(source_pace(9e4, 2e6, interval), None);
+        assert_eq!(source_pace(3.3e6, 9e7, interval), None);
+        let late = source_pace(3.4e6, 9e7, interval).unwrap();
+        assert_eq!((late.code, late.severity), (ReasonCode::SourceLate, Severity::Void));
+        assert!(late.text.contains("more than 3.4 ms late (3.3 ms allowed)"), "{}", late.text);
+        assert!(source_pace(1.1e6, 1.1e6, 1e6).unwrap().text.contains("(1.0 ms allowed)"));
+        let held_up = source_pace(0.0, 2.0e9, interval).unwrap();
+        assert!(held_up.text.starts_with("the source was held up for 2000.0 ms"), "{}", held_up.text);
+    }
+
+    #[test]
+    fn latency_that_grows_is_told() {
+        let of = |latency: &dyn Fn(f64) -> f64| -> Vec<f64> {
+            (0..300).map(|frame| latency(f64::from(frame))).collect()
+        };
+        let (interval, offered) = (5e6, FramesPerSecond(200.0));
+        assert_eq!(growth(&of(&|_| 20e6), interval, offered), None);
+        assert_eq!(growth(&of(&|frame| 20e6 + (frame % 7.0) * 4e6), interval, offered), None);
+        assert_eq!(growth(&of(&|frame| 1e6 + frame * 1e4), interval, offered), None, "within a frame");
+        let reason = growth(&of(&|frame| 20e6 + frame * 1e6), interval, offered).unwrap();
+        assert_eq!((reason.code, reason.severity), (ReasonCode::LatencyGrows, Severity::Warn));
+        assert!(reason.text.contains("rose from 69.5 ms to 269.5 ms"), "{}", reason.text);
+        assert_eq!(growth(&[1.0; 29], interval, offered), None);
+    }
+}
