@@ -152,7 +152,7 @@ pub fn has_c_compiler() -> bool {
 
 /// An interpreter of at least [`OLDEST`] that can create environments. If PATH has a version manager's script, this is
 /// the program that the script starts.
-fn find_interpreter() -> Result<PathBuf> {
+pub fn find_interpreter() -> Result<PathBuf> {
     let chosen = std::env::var_os(PYTHON_VARIABLE);
     let candidates: Vec<OsString> =
         chosen.clone().map_or_else(|| CANDIDATES.map(OsString::from).to_vec(), |one| vec![one]);

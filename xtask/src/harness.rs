@@ -30,7 +30,7 @@ pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Resul
     let (toolchain, built) = if let Some(expected) = expected {
         side_by_side(workspace, &boards, &expected, is_measuring)?
     } else {
-        let toolchain = python::ensure(workspace)?;
+        let toolchain = ensure_toolchain(workspace)?;
         let built = cargo::build(workspace, &toolchain)?;
         (toolchain, built)
     };
@@ -45,6 +45,20 @@ pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Resul
     }
     let error = command(workspace, &toolchain, &built).arg(name).args(rest).exec();
     Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
+}
+
+/// The toolchain. If it is missing, the harness is built while its packages are downloaded, because only the runner
+/// needs them.
+fn ensure_toolchain(workspace: &Workspace) -> Result<Toolchain> {
+    if python::is_installed(workspace)? {
+        return python::ensure(workspace);
+    }
+    std::thread::scope(|scope| {
+        let toolchain = scope.spawn(|| python::ensure(workspace));
+        // If this fails, the build of harness and runner fails too and says why.
+        let _ = cargo::build_harness(workspace);
+        joined(toolchain)
+    })
 }
 
 /// Puts in place at the same time, for boards over SSH: the harness, the toolchain and then their runners, and virtual

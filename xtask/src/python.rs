@@ -6,11 +6,31 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use toolchain::linker::write_script;
 use toolchain::packages::Packages;
-use toolchain::{CHECKS, CROSS, Check, Place, Toolchain, has_c_compiler};
+use toolchain::{CHECKS, CROSS, Check, Place, Toolchain, find_interpreter, has_c_compiler};
 
 /// Folder of the shim, to go first on PATH when the runner is built. It need not exist yet.
 pub(crate) fn shims(workspace: &Workspace) -> PathBuf {
     workspace.toolchain().join("bin")
+}
+
+/// Whether the toolchain was completed, perhaps damaged or outdated since. If not, fails if this machine lacks a C compiler
+/// or Python.
+pub(crate) fn is_installed(workspace: &Workspace) -> Result<bool> {
+    if place(workspace).is_installed() {
+        return Ok(true);
+    }
+    if !has_c_compiler() {
+        bail!(
+            "failed to find a C compiler: `cc` is not on PATH. It links the compiled networks. Install one, for \
+             example by `sudo apt install gcc` (Debian, Ubuntu) or `sudo dnf install gcc` (Fedora)"
+        );
+    }
+    find_interpreter()?;
+    Ok(false)
+}
+
+fn place(workspace: &Workspace) -> Place {
+    Place { folder: workspace.toolchain(), root: workspace.root.clone() }
 }
 
 /// Puts the toolchain in place. Cheap if it is there already.
@@ -34,13 +54,8 @@ pub(crate) fn ensure_with_cross(workspace: &Workspace) -> Result<Toolchain> {
 }
 
 fn install(workspace: &Workspace, extra: &[&Packages], check: Check) -> Result<Toolchain> {
-    let place = Place { folder: workspace.toolchain(), root: workspace.root.clone() };
-    if !place.is_installed() && !has_c_compiler() {
-        bail!(
-            "failed to find a C compiler: `cc` is not on PATH. It links the compiled networks. Install one, for \
-             example by `sudo apt install gcc` (Debian, Ubuntu) or `sudo dnf install gcc` (Fedora)"
-        );
-    }
+    is_installed(workspace)?;
+    let place = place(workspace);
     let toolchain = place.ensure(extra, check)?;
     write_shim(&shims(workspace), &toolchain, &workspace.cross())?;
     Ok(toolchain)

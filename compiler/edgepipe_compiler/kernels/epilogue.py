@@ -257,7 +257,7 @@ def _expression(graph: Graph, node: Node, inputs: list[tirx.Expr], lets: Lets) -
         case "Softplus":
             return _softplus(first, lets)
         case "Softsign":
-            return quotient(first, number(1.0) + tirx.max(first, number(0.0) - first), lets)
+            return first / (number(1.0) + tirx.max(first, number(0.0) - first))
         case "Mish":
             # tanh(log(y)) = (y² - 1) / (y² + 1); for large y it is 1, and y² would overflow.
             grown = number(1.0) + exp(tirx.min(first, number(30.0)), lets)

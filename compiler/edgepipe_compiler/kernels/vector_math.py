@@ -18,6 +18,8 @@ from .target import CpuTarget
 Keep = Callable[[str, tirx.Expr], tirx.Expr]
 LOWEST, HIGHEST = -87.3365, 88.3762
 LOG2_E, LN2_HIGH, LN2_LOW = 1.44269504088896341, 0.693359375, -2.12194440e-4
+# 1.5 * 2^23: a sum with it is rounded to an integer, which its lowest bits hold.
+ROUNDING = 12582912.0
 POLYNOMIAL = (
     1.9875691500e-4,
     1.3981999507e-3,
@@ -53,7 +55,7 @@ class Lets:
     def __init__(self, keep: Keep | None = None, target: CpuTarget | None = None) -> None:
         self._bound: list[tuple[tirx.Var, tirx.Expr]] = []
         self._keep = keep
-        self.estimates_quotients = target is not None and target.slow_division
+        self.isa = target.isa if target is not None and target.estimates_reciprocals else None
 
     def bind(self, name: str, value: tirx.Expr) -> tirx.Expr:
         """Computes ``value`` once."""
@@ -82,13 +84,22 @@ def _polynomial(x: tirx.Expr, factors: tuple[float, ...]) -> tirx.Expr:
 
 
 def quotient(over: tirx.Expr, under: tirx.Expr, lets: Lets) -> tirx.Expr:
-    """``over / under`` for a normal, finite, non-zero ``under``.
+    """``over / under`` for an ``under`` from 2^-126 to 2^126. Beyond 2^126, the result may be 0.
 
-    With slow division: the processor's reciprocal estimate (8 bits) and two Newton steps, each of which
-    doubles the precision. The relative error is below 3e-7. frecps computes 2 - a b.
+    Where a vector division is slow, it uses the processor's reciprocal estimate and Newton steps, each of
+    which doubles the precision. The relative error is below 3e-7.
     """
-    if not lets.estimates_quotients or str(under.ty) != "float32x4":
-        return over / under
+    lanes = str(under.ty).removeprefix("float32x")
+    match lets.isa, lanes:
+        case "neon", "4":
+            return over * _neon_reciprocal(under, lets)
+        case "avx512", "16":
+            return over * _avx512_reciprocal(under, lets)
+    return over / under
+
+
+def _neon_reciprocal(under: tirx.Expr, lets: Lets) -> tirx.Expr:
+    """From an estimate of 8 bits. frecps computes 2 - a b."""
 
     def neon(name: str, *operands: tirx.Expr) -> tirx.Expr:
         return tirx.call_llvm_pure_intrin("float32x4", f"llvm.aarch64.neon.{name}", *operands)
@@ -97,7 +108,18 @@ def quotient(over: tirx.Expr, under: tirx.Expr, lets: Lets) -> tirx.Expr:
     inverse = lets.bind("inverse", neon("frecpe", under))
     for _ in range(2):
         inverse = lets.bind("inverse", inverse * neon("frecps", under, inverse))
-    return over * inverse
+    return inverse
+
+
+def _avx512_reciprocal(under: tirx.Expr, lets: Lets) -> tirx.Expr:
+    """From an estimate of 14 bits."""
+    under = lets.bind("under", under)
+    # The mask selects all lanes, so none comes from the second operand.
+    others, mask = tirx.Broadcast(_number(0.0), 16), tirx.const(-1, "int16")
+    name = "llvm.x86.avx512.rcp14.ps.512"
+    estimate = tirx.call_llvm_pure_intrin("float32x16", name, under, others, mask)
+    inverse = lets.bind("inverse", estimate)
+    return inverse + inverse * (_number(1.0) - under * inverse)
 
 
 def exp(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
@@ -108,14 +130,15 @@ def exp(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
     floats = str(x.ty)
     integers = floats.replace("float32", "int32")
     clipped = lets.bind("clipped", tirx.max(_number(LOWEST), tirx.min(_number(HIGHEST), x)))
-    scale = lets.bind("scale", tirx.floor(clipped * _number(LOG2_E) + _number(0.5)))
+    # The sum's fraction bits hold k.
+    shifted = lets.bind("shifted", clipped * _number(LOG2_E) + _number(ROUNDING))
+    scale = lets.bind("scale", shifted - _number(ROUNDING))
     reduced = clipped - scale * _number(LN2_HIGH) - scale * _number(LN2_LOW)
     rest = lets.bind("rest", reduced)
     power = _polynomial(rest, POLYNOMIAL) * (rest * rest) + rest + _number(1.0)
-    bits = tirx.shift_left(
-        scale.astype(integers) + tirx.const(127, "int32"), tirx.const(23, "int32")
-    )
-    return power * tirx.reinterpret(floats, bits)
+    exponent = tirx.shift_left(tirx.reinterpret(integers, shifted), tirx.const(23, "int32"))
+    # The bits of 1.0 have the exponent 0.
+    return power * tirx.reinterpret(floats, exponent + tirx.const(0x3F800000, "int32"))
 
 
 def log(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:

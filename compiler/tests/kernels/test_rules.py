@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,6 +31,14 @@ def conv(
 
 def one(op: str, *shape: int, **attributes: object) -> Callable[[Net], str]:
     return lambda net: net.op(op, net.input(*shape), **attributes)
+
+
+def few_channels(net: Net) -> str:
+    """An image and a mask."""
+    x = net.op(
+        "Concat", net.input(2, 3, 9, 7, name="image"), net.input(2, 1, 9, 7, name="mask"), axis=1
+    )
+    return net.conv(x, 20, 4, 3, 3, pads=[1] * 4)
 
 
 def residual(net: Net) -> str:
@@ -334,6 +343,14 @@ CASES: dict[str, Case] = {
     "gated": ([CONV], gated),
     "hard swish": ([CONV], hard_swish),
     "concat": (["first_convolution"] * 3 + ["concat"], concatenated(16, 32, 20)),
+    # With four lanes, four channels fill a vector.
+    "concat of few channels": (
+        ["move", "first_convolution"] if WIDEST != "generic" else ["concat", CONV],
+        few_channels,
+    ),
+    "1x1 of a vector and a half": ([CONV], conv(36, 1, 24, 13, 9, kernel=(1, 1))),
+    "3x3 of two vectors and a half": ([CONV], conv(20, 2, 40, 7, 6, kernel=(3, 3), strides=[2, 2])),
+    "1x1 of three vectors and ten lanes": ([CONV], conv(58, 1, 58, 7, 7, kernel=(1, 1))),
     "concat split": (["first_convolution"] * 3 + ["concat"], concatenated(5, 18, 7)),
     "classifier": ([CONV, POOL, "dense", "dense"], classifier(1, 32)),
     "classifier, batch": ([CONV, POOL, "dense", "dense"], classifier(3, 33)),
@@ -387,6 +404,34 @@ def test_neon_estimates_quotients_of_whole_vectors() -> None:
     assembly = Lowered(build("sigmoid"), NEON).compile().mod.inspect_source("asm")
     assert "frecpe\tv" in assembly and "frecps\tv" in assembly
     assert "fdiv\tv" not in assembly
+
+
+@pytest.mark.parametrize("isa", runnable())
+@pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "Swish", "Mish", "Gelu"])
+def test_activations_are_exact_in_the_whole_range(op: str, isa: str) -> None:
+    """Including arguments whose exponential is beyond the range of float32."""
+    x = np.linspace(-100, 100, 4096, dtype=np.float32).reshape(1, 4, 32, 32)
+    net = Net(opset=20)
+    given = net.input(*x.shape)
+    if op == "Swish":
+        made = net.op("Mul", given, net.op("Sigmoid", given))
+    else:
+        made = net.op(op, given)
+    (result,) = Lowered(net.build(made), x86(isa)).run({"x": x})
+    wide = x.astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-wide))
+    error_function = np.vectorize(math.erf)(wide / math.sqrt(2))
+    expected = {
+        "Sigmoid": sigmoid,
+        "Tanh": np.tanh(wide),
+        "Swish": wide * sigmoid,
+        "Mish": wide * np.tanh(np.log1p(np.exp(wide))),
+        "Gelu": wide / 2 * (1 + error_function),
+    }[op]
+    assert np.abs(result - expected).max() <= 1e-6 * max(1, np.abs(expected).max()) + 1e-6
+    if op == "Sigmoid":
+        inside = wide > -87
+        assert np.abs(result / expected - 1)[inside].max() <= 3e-6
 
 
 @pytest.mark.parametrize("isa", runnable())

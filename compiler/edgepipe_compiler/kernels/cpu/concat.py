@@ -1,7 +1,8 @@
 """Concatenates packed images along channels.
 
 If a part starts in the middle of a vector, each result vector is shuffled from two vectors of the part. No
-element is copied on its own.
+element is copied on its own. A few channels of plain images that convolutions read stay plain (``copies``):
+a first convolution reads no empty lanes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ...errors import Unsupported
-from ...frontend.graph import Graph
+from ...frontend.graph import Graph, Node
 from ...frontend.units import Unit
 from .. import epilogue
 from ..epilogue import Operands
 from ..kernel import Call, Kernel, Value
-from ..layout import packed, stored_shape
+from ..layout import PLAIN, packed, stored_shape
 from ..target import CpuTarget
 from ..writer import Index, Writer, ramp
 
 
-def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
+def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -> Kernel:
     """Lowers a unit whose anchor concatenates images along channels."""
     concat, *rest = unit.nodes
     parts = [graph.tensor(name) for name in concat.inputs]
@@ -31,6 +32,8 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     if concat.attributes["axis"] % 4 != 1 or any(name in graph.constants for name in concat.inputs):
         raise Unsupported("concatenation of constants or along another axis than channels")
     lanes, layout = target.lanes, packed(target.lanes)
+    if result.shape[1] < lanes and _stays_plain(graph, concat, native):
+        raise Unsupported("few channels for a convolution that reads plain images")
     operands = Operands(graph, layout, target)
     sources: dict[str, tirx.Buffer] = {}
     for name, part in zip(concat.inputs, parts, strict=True):
@@ -65,6 +68,16 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     function = w.function([*operands.placeholders, out])
     value = Value(unit.outputs[0], layout, shape, "float32")
     return Kernel([Call(function, operands.arguments, [value], "concat")], "concat")
+
+
+def _stays_plain(graph: Graph, concat: Node, native: dict[str, str]) -> bool:
+    """Whether all parts are plain, and only convolutions without groups read the result."""
+    readers = graph.consumers().get(concat.outputs[0], [])
+    return (
+        all(native.get(name, PLAIN) == PLAIN for name in concat.inputs)
+        and bool(readers)
+        and all(node.op == "Conv" and node.attributes.get("group", 1) == 1 for node in readers)
+    )
 
 
 def _part(

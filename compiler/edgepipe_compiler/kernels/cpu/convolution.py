@@ -28,6 +28,10 @@ from .tiling import Tile
 
 # Limit of unrolled multiply-adds in a function.
 LARGEST = 6000
+# Pixels of the largest image whose tiles fetch weights ahead. With more pixels, each weight is used so often
+# that reading it takes little of the time.
+LARGEST_AHEAD = 1024
+CACHE_LINE = 64
 # From this window length on, empty lanes of the plain layout cost more than they save.
 WIDE = 16
 
@@ -35,11 +39,12 @@ WIDE = 16
 @dataclass(frozen=True)
 class Sum:
     """Reduction of one result block: ``span`` input blocks from ``first(block)``, of ``lanes`` channels
-    each. ``per_block``: neighbouring blocks read different inputs.
+    each, but ``last`` in the last one. ``per_block``: neighbouring blocks read different inputs.
     """
 
     span: int
     lanes: int
+    last: int
     first: Callable[[Index], Index]
     per_block: bool
 
@@ -175,13 +180,14 @@ def sum_and_weight(
         full = np.zeros((blocks * lanes, inside, kh, kw), np.float32)
         full[:channels] = weight
         array = full.reshape(blocks, lanes, 1, inside, kh, kw).transpose(0, 2, 4, 5, 3, 1)
-        return Sum(1, inside, lambda _: 0, False), array
+        return Sum(1, inside, inside, lambda _: 0, False), array
     in_blocks = -(-inside * groups // lanes)
     if groups == 1:
         full = np.zeros((blocks * lanes, in_blocks * lanes, kh, kw), np.float32)
         full[:channels, :inside] = weight
         array = full.reshape(blocks, lanes, in_blocks, lanes, kh, kw).transpose(0, 2, 4, 5, 3, 1)
-        return Sum(in_blocks, lanes, lambda _: 0, False), array
+        last = inside - (in_blocks - 1) * lanes
+        return Sum(in_blocks, lanes, last, lambda _: 0, False), array
 
     def first(block: Index) -> Index:
         return block * lanes // out_group * inside // lanes
@@ -198,7 +204,7 @@ def sum_and_weight(
         padded = np.zeros((span * lanes, kh, kw), np.float32)
         padded[low : low + inside] = weight[channel]
         array[block, :, :, :, :, lane] = padded.reshape(span, lanes, kh, kw).transpose(0, 2, 3, 1)
-    return Sum(span, lanes, lambda block: tirx.min(first(block), limit), True), array
+    return Sum(span, lanes, lanes, lambda block: tirx.min(first(block), limit), True), array
 
 
 def biases(bias: np.ndarray, lanes: int, blocks: int) -> np.ndarray:
@@ -260,6 +266,8 @@ class Body:
     offset: tuple[Index, Index] = (0, 0)
     begin: Index = 0
     turned: bool = False
+    # Number of tiles of a group that fetch the weights of the next group; 0: none are fetched.
+    shares: int = 0
 
     def size(self, row_runs: list[Run] | None, column_runs: list[Run]) -> int:
         """Number of unrolled multiply-adds."""
@@ -296,6 +304,9 @@ class Body:
         tiles = sum(run.count for run in runs)
         # Reused data should stay in the L2 cache.
         rows_outside = weight_bytes <= self.target.l2_bytes // 2 < input_bytes
+        fetches = not rows_outside and 1 < self.extents[0] * self.extents[1] <= LARGEST_AHEAD
+        if fetches and weight_bytes > self.target.l1d_bytes:
+            self.shares = tiles * sum(run.count for run in column_runs)
         if self.target.threads > 1:
             with w.loop("task", batch * groups * tiles, parallel=True) as task:
                 place, group = task % tiles, task // tiles % groups
@@ -325,11 +336,11 @@ class Body:
             y = place * run.size + (run.start - before * run.size)
             dynamic = row_runs is None
             if len(runs) == 1:
-                self._columns(w, n, group, y, run, dynamic, column_runs)
+                self._columns(w, n, group, y, place, run, dynamic, column_runs)
             else:
                 inside = tirx.all(place >= before, place < before + run.count)
                 with w.when(inside):
-                    self._columns(w, n, group, y, run, dynamic, column_runs)
+                    self._columns(w, n, group, y, place, run, dynamic, column_runs)
             before += run.count
 
     def _columns(
@@ -338,14 +349,17 @@ class Body:
         n: Index,
         group: Index,
         y: Index,
+        place: Index,
         rows: Run,
         dynamic: bool,
         column_runs: list[Run],
     ) -> None:
+        share = place * sum(run.count for run in column_runs)
         for run in column_runs:
             with w.loop("x", run.count) as i:
                 x = i * run.size + run.start
-                self._tile(w, n, group, y, x, rows, run, dynamic)
+                self._tile(w, n, group, y, x, share + i, rows, run, dynamic)
+            share = share + run.count
 
     def _tile(
         self,
@@ -354,6 +368,7 @@ class Body:
         group: Index,
         y: Index,
         x: Index,
+        share: Index,
         rows: Run,
         columns: Run,
         dynamic: bool,
@@ -380,16 +395,16 @@ class Body:
                 high = tirx.min(kh, tirx.floordiv(self.image_rows - 1 - first, dh) + 1)
                 extent = w.bind("extent", tirx.max(0, high - low))
                 with w.loop("rh", extent) as step:
-                    self._products(w, n, group, y, x, rc, low + step, pixels, columns, sums)
+                    self._products(w, n, group, y, x, share, rc, low + step, pixels, columns, sums)
             elif all(taps == rows.taps[0] for taps in rows.taps):
                 low, high = rows.taps[0]
                 with w.loop("rh", high - low, low) as rh:
-                    self._products(w, n, group, y, x, rc, rh, pixels, columns, sums)
+                    self._products(w, n, group, y, x, share, rc, rh, pixels, columns, sums)
             else:
                 for rh in range(kh):
                     seen = [p for p in pixels if rows.taps[p[0]][0] <= rh < rows.taps[p[0]][1]]
                     if seen:
-                        self._products(w, n, group, y, x, rc, rh, seen, columns, sums)
+                        self._products(w, n, group, y, x, share, rc, rh, seen, columns, sums)
         beyond = int(self.out.shape[1]) % blocks
         for b in range(blocks):
             block = group * blocks + b
@@ -432,6 +447,7 @@ class Body:
         group: Index,
         y: Index,
         x: Index,
+        share: Index,
         rc: Index,
         rh: Index,
         pixels: list[tuple[int, int]],
@@ -454,7 +470,12 @@ class Body:
                     seen.setdefault((p[0], p[1] * sw + rw * dw), []).append((p, rw))
             if not seen:
                 continue
-            with w.loop("rv", self.sum.lanes // unroll) as outer:
+            turns, last = self.sum.lanes // unroll, -(-self.sum.last // unroll)
+            if last < turns:
+                ended = tirx.const(last, "int32")
+                turns = tirx.Select(rc < self.sum.span - 1, tirx.const(turns, "int32"), ended)
+            with w.loop("rv", turns) as outer:
+                self._fetch(w, group, share, rc, rh, begin, outer, unroll)
                 for lane in range(unroll):
                     rv = outer * unroll + lane
                     weights = self._weights(w, group, rc, rh, begin, rv, seen)
@@ -470,6 +491,35 @@ class Body:
                             (n, rv, row, place) if self.plain_input else (n, source, row, place, rv)
                         )
                         self._multiply(w, self.data[index], seen[r, column], weights, sums)
+
+    def _fetch(
+        self,
+        w: Writer,
+        group: Index,
+        share: Index,
+        rc: Index,
+        rh: Index,
+        begin: int,
+        outer: Index,
+        unroll: int,
+    ) -> None:
+        """Starts to read a share of the weights that the next group uses in this iteration.
+
+        Otherwise, the first tile of a group would wait for memory, and the others would not use it.
+        """
+        if not self.shares:
+            return
+        together = min(self.tile.taps, self.window.kernel[1] - begin)
+        vectors = self.tile.blocks * self.target.lanes * together
+        line = CACHE_LINE // 4
+        lines = -(-unroll * vectors // line)
+        first = share * lines // self.shares
+        place = begin * self.sum.lanes * self.tile.blocks * self.target.lanes + outer * (
+            unroll * vectors
+        )
+        for number in range(-(-lines // self.shares)):
+            index = (self.begin + group + 1, rc, rh, place + (first + number) * line)
+            w.prefetch(self.kernel, index)
 
     def _weights(
         self,

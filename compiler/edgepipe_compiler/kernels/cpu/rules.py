@@ -73,7 +73,7 @@ def candidates(
                 lambda: matmul.lower(graph, unit, target),
             ]
         elif anchor.op == "Concat":
-            rules = [lambda: concat.lower(graph, unit, target)]
+            rules = [lambda: concat.lower(graph, unit, target, native)]
         elif anchor.op in ("Resize", "Upsample"):
             rules = [lambda: bilinear_resize.lower(graph, unit, target, native)]
     return [*rules, *elementary(graph, unit, target, native)]
