@@ -172,8 +172,8 @@ pub fn settled(settled: bool) -> Option<Reason> {
     })
 }
 
-/// Warns if latency rose throughout the window: from each third to the next, in all by half and by more than an interval
-/// between frames. `since_arrival_ns` is in the order of completion.
+/// Warns if latency rose throughout the window: from each third to the next, and from the first to the last by more than an
+/// interval between frames and 2 % of the time between them. `since_arrival_ns` is in the order of completion.
 pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSecond) -> Option<Reason> {
     if since_arrival_ns.len() < 30 {
         return None;
@@ -184,7 +184,8 @@ pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSeco
         .filter_map(|first| Some(Samples::new(&since_arrival_ns[first..first + third]).ok()?.median()))
         .collect();
     let [first, second, last] = medians[..] else { return None };
-    let grows = first < second && second < last && last > 1.5 * first && last - first > interval_ns;
+    let between_ns = 2.0 * third as f64 * interval_ns;
+    let grows = first < second && second < last && last - first > interval_ns.max(0.02 * between_ns);
     grows.then(|| {
         let text = format!(
             "the schedule does not keep up with {offered}: latency rose from {:.1} ms to {:.1} ms within the window, and \
@@ -314,6 +315,8 @@ mod tests {
         assert_eq!(growth(&of(&|_| 20e6), interval, offered), None);
         assert_eq!(growth(&of(&|frame| 20e6 + (frame % 7.0) * 4e6), interval, offered), None);
         assert_eq!(growth(&of(&|frame| 1e6 + frame * 1e4), interval, offered), None, "within a frame");
+        assert_eq!(growth(&of(&|frame| 20e6 + frame * 9e4), interval, offered), None, "2 % of the time");
+        assert!(growth(&of(&|frame| 900e6 + frame * 2e5), interval, offered).is_some());
         let reason = growth(&of(&|frame| 20e6 + frame * 1e6), interval, offered).unwrap();
         assert_eq!((reason.code, reason.severity), (ReasonCode::LatencyGrows, Severity::Warn));
         assert!(reason.text.contains("rose from 69.5 ms to 269.5 ms"), "{}", reason.text);

@@ -340,9 +340,9 @@ impl Pipeline {
         self.window.is_open()
     }
 
-    /// Whether the window has closed and a time lies in it.
-    pub(crate) fn was_in_window(&self, at_ns: u64) -> bool {
-        self.window.is_closed() && self.window.contains(at_ns)
+    /// Whether the window has closed after this time.
+    pub(crate) fn closed_after(&self, at_ns: u64) -> bool {
+        self.window.is_closed() && at_ns <= self.window.closed_ns.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

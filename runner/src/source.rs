@@ -56,8 +56,8 @@ fn offer_all(pipeline: &Pipeline, mut arrivals: Arrivals, is_apart: bool) {
         }
         next = arrivals.next();
     }
-    // If the runner was stopped for a while, the window may have closed before the frames of that time were offered.
-    while let Some(arrival) = next.filter(|arrival| pipeline.was_in_window(arrival.scheduled_ns)) {
+    // If the runner was stopped or the source blocked, the window may have closed before the frames of that time were offered.
+    while let Some(arrival) = next.filter(|arrival| pipeline.closed_after(arrival.scheduled_ns)) {
         pipeline.record_unoffered(&arrival, late(&arrival, unblocked_ns));
         next = arrivals.next();
     }

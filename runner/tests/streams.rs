@@ -96,6 +96,10 @@ fn each_policy_handles_frames_that_no_stage_can_take() {
         }
         if policy == QueuePolicy::Block {
             assert!(!measured.warm_up.steady, "latency grows");
+            // Those that the source could not offer are counted too.
+            let arrivals = streamed.arrived.scheduled_ns.len() as u64;
+            let expected = measured.window.completed_ns.last().unwrap() / (MS / 10);
+            assert!(arrivals.abs_diff(expected) <= 1, "{arrivals} of {expected}");
             let latency = &streamed.since_arrival_ns;
             assert!(latency.last() > latency.first(), "{latency:?}");
         }
