@@ -1,0 +1,124 @@
+//! Networks under a stream, with the real harness, compiler and runner on this machine.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod rig;
+
+use rig::Rig;
+use serde_json::{Value, json};
+
+/// Benches `tiny` under a load, and returns the rows. Other load on this machine may void trials.
+fn bench(rig: &Rig, load: &str, settings: &[&str]) -> (Vec<Value>, String) {
+    let load = format!("load={load}");
+    let mut arguments = vec!["bench", "--experiment", "tiny", "--trials", "1", "--set", &load];
+    for setting in settings {
+        arguments.extend(["--set", setting]);
+    }
+    let output = rig.command(&arguments).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    let code = output.status.code().unwrap();
+    assert!(
+        code == 0 || (code == 4 && table.contains("void")),
+        "{code}\n{table}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (rig.rows(), table)
+}
+
+fn latencies(row: &Value) -> Vec<f64> {
+    ["p50", "p90", "p99", "max"].map(|name| row["latency_ms"][name].as_f64().unwrap()).to_vec()
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn every_kind_of_schedule_runs_under_a_camera() {
+    let rig = Rig::new();
+    let peer = "schedules=[{single: each}, {pipeline: auto}, {replicate: all}, {peer: onnxruntime}]";
+    let (rows, table) = bench(&rig, "{stream: {fps: 100, queue: 2, deadline_ms: 50}}", &[peer]);
+    assert_eq!(rows.len(), 5);
+    let load = "load: a stream of 100 frames/s, queue of 2, drop_oldest, deadline 50 ms";
+    assert!(table.contains(load), "{table}");
+    let load =
+        json!({ "stream": { "fps": 100.0, "queue": 2, "policy": "drop_oldest", "deadline_ms": 50.0 } });
+    for row in &rows {
+        assert_eq!(row["load"], load);
+        let figures = latencies(row);
+        assert!(figures[0] > 0.0 && figures.is_sorted(), "{figures:?}");
+        let drops = &row["drop_rate"];
+        let ends = ["lo", "point", "hi"].map(|name| drops[name].as_f64().unwrap());
+        assert!(ends.is_sorted() && ends[0] >= 0.0 && ends[2] <= 1.0, "{drops}");
+        assert!(row["deadline_misses"].as_u64() <= row["stream"]["completed"].as_u64(), "{row}");
+        assert!(row["age_ms"].as_f64().unwrap() > 0.0 && row["pipeline_efficiency"].is_null());
+        assert!(row["stream"]["arrived"].as_u64().unwrap() > 0);
+    }
+    for format in ["markdown", "csv", "html", "latex"] {
+        let (text, _) = rig.run(&["report", "--format", format], 0);
+        assert!(text.contains("100 frames/s"), "{format}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn each_policy_has_its_way_with_too_many_frames() {
+    let rig = Rig::new();
+    // Frames arrive each 0.1 ms; a processor that takes eleven times as long computes none of `tiny` in that time.
+    let settings = ["schedules=[{single: cpu0}]", "inject={slow_down: {processor: cpu0, percent: 1000}}"];
+    for policy in ["drop_oldest", "drop_newest", "block"] {
+        let load = format!("{{stream: {{fps: 10000, queue: 2, policy: {policy}}}}}");
+        let (rows, _) = bench(&rig, &load, &settings);
+        let drops = rows[0]["drop_rate"]["point"].as_f64().unwrap();
+        assert_eq!(drops > 0.0, policy != "block", "{policy}: {drops}");
+        let dropped = rows[0]["stream"]["dropped_at_queue"].as_u64().unwrap();
+        assert_eq!(dropped > 0, policy != "block", "{policy}: {dropped}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_sustained_rate_is_found_or_its_absence_told() {
+    let rig = Rig::new();
+    let settings = ["schedules=[{single: cpu0}]", "inject={slow_down: {processor: cpu0, percent: 1000}}"];
+    let (rows, table) = bench(&rig, "{sustained: {max_drops: 1%, deadline_ms: 100, queue: 64}}", &settings);
+    let row = &rows[0];
+    assert_eq!(row["load"]["sustained"]["max_drops"], "1%");
+    if row["verdict"] == "valid" {
+        let rate = row["sustained_fps"]["point"].as_f64().unwrap();
+        assert!(rate > 0.0 && table.contains("sustains"), "{table}");
+        assert!(latencies(row)[2] <= 100.0 && row["drop_rate"]["point"].as_f64().unwrap() <= 0.01, "{row}");
+    } else {
+        assert!(row["sustained_fps"].is_null() && !row["reasons"].as_array().unwrap().is_empty(), "{row}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn one_frame_at_a_time_has_no_queue() {
+    let rig = Rig::new();
+    let arguments = ["bench", "--experiment", "mlperf-single-stream", "--network", "tiny", "--trials", "1"];
+    let short = ["--set", "measure={min_seconds: 0.3, min_frames: 100, max_seconds: 2}"];
+    let output = rig.command(&[&arguments[..], &short].concat()).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+    for row in rig.rows() {
+        assert_eq!((&row["load"], &row["drop_rate"]), (&json!("one_at_a_time"), &Value::Null));
+        // The times of frames do not overlap, and no median is more than twice the mean.
+        let fps = row["throughput_fps"]["point"].as_f64().unwrap();
+        assert!(latencies(&row)[0] <= 2.0 * 1000.0 / fps, "{row}");
+    }
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn commands_that_look_for_the_highest_throughput_refuse_a_stream() {
+    let rig = Rig::new();
+    let load = ["--set", "load={stream: {fps: 30}}"];
+    let (_, error) = rig.run(&[&["optimize", "--experiment", "tiny"], &load[..]].concat(), 2);
+    assert!(error.contains("a stream of 30 frames/s") && error.contains("load: saturating"), "{error}");
+    let (_, error) = rig.run(&[&["verify-claims", "--experiment", "tiny"], &load[..]].concat(), 2);
+    assert!(error.contains("a stream of 30 frames/s") && error.contains("load: saturating"), "{error}");
+    let zero = ["bench", "--experiment", "tiny", "--set", "load={stream: {fps: 0}}"];
+    let (_, error) = rig.run(&zero, 2);
+    assert!(
+        error.contains("load={stream: {fps: 0}}: expected a number from 0.001 to 10000, found 0"),
+        "{error}"
+    );
+}
