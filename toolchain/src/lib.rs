@@ -67,6 +67,10 @@ pub const CHECKS: Packages = Packages {
     modules: &["pytest", "xdist", "ruff", "check_jsonschema"],
 };
 
+/// labgrid's client, which reserves boards of a farm.
+pub const FARM: Packages =
+    Packages { lock: "ci/requirements-farm.txt", stamp: "farm.stamp", modules: &["labgrid", "grpc"] };
+
 /// How closely an existing environment is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -107,6 +111,31 @@ impl Place {
     }
 }
 
+/// Adds packages to the environment of `python`, unless they are there. `root` is the folder with their lock file.
+///
+/// # Errors
+/// If `python` is not in a private environment, or the packages cannot be installed.
+pub fn add(python: &Path, root: &Path, packages: &Packages) -> Result<()> {
+    let environment =
+        python.ancestors().nth(2).filter(|environment| environment.join(COMPILER.stamp).exists());
+    let environment = environment.with_context(|| {
+        format!(
+            "failed to find the private Python environment of {}; create it by the command `setup`",
+            python.display()
+        )
+    })?;
+    if packages.are_stamped(root, environment)? {
+        return Ok(());
+    }
+    let lock = lock_folder(environment.parent().unwrap_or(environment))?;
+    // Another process may have installed them meanwhile.
+    if !packages.are_stamped(root, environment)? {
+        packages.install(root, environment)?;
+    }
+    drop(lock);
+    Ok(())
+}
+
 /// Locks the folder, so that one process installs. Others wait and then find everything in place.
 fn lock_folder(folder: &Path) -> Result<fs::File> {
     let path = folder.join("lock");
@@ -129,7 +158,7 @@ fn is_usable(root: &Path, environment: &Path, check: Check) -> Result<bool> {
         Change::Damaged(file) => format!("{file} is missing or changed"),
         Change::None | Change::Unsure => {
             let mut faults = Vec::new();
-            for packages in [&COMPILER, &CROSS, &CHECKS] {
+            for packages in [&COMPILER, &CROSS, &CHECKS, &FARM] {
                 if packages.are_stamped(root, environment)? {
                     faults.extend(packages.faults(root, environment)?);
                 }

@@ -33,6 +33,8 @@ const CLIPPY: &str = "clippy";
 const RUFF: &str = "ruff check";
 const RUFF_FORMAT: &str = "ruff format";
 const SUITE: &str = "ONNX's conformance tests, a sample";
+/// Folders with Python.
+const PYTHON: [&str; 5] = ["compiler", "ci", "examples", "harness/boards", "toolchain"];
 /// Checks that are one command each.
 const COMMANDS: [&str; 5] = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT, SUITE];
 /// Parts of the names of tests that need code for aarch64 on an emulated board.
@@ -99,22 +101,13 @@ impl Checks<'_> {
             CLIPPY => {
                 self.rust(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
             }
-            RUFF => Ok(self.python(&["-m", "ruff", "check", "compiler", "ci", "examples", "toolchain"])),
+            RUFF => Ok(self.python(&[&["-m", "ruff", "check"], &PYTHON[..]].concat())),
             SUITE => {
                 let mut suite = onnx_suite::command(self.workspace, &self.toolchain)?;
                 suite.args(onnx_suite::SAMPLE).current_dir(&self.workspace.root);
                 Ok(suite)
             }
-            _ => Ok(self.python(&[
-                "-m",
-                "ruff",
-                "format",
-                "--check",
-                "compiler",
-                "ci",
-                "examples",
-                "toolchain",
-            ])),
+            _ => Ok(self.python(&[&["-m", "ruff", "format", "--check"], &PYTHON[..]].concat())),
         }
     }
 

@@ -14,11 +14,12 @@ use std::process::{Command, Stdio};
 use toolchain::Toolchain;
 
 /// Files and folders that the archive takes from the checkout as they are.
-const COPIED: [&str; 9] = [
+const COPIED: [&str; 10] = [
     "CHANGELOG.md",
     "LICENSE",
     "README.md",
     "ci/requirements-cross.txt",
+    "ci/requirements-farm.txt",
     "ci/requirements.txt",
     "ci/thresholds.yaml",
     "compiler/edgepipe_compiler",

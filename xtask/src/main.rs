@@ -44,6 +44,7 @@ Measure (`cargo xtask COMMAND --help` lists the options):
   verify-claims  Test whether the paper's claims hold on a board; fails if one does not
   selftest    Measure how often the regression gate is wrong on this machine
   boards      Show the configured boards: reachable, free, and their processors
+  farm        Show the boards of labgrid coordinators: who holds them, their last runs and their health
   board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it automatically
 
 Develop (`cargo xtask COMMAND --help` shows the usage):
@@ -163,7 +164,7 @@ fn run(arguments: &[String]) -> Result<u8> {
         },
         "tidy" => no_options(command, rest).and_then(|()| tidy(&workspace)),
         "bench" | "optimize" | "plan" | "layers" | "baseline" | "check" | "verify-claims" | "selftest"
-        | "report" | "history" | "results" | "boards" => harness::start(&workspace, command, rest),
+        | "report" | "history" | "results" | "boards" | "farm" => harness::start(&workspace, command, rest),
         other => {
             eprintln!("error: unknown command \"{other}\"; `cargo xtask --help` lists the commands");
             Ok(USAGE)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use toolchain::linker::write_script;
 use toolchain::packages::Packages;
-use toolchain::{CHECKS, CROSS, Check, Place, Toolchain, find_interpreter, has_c_compiler};
+use toolchain::{CHECKS, CROSS, Check, FARM, Place, Toolchain, find_interpreter, has_c_compiler};
 
 /// Folder of the shim, to go first on PATH when the runner is built. It need not exist yet.
 pub(crate) fn shims(workspace: &Workspace) -> PathBuf {
@@ -43,9 +43,9 @@ pub(crate) fn ensure_checked(workspace: &Workspace) -> Result<Toolchain> {
     install(workspace, &[], Check::Imports)
 }
 
-/// [`ensure`] with the packages of the checks (pytest, ruff).
+/// [`ensure`] with the packages of the checks (pytest, ruff), and labgrid, whose coordinator and exporter tests run.
 pub(crate) fn ensure_with_checks(workspace: &Workspace) -> Result<Toolchain> {
-    install(workspace, &[&CHECKS], Check::Files)
+    install(workspace, &[&CHECKS, &FARM], Check::Files)
 }
 
 /// [`ensure`] with zig, which builds for other machines.

@@ -57,6 +57,7 @@ impl Report {
         let schedules = pooled::measurements(parts);
         let mut report = Self::assemble(&whole, &networks, &profiles, &schedules, power);
         report.run.boards = runs.iter().map(|run| run.start.board.clone()).collect();
+        report.run.place = None;
         for row in &mut report.rows {
             // A trial is of one board, and the row of all.
             row.typical_round = None;

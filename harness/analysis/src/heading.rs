@@ -1,12 +1,14 @@
 //! Which run it is, and what it was measured on.
 
-use super::rows::{GpuSection, MachineSection, ProcessorSection, RunSection, StateSection};
+use super::rows::{
+    GpuSection, MachineSection, PowerCycleSection, ProcessorSection, RunSection, StateSection,
+};
 use super::stored_settings::StoredSettings;
 use domain::{ProcessorKind, cuda_release};
 use host::date::Date;
 use protocol::text;
 use std::collections::BTreeSet;
-use store::{ProcessorRecord, StoredRun};
+use store::{PowerCycleRecord, ProcessorRecord, StoredRun};
 
 pub(super) fn run(run: &StoredRun) -> RunSection {
     let start = &run.start;
@@ -17,6 +19,7 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         ended_because: run.ended_because.clone(),
         experiment: start.experiment.clone(),
         board: start.board.clone(),
+        place: settings.place,
         boards: Vec::new(),
         begun: Date::from_unix_ns(start.begun_unix_ns).to_string(),
         ended: run.ended_unix_ns.map(|ns| Date::from_unix_ns(ns).to_string()),
@@ -34,7 +37,13 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         injected: settings
             .slow_down
             .map(|(processor, percent)| format!("{processor} made {percent} % slower")),
+        power_cycles: run.power_cycles.iter().map(power_cycle).collect(),
     }
+}
+
+fn power_cycle(cycle: &PowerCycleRecord) -> PowerCycleSection {
+    let at = Date::from_unix_ns(cycle.unix_ns).to_string();
+    PowerCycleSection { at, place: cycle.place.clone(), reason: cycle.reason.clone() }
 }
 
 pub(super) fn machine(run: &StoredRun) -> MachineSection {

@@ -15,6 +15,7 @@ pub mod history;
 mod measurements;
 mod meter;
 mod optimization;
+mod places;
 mod pooled;
 mod reasons;
 mod rows;
@@ -34,9 +35,11 @@ pub use claims::{Claim, ClaimComparison, ClaimKind, ClaimOnNetwork, ClaimRun, Cl
 pub use figures::{ScheduleFigures, TrialFigures, schedule_figures};
 pub use meter::energy_within;
 pub use optimization::{Closest, FrontRow, Observed, Optimization, PointSection, PowerModelSection};
+pub use places::{LatestRun, PlaceRuns};
 pub use rows::{
-    GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerSection, ProcessorSection,
-    RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline, is_comparable,
+    GpuSection, Interval, Latency, MachineSection, NetworkSection, PowerCycleSection, PowerSection,
+    ProcessorSection, RailSection, Report, Row, RunSection, SCHEMA, StageSection, Summary, Timeline,
+    is_comparable,
 };
 pub use stream_section::{
     LatencyBin, LatencyIntervals, LatencyQuantile, StreamSection, StreamShare, StreamTrace,

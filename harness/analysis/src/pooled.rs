@@ -15,6 +15,8 @@ pub(super) fn run(runs: &[StoredRun]) -> Option<StoredRun> {
     let boards: Vec<&str> = runs.iter().map(|run| run.start.board.as_str()).collect();
     whole.start.board = boards.join(", ");
     whole.start.begun_unix_ns = runs.iter().map(|run| run.start.begun_unix_ns).min()?;
+    whole.power_cycles = runs.iter().flat_map(|run| run.power_cycles.iter().cloned()).collect();
+    whole.power_cycles.sort_by_key(|cycle| cycle.unix_ns);
     whole.ended_unix_ns = runs.iter().map(|run| run.ended_unix_ns).max()?;
     // Who ended in good order waited for the last round.
     if let Some(complete) = runs.iter().find(|run| run.status == store::Status::Complete) {

@@ -68,6 +68,8 @@ pub struct RunSection {
     pub experiment: String,
     /// The board.
     pub board: String,
+    /// Place of the board on a farm, and its coordinator; absent for other boards.
+    pub place: Option<String>,
     /// The boards that shared the rounds; empty for a report on one run.
     pub boards: Vec<String>,
     /// When it began: UTC, ISO 8601.
@@ -98,6 +100,19 @@ pub struct RunSection {
     pub precision_reached: Option<bool>,
     /// What `inject` made slower on purpose. Do not publish a run with this.
     pub injected: Option<String>,
+    /// Power cycles of the board during the run.
+    pub power_cycles: Vec<PowerCycleSection>,
+}
+
+/// The power of the board was cut and restored, because it did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PowerCycleSection {
+    /// When: UTC, ISO 8601.
+    pub at: String,
+    /// Place of the board on the farm.
+    pub place: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The machine as it was before the first trial.

@@ -20,6 +20,8 @@ pub(super) struct StoredSettings {
     pub(super) gpus: Vec<String>,
     /// When frames arrived; saturating if the configuration does not say.
     pub(super) load: Load,
+    /// Place of the board on a farm.
+    pub(super) place: Option<String>,
 }
 
 impl StoredSettings {
@@ -27,8 +29,10 @@ impl StoredSettings {
     pub(super) fn of(configuration: &str) -> Self {
         let Ok(whole) = serde_yaml::from_str::<Value>(configuration) else { return Self::default() };
         let board = whole.get("board");
-        let gpus = gpus(board);
-        let Some(experiment) = whole.get("experiment") else { return Self { gpus, ..Self::default() } };
+        let (gpus, place) = (gpus(board), board.and_then(place));
+        let Some(experiment) = whole.get("experiment") else {
+            return Self { gpus, place, ..Self::default() };
+        };
         let frames = experiment.get("measure").and_then(|measure| measure.get("min_frames")?.as_u64());
         let percent = |text: &str| text.strip_suffix('%')?.trim_end().parse::<f64>().ok();
         let slow_down = || {
@@ -41,6 +45,7 @@ impl StoredSettings {
             slow_down: slow_down(),
             gpus,
             load: experiment.get("load").and_then(load).unwrap_or_default(),
+            place,
         }
     }
 }
@@ -49,6 +54,12 @@ impl StoredSettings {
 fn load(written: &Value) -> Option<Load> {
     let text = serde_json::to_value(written).ok()?;
     Load::deserialize(text).ok()
+}
+
+/// Place and coordinator.
+fn place(board: &Value) -> Option<String> {
+    let farm = board.get("connect")?.get("labgrid")?;
+    Some(format!("{} of {}", farm.get("place")?.as_str()?, farm.get("coordinator")?.as_str()?))
 }
 
 fn gpus(board: Option<&Value>) -> Vec<String> {
@@ -83,6 +94,8 @@ mod tests {
         assert_eq!(stream.to_string(), "a stream of 30 frames/s, queue of 4, block");
         assert_eq!(load("experiment: { load: saturating }"), Load::Saturating);
         assert_eq!(load("experiment: { load: { unknown: 3 } }"), Load::Saturating);
+        let on_farm = "board: { connect: { labgrid: { coordinator: lab, place: tx2-1 } } }";
+        assert_eq!(StoredSettings::of(on_farm).place.as_deref(), Some("tx2-1 of lab"));
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
             assert_eq!(StoredSettings::of(text), StoredSettings::default());
         }

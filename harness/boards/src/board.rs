@@ -1,10 +1,12 @@
 //! A board, local or over SSH.
 
 use crate::error::RemoteError;
+use crate::farm::Patience;
 use crate::keeper::{Keeper, KeeperError, TakeError, report_leftover};
 use crate::lock::describe_this_process;
 use crate::process::Process;
-use crate::remote::Remote;
+use crate::programs::Programs;
+use crate::remote::{PowerCycle, Remote};
 use crate::session::SessionError;
 use config::{self, Connect};
 use host::interrupt::Interrupt;
@@ -31,29 +33,35 @@ pub struct Local {
 }
 
 impl Board {
-    /// Connects to a board without locking it.
+    /// Connects to a board without locking it. A place of a farm is held meanwhile.
     ///
     /// # Errors
-    /// If it cannot be reached.
-    pub fn look_at(board: &config::Board, runner: PathBuf) -> Result<Self, RemoteError> {
+    /// If it cannot be reached, or it is a place that is in use.
+    pub fn look_at(board: &config::Board, programs: Programs) -> Result<Self, RemoteError> {
         match board.connect {
-            Connect::Local => Ok(Self::local(board, runner)),
-            Connect::Ssh { .. } => {
-                let remote = Remote::open(board, &runner, None, &Interrupt::default())?;
+            Connect::Local => Ok(Self::local(board, programs.runner)),
+            Connect::Ssh { .. } | Connect::Labgrid(_) => {
+                let remote = Remote::open(board, programs, None, Patience::None, &Interrupt::default())?;
                 Ok(Self::Remote(Box::new(remote)))
             }
         }
     }
 
-    /// Connects to a board and locks it.
+    /// Connects to a board and locks it. Waits for a place of a farm.
     ///
     /// # Errors
     /// If it cannot be reached, or another process holds its lock.
-    pub fn take(board: &config::Board, runner: PathBuf, interrupt: &Interrupt) -> Result<Self, SessionError> {
-        if let Connect::Ssh { .. } = board.connect {
-            let remote = Remote::open(board, &runner, Some(describe_this_process(&board.name)), interrupt)?;
+    pub fn take(
+        board: &config::Board,
+        programs: Programs,
+        interrupt: &Interrupt,
+    ) -> Result<Self, SessionError> {
+        if !board.connect.is_local() {
+            let holder = Some(describe_this_process(&board.name));
+            let remote = Remote::open(board, programs, holder, Patience::Queue, interrupt)?;
             return Ok(Self::Remote(Box::new(remote)));
         }
+        let runner = programs.runner;
         let keeper =
             Keeper::local(&runner, &describe_this_process(&board.name)).map_err(|error| match error {
                 TakeError::Start(reason) => SessionError::Start { path: runner.clone(), reason },
@@ -73,6 +81,33 @@ impl Board {
     fn local(board: &config::Board, runner: PathBuf) -> Self {
         let (name, asked) = (board.name.clone(), board.state.asked());
         Self::Local(Box::new(Local { name, runner, asked, keeper: None }))
+    }
+
+    /// The place of the farm that is held.
+    pub fn place(&self) -> Option<&str> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => remote.place(),
+        }
+    }
+
+    /// The power cycles since the last call.
+    pub fn take_power_cycles(&mut self) -> Vec<PowerCycle> {
+        match self {
+            Self::Local(_) => Vec::new(),
+            Self::Remote(remote) => remote.take_power_cycles(),
+        }
+    }
+
+    /// Checks that the board is still ours. What was measured while it was not must not be used.
+    ///
+    /// # Errors
+    /// If its place was taken away.
+    pub fn check_held(&mut self) -> Result<(), SessionError> {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Remote(remote) => Ok(remote.check_place()?),
+        }
     }
 
     /// Path of its sysfs.

@@ -59,7 +59,14 @@ pub(super) struct BoardCache {
     pub(super) folder: String,
     /// Architecture as `uname -m` names it.
     pub(super) architecture: String,
+    /// Model, serial number and CPUs, as far as the board tells. The same after each boot.
+    pub(super) identity: String,
 }
+
+/// Prints what tells one board from another: model and serial number of a device tree, product of a PC, and CPUs.
+const IDENTITY: &str = "for f in /proc/device-tree/model /proc/device-tree/serial-number \
+                        /sys/class/dmi/id/product_name /sys/devices/system/cpu/possible; do \
+                        v=; { read -r v <\"$f\"; } 2>/dev/null || :; printf '%s ' \"$v\"; done; echo; ";
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -149,7 +156,7 @@ fn look(
 ) -> Result<(BoardCache, Vec<String>), SshError> {
     let places: Vec<String> = items.iter().map(|item| quoted(&item.place)).collect();
     let mut script = format!(
-        "{ENTER} {DIGEST} {} pwd -P; uname -m; n=$(printf '\\n.'); n=${{n%.}}; u=; k=$n$(cat \"$b\")$n; \
+        "{ENTER} {DIGEST} {} pwd -P; uname -m; {IDENTITY} n=$(printf '\\n.'); n=${{n%.}}; u=; k=$n$(cat \"$b\")$n; \
          w=$n$(wc -c {} 2>/dev/null)$n; missing() {{ printf 'missing %s\\n' \"$1\"; }}; \
          look() {{ case $w in *[!0-9]\"$2 $1$n\"*) ;; *) missing \"$1\"; return;; esac; \
          case $k in *\"$n$1 $3$n\"*) ;; *) [ \"$(digest \"$1\")\" = \"$3\" ] || {{ missing \"$1\"; return; }}; \
@@ -165,11 +172,14 @@ fn look(
     let what = "check the board's cache";
     let output = connection.run(what, &script, SILENCE, interrupt)?;
     let mut lines = output.stdout.lines();
-    let (Some(folder), Some(architecture), Ending::Code(0)) = (lines.next(), lines.next(), &output.ending)
+    let (Some(folder), Some(architecture), Some(identity), Ending::Code(0)) =
+        (lines.next(), lines.next(), lines.next(), &output.ending)
     else {
         return Err(failed(connection, what, &output.stderr, &output.ending));
     };
-    let cache = BoardCache { folder: folder.to_owned(), architecture: architecture.to_owned() };
+    let (folder, architecture, identity) =
+        (folder.to_owned(), architecture.to_owned(), identity.trim().to_owned());
+    let cache = BoardCache { folder, architecture, identity };
     Ok((cache, lines.filter_map(|line| line.strip_prefix("missing ")).map(str::to_owned).collect()))
 }
 

@@ -1,5 +1,6 @@
 //! Why a board cannot be used.
 
+use crate::farm::FarmError;
 use crate::keeper::KeeperError;
 use crate::ssh::SshError;
 use host::exit::{Coded, Exit};
@@ -18,6 +19,27 @@ pub enum RemoteError {
         board: String,
         /// What went wrong.
         error: Box<SshError>,
+    },
+    /// Its place on the farm cannot be had, or is lost.
+    #[error("board {board}: {error}")]
+    Farm {
+        /// The board.
+        board: String,
+        /// What went wrong.
+        error: Box<FarmError>,
+    },
+    /// Another board answers.
+    #[error(
+        "failed to continue on the board {board}: another one answers at its address: before it was {before}, now it is \
+         {now}. Start a new run"
+    )]
+    Swapped {
+        /// The board.
+        board: String,
+        /// What was there before.
+        before: String,
+        /// What is there now.
+        now: String,
     },
     /// Another process holds its lock.
     #[error(
@@ -107,8 +129,11 @@ impl RemoteError {
 }
 
 impl Coded for RemoteError {
-    /// OpenSSH's configuration is the user's; everything else is the board's.
+    /// OpenSSH's configuration is the user's; what is not a farm's is the board's.
     fn exit(&self) -> Exit {
+        if let Self::Farm { error, .. } = self {
+            return error.exit();
+        }
         let is_configuration = matches!(self, Self::Ssh { error, .. } if error.is_configuration());
         if is_configuration { Exit::Usage } else { Exit::Board }
     }

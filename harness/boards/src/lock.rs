@@ -14,7 +14,7 @@ pub(super) fn describe_this_process(board: &str) -> String {
 }
 
 /// The user's name. Services and containers have none in their environment.
-fn user() -> String {
+pub(super) fn user() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
     let number = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -3,16 +3,18 @@
 use crate::deploy::{self, BoardCache, Item};
 use crate::ending::{End, Ending};
 use crate::error::RemoteError;
+use crate::farm::{FarmError, Lease, Patience};
+use crate::files::{bundle, each_file, missing_files};
 use crate::keeper::{Keeper, KeeperError, report_leftover};
 use crate::process::Process;
+use crate::programs::Programs;
 use crate::ssh::{Address, Connection, SshError, quoted, route};
 use config::{self, Connect, Triple};
+use host::date::unix_ns;
 use host::interrupt::Interrupt;
 use host::progress;
-use protocol::{AppliedState, HoldReply, Program, Request, StateRequest};
-use sha2::{Digest as _, Sha256};
+use protocol::{AppliedState, HoldReply, Request, StateRequest};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,17 @@ struct Held {
     end: Arc<End>,
 }
 
+/// The power of a board was cut and restored, because it did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PowerCycle {
+    /// When, ns since 1970.
+    pub unix_ns: u64,
+    /// Place of the board.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A board over SSH.
 #[derive(Debug)]
 pub struct Remote {
@@ -69,39 +82,74 @@ pub struct Remote {
     deployed: HashMap<PathBuf, String>,
     /// ONNX Runtime's library on the board, if its file names one.
     onnxruntime: Option<PathBuf>,
+    /// What the board is, as far as a new connection can tell.
+    identity: Option<String>,
+    recovery: Recovery,
+    // Dropped last: the place is given back when nothing of ours is on the board any more.
+    lease: Option<Lease>,
+}
+
+/// What may be done for a board that does not answer.
+#[derive(Debug, Default)]
+struct Recovery {
+    /// Power cycles that are left.
+    left: u32,
+    /// Longest time to boot.
+    boot: Duration,
+    /// Power cycles that are not recorded yet.
+    done: Vec<PowerCycle>,
 }
 
 impl Remote {
-    /// Connects to a board and deploys the runner; with `holder`, locks the board.
+    /// Connects to a board and deploys the runner; with `holder`, locks the board. A place of a farm is acquired first.
     ///
     /// # Errors
     /// If any of it fails.
-    pub fn open(
+    pub(crate) fn open(
         board: &config::Board,
-        runner: &Path,
+        programs: Programs,
         holder: Option<String>,
+        patience: Patience,
         interrupt: &Interrupt,
     ) -> Result<Self, RemoteError> {
-        let Connect::Ssh { host, user, port, identity, jump, reconnect_seconds } = &board.connect else {
-            return Err(RemoteError::Runner {
-                triple: "this machine",
-                path: runner.to_path_buf(),
-                reason: "this board's file does not configure SSH".to_owned(),
-            });
-        };
-        let address = Address {
-            host: host.clone(),
-            user: user.clone(),
-            port: *port,
-            identity: identity.clone(),
-            jump: jump.clone(),
+        let Programs { runner, python } = programs;
+        let (address, reconnect_seconds, lease) = match &board.connect {
+            Connect::Local => {
+                return Err(RemoteError::Runner {
+                    triple: "this machine",
+                    path: runner,
+                    reason: "this board's file does not configure SSH".to_owned(),
+                });
+            }
+            Connect::Ssh { host, user, port, identity, jump, reconnect_seconds } => {
+                let address = Address {
+                    host: host.clone(),
+                    user: user.clone(),
+                    port: *port,
+                    identity: identity.clone(),
+                    jump: jump.clone(),
+                };
+                (address, *reconnect_seconds, None)
+            }
+            Connect::Labgrid(wanted) => {
+                let lease = Lease::acquire(&python, wanted, patience, interrupt)
+                    .map_err(|error| farm(&board.name, error))?;
+                let address = Address {
+                    host: lease.service.address.clone(),
+                    user: Some(lease.service.username.clone()),
+                    port: Some(lease.service.port),
+                    identity: wanted.identity.clone(),
+                    jump: wanted.jump.clone(),
+                };
+                (address, wanted.reconnect_seconds, Some(lease))
+            }
         };
         let triple = board.target.as_ref().map_or(Triple::X86, |target| target.triple);
         let mut remote = Self {
             name: board.name.clone(),
             address,
             triple,
-            runner: runner.to_path_buf(),
+            runner,
             holder,
             asked: board.state.asked(),
             brought: None,
@@ -114,9 +162,41 @@ impl Remote {
             board_runner: String::new(),
             deployed: HashMap::new(),
             onnxruntime: board.onnxruntime.as_ref().map(PathBuf::from),
+            identity: None,
+            recovery: board.recover.map_or_else(Recovery::default, |recover| Recovery {
+                left: recover.power_cycle,
+                boot: recover.boot(),
+                done: Vec::new(),
+            }),
+            lease,
         };
-        remote.connect()?;
+        match remote.connect() {
+            Err(RemoteError::Ssh { error, .. }) if error.may_pass() && remote.recovery.left > 0 => {
+                remote.reconnect_after(error)?;
+            }
+            connected => connected?,
+        }
         Ok(remote)
+    }
+
+    /// The place of the farm that is held.
+    pub fn place(&self) -> Option<&str> {
+        self.lease.as_ref().map(|lease| lease.place.as_str())
+    }
+
+    /// The power cycles since the last call.
+    pub fn take_power_cycles(&mut self) -> Vec<PowerCycle> {
+        std::mem::take(&mut self.recovery.done)
+    }
+
+    /// Checks that the place is still ours. If it is not, ends everything on the board at once.
+    ///
+    /// # Errors
+    /// If somebody took the place away.
+    pub fn check_place(&mut self) -> Result<(), RemoteError> {
+        let Some(error) = self.lease.as_mut().and_then(|lease| lease.check().err()) else { return Ok(()) };
+        self.disconnect();
+        Err(farm(&self.name, error))
     }
 
     fn ssh(&self, error: SshError) -> RemoteError {
@@ -141,6 +221,11 @@ impl Remote {
         })?;
         let (cache, sent) =
             deploy::deploy(&connection, &items, &self.interrupt).map_err(|error| self.ssh(error))?;
+        if let Some(before) = self.identity.as_ref().filter(|before| **before != cache.identity) {
+            let (before, now) = (before.clone(), cache.identity);
+            return Err(RemoteError::Swapped { board: self.name.clone(), before, now });
+        }
+        self.identity = Some(cache.identity.clone());
         if cache.architecture != self.triple.architecture() {
             return Err(RemoteError::Architecture {
                 board: self.name.clone(),
@@ -201,8 +286,10 @@ impl Remote {
                     return Ok(Held { keeper: Keeper::new(opened.stdin, opened.stdout), end: opened.end });
                 }
                 Ok(HoldReply::Busy { name: other }) => {
-                    // This process may still hold the lock from a lost connection, until the lease ends.
-                    if other != holder || Instant::now() >= deadline {
+                    // This process may still hold the lock from a lost connection, until the lease ends. The place of a
+                    // farm is ours alone, so whoever has its lock is about to end.
+                    let is_ending = other == holder || self.lease.is_some();
+                    if !is_ending || Instant::now() >= deadline {
                         return Err(RemoteError::Busy { board: self.name.clone(), holder: other });
                     }
                     self.pause()?;
@@ -300,6 +387,7 @@ impl Remote {
 
     /// The connection; reconnects if it is lost. Reports a broken lock.
     fn ensure(&mut self) -> Result<Arc<Connection>, RemoteError> {
+        self.check_place()?;
         if let Some(connection) = self.connection.clone()
             && connection.lost().is_none()
         {
@@ -311,8 +399,9 @@ impl Remote {
                     let answer = self.ask(&connection, "holder", PROMPT);
                     let holder = answer.ok().and_then(|answer| serde_json::from_str(&answer).ok());
                     self.disconnect();
-                    // Do not take the lock again from the user who broke it.
+                    // Do not take the lock again from the user who broke it, nor cut their power.
                     self.patience = Duration::ZERO;
+                    self.recovery.left = 0;
                     return Err(RemoteError::broken(&self.name, holder));
                 }
             }
@@ -321,27 +410,46 @@ impl Remote {
     }
 
     fn reconnect(&mut self) -> Result<Arc<Connection>, RemoteError> {
-        let deadline = Instant::now() + self.patience;
-        let mut is_reported = false;
+        match self.connect() {
+            Ok(()) => self.connection.clone().ok_or(RemoteError::Interrupted),
+            Err(RemoteError::Ssh { error, .. }) if error.may_pass_again() => self.reconnect_after(error),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Tries again after an attempt that failed; if that is in vain, power-cycles the board as often as its file allows.
+    fn reconnect_after(&mut self, error: Box<SshError>) -> Result<Arc<Connection>, RemoteError> {
+        let (mut error, mut patience, mut deadline) = (error, self.patience, Instant::now() + self.patience);
+        progress::say("warning", &format!("{error}; trying to reconnect for {} s", patience.as_secs()));
         loop {
-            let error = match self.connect() {
-                Ok(()) => match self.connection.clone() {
-                    Some(connection) => return Ok(connection),
-                    None => return Err(RemoteError::Interrupted),
-                },
-                Err(RemoteError::Ssh { error, .. }) if error.may_pass_again() => error,
-                Err(other) => return Err(other),
-            };
-            if !is_reported {
-                let patience = self.patience.as_secs();
-                progress::say("warning", &format!("{error}; trying to reconnect for {patience} s"));
-                is_reported = true;
-            }
             if Instant::now() >= deadline {
-                return Err(RemoteError::Gone { board: self.name.clone(), after: self.patience, error });
+                if !self.power_cycle(&error)? {
+                    return Err(RemoteError::Gone { board: self.name.clone(), after: patience, error });
+                }
+                patience = self.recovery.boot;
+                deadline = Instant::now() + patience;
             }
             self.pause()?;
+            self.check_place()?;
+            match self.connect() {
+                Ok(()) => return self.connection.clone().ok_or(RemoteError::Interrupted),
+                Err(RemoteError::Ssh { error: again, .. }) if again.may_pass_again() => error = again,
+                Err(other) => return Err(other),
+            }
         }
+    }
+
+    /// Cuts and restores the power of the board. False if that is not allowed any more.
+    fn power_cycle(&mut self, error: &SshError) -> Result<bool, RemoteError> {
+        let Some(lease) = self.lease.as_ref().filter(|_| self.recovery.left > 0) else { return Ok(false) };
+        self.recovery.left -= 1;
+        let reason = error.to_string();
+        progress::say("power", &format!("{reason}; power-cycling the place {}", lease.place));
+        lease.power_cycle(&reason, &self.interrupt).map_err(|error| farm(&self.name, error))?;
+        let (place, seconds) = (lease.place.clone(), self.recovery.boot.as_secs());
+        progress::say("power", &format!("waiting up to {seconds} s for the place {place} to boot"));
+        self.recovery.done.push(PowerCycle { unix_ns: unix_ns(), place, reason });
+        Ok(true)
     }
 
     /// Does something over the connection; if the connection is lost meanwhile, reconnects and repeats it.
@@ -449,115 +557,10 @@ impl Remote {
     }
 }
 
-/// The runner with its libraries, in a directory named by the digest of their contents.
-fn bundle(runner: &Path, triple: Triple) -> Result<Vec<Item>, RemoteError> {
-    let failed = |path: &Path, reason: String| RemoteError::Runner {
-        triple: triple.text(),
-        path: path.to_path_buf(),
-        reason: format!("{reason}; {}", host::new_runner()),
-    };
-    let folder = runner.with_file_name("lib");
-    let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error.to_string()))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    files.sort();
-    files.insert(0, runner.to_path_buf());
-    let mut items = Vec::new();
-    let mut whole = Sha256::new();
-    for file in files {
-        let mut item = Item::of("runner", &file).map_err(|error| failed(&file, format!("{error:#}")))?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        item.place = if items.is_empty() { "runner".to_owned() } else { format!("lib/{name}") };
-        whole.update(format!("{} {}\n", item.place, item.sha256));
-        items.push(item);
-    }
-    let mut name = String::new();
-    for byte in whole.finalize() {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    for item in &mut items {
-        item.place = format!("runner/{name}/{}", item.place);
-    }
-    Ok(items)
-}
-
-/// The files that a request names, each once, with their kinds; without those that are on the board.
-fn missing_files(request: &mut Request, is_there: impl Fn(&Path) -> bool) -> Vec<(&'static str, PathBuf)> {
-    let mut wanted: Vec<(&'static str, PathBuf)> = Vec::new();
-    each_file(request, |kind, path| {
-        let local = PathBuf::from(&*path);
-        if !is_there(&local) && !wanted.iter().any(|(_, known)| *known == local) {
-            wanted.push((kind, local));
-        }
-    });
-    wanted
-}
-
-/// Every file a request names, with its kind.
-fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut String)) {
-    let mut stages: Vec<&mut protocol::Stage> = match request {
-        Request::State { .. }
-        | Request::Clocks { .. }
-        | Request::Transfer(_)
-        | Request::Idle(_)
-        | Request::Peak(_) => Vec::new(),
-        Request::Profile(profile) => vec![&mut profile.stage],
-        Request::Compare(compare) => {
-            compare.reference.stages.iter_mut().chain(&mut compare.candidate.stages).collect()
-        }
-        Request::Verify(verify) => {
-            for path in verify.inputs.iter_mut().chain(&mut verify.outputs) {
-                visit("weights", path);
-            }
-            verify.schedule.stages.iter_mut().collect()
-        }
-        Request::Capture(capture) => capture.schedule.stages.iter_mut().collect(),
-        Request::Trial(trial) => trial.schedule.stages.iter_mut().collect(),
-    };
-    for stage in &mut stages {
-        match &mut stage.program {
-            Program::Library(library) => {
-                visit("library", &mut library.path);
-                visit("weights", &mut library.weights.path);
-            }
-            Program::OnnxRuntime(model) => {
-                visit("library", &mut model.runtime);
-                visit("weights", &mut model.model);
-            }
-            Program::Cuda(program) => {
-                visit("library", &mut program.path);
-                visit("weights", &mut program.weights);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::{CpuProcessor, ExecutionMode, Frames, OnnxModel, Processor, Schedule, Stage};
-
-    #[test]
-    fn a_library_that_is_on_the_board_is_not_sent() {
-        let processor =
-            Processor::Cpu(CpuProcessor { name: "onnxruntime".into(), cpus: vec![0], threads: 1 });
-        let library = "/usr/lib/libonnxruntime.so.1.20.1";
-        let model = OnnxModel { runtime: library.into(), model: "/cache/model.onnx".into(), gpu: None };
-        let stage =
-            Stage { processor, program: Program::OnnxRuntime(model), inputs: vec![], outputs: vec![] };
-        let schedule = Schedule {
-            kind: ExecutionMode::Replicate,
-            values: vec![],
-            inputs: vec![],
-            outputs: vec![],
-            stages: vec![stage.clone(), stage],
-        };
-        let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
-        let folder = "/tmp".to_owned();
-        let mut request = Request::Capture(protocol::Capture { id: 1, schedule, frames, folder });
-        let model = ("weights", PathBuf::from("/cache/model.onnx"));
-        assert_eq!(missing_files(&mut request, |_| false), [("library", library.into()), model.clone()]);
-        assert_eq!(missing_files(&mut request, |path| path == Path::new(library)), vec![model]);
+/// An error of the farm.
+fn farm(board: &str, error: FarmError) -> RemoteError {
+    match error {
+        FarmError::Interrupted => RemoteError::Interrupted,
+        error => RemoteError::Farm { board: board.to_owned(), error: Box::new(error) },
     }
 }

@@ -9,7 +9,7 @@ use compiler::{
     Cache, CompileError, Compiler, Entry, Job, JobProgress, Kit, NetworkManifest, Source, Spent, StageLayout,
     Target,
 };
-use config::{Connect, Experiment, Loaded, NetworkSource};
+use config::{Experiment, Loaded, NetworkSource};
 use domain::{FloatFormat, Network, Schedule, ScheduleKind, Winograd};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
@@ -90,7 +90,7 @@ impl ArtifactBuilder {
     /// If the cache cannot be used, or a peer cannot be run on this board.
     pub(crate) fn new(loaded: &Loaded, paths: &Paths, interrupt: Interrupt) -> Outcome<Self> {
         let cache = Cache::open(paths.state.join("cache"), &paths.root).ending(Exit::Usage)?;
-        let target = loaded.board.target.as_ref().filter(|_| loaded.board.connect != Connect::Local);
+        let target = loaded.board.target.as_ref().filter(|_| !loaded.board.connect.is_local());
         let kit = target.map(|target| Kit::of(&paths.state, target)).filter(|kit| kit.runner().is_file());
         let compiler = Compiler {
             python: paths.python.clone(),

@@ -124,6 +124,7 @@ mod tests {
         config::Board {
             name: "shelf".to_owned(),
             connect: Connect::Local,
+            recover: None,
             target: None,
             onnxruntime: None,
             processors: Processors::Auto,

@@ -5,12 +5,13 @@ use crate::compare::ComparedNetwork;
 use crate::open::OpenedBoard;
 use crate::prior::PriorResults;
 use crate::round_queue::RoundSource;
+use crate::runner_client::RunnerClient;
 use crate::stop::Stop;
 use crate::sustained;
 use crate::trial;
 use crate::trial_order::{self, Slot};
 use analysis::Report;
-use boards::SessionError;
+use boards::{PowerCycle, SessionError};
 use config::Experiment;
 use domain::{Load, SustainedLoad, precision, stream};
 use host::date::unix_ns;
@@ -21,7 +22,7 @@ use protocol::Processor;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use store::{self, Cooling, RunRecorder, Store, StoreError, TrialRecord};
+use store::{self, Cooling, PowerCycleRecord, RunRecorder, Store, StoreError, TrialRecord};
 
 /// A schedule is given up after this number of failures in a row.
 const MAX_FAILURES: u32 = 2;
@@ -300,6 +301,7 @@ impl<'a, 's> Trials<'a, 's> {
             }
             Err(error) => (None, Err(error)),
         };
+        record_power_cycles(&mut self.board.runner, self.recorder)?;
         let place = network.linked.plan.place(slot.schedule);
         let failures = &mut self.failures_in_a_row[slot.network][slot.schedule];
         let trial = |cooling: Option<Cooling>, outcome: store::Outcome| TrialRecord {
@@ -335,6 +337,20 @@ impl<'a, 's> Trials<'a, 's> {
             }
         }
     }
+}
+
+/// Records that the board was power-cycled since the last call.
+///
+/// # Errors
+/// If the journal cannot be written.
+pub(crate) fn record_power_cycles(
+    runner: &mut RunnerClient,
+    recorder: &mut RunRecorder<'_>,
+) -> Result<(), StoreError> {
+    for PowerCycle { unix_ns, place, reason } in runner.take_power_cycles() {
+        recorder.record_power_cycle(PowerCycleRecord { unix_ns, place, reason })?;
+    }
+    Ok(())
 }
 
 fn pause(duration: Duration, interrupt: &Interrupt) {

@@ -9,7 +9,7 @@ use crate::points::{self, Points};
 use crate::processors::{self, Processor};
 use crate::runner_client::RunnerClient;
 use boards::Board;
-use config::{Experiment, Loaded, ScheduleSpec};
+use config::{Connect, Experiment, Loaded, ScheduleSpec};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use host::progress;
@@ -45,8 +45,12 @@ pub(crate) struct FoundBoard {
 pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<OpenedBoard> {
     paths.check()?;
     check_objective(&loaded.experiment)?;
-    let executable = paths.runner_for(&loaded.board)?;
-    let board = Board::take(&loaded.board, executable, &interrupt)?;
+    let programs = paths.programs_for(&loaded.board)?;
+    let board = Board::take(&loaded.board, programs, &interrupt)?;
+    let mut loaded = loaded;
+    if let (Connect::Labgrid(farm), Some(place)) = (&mut loaded.board.connect, board.place()) {
+        farm.settle(place);
+    }
     let mut runner = RunnerClient::new(board, interrupt.clone());
     let found = find(&mut runner, &loaded)
         .and_then(|found| Ok((found, ArtifactBuilder::new(&loaded, &paths, interrupt.clone())?)));

@@ -1,8 +1,9 @@
 //! The files and directories that a command works with.
 
+use boards::Programs;
 use compiler::Kit;
 use config::Connect;
-use host::exit::{Exit, Failure, Outcome};
+use host::exit::{Ending as _, Exit, Failure, Outcome};
 use std::path::PathBuf;
 
 /// The files and directories that a command works with.
@@ -47,13 +48,32 @@ impl Paths {
         }
     }
 
+    /// The programs that are needed for a board. Installs labgrid's client if the board is on a farm.
+    ///
+    /// # Errors
+    /// If there is no runner for the board, or the client cannot be installed.
+    pub fn programs_for(&self, board: &config::Board) -> Outcome<Programs> {
+        if matches!(board.connect, Connect::Labgrid(_)) {
+            self.prepare_farm()?;
+        }
+        Ok(Programs { runner: self.runner_for(board)?, python: self.python.clone() })
+    }
+
+    /// Installs labgrid's client in the private Python environment, unless it is there.
+    ///
+    /// # Errors
+    /// If it cannot be installed.
+    pub fn prepare_farm(&self) -> Outcome<()> {
+        toolchain::add(&self.python, &self.root, &toolchain::FARM).ending(Exit::Usage)
+    }
+
     /// The runner that was built for a board; this machine's own runner if there is none and the architecture is the
     /// same.
     ///
     /// # Errors
     /// If there is no runner for the board.
-    pub fn runner_for(&self, board: &config::Board) -> Outcome<PathBuf> {
-        let target = board.target.as_ref().filter(|_| board.connect != Connect::Local);
+    fn runner_for(&self, board: &config::Board) -> Outcome<PathBuf> {
+        let target = board.target.as_ref().filter(|_| !board.connect.is_local());
         let Some(target) = target else { return Ok(self.runner.clone()) };
         let (triple, runner) = (target.triple.text(), Kit::of(&self.state, target).runner());
         if runner.is_file() {

@@ -3,7 +3,7 @@
 use crate::compare;
 use crate::compile::CompiledNetwork;
 use crate::link::{self, LinkedNetwork};
-use crate::measure::{Measured, measure, measure_from_queue};
+use crate::measure::{Measured, measure, measure_from_queue, record_power_cycles};
 use crate::open::OpenedBoard;
 use crate::optimize;
 use crate::plan::{self, NetworkPlan};
@@ -156,6 +156,8 @@ fn execute(
     member: Option<FleetMember>,
 ) -> Outcome<RunEnd> {
     let result = steps(board, store, &mut recorder, prior, member);
+    // Those of a run that ended before its next trial.
+    let cycles = record_power_cycles(&mut board.runner, &mut recorder);
     let status = match &result {
         Ok(_) => Status::Complete,
         Err(Stop::Interrupted) => Status::Interrupted,
@@ -184,7 +186,7 @@ fn execute(
             return Err(failure);
         }
     };
-    finished?;
+    cycles.and(finished)?;
     Ok(RunEnd { run, interrupted: status == Status::Interrupted, failed_trials })
 }
 

@@ -1,7 +1,6 @@
 //! Sends requests to the runner on a board, and restarts the runner if it has ended.
 
-use boards::Board;
-use boards::{Session, SessionError};
+use boards::{Board, PowerCycle, Session, SessionError};
 use host::interrupt::Interrupt;
 use host::progress;
 use protocol::{AppliedState, Clocks, Event, MachineState, Request, SavedState, StateRequest};
@@ -80,6 +79,8 @@ impl RunnerClient {
             None => Session::new(self.board.start()?)?,
         };
         let answer = session.request(&request, task, timeout, &self.interrupt);
+        // Somebody else may have used the board meanwhile.
+        self.board.check_held()?;
         if !answer.as_ref().is_err_and(SessionError::ends_session) {
             self.session = Some(session);
         }
@@ -114,6 +115,11 @@ impl RunnerClient {
     /// Path of the board's sysfs.
     pub fn sysfs(&self) -> &str {
         self.board.sysfs()
+    }
+
+    /// The power cycles of the board since the last call.
+    pub fn take_power_cycles(&mut self) -> Vec<PowerCycle> {
+        self.board.take_power_cycles()
     }
 
     /// Brings the board to the state that its file asks for.

@@ -1,7 +1,7 @@
 //! The command line: options of all commands, and the commands.
 
 use crate::commands::{
-    baseline, bench, boards, check, history, layers, optimize, plan, report, results, selftest, shell,
+    baseline, bench, boards, check, farm, history, layers, optimize, plan, report, results, selftest, shell,
     target, verify_claims,
 };
 use crate::installation::Installation;
@@ -80,6 +80,8 @@ enum Command {
     Selftest(selftest::Arguments),
     /// Show the configured boards: whether they are free, and their processors.
     Boards(boards::Arguments),
+    /// Show the places of labgrid coordinators: who holds them, their last runs, and which are unlike their equals.
+    Farm(farm::Arguments),
     /// Create the private Python environment, or check and repair it.
     Setup,
     /// Print the completion script of a shell.
@@ -163,6 +165,7 @@ impl Cli {
             }
             Command::Selftest(arguments) => selftest::run(places.for_compiling(Check::Files)?, arguments),
             Command::Boards(arguments) => boards::run(&places.paths()?, arguments),
+            Command::Farm(arguments) => farm::run(&places.paths()?, arguments),
             Command::Setup => {
                 let paths = places.for_compiling(Check::Imports)?;
                 output::print(&format!("toolchain ready: {}\n", paths.python.display())).map(|()| Exit::Fine)

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::connect::{self, Connect, Recover};
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
 use super::operating_points::{self, OperatingPoints};
@@ -26,7 +27,10 @@ pub struct Board {
     pub name: String,
     /// How to connect to it.
     pub connect: Connect,
-    /// Target platform of the binaries. Required for a board over SSH; default: this machine's platform.
+    /// What to do if it does not answer. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<Recover>,
+    /// Target platform of the binaries. Required for a board that is not this machine; default: this machine's platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// ONNX Runtime's library on the board, for peers; its providers lie in the same folder. Default: the one of the private
@@ -45,40 +49,6 @@ pub struct Board {
     /// Operating points that `optimize` searches. Default: that of `state` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operating_points: Option<OperatingPoints>,
-}
-
-/// How to connect to a board.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Connect {
-    /// The board is this machine.
-    Local,
-    /// Over SSH. Settings that are left out come from the OpenSSH configuration.
-    Ssh {
-        /// Host name, address, or alias from the OpenSSH configuration.
-        #[schemars(with = "Text")]
-        host: String,
-        /// User on the board.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(with = "Option<Text>")]
-        user: Option<String>,
-        /// Port.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(range(min = 1, max = 65_535))]
-        port: Option<u16>,
-        /// Private key file; `~/` is the home directory.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(with = "Option<Text>")]
-        identity: Option<String>,
-        /// Jump host.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(with = "Option<Text>")]
-        jump: Option<String>,
-        /// If the connection is lost and cannot be restored within this many seconds, the run ends. Default: 60.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(range(max = 86_400))]
-        reconnect_seconds: Option<u32>,
-    },
 }
 
 /// Target platform of a board's binaries.
@@ -199,16 +169,17 @@ pub(super) fn read(root: &Path, name: &str, requested: &Spot, defaults: &Node, f
 
 /// Reports what the schema cannot express. `tree` is the complete board.
 pub(super) fn check_values(tree: &Node, faults: &mut Faults) {
+    connect::check(tree, faults);
     processors::check(tree, faults);
     power::check(tree, faults);
     operating_points::check(tree, faults);
 }
 
-/// A board over SSH needs a target; this machine cannot have a foreign one. Checks the file as written, so that an
+/// A board over SSH, a place of labgrid among them, needs a target; this machine cannot have a foreign one. Checks the file as written, so that an
 /// invalid target is not also reported as missing.
 fn check_target(tree: &Node, faults: &mut Faults) {
-    let over_ssh = tree.find("connect/ssh").is_some();
-    if over_ssh && tree.get("target").is_none() {
+    let is_elsewhere = ["connect/ssh", "connect/labgrid"].iter().any(|path| tree.find(path).is_some());
+    if is_elsewhere && tree.get("target").is_none() {
         let example = "target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }";
         let message = format!("missing key \"target\"; a board over SSH needs one, such as {example}");
         faults.add(&tree.spot("connect"), message);

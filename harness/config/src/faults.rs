@@ -148,7 +148,7 @@ impl Coded for Faults {
 }
 
 /// `; did you mean "x"?` for the nearest valid name, if it is near enough to be a typo.
-pub(super) fn did_you_mean<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, valid).map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 

@@ -14,6 +14,7 @@
 
 mod board;
 mod check;
+mod connect;
 mod defaults;
 mod experiment;
 mod faults;
@@ -40,11 +41,12 @@ mod values;
 use domain::FleetMode;
 use std::path::Path;
 
-pub use board::{Board, Connect, State, Target, Triple};
+pub use board::{Board, State, Target, Triple};
+pub use connect::{Connect, Labgrid, Recover, coordinator};
 pub use experiment::{
     Experiment, Frames, Isolate, Measure, Profile, Search, SlowDown, WarmUp, check_cuts, check_processors,
 };
-pub use faults::{Fault, Faults, Spot};
+pub use faults::{Fault, Faults, Spot, did_you_mean};
 pub use files::{Kind, names};
 pub use mentions::{CutMention, Mention};
 pub use network::{NetworkSource, zoo};

@@ -63,6 +63,9 @@ texts! {
             let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
             rest.is_some_and(|rest| is_text(rest) && !rest.contains(char::is_whitespace))
         };
+    HostPort: "A host, or a host and a port: `lab`, `lab:20408`, `[::1]:20408`.", "a host or host:port, such as lab:20408",
+        r"^(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s\u0000-\u001f\u007f]+)(:[0-9]{1,5})?$",
+        is_host_port;
     Glibc: "A version such as \"2.27\". Quote it, otherwise YAML reads a number.", "a version such as \"2.27\"",
         r"^[0-9]+\.[0-9]+$",
         |text| text.split_once('.').is_some_and(|(major, minor)| digits(major) && digits(minor));
@@ -92,6 +95,23 @@ texts! {
 pub(super) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-'])
+}
+
+/// Whether `text` is a host, or a host and a port.
+pub(super) fn is_host_port(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => {
+            let is_ipv6 = host.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte));
+            (if is_ipv6 { host } else { "" }, port)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let forbidden =
+        |letter: char| letter.is_whitespace() || letter.is_ascii_control() || "/[]".contains(letter);
+    let has_port = |port: &str| digits(port) && port.parse::<u16>().is_ok_and(|port| port != 0);
+    !host.is_empty()
+        && !host.contains(forbidden)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(has_port))
 }
 
 fn is_text(text: &str) -> bool {

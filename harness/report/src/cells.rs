@@ -1,6 +1,6 @@
 //! Figures as cells of tables.
 
-use analysis::{Interval, MachineSection, ProcessorSection, Report, Row};
+use analysis::{Interval, MachineSection, PowerCycleSection, ProcessorSection, Report, Row, RunSection};
 use domain::{FloatFormat, ScheduleKind, Validity};
 
 /// Shown if nothing was measured.
@@ -177,6 +177,22 @@ pub(super) fn quantity(count: u64) -> String {
     }
 }
 
+/// The board, and its place if it is on a farm.
+pub(super) fn board(run: &RunSection) -> String {
+    match &run.place {
+        None => run.board.clone(),
+        Some(place) => format!("{} (place {place})", run.board),
+    }
+}
+
+/// When a board was power-cycled, and why.
+pub(super) fn power_cycle(cycle: &PowerCycleSection) -> String {
+    format!(
+        "the place {} was power-cycled at {}, because the board did not answer: {}",
+        cycle.place, cycle.at, cycle.reason
+    )
+}
+
 /// Run, machine, date, versions and settings, one line each.
 pub(super) fn heading(report: &Report) -> Vec<String> {
     let (run, machine) = (&report.run, &report.measured_on);
@@ -200,13 +216,13 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
         },
     );
     let processors = processors(machine);
-    let (whole, board) = match run.boards.as_slice() {
-        [] => ("run", run.board.clone()),
+    let (whole, board_name) = match run.boards.as_slice() {
+        [] => ("run", board(run)),
         boards => ("campaign", format!("{} equal boards", boards.len())),
     };
     let mut lines = vec![
         format!("{whole} {}: {}, {}, {day} UTC", run.id, run.experiment, run.status),
-        format!("on {board}{models}: kernel {}, {governor}; {}", machine.kernel, processors.join(", ")),
+        format!("on {board_name}{models}: kernel {}, {governor}; {}", machine.kernel, processors.join(", ")),
         format!(
             "TVM {}, harness {}, {revision}, analysis {}; {:.0} % intervals",
             run.tvm.as_deref().unwrap_or("unknown"),
@@ -230,6 +246,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
     } else if let Some(mode) = &machine.power_mode {
         lines.push(format!("power mode {mode} (not changed)"));
     }
+    lines.extend(run.power_cycles.iter().map(power_cycle));
     if !machine.left_out.is_empty() {
         lines.push(format!(
             "not used by any schedule: {} (the version that measured had no engine for CUDA)",

@@ -4,7 +4,7 @@ use super::database::Store;
 use super::error::{RowError, StoreError};
 use super::journal;
 use super::machine;
-use super::record::{CampaignRecord, Resumed, Revision, RunStart, Status, Versions};
+use super::record::{CampaignRecord, PowerCycleRecord, Resumed, Revision, RunStart, Status, Versions};
 use super::run_id::RunId;
 use domain::FleetMode;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
@@ -25,6 +25,8 @@ pub struct StoredRun {
     pub ended_because: Option<String>,
     /// When it was resumed, in order.
     pub resumptions: Vec<Resumed>,
+    /// When its board was power-cycled, in order.
+    pub power_cycles: Vec<PowerCycleRecord>,
     /// How many bytes of its journal are in the database.
     pub journal_bytes: u64,
 }
@@ -140,6 +142,19 @@ impl Store {
         };
         self.rows("", |connection| {
             Ok((names(connection, "networks.name")?, names(connection, "boards.name")?))
+        })
+    }
+
+    /// Names of the runs whose configuration contains a text, the latest first.
+    pub fn runs_configured_with(&self, text: &str) -> Result<Vec<RunId>, StoreError> {
+        self.rows("", |connection| {
+            let sql = "SELECT id FROM runs WHERE instr(configuration, ?) > 0
+                       ORDER BY begun_unix_ns DESC, number DESC";
+            let mut statement = connection.prepare_cached(sql)?;
+            let names = statement.query_map(params![text], |row| row.get::<_, String>(0))?;
+            names
+                .map(|name| RunId::try_from(name?).map_err(|error| RowError::damaged("a run's name")(&error)))
+                .collect()
         })
     }
 
@@ -310,6 +325,12 @@ pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<StoredRun
         let state = optional(row, "state")?;
         run.resumptions.push(Resumed { unix_ns: row.get(0)?, command: json(row, "command")?, state });
     }
+    let mut statement = connection
+        .prepare_cached("SELECT unix_ns, place, reason FROM power_cycles WHERE run = ? ORDER BY unix_ns")?;
+    let cycles = statement.query_map(params![run.number], |row| {
+        Ok(PowerCycleRecord { unix_ns: row.get(0)?, place: row.get(1)?, reason: row.get(2)? })
+    })?;
+    run.power_cycles = cycles.collect::<Result<_, _>>()?;
     Ok(Some(run))
 }
 
@@ -351,6 +372,7 @@ fn read_run(row: &Row<'_>) -> Result<StoredRun, RowError> {
         ended_unix_ns: row.get("ended_unix_ns")?,
         ended_because: row.get("ended_because")?,
         resumptions: Vec::new(),
+        power_cycles: Vec::new(),
         journal_bytes: row.get("journal_bytes")?,
     })
 }

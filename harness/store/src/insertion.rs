@@ -33,6 +33,14 @@ pub(super) fn insert(connection: &Connection, run: i64, record: &Record) -> Inse
             )?;
             end_run(connection, run, Status::Running, None, None)
         }
+        Record::PowerCycle(cycle) => {
+            execute(
+                connection,
+                "INSERT OR IGNORE INTO power_cycles (run, unix_ns, place, reason) VALUES (?, ?, ?, ?)",
+                params![run, cycle.unix_ns, cycle.place, cycle.reason],
+            )?;
+            Ok(())
+        }
         Record::Network(network) => insert_network(connection, run, network),
         Record::Profile(profile) => insert_profile(connection, run, profile),
         Record::Idle(idled) => power::insert_idle(connection, run, idled),

@@ -337,6 +337,7 @@ impl Sequence {
             }
             Record::Trial(record) => self.schedule(record.schedule),
             Record::Resumed(_)
+            | Record::PowerCycle(_)
             | Record::Idle(_)
             | Record::Transfer(_)
             | Record::OperatingPoint(_)

@@ -41,8 +41,8 @@ pub use merge::{Import, ImportStatus, Merged};
 pub use processor_record::{GpuRecord, ProcessorRecord};
 pub use record::{
     CampaignRecord, ComparisonRecord, Cooling, Finished, NetworkRecord, OperatingPointRecord, Outcome,
-    PRECISION, ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord, StateRecord, Status,
-    TransferRecord, TrialRecord, Versions, WINOGRAD, is_within,
+    PRECISION, PowerCycleRecord, ProfileRecord, Record, Resumed, Revision, RunStart, ScheduleRecord,
+    StateRecord, Status, TransferRecord, TrialRecord, Versions, WINOGRAD, is_within,
 };
 pub use recorder::{Continued, RunRecorder};
 pub use run_id::RunId;

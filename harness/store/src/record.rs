@@ -18,6 +18,8 @@ pub enum Record {
     Run(Box<RunStart>),
     /// The run was taken up again.
     Resumed(Resumed),
+    /// The board was power-cycled.
+    PowerCycle(PowerCycleRecord),
     /// A network takes part.
     Network(Box<NetworkRecord>),
     /// A network was profiled on a processor.
@@ -160,6 +162,18 @@ pub struct Resumed {
     /// The state the board was brought to this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateRecord>,
+}
+
+/// The power of the board was cut and restored, because it did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerCycleRecord {
+    /// When, ns since 1970.
+    pub unix_ns: u64,
+    /// Place of the board on the farm.
+    pub place: String,
+    /// Why: the error of the connection.
+    pub reason: String,
 }
 
 /// A network of the run.

@@ -6,8 +6,8 @@ use super::error::{RowError, StoreError};
 use super::insertion;
 use super::journal::{self, Journal, Lines};
 use super::record::{
-    ComparisonRecord, Finished, NetworkRecord, OperatingPointRecord, ProfileRecord, Record, Resumed,
-    RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord,
+    ComparisonRecord, Finished, NetworkRecord, OperatingPointRecord, PowerCycleRecord, ProfileRecord, Record,
+    Resumed, RunStart, ScheduleRecord, Status, TransferRecord, TrialRecord,
 };
 use super::run_id::RunId;
 use rusqlite::{Transaction, TransactionBehavior, params};
@@ -133,6 +133,11 @@ impl<'s> RunRecorder<'s> {
         self.keep(&Record::OperatingPoint(Box::new(point)))
     }
 
+    /// Records that the board was power-cycled.
+    pub fn record_power_cycle(&mut self, cycle: PowerCycleRecord) -> Result<(), StoreError> {
+        self.keep(&Record::PowerCycle(cycle))
+    }
+
     /// Records a schedule, each `place` once and before any record that refers to it. A prediction that is not finite is
     /// dropped.
     pub fn record_schedule(&mut self, mut schedule: ScheduleRecord) -> Result<(), StoreError> {
@@ -202,7 +207,9 @@ impl<'s> RunRecorder<'s> {
             Record::Schedule(schedule) => self.record_schedule(schedule),
             Record::Comparison(comparison) => self.record_comparison(comparison),
             Record::Trial(trial) => self.record_trial(trial),
-            Record::Run(_) | Record::Resumed(_) | Record::Finished(_) => self.keep(&record),
+            Record::Run(_) | Record::Resumed(_) | Record::PowerCycle(_) | Record::Finished(_) => {
+                self.keep(&record)
+            }
         }
     }
 

@@ -24,7 +24,7 @@ fn read(text: &str) -> Option<Target> {
         let word = word.trim_matches(['"', '\'']);
         (!word.is_empty()).then(|| word.to_owned())
     };
-    text.contains("ssh:").then_some(())?;
+    (text.contains("ssh:") || text.contains("labgrid:")).then_some(())?;
     Some(Target { triple: value("triple:")?, glibc: value("glibc:") })
 }
 

@@ -176,7 +176,7 @@ impl Baseline {
         let Some(first) = runs.first() else {
             return Err(usage(format!("failed to make the baseline {name}: no run was given")));
         };
-        let identity = Identity::of(first);
+        let mut identity = Identity::of(first);
         let mut rows: Vec<BaselineRow> = Vec::new();
         let mut void = Vec::new();
         for (place, run) in runs.iter().enumerate() {
@@ -189,7 +189,9 @@ impl Baseline {
                     "failed to make the baseline {name}: run {id} was made slower on purpose (`inject`)"
                 )));
             }
-            let differences = identity.differences(&Identity::of(run));
+            let of_run = Identity::of(run);
+            identity.add_place(&of_run);
+            let differences = identity.differences(&of_run);
             if !differences.is_empty() {
                 let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 return Err(usage(format!(

@@ -1,11 +1,17 @@
 //! The aspects of machine and configuration that must be equal for figures to be comparable.
 
+use crate::stored_settings::StoredSettings;
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use store::StoredRun;
+
+/// The aspect that may have several values in a baseline: the places that its runs were measured on.
+const PLACE: &str = "place";
+/// Stands between them.
+const PLACES: &str = ", ";
 
 /// Aspects by name, as text; unknown ones are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +42,8 @@ impl Identity {
             }
         };
         set("board", Some(start.board.clone()));
+        // Boards with the same tags are as equal as their owner says, which a gate must not rely on.
+        set(PLACE, StoredSettings::of(&start.configuration).place);
         set("model", machine.model.clone());
         set("cpu", machine.cpu_model.clone());
         set("arch", Some(machine.arch.clone()));
@@ -117,6 +125,7 @@ impl Identity {
             "llvm",
             "load",
             "model",
+            PLACE,
             "power_mode",
             "priority",
             "processors",
@@ -125,15 +134,31 @@ impl Identity {
         ]
     }
 
+    /// Adds the place of another run of the same baseline. The spread between its runs then includes that between boards.
+    pub fn add_place(&mut self, other: &Self) {
+        if let (Some(all), Some(one)) = (self.aspects.get_mut(PLACE), other.aspects.get(PLACE))
+            && !has_place(all, one)
+        {
+            all.push_str(PLACES);
+            all.push_str(one);
+        }
+    }
+
     /// The differences of a run from this identity of a baseline.
     pub fn differences(&self, run: &Self) -> Vec<Difference> {
         let names: BTreeSet<&String> = self.aspects.keys().chain(run.aspects.keys()).collect();
         let difference = |name: &String| {
             let (baseline, run) = (self.aspects.get(name).cloned(), run.aspects.get(name).cloned());
-            (baseline != run).then(|| Difference { aspect: name.clone(), baseline, run })
+            let is_one_of_them = name == PLACE
+                && baseline.as_deref().zip(run.as_deref()).is_some_and(|(all, one)| has_place(all, one));
+            (baseline != run && !is_one_of_them).then(|| Difference { aspect: name.clone(), baseline, run })
         };
         names.into_iter().filter_map(difference).collect()
     }
+}
+
+fn has_place(all: &str, one: &str) -> bool {
+    all.split(PLACES).any(|known| known == one)
 }
 
 fn list(cpus: &[u32]) -> String {
@@ -154,5 +179,32 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
         write!(out, "{}: {} in the baseline, {} now", self.aspect, shown(&self.baseline), shown(&self.run))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(place: &str) -> Identity {
+        let mut identity = Identity { aspects: BTreeMap::from([("model".to_owned(), "m".to_owned())]) };
+        identity.aspects.extend((!place.is_empty()).then(|| (PLACE.to_owned(), place.to_owned())));
+        identity
+    }
+
+    #[test]
+    fn a_baseline_of_several_places_fits_each_of_them_and_no_other() {
+        let mut baseline = on("p1 of lab:1");
+        assert_eq!(baseline.differences(&on("p2 of lab:1")).len(), 1);
+        for place in ["p2 of lab:1", "p1 of lab:1", "p2 of lab:1"] {
+            baseline.add_place(&on(place));
+        }
+        assert_eq!(baseline.aspects[PLACE], "p1 of lab:1, p2 of lab:1");
+        assert_eq!(baseline.differences(&on("p1 of lab:1")), []);
+        assert_eq!(baseline.differences(&on("p2 of lab:1")), []);
+        for other in ["p1 of lab:2", "p3 of lab:1", ""] {
+            assert_eq!(baseline.differences(&on(other))[0].aspect, PLACE, "{other}");
+        }
+        assert!(Identity::known().contains(&PLACE));
     }
 }

@@ -1,6 +1,7 @@
 //! The conditions under which runs are comparable, and the circumstances that may change between comparable runs.
 
 use super::rows::Condition;
+use crate::stored_settings::StoredSettings;
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ const CPU_QUOTA: &str = "CPU quota";
 const PRIORITY: &str = "priority";
 const GPU_DRIVER: &str = "GPU driver";
 const LOAD: &str = "load";
+const PLACE: &str = "place on a farm";
 
 /// What must be equal for two runs to be comparable.
 pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condition> {
@@ -35,6 +37,7 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         .collect();
     let condition = |name: &str, value: Option<String>| Condition { name: name.to_owned(), value };
     vec![
+        condition(PLACE, StoredSettings::of(&start.configuration).place),
         condition("model", machine.model.clone()),
         condition("CPU", machine.cpu_model.clone()),
         condition("architecture", Some(machine.arch.clone())),
@@ -99,7 +102,7 @@ pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
 
 fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
     let absent = match name {
-        CPU_QUOTA | PRIORITY | GPU_DRIVER => "none",
+        CPU_QUOTA | PRIORITY | GPU_DRIVER | PLACE => "none",
         PRECISION => "fp32",
         WINOGRAD => "auto",
         LOAD => "saturating",

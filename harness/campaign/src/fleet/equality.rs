@@ -90,6 +90,7 @@ mod tests {
         Board {
             name: "a".to_owned(),
             connect: Connect::Local,
+            recover: None,
             target: None,
             onnxruntime: None,
             processors: Processors::Auto,

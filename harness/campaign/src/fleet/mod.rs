@@ -19,7 +19,6 @@ use crate::round_queue::{RoundQueue, RoundSource};
 use crate::run::{FleetMember, RunEnd, resume_as, run_as};
 use crate::start_barrier::StartBarrier;
 use analysis::CampaignReport;
-use config::Connect;
 use domain::{FleetMode, precision};
 use host::exit::{Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
@@ -63,7 +62,7 @@ pub fn bench(job: FleetJob, paths: &Paths, interrupt: &Interrupt, store: &Store)
             }
         }
     };
-    let has_local = opened.iter().flatten().any(|opened| opened.loaded().board.connect == Connect::Local);
+    let has_local = opened.iter().flatten().any(|opened| opened.loaded().board.connect.is_local());
     let barrier = has_local.then(|| Arc::new(StartBarrier::new(opened.iter().flatten().count())));
     let mut results: Vec<BoardResult> = Vec::new();
     let mut work: Vec<(&Job, OpenedBoard, Option<RoundSource>)> = Vec::new();

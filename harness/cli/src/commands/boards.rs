@@ -1,12 +1,13 @@
 //! `boards`: shows the configured boards, breaks locks, and restores states.
 
 use crate::output::print;
-use ::boards::Board;
+use ::boards::{Board, farm};
 use campaign::processors;
 use campaign::{Paths, RunnerClient};
 use clap::Args;
 use config::{self, Connect, Kind};
-use host::exit::{Ending as _, Exit, Outcome};
+use host::date::Date;
+use host::exit::{Coded as _, Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
 use protocol::text;
 use protocol::{Event, LockHolder, Meter, PowerReadings, Request};
@@ -28,6 +29,10 @@ pub(crate) struct Arguments {
     /// Restore the state of this board if a killed session did not.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
     restore: Option<String>,
+    /// Free the places of labgrid coordinators that killed commands of this host and user still hold. Nobody else's
+    /// places are touched.
+    #[arg(long, conflicts_with_all = ["names", "break_lock", "restore"])]
+    reap: bool,
 }
 
 /// Shows the boards, or breaks a lock.
@@ -35,6 +40,9 @@ pub(crate) struct Arguments {
 /// # Errors
 /// Where a board that was named cannot be shown, or a lock cannot be broken.
 pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
+    if options.reap {
+        return reap(paths);
+    }
     if let Some(name) = &options.break_lock {
         return break_lock(paths, name);
     }
@@ -70,10 +78,14 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
 }
 
 fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
-    let mut reached = Board::look_at(board, paths.runner_for(board)?)?;
+    let mut reached = Board::look_at(board, paths.programs_for(board)?)?;
     let place = match &board.connect {
         Connect::Local => "this machine".to_owned(),
         Connect::Ssh { host, .. } => format!("over SSH at {host}"),
+        Connect::Labgrid(farm) => {
+            let place = reached.place().unwrap_or("?");
+            format!("place {place} of the labgrid coordinator {}", farm.coordinator())
+        }
     };
     let holder = reached.holder()?;
     let mut runner = RunnerClient::new(reached, Interrupt::default());
@@ -116,9 +128,30 @@ fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, Stri
     }
 }
 
+/// Frees what killed commands of this host hold on farms.
+fn reap(paths: &Paths) -> Outcome<Exit> {
+    paths.prepare_farm()?;
+    let (freed, errors) = farm::reap(&paths.python)?;
+    for freed in &freed {
+        let since = Date::from_unix_ns(freed.since_unix_ns).to_minutes();
+        print(&format!(
+            "{} of {}: freed; process {}, which began at {since}, held it when it was killed\n",
+            freed.place, freed.coordinator, freed.process
+        ))?;
+    }
+    if freed.is_empty() && errors.is_empty() {
+        print("nothing to free\n")?;
+    }
+    let Some((first, others)) = errors.split_first() else { return Ok(Exit::Fine) };
+    for error in others {
+        eprintln!("error: {error}");
+    }
+    Err(Failure::new(first.exit(), first))
+}
+
 fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.settings, name).ending(Exit::Usage)?;
-    let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
+    let mut reached = Board::look_at(&board, paths.programs_for(&board)?)?;
     let text = match reached.restore_leftover()? {
         Some(pending) => {
             format!(
@@ -135,7 +168,7 @@ fn restore(paths: &Paths, name: &str) -> Outcome<Exit> {
 
 fn break_lock(paths: &Paths, name: &str) -> Outcome<Exit> {
     let board = config::load_board(&paths.settings, name).ending(Exit::Usage)?;
-    let mut reached = Board::look_at(&board, paths.runner_for(&board)?)?;
+    let mut reached = Board::look_at(&board, paths.programs_for(&board)?)?;
     let text = match reached.break_lock()? {
         LockHolder::Nobody {} => format!("{name}: the board was free\n"),
         LockHolder::Session { name: by } => format!("{name}: broke the lock of {by}\n"),

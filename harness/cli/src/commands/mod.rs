@@ -4,6 +4,7 @@ pub(crate) mod baseline;
 pub(crate) mod bench;
 pub(crate) mod boards;
 pub(crate) mod check;
+pub(crate) mod farm;
 pub(crate) mod history;
 pub(crate) mod layers;
 pub(crate) mod optimize;

@@ -4,7 +4,6 @@ use crate::output::print;
 use campaign::Paths;
 use clap::Subcommand;
 use compiler::Binary;
-use config::Connect;
 use host::exit::{Ending as _, Exit, Outcome};
 use std::path::PathBuf;
 
@@ -45,7 +44,7 @@ fn target(paths: &Paths, name: &str) -> Outcome<Exit> {
     let mut lines: Vec<String> = Vec::new();
     for board in config::boards_of(&paths.settings, &[name.to_owned()]).ending(Exit::Usage)? {
         let board = config::load_board(&paths.settings, &board).ending(Exit::Usage)?;
-        if let (Connect::Ssh { .. }, Some(target)) = (&board.connect, &board.target) {
+        if let (false, Some(target)) = (board.connect.is_local(), &board.target) {
             let line = line_of(target);
             if !lines.contains(&line) {
                 lines.push(line);

@@ -6,6 +6,7 @@
 pub(crate) mod bench;
 pub(crate) mod cable;
 pub(crate) mod emulated;
+pub(crate) mod lab;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -219,7 +220,7 @@ impl Farm {
     }
 
     /// Writes the file of another farm's board, and its host key.
-    fn know_other(&self, name: &str, other: &Self) {
+    pub(crate) fn know_other(&self, name: &str, other: &Self) {
         let known = self.path("home/.ssh/known_hosts");
         let mut text = fs::read_to_string(&known).unwrap_or_default();
         let key = fs::read_to_string(other.path("host_ed25519.pub")).unwrap();
@@ -342,6 +343,7 @@ impl Farm {
             .env("HOME", &home)
             .env("USER", "anna")
             .env("EDGEPIPE_LOCK", state.join("board.lock"))
+            .env_remove("XDG_STATE_HOME")
             .env_remove("SSH_AUTH_SOCK")
             .env_remove("SSH_ASKPASS");
         command.stdin(Stdio::null());

@@ -1,6 +1,6 @@
 //! What a reader must know, how to read the page, and where its figures come from.
 
-use super::super::cells::or_dash;
+use super::super::cells::{self, or_dash};
 use super::super::notes;
 use super::fragments::confidence;
 use analysis::{ProcessorSection, Report};
@@ -123,7 +123,7 @@ pub(super) fn provenance(report: &Report) -> Markup {
         ("Status", run.status.clone()),
         ("Started, UTC", run.begun.clone()),
         ("Ended, UTC", or_dash(run.ended.clone())),
-        ("Board", run.board.clone()),
+        ("Board", cells::board(run)),
         ("Model", or_dash(machine.model.clone())),
         ("Processor", or_dash(machine.cpu.clone())),
         ("Processors used", processors),
@@ -155,6 +155,8 @@ pub(super) fn provenance(report: &Report) -> Markup {
         ),
         ("Command", run.command.join(" ")),
     ];
+    let cycles = run.power_cycles.iter().map(|cycle| ("Power cycle", cells::power_cycle(cycle)));
+    let facts: Vec<(&str, String)> = facts.into_iter().chain(cycles).collect();
     html! {
         section aria-labelledby="provenance" {
             h2 #provenance { "Where these figures come from" }

@@ -40,6 +40,31 @@ fn csv_of_a_troubled_run() {
 }
 
 #[test]
+fn the_place_of_a_board_and_its_power_cycles_are_told() {
+    let mut scenario = Scenario::sound();
+    scenario.start.configuration =
+        "board: { connect: { labgrid: { coordinator: 'lab:20408', place: tx2-1 } } }".to_owned();
+    let reason = "lost the connection to 10.0.0.2: timed out".to_owned();
+    let cycle = store::PowerCycleRecord {
+        unix_ns: store::fixture::BEGUN + 60_000_000_000,
+        place: "tx2-1".to_owned(),
+        reason,
+    };
+    scenario.records.push(store::Record::PowerCycle(cycle));
+    let report = scenario.report();
+    for format in [Format::Terminal, Format::Markdown, Format::Html] {
+        let text = crate::render(&report, format, true).replace("\n  ", " ");
+        for part in [
+            "local (place tx2-1 of lab:20408)",
+            "the place tx2-1 was power-cycled at 20",
+            "because the board did not answer: lost the connection to 10.0.0.2: timed out",
+        ] {
+            assert!(text.contains(part), "{format:?} lacks {part:?}: {text}");
+        }
+    }
+}
+
+#[test]
 fn an_emulated_gpu_is_marked_wherever_it_is_named() {
     let mut scenario = Scenario::sound();
     let gpu = store::fixture::gpu();

@@ -2,8 +2,9 @@
 
 use crate::fixture::{self, Place};
 use crate::{
-    Access, Cooling, OperatingPointRecord, Outcome, ProfileRecord, Record, Resumed, RunFilter, RunRecorder,
-    RunStart, ScheduleRecord, StateRecord, Status, Store, StoreError, StoredRun, TransferRecord,
+    Access, Cooling, OperatingPointRecord, Outcome, PowerCycleRecord, ProfileRecord, Record, Resumed,
+    RunFilter, RunRecorder, RunStart, ScheduleRecord, StateRecord, Status, Store, StoreError, StoredRun,
+    TransferRecord,
 };
 use domain::{OperatingPoint, PowerMode};
 use protocol::{
@@ -204,12 +205,17 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         to_milli_celsius: -1,
     });
     recorder.record(Record::Trial(trial.clone())).unwrap();
+    let cycle = |unix_ns| PowerCycleRecord { unix_ns, place: "tx2-1".into(), reason: "it was silent".into() };
+    for cycle in [cycle(fixture::BEGUN), cycle(fixture::BEGUN + 1)] {
+        recorder.record(Record::PowerCycle(cycle)).unwrap();
+    }
     recorder.finish(Status::Interrupted, fixture::BEGUN + 1).unwrap();
     let resumed = Resumed { unix_ns: fixture::BEGUN + 9, command: vec![], state };
     let (recorder, _) = RunRecorder::resume(&store, &place.runs(), &start.id, resumed.clone()).unwrap();
     recorder.finish(Status::Complete, fixture::BEGUN + 10).unwrap();
     let run = store.run(start.id.as_str()).unwrap();
     assert_eq!((&run.start, &run.resumptions), (&start, &vec![resumed]));
+    assert_eq!(run.power_cycles, [cycle(fixture::BEGUN), cycle(fixture::BEGUN + 1)]);
     assert_eq!(store.trials(&run).unwrap(), [trial]);
 }
 
