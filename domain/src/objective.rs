@@ -16,6 +16,8 @@ pub enum Objective {
         /// Frames per second.
         min_fps: f64,
     },
+    /// Least latency at the rate of the stream.
+    Latency,
     /// The whole front, without a best point.
     Pareto,
 }
@@ -64,7 +66,7 @@ pub enum Choice {
 impl Objective {
     /// Whether it cannot be judged without a power meter.
     pub fn needs_energy(self) -> bool {
-        self != Self::Throughput
+        !matches!(self, Self::Throughput | Self::Latency)
     }
 
     /// The best of these schedules; on a tie the first. A schedule without energy is not considered if energy is needed.
@@ -90,7 +92,7 @@ impl Objective {
             Self::ThroughputWithin(Limit::MillijoulesPerFrame(most)) => most_fps(&|of| energy(of) <= most),
             Self::Energy => least_energy(&|_| true),
             Self::EnergyAtLeast { min_fps } => least_energy(&|of| of.fps >= min_fps),
-            Self::Pareto => None,
+            Self::Latency | Self::Pareto => None,
         };
         if let Some(met) = met {
             return Choice::Met(met);
@@ -99,7 +101,7 @@ impl Objective {
             Self::EnergyAtLeast { min_fps } => Some(1.0 - of.fps / min_fps),
             Self::ThroughputWithin(Limit::Watts(most)) => Some(watts(of) / most - 1.0),
             Self::ThroughputWithin(Limit::MillijoulesPerFrame(most)) => Some(energy(of) / most - 1.0),
-            Self::Throughput | Self::Energy | Self::Pareto => None,
+            Self::Throughput | Self::Energy | Self::Latency | Self::Pareto => None,
         };
         let missed = known().filter_map(|(at, of)| Some((at, off(of)?)));
         match missed.min_by(|a, b| a.1.total_cmp(&b.1)) {
@@ -121,6 +123,7 @@ impl fmt::Display for Objective {
             Self::EnergyAtLeast { min_fps } => {
                 write!(out, "least energy per frame with at least {min_fps} frames/s")
             }
+            Self::Latency => out.write_str("least latency at the rate of the stream"),
             Self::Pareto => out.write_str("the whole front"),
         }
     }
@@ -149,6 +152,7 @@ mod tests {
         check(energy(90.0), Choice::Met(1));
         check(energy(30.0), Choice::Missed { closest: 2, by: 1.0 });
         check(Objective::Pareto, Choice::None);
+        check(Objective::Latency, Choice::None);
         assert_eq!(Objective::Energy.choose(&all[3..]), Choice::None);
         assert_eq!(Objective::Throughput.choose(&[of(5.0, 1.0), of(5.0, 2.0)]), Choice::Met(0));
     }

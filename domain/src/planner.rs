@@ -281,6 +281,15 @@ pub enum PlanError {
         /// Processors given.
         found: usize,
     },
+    /// The same, for the least latency.
+    #[error(
+        "failed to plan the least latency for {found} processors: the limit is {limit}; remove some from `processors`",
+        limit = crate::rate_planner::MOST_PROCESSORS
+    )]
+    TooManyForLatency {
+        /// Processors given.
+        found: usize,
+    },
     /// `max_stages` is 0.
     #[error("failed to plan a schedule without stages: `max_stages` is 0")]
     NoStages,

@@ -382,7 +382,9 @@ fn gain(objective: Objective, candidate: Figures, measured: &[Figures]) -> Optio
     let Choice::Met(_) = objective.choose(&[candidate]) else { return None };
     Some(match objective {
         Objective::Throughput | Objective::ThroughputWithin(_) => faster(best),
-        Objective::Energy | Objective::EnergyAtLeast { .. } | Objective::Pareto => less(best),
+        Objective::Energy | Objective::EnergyAtLeast { .. } | Objective::Latency | Objective::Pareto => {
+            less(best)
+        }
     })
 }
 

@@ -6,7 +6,8 @@ mod merged;
 
 use domain::{
     Boundary, Bytes, Costs, Cut, FramesPerSecond, Link, Network, Options, PlanError, Prediction,
-    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, plan, predict,
+    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, plan, plan_for_rate,
+    predict,
 };
 use merged::{name, processors};
 use proptest::prelude::*;
@@ -115,6 +116,39 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The least sum of stage times of all pipelines whose stages take at most `period_ns`.
+    fn least_latency(&self, period_ns: f64) -> Option<f64> {
+        self.least_from(&mut vec![], period_ns)
+    }
+
+    fn least_from(&self, stages: &mut Vec<(usize, usize)>, period_ns: f64) -> Option<f64> {
+        let units = self.boundaries.len() - 1;
+        let (from, first) = stages.last().map_or((None, 0), |&(from, end)| (Some(from), end));
+        if first == units {
+            return Some(0.0);
+        }
+        let mut least: Option<f64> = None;
+        for processor in 0..self.unit_ns.len() {
+            if stages.iter().any(|&(used, _)| self.cpus[used] & self.cpus[processor] != 0) {
+                continue;
+            }
+            for end in first + 1..=units {
+                let time = self.stage_ns(from, processor, first, end);
+                if time > period_ns {
+                    continue;
+                }
+                stages.push((processor, end));
+                if let Some(rest) = self.least_from(stages, period_ns) {
+                    least = Some(least.map_or(time + rest, |least| least.min(time + rest)));
+                }
+                stages.pop();
+            }
+        }
+        least
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     bottleneck: f64,
@@ -162,6 +196,18 @@ fn slowest_ns(prediction: &Prediction) -> f64 {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn the_least_latency_at_a_rate_is_that_of_an_enumeration(problem in problem(0..=1), period_ns in 0..30_u32) {
+        let (network, costs) = (network(&problem.boundaries), problem.costs());
+        let period_ns = f64::from(period_ns);
+        let found = plan_for_rate(&network, &costs, period_ns).unwrap();
+        let latency = found.as_ref().map(|plan| plan.prediction.stage_ns.iter().sum::<f64>());
+        prop_assert_eq!(latency, problem.least_latency(period_ns));
+        if let Some(plan) = found {
+            prop_assert!(plan.prediction.stage_ns.iter().all(|stage| *stage <= period_ns));
+        }
+    }
 
     #[test]
     fn the_plan_is_the_best_of_all_and_the_first_among_equals(problem in problem(0..=3)) {

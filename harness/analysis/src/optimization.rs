@@ -533,6 +533,6 @@ fn missed(objective: Objective, reached: Figures, by: f64) -> String {
             let energy = reached.mj_per_frame.unwrap_or(f64::NAN);
             format!("{energy:.1} mJ/frame, {percent:.1} % above the limit of {most} mJ/frame")
         }
-        Objective::Throughput | Objective::Energy | Objective::Pareto => String::new(),
+        Objective::Throughput | Objective::Energy | Objective::Latency | Objective::Pareto => String::new(),
     }
 }

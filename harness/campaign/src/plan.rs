@@ -6,8 +6,11 @@ use crate::open::OpenedBoard;
 use crate::peers;
 use crate::processors::Processor;
 use crate::profile::NetworkCosts;
-use config::{ManualStage, ScheduleSpec};
-use domain::{Costs, Network, Prediction, ProcessorName, Schedule, ScheduleKind, Transfer, planner, predict};
+use config::{Experiment, ManualStage, ScheduleSpec};
+use domain::{
+    Costs, Network, Objective, Prediction, ProcessorName, Schedule, ScheduleKind, StreamLoad, Transfer,
+    plan_for_rate, planner, predict,
+};
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::progress;
 
@@ -64,7 +67,7 @@ pub(crate) fn plan(
     for (compiled, costs) in networks.into_iter().zip(costs) {
         config::check_cuts(experiment, &compiled.network).ending(Exit::Usage)?;
         let (specs, processors) = (&experiment.schedules, board.processors());
-        let schedules = resolve(specs, &compiled.network, costs, processors, peer_version)?;
+        let schedules = resolve(specs, &compiled.network, costs, processors, peer_version, rate(experiment))?;
         let count = schedules.len();
         plans.push(NetworkPlan { first, compiled, schedules });
         first += count;
@@ -72,13 +75,21 @@ pub(crate) fn plan(
     Ok(plans)
 }
 
-/// The schedules that `specs` describe, each once. `peer_version` is the version of the peers' library.
+/// The rate of the stream if pipelines are planned for the least latency at it, in frames per second.
+fn rate(experiment: &Experiment) -> Option<f64> {
+    let stream = experiment.load.stream().filter(|_| experiment.objective == Objective::Latency);
+    stream.map(StreamLoad::total_fps)
+}
+
+/// The schedules that `specs` describe, each once. `peer_version` is the version of the peers' library. With a `rate` in frames
+/// per second, pipelines are planned for the least latency at it, and otherwise for throughput.
 fn resolve(
     specs: &[ScheduleSpec],
     network: &Network,
     costs: &NetworkCosts,
     processors: &[Processor],
     peer_version: &str,
+    rate: Option<f64>,
 ) -> Outcome<Vec<PlannedSchedule>> {
     let mut planned: Vec<PlannedSchedule> = Vec::new();
     let names = processors.iter().map(|processor| processor.name.clone());
@@ -98,11 +109,11 @@ fn resolve(
                 vec![Schedule::single(network, ProcessorName::merged(&parts))]
             }
             ScheduleSpec::PipelineAuto { processors: None } => {
-                vec![automatic(network, &costs.contended, &own)?]
+                vec![automatic(network, &costs.contended, &own, rate)?]
             }
             ScheduleSpec::PipelineAuto { processors: Some(names) } => {
                 let names: Vec<_> = names.iter().map(ProcessorName::new).collect();
-                vec![automatic(network, &costs.contended, &names)?]
+                vec![automatic(network, &costs.contended, &names, rate)?]
             }
             ScheduleSpec::PipelineManual(stages) => vec![manual(network, stages)?],
             ScheduleSpec::ReplicateAll => vec![replicate(network, own.clone())?],
@@ -131,8 +142,31 @@ fn resolve(
     Ok(planned)
 }
 
-fn automatic(network: &Network, costs: &Costs, names: &[ProcessorName]) -> Outcome<Schedule> {
+fn automatic(
+    network: &Network,
+    costs: &Costs,
+    names: &[ProcessorName],
+    rate: Option<f64>,
+) -> Outcome<Schedule> {
     let chosen = restricted(costs, names)?;
+    if let Some(fps) = rate {
+        if let Some(plan) = plan_for_rate(network, &chosen, 1e9 / fps).ending(Exit::Usage)? {
+            if let [only] = plan.schedule.stages() {
+                let note = format!(
+                    "{}: no pipeline has a lower latency at {fps} frames/s than {} alone, so none is measured",
+                    network.name(),
+                    only.processor
+                );
+                progress::say("warning", &note);
+            }
+            return Ok(plan.schedule);
+        }
+        let note = format!(
+            "{}: no pipeline is predicted to keep up with {fps} frames/s; the one with the highest throughput is measured",
+            network.name()
+        );
+        progress::say("warning", &note);
+    }
     let plan = planner::plan(network, &chosen, &planner::Options::default()).ending(Exit::Bug)?;
     if let [only] = plan.schedule.stages() {
         let note = format!(

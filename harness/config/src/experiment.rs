@@ -34,7 +34,7 @@ pub struct Experiment {
     /// Ways to run each network, which are compared.
     #[schemars(with = "Vec<schedules::Notation>", length(min = 1), extend("uniqueItems" = true))]
     pub schedules: Vec<ScheduleSpec>,
-    /// What is optimized. `bench` plans `pipeline: auto` for throughput only; for all others use `optimize`.
+    /// What is optimized. `bench` plans `pipeline: auto` for throughput or latency only; for all others use `optimize`.
     #[serde(with = "objective")]
     #[schemars(with = "objective::Notation")]
     pub objective: Objective,
@@ -338,6 +338,11 @@ impl Experiment {
             let message = "`optimize` measures with `load: saturating`; remove `load`, and measure the schedule that it finds \
                            under a stream with `bench`";
             faults.add(&tree.spot("load"), message);
+        }
+        if self.objective == Objective::Latency && self.load.stream().is_none() {
+            let message =
+                "`objective: latency` needs the rate of a stream; set `load: { stream: { fps: … } }`";
+            faults.add(&tree.spot("objective"), message);
         }
     }
 

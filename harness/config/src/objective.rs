@@ -25,6 +25,8 @@ pub(super) enum Alone {
     Throughput,
     /// Least energy per frame.
     Energy,
+    /// Least latency at the rate of the stream in `load`. `bench` plans `pipeline: auto` for it.
+    Latency,
     /// The whole front of throughput and energy.
     Pareto,
 }
@@ -66,6 +68,7 @@ pub(super) fn serialize<S: Serializer>(objective: &Objective, serializer: S) -> 
     let notation = match *objective {
         Objective::Throughput => Notation::Alone(Alone::Throughput),
         Objective::Energy => Notation::Alone(Alone::Energy),
+        Objective::Latency => Notation::Alone(Alone::Latency),
         Objective::Pareto => Notation::Alone(Alone::Pareto),
         Objective::EnergyAtLeast { min_fps } => Notation::Energy(Energy { energy: AtLeast { min_fps } }),
         Objective::ThroughputWithin(limit) => Notation::Throughput(Throughput {
@@ -82,6 +85,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Ok(match Notation::deserialize(deserializer)? {
         Notation::Alone(Alone::Throughput) => Objective::Throughput,
         Notation::Alone(Alone::Energy) => Objective::Energy,
+        Notation::Alone(Alone::Latency) => Objective::Latency,
         Notation::Alone(Alone::Pareto) => Objective::Pareto,
         Notation::Energy(Energy { energy: AtLeast { min_fps } }) => Objective::EnergyAtLeast { min_fps },
         Notation::Throughput(Throughput { throughput }) => Objective::ThroughputWithin(match throughput {

@@ -98,9 +98,9 @@ fn source(rows: &[&Row]) -> Option<String> {
     };
     let late_ms = most(|stream| stream.source_late_p99_ms)?;
     let share = most(|stream| stream.source_cpu_share)?;
+    let late = if late_ms < 10.0 { format!("{:.0} µs", 1e3 * late_ms) } else { format!("{late_ms:.0} ms") };
     Some(format!(
-        "source: 99 of 100 frames were offered at most {:.0} µs late, with {:.2} % of a CPU",
-        1e3 * late_ms,
+        "source: 99 of 100 frames were offered at most {late} late, with {:.2} % of a CPU",
         100.0 * share
     ))
 }

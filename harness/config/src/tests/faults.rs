@@ -147,6 +147,7 @@ fn loads() {
         ("an unknown load", "trials: 3", "load: { streams: { fps: 30 } }"),
         ("a sustained rate without a deadline", "trials: 3", "load: { sustained: { max_drops: 0.1% } }"),
         ("drops as a number", "trials: 3", "load: { sustained: { max_drops: 0.1, deadline_ms: 50 } }"),
+        ("the least latency without a stream", "trials: 3", "objective: latency"),
         (
             "a stream for a search",
             "trials: 3",

@@ -26,6 +26,11 @@ fn objectives_are_read_and_stored() {
     check("throughput", Objective::Throughput);
     check("energy", Objective::Energy);
     check("pareto", Objective::Pareto);
+    let overrides = Overrides {
+        set: vec!["objective=latency".to_owned(), "load={stream: {fps: 30}}".to_owned()],
+        ..Overrides::default()
+    };
+    assert_eq!(sound(&scratch, &overrides).experiment.objective, Objective::Latency);
     check("{ energy: { min_fps: 30 } }", Objective::EnergyAtLeast { min_fps: 30.0 });
     check("{ throughput: { max_watts: 7.5 } }", Objective::ThroughputWithin(Limit::Watts(7.5)));
     let millijoules = Objective::ThroughputWithin(Limit::MillijoulesPerFrame(200.0));
