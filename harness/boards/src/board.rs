@@ -47,7 +47,7 @@ impl Board {
         }
     }
 
-    /// Connects to a board and locks it. Waits for a place of a farm.
+    /// Connects to a board and locks it. Waits for a place of a farm, until `waiting` is set.
     ///
     /// # Errors
     /// If it cannot be reached, or another process holds its lock.
@@ -55,10 +55,11 @@ impl Board {
         board: &config::Board,
         programs: Programs,
         interrupt: &Interrupt,
+        waiting: &Interrupt,
     ) -> Result<Self, SessionError> {
         if !board.connect.is_local() {
             let holder = Some(describe_this_process(&board.name));
-            let remote = Remote::open(board, programs, holder, Patience::Queue, interrupt)?;
+            let remote = Remote::open(board, programs, holder, Patience::Queue(waiting), interrupt)?;
             return Ok(Self::Remote(Box::new(remote)));
         }
         let runner = programs.runner;

@@ -109,7 +109,7 @@ impl Remote {
         board: &config::Board,
         programs: Programs,
         holder: Option<String>,
-        patience: Patience,
+        patience: Patience<'_>,
         interrupt: &Interrupt,
     ) -> Result<Self, RemoteError> {
         let Programs { runner, python } = programs;
@@ -132,8 +132,8 @@ impl Remote {
                 (address, *reconnect_seconds, None)
             }
             Connect::Labgrid(wanted) => {
-                let lease = Lease::acquire(&python, wanted, patience, interrupt)
-                    .map_err(|error| farm(&board.name, error))?;
+                let lease =
+                    Lease::acquire(&python, wanted, patience).map_err(|error| farm(&board.name, error))?;
                 let address = Address {
                     host: lease.service.address.clone(),
                     user: Some(lease.service.username.clone()),

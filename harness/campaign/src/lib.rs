@@ -39,6 +39,7 @@ mod profile;
 pub mod provenance;
 mod recording;
 mod round_queue;
+mod rounds;
 mod run;
 mod runner_client;
 mod schedule_message;

@@ -43,10 +43,24 @@ pub(crate) struct FoundBoard {
 /// # Errors
 /// If the board is busy, cannot be reached, or lacks what the configuration asks for.
 pub fn open(loaded: Loaded, paths: Paths, interrupt: Interrupt) -> Outcome<OpenedBoard> {
+    let waiting = interrupt.clone();
+    open_while(loaded, paths, interrupt, &waiting)
+}
+
+/// As [`open()`], but waits for the place of a farm only until `waiting` is set.
+///
+/// # Errors
+/// As [`open()`].
+pub(crate) fn open_while(
+    loaded: Loaded,
+    paths: Paths,
+    interrupt: Interrupt,
+    waiting: &Interrupt,
+) -> Outcome<OpenedBoard> {
     paths.check()?;
     check_objective(&loaded.experiment)?;
     let programs = paths.programs_for(&loaded.board)?;
-    let board = Board::take(&loaded.board, programs, &interrupt)?;
+    let board = Board::take(&loaded.board, programs, &interrupt, waiting)?;
     let mut loaded = loaded;
     if let (Connect::Labgrid(farm), Some(place)) = (&mut loaded.board.connect, board.place()) {
         farm.settle(place);

@@ -2,11 +2,14 @@
 //! board.
 //!
 //! A board takes the next round when it has finished one, so a slower board takes fewer. If a board is lost, its round
-//! is measured again from the beginning by another board; so idle boards wait until the last round is finished.
+//! is measured again from the beginning by another board; so idle boards wait until the last round is finished. Boards
+//! of a farm are wanted by others: of these, one waits, and the others are given back.
 
 use crate::profile::ProfileRecords;
+use crate::rounds::Rounds;
 use host::interrupt::Interrupt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +22,10 @@ pub(crate) type NeedsMore = Box<dyn Fn(u32) -> bool + Send + Sync>;
 /// A queue of rounds. Boards are identified by their number.
 pub(crate) struct RoundQueue {
     interrupt: Interrupt,
+    /// Whether idle boards are given back, except for one.
+    gives_back: bool,
+    /// Set when all rounds are finished.
+    over: Arc<AtomicBool>,
     needs_more: Option<NeedsMore>,
     state: Mutex<State>,
     changed: Condvar,
@@ -34,15 +41,9 @@ pub(crate) struct RoundSource {
 
 #[derive(Debug)]
 struct State {
-    /// Rounds that no board measures, with the board that has some trials of it from an earlier run.
-    waiting: BTreeMap<u32, Option<usize>>,
-    /// The round that each board measures.
-    taken: BTreeMap<usize, u32>,
-    /// Boards that are not lost.
-    boards: BTreeSet<usize>,
-    /// Number of all rounds.
-    rounds: u32,
-    over: bool,
+    rounds: Rounds,
+    /// Boards that wait for a round.
+    idle: usize,
     profiles: SharedProfiles,
 }
 
@@ -74,18 +75,35 @@ impl RoundQueue {
         done: &BTreeSet<u32>,
         parts: &BTreeMap<u32, usize>,
     ) -> Self {
-        let last = done.iter().chain(parts.keys()).max().map_or(0, |round| round + 1);
-        let rounds = rounds.max(last);
-        let waiting = (0..rounds).filter(|round| !done.contains(round));
-        let state = State {
-            waiting: waiting.map(|round| (round, parts.get(&round).copied())).collect(),
-            taken: BTreeMap::new(),
-            boards: (0..boards).collect(),
-            rounds,
-            over: false,
-            profiles: SharedProfiles::Missing,
-        };
-        Self { interrupt, needs_more: None, state: Mutex::new(state), changed: Condvar::new() }
+        let rounds = Rounds::new(boards, rounds, done, parts);
+        let state = State { rounds, idle: 0, profiles: SharedProfiles::Missing };
+        Self {
+            interrupt,
+            gives_back: false,
+            over: Arc::default(),
+            needs_more: None,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Boards take part when they [join](Self::join), and idle ones are given back.
+    #[must_use]
+    pub(crate) fn of_farm(mut self) -> Self {
+        self.gives_back = true;
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.rounds = std::mem::take(&mut state.rounds).without_boards();
+        self
+    }
+
+    /// A board is there.
+    pub(crate) fn join(&self, board: usize) {
+        self.lock().rounds.join(board);
+    }
+
+    /// Is set when all rounds are finished.
+    pub(crate) fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.over)
     }
 
     /// Calls this whenever all rounds are finished.
@@ -105,42 +123,50 @@ impl RoundQueue {
     }
 
     /// The next round for a board. Waits while a round of another board may still come back; `None` if all rounds are
-    /// finished or the user interrupted.
+    /// finished, enough boards wait, or the user interrupted.
     pub(crate) fn next(&self, board: usize) -> Option<u32> {
         let mut state = self.lock();
-        loop {
-            if self.interrupt.is_set() || state.over {
-                return None;
+        let mut is_idle = false;
+        let round = loop {
+            if self.interrupt.is_set() || self.over.load(Ordering::Relaxed) {
+                break None;
             }
-            if let Some(round) = state.take(board) {
-                return Some(round);
+            if let Some(round) = state.rounds.take(board) {
+                break Some(round);
             }
-            if state.waiting.is_empty() && state.taken.is_empty() {
-                if self.needs_more.as_ref().is_some_and(|needs_more| needs_more(state.rounds)) {
-                    state.add_rounds();
+            if state.rounds.are_finished() {
+                if self.needs_more.as_ref().is_some_and(|needs_more| needs_more(state.rounds.count())) {
+                    state.rounds.add();
                     continue;
                 }
-                state.over = true;
+                self.over.store(true, Ordering::Relaxed);
                 self.changed.notify_all();
-                return None;
+                break None;
+            }
+            // If more rounds may be added, all boards are needed for them.
+            if self.gives_back && self.needs_more.is_none() && !is_idle && state.idle > 0 {
+                state.rounds.remove(board);
+                break None;
+            }
+            if !std::mem::replace(&mut is_idle, true) {
+                state.idle += 1;
             }
             state = self.wait(state);
-        }
+        };
+        state.idle -= usize::from(is_idle);
+        round
     }
 
     /// A board has finished its round.
     pub(crate) fn finish(&self, board: usize) {
-        self.lock().taken.remove(&board);
+        self.lock().rounds.finish(board);
         self.changed.notify_all();
     }
 
     /// A board is lost. Its round goes to another one.
     pub(crate) fn remove(&self, board: usize) {
         let mut state = self.lock();
-        state.boards.remove(&board);
-        if let Some(round) = state.taken.remove(&board) {
-            state.waiting.insert(round, None);
-        }
+        state.rounds.remove(board);
         if matches!(state.profiles, SharedProfiles::BeingMeasured { by } if by == board) {
             state.profiles = SharedProfiles::Missing;
         }
@@ -150,7 +176,7 @@ impl RoundQueue {
 
     /// Whether another board remains.
     pub(crate) fn has_others(&self) -> bool {
-        self.lock().boards.len() > 1
+        self.lock().rounds.boards() > 1
     }
 
     /// The first board that asks measures the profiles, and the others wait; if that board is lost, the next one measures.
@@ -181,26 +207,6 @@ impl RoundQueue {
 impl std::fmt::Debug for RoundQueue {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("RoundQueue").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn take(&mut self, board: usize) -> Option<u32> {
-        let own = self.waiting.iter().find(|(_, owner)| **owner == Some(board));
-        let is_free = |owner: &Option<usize>| owner.is_none_or(|owner| !self.boards.contains(&owner));
-        let (round, _) = own.or_else(|| self.waiting.iter().find(|(_, owner)| is_free(owner)))?;
-        let round = *round;
-        self.waiting.remove(&round);
-        self.taken.insert(board, round);
-        Some(round)
-    }
-
-    /// Adds one round for each board, so that none is idle.
-    fn add_rounds(&mut self) {
-        for _ in 0..self.boards.len().max(1) {
-            self.waiting.insert(self.rounds, None);
-            self.rounds += 1;
-        }
     }
 }
 
@@ -265,6 +271,29 @@ mod tests {
         assert_eq!(queue.next(1), Some(4));
         queue.finish(1);
         assert_eq!(queue.next(1), None);
+    }
+
+    #[test]
+    fn boards_of_a_farm_join_and_of_idle_ones_one_waits() {
+        let queue = queue(0, 2).of_farm();
+        for board in 0..4 {
+            queue.join(board);
+        }
+        assert_eq!((queue.next(0), queue.next(1)), (Some(0), Some(1)));
+        std::thread::scope(|scope| {
+            let spare = scope.spawn(|| queue.next(2));
+            while queue.lock().idle == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(queue.next(3), None, "it is given back");
+            queue.remove(1);
+            assert_eq!(spare.join().unwrap(), Some(1));
+        });
+        queue.finish(0);
+        assert!(!queue.over().load(Ordering::Relaxed));
+        queue.finish(2);
+        assert_eq!(queue.next(2), None);
+        assert!(queue.over().load(Ordering::Relaxed));
     }
 
     #[test]

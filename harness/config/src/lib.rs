@@ -57,6 +57,7 @@ pub use processors::{Processor, ProcessorSpec, Processors};
 pub use schedules::{ManualStage, PeerSpec, ScheduleSpec};
 pub use schema::DEFAULTS;
 pub use thresholds::Thresholds;
+pub use values::is_name;
 
 /// A board and an experiment.
 #[derive(Debug, Clone, PartialEq)]

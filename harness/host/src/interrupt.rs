@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     requested: Arc<AtomicBool>,
+    /// Another reason to stop.
+    also: Option<Arc<AtomicBool>>,
 }
 
 impl Interrupt {
@@ -28,8 +30,15 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// The same, and it is also set when `other` is true.
+    #[must_use]
+    pub fn or(&self, other: Arc<AtomicBool>) -> Self {
+        Self { requested: Arc::clone(&self.requested), also: Some(other) }
+    }
+
     /// Whether a signal was received.
     pub fn is_set(&self) -> bool {
-        self.requested.load(Ordering::Relaxed)
+        let is_true = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        is_true(&self.requested) || self.also.as_ref().is_some_and(is_true)
     }
 }

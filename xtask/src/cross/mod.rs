@@ -286,15 +286,17 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         .with_context(failed)
 }
 
-/// The board that arguments of the harness name, by `--board NAME` or `--board=NAME`.
+/// The boards that arguments of the harness name, by `--board NAME` or `--board=NAME`, and `--farm` likewise.
 pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
     let mut boards = Vec::new();
     let mut rest = arguments.iter().map(String::as_str);
     while let Some(argument) = rest.next() {
-        if argument == "--board" {
-            boards.extend(rest.next());
-        } else if let Some(board) = argument.strip_prefix("--board=") {
-            boards.push(board);
+        for option in ["--board", "--farm"] {
+            match argument.strip_prefix(option) {
+                Some("") => boards.extend(rest.next()),
+                Some(value) => boards.extend(value.strip_prefix('=')),
+                None => {}
+            }
         }
     }
     boards
@@ -307,8 +309,19 @@ mod tests {
 
     #[test]
     fn boards_are_found_in_both_spellings() {
-        let words = ["--trials", "3", "--board", "a", "--board=b c", "--board"].map(str::to_owned);
-        assert_eq!(boards_of(&words), ["a", "b c"]);
+        let words = [
+            "--trials",
+            "3",
+            "--board",
+            "a",
+            "--board=b c",
+            "--boards",
+            "--farm",
+            "d",
+            "--farm=e",
+            "--board",
+        ];
+        assert_eq!(boards_of(&words.map(str::to_owned)), ["a", "b c", "d", "e"]);
     }
 
     #[test]

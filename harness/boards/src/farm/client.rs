@@ -6,6 +6,7 @@
 use super::error::FarmError;
 use super::messages::{Event, FailureKind, Happened, Numbered, PlaceInfo, Request};
 use super::record::{self, Owner, Record};
+use config::Labgrid;
 use host::interrupt::Interrupt;
 use host::progress;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -345,6 +346,27 @@ pub fn reap(python: &Path) -> Result<(Vec<Freed>, Vec<FarmError>), FarmError> {
         }
     }
     Ok((freed, errors))
+}
+
+/// The names of all places that a board's file asks for, free or not.
+///
+/// # Errors
+/// If the coordinator does not answer, or there are none.
+pub fn matching(python: &Path, wanted: &Labgrid, interrupt: &Interrupt) -> Result<Vec<String>, FarmError> {
+    let all = places(python, &wanted.coordinator(), interrupt)?;
+    let tags = wanted.tags();
+    let fits = |place: &&PlaceInfo| {
+        tags.iter().all(|(key, value)| match key.as_str() {
+            "name" => place.name == *value,
+            _ => place.tags.get(key) == Some(value),
+        })
+    };
+    let found: Vec<String> = all.iter().filter(fits).map(|place| place.name.clone()).collect();
+    if found.is_empty() {
+        let places: Vec<String> = all.into_iter().map(|place| place.name).collect();
+        return Err(FarmError::unknown(wanted, places));
+    }
+    Ok(found)
 }
 
 /// All places of a coordinator.

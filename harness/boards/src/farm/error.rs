@@ -1,5 +1,6 @@
 //! Why a place of a labgrid coordinator cannot be used.
 
+use config::Labgrid;
 use host::exit::{Coded, Exit};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,6 +120,18 @@ pub enum FarmError {
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl FarmError {
+    /// There is no place that a board's file asks for; the coordinator has `places`.
+    pub(super) fn unknown(wanted: &Labgrid, places: Vec<String>) -> Self {
+        let coordinator = wanted.coordinator();
+        let hint = match wanted.place() {
+            Some(name) => config::did_you_mean(name, places.iter().map(String::as_str)),
+            None => format!("; `{} farm {coordinator}` shows their tags", host::program()),
+        };
+        Self::Unknown { wanted: wanted.describe(), coordinator, places, hint }
+    }
 }
 
 fn listed(places: &[String]) -> String {

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 const RELEASE: Duration = Duration::from_secs(40);
 
 /// How to get a place that is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Wait in the coordinator's queue, as long as the board's file allows.
-    Queue,
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience<'a> {
+    /// Wait in the coordinator's queue, as long as the board's file allows and this is not set.
+    Queue(&'a Interrupt),
     /// Fail.
     None,
 }
@@ -44,13 +44,16 @@ impl Lease {
     pub(crate) fn acquire(
         python: &Path,
         wanted: &Labgrid,
-        patience: Patience,
-        interrupt: &Interrupt,
+        patience: Patience<'_>,
     ) -> Result<Self, FarmError> {
+        let never = Interrupt::default();
+        let (interrupt, only_if_free) = match patience {
+            Patience::Queue(interrupt) => (interrupt, false),
+            Patience::None => (&never, true),
+        };
         let client = Client::of(python, &wanted.coordinator())?;
         let filter = wanted.tags();
-        let acquired =
-            client.send(Request::Acquire { filter: &filter, only_if_free: patience == Patience::None })?;
+        let acquired = client.send(Request::Acquire { filter: &filter, only_if_free })?;
         let mut queue = Queue { client: &client, wanted, begun: Instant::now(), last: None };
         let outcome = queue.wait(&acquired, interrupt);
         match outcome {
@@ -178,10 +181,7 @@ impl Queue<'_> {
                     progress::say("queue", &text);
                     self.last = Some((position, holders));
                 }
-                Ok(Event::None { places }) => {
-                    let hint = self.hint(&places);
-                    return Err(FarmError::Unknown { wanted, coordinator, places, hint });
-                }
+                Ok(Event::None { places }) => return Err(FarmError::unknown(self.wanted, places)),
                 Ok(Event::Busy { holders }) => return Err(FarmError::Busy { wanted, coordinator, holders }),
                 Ok(Event::Failed { kind: FailureKind::Broken | FailureKind::Gone, reason }) => {
                     return Err(FarmError::Refused { wanted, coordinator, reason });
@@ -216,13 +216,6 @@ impl Queue<'_> {
                 }
                 _ => {}
             }
-        }
-    }
-
-    fn hint(&self, places: &[String]) -> String {
-        match self.wanted.place() {
-            Some(name) => config::did_you_mean(name, places.iter().map(String::as_str)),
-            None => format!("; `{} farm {}` shows their tags", host::program(), self.client.coordinator),
         }
     }
 }

@@ -6,7 +6,7 @@ mod lease;
 mod messages;
 mod record;
 
-pub use client::{Freed, places, reap};
+pub use client::{Freed, matching, places, reap};
 pub use error::FarmError;
 pub(crate) use lease::{Lease, Patience};
 pub use messages::{PlaceInfo, Service};

@@ -7,13 +7,21 @@ use protocol::text;
 use protocol::{MachineState, Meter, MeterKind};
 
 /// What is compared: aspects by name, each as text.
-type Aspects = Vec<(&'static str, String)>;
+pub(super) type Aspects = Vec<(&'static str, String)>;
+
+/// The aspects of a board.
+pub(super) fn of(opened: &OpenedBoard) -> Aspects {
+    aspects(&opened.loaded.board, opened.machine(), opened.processors())
+}
 
 /// The differences between two boards for a message; `None` if they are equal.
 pub(super) fn differences(first: &OpenedBoard, other: &OpenedBoard) -> Option<String> {
-    let aspects = |opened: &OpenedBoard| aspects(&opened.loaded.board, opened.machine(), opened.processors());
-    let (ours, theirs) = (aspects(first), aspects(other));
-    let different = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours.1 != theirs.1);
+    between(&of(first), &of(other))
+}
+
+/// The differences between aspects for a message; `None` if they are equal.
+pub(super) fn between(ours: &Aspects, theirs: &Aspects) -> Option<String> {
+    let different = ours.iter().zip(theirs).filter(|(ours, theirs)| ours.1 != theirs.1);
     let words: Vec<String> =
         different.map(|((aspect, ours), (_, theirs))| format!("{aspect} ({ours} and {theirs})")).collect();
     (!words.is_empty()).then(|| words.join(", "))

@@ -1,6 +1,6 @@
 //! The work of a bench on several boards.
 
-use config::Loaded;
+use config::{Connect, Loaded};
 use store::{CampaignRecord, StoredRun};
 
 /// A board with its configuration.
@@ -14,6 +14,10 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn board(&self) -> &str {
         &self.loaded.board.name
+    }
+
+    pub(super) fn is_on_farm(&self) -> bool {
+        matches!(self.loaded.board.connect, Connect::Labgrid(_))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::job::{FleetJob, Job};
 use crate::paths::Paths;
-use config::{self, Loaded};
+use config::{self, Connect, Kind, Loaded};
 use domain::FleetMode;
 use host::date::unix_ns;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
+use host::interrupt::Interrupt;
 use std::path::Path;
 use store::{CampaignRecord, RunId, Store, StoredCampaign, StoredRun};
 
@@ -14,6 +15,8 @@ use store::{CampaignRecord, RunId, Store, StoredCampaign, StoredRun};
 pub struct BenchRequest {
     /// Names of boards or groups.
     pub boards: Vec<String>,
+    /// Name of a board whose file asks for any free place of a farm; instead of `boards`, all its places share the rounds.
+    pub farm: Option<String>,
     /// How several boards share the trials; `None` for the group's own mode.
     pub mode: Option<FleetMode>,
     /// Name of the experiment.
@@ -44,6 +47,7 @@ pub enum BenchJob {
 /// All faults of files and arguments; if there is no run to resume.
 pub fn resolve(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
     let job = match options.resume.as_deref() {
+        None if options.farm.is_some() => new_on_farm(paths, options)?,
         None => new(&paths.settings, options)?,
         Some("latest") => latest(store, paths, options)?,
         Some(name) => by_name(store, &paths.settings, name)?,
@@ -87,6 +91,59 @@ fn new(root: &Path, options: &BenchRequest) -> Outcome<BenchJob> {
     };
     let jobs = all.into_iter().map(|loaded| Job { loaded, resume: None }).collect();
     Ok(BenchJob::Several(FleetJob { record, jobs }))
+}
+
+/// All places that the file of a board asks for, each as a board of its own.
+fn new_on_farm(paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
+    let name = options.farm.as_deref().unwrap_or_default();
+    let loaded =
+        config::load(&paths.settings, name, &options.experiment, &options.overrides).ending(Exit::Usage)?;
+    let wrong =
+        |message: String| Failure::new(Exit::Usage, format!("failed to use --farm {name}: {message}"));
+    let Connect::Labgrid(farm) = &loaded.board.connect else {
+        return Err(wrong("its file has no connect: { labgrid: … }; use `--board`".to_owned()));
+    };
+    if let Some(place) = farm.place() {
+        let message =
+            format!("its file names the place {place}; write `match` with tags that equal boards have");
+        return Err(wrong(message));
+    }
+    paths.prepare_farm()?;
+    let places = boards::farm::matching(&paths.python, farm, &Interrupt::default())?;
+    let member = |place: &String| {
+        let member = on_place(&loaded.board, place);
+        let member = member.ok_or_else(|| {
+            wrong(format!(
+                "the place {place:?} has a name that no board can have; rename it on the coordinator"
+            ))
+        })?;
+        Ok(Job { loaded: Loaded { board: member, experiment: loaded.experiment.clone() }, resume: None })
+    };
+    let jobs = places.iter().map(member).collect::<Outcome<Vec<Job>>>()?;
+    let boards = jobs.iter().map(|job| job.board().to_owned()).collect();
+    let record = CampaignRecord { id: RunId::new(unix_ns()), mode: FleetMode::Spread, boards };
+    Ok(BenchJob::Several(FleetJob { record, jobs }))
+}
+
+/// A place of a farm as a board of its own, whose name is that of the file and of the place.
+fn on_place(board: &config::Board, place: &str) -> Option<config::Board> {
+    let mut member = config::Board { name: format!("{}.{place}", board.name), ..board.clone() };
+    let Connect::Labgrid(farm) = &mut member.connect else { return None };
+    farm.settle(place);
+    config::is_name(&member.name).then_some(member)
+}
+
+/// The board of a campaign that has no run yet, by its name: that of a file, or of a place of a farm.
+fn without_run(root: &Path, name: &str) -> Outcome<config::Board> {
+    let files = config::names(root, Kind::Board);
+    let file = files.iter().filter(|_| !files.iter().any(|file| file == name));
+    let on_farm = file.filter_map(|file| Some((file, name.strip_prefix(file.as_str())?.strip_prefix('.')?)));
+    if let Some((file, place)) = on_farm.max_by_key(|(file, _)| file.len())
+        && let Some(member) = on_place(&config::load_board(root, file).ending(Exit::Usage)?, place)
+    {
+        return Ok(member);
+    }
+    config::load_board(root, name).ending(Exit::Usage)
 }
 
 fn latest(store: &Store, paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
@@ -152,7 +209,7 @@ fn campaign_job(root: &Path, campaign: StoredCampaign) -> Outcome<BenchJob> {
         if let Some(job) = job {
             return Ok(job);
         }
-        let board = config::load_board(root, board).ending(Exit::Usage)?;
+        let board = without_run(root, board)?;
         Ok(Job { loaded: Loaded { board, experiment: experiment.clone() }, resume: None })
     });
     let jobs = complete.collect::<Outcome<Vec<Job>>>()?;

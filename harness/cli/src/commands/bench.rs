@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     /// boards measure at the same time.
     #[arg(long = "board", value_name = "NAME", default_value = "local")]
     boards: Vec<String>,
+    /// Board whose file asks for any free place of a labgrid coordinator (`match`). All places with these tags share the
+    /// rounds: each takes part as soon as it is free, and is given back when there is no round left for it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["boards", "mode", "resume"])]
+    farm: Option<String>,
     /// How several boards share the trials. Default: the mode of the group, otherwise repeat.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
@@ -60,6 +64,7 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let store = open_database(&paths)?;
     let request = BenchRequest {
         boards: arguments.boards.clone(),
+        farm: arguments.farm.clone(),
         mode: arguments.mode.map(FleetMode::from),
         experiment: arguments.what.experiment.clone(),
         overrides: arguments.what.overrides(),

@@ -22,9 +22,14 @@ pub(crate) struct Bench {
 impl Bench {
     /// Starts a bench of the experiment tiny on the board "loopback". Its log tells each request and phase.
     pub(crate) fn start(farm: &Farm, arguments: &[&str]) -> Self {
+        Self::start_on(farm, &["--board", "loopback"], arguments)
+    }
+
+    /// The same on other boards.
+    pub(crate) fn start_on(farm: &Farm, boards: &[&str], arguments: &[&str]) -> Self {
         variable("EDGEPIPE_PYTHON");
-        let mut all = vec!["bench", "--board", "loopback", "--experiment", "tiny"];
-        all.extend(arguments);
+        let mut all = vec!["bench", "--experiment", "tiny"];
+        all.extend(boards.iter().chain(arguments));
         let mut command: Command = farm.harness(&all);
         command.env("EDGEPIPE_LOG", "debug");
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
