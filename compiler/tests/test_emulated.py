@@ -97,6 +97,7 @@ def test_a_trial_on_two_processors(runner: emulated.Runner, tmp_path: Path) -> N
         schedule=emulated.schedule(stage, runner.cpus()[:1]),
         frames={"seed": 1, "distinct": 2, "integers_below": 8},
         queue_depth=2,
+        load="saturating",
         isolate=None,
         warm_up={"min_frames": 2, "min_ns": 0, "max_ns": 20_000_000_000},
         measure={"min_frames": 5, "min_ns": 0, "max_ns": 60_000_000_000, "max_frames": 5},
