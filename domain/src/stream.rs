@@ -75,8 +75,8 @@ pub struct Share {
 /// of which as many frames would show one with a probability of 95 %.
 pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
     let sections: Vec<&Share> = sections.iter().filter(|section| section.whole > 0).collect();
-    let part: u64 = sections.iter().map(|section| section.part).sum();
-    let whole: u64 = sections.iter().map(|section| section.whole).sum();
+    let part = sections.iter().fold(0u64, |sum, section| sum.saturating_add(section.part));
+    let whole = sections.iter().fold(0u64, |sum, section| sum.saturating_add(section.whole));
     if whole == 0 {
         return None;
     }

@@ -77,7 +77,12 @@ pub(super) fn describe(row: &mut Row, trials: &[&Trial]) {
     let each = stream::sections_of_each(streams.len());
     let sections: Vec<Share> = streams.iter().flat_map(|trial| trial.sections(each)).collect();
     row.drop_rate = stream::share(&sections, streams.len()).map(Interval::from);
-    row.deadline_misses = streams.iter().map(|trial| trial.misses).sum();
+    // A damaged database may have counts without end.
+    let total = |count: &dyn Fn(&StreamTrial) -> Option<u64>| {
+        let add = |sum: u64, trial: &&StreamTrial| count(trial).map(|count| sum.saturating_add(count));
+        streams.iter().try_fold(0, add)
+    };
+    row.deadline_misses = total(&|trial| trial.misses);
     let age = Metric::Age.over_trials(&observations(trials, Metric::Age));
     row.age_ms = age.map(|age| age.point);
     row.age_ms_interval = age.map(Interval::from);
@@ -95,9 +100,9 @@ pub(super) fn describe(row: &mut Row, trials: &[&Trial]) {
         }
     }
     row.stream = Some(StreamSection {
-        arrived: streams.iter().map(|trial| trial.arrived).sum(),
-        dropped_at_queue: streams.iter().map(|trial| trial.dropped).sum(),
-        completed: streams.iter().map(|trial| trial.completed).sum(),
+        arrived: total(&|trial| Some(trial.arrived)).unwrap_or_default(),
+        dropped_at_queue: total(&|trial| Some(trial.dropped)).unwrap_or_default(),
+        completed: total(&|trial| Some(trial.completed)).unwrap_or_default(),
         jitter_ms: median(&|trial| trial.jitter_ns).map(milliseconds),
         mean_waiting: median(&|trial| trial.mean_waiting),
         source_late_p99_ms: median(&|trial| trial.source_late_p99_ns).map(milliseconds),

@@ -91,18 +91,21 @@ impl StreamTrial {
 
     /// Share of the frames that were not dropped, in percent. A metric is never zero, because it is compared as a ratio.
     pub(super) fn delivered_percent(&self) -> Option<f64> {
-        percent(self.completed, self.completed + self.dropped)
+        percent(self.completed, self.completed.saturating_add(self.dropped))
     }
 
     /// Share of the frames with a result before its deadline, in percent. Absent without a deadline.
     pub(super) fn on_time_percent(&self) -> Option<f64> {
-        percent(self.completed - self.misses?.min(self.completed), self.completed + self.dropped)
+        percent(
+            self.completed - self.misses?.min(self.completed),
+            self.completed.saturating_add(self.dropped),
+        )
     }
 
     /// Dropped frames and all frames whose fate was decided, in equal parts of the window.
     pub(super) fn sections(&self, sections: usize) -> Vec<Share> {
         if self.is_cut {
-            return vec![Share { part: self.dropped, whole: self.dropped + self.completed }];
+            return vec![Share { part: self.dropped, whole: self.dropped.saturating_add(self.completed) }];
         }
         let length = (self.window_ns / sections.max(1) as u64).max(1);
         let mut shares = vec![Share { part: 0, whole: 0 }; sections.max(1)];
@@ -129,7 +132,9 @@ fn misses(streamed: &Streamed, deadline_ns: u64) -> u64 {
         None => streamed.since_arrival_ns.iter().filter(|since| **since > deadline_ns).count() as u64,
         Some(rest) => {
             let ranges = rest.since_arrival.up_to_ns.iter().zip(&rest.since_arrival.counts);
-            ranges.filter(|(up_to, _)| **up_to > deadline_ns).map(|(_, count)| *count).sum()
+            ranges
+                .filter(|(up_to, _)| **up_to > deadline_ns)
+                .fold(0u64, |sum, (_, count)| sum.saturating_add(*count))
         }
     }
 }

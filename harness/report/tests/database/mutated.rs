@@ -11,14 +11,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 use store::fixture::{self, Place};
-use store::{Access, JournalImport, RunFilter, RunRecorder, Status, Store, StoreError, journal_path};
+use store::{
+    Access, JournalImport, Outcome, Record, RunFilter, RunRecorder, Status, Store, StoreError, journal_path,
+};
 
 /// A journal of a run of everything, and an empty database.
 static SEEDS: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     let place = Place::in_memory();
     let store = place.open();
     let mut recorder = RunRecorder::create(&store, &place.runs(), fixture::run_start()).unwrap();
-    for record in fixture::records("resnet18", 2) {
+    for record in fixture::records("resnet18", 2).into_iter().chain(streams()) {
         recorder.record(record).unwrap();
     }
     recorder.finish(Status::Complete, fixture::BEGUN + 60).unwrap();
@@ -28,6 +30,32 @@ static SEEDS: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     let journal = fs::read(journal_path(&place.runs(), &fixture::run_start().id)).unwrap();
     (journal, fs::read(empty.database()).unwrap())
 });
+
+/// Trials under a stream: one with all stamps, and one with more frames than stamps.
+fn streams() -> Vec<Record> {
+    let planned = fixture::planned("resnet18").swap_remove(0);
+    let load = protocol::StreamLoad { streams: 2, ..fixture::camera() };
+    let (all, mut some) = (planned.streamed(3, 30, load), planned.streamed(4, 30, fixture::camera()));
+    let distribution =
+        || protocol::Distribution { up_to_ns: vec![20_000_000, 40_000_000], counts: vec![90, 10] };
+    some.stream.as_mut().unwrap().rest = Some(protocol::StreamTotals {
+        arrived: 111,
+        dropped: 11,
+        completed: 100,
+        closed_ns: 4_000_000_000,
+        since_arrival: distribution(),
+        between: distribution(),
+        late: distribution(),
+        waiting: vec![100, 11, 0],
+    });
+    [all, some]
+        .into_iter()
+        .zip(8..)
+        .map(|(measured, place)| {
+            Record::Trial(fixture::trial(0, place, place, Outcome::Measured(Box::new(measured))))
+        })
+        .collect()
+}
 
 /// Does with a database what commands do, and refuses an error that calls itself a bug.
 fn use_it(store: &Store) {
