@@ -3,8 +3,10 @@
 #
 #   ci/bench.sh BOARD EXPERIMENT
 #
-# Writes target/bench/summary.md, target/bench/comment.md (the summary, shortened to the limit of a comment) and
-# target/bench/junit.xml. Environment:
+# BOARD may be a board of a farm (`match` in its file): the job then waits in the coordinator's queue.
+#
+# Writes to target/bench: summary.md, comment.md (the summary, shortened to the limit of a comment), run.xml (the schedules as
+# JUnit tests), junit.xml (the comparison, likewise) and bench.log. Environment:
 #   SAVE_BASELINE=yes   save a new baseline (on the main branch) instead of checking
 #   BASELINE_RUNS=3     number of runs in the baseline; with three or more, checks know how much runs differ
 #   COMMENT_BYTES=64000 limit for comments: GitHub allows 65,536 characters, GitLab 1,000,000
@@ -32,15 +34,24 @@ fi' EXIT
 # Measures, writes $out/report.md, and prints the run's name.
 measure() {
   local code=0
-  "${edgepipe[@]}" bench --board "$board" --experiment "$experiment" --format json >"$out/report.json" || code=$?
+  {
+    "${edgepipe[@]}" bench --board "$board" --experiment "$experiment" --format json 2>&1 >&3 | tee "$out/bench.log" >&2
+  } 3>"$out/report.json" || code=$?
   # With exit code 4 there is a report that shows the void trials; with the others there is none.
   if [ "$code" -ne 0 ] && [ "$code" -ne 4 ]; then
-    echo "The bench of \`$experiment\` on \`$board\` ended with exit code $code: see the log." >"$out/summary.md"
+    {
+      echo "The bench of \`$experiment\` on \`$board\` ended with exit code $code: see the log."
+      echo
+      echo '```'
+      grep '^error: ' "$out/bench.log" || tail -n 3 "$out/bench.log"
+      echo '```'
+    } >"$out/summary.md"
     return "$code"
   fi
   local run
   run=$(sed -n '/"run": {/,/}/s/^ *"id": "\(.*\)",$/\1/p' "$out/report.json")
   "${edgepipe[@]}" report --run "$run" --format markdown >"$out/report.md" || return
+  "${edgepipe[@]}" report --run "$run" --format junit >"$out/run.xml" || return
   echo "$run"
   return "$code"
 }

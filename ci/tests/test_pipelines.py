@@ -95,7 +95,12 @@ def test_github_jobs_are_bounded_and_may_do_little():
     for name, step in github_steps():
         assert re.fullmatch(r"actions/[a-z/-]+@v\d+", step.get("uses", "actions/x@v1")), name
     bench = pipeline["jobs"]["bench"]
-    assert "matrix.board" in bench["concurrency"]["group"]
+    group = bench["concurrency"]["group"]
+    assert "matrix.board" in group and "matrix.farm && " in group
+    # Boards of a farm wait in its own queue.
+    farm = read(GITLAB)["bench-farm"]
+    assert "resource_group" not in farm and "resource_group" not in read(GITLAB)[".bench"]
+    assert read(GITLAB)["bench"]["resource_group"] == "edgepipe-board-$BOARD"
     assert "head.repo.full_name == github.repository" in bench["if"]
 
 
@@ -103,7 +108,8 @@ def bench_commands():
     """The commands of the bench job; both pipelines have the same."""
     steps = {step.get("name"): step for job, step in github_steps() if job == "bench"}
     commands = steps["Measure and compare"]["run"]
-    assert read(GITLAB)["bench"]["script"] == [commands]
+    assert read(GITLAB)[".bench"]["script"] == [commands]
+    assert {read(GITLAB)[job]["extends"] for job in ("bench", "bench-farm")} == {".bench"}
     return commands, steps["Summary"]["run"]
 
 
@@ -221,6 +227,7 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     host.bench(measure, SAVE_BASELINE="no")
     assert "no usable baseline `main-local-tiny`" in (written / "summary.md").read_text()
     assert not (written / "junit.xml").exists()
+    assert len(list(xml.etree.ElementTree.parse(written / "run.xml").iter("testcase"))) > 0
 
     # A baseline is made of undisturbed runs alone. On a machine in use, what counts of a run will do here.
     baseline = host.checkout / "results/baselines/main-local-tiny.json"
@@ -254,4 +261,5 @@ def test_the_exit_code_of_a_bench_that_cannot_begin_is_kept(tmp_path):
         ran = host.run(measure, SAVE_BASELINE="no", **changed)
         assert ran.returncode == 2, ran.stderr
         for name in ("summary.md", "comment.md"):
-            assert "ended with exit code 2" in (host.checkout / "target/bench" / name).read_text()
+            text = (host.checkout / "target/bench" / name).read_text()
+            assert "ended with exit code 2" in text and "\nerror: " in text

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 /// A lab with the board of `farm` as `p1`, known to its harness as `loopback`.
 fn lab(farm: &Farm) -> Lab {
-    let lab = Lab::new(&[Place { name: "p1", port: farm.port, power: None }]);
+    let lab = Lab::new(&[Place { name: "p1".to_owned(), port: farm.port, power: None }]);
     lab.board(farm, "loopback", "place: p1, reconnect_seconds: 2", "");
     lab
 }
@@ -175,7 +175,7 @@ fn what_a_killed_harness_holds_is_freed_and_nothing_else() {
     let farm = Farm::new();
     let other = farm.another("other");
     let places = [("p1", farm.port), ("p2", other.port)];
-    let lab = Lab::new(&places.map(|(name, port)| Place { name, port, power: None }));
+    let lab = Lab::new(&places.map(|(name, port)| Place { name: name.to_owned(), port, power: None }));
     lab.board(&farm, "loopback", "place: p1, reconnect_seconds: 2", "");
     lab.must("p2", "anna", &["acquire"]);
     // Killed alone: labgrid's client ends with its input and gives everything back.
@@ -293,7 +293,7 @@ fn two_benches_with_the_same_match_get_a_place_each() {
     let farm = Farm::new();
     let other = farm.another("other");
     let places = [("p1", farm.port), ("p2", other.port)];
-    let lab = Lab::new(&places.map(|(name, port)| Place { name, port, power: None }));
+    let lab = Lab::new(&places.map(|(name, port)| Place { name: name.to_owned(), port, power: None }));
     lab.board(&farm, "loopback", "match: { board: tester }", "");
     // They go on until they are told to end.
     let long = ["--trials", "1000"];
@@ -345,7 +345,7 @@ fn powered(change: impl Fn(&mut Farm) + Send + 'static) -> (Farm, Arc<Mutex<Farm
         farm.know_other("loopback", &board);
         board.port
     };
-    let lab = Lab::new(&[Place { name: "p1", port, power: Some(switch.port) }]);
+    let lab = Lab::new(&[Place { name: "p1".to_owned(), port, power: Some(switch.port) }]);
     let recover = "recover: { power_cycle: 1 }";
     lab.board(&farm, "loopback", "place: p1, reconnect_seconds: 1", recover);
     (farm, board, switch, lab)
@@ -481,114 +481,4 @@ fn the_farm_is_shown_with_its_last_runs() {
     farm.board("loopback", "host: 127.0.0.1, user: tester");
     let (_, said) = farm.run(&["farm"], 2);
     assert!(said.contains("failed to find a farm"), "{said}");
-}
-
-/// The JSON report of the latest campaign.
-fn campaign(farm: &Farm, said: &str) -> serde_json::Value {
-    let run = said.split("--resume ").nth(1).map(|rest| rest.split('`').next().unwrap());
-    let mut arguments = vec!["report", "--format", "json"];
-    arguments.extend(run.into_iter().flat_map(|run| ["--run", run]));
-    serde_json::from_str(&farm.run(&arguments, 0).0).unwrap()
-}
-
-#[test]
-#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
-fn places_of_a_farm_share_the_rounds_as_they_become_free() {
-    if farm::skipped() {
-        return;
-    }
-    let _alone = alone();
-    let farm = Farm::new();
-    let others = [farm.another("o2"), farm.another("o3")];
-    let places = [("p1", farm.port), ("p2", others[0].port), ("p3", others[1].port)];
-    let lab = Lab::new(&places.map(|(name, port)| Place { name, port, power: None }));
-    lab.board(&farm, "lab", "match: { board: tester }", "");
-    for place in ["p2", "p3"] {
-        lab.must(place, "anna", &["acquire"]);
-    }
-    // One is free at once, one later, and one never.
-    let mut bench = Bench::start_on(&farm, &["--farm", "lab"], &["--trials", "30"]);
-    bench.until("frames/s");
-    assert!(bench.said.last().unwrap().starts_with("lab.p1 "), "{:?}", bench.said);
-    lab.must("p2", "anna", &["release"]);
-    loop {
-        bench.until("frames/s");
-        if bench.said.last().unwrap().starts_with("lab.p2 ") {
-            break;
-        }
-    }
-    let (code, said) = bench.end();
-    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
-    assert!(said.contains("not needed any more"), "{said}");
-    let report = campaign(&farm, &said);
-    let boards = report["boards"].as_array().unwrap();
-    let rounds: Vec<u64> = boards.iter().map(|board| board["rounds"].as_u64().unwrap()).collect();
-    assert!(rounds[0] > 0 && rounds[1] > 0 && rounds[2] == 0, "{rounds:?}: {said}");
-    assert_eq!(rounds.iter().sum::<u64>(), 30, "{said}");
-    assert!(boards.iter().all(|board| board["trials_failed"] == 0), "{said}");
-    assert_eq!((lab.holder("p1"), lab.holder("p2")), (None, None));
-    assert_eq!((lab.holder("p3").as_deref(), lab.reservations()), (Some("elsewhere/anna"), 0));
-    assert_eq!(records(&farm).len(), 0);
-
-    let wrong = [
-        (
-            "lab",
-            "match: { board: nobody }",
-            "failed to find a place with board=nobody on the labgrid coordinator",
-        ),
-        ("lab", "place: p1", "failed to use --farm lab: its file names the place p1"),
-        ("loopback", "", "failed to use --farm loopback: its file has no connect: { labgrid: … }"),
-    ];
-    for (name, connect, expected) in wrong {
-        if !connect.is_empty() {
-            lab.board(&farm, name, connect, "");
-        }
-        let (_, said) = farm.run(&["bench", "--farm", name, "--experiment", "tiny"], 2);
-        assert!(said.contains(expected), "{said}");
-    }
-}
-
-#[test]
-#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
-fn a_place_that_differs_from_the_others_is_set_aside() {
-    if farm::skipped() {
-        return;
-    }
-    let _alone = alone();
-    let farm = Farm::new();
-    let mut other = Farm::unstarted();
-    std::fs::copy(farm.path("authorized_keys"), other.path("authorized_keys")).unwrap();
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-    let cpuinfo: String = cpuinfo
-        .lines()
-        .map(|line| {
-            if line.starts_with("model name") {
-                "model name\t: Another CPU\n".into()
-            } else {
-                line.to_owned() + "\n"
-            }
-        })
-        .collect();
-    std::fs::write(other.path("cpuinfo"), cpuinfo).unwrap();
-    other.prelude = format!("mount --bind {} /proc/cpuinfo;", other.path("cpuinfo").display());
-    other.start();
-    farm.know_other("o2", &other);
-    let places = [("p1", farm.port), ("p2", other.port)];
-    let lab = Lab::new(&places.map(|(name, port)| Place { name, port, power: None }));
-    lab.board(&farm, "lab", "match: { board: tester }", "");
-    let (code, said) = Bench::start_on(&farm, &["--farm", "lab"], &[]).end();
-    assert_eq!(code, Some(3), "{said}");
-    let report = campaign(&farm, &said);
-    let boards = report["boards"].as_array().unwrap();
-    // Whichever was there first is the standard.
-    let reasons: Vec<&str> = boards.iter().filter_map(|board| board["set_aside"].as_str()).collect();
-    assert_eq!(reasons.len(), 1, "{said}");
-    assert!(said.contains("it differs from lab.p") && said.contains(" in processor ("), "{said}");
-    assert_eq!(boards.iter().map(|board| board["rounds"].as_u64().unwrap()).max(), Some(2), "{said}");
-    // A place without a run is found again by its name.
-    let (_, said) = farm.run(&["bench", "--resume", report["campaign"]["id"].as_str().unwrap()], 3);
-    assert!(said.contains("it differs from lab.p"), "{said}");
-    for place in ["p1", "p2"] {
-        lab.wait_until_free(place);
-    }
 }

@@ -222,7 +222,7 @@ fn boards_are_compared_and_one_that_is_off_is_set_aside() {
     assert!(csv.lines().skip(1).all(|line| line.starts_with("b2,")), "{csv}");
     // What shows one run is refused before anything is measured.
     let (_, said) = shelf.first.run(&["bench", "--board", "b1", "--board", "b2", "--format", "html"], 2);
-    assert!(said.contains("html, latex, latex-table and paper show one run"), "{said}");
+    assert!(said.contains("html, junit, latex, latex-table and paper show one run"), "{said}");
 }
 
 #[test]

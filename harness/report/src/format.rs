@@ -1,6 +1,6 @@
 //! The formats of a run's report.
 
-use crate::{csv, html, latex, markdown, paper, terminal};
+use crate::{csv, html, junit, latex, markdown, paper, terminal};
 use analysis::Report;
 use clap::ValueEnum;
 
@@ -15,6 +15,8 @@ pub enum Format {
     Csv,
     /// For programs; the schema is results/report.schema.json.
     Json,
+    /// `JUnit` XML, one test per schedule, for CI systems.
+    Junit,
     /// One self-contained page with charts, for a browser.
     Html,
     /// The paper's table (network, processors, pipeline, gain, energy) in Markdown.
@@ -32,6 +34,7 @@ pub fn render(report: &Report, format: Format, wide: bool) -> String {
         Format::Markdown => markdown::render(report),
         Format::Csv => csv::render(report),
         Format::Json => json(report),
+        Format::Junit => junit::render(report),
         Format::Html => html::render(report),
         Format::Latex => latex::document(report),
         Format::LatexTable => latex::table(report),

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::junit::escaped as xml;
 use analysis::gate::{Baseline, CheckReport, CheckedRow, GateVerdict};
 use clap::ValueEnum;
 use domain::gate::Ruling;
@@ -312,22 +313,6 @@ fn advice(row: &CheckedRow) -> String {
         let _ = write!(text, "; cut in the baseline: {before}");
     }
     text
-}
-
-fn xml(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            // XML 1.0 has no way to write these.
-            control if control.is_control() => out.push(' '),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 fn escaped(text: &str) -> String {

@@ -10,6 +10,7 @@ mod gate;
 mod headline;
 mod history;
 mod html;
+mod junit;
 mod latex;
 mod markdown;
 mod notes;

@@ -115,12 +115,13 @@ pub(crate) fn build(store: &Store, run: &RunId, format: Format) -> Outcome<Repor
 
 /// Refuses formats that cannot show several runs.
 pub(crate) fn check_format(mode: FleetMode, format: Format) -> Outcome<()> {
-    let is_of_one_run = matches!(format, Format::Html | Format::Latex | Format::LatexTable | Format::Paper);
+    let is_of_one_run =
+        matches!(format, Format::Html | Format::Junit | Format::Latex | Format::LatexTable | Format::Paper);
     if mode == FleetMode::Repeat && is_of_one_run {
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "failed to use this format: html, latex, latex-table and paper show one run, and this campaign has one run \
+                "failed to use this format: html, junit, latex, latex-table and paper show one run, and this campaign has one run \
                  per board; use terminal, markdown, csv or json, or `{} report --run RUN` for each run",
                 host::program()
             ),

@@ -62,6 +62,13 @@ impl Bench {
         }
     }
 
+    /// Waits for its next line; false at its end.
+    pub(crate) fn next(&mut self) -> bool {
+        let line = self.lines.recv().ok();
+        self.said.extend(line.clone());
+        line.is_some()
+    }
+
     /// Waits for its end: exit code and all it said.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         self.said.extend(self.lines.iter());

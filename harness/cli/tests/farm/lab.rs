@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A place of the coordinator.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) port: u16,
     /// Port of its power switch.
     pub(crate) power: Option<u16>,

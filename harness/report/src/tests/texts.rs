@@ -30,6 +30,11 @@ fn markdown_of_a_troubled_run() {
 }
 
 #[test]
+fn junit_of_a_troubled_run() {
+    insta::assert_snapshot!(crate::render(&troubled(), Format::Junit, false));
+}
+
+#[test]
 fn csv() {
     insta::assert_snapshot!(crate::render(&Scenario::sound().report(), Format::Csv, false));
 }
