@@ -15,6 +15,7 @@
 //! [`run()`] and [`resume`] do all of them and record the results, [`plan()`] stops before the comparison, and [`fleet`]
 //! runs them on several boards at once.
 
+mod canary;
 mod compare;
 mod compile;
 mod cooling;

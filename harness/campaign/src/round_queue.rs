@@ -44,6 +44,8 @@ struct State {
     rounds: Rounds,
     /// Boards that wait for a round.
     idle: usize,
+    /// The first board that measured the canary, and its rate.
+    canary: Option<(String, f64)>,
     profiles: SharedProfiles,
 }
 
@@ -76,7 +78,7 @@ impl RoundQueue {
         parts: &BTreeMap<u32, usize>,
     ) -> Self {
         let rounds = Rounds::new(boards, rounds, done, parts);
-        let state = State { rounds, idle: 0, profiles: SharedProfiles::Missing };
+        let state = State { rounds, idle: 0, canary: None, profiles: SharedProfiles::Missing };
         Self {
             interrupt,
             gives_back: false,
@@ -99,6 +101,21 @@ impl RoundQueue {
     /// A board is there.
     pub(crate) fn join(&self, board: usize) {
         self.lock().rounds.join(board);
+    }
+
+    /// Whether boards take part when they join.
+    pub(crate) fn is_of_farm(&self) -> bool {
+        self.gives_back
+    }
+
+    /// The board that measured the canary first, and the rate of this board over that one's; `None` if this is the first.
+    pub(crate) fn compare_canary(&self, board: &str, rate: f64) -> Option<(String, f64)> {
+        let mut state = self.lock();
+        if let Some((standard, known)) = &state.canary {
+            return Some((standard.clone(), rate / known));
+        }
+        state.canary = Some((board.to_owned(), rate));
+        None
     }
 
     /// Is set when all rounds are finished.

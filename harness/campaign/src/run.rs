@@ -1,5 +1,6 @@
 //! A run: all steps on one board, recorded.
 
+use crate::canary;
 use crate::compare;
 use crate::compile::CompiledNetwork;
 use crate::link::{self, LinkedNetwork};
@@ -209,6 +210,9 @@ fn steps(
     let compared = compare::compare(board, recorder, linked)?;
     if let Some(guard) = member.as_mut().and_then(|member| member.preparation.take()) {
         guard.wait_for_all(&board.interrupt);
+    }
+    if let Some(source) = &rounds {
+        canary::check(board, &compared, source)?;
     }
     match &rounds {
         Some(source) => measure_from_queue(board, recorder, &compared, prior, source),

@@ -11,6 +11,9 @@ use rustix::process::Signal;
 use std::fs;
 use std::time::{Duration, Instant};
 
+/// Tags of all places, and no limit for the canary: boards of these tests share the CPUs of one machine.
+const ANY: &str = "match: { board: tester }, equal_within: 100000%";
+
 /// Boards `p1` to `pN` of a lab, with the tag `board=tester`; the first one is that of the harness.
 fn lab(farm: &Farm, others: &[Farm]) -> Lab {
     let ports = std::iter::once(farm).chain(others).map(|board| board.port);
@@ -19,13 +22,13 @@ fn lab(farm: &Farm, others: &[Farm]) -> Lab {
         .map(|(number, port)| Place { name: format!("p{number}"), port, power: None })
         .collect();
     let lab = Lab::new(&places);
-    lab.board(farm, "lab", "match: { board: tester }", "");
+    lab.board(farm, "lab", ANY, "");
     lab
 }
 
 /// The JSON report of the latest campaign.
 fn campaign(farm: &Farm, said: &str) -> serde_json::Value {
-    let run = said.split("--resume ").nth(1).map(|rest| rest.split('`').next().unwrap());
+    let run = said.rsplit_once("--resume ").map(|(_, rest)| rest.split('`').next().unwrap());
     let mut arguments = vec!["report", "--format", "json"];
     arguments.extend(run.into_iter().flat_map(|run| ["--run", run]));
     serde_json::from_str(&farm.run(&arguments, 0).0).unwrap()
@@ -121,7 +124,24 @@ fn a_place_that_differs_from_the_others_is_set_aside() {
     assert_eq!(reasons.len(), 1, "{said}");
     assert!(said.contains("it differs from lab.p") && said.contains(" in processor ("), "{said}");
     assert_eq!(boards.iter().map(|board| board["rounds"].as_u64().unwrap()).max(), Some(2), "{said}");
-    // A place without a run is found again by its name.
+    // Of equal boards, none is as fast as another to the billionth.
+    other.prelude.clear();
+    other.power_off();
+    other.start();
+    lab.board(&farm, "lab", "match: { board: tester }, equal_within: 0.0000001%", "");
+    let (code, unequal) = Bench::start_on(&farm, &["--farm", "lab"], &["--trials", "6"]).end();
+    assert_eq!(code, Some(3), "{unequal}");
+    assert!(unequal.contains("failed to share rounds with lab.p"), "{unequal}");
+    assert!(unequal.contains(", and `equal_within` allows 0.0 %"), "{unequal}");
+    // What the canary measured is not in the table.
+    let slow = campaign(&farm, &unequal);
+    let rounds: Vec<&serde_json::Value> =
+        slow["boards"].as_array().unwrap().iter().map(|board| &board["rounds"]).collect();
+    assert!(rounds.contains(&&6.into()) && rounds.contains(&&0.into()), "{unequal}");
+    // A place without a run is found again by its name, and is still another board.
+    other.prelude = format!("mount --bind {} /proc/cpuinfo;", other.path("cpuinfo").display());
+    other.power_off();
+    other.start();
     let (_, said) = farm.run(&["bench", "--resume", report["campaign"]["id"].as_str().unwrap()], 3);
     assert!(said.contains("it differs from lab.p"), "{said}");
     for place in ["p1", "p2"] {

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::Faults;
 use super::tree::Node;
-use super::values::{HostPort, NAME, Text, is_host_port};
+use super::values::{HostPort, NAME, Percent, Text, is_host_port, percent};
 
 /// The port of a labgrid coordinator, unless the file says otherwise.
 const COORDINATOR_PORT: u16 = 20408;
 /// Longest wait for a place, unless the file says otherwise.
 const WAIT_MINUTES: u32 = 60;
+/// By how much boards that share rounds may differ, unless the file says otherwise.
+const EQUAL_WITHIN: f64 = 0.05;
 /// Longest time to boot after the power was cut, unless the file says otherwise.
 const BOOT_SECONDS: u32 = 300;
 
@@ -79,6 +81,10 @@ pub struct Labgrid {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10_080))]
     wait_minutes: Option<u32>,
+    /// Boards that share rounds (`bench --farm`) may differ by this much in a short measurement. Default: 5%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Percent>")]
+    equal_within: Option<String>,
     /// Private key file; `~/` is the home directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
@@ -127,6 +133,12 @@ impl Labgrid {
         self.place = Some(place.to_owned());
         self.tags.clear();
         self.coordinator = self.coordinator();
+    }
+
+    /// By how much boards that share rounds may differ, as a share.
+    pub fn equal_within(&self) -> f64 {
+        let written = self.equal_within.as_deref().map(percent::share::<serde::de::value::Error>);
+        written.and_then(Result::ok).unwrap_or(EQUAL_WITHIN)
     }
 
     /// Longest wait in the queue.
