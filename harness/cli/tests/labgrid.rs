@@ -482,3 +482,56 @@ fn the_farm_is_shown_with_its_last_runs() {
     let (_, said) = farm.run(&["farm"], 2);
     assert!(said.contains("failed to find a farm"), "{said}");
 }
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn one_of_two_boards_that_share_rounds_is_power_cycled_in_the_middle() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = alone();
+    let farm = Farm::new();
+    let (board, switch) = switched(|_| ());
+    let port = {
+        let mut board = board.lock().unwrap();
+        std::fs::copy(farm.path("authorized_keys"), board.path("authorized_keys")).unwrap();
+        board.start();
+        farm.know_other("other", &board);
+        board.port
+    };
+    let lab = Lab::new(&[
+        Place { name: "p1".to_owned(), port, power: Some(switch.port) },
+        Place { name: "p2".to_owned(), port: farm.port, power: None },
+    ]);
+    let connect = "match: { board: tester }, reconnect_seconds: 1, equal_within: 100000%";
+    lab.board(&farm, "lab", connect, "recover: { power_cycle: 1 }");
+    let mut bench = Bench::start_on(&farm, &["--farm", "lab"], &["--trials", "30"]);
+    loop {
+        bench.until("frames/s");
+        let line = bench.said.last().unwrap();
+        if line.starts_with("lab.p1") && line.contains(", round ") {
+            break;
+        }
+    }
+    board.lock().unwrap().power_off();
+    bench.until("power-cycling the place p1");
+    let (code, said) = bench.end();
+    let transcript: Vec<&str> = said.lines().filter(|line| line.starts_with("lab.p")).collect();
+    eprintln!("{}", transcript.join("\n"));
+    // Its trial at work has failed, and was not repeated by anyone.
+    assert_eq!(code, Some(4), "{said}");
+    assert_eq!(switch.cycles(), 1);
+    let (json, _) = farm.run(&["report", "--format", "json"], 0);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for board in report["boards"].as_array().unwrap() {
+        assert_eq!(board["status"], "complete", "{said}");
+        assert!(board["rounds"].as_u64() > Some(0), "{said}");
+    }
+    assert_eq!(report["pooled"]["run"]["power_cycles"][0]["place"], "p1", "{json}");
+    let (text, _) = farm.run(&["report"], 0);
+    assert!(text.contains("the place p1 was power-cycled at 20"), "{text}");
+    eprintln!("{text}");
+    for place in ["p1", "p2"] {
+        lab.wait_until_free(place);
+    }
+}

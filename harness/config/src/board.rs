@@ -158,6 +158,7 @@ pub(super) fn read(root: &Path, name: &str, requested: &Spot, defaults: &Node, f
     let names = tree.get("processors").map(Node::entries).filter(|entries| !entries.is_empty());
     let names = names.map(|entries| entries.iter().map(|entry| entry.key.clone()).collect());
     check_target(&tree, faults);
+    connect::check(&tree, faults);
     let board = check::check(&tree, &SCHEMA, faults).and_then(|valid| {
         let mut whole = defaults.get("board").cloned()?;
         whole.overlay(valid);
@@ -169,7 +170,6 @@ pub(super) fn read(root: &Path, name: &str, requested: &Spot, defaults: &Node, f
 
 /// Reports what the schema cannot express. `tree` is the complete board.
 pub(super) fn check_values(tree: &Node, faults: &mut Faults) {
-    connect::check(tree, faults);
     processors::check(tree, faults);
     power::check(tree, faults);
     operating_points::check(tree, faults);

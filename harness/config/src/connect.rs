@@ -177,7 +177,8 @@ impl Recover {
     }
 }
 
-/// Reports what the schema cannot express. `board` is the board's tree.
+/// Reports what the schema cannot express. `board` is the board's tree as written, so that an invalid setting is not also
+/// reported as missing.
 pub(super) fn check(board: &Node, faults: &mut Faults) {
     let labgrid = board.find("connect/labgrid");
     if let Some(labgrid) = labgrid {

@@ -159,6 +159,7 @@ fn loads() {
 
 #[test]
 fn boards() {
+    const SSH: &str = "{ ssh: { host: tx2.lab, user: nvidia } }";
     let sound = "board: bench
 connect: { ssh: { host: tx2.lab, user: nvidia } }
 target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }
@@ -180,11 +181,31 @@ operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little:
         ("an unknown setting of points", "power_modes", "modes"),
         ("another name than the file's", "board: bench", "board: bank"),
         ("name missing", "board: bench\n", ""),
-        ("unknown way to connect", "{ ssh: { host: tx2.lab, user: nvidia } }", "telnet"),
+        ("unknown way to connect", SSH, "telnet"),
         ("unknown way to connect, with settings", "ssh:", "shs:"),
         ("host missing", "host: tx2.lab, ", ""),
         ("an empty host", "host: tx2.lab", "host: \"\""),
         ("a port too large", "user: nvidia", "port: 70000"),
+        ("recovery without a farm", "power:", "recover: { power_cycle: 1 }\npower:"),
+        ("a farm without a coordinator", SSH, "{ labgrid: { place: a } }"),
+        (
+            "a coordinator as a URL",
+            SSH,
+            "{ labgrid: { coordinator: \"http://lab\", place: a } }\nrecover: { power_cycle: 1 }",
+        ),
+        ("neither place nor tags", SSH, "{ labgrid: { coordinator: lab, wait_minutes: 30min } }"),
+        ("place and tags", SSH, "{ labgrid: { coordinator: lab, place: a, match: { board: tx2 } } }"),
+        ("a tag that is a number", SSH, "{ labgrid: { coordinator: lab, match: { ram: 8 } } }"),
+        (
+            "boards that are equal without a unit",
+            SSH,
+            "{ labgrid: { coordinator: lab, place: a, equal_within: 5 } }",
+        ),
+        (
+            "power cycles without end",
+            SSH,
+            "{ labgrid: { coordinator: lab, place: a } }\nrecover: { power_cycle: 1000 }",
+        ),
         ("ONNX Runtime without its version", "power:", "onnxruntime: /usr/lib/libonnxruntime.so\npower:"),
         ("ONNX Runtime with a relative path", "power:", "onnxruntime: libonnxruntime.so.1.20.1\npower:"),
         ("target missing", "target: { triple: aarch64-unknown-linux-gnu, glibc: \"2.27\" }\n", ""),
