@@ -227,7 +227,7 @@ fn usage(pid: u32) -> Option<(Duration, u64)> {
     Some((Duration::from_millis(10 * ticks), kib))
 }
 
-/// `EDGEPIPE_BOARDS=16 … -- --ignored --nocapture many_places` says what the harness used.
+/// `EDGEPIPE_BOARDS=16 EDGEPIPE_ROUNDS=20 … -- --ignored --nocapture many_places` says what the harness used.
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
 fn many_places_share_rounds_without_a_failed_trial() {
@@ -239,7 +239,7 @@ fn many_places_share_rounds_without_a_failed_trial() {
     let farm = Farm::new();
     let others: Vec<Farm> = (2..=boards).map(|number| farm.another(&format!("o{number}"))).collect();
     let lab = lab(&farm, &others);
-    let rounds = 4 * boards;
+    let rounds = count("EDGEPIPE_ROUNDS", 4) * boards;
     let begun = Instant::now();
     let mut bench = Bench::start_on(&farm, &["--farm", "lab"], &["--trials", &rounds.to_string()]);
     let (mut trials, mut used, mut client) = (0, None, None);
