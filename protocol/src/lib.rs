@@ -43,8 +43,8 @@ pub use power::{
     total_name,
 };
 pub use request::{
-    Call, Capture, Compare, CpuProcessor, CudaProcessor, CudaProgram, ExecutionMode, Frames, Isolate,
-    OnnxGpu, OnnxModel, OnnxProvider, Peak, Processor, Profile, Program, Request, Schedule, Stage,
+    Call, Capture, Compare, CpuProcessor, CudaProcessor, CudaProgram, ExecutionMode, FrameFile, Frames,
+    Isolate, OnnxGpu, OnnxModel, OnnxProvider, Peak, Processor, Profile, Program, Request, Schedule, Stage,
     StageLibrary, Tensor, Transfer, Trial, Verify, WarmUpRule, Weights, WindowRule,
 };
 pub use state::{

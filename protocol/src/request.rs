@@ -227,7 +227,7 @@ pub struct WindowRule {
     pub max_frames: u32,
 }
 
-/// Seeded input frames, a different stream for every frame and input: floats uniform in [−1, 1), integers uniform in
+/// Input frames, generated from a seed or read from a file. Generated ones have a different stream for every frame and input: floats uniform in [−1, 1), integers uniform in
 /// 0..`integers_below`, booleans fair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,6 +238,19 @@ pub struct Frames {
     pub distinct: u32,
     /// 1 to 256. Integers may be indices into a table, which they must not exceed.
     pub integers_below: u32,
+    /// A file with the frames; absent: they are generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FrameFile>,
+}
+
+/// Frames one after another in the board's byte order, each with the inputs of the schedule in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameFile {
+    /// Path on the board.
+    pub path: String,
+    /// Where the first frame begins, in bytes.
+    pub offset: u64,
 }
 
 /// How the stages of a schedule work together.

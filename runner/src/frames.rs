@@ -16,7 +16,7 @@ pub(crate) struct FrameSet {
 }
 
 impl FrameSet {
-    /// Generates the frames of a request. Frame `f` has the seed `seed + f`; each input of a frame has a stream of its own.
+    /// Generates or reads the frames of a request. Frame `f` has the seed `seed + f`; each input of a frame has a stream of its own.
     pub(crate) fn generate(rule: &protocol::Frames, inputs: &[&TensorSpec]) -> Result<Self, Failure> {
         let fail = |why: String| Failure::request(format!("failed to generate frames: {why}"));
         if rule.distinct == 0 {
@@ -28,6 +28,9 @@ impl FrameSet {
         let bytes: u64 = inputs.iter().map(|spec| spec.bytes as u64).sum();
         memory::check_available(bytes.saturating_mul(u64::from(rule.distinct)))
             .map_err(|why| fail(format!("{why}; reduce frames.distinct, which is {}", rule.distinct)))?;
+        if let Some(file) = &rule.file {
+            return Self::read_file(file, rule.distinct, inputs);
+        }
         let frame = |number: u64| -> Result<Vec<Tensor>, Failure> {
             let tensor = |(stream, spec): (u64, &&TensorSpec)| {
                 let mut random = generator(rule.seed.wrapping_add(number), stream);
@@ -36,6 +39,30 @@ impl FrameSet {
             (0..).zip(inputs).map(tensor).collect()
         };
         Ok(Self { frames: (0..u64::from(rule.distinct)).map(frame).collect::<Result<_, _>>()? })
+    }
+
+    /// Reads the first frames of those that a file has one after another.
+    fn read_file(file: &protocol::FrameFile, distinct: u32, inputs: &[&TensorSpec]) -> Result<Self, Failure> {
+        let fail = |why: String| Failure::request(format!("failed to read frames from {}: {why}", file.path));
+        let content = std::fs::read(&file.path).map_err(|error| fail(error.to_string()))?;
+        let bytes: usize = inputs.iter().map(|spec| spec.bytes).sum();
+        let expected = bytes as u64 * u64::from(distinct);
+        let found = (content.len() as u64).saturating_sub(file.offset);
+        if found < expected {
+            return Err(fail(format!("it has {found} bytes of frames, expected at least {expected}")));
+        }
+        let mut rest = content.get(usize::try_from(file.offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let mut frames = Vec::new();
+        for _ in 0..distinct {
+            let mut frame = Vec::new();
+            for spec in inputs {
+                let (own, others) = rest.split_at(spec.bytes);
+                rest = others;
+                frame.push(Tensor::filled(spec, |bytes| bytes.copy_from_slice(own))?);
+            }
+            frames.push(frame);
+        }
+        Ok(Self { frames })
     }
 
     /// Reads one frame from files, one for each input.
@@ -163,8 +190,11 @@ mod tests {
     #[test]
     fn floats_are_uniform() {
         let spec = spec(Dtype::Float32, 40_000);
-        let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
-            .unwrap();
+        let set = FrameSet::generate(
+            &protocol::Frames { seed: 1, distinct: 1, integers_below: 8, file: None },
+            &[&spec],
+        )
+        .unwrap();
         let values = floats(&set.frame(0)[0]);
         assert!(values.iter().all(|value| (-1.0..1.0).contains(value)));
         let mean = values.iter().sum::<f32>() / 40_000.0;
@@ -176,8 +206,11 @@ mod tests {
     fn frames_are_determined_by_their_seed() {
         let spec = spec(Dtype::Float32, 8);
         let make = |seed| {
-            FrameSet::generate(&protocol::Frames { seed, distinct: 3, integers_below: 8 }, &[&spec, &spec])
-                .unwrap()
+            FrameSet::generate(
+                &protocol::Frames { seed, distinct: 3, integers_below: 8, file: None },
+                &[&spec, &spec],
+            )
+            .unwrap()
         };
         let (set, again, other) = (make(7), make(7), make(8));
         assert_eq!(set.frame(0)[0].bytes(), again.frame(0)[0].bytes());
@@ -190,7 +223,7 @@ mod tests {
     #[test]
     fn elements_have_known_values() {
         let spec = spec(Dtype::Float32, 4);
-        let rule = protocol::Frames { seed: 7, distinct: 2, integers_below: 8 };
+        let rule = protocol::Frames { seed: 7, distinct: 2, integers_below: 8, file: None };
         let set = FrameSet::generate(&rule, &[&spec, &spec]).unwrap();
         // Computed by an independent implementation of xoshiro256++ and `SplitMix64`.
         assert_eq!(floats(&set.frame(0)[0]), [-0.258_866_43, -0.317_562_46, 0.351_479_17, 0.735_339_05]);
@@ -199,10 +232,36 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_a_file_are_fed_in_its_order() {
+        let spec = spec(Dtype::Uint8, 3);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"head123456789abc").unwrap();
+        let path = file.path().display().to_string();
+        let rule = |distinct, offset| protocol::Frames {
+            seed: 1,
+            distinct,
+            integers_below: 8,
+            file: Some(protocol::FrameFile { path: path.clone(), offset }),
+        };
+        let set = FrameSet::generate(&rule(2, 4), &[&spec, &spec]).unwrap();
+        let bytes = |frame: u64, input: usize| set.frame(frame)[input].bytes().to_vec();
+        assert_eq!([bytes(0, 0), bytes(0, 1), bytes(1, 1), bytes(2, 0)], [b"123", b"456", b"abc", b"123"]);
+        let first = FrameSet::generate(&rule(1, 4), &[&spec, &spec]).unwrap();
+        assert_eq!((first.distinct(), first.frame(1)[1].bytes()), (1, &b"456"[..]));
+        for (distinct, offset) in [(2, 5), (3, 4), (2, 400), (1, u64::MAX)] {
+            let failure = FrameSet::generate(&rule(distinct, offset), &[&spec, &spec]).unwrap_err();
+            assert!(failure.message.contains("bytes of frames, expected at least"), "{failure}");
+        }
+    }
+
+    #[test]
     fn integers_are_small() {
         let spec = spec(Dtype::Int64, 1000);
-        let set = FrameSet::generate(&protocol::Frames { seed: 1, distinct: 1, integers_below: 8 }, &[&spec])
-            .unwrap();
+        let set = FrameSet::generate(
+            &protocol::Frames { seed: 1, distinct: 1, integers_below: 8, file: None },
+            &[&spec],
+        )
+        .unwrap();
         let tensor = &set.frame(0)[0];
         let mut seen = [0; 8];
         for bytes in tensor.bytes().chunks_exact(8) {
@@ -215,9 +274,11 @@ mod tests {
     fn no_frames_and_too_many_frames_are_rejected() {
         let spec = spec(Dtype::Float32, 1 << 40);
         for distinct in [0, 3] {
-            let failure =
-                FrameSet::generate(&protocol::Frames { seed: 1, distinct, integers_below: 8 }, &[&spec])
-                    .unwrap_err();
+            let failure = FrameSet::generate(
+                &protocol::Frames { seed: 1, distinct, integers_below: 8, file: None },
+                &[&spec],
+            )
+            .unwrap_err();
             assert_eq!(failure.fault, protocol::Fault::Request);
         }
     }

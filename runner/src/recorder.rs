@@ -249,7 +249,7 @@ mod tests {
         Trial {
             id: 1,
             schedule: Schedule { kind, values: vec![], inputs: vec![], outputs: vec![], stages: vec![stage] },
-            frames: Frames { seed: 0, distinct: 1, integers_below: 8 },
+            frames: Frames { seed: 0, distinct: 1, integers_below: 8, file: None },
             load: Load::Saturating,
             queue_depth: 1,
             isolate: None,

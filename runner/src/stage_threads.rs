@@ -342,7 +342,7 @@ mod tests {
     }
 
     fn frames(schedule: &CheckedSchedule) -> Arc<FrameSet> {
-        let rule = Frames { seed: 1, distinct: 20, integers_below: 100 };
+        let rule = Frames { seed: 1, distinct: 20, integers_below: 100, file: None };
         Arc::new(FrameSet::generate(&rule, &schedule.input_specs()).unwrap())
     }
 

@@ -122,7 +122,7 @@ fn graphs_and_single_launches_have_equal_outputs_with_old_and_new_drivers() {
         std::fs::create_dir(folder).unwrap();
         let schedule = plans.single("net");
         let graph = runner.measure(&trial(schedule.clone())).cuda[0].graph;
-        let frames = Frames { seed: 3, distinct: 3, integers_below: 8 };
+        let frames = Frames { seed: 3, distinct: 3, integers_below: 8, file: None };
         let folder_text = folder.display().to_string();
         runner.ask(&Request::Capture(protocol::Capture { id: 1, schedule, frames, folder: folder_text }));
         let outputs: Vec<Vec<u8>> =
@@ -168,7 +168,7 @@ fn profile(runner: &mut Runner, plans: &Plans) -> Profiled {
         values: schedule.values,
         stage: schedule.stages[0].clone(),
         calls: plan.launches.iter().map(call).collect(),
-        frames: Frames { seed: 1, distinct: 2, integers_below: 8 },
+        frames: Frames { seed: 1, distinct: 2, integers_below: 8, file: None },
         warm_up_frames: 1,
         min_frames: 5,
         min_ns: 0,

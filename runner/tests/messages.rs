@@ -160,7 +160,7 @@ fn of_requests() {
     messages.fails("no RAPL", &idle(MeterKind::Rapl, 1));
     messages.fails("no INA3221", &idle(MeterKind::Ina3221 { rails: Vec::new() }, 1));
 
-    let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
+    let frames = Frames { seed: 1, distinct: 1, integers_below: 8, file: None };
     let relu = stages().schedule(ExecutionMode::Single, &[("relu", &[first])]);
     let compare = Compare { id: 1, reference: net(), candidate: relu, frames: frames.clone() };
     messages.fails("compare two networks", &Request::Compare(compare));
@@ -217,7 +217,7 @@ fn of_stage_libraries_and_weights() {
         values: schedule.values,
         stage: schedule.stages[0].clone(),
         calls: stages().calls(calls),
-        frames: Frames { seed: 1, distinct: 1, integers_below: 8 },
+        frames: Frames { seed: 1, distinct: 1, integers_below: 8, file: None },
         warm_up_frames: 0,
         min_frames: 1,
         min_ns: 0,
@@ -412,7 +412,7 @@ fn a_stage_that_fails_on_a_frame_stops_all_stages() {
         for seed in 0..8 {
             let mut trial = trial(schedule.clone());
             trial.isolate = Some(Isolate { min_frames: 1, min_ns: 0, max_ns: 0 });
-            trial.frames = Frames { seed: 1000 * seed, distinct: 64, integers_below: 8 };
+            trial.frames = Frames { seed: 1000 * seed, distinct: 64, integers_below: 8, file: None };
             let (fault, message) = messages.runner.fails(&Request::Trial(trial));
             assert!(message.contains("this frame is too large"), "{message}");
             if fault == protocol::Fault::Execution {

@@ -34,7 +34,7 @@ fn outputs_are_compared_with_files() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(format!("0-{name}.bin")).to_str().unwrap().to_owned();
     let mut runner = Runner::start();
-    let frames = Frames { seed: 7, distinct: 1, integers_below: 8 };
+    let frames = Frames { seed: 7, distinct: 1, integers_below: 8, file: None };
     let folder_path = folder.path().to_str().unwrap().to_owned();
     runner.ask(&Request::Capture(Capture { id: 1, schedule: single.clone(), frames, folder: folder_path }));
     let places = |what: &str, count: usize| (0..count).map(|place| file(&format!("{what}{place}"))).collect();

@@ -166,7 +166,7 @@ fn a_profile_has_the_kernels_in_order() {
         values: schedule.values,
         stage: schedule.stages[0].clone(),
         calls: stages().calls("net"),
-        frames: Frames { seed: 1, distinct: 2, integers_below: 8 },
+        frames: Frames { seed: 1, distinct: 2, integers_below: 8, file: None },
         warm_up_frames: 3,
         min_frames: 12,
         min_ns: 0,

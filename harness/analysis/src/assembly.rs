@@ -225,7 +225,8 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         trials: counted.len(),
         trials_void: measurements.trials.len() - measurements.valid().count(),
         trials_failed: measurements.failed.len(),
-        frames: counted.iter().map(|trial| trial.frames).sum(),
+        // A damaged database may have counts without end.
+        frames: counted.iter().fold(0, |sum, trial| sum.saturating_add(trial.frames)),
         typical_round: throughput.and_then(|median| typical(&counted, median.point)),
         throughput_fps: throughput.map(Interval::from),
         load,

@@ -58,6 +58,16 @@ pub(super) fn missing_files(
 
 /// Every file a request names, with its kind.
 pub(super) fn each_file(request: &mut Request, mut visit: impl FnMut(&'static str, &mut String)) {
+    let frames = match request {
+        Request::Profile(profile) => profile.frames.file.as_mut(),
+        Request::Compare(compare) => compare.frames.file.as_mut(),
+        Request::Capture(capture) => capture.frames.file.as_mut(),
+        Request::Trial(trial) => trial.frames.file.as_mut(),
+        _ => None,
+    };
+    if let Some(file) = frames {
+        visit("weights", &mut file.path);
+    }
     let mut stages: Vec<&mut protocol::Stage> = match request {
         Request::State { .. }
         | Request::Clocks { .. }
@@ -115,7 +125,7 @@ mod tests {
             outputs: vec![],
             stages: vec![stage.clone(), stage],
         };
-        let frames = Frames { seed: 1, distinct: 1, integers_below: 8 };
+        let frames = Frames { seed: 1, distinct: 1, integers_below: 8, file: None };
         let folder = "/tmp".to_owned();
         let mut request = Request::Capture(protocol::Capture { id: 1, schedule, frames, folder });
         let model = ("weights", PathBuf::from("/cache/model.onnx"));

@@ -6,7 +6,6 @@ use crate::runner_client::{RunnerClient, loading_time};
 use crate::stop::Stop;
 use crate::tolerance::Tolerance;
 use boards::SessionError;
-use config::Experiment;
 use host::progress::Progress;
 use protocol::{Compared, Event, Request};
 use std::time::Duration;
@@ -94,7 +93,7 @@ fn compare_rest(
         let tolerance = Tolerance::of(&board.loaded.experiment, plan.compiled.precision, on_gpu);
         let comparison = match known {
             Some(known) => Some(ComparisonRecord { schedule: place, ..known }),
-            None => match request(&mut board.runner, &board.loaded.experiment, name, &baseline, candidate) {
+            None => match request(&mut board.runner, name, &baseline, candidate) {
                 Err(error @ (SessionError::Interrupted | SessionError::Board(_))) => return Err(error.into()),
                 Err(error) => {
                     // Its trials fail for the same reason, and record it.
@@ -127,7 +126,6 @@ fn compare_rest(
 
 fn request(
     runner: &mut RunnerClient,
-    experiment: &Experiment,
     network: &str,
     reference: &LinkedSchedule,
     candidate: &LinkedSchedule,
@@ -140,7 +138,7 @@ fn request(
             reference: reference.message.clone(),
             candidate: candidate.message.clone(),
             frames: protocol::Frames {
-                distinct: experiment.frames.distinct.min(MAX_FRAMES),
+                distinct: reference.frames.distinct.min(MAX_FRAMES),
                 ..reference.frames.clone()
             },
         })

@@ -27,6 +27,7 @@ mod limits;
 mod link;
 mod measure;
 mod merged;
+mod npy;
 pub mod open;
 mod optimize;
 mod paths;

@@ -1,6 +1,7 @@
 //! Links the stages of all planned schedules, and describes each schedule to the runner.
 
 use crate::compile::CompiledNetwork;
+use crate::npy;
 use crate::open::OpenedBoard;
 use crate::plan::{NetworkPlan, PlannedSchedule};
 use crate::schedule_message;
@@ -69,7 +70,8 @@ pub(crate) fn link_schedules(
     planned: &[PlannedSchedule],
 ) -> Outcome<Vec<LinkedSchedule>> {
     let experiment = &board.loaded.experiment;
-    let frames = schedule_message::frames(experiment, &compiled.manifest);
+    let generated = || schedule_message::frames(experiment, &compiled.manifest);
+    let frames = npy::frames(experiment, &compiled.manifest).ending(Exit::Usage)?.unwrap_or_else(generated);
     let linked = planned.iter().map(|planned| {
         let (message, slow_down) = if let Some(peer) = planned.schedule.as_peer() {
             let runtime = board.builder.peer.as_ref().context("ONNX Runtime was not looked up")?;

@@ -247,12 +247,13 @@ fn tensor(name: String, shape: &[i64], dtype: &str) -> Result<Tensor> {
     Ok(Tensor { name, shape: shape.to_vec(), dtype })
 }
 
-/// Input frames of an experiment.
+/// Generated input frames of an experiment.
 pub(crate) fn frames(experiment: &Experiment, network: &NetworkManifest) -> protocol::Frames {
     protocol::Frames {
         seed: experiment.frames.seed,
         distinct: experiment.frames.distinct,
         integers_below: network.reference.integers_below,
+        file: None,
     }
 }
 

@@ -92,6 +92,37 @@ fn a_sustained_rate_is_found_or_its_absence_told() {
 
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn recorded_frames_are_fed_and_others_refused() {
+    let rig = Rig::new();
+    // What `numpy.save` writes; `tiny` has an input of 1 x 3 x 32 x 32.
+    let save = |name: &str, frames: usize, width: usize| {
+        let text =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({frames}, 3, 32, {width}), }}");
+        let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        file.extend(format!("{text:<117}\n").as_bytes());
+        file.extend(
+            (0..frames * 3 * 32 * width).flat_map(|place| ((place % 97) as f32 / 97.0).to_le_bytes()),
+        );
+        std::fs::write(rig.path(name), file).unwrap();
+        format!("frames.npy={}", rig.path(name).display())
+    };
+    let (rows, _) = bench(&rig, "{stream: {fps: 100}}", &[&save("street.npy", 2, 32)]);
+    for row in &rows {
+        let codes: Vec<&str> = row["reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|reason| reason["code"].as_str().unwrap())
+            .collect();
+        assert!(!codes.contains(&"outputs_not_compared") && row["trials_failed"] == 0, "{row}");
+    }
+    let wrong = save("wrong.npy", 2, 16);
+    let (_, error) = rig.run(&["bench", "--experiment", "tiny", "--set", &wrong], 2);
+    assert!(error.contains("shape (2, 3, 32, 16), expected an array of float32"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn one_frame_at_a_time_has_no_queue() {
     let rig = Rig::new();
     let arguments = ["bench", "--experiment", "mlperf-single-stream", "--network", "tiny", "--trials", "1"];

@@ -112,7 +112,7 @@ impl Runner {
         seed: u64,
         distinct: u32,
     ) -> Compared {
-        let frames = Frames { seed, distinct, integers_below: 8 };
+        let frames = Frames { seed, distinct, integers_below: 8, file: None };
         match self.ask(&Request::Compare(Compare { id: 1, reference, candidate, frames })) {
             Event::Compared(compared) => compared,
             other => panic!("the comparison failed: {other:?}"),
@@ -265,7 +265,7 @@ pub(crate) fn trial(schedule: Schedule) -> Trial {
     Trial {
         id: 42,
         schedule,
-        frames: Frames { seed: 1, distinct: 4, integers_below: 8 },
+        frames: Frames { seed: 1, distinct: 4, integers_below: 8, file: None },
         load: Load::Saturating,
         queue_depth: 2,
         isolate: None,

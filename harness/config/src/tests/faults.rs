@@ -147,6 +147,12 @@ fn loads() {
         ("an unknown load", "trials: 3", "load: { streams: { fps: 30 } }"),
         ("a sustained rate without a deadline", "trials: 3", "load: { sustained: { max_drops: 0.1% } }"),
         ("drops as a number", "trials: 3", "load: { sustained: { max_drops: 0.1, deadline_ms: 50 } }"),
+        ("a file of frames that is not there", "distinct: 4", "npy: gone.npy"),
+        (
+            "a digest without a file",
+            "distinct: 4",
+            "npy_sha256: abababababababababababababababababababababababababababababababab",
+        ),
         ("the least latency without a stream", "trials: 3", "objective: latency"),
         (
             "a stream for a search",

@@ -38,6 +38,29 @@ fn objectives_are_read_and_stored() {
 }
 
 #[test]
+fn a_file_of_frames_is_found_and_has_a_digest() {
+    let scratch = Scratch::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("street.npy");
+    std::fs::write(&file, "frames").unwrap();
+    let load = |digest: Option<&str>| {
+        let mut set = vec![format!("frames.npy={}", file.display())];
+        set.extend(digest.map(|digest| format!("frames.npy_sha256={digest}")));
+        scratch.load("bench", "sound", &Overrides { set, ..Overrides::default() })
+    };
+    let loaded = load(None).unwrap();
+    let digest = "b1a6fc1dd19b9dcb0cb6ae8b5b0a2c5dd6f3bbd9a6a4d39b4a5ee30e12c3f2b4";
+    let found = loaded.experiment.frames.npy_sha256.clone().unwrap();
+    assert_eq!(found.len(), digest.len());
+    assert_eq!(loaded.experiment.frames.npy, Some(file.display().to_string()));
+    let again = Loaded::from_yaml(&loaded.to_yaml().unwrap()).unwrap();
+    assert_eq!(again.experiment.frames, loaded.experiment.frames);
+    assert_eq!(load(Some(&found)).unwrap().experiment.frames, loaded.experiment.frames);
+    let faults = load(Some(digest)).unwrap_err().to_string();
+    assert!(faults.contains("frames.npy_sha256") && faults.contains(&found), "{faults}");
+}
+
+#[test]
 fn loads_are_read_and_stored() {
     let scratch = Scratch::new();
     let check = |written: &str, wanted: Load| {
