@@ -89,3 +89,25 @@ fn a_window_with_more_frames_than_stamps_has_the_quantiles_of_all() {
     let told = row.reasons.iter().find(|reason| reason.code == ReasonCode::StampsLimited).unwrap();
     assert!(told.text.contains("400 of 20736000 frames have stamps of their own"), "{}", told.text);
 }
+
+#[test]
+fn counts_without_end_are_survived() {
+    let mut scenario = Scenario::camera();
+    let endless = || Distribution { up_to_ns: vec![1, u64::MAX], counts: vec![u64::MAX, u64::MAX] };
+    for trial in scenario.trials() {
+        let store::Outcome::Measured(measured) = &mut trial.outcome else { continue };
+        measured.stream.as_mut().unwrap().rest = Some(StreamTotals {
+            arrived: u64::MAX,
+            dropped: u64::MAX,
+            completed: u64::MAX,
+            closed_ns: u64::MAX,
+            since_arrival: endless(),
+            between: endless(),
+            late: endless(),
+            waiting: vec![u64::MAX; 3],
+        });
+    }
+    let report = scenario.report();
+    assert_eq!(report.rows[0].frames, usize::MAX);
+    assert!(report.rows.iter().all(|row| row.verdict == Validity::Void), "the source was late for centuries");
+}
