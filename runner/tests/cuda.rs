@@ -6,8 +6,8 @@ mod support;
 
 use gpu::{Plans, gpu, runner};
 use protocol::{
-    Call, CudaSystem, Event, ExecutionMode, Frames, Isolate, MachineState, Processor, Profile, Profiled,
-    Request, Transfer, Transferred,
+    ArrivalTimes, Call, CudaSystem, Event, ExecutionMode, Frames, Isolate, Load, MachineState, Processor,
+    Profile, Profiled, QueuePolicy, Request, StreamLoad, Transfer, Transferred, Trial,
 };
 use std::time::Duration;
 use support::{Runner, cpus, processor, stages, trial, two_cpus};
@@ -112,6 +112,44 @@ fn trials_report_the_memory_of_the_gpu_and_share_weights() {
     }
     let on_cpus = stages().schedule(ExecutionMode::Single, &[("net", &[first])]);
     assert!(runner.measure(&support::trial(on_cpus)).cuda.is_empty());
+}
+
+#[test]
+fn every_load_reaches_a_gpu_whose_frames_overlap() {
+    let (first, _) = two_cpus();
+    let plans = Plans::new();
+    let mut runner = runner(&[]);
+    let mut pipeline = stages()
+        .schedule(ExecutionMode::Pipeline, &[("head", &[first]), ("middle", &[first]), ("tail", &[first])]);
+    plans.move_to_gpu(&mut pipeline, 0, "head");
+    let stream = |fps: f64, policy: QueuePolicy| {
+        let arrivals = ArrivalTimes::Constant;
+        Load::Stream(StreamLoad { fps, streams: 2, queue: 2, policy, arrivals, deadline_ns: None, seed: 1 })
+    };
+    for schedule in [plans.single("net"), pipeline] {
+        for load in [
+            stream(20.0, QueuePolicy::DropOldest),
+            stream(10_000.0, QueuePolicy::DropNewest),
+            stream(10_000.0, QueuePolicy::Block),
+            Load::OneAtATime,
+        ] {
+            let trial = Trial { load, ..trial(schedule.clone()) };
+            let measured = runner.measure(&trial);
+            let window = &measured.window;
+            assert!(window.completed_ns.len() >= 30);
+            let entered = window
+                .completed_ns
+                .iter()
+                .zip(&window.latency_ns)
+                .map(|(at, latency)| at.saturating_sub(*latency));
+            match &measured.stream {
+                Some(streamed) => assert_eq!(streamed.since_arrival_ns.len(), window.completed_ns.len()),
+                None => assert!(
+                    entered.skip(1).zip(&window.completed_ns).all(|(entered, before)| entered >= *before)
+                ),
+            }
+        }
+    }
 }
 
 #[test]
