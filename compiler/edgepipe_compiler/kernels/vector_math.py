@@ -163,7 +163,8 @@ def log(x: tirx.Expr, lets: Lets | None = None) -> tirx.Expr:
 def erf(x: tirx.Expr, lets: Lets) -> tirx.Expr:
     """Error function."""
     x = x if isinstance(x, tirx.Var) else lets.bind("x", x)
-    size = lets.bind("size", tirx.max(x, _number(0.0) - x))
+    # Beyond 10 the result is 1; infinity has no estimated reciprocal. This order of operands propagates NaN.
+    size = lets.bind("size", tirx.min(_number(10.0), tirx.max(x, _number(0.0) - x)))
     t = lets.bind("t", quotient(_number(1.0), _number(1.0) + _number(0.3275911) * size, lets))
     sum_ = _polynomial(t, ERROR)
     error = _number(1.0) - sum_ * t * exp(_number(0.0) - size * size, lets)
