@@ -229,6 +229,7 @@ fn pin_of(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::{Change, MANIFEST, change, pin_of, pins_of, pip, write_manifest};
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -247,6 +248,31 @@ mod tests {
         ];
         for (line, pin) in table {
             assert_eq!(pin_of(line), pin);
+        }
+    }
+
+    /// All of them are installed into one environment, where the verification of one would find the version of another.
+    #[test]
+    fn lock_files_pin_the_same_versions() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci");
+        let mut pinned: BTreeMap<String, (PathBuf, BTreeSet<String>)> = BTreeMap::new();
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));
+        assert!(files.len() > 1, "no lock files: {files:?}");
+        for file in files {
+            let mut here: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for line in
+                fs::read_to_string(&file).unwrap().lines().filter(|line| !line.starts_with([' ', '#']))
+            {
+                let Some((name, version)) = pin_of(line).split_once("==") else { continue };
+                here.entry(name.to_owned()).or_default().insert(version.to_owned());
+            }
+            for (name, versions) in here {
+                let (first, known) =
+                    pinned.entry(name.clone()).or_insert_with(|| (file.clone(), versions.clone()));
+                assert_eq!(*known, versions, "{name} in {} and {}", first.display(), file.display());
+            }
         }
     }
 
