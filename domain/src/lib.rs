@@ -25,6 +25,7 @@ pub mod objective;
 pub mod operating_point;
 pub mod packed;
 pub mod peer;
+pub mod picture_rule;
 pub mod planner;
 pub mod point_power;
 pub mod power_model;
@@ -62,6 +63,7 @@ pub use network::{Boundary, Cut, Network, NetworkError, Tensor, Unit, UnknownCut
 pub use objective::{Choice, Limit, Objective};
 pub use operating_point::{ModeOffer, OperatingPoint, PowerMode, Steps};
 pub use peer::{GpuProvider, Peer, PeerGpu};
+pub use picture_rule::{ChannelOrder, PictureFit, PictureLayout, PictureRule};
 pub use planner::{Options, Plan, PlanError, best_single, plan};
 pub use point_power::{PointPower, PointWindow};
 pub use power_model::{PowerModel, PowerModelError, PowerWindow, Predicted};
@@ -82,4 +84,4 @@ pub use winograd::Winograd;
 
 /// Version of the analysis. Everything derived from raw observations carries it; it rises with every change that
 /// makes the same observations give other figures.
-pub const ANALYSIS_VERSION: u32 = 1;
+pub const ANALYSIS_VERSION: u32 = 2;

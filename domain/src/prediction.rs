@@ -31,6 +31,18 @@ impl Prediction {
     }
 }
 
+impl Prediction {
+    /// Latency in ns of a frame of a schedule whose stages follow each other: if it waits nowhere, and at most, if it takes the
+    /// last of `before` places in the queue of the first stage while `between` frames wait for each other stage. Each frame ahead
+    /// of it, of which every stage has one too, delays it by at most the time of the slowest stage.
+    pub fn latency_ns(&self, before: u32, between: u32) -> (f64, f64) {
+        let alone: f64 = self.stage_ns.iter().sum();
+        let later = self.stage_ns.len().saturating_sub(1) as f64;
+        let ahead = f64::from(before) + later * (f64::from(between) + 1.0);
+        (alone, alone + ahead * slowest(&self.stage_ns))
+    }
+}
+
 fn slowest(stage_ns: &[f64]) -> f64 {
     stage_ns.iter().copied().fold(0.0, f64::max)
 }
@@ -117,4 +129,56 @@ pub enum PredictionError {
         /// The processor.
         processor: ProcessorName,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Latencies of frames that arrive whenever the queue of the first stage has a place, in stages that keep a frame until the next
+    /// queue has one.
+    fn longest_latency(stage_ns: &[f64], before: usize, between: usize) -> f64 {
+        let stages = stage_ns.len();
+        // When each frame began and left each stage.
+        let (mut begun, mut left): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
+        let mut longest = 0.0_f64;
+        for frame in 0..200_usize {
+            let arrived = frame.checked_sub(before).map_or(0.0, |other| begun[other][0]);
+            let (mut begins, mut leaves) = (Vec::new(), Vec::new());
+            let mut ready = arrived;
+            for stage in 0..stages {
+                let free = frame.checked_sub(1).map_or(0.0, |other| left[other][stage]);
+                let begin = ready.max(free);
+                // The place in the next queue that the frame `between` ahead leaves when it begins there.
+                let place = frame.checked_sub(between).filter(|_| stage + 1 < stages);
+                let place = place.map_or(0.0, |other| begun.get(other).map_or(0.0, |begun| begun[stage + 1]));
+                ready = (begin + stage_ns[stage]).max(place);
+                begins.push(begin);
+                leaves.push(ready);
+            }
+            longest = longest.max(ready - arrived);
+            begun.push(begins);
+            left.push(leaves);
+        }
+        longest
+    }
+
+    #[test]
+    fn no_frame_takes_longer_than_with_full_queues() {
+        for stage_ns in
+            [&[5.0][..], &[5.0, 3.0], &[3.0, 5.0], &[4.0, 4.0], &[2.0, 5.0, 3.0], &[1.0, 2.0, 3.0, 4.0]]
+        {
+            for (before, between) in [(1, 1), (2, 2), (4, 1), (1, 4)] {
+                let prediction = Prediction::new(ScheduleKind::Pipeline, stage_ns.to_vec());
+                let (alone, most) = prediction.latency_ns(before, between);
+                assert!((alone - stage_ns.iter().sum::<f64>()).abs() < 1e-9);
+                let found = longest_latency(stage_ns, before as usize, between as usize);
+                assert!(found <= most + 1e-9, "{stage_ns:?} {before} {between}: {found} > {most}");
+                // All queues fill up if the last stage is the slowest.
+                let (last, others) = stage_ns.split_last().unwrap();
+                let fills = others.iter().all(|other| other < last);
+                assert!(!fills || found > 0.8 * most, "{stage_ns:?} {before} {between}: {found} of {most}");
+            }
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! What the frames of a stream say: latency, drops and age, with intervals, and whether the stream was what was asked for.
 //!
 //! Frames of a stream are not independent: one that waits long is followed by others that do. So no interval here treats
-//! them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, the figure is that
-//! of all frames together, and its variance is estimated from the figures of the sections (sectioning;
+//! them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, a share is that
+//! of all frames together, and its variance is estimated from the shares of the sections (sectioning;
 //! Asmussen & Glynn 2007, "Stochastic simulation", chapter III). Sections are longer than the memory of a queue unless a trial is very short.
 
 use crate::distributions::student_quantile;
@@ -29,29 +29,36 @@ pub fn frames_needed(p: f64) -> usize {
     }
 }
 
-/// A quantile over the frames of all trials, each in the order of completion. Absent without frames. The ends are absent
-/// with fewer than [`frames_needed`].
+/// A quantile over the frames of all trials, each in the order of completion. Absent without frames. Both ends are absent with
+/// fewer than [`frames_needed`], and the upper end also if so few frames count as independent that the quantile may be beyond all.
+///
+/// Quantiles of sections are no estimate of its variance: in a short section there is hardly a frame above a high quantile, so
+/// they are too low and too alike. The share of frames above the quantile has no such bias. Its interval over the sections is
+/// turned into one of the quantile: the values that this share of the frames exceeds (Woodruff 1952, "Confidence intervals for
+/// medians and other position measures").
 pub fn quantile(trials: &[&[f64]], p: f64) -> Option<Interval> {
     let mut all: Vec<f64> = trials.iter().flat_map(|trial| trial.iter().copied()).collect();
     all.sort_unstable_by(f64::total_cmp);
-    let first = *all.first()?;
-    let point = quantile_of_ascending(&all, p);
+    let point = (!all.is_empty()).then(|| quantile_of_ascending(&all, p))?;
+    let absent = Interval::absent(point, Confidence::P95, all.len());
     let each = sections_of_each(trials.len());
-    let sections: Vec<f64> = trials
+    let sections: Vec<Share> = trials
         .iter()
         .flat_map(|trial| trial.chunks(trial.len().div_ceil(each).max(1)))
-        .map(|section| {
-            let mut section = section.to_vec();
-            section.sort_unstable_by(f64::total_cmp);
-            quantile_of_ascending(&section, p)
+        .map(|section| Share {
+            part: section.iter().filter(|frame| **frame > point).count() as u64,
+            whole: section.len() as u64,
         })
         .collect();
     if all.len() < frames_needed(p) || sections.len() < 2 {
-        return Some(Interval::absent(point, Confidence::P95, all.len()));
+        return Some(absent);
     }
-    let squares: f64 = sections.iter().map(|section| (section - point).powi(2)).sum();
-    let half = reach(sections.len()) * (squares / ((sections.len() - 1) * sections.len()) as f64).sqrt();
-    let ends = ((point - half).max(first), point + half);
+    let half = reach(sections.len()) * deviation(&sections);
+    let end = |p: f64| quantile_of_ascending(&all, p);
+    if p + half >= 1.0 {
+        return Some(Interval { lo: Some(end((p - half).max(0.0))), ..absent });
+    }
+    let ends = (end((p - half).max(0.0)), end(p + half));
     Some(Interval::around(point, ends, Confidence::P95, Method::Sections, all.len()))
 }
 
@@ -74,7 +81,7 @@ pub struct Share {
 /// A share of frames over all sections of so many trials. Absent without frames. If no frame counts, the upper end is the share
 /// of which as many frames would show one with a probability of 95 %.
 pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
-    let sections: Vec<&Share> = sections.iter().filter(|section| section.whole > 0).collect();
+    let sections: Vec<Share> = sections.iter().copied().filter(|section| section.whole > 0).collect();
     let part = sections.iter().fold(0u64, |sum, section| sum.saturating_add(section.part));
     let whole = sections.iter().fold(0u64, |sum, section| sum.saturating_add(section.whole));
     if whole == 0 {
@@ -86,17 +93,23 @@ pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
     let half = if sections.len() < 2 {
         rare
     } else {
-        // The variance of a ratio.
-        let residual = |section: &&Share| (section.part as f64 - point * section.whole as f64).powi(2);
-        let squares: f64 = sections.iter().map(residual).sum();
-        let number = sections.len() as f64;
-        let deviation = (number / (number - 1.0) * squares).sqrt() / whole as f64;
         // The edges of each window hold a frame more or less.
-        (reach(sections.len()) * deviation).max(trials as f64 / whole as f64)
+        (reach(sections.len()) * deviation(&sections)).max(trials as f64 / whole as f64)
     };
     let half = if part == 0 || part == whole { half.max(rare) } else { half };
     let ends = ((point - half).max(0.0), (point + half).min(1.0));
     Some(Interval::around(point, ends, Confidence::P95, Method::Sections, count))
+}
+
+/// Standard deviation of the share of all sections together: that of a ratio.
+fn deviation(sections: &[Share]) -> f64 {
+    let sum = |of: fn(&Share) -> u64| sections.iter().map(|section| of(section) as f64).sum::<f64>();
+    let whole = sum(|section| section.whole);
+    let share = sum(|section| section.part) / whole;
+    let residual = |section: &Share| (section.part as f64 - share * section.whole as f64).powi(2);
+    let squares: f64 = sections.iter().map(residual).sum();
+    let number = sections.len() as f64;
+    (number / (number - 1.0) * squares).sqrt() / whole
 }
 
 fn reach(sections: usize) -> f64 {
@@ -216,11 +229,15 @@ mod tests {
     #[test]
     fn a_quantile_needs_frames() {
         assert_eq!([0.5, 0.9, 0.99].map(frames_needed), [6, 36, 368]);
-        let frames: Vec<f64> = (1..=367).map(f64::from).collect();
+        let frames: Vec<f64> = (1..=367).map(|frame| f64::from(frame * 89 % 368)).collect();
         let p99 = quantile(&[&frames], 0.99).unwrap();
         assert_eq!((p99.lo, p99.hi, p99.count), (None, None, 367));
         let p90 = quantile(&[&frames], 0.9).unwrap();
         assert!(p90.lo.unwrap() < p90.point && p90.point < p90.hi.unwrap());
+        // All long ones follow each other, as while a queue was long: there may be longer ones.
+        let rising: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let p99 = quantile(&[&rising], 0.99).unwrap();
+        assert!(p99.lo.unwrap() < p99.point && p99.hi.is_none(), "{p99:?}");
         assert_eq!(quantile(&[], 0.5), None);
         assert_eq!(quantile(&[&[][..]], 0.5), None);
     }
@@ -255,7 +272,8 @@ mod tests {
                 let frames: Vec<Vec<f64>> =
                     (0..trials).map(|_| correlated(&mut random, 5000 / trials)).collect();
                 let slices: Vec<&[f64]> = frames.iter().map(Vec::as_slice).collect();
-                quantile(&slices, p).unwrap().holds(100.0 + z * deviation)
+                let (found, truth) = (quantile(&slices, p).unwrap(), 100.0 + z * deviation);
+                found.lo.unwrap() <= truth && found.hi.is_none_or(|hi| truth <= hi)
             });
             let held = held.count();
             assert!((180..=200).contains(&held), "{held} of 200 at {p} in {trials} trials");

@@ -3,39 +3,67 @@
 /// The search ends when the lowest rate that is too high is at most this share above the highest sustained one.
 pub const PRECISION: f64 = 0.01;
 /// Most trials of a search.
-const MOST_TRIALS: u32 = 20;
+const MOST_TRIALS: u32 = 24;
 /// First step away from the first rate.
 const STEP: f64 = 1.04;
 /// The search gives up below this share of the first rate.
 const LOWEST: f64 = 0.02;
+/// Rates are the same if they differ by less than this share: they are stored for each stream.
+const SAME: f64 = 1e-9;
 
 /// A search over rates. Each trial either sustains its rate or does not.
 ///
 /// The first rate is near the throughput of the schedule. From there the search steps away until one rate is sustained and a
-/// higher one is not, with steps that double, and then halves the distance.
+/// higher one is not, with steps that double, and then halves the distance. A single trial may be disturbed or lucky, so both
+/// ends of the result need a second trial that agrees; if it does not, a third one decides. Otherwise a search that goes on
+/// below the first disturbed trial would find too low a rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateSearch {
     first_fps: f64,
-    sustained_fps: Option<f64>,
-    failed_fps: Option<f64>,
+    tried: Vec<Tried>,
     trials: u32,
+    /// Trials since the search last had both ends.
+    steps: u32,
+}
+
+/// The trials at a rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Tried {
+    fps: f64,
+    sustained: u32,
+    failed: u32,
+}
+
+impl Tried {
+    /// What most trials say; `None` if there are as many of both.
+    fn verdict(&self) -> Option<bool> {
+        (self.sustained != self.failed).then_some(self.sustained > self.failed)
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.verdict().is_some() && self.sustained.max(self.failed) >= 2
+    }
 }
 
 impl RateSearch {
     /// A search that begins at this rate, above 0.
     pub fn new(first_fps: f64) -> Self {
-        Self { first_fps, sustained_fps: None, failed_fps: None, trials: 0 }
+        Self { first_fps, tried: Vec::new(), trials: 0, steps: 0 }
     }
 
     /// The rate of the next trial; `None` at the end.
     pub fn next_fps(&self) -> Option<f64> {
-        let step = STEP.powi(1 << self.trials.saturating_sub(1).min(4));
-        let next = match (self.sustained_fps, self.failed_fps) {
-            (None, None) => self.first_fps,
-            (Some(sustained), None) => sustained * step,
-            (None, Some(failed)) => failed / step,
-            (Some(sustained), Some(failed)) if failed <= sustained * (1.0 + PRECISION) => return None,
-            (Some(sustained), Some(failed)) => (sustained * failed).sqrt(),
+        let step = STEP.powi(1 << self.steps.saturating_sub(1).min(4));
+        let undecided = self.tried.iter().find(|tried| tried.verdict().is_none());
+        let next = match (undecided, self.sustained(), self.failed()) {
+            (Some(tried), _, _) => tried.fps,
+            (None, None, None) => self.first_fps,
+            (None, Some(sustained), None) => sustained.fps * step,
+            (None, None, Some(failed)) => failed.fps / step,
+            (None, Some(sustained), Some(failed)) if failed.fps <= sustained.fps * (1.0 + PRECISION) => {
+                [sustained, failed].into_iter().find(|tried| !tried.is_confirmed())?.fps
+            }
+            (None, Some(sustained), Some(failed)) => (sustained.fps * failed.fps).sqrt(),
         };
         (self.trials < MOST_TRIALS && next.is_finite() && next >= LOWEST * self.first_fps && next > 0.0)
             .then_some(next)
@@ -44,16 +72,39 @@ impl RateSearch {
     /// Takes the result of a trial at this rate.
     pub fn record(&mut self, fps: f64, is_sustained: bool) {
         self.trials += 1;
+        let known = self.tried.iter().position(|tried| (tried.fps - fps).abs() <= SAME * fps);
+        let place = known.unwrap_or_else(|| {
+            self.tried.push(Tried { fps, sustained: 0, failed: 0 });
+            self.tried.len() - 1
+        });
+        let tried = &mut self.tried[place];
         if is_sustained {
-            self.sustained_fps = Some(self.sustained_fps.map_or(fps, |known| known.max(fps)));
+            tried.sustained += 1;
         } else {
-            self.failed_fps = Some(self.failed_fps.map_or(fps, |known| known.min(fps)));
+            tried.failed += 1;
         }
+        self.steps = if self.bracket().is_some() { 0 } else { self.steps + 1 };
     }
 
-    /// The highest sustained rate and the lowest one that is too high, if the search has found both.
+    /// The highest sustained rate and the lowest one above it that is too high, if the search has found both.
     pub fn bracket(&self) -> Option<(f64, f64)> {
-        self.sustained_fps.zip(self.failed_fps).filter(|(sustained, failed)| sustained < failed)
+        self.sustained().zip(self.failed()).map(|(sustained, failed)| (sustained.fps, failed.fps))
+    }
+
+    /// The lowest rate that was not sustained, and above all that were.
+    pub fn lowest_failed(&self) -> Option<f64> {
+        self.failed().map(|tried| tried.fps)
+    }
+
+    fn sustained(&self) -> Option<Tried> {
+        let sustained = self.tried.iter().filter(|tried| tried.verdict() == Some(true));
+        sustained.copied().max_by(|a, b| a.fps.total_cmp(&b.fps))
+    }
+
+    fn failed(&self) -> Option<Tried> {
+        let below = self.sustained().map_or(0.0, |sustained| sustained.fps);
+        let failed = self.tried.iter().filter(|tried| tried.verdict() == Some(false) && tried.fps > below);
+        failed.copied().min_by(|a, b| a.fps.total_cmp(&b.fps))
     }
 }
 
@@ -77,7 +128,24 @@ mod tests {
         let (found, trials) = search(100.0, 98.0);
         let (sustained, failed) = found.bracket().unwrap();
         assert!(sustained <= 98.0 && 98.0 < failed && failed <= sustained * 1.01, "{found:?}");
-        assert!(trials <= 6, "{trials}");
+        assert!(trials <= 8, "{trials}");
+    }
+
+    #[test]
+    fn a_disturbed_trial_does_not_lower_the_result_and_a_lucky_one_does_not_raise_it() {
+        for disturbed in 1..=9 {
+            for lucky in [false, true] {
+                let mut search = RateSearch::new(100.0);
+                let mut trials = 0;
+                while let Some(fps) = search.next_fps() {
+                    trials += 1;
+                    search.record(fps, (fps <= 98.0) != (trials == disturbed && lucky == (fps > 98.0)));
+                }
+                let (sustained, failed) = search.bracket().unwrap();
+                assert!(sustained <= 98.0 && 98.0 < failed, "trial {disturbed}: {search:?}");
+                assert!(failed <= sustained * 1.01 && trials <= 16, "{trials} trials: {search:?}");
+            }
+        }
     }
 
     #[test]

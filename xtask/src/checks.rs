@@ -34,7 +34,7 @@ const RUFF: &str = "ruff check";
 const RUFF_FORMAT: &str = "ruff format";
 const SUITE: &str = "ONNX's conformance tests, a sample";
 /// Folders with Python.
-const PYTHON: [&str; 5] = ["compiler", "ci", "examples", "harness/boards", "toolchain"];
+const PYTHON: [&str; 6] = ["compiler", "ci", "examples", "harness/boards", "harness/pictures", "toolchain"];
 /// Checks that are one command each.
 const COMMANDS: [&str; 5] = [RUSTFMT, CLIPPY, RUFF, RUFF_FORMAT, SUITE];
 /// Parts of the names of tests that need code for aarch64 on an emulated board.

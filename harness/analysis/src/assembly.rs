@@ -231,6 +231,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         throughput_fps: throughput.map(Interval::from),
         load,
         sustained_fps: None,
+        sustained_share: None,
         latency_ms: latency.map(|latency| Latency {
             p50: latency.p50_ns / 1e6,
             p90: latency.p90_ns / 1e6,
@@ -314,16 +315,21 @@ fn noise(rows: &[Row]) -> Option<Noise> {
     let halves: Vec<f64> = rows
         .iter()
         .filter(measured)
-        .filter_map(|row| row.throughput_fps.as_ref().and_then(Interval::precision))
+        .filter_map(|row| match row.latency_ms_intervals {
+            // Throughput is the rate of the stream, however noisy the machine is.
+            Some(latency) if row.sustained_fps.is_none() => Interval::from(latency.p50).precision(),
+            _ => row.throughput_fps.as_ref().and_then(Interval::precision),
+        })
         .collect();
     let typical = Samples::new(&halves).ok()?;
     let trials_void: usize = rows.iter().map(|row| row.trials_void).sum();
     // The figures of a row without a valid trial are of its void ones.
     let valid = rows.iter().filter(|row| row.verdict == Validity::Valid).map(|row| row.trials);
     let trials = trials_void + valid.sum::<usize>();
-    let noisy = typical.median() > NOISY_INTERVAL || trials_void as f64 > NOISY_VOID * trials as f64;
+    let wide = typical.median() > NOISY_INTERVAL;
     Some(Noise {
-        noisy,
+        noisy: wide || trials_void as f64 > NOISY_VOID * trials as f64,
+        wide,
         typical_interval: typical.median(),
         widest_interval: typical.greatest(),
         trials_void,

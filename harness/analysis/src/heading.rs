@@ -34,6 +34,8 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         dirty: start.revision.as_ref().map(|revision| revision.dirty),
         precision_asked: settings.precision,
         precision_reached: None,
+        fed: settings.fed,
+        queue_depth: settings.queue_depth,
         injected: settings
             .slow_down
             .map(|(processor, percent)| format!("{processor} made {percent} % slower")),

@@ -98,6 +98,10 @@ pub struct RunSection {
     pub precision_asked: Option<f64>,
     /// Whether the intervals of all valid rows are that narrow; absent if no precision was requested.
     pub precision_reached: Option<bool>,
+    /// What was fed: `file DIGEST` or `pictures DIGEST`; absent if the frames were random.
+    pub fed: Option<String>,
+    /// Frames that can wait between two stages, if the configuration has it.
+    pub queue_depth: Option<u32>,
     /// What `inject` made slower on purpose. Do not publish a run with this.
     pub injected: Option<String>,
     /// Power cycles of the board during the run.
@@ -305,6 +309,8 @@ pub struct Row {
     /// Highest rate of a stream that the schedule sustains, in frames per second of all streams together: median over the
     /// rounds. The other figures are those at this rate. Absent unless it was searched for.
     pub sustained_fps: Option<Interval>,
+    /// The same as a share of the saturated throughput that each round of the search begins with.
+    pub sustained_share: Option<Interval>,
     /// Time from entering the first stage to completion, in a stream from the scheduled arrival, over the frames of all
     /// trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
@@ -468,7 +474,9 @@ pub struct StageSection {
 pub struct Noise {
     /// Whether intervals are wide or many trials are void.
     pub noisy: bool,
-    /// Precision of throughput: median over the schedules.
+    /// Whether intervals are wide.
+    pub wide: bool,
+    /// Precision of throughput, under a stream of the median latency: median over the schedules.
     pub typical_interval: f64,
     /// The widest.
     pub widest_interval: f64,

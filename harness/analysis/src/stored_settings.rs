@@ -22,6 +22,10 @@ pub(super) struct StoredSettings {
     pub(super) load: Load,
     /// Place of the board on a farm.
     pub(super) place: Option<String>,
+    /// The frames that were fed if they were not random: of a file or of pictures, with the start of their digest.
+    pub(super) fed: Option<String>,
+    /// Frames that can wait between two stages.
+    pub(super) queue_depth: Option<u32>,
 }
 
 impl StoredSettings {
@@ -46,8 +50,20 @@ impl StoredSettings {
             gpus,
             load: experiment.get("load").and_then(load).unwrap_or_default(),
             place,
+            fed: experiment.get("frames").and_then(fed),
+            queue_depth: experiment
+                .get("queue_depth")
+                .and_then(Value::as_u64)
+                .and_then(|depth| depth.try_into().ok()),
         }
     }
+}
+
+/// What was fed, by its content and not by its path.
+fn fed(frames: &Value) -> Option<String> {
+    let digest = |key: &str| Some(frames.get(key)?.as_str()?.chars().take(12).collect::<String>());
+    let file = digest("npy_sha256").map(|digest| format!("file {digest}"));
+    file.or_else(|| digest("folder_sha256").map(|digest| format!("pictures {digest}")))
 }
 
 /// A load as YAML writes it: a word, or a mapping with one key.
@@ -96,6 +112,11 @@ mod tests {
         assert_eq!(load("experiment: { load: { unknown: 3 } }"), Load::Saturating);
         let on_farm = "board: { connect: { labgrid: { coordinator: lab, place: tx2-1 } } }";
         assert_eq!(StoredSettings::of(on_farm).place.as_deref(), Some("tx2-1 of lab"));
+        let fed = |frames: &str| StoredSettings::of(&format!("experiment: {{ frames: {{ {frames} }} }}")).fed;
+        assert_eq!(fed("seed: 1, npy: a.npy, npy_sha256: 0123456789abcdef").unwrap(), "file 0123456789ab");
+        assert_eq!(fed("folder: street, folder_sha256: 0123456789abcdef").unwrap(), "pictures 0123456789ab");
+        assert_eq!(fed("seed: 1"), None);
+        assert_eq!(StoredSettings::of("experiment: { queue_depth: 4 }").queue_depth, Some(4));
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
             assert_eq!(StoredSettings::of(text), StoredSettings::default());
         }

@@ -6,8 +6,9 @@ use super::stream_section::{
     LatencyBin, LatencyIntervals, LatencyQuantile, StreamSection, StreamShare, StreamTrace,
 };
 use super::stream_trial::StreamTrial;
-use super::trial::{Trial, observations};
+use super::trial::{SustainedRate, Trial, observations};
 use domain::stream::{self, Share};
+use domain::sustained::RateSearch;
 use domain::{Load, Metric, Reason, ReasonCode, Samples, Severity, SustainedLoad, sustained};
 use protocol::Streamed;
 use store::{Outcome, Store, StoreError};
@@ -24,22 +25,22 @@ const MOST_TRACES: usize = 40;
 pub(super) fn highest_sustained(trials: Vec<Trial>, wanted: &SustainedLoad) -> Option<Trial> {
     let rate = |trial: &Trial| trial.stream.as_ref().map_or(0.0, |stream| stream.load.total_fps());
     let judged = |trial: &Trial| trial.is_valid().then(|| trial.sustains(wanted)).flatten();
-    let rates = |verdict: bool| {
-        trials.iter().filter(move |trial| judged(trial) == Some(verdict)).map(rate).collect::<Vec<f64>>()
-    };
-    let sustained = rates(true).into_iter().max_by(f64::total_cmp);
-    let above = |fps: &f64| sustained.is_none_or(|sustained| *fps > sustained);
-    let failed = rates(false).into_iter().filter(above).min_by(f64::total_cmp);
-    let bracket = sustained.zip(failed);
-    let is_narrow = |(sustained, failed): &(f64, f64)| failed / sustained <= 1.0 + 1.5 * sustained::PRECISION;
+    let mut search = RateSearch::new(1.0);
+    for (trial, verdict) in trials.iter().filter_map(|trial| Some((trial, judged(trial)?))) {
+        search.record(rate(trial), verdict);
+    }
+    let is_narrow = |(highest, above): &(f64, f64)| above / highest <= 1.0 + 1.5 * sustained::PRECISION;
+    let saturated = trials.iter().find(|trial| trial.stream.is_none() && trial.is_valid());
+    let saturated_fps = saturated.map(|trial| trial.throughput.0);
     let mut of_streams = trials.into_iter().filter(|trial| trial.stream.is_some());
-    if let Some((sustained, failed)) = bracket.filter(is_narrow) {
-        let mut trial = of_streams.find(|trial| judged(trial) == Some(true) && rate(trial) >= sustained)?;
-        trial.sustained = Some((sustained, failed));
+    if let Some((highest, above)) = search.bracket().filter(is_narrow) {
+        let is_highest = |trial: &Trial| (rate(trial) / highest - 1.0).abs() < 1e-6;
+        let mut trial = of_streams.find(|trial| judged(trial) == Some(true) && is_highest(trial))?;
+        trial.sustained = Some(SustainedRate { highest, above, saturated_fps });
         return Some(trial);
     }
     let mut trial = of_streams.min_by(|a, b| rate(a).total_cmp(&rate(b)))?;
-    let text = match (sustained, failed) {
+    let text = match (search.bracket(), search.lowest_failed()) {
         (None, Some(failed)) => {
             format!("no rate was sustained; the lowest one tried was {failed:.1} frames/s")
         }
@@ -59,12 +60,16 @@ pub(super) fn describe(row: &mut Row, trials: &[&Trial]) {
     }
     let sustained = Metric::Sustained.over_trials(&observations(trials, Metric::Sustained));
     row.sustained_fps = sustained.map(|interval| energy::widened(interval, &[0.5 * sustained::PRECISION]));
+    row.sustained_share = sustained_share(trials);
     let latencies: Vec<Vec<f64>> =
         trials.iter().map(|trial| trial.latency.iter().map(|ns| ns.as_f64() / 1e6).collect()).collect();
     let latencies: Vec<&[f64]> = latencies.iter().map(Vec::as_slice).collect();
     row.latency_distribution = distribution(&latencies);
+    // Histograms do not tell which frames followed each other.
+    let is_cut = streams.iter().any(|trial| trial.is_cut);
     let quantile = |p: f64| {
         let interval = stream::quantile(&latencies, p)?;
+        let interval = if is_cut { domain::Interval { lo: None, hi: None, ..interval } } else { interval };
         Some(LatencyQuantile::new(interval, Some(stream::frames_needed(p))))
     };
     let longest = stream::longest(&latencies).map(|longest| LatencyQuantile::new(longest, None));
@@ -109,6 +114,19 @@ pub(super) fn describe(row: &mut Row, trials: &[&Trial]) {
         source_cpu_share: median(&|trial| Some(trial.source_cpu_share)),
         streams: shares,
     });
+}
+
+/// Highest sustained rate as a share of the saturated throughput in the same rounds.
+fn sustained_share(trials: &[&Trial]) -> Option<Interval> {
+    let shares: Vec<f64> = trials
+        .iter()
+        .filter_map(|trial| {
+            let sustained = trial.sustained?;
+            Some(sustained.middle() / sustained.saturated_fps?)
+        })
+        .collect();
+    let shares = Samples::new(&shares).ok()?;
+    Some(domain::median_interval(&shares, domain::Confidence::P95).into())
 }
 
 /// Frames by their latency, in equal bins up to the longest one.

@@ -28,7 +28,8 @@ pub(super) struct StreamTrial {
     window_ns: u64,
     dropped_ns: Vec<u64>,
     completed_ns: Vec<u64>,
-    is_cut: bool,
+    /// Whether the latencies come from a histogram, without their order.
+    pub(super) is_cut: bool,
 }
 
 impl StreamTrial {

@@ -39,8 +39,8 @@ pub(super) struct Trial {
     pub(super) latency: Vec<Nanoseconds>,
     /// Absent if the load was saturating.
     pub(super) stream: Option<StreamTrial>,
-    /// The highest sustained rate of all streams together and the lowest one that is too high, if they were searched for.
-    pub(super) sustained: Option<(f64, f64)>,
+    /// The result of a search for the highest sustained rate.
+    pub(super) sustained: Option<SustainedRate>,
     pub(super) stages: Vec<Shares>,
     /// Median time of each stage running alone, in ns; empty if it was not measured.
     pub(super) isolated_ns: Vec<f64>,
@@ -48,6 +48,23 @@ pub(super) struct Trial {
     pub(super) power: Result<Readings, Absence>,
     /// Set after the meter's character was learned from all trials of the run.
     pub(super) energy: Energy,
+}
+
+/// The result of a search for the highest sustained rate, in frames per second of all streams together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct SustainedRate {
+    pub(super) highest: f64,
+    /// The lowest rate that is too high.
+    pub(super) above: f64,
+    /// Saturated throughput in the same round, if that trial is valid.
+    pub(super) saturated_fps: Option<f64>,
+}
+
+impl SustainedRate {
+    /// The rate in the middle of what the search left open.
+    pub(super) fn middle(&self) -> f64 {
+        (self.highest * self.above).sqrt()
+    }
 }
 
 /// Shares of a window that a stage spent.
@@ -122,7 +139,7 @@ impl Trial {
             Metric::LatencyP50 => latency().map(|latency| latency.p50_ns / 1e6),
             Metric::LatencyP90 => latency().map(|latency| latency.p90_ns / 1e6),
             Metric::LatencyP99 => latency().map(|latency| latency.p99_ns / 1e6),
-            Metric::Sustained => self.sustained.map(|(sustained, failed)| (sustained * failed).sqrt()),
+            Metric::Sustained => self.sustained.map(|sustained| sustained.middle()),
             Metric::Delivered => self.stream.as_ref()?.delivered_percent(),
             Metric::OnTime => self.stream.as_ref()?.on_time_percent(),
             Metric::Age => self.stream.as_ref()?.age_ns.map(|age| age / 1e6),

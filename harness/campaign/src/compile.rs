@@ -1,5 +1,6 @@
 //! Compiles every network for every distinct target, and links stages. A full cache hit starts no compiler.
 
+use crate::input_frames;
 use crate::paths::Paths;
 use crate::peers::OnnxRuntime;
 use crate::processors::Processor;
@@ -34,6 +35,8 @@ pub(crate) struct CompiledNetwork {
     pub(crate) precision: FloatFormat,
     /// Whether its kernels may use Winograd's algorithm.
     pub(crate) winograd: Winograd,
+    /// What is fed to it.
+    pub(crate) frames: protocol::Frames,
     /// Artifacts by target.
     pub(crate) entries: Vec<(Target, Entry)>,
 }
@@ -81,6 +84,8 @@ pub(crate) struct ArtifactBuilder {
     pub(crate) cache: Cache,
     pub(crate) compiler: Compiler,
     pub(crate) interrupt: Interrupt,
+    /// Directory of the frames that were made of pictures.
+    pub(crate) frames: PathBuf,
     /// Present if the experiment has a peer.
     pub(crate) peer: Option<OnnxRuntime>,
 }
@@ -101,7 +106,7 @@ impl ArtifactBuilder {
         };
         let schedules = &loaded.experiment.schedules;
         let peer = OnnxRuntime::for_peers(schedules, &loaded.board, compiler.kit.is_some(), &paths.python)?;
-        Ok(Self { cache, compiler, interrupt, peer })
+        Ok(Self { cache, compiler, interrupt, frames: paths.state.join("frames"), peer })
     }
 
     /// Compiles each network as a whole, for each distinct target of `processors`.
@@ -143,6 +148,7 @@ impl ArtifactBuilder {
             let manifest = first
                 .with_context(|| format!("the compiled network {} is missing from the cache", network.name()))
                 .ending(Exit::Bug)?;
+            let frames = input_frames::of_network(experiment, &manifest, network.pictures(), &self.frames)?;
             compiled.push(CompiledNetwork {
                 name: network.name().to_owned(),
                 sha256: self.cache.identity(&source_of(network)).ending(Exit::Usage)?,
@@ -150,6 +156,7 @@ impl ArtifactBuilder {
                 network: manifest.network().ending(Exit::Bug)?,
                 precision: network.precision(),
                 winograd: network.winograd(),
+                frames,
                 manifest,
                 entries: jobs.iter().map(|job| (job.target.clone(), job.entry.clone())).collect(),
             });

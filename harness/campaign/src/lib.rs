@@ -22,6 +22,7 @@ mod cooling;
 pub mod fleet;
 mod gpus;
 mod idle_power;
+mod input_frames;
 mod layers;
 mod limits;
 mod link;

@@ -1,7 +1,6 @@
 //! Links the stages of all planned schedules, and describes each schedule to the runner.
 
 use crate::compile::CompiledNetwork;
-use crate::npy;
 use crate::open::OpenedBoard;
 use crate::plan::{NetworkPlan, PlannedSchedule};
 use crate::schedule_message;
@@ -70,8 +69,6 @@ pub(crate) fn link_schedules(
     planned: &[PlannedSchedule],
 ) -> Outcome<Vec<LinkedSchedule>> {
     let experiment = &board.loaded.experiment;
-    let generated = || schedule_message::frames(experiment, &compiled.manifest);
-    let frames = npy::frames(experiment, &compiled.manifest).ending(Exit::Usage)?.unwrap_or_else(generated);
     let linked = planned.iter().map(|planned| {
         let (message, slow_down) = if let Some(peer) = planned.schedule.as_peer() {
             let runtime = board.builder.peer.as_ref().context("ONNX Runtime was not looked up")?;
@@ -92,7 +89,7 @@ pub(crate) fn link_schedules(
         Ok::<_, anyhow::Error>(LinkedSchedule {
             planned: planned.clone(),
             message,
-            frames: frames.clone(),
+            frames: compiled.frames.clone(),
             slow_down_per_mille,
         })
     });

@@ -2,9 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use compiler::NetworkManifest;
-use config::Experiment;
 use protocol::FrameFile;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -25,26 +23,20 @@ struct Header {
     shape: Vec<u64>,
 }
 
-/// The frames of the experiment's file for a network, if it names one.
+/// The number of frames in a file and how the runner reads them.
 ///
 /// # Errors
 /// If the file is not an array of frames of the network's input.
-pub(crate) fn frames(experiment: &Experiment, network: &NetworkManifest) -> Result<Option<protocol::Frames>> {
-    let Some(npy) = &experiment.frames.npy else { return Ok(None) };
-    let context = || format!("failed to feed {npy} to the network {}", network.name);
-    let (header, bytes) = read(Path::new(npy)).with_context(context)?;
-    let distinct = check(&header, bytes, network).with_context(context)?;
-    Ok(Some(protocol::Frames {
-        seed: experiment.frames.seed,
-        distinct,
-        integers_below: network.reference.integers_below,
-        file: Some(FrameFile { path: npy.clone(), offset: header.offset }),
-    }))
+pub(crate) fn frames(path: &Path, network: &NetworkManifest) -> Result<(u32, FrameFile)> {
+    let (header, bytes) = read(path)?;
+    let distinct = check(&header, bytes, network)?;
+    let path = path.to_str().context("its path is not UTF-8; rename the file or its folder")?;
+    Ok((distinct, FrameFile { path: path.to_owned(), offset: header.offset }))
 }
 
 /// The header of a file, and the size of the file.
 fn read(path: &Path) -> Result<(Header, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = host::files::open(path)?;
     let bytes = file.metadata()?.len();
     let mut start = Vec::new();
     file.by_ref().take(MOST_HEADER as u64).read_to_end(&mut start)?;

@@ -6,7 +6,7 @@ use crate::open::OpenedBoard;
 use crate::processors::Processor;
 use crate::recording::Recording;
 use crate::runner_client::{LOADING, RunnerClient};
-use crate::schedule_message::{self, frames, nanoseconds};
+use crate::schedule_message::{self, nanoseconds};
 use boards::SessionError;
 use config::Experiment;
 use domain::{Costs, Nanoseconds, Network, Profile, Schedule, Transfer};
@@ -349,7 +349,7 @@ pub(crate) fn measure_units(
             values: values.clone(),
             stage: stage.clone(),
             calls: calls.clone(),
-            frames: frames(experiment, &network.manifest),
+            frames: network.frames.clone(),
             warm_up_frames: rule.warm_up_frames,
             min_frames: rule.min_frames,
             min_ns: nanoseconds(rule.min),
@@ -426,7 +426,7 @@ fn measure_in_window(
         Request::Trial(protocol::Trial {
             id,
             schedule: schedule.clone(),
-            frames: frames(experiment, &network.manifest),
+            frames: network.frames.clone(),
             load: protocol::Load::Saturating,
             queue_depth: experiment.queue_depth,
             isolate: None,

@@ -5,7 +5,6 @@ use crate::compare;
 use crate::compile::CompiledNetwork;
 use crate::link::{self, LinkedNetwork};
 use crate::measure::{Measured, measure, measure_from_queue, record_power_cycles};
-use crate::npy;
 use crate::open::OpenedBoard;
 use crate::optimize;
 use crate::plan::{self, NetworkPlan};
@@ -228,10 +227,6 @@ fn prepare(
     recording: &mut Recording<'_, '_>,
 ) -> Outcome<(Vec<LinkedNetwork>, profile::Profiles)> {
     let networks = board.builder.compile_networks(&board.loaded.experiment, board.processors())?;
-    for network in &networks {
-        // Told before anything is measured.
-        npy::frames(&board.loaded.experiment, &network.manifest).ending(Exit::Usage)?;
-    }
     for network in networks.iter().filter(|network| !prior.networks.contains(&network.name)) {
         recording.write(|recorder| recorder.record_network(network_record(network)))?;
     }

@@ -3,7 +3,6 @@
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
 use compiler::{BoundaryLayout, Entry, NetworkManifest, StageLayout, StageManifest, ValueManifest};
-use config::Experiment;
 use domain::{GpuProvider, Network, Peer, PeerGpu, ProcessorKind, Schedule, ScheduleKind, Stage};
 use protocol::{
     Call, CpuProcessor, CudaProgram, Dtype, OnnxGpu, OnnxModel, OnnxProvider, Program, StageLibrary, Tensor,
@@ -245,16 +244,6 @@ fn tensor(name: String, shape: &[i64], dtype: &str) -> Result<Tensor> {
     let dtype: Dtype =
         dtype.parse().map_err(|error| anyhow!("failed to read the element type of {name}: {error}"))?;
     Ok(Tensor { name, shape: shape.to_vec(), dtype })
-}
-
-/// Generated input frames of an experiment.
-pub(crate) fn frames(experiment: &Experiment, network: &NetworkManifest) -> protocol::Frames {
-    protocol::Frames {
-        seed: experiment.frames.seed,
-        distinct: experiment.frames.distinct,
-        integers_below: network.reference.integers_below,
-        file: None,
-    }
 }
 
 /// A duration on the wire.

@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{Faults, Spot};
 use super::files::{self, Kind};
+use super::frames::Frames;
 use super::mentions::{self, CutMention, Mention};
 use super::network::{self, NetworkSource};
 use super::overrides::Overrides;
 use super::schedules::{self, ScheduleSpec};
 use super::schema::{self, DEFAULTS_PATH, DEFAULTS_TREE};
 use super::tree::{Node, Value};
-use super::values::{Name, PercentOrNone, Sha256, Text, minutes, percent_or_none, seconds};
+use super::values::{Name, PercentOrNone, minutes, percent_or_none, seconds};
 use super::{check, objective, typed};
 
 /// What to measure and for how long.
@@ -254,51 +255,6 @@ pub struct Profile {
     pub max: Duration,
 }
 
-/// Input frames: uniform in [-1, 1), reproducible from the seed; or those of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Frames {
-    /// Seed of the first frame.
-    pub seed: u64,
-    /// Number of distinct frames. They are used in turn and all are kept in memory.
-    #[schemars(range(min = 1, max = 4096))]
-    pub distinct: u32,
-    /// A file of `NumPy` with frames, instead of random ones: an array with one more dimension, the frames, than the network's
-    /// input, of the same type. Relative to the folder that has `configs/`, or absolute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Text>")]
-    pub npy: Option<String>,
-    /// SHA-256 digest of that file. If present, the file is checked against it; in a stored configuration it always is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Sha256>")]
-    pub npy_sha256: Option<String>,
-}
-
-impl Frames {
-    /// Finds the file and sets its digest.
-    fn find_file(&mut self, root: &Path, tree: &Node, faults: &mut Faults) {
-        let Some(npy) = &self.npy else {
-            if self.npy_sha256.is_some() {
-                faults
-                    .add(&tree.spot("frames/npy_sha256"), "there is no `npy` that it could be the digest of");
-            }
-            return;
-        };
-        let path = root.join(npy);
-        match host::files::hash_file(&path) {
-            Err(error) => faults.add(&tree.spot("frames/npy"), format!("{error:#}")),
-            Ok(found) => {
-                if self.npy_sha256.as_ref().is_some_and(|wanted| *wanted != found) {
-                    let message = format!("the digest of {} is {found}", path.display());
-                    faults.add(&tree.spot("frames/npy_sha256"), message);
-                }
-                self.npy = Some(path.display().to_string());
-                self.npy_sha256 = Some(found);
-            }
-        }
-    }
-}
-
 /// The schema of an experiment's file.
 pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
     schema::of_partial::<Experiment>(&["experiment", "networks"], DEFAULTS_TREE.as_ref().ok())
@@ -321,7 +277,7 @@ pub(super) fn read(
     let mut experiment: Experiment = typed::read_checked(&whole, faults)?;
     let mut find = |name: &str, at: &Spot, faults: &mut Faults| network::find(root, name, at, faults);
     experiment.resolve(&whole, &mut find, faults);
-    experiment.frames.find_file(root, &whole, faults);
+    experiment.frames.find_files(root, &whole, faults);
     Some(experiment)
 }
 

@@ -19,6 +19,7 @@ mod defaults;
 mod experiment;
 mod faults;
 mod files;
+mod frames;
 mod group;
 mod mentions;
 mod network;
@@ -44,10 +45,11 @@ use std::path::Path;
 pub use board::{Board, State, Target, Triple};
 pub use connect::{Connect, Labgrid, Recover, coordinator};
 pub use experiment::{
-    Experiment, Frames, Isolate, Measure, Profile, Search, SlowDown, WarmUp, check_cuts, check_processors,
+    Experiment, Isolate, Measure, Profile, Search, SlowDown, WarmUp, check_cuts, check_processors,
 };
 pub use faults::{Fault, Faults, Spot, did_you_mean};
 pub use files::{Kind, names};
+pub use frames::Frames;
 pub use mentions::{CutMention, Mention};
 pub use network::{NetworkSource, zoo};
 pub use operating_points::{ModeName, OperatingPoints, PowerModes};

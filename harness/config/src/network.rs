@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use domain::{FloatFormat, Winograd};
+use domain::{FloatFormat, PictureRule, Winograd};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use super::{check, tree, typed};
 const ZOO: &str = include_str!("../../../configs/zoo.txt");
 
 /// The source of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum NetworkSource {
     /// Built by the compiler's zoo.
     Zoo {
@@ -33,6 +33,8 @@ pub enum NetworkSource {
         precision: FloatFormat,
         /// Whether kernels may use Winograd's algorithm.
         winograd: Winograd,
+        /// How pictures become input frames.
+        pictures: PictureRule,
     },
     /// An ONNX file.
     Onnx {
@@ -50,6 +52,8 @@ pub enum NetworkSource {
         precision: FloatFormat,
         /// Whether kernels may use Winograd's algorithm.
         winograd: Winograd,
+        /// How pictures become input frames.
+        pictures: PictureRule,
     },
 }
 
@@ -77,6 +81,10 @@ pub(super) struct NetworkFile {
     /// Default: `auto`.
     #[serde(default, skip_serializing_if = "Winograd::is_auto")]
     winograd: Winograd,
+    /// How pictures become input frames, if `frames: { folder: … }` feeds them. Default: as torchvision prepares pictures of
+    /// `ImageNet`.
+    #[serde(default, skip_serializing_if = "PictureRule::is_default")]
+    pictures: PictureRule,
     /// Shapes of inputs that are dynamic in the file, by input name. Default: a batch (first dimension) of 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Ordered<Vec<Extent>>")]
@@ -116,6 +124,13 @@ impl NetworkSource {
         }
     }
 
+    /// How pictures become input frames.
+    pub fn pictures(&self) -> &PictureRule {
+        match self {
+            Self::Zoo { pictures, .. } | Self::Onnx { pictures, .. } => pictures,
+        }
+    }
+
     /// A network of the zoo as it is.
     pub(super) fn of_zoo(name: &str) -> Self {
         Self::Zoo {
@@ -123,6 +138,7 @@ impl NetworkSource {
             zoo: name.to_owned(),
             precision: FloatFormat::Fp32,
             winograd: Winograd::Auto,
+            pictures: PictureRule::default(),
         }
     }
 
@@ -130,26 +146,30 @@ impl NetworkSource {
     pub(super) fn to_file(&self) -> Option<NetworkFile> {
         match self {
             Self::Zoo { name, zoo, .. } if name == zoo => None,
-            Self::Zoo { name, zoo, precision, winograd } => Some(NetworkFile {
+            Self::Zoo { name, zoo, precision, winograd, pictures } => Some(NetworkFile {
                 name: name.clone(),
                 onnx: None,
                 zoo: Some(zoo.clone()),
                 precision: *precision,
                 winograd: *winograd,
+                pictures: pictures.clone(),
                 shapes: BTreeMap::new(),
                 sha256: None,
                 url: None,
             }),
-            Self::Onnx { name, path, shapes, sha256, url, precision, winograd } => Some(NetworkFile {
-                name: name.clone(),
-                onnx: Some(path.to_string_lossy().into_owned()),
-                zoo: None,
-                precision: *precision,
-                winograd: *winograd,
-                shapes: shapes.clone(),
-                sha256: sha256.clone(),
-                url: url.clone(),
-            }),
+            Self::Onnx { name, path, shapes, sha256, url, precision, winograd, pictures } => {
+                Some(NetworkFile {
+                    name: name.clone(),
+                    onnx: Some(path.to_string_lossy().into_owned()),
+                    zoo: None,
+                    precision: *precision,
+                    winograd: *winograd,
+                    pictures: pictures.clone(),
+                    shapes: shapes.clone(),
+                    sha256: sha256.clone(),
+                    url: url.clone(),
+                })
+            }
         }
     }
 }
@@ -157,13 +177,13 @@ impl NetworkSource {
 impl NetworkFile {
     /// The source, for an .onnx file relative to `folder`; none without `onnx` and `zoo`.
     pub(super) fn source(self, folder: &Path) -> Option<NetworkSource> {
-        let Self { name, onnx, zoo, precision, winograd, shapes, sha256, url } = self;
+        let Self { name, onnx, zoo, precision, winograd, pictures, shapes, sha256, url } = self;
         match (onnx, zoo) {
             (Some(onnx), _) => {
                 let path = folder.join(onnx);
-                Some(NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd })
+                Some(NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd, pictures })
             }
-            (None, Some(zoo)) => Some(NetworkSource::Zoo { name, zoo, precision, winograd }),
+            (None, Some(zoo)) => Some(NetworkSource::Zoo { name, zoo, precision, winograd, pictures }),
             (None, None) => None,
         }
     }

@@ -65,7 +65,7 @@ pub fn read_text(path: &Path, largest: u64) -> io::Result<String> {
 /// # Errors
 /// If the file cannot be read.
 pub fn hash_file(path: &Path) -> anyhow::Result<String> {
-    let mut file = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let mut file = open(path).with_context(|| format!("failed to open {}", path.display()))?;
     let mut hash = Sha256::new();
     io::copy(&mut file, &mut hash).with_context(|| format!("failed to read {}", path.display()))?;
     Ok(format!("{:x}", hash.finalize()))
@@ -97,6 +97,8 @@ mod tests {
         let error = |path: &Path| read_text(path, 1024).unwrap_err().to_string();
         assert!(error(folder.path()).contains("a directory"));
         assert!(error(&at("fifo")).contains("a FIFO"));
+        let hashed = format!("{:#}", hash_file(&at("fifo")).unwrap_err());
+        assert!(hashed.contains("is a FIFO"), "{hashed}");
         assert!(error(Path::new("/dev/zero")).contains("device"));
         assert!(error(&at("large")).contains("larger than 1 KiB"));
         assert!(error(&at("latin")).contains("not UTF-8 text (line 2)"));

@@ -43,7 +43,7 @@ pub(super) fn with_interval(interval: &Interval, unit: &str) -> String {
     let point = format!("{}{unit}", number(interval.point));
     match interval.lo.zip(interval.hi) {
         Some((lo, hi)) => format!("{point} [{}, {}]", number(lo), number(hi)),
-        None => point,
+        None => interval.lo.map_or(point.clone(), |lo| format!("{point} [{}, –]", number(lo))),
     }
 }
 
@@ -265,10 +265,17 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
     lines
 }
 
-/// The load in words; absent if it is saturating.
+/// The load in words, with the queues between the stages of pipelines, and what was fed; absent if both are the default.
 pub(super) fn load(report: &Report) -> Option<String> {
-    let load = report.rows.iter().map(|row| row.load).find(|load| !load.is_saturating())?;
-    Some(format!("load: {load}"))
+    let load = report.rows.iter().map(|row| row.load).find(|load| !load.is_saturating());
+    let fed = report.run.fed.as_ref().map(|fed| format!("frames: {fed}"));
+    let has_queues = report.rows.iter().any(|row| row.kind == ScheduleKind::Pipeline);
+    let between = report.run.queue_depth.filter(|_| has_queues).map_or(String::new(), |depth| {
+        format!("; {depth} {} between stages", if depth == 1 { "frame" } else { "frames" })
+    });
+    let load = load.map(|load| format!("load: {load}{between}"));
+    let parts: Vec<String> = load.into_iter().chain(fed).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// What a network is, in one line.
@@ -294,13 +301,15 @@ pub(super) fn network(report: &Report, name: &str) -> String {
 fn noise(report: &Report) -> Option<String> {
     let noise = report.noise.as_ref().filter(|noise| noise.noisy)?;
     let half = |share: f64| percent_digits(100.0 * share);
+    let void = format!("{} of {} trials are void", noise.trials_void, noise.trials);
+    if !noise.wide {
+        return Some(format!("noisy machine: {void}"));
+    }
     Some(format!(
-        "noisy machine: half of the intervals are wider than ±{} % (the widest: ±{} %), and {} of {} trials are void; \
-         this run cannot show smaller differences",
+        "noisy machine: half of the intervals are wider than ±{} % (the widest: ±{} %), and {void}; this run cannot show smaller \
+         differences",
         half(noise.typical_interval),
         half(noise.widest_interval),
-        noise.trials_void,
-        noise.trials
     ))
 }
 

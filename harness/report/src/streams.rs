@@ -75,18 +75,29 @@ pub(super) fn legend(report: &Report) -> Vec<String> {
          share of the frames that found a full queue; {deadline}age: how long ago the frame arrived that the newest result \
          is of, on average; jitter: standard deviation of the time between results"
     )];
-    let needed = rows.iter().filter_map(|row| {
+    let lacking = rows.iter().filter_map(|row| {
         let latency = row.latency_ms_intervals.as_ref()?;
-        let lacking = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99)];
-        let (name, quantile) = lacking.into_iter().find(|(_, quantile)| quantile.hi.is_none())?;
-        Some((name, quantile.frames_needed?, row.frames))
+        let quantiles = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99)];
+        let (name, quantile) = quantiles.into_iter().find(|(_, quantile)| quantile.hi.is_none())?;
+        Some((name, quantile, row))
     });
-    if let Some((name, needed, frames)) = needed.min_by_key(|(_, _, frames)| *frames) {
-        sentences.push(format!(
-            "{name} has no interval if there are fewer than {needed} frames (here {frames}); raise `trials` or \
-             `measure.min_seconds`"
-        ));
-    }
+    sentences.extend(lacking.min_by_key(|(_, _, row)| row.frames).and_then(|(name, quantile, row)| {
+        let more = "raise `trials` or `measure.min_seconds`";
+        let (needed, frames) = (quantile.frames_needed?, row.frames);
+        if frames < needed {
+            return Some(format!(
+                "{name} has no interval if there are fewer than {needed} frames (here {frames}); {more}"
+            ));
+        }
+        // Without both ends, the order of the frames is not known, which another sentence tells.
+        quantile.lo.map(|_| {
+            format!(
+                "the interval of {name} has no upper end if the longest latencies follow each other (here of {}): they \
+                 count as one event; {more}",
+                cells::label(row)
+            )
+        })
+    }));
     sentences.extend(source(&rows));
     sentences
 }
@@ -109,7 +120,10 @@ fn source(rows: &[&Row]) -> Option<String> {
 fn sustained(row: &Row) -> Option<String> {
     let rate = row.sustained_fps?;
     let (name, rate) = (cells::label(row), cells::with_interval(&rate, ""));
-    Some(format!("{name} sustains {rate} frames/s; its figures are those at this rate"))
+    let share = row.sustained_share.map_or(String::new(), |share| {
+        format!(", {} of its saturated throughput in the same rounds", cells::with_interval(&share, ""))
+    });
+    Some(format!("{name} sustains {rate} frames/s{share}; its figures are those at this rate"))
 }
 
 /// Sentences about single rows.

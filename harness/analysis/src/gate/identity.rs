@@ -98,9 +98,9 @@ impl Identity {
         set("power_mode", machine.power_mode.as_ref().map(text::mode));
         set("cpu_quota", text::quota(machine));
         set("priority", text::priority(machine));
-        for key in ["frames", "queue_depth"] {
-            set(key, setting("experiment", key).and_then(written));
-        }
+        set("frames", setting("experiment", "frames").map(without_paths).and_then(written));
+        set("queue_depth", setting("experiment", "queue_depth").and_then(written));
+        set("pictures", configuration.as_ref().and_then(picture_rules).and_then(written));
         // Absent for a saturating load, so that runs from before there were streams stay comparable.
         set(
             "load",
@@ -125,6 +125,7 @@ impl Identity {
             "llvm",
             "load",
             "model",
+            "pictures",
             PLACE,
             "power_mode",
             "priority",
@@ -157,6 +158,28 @@ impl Identity {
     }
 }
 
+/// What is fed is the same wherever it is: files and folders have a digest.
+fn without_paths(mut frames: serde_yaml::Value) -> serde_yaml::Value {
+    if let Some(map) = frames.as_mapping_mut() {
+        for key in ["npy", "folder"] {
+            map.remove(key);
+        }
+    }
+    frames
+}
+
+/// How pictures become frames, of the networks whose files say so; absent without pictures.
+fn picture_rules(configuration: &serde_yaml::Value) -> Option<serde_yaml::Value> {
+    configuration.get("experiment")?.get("frames")?.get("folder")?;
+    let rules: serde_yaml::Mapping = configuration
+        .get("networks")?
+        .as_sequence()?
+        .iter()
+        .filter_map(|network| Some((network.get("network")?.clone(), network.get("pictures")?.clone())))
+        .collect();
+    (!rules.is_empty()).then_some(serde_yaml::Value::Mapping(rules))
+}
+
 fn has_place(all: &str, one: &str) -> bool {
     all.split(PLACES).any(|known| known == one)
 }
@@ -185,11 +208,30 @@ impl std::fmt::Display for Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Scenario;
 
     fn on(place: &str) -> Identity {
         let mut identity = Identity { aspects: BTreeMap::from([("model".to_owned(), "m".to_owned())]) };
         identity.aspects.extend((!place.is_empty()).then(|| (PLACE.to_owned(), place.to_owned())));
         identity
+    }
+
+    #[test]
+    fn what_is_fed_is_the_same_wherever_it_is_and_another_rule_feeds_other_frames() {
+        let of = |folder: &str, digest: &str, rule: &str| {
+            let mut run = Scenario::small();
+            run.start.configuration = format!(
+                "networks: [{{ network: mine, pictures: {{ crop: {rule} }} }}]\nexperiment: {{ frames: {{ seed: 1, folder: \
+                 {folder}, folder_sha256: {digest} }} }}"
+            );
+            let (_, store, _place) = run.stored();
+            Identity::of(&store.run(run.start.id.as_str()).unwrap())
+        };
+        let one = of("/a", "ab", "0.5");
+        assert_eq!(one.differences(&of("/b", "ab", "0.5")), []);
+        assert_eq!(one.differences(&of("/a", "cd", "0.5"))[0].aspect, "frames");
+        assert_eq!(one.differences(&of("/a", "ab", "1.0"))[0].aspect, "pictures");
+        assert!(Identity::known().contains(&"pictures"));
     }
 
     #[test]

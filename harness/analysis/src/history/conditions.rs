@@ -12,6 +12,7 @@ const CPU_QUOTA: &str = "CPU quota";
 const PRIORITY: &str = "priority";
 const GPU_DRIVER: &str = "GPU driver";
 const LOAD: &str = "load";
+const FRAMES: &str = "frames";
 const PLACE: &str = "place on a farm";
 
 /// What must be equal for two runs to be comparable.
@@ -49,6 +50,7 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
             LOAD,
             Some(crate::load_of(run)).filter(|load| !load.is_saturating()).map(|load| load.to_string()),
         ),
+        condition(FRAMES, StoredSettings::of(&start.configuration).fed),
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
@@ -106,6 +108,7 @@ fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
         PRECISION => "fp32",
         WINOGRAD => "auto",
         LOAD => "saturating",
+        FRAMES => "random",
         _ => "unknown",
     };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))

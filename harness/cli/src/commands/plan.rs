@@ -4,6 +4,7 @@ use crate::output::{after_closing, print};
 use crate::selection::Selection;
 use campaign::{Paths, open};
 use clap::Args;
+use domain::{Prediction, QueuePolicy, StreamLoad};
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
 use std::fmt::Write as _;
@@ -22,6 +23,8 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let interrupt = Interrupt::listen().ending(Exit::Bug)?;
     let loaded = arguments.selection.load(&paths)?;
     let mut board = open::open(loaded, paths, interrupt)?;
+    let experiment = &board.loaded().experiment;
+    let (stream, queue_depth) = (experiment.load.stream().copied(), experiment.queue_depth);
     let networks = campaign::plan(&mut board);
     let (networks, closed) = board.close(networks)?;
     let mut text = String::new();
@@ -37,6 +40,10 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
             };
             let fps = prediction.throughput.0;
             let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
+            let follow = !matches!(planned.schedule.kind(), domain::ScheduleKind::Replicate);
+            if let Some(stream) = stream.filter(|_| follow) {
+                text += &queues(prediction, &stream, queue_depth);
+            }
             if planned.schedule.kind() != domain::ScheduleKind::Pipeline {
                 continue;
             }
@@ -54,4 +61,61 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
         }
     }
     after_closing(closed, print(&text).map(|()| Exit::Fine))
+}
+
+/// What the queues of a stream mean for the latency of a schedule.
+fn queues(prediction: &Prediction, stream: &StreamLoad, queue_depth: u32) -> String {
+    let before = stream.queue.saturating_mul(stream.streams);
+    let (alone, most) = prediction.latency_ns(before, queue_depth);
+    let (alone_ms, most_ms) = (alone / 1e6, most / 1e6);
+    let places = if prediction.stage_ns.len() > 1 {
+        format!("{before} before the first stage, {queue_depth} between stages")
+    } else {
+        format!("{before} before it")
+    };
+    let fps = stream.total_fps();
+    let late = |ms: f64| stream.deadline_ms.is_some_and(|deadline| ms > deadline);
+    let mut text = format!("    latency {alone_ms:.2} ms if no frame waits");
+    if stream.policy == QueuePolicy::Block {
+        text += ", without limit if the stream is faster";
+    } else {
+        let _ = write!(text, ", at most {most_ms:.2} ms with full queues ({places})");
+    }
+    text += "\n";
+    if prediction.throughput.0 < fps {
+        let _ = writeln!(text, "    too slow for {fps} frames/s");
+    } else if late(alone_ms) {
+        text += "    every frame is expected after its deadline\n";
+    } else if late(most_ms) && stream.policy != QueuePolicy::Block {
+        text += "    frames that wait in full queues miss the deadline; a smaller `queue` or `queue_depth` drops them instead\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{ArrivalTimes, FramesPerSecond};
+
+    #[test]
+    fn queues_are_part_of_the_plan() {
+        let prediction = Prediction { stage_ns: vec![4e6, 5e6], throughput: FramesPerSecond(200.0) };
+        let check = |fps: f64, policy: QueuePolicy, deadline_ms: Option<f64>, says: &[&str]| {
+            let arrivals = ArrivalTimes::Constant;
+            let stream = StreamLoad { fps, streams: 2, queue: 1, policy, deadline_ms, arrivals };
+            let text = queues(&prediction, &stream, 3);
+            assert!(says.iter().all(|part| text.contains(part)), "{text}");
+        };
+        let full = "latency 9.00 ms if no frame waits, at most 39.00 ms with full queues (2 before the first stage, 3 between stages)";
+        check(50.0, QueuePolicy::DropOldest, None, &[full]);
+        check(
+            50.0,
+            QueuePolicy::DropOldest,
+            Some(30.0),
+            &["miss the deadline; a smaller `queue` or `queue_depth`"],
+        );
+        check(50.0, QueuePolicy::DropNewest, Some(8.0), &["every frame is expected after its deadline"]);
+        check(200.0, QueuePolicy::DropNewest, None, &["too slow for 400 frames/s"]);
+        check(200.0, QueuePolicy::Block, None, &["without limit if the stream is faster", "too slow"]);
+    }
 }

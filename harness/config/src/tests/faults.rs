@@ -153,6 +153,10 @@ fn loads() {
             "distinct: 4",
             "npy_sha256: abababababababababababababababababababababababababababababababab",
         ),
+        ("a folder of pictures that is not there", "distinct: 4", "folder: gone"),
+        ("a folder without pictures", "distinct: 4", "folder: configs/boards"),
+        ("pictures and a file of frames", "distinct: 4", "folder: configs, npy: gone.npy"),
+        ("a pipe as a file of frames", "distinct: 4", "npy: /dev/null"),
         ("the least latency without a stream", "trials: 3", "objective: latency"),
         (
             "a stream for a search",
@@ -308,6 +312,12 @@ fn networks() {
         ),
         ("unknown precision", "network: mine\nonnx: mine.onnx\nprecision: fp8\n"),
         ("unknown choice of Winograd's algorithm", "network: mine\nonnx: mine.onnx\nwinograd: false\n"),
+        ("a crop of more than all", "network: mine\nonnx: mine.onnx\npictures: { crop: 1.5 }\n"),
+        ("a mean as text", "network: mine\nonnx: mine.onnx\npictures: { mean: [a], std: [] }\n"),
+        (
+            "unknown layout",
+            "network: mine\nonnx: mine.onnx\npictures: { layout: chw, channels: grb, fits: all }\n",
+        ),
         ("a sum in capitals", "network: mine\nonnx: mine.onnx\nsha256: ABCDEF\n"),
         ("another sum", &wrong),
         ("no address", "network: mine\nonnx: mine.onnx\nurl: example.org/mine.onnx\n"),

@@ -61,6 +61,25 @@ fn a_file_of_frames_is_found_and_has_a_digest() {
 }
 
 #[test]
+fn a_folder_of_pictures_is_found_and_has_a_digest() {
+    let scratch = Scratch::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.png"), "a picture").unwrap();
+    let load = |digest: Option<&str>| {
+        let mut set = vec![format!("frames.folder={}", folder.path().display())];
+        set.extend(digest.map(|digest| format!("frames.folder_sha256={digest}")));
+        scratch.load("bench", "sound", &Overrides { set, ..Overrides::default() })
+    };
+    let frames = load(None).unwrap().experiment.frames;
+    let digest = frames.folder_sha256.clone().unwrap();
+    assert_eq!(load(Some(&digest)).unwrap().experiment.frames, frames);
+    std::fs::write(folder.path().join("a.png"), "another picture").unwrap();
+    let faults = load(Some(&digest)).unwrap_err().to_string();
+    assert!(faults.contains("frames.folder_sha256"), "{faults}");
+    assert_ne!(load(None).unwrap().experiment.frames.folder_sha256, Some(digest));
+}
+
+#[test]
 fn loads_are_read_and_stored() {
     let scratch = Scratch::new();
     let check = |written: &str, wanted: Load| {
@@ -209,13 +228,13 @@ fn an_own_network_is_found_beside_its_file() {
     scratch.write("networks/mine.yaml", &text).write("networks/models/mine.onnx", "hello");
     let overrides = Overrides { networks: vec!["mine".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
-    let NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd } =
+    let NetworkSource::Onnx { name, path, shapes, sha256, url, precision, winograd, pictures } =
         &loaded.experiment.networks[0]
     else {
         panic!("{:?}", loaded.experiment.networks)
     };
     assert_eq!((name.as_str(), sha256.as_deref(), url), ("mine", Some(sum), &None));
-    assert!(precision.is_single() && winograd.is_auto());
+    assert!(precision.is_single() && winograd.is_auto() && pictures.is_default());
     assert_eq!(shapes["x"], [1, 3, 8, 8]);
     assert!(shapes["y:0"].is_empty() && shapes.len() == 2);
     assert_eq!(*path, scratch.path().join("configs/networks/models/mine.onnx"));
@@ -225,12 +244,14 @@ fn an_own_network_is_found_beside_its_file() {
 #[test]
 fn a_network_of_the_zoo_with_settings_has_a_file() {
     let scratch = Scratch::new();
-    scratch.write("networks/half.yaml", "network: half\nzoo: resnet18\nprecision: fp16\nwinograd: off\n");
+    scratch.write("networks/half.yaml", "network: half\nzoo: resnet18\nprecision: fp16\nwinograd: off\npictures: { crop: 0.5, channels: bgr }\n");
     let overrides = Overrides { networks: vec!["half".to_owned()], ..Overrides::default() };
     let loaded = sound(&scratch, &overrides);
     let zoo = "resnet18".to_owned();
     let (precision, winograd) = (FloatFormat::Fp16, Winograd::Off);
-    let half = NetworkSource::Zoo { name: "half".to_owned(), zoo, precision, winograd };
+    let channels = domain::ChannelOrder::Bgr;
+    let pictures = domain::PictureRule { crop: Some(0.5), channels, ..domain::PictureRule::default() };
+    let half = NetworkSource::Zoo { name: "half".to_owned(), zoo, precision, winograd, pictures };
     assert_eq!(loaded.experiment.networks, [half]);
     round_trip(loaded);
 }

@@ -1,0 +1,73 @@
+//! The input frames of a network: random ones, those of a file of `NumPy`, or those of a folder of pictures.
+
+use crate::npy;
+use anyhow::{Context as _, Result, bail};
+use compiler::NetworkManifest;
+use config::{Experiment, Frames};
+use domain::PictureRule;
+use host::exit::{Ending as _, Exit, Outcome};
+use host::progress::{self, Progress};
+use pictures::{Folder, FrameShape};
+use std::path::{Path, PathBuf};
+
+/// The frames that an experiment feeds to a network. Those of pictures are kept in `cache`.
+///
+/// # Errors
+/// If a file or a picture does not fit the network's input.
+pub(crate) fn of_network(
+    experiment: &Experiment,
+    network: &NetworkManifest,
+    rule: &PictureRule,
+    cache: &Path,
+) -> Outcome<protocol::Frames> {
+    let frames = &experiment.frames;
+    let fed = match frames {
+        Frames { npy: Some(npy), .. } => {
+            let context = || format!("failed to feed {npy} to the network {}", network.name);
+            Some(npy::frames(Path::new(npy), network).with_context(context).ending(Exit::Usage)?)
+        }
+        Frames { folder: Some(folder), folder_sha256: Some(digest), .. } => {
+            let context =
+                || format!("failed to feed the pictures in {folder} to the network {}", network.name);
+            let file = of_pictures(Path::new(folder), digest, network, rule, cache);
+            let file = file.with_context(context).ending(Exit::Usage)?;
+            Some(npy::frames(&file, network).with_context(context).ending(Exit::Bug)?)
+        }
+        Frames { .. } => None,
+    };
+    let (distinct, file) = fed.map_or((frames.distinct, None), |(distinct, file)| (distinct, Some(file)));
+    let integers_below = network.reference.integers_below;
+    Ok(protocol::Frames { seed: frames.seed, distinct, integers_below, file })
+}
+
+fn of_pictures(
+    path: &Path,
+    digest: &str,
+    network: &NetworkManifest,
+    rule: &PictureRule,
+    cache: &Path,
+) -> Result<PathBuf> {
+    let inputs = network.boundaries.first().map(|boundary| boundary.tensors.as_slice()).unwrap_or_default();
+    let [input] = inputs else {
+        bail!("the network has {} inputs, and a picture is one", inputs.len());
+    };
+    let extents = input.shape.iter().map(|extent| extent.unsigned_abs()).collect();
+    let shape = FrameShape::new(extents, &input.dtype)?;
+    let folder = Folder::open(path)?;
+    if !folder.others().is_empty() {
+        let note = format!(
+            "{}: not fed, because only files named .png, .jpg and .jpeg are: {}",
+            path.display(),
+            progress::several(folder.others())
+        );
+        progress::say("warning", &note);
+    }
+    let count = folder.pictures().len();
+    let progress = Progress::begin("pictures", count);
+    let name = |picture: &Path| picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file =
+        pictures::frames(&folder, digest, rule, &shape, cache, |picture| progress.doing(&name(picture)))?;
+    let plural = if count == 1 { "picture" } else { "pictures" };
+    progress.end(&format!("{count} {plural} for {} in {}", network.name, file.display()));
+    Ok(file)
+}
