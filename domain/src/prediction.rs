@@ -140,25 +140,27 @@ mod tests {
     fn longest_latency(stage_ns: &[f64], before: usize, between: usize) -> f64 {
         let stages = stage_ns.len();
         // When each frame began and left each stage.
-        let (mut begun, mut left): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
+        let (mut starts, mut ends): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
         let mut longest = 0.0_f64;
         for frame in 0..200_usize {
-            let arrived = frame.checked_sub(before).map_or(0.0, |other| begun[other][0]);
-            let (mut begins, mut leaves) = (Vec::new(), Vec::new());
+            let arrived = frame.checked_sub(before).map_or(0.0, |other| starts[other][0]);
+            let (mut own_starts, mut own_ends) = (Vec::new(), Vec::new());
             let mut ready = arrived;
             for stage in 0..stages {
-                let free = frame.checked_sub(1).map_or(0.0, |other| left[other][stage]);
+                let free = frame.checked_sub(1).map_or(0.0, |other| ends[other][stage]);
                 let begin = ready.max(free);
                 // The place in the next queue that the frame `between` ahead leaves when it begins there.
                 let place = frame.checked_sub(between).filter(|_| stage + 1 < stages);
-                let place = place.map_or(0.0, |other| begun.get(other).map_or(0.0, |begun| begun[stage + 1]));
+                let place = place.map_or(0.0, |other| {
+                    starts.get(other).map_or(0.0, |starts: &Vec<f64>| starts[stage + 1])
+                });
                 ready = (begin + stage_ns[stage]).max(place);
-                begins.push(begin);
-                leaves.push(ready);
+                own_starts.push(begin);
+                own_ends.push(ready);
             }
             longest = longest.max(ready - arrived);
-            begun.push(begins);
-            left.push(leaves);
+            starts.push(own_starts);
+            ends.push(own_ends);
         }
         longest
     }
