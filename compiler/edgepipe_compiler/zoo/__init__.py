@@ -44,6 +44,7 @@ _NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
         mobilenet.mobilenet_v2,
         mobilenet_v3.mobilenet_v3_large,
         resnet.resnet18,
+        resnet.resnet20,
         resnet.resnet34,
         resnet.resnet50,
         resnet.resnet101,

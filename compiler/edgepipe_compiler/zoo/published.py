@@ -40,6 +40,13 @@ PUBLISHED: dict[str, Published] = {
         "exactly: github.com/osmr/imgclsmob, MobileNet x0.25",
     ),
     "mobilenet_v2": _torchvision("MobileNet_V2_Weights", 3_504_872, 301),
+    "resnet20": Published(
+        272_474,
+        40_810_000,
+        "github.com/chenyaofo/pytorch-cifar-models, cifar10_resnet20: 40.81 M multiply-adds, 0.27 M "
+        "parameters; exactly: 272,474 with shortcuts of option B",
+        macs_step=100_000,
+    ),
     "resnet18": _torchvision("ResNet18_Weights", 11_689_512, 1_814),
     "resnet34": _torchvision("ResNet34_Weights", 21_797_672, 3_664),
     "resnet50": _torchvision("ResNet50_Weights", 25_557_032, 4_089),

@@ -1,4 +1,7 @@
-"""ResNet-18, 34, 50 and 101: He et al. 2015, arXiv:1512.03385; layers as in torchvision.
+"""ResNet-18, 34, 50, 101, and 20 for CIFAR-10: He et al. 2015, arXiv:1512.03385.
+
+Layers as in torchvision. The shortcuts of ResNet-20 are 1×1 convolutions too (option B of the
+paper, where the original one pads with zeros).
 
 torchvision strides the 3×3 convolution of a bottleneck (known as v1.5), not its first 1×1.
 """
@@ -34,17 +37,33 @@ def resnet101(batch: int) -> onnx.ModelProto:
     return _resnet("resnet101", batch, _bottleneck, [3, 4, 23, 3])
 
 
+def resnet20(batch: int) -> onnx.ModelProto:
+    """ResNet-20 for the 32×32 pictures of CIFAR-10."""
+    b = Builder("resnet20", batch)
+    x = b.conv(b.input(3, 32, 32), "conv1", 16, 3, pad=1)
+    x = b.relu(b.batch_norm(x, "bn1"), "relu")
+    x = _layers(b, x, _basic, [3, 3, 3], 16)
+    x = b.flatten(b.global_average_pool(x, "avgpool"), "flatten")
+    return b.finish(b.linear(x, "fc", 10))
+
+
 def _resnet(network: str, batch: int, block: Block, repeats: list[int]) -> onnx.ModelProto:
     b = Builder(network, batch)
     x = b.conv(b.input(3, 224, 224), "conv1", 64, 7, stride=2, pad=3)
     x = b.relu(b.batch_norm(x, "bn1"), "relu")
     x = b.max_pool(x, "maxpool", 3, 2, pad=1)
+    x = _layers(b, x, block, repeats, 64)
+    x = b.flatten(b.global_average_pool(x, "avgpool"), "flatten")
+    return b.finish(b.linear(x, "fc", 1000))
+
+
+def _layers(b: Builder, x: Value, block: Block, repeats: list[int], channels: int) -> Value:
+    """Blocks; the channels double and the side halves from each layer to the next."""
     for layer, count in enumerate(repeats, start=1):
         for index in range(count):
             stride = 2 if index == 0 and layer > 1 else 1
-            x = block(b, x, f"layer{layer}.{index}", 32 << layer, stride)
-    x = b.flatten(b.global_average_pool(x, "avgpool"), "flatten")
-    return b.finish(b.linear(x, "fc", 1000))
+            x = block(b, x, f"layer{layer}.{index}", channels << (layer - 1), stride)
+    return x
 
 
 def _basic(b: Builder, x: Value, name: str, channels: int, stride: int) -> Value:

@@ -6,6 +6,7 @@
 //!    predicted to be best, with the best ones so far in the same rounds. Repeats this until no other schedule is predicted
 //!    to be better by more than the predictions are off, or the budget is spent.
 //!    The trials of a round are grouped by operating point, in a random order.
+//!    A sweep measures the schedules of step 1 at every operating point instead.
 //! 3. Adds rounds until each schedule of the measured front has the trials that the experiment asks for.
 
 use crate::compare::{self, ComparedNetwork};
@@ -77,8 +78,12 @@ pub(crate) fn optimize(
     steps.add_recorded()?;
     steps.profile_corners()?;
     steps.predict_points()?;
-    steps.measure_first()?;
-    steps.search()?;
+    if search.sweep {
+        steps.sweep()?;
+    } else {
+        steps.measure_first()?;
+        steps.search()?;
+    }
     steps.confirm()?;
     Ok(Measured { failed_trials: steps.failed_trials })
 }
@@ -197,22 +202,15 @@ impl Optimizer<'_, '_> {
             let profiles =
                 profile::profile_at(self.board, compiled, &processors, number, known, &mut recording)?;
             let Some(costs) = profiles.costs.into_iter().next() else { continue };
-            for (schedule, costs) in self.first_schedules(&costs)? {
-                let planned = &self.network.linked.plan.schedules;
-                if planned.iter().all(|known| known.point != at || known.schedule != schedule) {
-                    let network = &self.network.linked.plan.compiled.network;
-                    let prediction = Some(predict(network, costs, &schedule).ending(Exit::Bug)?);
-                    first.push(PlannedSchedule { schedule, point: at, prediction });
-                }
-            }
+            first.extend(self.first_schedules(at, &costs)?);
             self.costs.push((at, costs));
         }
         if first.is_empty() { Ok(()) } else { self.add(&first, true) }
     }
 
-    /// The schedules that are measured at a profiled point, each with its costs: each processor alone, and a pipeline and a
-    /// replicate if the experiment has such schedules.
-    fn first_schedules<'c>(&self, costs: &'c NetworkCosts) -> Result<Vec<(Schedule, &'c Costs)>, Stop> {
+    /// The schedules that are measured at a profiled point, and at each point of a sweep, apart from those that the plan has:
+    /// each processor alone, and a pipeline and a replicate if the experiment has such schedules.
+    fn first_schedules(&self, at: usize, costs: &NetworkCosts) -> Result<Vec<PlannedSchedule>, Stop> {
         let network = &self.network.linked.plan.compiled.network;
         let names = costs.alone.processors();
         let mut schedules: Vec<(Schedule, &Costs)> =
@@ -234,7 +232,15 @@ impl Optimizer<'_, '_> {
             let replicate = search::fastest_replicate(network, &costs.contended).ending(Exit::Bug)?;
             schedules.extend(replicate.map(|replicate| (replicate, &costs.contended)));
         }
-        Ok(schedules)
+        let planned = &self.network.linked.plan.schedules;
+        schedules.retain(|(schedule, _)| {
+            planned.iter().all(|known| known.point != at || known.schedule != *schedule)
+        });
+        let with_prediction = |(schedule, costs)| {
+            let prediction = Some(predict(network, costs, &schedule).ending(Exit::Bug)?);
+            Ok(PlannedSchedule { schedule, point: at, prediction })
+        };
+        schedules.into_iter().map(with_prediction).collect()
     }
 
     /// Predicts the costs of all operating points from those of the profiled ones.
@@ -290,6 +296,26 @@ impl Optimizer<'_, '_> {
         let first: Vec<usize> = (0..standing.trials.len()).filter(lacking).collect();
         let most = first.iter().map(|at| rounds - standing.trials[*at]).max().unwrap_or(0);
         self.measure("measure", &first, most)
+    }
+
+    /// Measures the schedules of the experiment at every operating point once, besides those that a resumed run has measured.
+    fn sweep(&mut self) -> Result<(), Stop> {
+        let mut added = Vec::new();
+        for (at, point) in self.points.iter().enumerate() {
+            let costs = NetworkCosts { alone: point.alone.clone(), contended: point.contended.clone() };
+            added.extend(self.first_schedules(at, &costs)?);
+        }
+        if !added.is_empty() {
+            self.add(&added, true)?;
+        }
+        // A void trial is repeated once.
+        for _ in 0..2 {
+            let standing = self.standing(&self.observe()?);
+            let lacks = |at: &usize| standing.trials[*at] == 0 && !standing.hopeless[*at];
+            let lacking: Vec<usize> = (0..standing.trials.len()).filter(lacks).collect();
+            self.measure("sweep", &lacking, 1)?;
+        }
+        Ok(())
     }
 
     fn search(&mut self) -> Result<(), Stop> {

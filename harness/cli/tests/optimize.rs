@@ -5,27 +5,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "rig/clocks_and_energy.rs"]
+mod clocks_and_energy;
 #[path = "../../../runner/tests/jetson/mod.rs"]
 mod jetson;
 
+use clocks_and_energy::{Player, clock_share, clocks, lay_meter};
 use jetson::Jetson;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use store::{Access, Outcome, Store};
 
 /// The board is used by one command at a time; so are these tests.
 static BOARD: Mutex<()> = Mutex::new(());
-
-/// Power of the idle board, and what a thread adds while it runs on CPU 0 and on CPU 1, in mW.
-const IDLE_MW: f64 = 2000.0;
-const DYNAMIC_MW: [f64; 2] = [6000.0, 1500.0];
 
 /// Settings that make a search take seconds.
 const SHORT: [&str; 8] = [
@@ -137,126 +134,6 @@ impl Rig {
     }
 }
 
-/// A sysfs of two CPUs with clocks, whose limits are only files. Returns its folder.
-fn clocks(folder: &Path) -> PathBuf {
-    let cpus = folder.join("clocks/sys/devices/system/cpu");
-    fs::create_dir_all(&cpus).unwrap();
-    fs::write(cpus.join("online"), "0-1\n").unwrap();
-    for cpu in 0..2 {
-        let clock = cpus.join(format!("cpu{cpu}/cpufreq"));
-        fs::create_dir_all(&clock).unwrap();
-        for (name, value) in [
-            ("affected_cpus", cpu.to_string().as_str()),
-            ("cpuinfo_min_freq", "500000"),
-            ("cpuinfo_max_freq", "2000000"),
-            ("scaling_available_frequencies", "500000 2000000"),
-            ("scaling_cur_freq", "2000000"),
-            ("scaling_governor", "performance"),
-            ("scaling_min_freq", "500000"),
-            ("scaling_max_freq", "2000000"),
-        ] {
-            fs::write(clock.join(name), format!("{value}\n")).unwrap();
-        }
-    }
-    cpus
-}
-
-/// The limit of a CPU's clock, as a share of its highest frequency; 1 without a clock.
-fn clock_share(cpus: &Path, cpu: usize) -> f64 {
-    let khz = fs::read_to_string(cpus.join(format!("cpu{cpu}/cpufreq/scaling_max_freq")));
-    khz.ok().and_then(|khz| khz.trim().parse::<f64>().ok()).map_or(1.0, |khz| khz / 2_000_000.0)
-}
-
-/// Lays an energy counter that stands at 0. Returns its folder.
-fn lay_meter(sysfs: &Path) -> PathBuf {
-    let zone = sysfs.join("class/powercap/intel-rapl:0");
-    fs::create_dir_all(&zone).unwrap();
-    fs::write(zone.join("name"), "package-0\n").unwrap();
-    fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-    fs::write(zone.join("energy_uj"), "0\n").unwrap();
-    zone
-}
-
-/// Plays an energy counter until dropped: idle power, and the true power of each CPU for the time that threads of the runner
-/// spend on it. It rises with the square of the clock.
-struct Player {
-    stop: Arc<AtomicBool>,
-    /// The limits of the clocks of CPU 0 and CPU 1 that it saw.
-    seen: Arc<Mutex<Vec<[f64; 2]>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Player {
-    fn start(sysfs: &Path) -> Self {
-        let zone = lay_meter(sysfs);
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        let runner = PathBuf::from(variable("EDGEPIPE_RUNNER")).canonicalize().unwrap();
-        let clocks = sysfs.with_file_name("clocks").join("sys/devices/system/cpu");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&seen);
-        let thread = std::thread::spawn(move || {
-            let (begun, mut known, mut dynamic_mj) = (Instant::now(), Vec::new(), 0.0);
-            while !flag.load(Ordering::Acquire) {
-                std::thread::sleep(Duration::from_millis(10));
-                let limits = [0, 1].map(|cpu| clock_share(&clocks, cpu));
-                let mut all_limits = noted.lock().unwrap();
-                if !all_limits.contains(&limits) {
-                    all_limits.push(limits);
-                }
-                drop(all_limits);
-                let now = cpu_seconds(&runner);
-                for (thread, cpu, seconds) in &now {
-                    let before = known
-                        .iter()
-                        .find(|(other, _, _)| other == thread)
-                        .map_or(0.0, |(_, _, before)| *before);
-                    let whole_mw = DYNAMIC_MW.get(*cpu).copied().unwrap_or(0.0);
-                    dynamic_mj += (seconds - before) * whole_mw * clock_share(&clocks, *cpu).powi(2);
-                }
-                known = now;
-                let whole_mj = IDLE_MW * begun.elapsed().as_secs_f64() + dynamic_mj;
-                let next = zone.join("next");
-                fs::write(&next, format!("{:.0}\n", 1000.0 * whole_mj)).unwrap();
-                fs::rename(&next, zone.join("energy_uj")).unwrap();
-            }
-        });
-        Self { stop, seen, thread: Some(thread) }
-    }
-
-    fn seen(&self) -> Vec<[f64; 2]> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Each thread of the runners, with the CPU it ran on last and its CPU time, from `/proc/PID/task/TID/{stat,schedstat}`.
-fn cpu_seconds(runner: &Path) -> Vec<(String, usize, f64)> {
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        if fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == runner) {
-            let tasks = fs::read_dir(process.path().join("task")).into_iter().flatten().flatten();
-            found.extend(tasks.filter_map(|task| {
-                let stat = fs::read_to_string(task.path().join("stat")).ok()?;
-                // The name of the thread is in parentheses; the CPU is field 39.
-                let cpu = stat.rsplit_once(')')?.1.split_whitespace().nth(36)?.parse().ok()?;
-                let time = fs::read_to_string(task.path().join("schedstat")).ok()?;
-                let nanoseconds: f64 = time.split_whitespace().next()?.parse().ok()?;
-                Some((task.path().display().to_string(), cpu, nanoseconds / 1e9))
-            }));
-        }
-    }
-    found
-}
-
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn without_a_meter_the_fastest_schedule_is_searched() {
@@ -309,7 +186,7 @@ fn without_a_meter_the_fastest_schedule_is_searched() {
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn with_a_meter_the_front_is_searched_and_requirements_are_met_or_missed() {
     let rig = Rig::new();
-    let _player = Player::start(&rig.folder.path().join("sys"));
+    let _player = Player::start(&rig.folder.path().join("sys"), &variable("EDGEPIPE_RUNNER"));
     let Some((result, log)) = rig.search(&optimize("metered", &[]), &[0]) else { return };
     let model = &result["power_model"];
     if model.is_null() {
@@ -385,7 +262,7 @@ fn without_energy_no_schedule_is_chosen_by_energy() {
 fn operating_points_are_searched_and_restored() {
     let rig = Rig::new();
     let clocks = clocks(rig.folder.path());
-    let player = Player::start(&rig.folder.path().join("sys"));
+    let player = Player::start(&rig.folder.path().join("sys"), &variable("EDGEPIPE_RUNNER"));
     let arguments = ["optimize", "--board", "points", "--network", "tiny", "--budget", "120s"];
     let arguments = [&arguments[..], &SHORT, &["--objective", "energy"]].concat();
     let searched = rig.search(&arguments, &[0]);
@@ -424,6 +301,47 @@ fn operating_points_are_searched_and_restored() {
     fs::write(clocks.join("cpu1/cpufreq/affected_cpus"), "0 1\n").unwrap();
     fs::write(clocks.join("cpu0/cpufreq/affected_cpus"), "0 1\n").unwrap();
     refused("all", "all", "slow and fast share the clock of CPU 0");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn a_sweep_after_a_search_measures_every_operating_point() {
+    let rig = Rig::new();
+    let clocks = clocks(rig.folder.path());
+    let _player = Player::start(&rig.folder.path().join("sys"), &variable("EDGEPIPE_RUNNER"));
+    let more = ["--set", "schedules=[{single: each}]", "--objective", "throughput", "--format", "json"];
+    let (text, log) = rig.run(&optimize("points", &more), &[0, 4]);
+    let searched = json(&text);
+    let run = searched["run"].as_str().unwrap();
+    assert_eq!(searched["status"], "complete", "{log}");
+
+    // A search that has ended can be continued as a sweep.
+    let sweep = ["optimize", "--board", "points", "--resume", run, "--sweep", "--format", "json"];
+    let (text, log) = rig.run(&sweep, &[0, 4]);
+    assert_eq!(json(&text)["run"], searched["run"], "{log}");
+    let store = Store::open(&rig.folder.path().join("results.db"), Access::ReadOnly).unwrap();
+    let run = store.run(run).unwrap();
+    let schedules = store.schedules(&run).unwrap();
+    let mut tried = std::collections::BTreeSet::new();
+    store
+        .each_trial(&run, |trial| {
+            tried.insert(trial.schedule);
+        })
+        .unwrap();
+    for point in 0..4 {
+        let of_point = schedules.iter().filter(|record| record.point == point);
+        let labels: Vec<String> = of_point
+            .filter(|record| tried.contains(&record.place))
+            .map(|record| record.schedule.to_string())
+            .collect();
+        assert!(
+            labels.contains(&"fast".to_owned()) && labels.contains(&"slow".to_owned()),
+            "{labels:?}: {log}"
+        );
+    }
+    for cpu in 0..2 {
+        assert!((clock_share(&clocks, cpu) - 1.0).abs() < 1e-9, "the limit of CPU {cpu} was not restored");
+    }
 }
 
 #[test]
@@ -521,7 +439,7 @@ fn told(log: &str) -> usize {
 fn an_interrupted_and_a_killed_search_over_operating_points_continue() {
     let rig = Rig::new();
     let clocks = clocks(rig.folder.path());
-    let _player = Player::start(&rig.folder.path().join("sys"));
+    let _player = Player::start(&rig.folder.path().join("sys"), &variable("EDGEPIPE_RUNNER"));
     let arguments = optimize("points", &["--objective", "throughput"]);
     let own = || (0..2).all(|cpu| clock_share(&clocks, cpu) > 0.99);
     for (signal, code) in [(rustix::process::Signal::INT, Some(4)), (rustix::process::Signal::KILL, None)] {

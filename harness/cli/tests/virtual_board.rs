@@ -222,6 +222,112 @@ fn whole(ns: f64) -> u64 {
     ns as u64
 }
 
+/// A board of its own, whose CPUs are as slow as their clocks and whose power follows a known model of their load. It is
+/// halted at the end.
+const CLOCKS: &str = "virtual-tx2-clocks";
+
+struct Halted;
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        xtask(&["board", "down", CLOCKS], &[0]);
+    }
+}
+
+/// Share by which the best schedule of a search may need more energy than the best one of a sweep.
+const CLOSE: f64 = 0.03;
+
+#[test]
+#[ignore = "needs the virtual board; run by cargo xtask test"]
+fn virtual_board_search_comes_close_to_a_sweep() {
+    let _alone = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("loop.db");
+    let _halted = Halted;
+    xtask(&["board", "up", CLOCKS], &[0]);
+    xtask(&["board", "power", CLOCKS, "load"], &[0]);
+    // Other load may void trials, which code 4 says.
+    let optimize = |arguments: &[&str]| {
+        let all =
+            ["optimize", "--board", CLOCKS, "--format", "json", "--database", database.to_str().unwrap()];
+        let (text, log) = xtask(&[&all, arguments].concat(), &[0, 4]);
+        eprintln!("{log}");
+        serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let searched = optimize(&[
+        "--network",
+        "mobilenet_v1_025_128",
+        "--budget",
+        "3min",
+        "--trials",
+        "2",
+        "--set",
+        "schedules=[{single: each}, {pipeline: auto}]",
+        "--set",
+        "measure={min_seconds: 5, min_frames: 8, max_seconds: 12}",
+    ]);
+    let run = searched["run"].as_str().unwrap();
+    let swept = optimize(&["--resume", run, "--sweep", "--budget", "5min"]);
+
+    let (searched, swept) = (rows(&searched), rows(&swept));
+    let known: Vec<&str> = searched.iter().map(|row| row.schedule.as_str()).collect();
+    let fastest = swept.iter().map(|row| row.fps).fold(0.0, f64::max);
+    assert!(known.len() < swept.len(), "the sweep added nothing to {known:?}");
+    for share in [0.3, 0.6, 0.9] {
+        let least = |among: &dyn Fn(&&Row) -> bool| {
+            let fast = swept.iter().filter(|row| row.fps >= share * fastest).filter(among);
+            fast.min_by(|a, b| a.mj.total_cmp(&b.mj))
+        };
+        let best = least(&|_| true).unwrap();
+        let found = least(&|row| known.contains(&row.schedule.as_str()));
+        let found =
+            found.unwrap_or_else(|| panic!("the search measured nothing at {:.1} frames/s", share * fastest));
+        let more = found.mj / best.mj - 1.0;
+        eprintln!(
+            "at {:.1} frames/s or more: the search found {} with {:.0} mJ/frame, the sweep {} with {:.0}: {:+.1} %",
+            share * fastest,
+            found.schedule,
+            found.mj,
+            best.schedule,
+            best.mj,
+            100.0 * more
+        );
+        // Where they differ by more, the two cannot be told apart.
+        assert!(more <= CLOSE || found.lo <= best.hi, "{found:?} against {best:?}");
+    }
+}
+
+/// A schedule that `optimize` has measured.
+#[derive(Debug)]
+struct Row {
+    schedule: String,
+    fps: f64,
+    /// mJ per frame, with its interval.
+    mj: f64,
+    lo: f64,
+    hi: f64,
+}
+
+/// The measured schedules with energy of a result of `optimize`.
+fn rows(result: &Value) -> Vec<Row> {
+    let lists = ["front", "baselines", "others"].into_iter().filter_map(|name| result[name].as_array());
+    let row = |row: &Value| {
+        let energy = &row["energy_mj_per_frame"];
+        let mj = energy["point"].as_f64()?;
+        Some(Row {
+            schedule: row["schedule"].as_str()?.to_owned(),
+            fps: row["throughput_fps"]["point"].as_f64()?,
+            mj,
+            lo: energy["lo"].as_f64().unwrap_or(mj),
+            hi: energy["hi"].as_f64().unwrap_or(mj),
+        })
+    };
+    let mut rows: Vec<Row> = lists.flatten().filter_map(row).collect();
+    rows.sort_by(|a, b| a.schedule.cmp(&b.schedule));
+    rows.dedup_by(|a, b| a.schedule == b.schedule);
+    rows
+}
+
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
 fn virtual_board_has_its_sensors_by_either_driver() {

@@ -176,6 +176,9 @@ pub struct Search {
     #[serde(rename = "budget_minutes", with = "minutes")]
     #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
     pub budget: Duration,
+    /// Measure the schedules of the experiment at every operating point, instead of those that are predicted to be best.
+    #[serde(default)]
+    pub sweep: bool,
 }
 
 /// Ends when `min_frames` have run, `min_seconds` have passed and the frame time is steady; at the latest after

@@ -39,6 +39,10 @@ pub(crate) struct Arguments {
     /// Start no further round after this time, such as 90s, 30min or 2h. Default: the experiment's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     budget: Option<Duration>,
+    /// Measure the schedules of the experiment at every operating point, instead of those that are predicted to be best. With
+    /// `--resume`, the result then shows how close the search came.
+    #[arg(long)]
+    sweep: bool,
     /// Experiment with the settings of the trials, a file in configs/experiments/.
     #[arg(long, value_name = "NAME", default_value = "optimize")]
     experiment: String,
@@ -53,7 +57,7 @@ pub(crate) struct Arguments {
     resume: Option<String>,
     /// Show an earlier search instead of measuring; `latest` is the last one by the experiment. A requirement or an objective chooses the best
     /// of its schedules anew.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["board", "network", "budget", "trials", "set", "resume"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["board", "network", "budget", "sweep", "trials", "set", "resume"])]
     run: Option<String>,
     /// Format of the result.
     #[arg(long, value_enum, default_value_t = OptimizeFormat::Terminal)]
@@ -177,8 +181,9 @@ fn resolve(store: &Store, paths: &Paths, arguments: &Arguments) -> Outcome<(Load
             loaded
         }
     };
-    if let Some(budget) = arguments.budget {
-        loaded.experiment.search = Some(Search { budget });
+    if let Some(search) = &mut loaded.experiment.search {
+        search.budget = arguments.budget.unwrap_or(search.budget);
+        search.sweep |= arguments.sweep;
     }
     Ok((loaded, run.map(|run| run.start.id)))
 }
@@ -219,7 +224,7 @@ fn new(paths: &Paths, arguments: &Arguments) -> Outcome<Loaded> {
             experiment.load, experiment.name
         )));
     }
-    experiment.search.get_or_insert(Search { budget: experiment.max_time });
+    experiment.search.get_or_insert(Search { budget: experiment.max_time, sweep: false });
     Ok(loaded)
 }
 
