@@ -70,6 +70,7 @@ impl Collector<'_> {
             ScheduleSpec::Single(name) => self.processor(name, "single"),
             ScheduleSpec::PipelineAuto { processors: Some(names) } => {
                 self.processors(names, "pipeline/processors");
+                self.any_apart(names);
             }
             ScheduleSpec::PipelineManual(stages) => self.stages(stages),
             ScheduleSpec::Merged(names) => {
@@ -115,6 +116,21 @@ impl Collector<'_> {
             let message =
                 format!("{name:?} has CPUs in common with {other:?}; they cannot be used at the same time");
             self.faults.add(&self.tree.spot(&format!("{}/{path}", self.here)), message);
+        }
+    }
+
+    /// Reports processors of which no two can work at the same time, so that they form no pipeline.
+    fn any_apart(&mut self, names: &[String]) {
+        let all: Vec<ProcessorName> = names.iter().map(ProcessorName::new).collect();
+        let overlap =
+            |(index, one): (usize, &ProcessorName)| all[..index].iter().all(|other| one.overlaps(other));
+        if all.len() > 1 && all.iter().enumerate().all(overlap) {
+            let at = self.tree.spot(&format!("{}/pipeline/processors", self.here));
+            let message = format!(
+                "no two of {} can be used at the same time, because they have CPUs in common; a pipeline needs two that can",
+                listed(names.iter().map(String::as_str), "and")
+            );
+            self.faults.add(&at, message);
         }
     }
 

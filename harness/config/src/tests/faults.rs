@@ -97,6 +97,11 @@ fn experiments() {
         ("a part twice", "- single: each", "- pipeline: { processors: [big, little+little] }"),
         ("merged, and a part of it, as replicas", "- single: each", "- replicate: [big, big+little]"),
         ("merged, and a part of it, as stages", "processor: little", "processor: big+little"),
+        (
+            "merged, and a part of it alone, in a pipeline",
+            "- single: each",
+            "- pipeline: { processors: [big, big+little] }",
+        ),
         ("merged of one", "- single: each", "- merged: [big]"),
         ("a plus too many", "- single: each", "- replicate: [big+, little]"),
         ("unknown objective", "trials: 3", "objective: troughput"),
