@@ -151,20 +151,24 @@ pub fn jitter(between: &[Nanoseconds]) -> Option<f64> {
 }
 
 /// Void if the source did not keep its pace: 1 % of the frames were offered later than a tenth of the interval of a stream
-/// and 1 ms, or one frame later than 100 ms and two intervals.
+/// and 1 ms, or one frame later than 100 ms and two intervals. Of intervals below 1 ms, one is allowed: frames that are offered
+/// together fill a queue that they would not have filled in their own time.
 pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Option<Reason> {
-    let milliseconds = |ns: f64| format!("{:.1} ms", ns / 1e6);
+    let milliseconds = |ns: f64| {
+        if ns < 1e6 { format!("{:.0} µs", ns / 1e3) } else { format!("{:.1} ms", ns / 1e6) }
+    };
+    let allowed_ns = (0.1 * interval_ns).max(interval_ns.min(1e6));
     let (text, remedy) = if longest_ns > (2.0 * interval_ns).max(1e8) {
         let text = format!(
             "the source was held up for {}: frames were scheduled meanwhile, and offered late or not at all",
             milliseconds(longest_ns)
         );
         (text, "something stopped the runner (SIGSTOP, a debugger, a suspended machine); measure again")
-    } else if late_p99_ns > (0.1 * interval_ns).max(1e6) {
+    } else if late_p99_ns > allowed_ns {
         let text = format!(
             "the source did not keep its pace: 1 % of the frames were offered more than {} late ({} allowed)",
             milliseconds(late_p99_ns),
-            milliseconds((0.1 * interval_ns).max(1e6))
+            milliseconds(allowed_ns)
         );
         let remedy = "leave a CPU to the source that no processor of the board file has, or let the runner use real-time \
                       priorities (as root, or with CAP_SYS_NICE)";
@@ -320,6 +324,9 @@ mod tests {
         assert_eq!((late.code, late.severity), (ReasonCode::SourceLate, Severity::Void));
         assert!(late.text.contains("more than 3.4 ms late (3.3 ms allowed)"), "{}", late.text);
         assert!(source_pace(1.1e6, 1.1e6, 1e6).unwrap().text.contains("(1.0 ms allowed)"));
+        assert_eq!(source_pace(9e4, 1e6, 1e5), None);
+        let fast = source_pace(1.1e5, 1.1e5, 1e5).unwrap();
+        assert!(fast.text.contains("more than 110 µs late (100 µs allowed)"), "{}", fast.text);
         let held_up = source_pace(0.0, 2.0e9, interval).unwrap();
         assert!(held_up.text.starts_with("the source was held up for 2000.0 ms"), "{}", held_up.text);
     }

@@ -71,3 +71,40 @@ fn of_pictures(
     progress.end(&format!("{count} {plural} for {} in {}", network.name, file.display()));
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manifest of a network with these inputs.
+    fn network(inputs: &[(&[i64], &str)]) -> NetworkManifest {
+        let tensor = |(shape, dtype): &(&[i64], &str)| serde_json::json!({ "value": "x", "shape": shape, "dtype": dtype, "bytes": 48 });
+        serde_json::from_value(serde_json::json!({
+            "schema": 1, "name": "tiny", "opset": 17, "notes": [], "parameters": 0, "macs": 0, "units": [],
+            "reference": { "engine": "none", "integers_below": 8, "inputs": [], "outputs": [] },
+            "boundaries": [{ "tensors": inputs.iter().map(tensor).collect::<Vec<_>>() }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn networks_without_one_picture_as_input_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.png"), "no picture").unwrap();
+        let error = |inputs: &[(&[i64], &str)]| {
+            let rule = PictureRule::default();
+            let made = of_pictures(folder.path(), "digest", &network(inputs), &rule, folder.path());
+            made.unwrap_err().to_string()
+        };
+        let picture: (&[i64], &str) = (&[1, 3, 2, 2], "float32");
+        for (inputs, says) in [
+            (&[picture, picture][..], "the network has 2 inputs, and a picture is one"),
+            (&[(&[1, 16], "float32")], "the shape (1, 16), expected one picture"),
+            (&[(&[1, 3, 2, 2], "int64")], "the type int64, expected float32 or uint8"),
+            (&[picture], "a.png: its content is neither PNG nor JPEG"),
+        ] {
+            let error = error(inputs);
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod rig;
 
 use rig::Rig;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Benches `tiny` under a load, and returns the rows. Other load on this machine may void trials.
 fn bench(rig: &Rig, load: &str, settings: &[&str]) -> (Vec<Value>, String) {
@@ -119,6 +120,41 @@ fn recorded_frames_are_fed_and_others_refused() {
     let wrong = save("wrong.npy", 2, 16);
     let (_, error) = rig.run(&["bench", "--experiment", "tiny", "--set", &wrong], 2);
     assert!(error.contains("shape (2, 3, 32, 16), expected an array of float32"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn pictures_are_fed_and_what_is_none_is_refused() {
+    let rig = Rig::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pictures/tests/data");
+    let folder = rig.path("street");
+    std::fs::create_dir(&folder).unwrap();
+    let names = ["photo.png", "turned.jpg", "grey16.png"];
+    for name in names {
+        std::fs::copy(data.join(name), folder.join(name)).unwrap();
+    }
+    let set = format!("frames.folder={}", folder.display());
+    let (rows, _) = bench(&rig, "{stream: {fps: 100}}", &[&set]);
+    let (table, _) = rig.run(&["report", "--format", "markdown"], 0);
+    assert!(table.contains("; frames: pictures "), "{table}");
+    for row in &rows {
+        let reasons = row["reasons"].as_array().unwrap();
+        let is_compared = reasons.iter().all(|reason| reason["code"] != "outputs_not_compared");
+        assert!(is_compared && row["trials_failed"] == 0, "{row}");
+    }
+    let refused = |says: &[&str]| {
+        let (_, error) = rig.run(&["bench", "--experiment", "tiny", "--set", &set], 2);
+        assert!(says.iter().all(|part| error.contains(part)), "{error}");
+    };
+    let jpeg = std::fs::read(data.join("photo.jpg")).unwrap();
+    std::fs::write(folder.join("cut.jpg"), &jpeg[..jpeg.len() / 2]).unwrap();
+    refused(&["failed to feed the pictures in", "to the network tiny", "cut.jpg", "damaged or incomplete"]);
+    std::fs::write(folder.join("cut.jpg"), "no picture").unwrap();
+    refused(&["cut.jpg", "neither PNG nor JPEG"]);
+    for name in names.into_iter().chain(["cut.jpg"]) {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    refused(&["no pictures in", "expected files named .png, .jpg or .jpeg"]);
 }
 
 #[test]

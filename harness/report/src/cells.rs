@@ -301,7 +301,8 @@ pub(super) fn network(report: &Report, name: &str) -> String {
 fn noise(report: &Report) -> Option<String> {
     let noise = report.noise.as_ref().filter(|noise| noise.noisy)?;
     let half = |share: f64| percent_digits(100.0 * share);
-    let void = format!("{} of {} trials are void", noise.trials_void, noise.trials);
+    let verb = if noise.trials_void == 1 { "is" } else { "are" };
+    let void = format!("{} of {} trials {verb} void", noise.trials_void, noise.trials);
     if !noise.wide {
         return Some(format!("noisy machine: {void}"));
     }

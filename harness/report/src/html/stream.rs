@@ -173,7 +173,11 @@ fn figures(report: &Report, name: &str, rows: &[&&Row]) -> Markup {
                     tr {
                         th scope="row" { (schedule(row)) }
                         @for cell in streams::cells(row).into_iter().skip(1) {
-                            td { (cell) }
+                            @let interval = cell.find('[').unwrap_or(cell.len());
+                            td {
+                                (cell[..interval].trim_end())
+                                @if interval < cell.len() { small { (cell[interval..]) } }
+                            }
                         }
                     }
                 }
