@@ -386,6 +386,29 @@ fn a_runner_whose_kernel_hangs_ends_with_its_input() {
     assert!(runner.is_silent());
 }
 
+#[test]
+fn kernels_that_do_not_end_are_named_in_the_log() {
+    for (fault, expected) in [
+        // The first frame waits for each kernel, and later ones for all of them.
+        ("kernel:twice=hang", "kernel twice of launch plan "),
+        ("kernel:twice@9!=hang", "one of the kernels of launch plan "),
+    ] {
+        let (log, plans) = (tempfile::NamedTempFile::new().unwrap(), Plans::new());
+        let mut runner = Runner::start_with(|command| {
+            command.env("EDGEPIPE_LIBCUDA", gpu::library()).env("CUDA_STANDIN_FAULT", fault);
+            command.stderr(log.reopen().unwrap());
+        });
+        runner.send(&Request::Trial(trial(plans.single("net"))));
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let said = || fs::read_to_string(log.path()).unwrap();
+        while !said().contains("has not ended for ") {
+            assert!(std::time::Instant::now() < deadline, "{fault}: {}", said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(said().contains(expected), "{fault}: {}", said());
+    }
+}
+
 /// What TVM itself reports about wrong arguments has other words in each version.
 #[test]
 fn of_inputs_that_do_not_fit_start_with_the_library() {

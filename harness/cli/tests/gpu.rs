@@ -253,6 +253,37 @@ fn a_gpu_that_fails_ends_the_run_with_the_reason() {
 
 #[test]
 #[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
+fn a_kernel_that_does_not_end_fails_its_trial_and_the_run_goes_on() {
+    let mut rig = workbench("");
+    // Verification, profile and comparison start fewer kernels than that, and the trial more.
+    rig.variables.push(("CUDA_STANDIN_FAULT", "kernel:*@1000=hang".to_owned()));
+    let settings = [
+        "trials=1",
+        "schedules=[{single: each}]",
+        "profile={warm_up_frames: 1, min_frames: 1, min_seconds: 0, max_seconds: 0.01}",
+        "isolate={enabled: false}",
+        "measure={min_frames: 300, min_seconds: 0, max_seconds: 10}",
+    ];
+    let mut arguments = vec!["bench", "--board", "workbench", "--experiment", "tiny"];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let (table, log) = rig.run(&arguments, 4);
+    let expected = "failed to measure tiny on gpu: the runner gave no answer within ";
+    assert!(log.contains(expected) && log.contains(" has not ended for "), "{log}");
+    let rows = rig.rows();
+    let row = |name: &str| rows.iter().find(|row| row["schedule"] == name).unwrap();
+    assert_eq!(
+        (row("gpu")["trials_failed"].as_u64(), row("gpu")["throughput_fps"].is_null()),
+        (Some(1), true)
+    );
+    assert_eq!(
+        (row("cpu")["trials"].as_u64(), row("cpu")["trials_failed"].as_u64()),
+        (Some(1), Some(0)),
+        "{table}"
+    );
+}
+
+#[test]
+#[ignore = "needs the private toolchain and the stand-in driver; run by cargo xtask test"]
 fn a_peer_on_a_gpu_needs_a_library_with_its_provider() {
     let python = std::path::PathBuf::from(variable("EDGEPIPE_PYTHON"));
     let environment = python.parent().unwrap().parent().unwrap();

@@ -15,6 +15,7 @@ mod lane;
 mod module;
 mod plan;
 mod stream;
+mod wait;
 mod weights;
 
 pub(crate) use copies::Copies;
@@ -38,6 +39,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use stream::Event;
+use wait::Wait;
 use weights::DeviceWeights;
 
 /// `CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES`.
@@ -61,6 +63,8 @@ pub(crate) struct CudaEngine {
     started: usize,
     finished: usize,
     used: CudaStage,
+    /// What it waits for.
+    wait: Arc<Wait>,
     lanes: [Lane; LANES],
     _module: Module,
     _weights: DeviceWeights,
@@ -118,6 +122,10 @@ impl CudaEngine {
         Ok(Self {
             inputs: ports(&stage.inputs, &plan.plan.inputs),
             outputs: ports(&stage.outputs, &plan.plan.outputs),
+            wait: Wait::new(
+                format!("launch plan {path} on {}", processor.name),
+                plan.plan.launches.iter().map(|launch| launch.kernel.clone()).collect(),
+            ),
             path: path.to_owned(),
             processor: processor.name.clone(),
             threads: vec![current_thread()],
@@ -180,7 +188,7 @@ impl CudaEngine {
     fn copy_outputs(&self, lane: usize, values: &mut [Option<Tensor>]) -> Result<(), String> {
         let Lane { stream, arena, .. } = &self.lanes[lane];
         // Which kernel has failed is unknown: the device reports it late, and to all calls from then on.
-        stream.wait().map_err(|error| self.failed("one of its kernels", error))?;
+        self.wait.during(None, || stream.wait()).map_err(|error| self.failed("one of its kernels", error))?;
         for Port { spec, index, offset } in &self.outputs {
             let tensor = Tensor::received(spec, |bytes| {
                 stream
@@ -229,7 +237,7 @@ impl CudaEngine {
         for place in 0..self.lanes[lane].launches.len() {
             let Lane { launches, stream, .. } = &mut self.lanes[lane];
             let launch = &mut launches[place];
-            let done = launch.start(stream).and_then(|()| stream.wait());
+            let done = launch.start(stream).and_then(|()| self.wait.during(Some(place), || stream.wait()));
             if let Err(error) = done {
                 let kernel = format!("kernel {}", launch.kernel);
                 return Err(self.failed(&kernel, error));
