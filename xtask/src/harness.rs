@@ -20,7 +20,8 @@ pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Resul
     let mut boards = cross::boards_of(rest);
     boards.extend(looked_at.map(String::as_str));
     let asks_for_help = rest.iter().any(|word| word == "--help" || word == "-h");
-    let is_measuring = matches!(name, "bench" | "optimize" | "plan" | "verify-claims") && !asks_for_help;
+    let is_measuring =
+        matches!(name, "bench" | "optimize" | "plan" | "verify-claims" | "farm") && !asks_for_help;
     let takes_runners = is_measuring || name == "boards";
     let expected: Option<Vec<Target>> = boards
         .iter()

@@ -7,7 +7,7 @@ use domain::Samples;
 use std::collections::BTreeMap;
 use store::{Status, Store, StoreError};
 
-/// Runs of a place that are examined, the latest ones.
+/// Runs of a place that the latest one is compared with: the latest ones of the same experiment.
 const RUNS: usize = 12;
 /// Fewest earlier runs that the latest one is compared with.
 const FEWEST: usize = 3;
@@ -59,7 +59,11 @@ impl PlaceRuns {
         for id in store.runs_configured_with("labgrid")? {
             let run = store.run(id.as_str())?;
             let Some(place) = StoredSettings::of(&run.start.configuration).place else { continue };
-            if places.get(&place).is_some_and(|(_, _, runs)| *runs >= RUNS) {
+            let is_compared = |(known, _, runs): &Collected| match known.experiment() {
+                Some(experiment) => experiment == run.start.experiment && *runs < RUNS,
+                None => true,
+            };
+            if places.get(&place).is_some_and(|found| !is_compared(found)) {
                 continue;
             }
             let report = Report::build(store, &id)?;
@@ -75,14 +79,14 @@ impl PlaceRuns {
                     power_cycles: run.power_cycles.len(),
                 };
                 let of_place = Self { latest, over_history: None, rates };
-                places.insert(place, (of_place, BTreeMap::new(), 1));
+                places.insert(place, (of_place, BTreeMap::new(), 0));
                 continue;
             };
-            *runs += 1;
             if known.rates.is_empty() {
                 known.rates = rates;
                 continue;
             }
+            *runs += 1;
             for (key, rate) in rates {
                 earlier.entry(key).or_default().push(rate);
             }
@@ -96,6 +100,11 @@ impl PlaceRuns {
             place
         };
         Ok(places.into_iter().map(|(name, found)| (name, complete(found))).collect())
+    }
+
+    /// The experiment of the latest run that measured anything.
+    fn experiment(&self) -> Option<&str> {
+        self.rates.keys().next().map(|(experiment, _, _)| experiment.as_str())
     }
 
     /// The throughput of each of these places over the median of all of them, geometric mean over the schedules that at
@@ -138,6 +147,8 @@ fn geometric_mean(ratios: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Scenario;
+    use store::fixture;
 
     fn place(rates: &[(&str, f64)]) -> PlaceRuns {
         let key = |schedule: &str| ("quick".to_owned(), "resnet18".to_owned(), schedule.to_owned());
@@ -152,6 +163,38 @@ mod tests {
         };
         let rates = rates.iter().map(|(schedule, rate)| (key(schedule), *rate)).collect();
         PlaceRuns { latest, over_history: None, rates }
+    }
+
+    #[test]
+    fn the_latest_run_is_compared_with_earlier_ones_of_the_same_experiment() {
+        let place = fixture::Place::new();
+        let store = place.open();
+        let mut number = 0;
+        let mut run = |experiment: &str, slower: f64| {
+            number += 1;
+            let mut run = Scenario::small();
+            run.start = fixture::run_start_at(fixture::BEGUN + number * 60_000_000_000);
+            experiment.clone_into(&mut run.start.experiment);
+            run.start.configuration =
+                "board: { connect: { labgrid: { coordinator: lab, place: p1 } } }".to_owned();
+            for schedule in 0..4 {
+                run.slow_down(schedule, slower);
+            }
+            run.store_in(&store, &place);
+            PlaceRuns::of_all(&store).unwrap().remove("p1 of lab").unwrap()
+        };
+        for _ in 0..3 {
+            assert_eq!(run("canary", 1.0).over_history, None);
+        }
+        // More than the examined ones, of another experiment.
+        for _ in 0..14 {
+            run("quick", 3.0);
+        }
+        let slow = run("canary", 1.25);
+        assert_eq!(slow.latest.experiment, "canary");
+        assert!((slow.over_history.unwrap() - 0.8).abs() < 0.01, "{slow:?}");
+        let quick = run("quick", 3.0);
+        assert!((quick.over_history.unwrap() - 1.0).abs() < 0.01, "{quick:?}");
     }
 
     #[test]

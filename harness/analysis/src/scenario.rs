@@ -143,12 +143,17 @@ impl Scenario {
     pub fn stored(&self) -> (Report, Store, Place) {
         let place = Place::new();
         let store = place.open();
-        let mut recorder = RunRecorder::create(&store, &place.runs(), self.start.clone()).unwrap();
+        self.store_in(&store, &place);
+        (Report::build(&store, &self.start.id).unwrap(), store, place)
+    }
+
+    /// Adds it to a database.
+    pub fn store_in(&self, store: &Store, place: &Place) {
+        let mut recorder = RunRecorder::create(store, &place.runs(), self.start.clone()).unwrap();
         for record in &self.records {
             recorder.record(record.clone()).unwrap();
         }
         recorder.finish(self.status, fixture::BEGUN + 90_000_000_000).unwrap();
-        (Report::build(&store, &self.start.id).unwrap(), store, place)
     }
 }
 

@@ -96,6 +96,8 @@ struct Recovery {
     left: u32,
     /// Longest time to boot.
     boot: Duration,
+    /// labgrid's environment file for the power driver.
+    environment: Option<String>,
     /// Power cycles that are not recorded yet.
     done: Vec<PowerCycle>,
 }
@@ -163,9 +165,10 @@ impl Remote {
             deployed: HashMap::new(),
             onnxruntime: board.onnxruntime.as_ref().map(PathBuf::from),
             identity: None,
-            recovery: board.recover.map_or_else(Recovery::default, |recover| Recovery {
+            recovery: board.recover.as_ref().map_or_else(Recovery::default, |recover| Recovery {
                 left: recover.power_cycle,
                 boot: recover.boot(),
+                environment: recover.environment.clone(),
                 done: Vec::new(),
             }),
             lease,
@@ -445,7 +448,8 @@ impl Remote {
         self.recovery.left -= 1;
         let reason = error.to_string();
         progress::say("power", &format!("{reason}; power-cycling the place {}", lease.place));
-        lease.power_cycle(&reason, &self.interrupt).map_err(|error| farm(&self.name, error))?;
+        let environment = self.recovery.environment.as_deref();
+        lease.power_cycle(environment, &reason, &self.interrupt).map_err(|error| farm(&self.name, error))?;
         let (place, seconds) = (lease.place.clone(), self.recovery.boot.as_secs());
         progress::say("power", &format!("waiting up to {seconds} s for the place {place} to boot"));
         self.recovery.done.push(PowerCycle { unix_ns: unix_ns(), place, reason });

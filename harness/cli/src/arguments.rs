@@ -165,6 +165,9 @@ impl Cli {
             }
             Command::Selftest(arguments) => selftest::run(places.for_compiling(Check::Files)?, arguments),
             Command::Boards(arguments) => boards::run(&places.paths()?, arguments),
+            Command::Farm(arguments) if arguments.measures() => {
+                farm::run(&places.for_compiling(Check::Files)?, arguments)
+            }
             Command::Farm(arguments) => farm::run(&places.paths()?, arguments),
             Command::Setup => {
                 let paths = places.for_compiling(Check::Imports)?;

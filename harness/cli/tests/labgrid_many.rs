@@ -149,6 +149,56 @@ fn a_place_that_differs_from_the_others_is_set_aside() {
     }
 }
 
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_canary_on_each_free_place_is_compared_with_its_history() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = alone();
+    let farm = Farm::new();
+    let others = [farm.another("o2"), farm.another("o3")];
+    let lab = lab(&farm, &others);
+    lab.must("p3", "anna", &["acquire"]);
+    let canary = ["farm", "--canary", "lab"];
+    // Boards of this test share the CPUs of one machine, so trials may be void, and the exit code is then 4.
+    let run = |codes: &[i32]| {
+        let output = farm.harness(&canary).output().unwrap();
+        let [text, said] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(
+            output.status.code().is_some_and(|code| codes.contains(&code)),
+            "{}\n{text}{said}",
+            output.status
+        );
+        (text, said)
+    };
+    for _ in 0..2 {
+        let (text, said) = run(&[0, 4]);
+        assert!(said.contains("p3 is not measured: in use by elsewhere/anna"), "{said}");
+        assert_eq!(text.matches(" canary, 20").count(), 2, "{text}");
+        assert!(text.lines().any(|line| line.starts_with("p3 ") && line.ends_with("no run yet")), "{text}");
+    }
+    assert_eq!((lab.holder("p1"), lab.holder("p2")), (None, None));
+
+    // Boards that cannot be reached, and places that are all in use.
+    drop(others);
+    let (text, said) = run(&[3]);
+    assert!(said.contains("lab.p2  set aside"), "{said}");
+    assert!(text.lines().any(|line| line.starts_with("p2 ") && line.ends_with("canary failed")), "{text}");
+    for place in ["p1", "p2"] {
+        lab.must(place, "anna", &["acquire"]);
+    }
+    let (_, said) = run(&[0]);
+    assert!(said.contains("no place is free, so none was measured"), "{said}");
+    for place in ["p1", "p2", "p3"] {
+        assert_eq!(lab.holder(place).as_deref(), Some("elsewhere/anna"));
+    }
+    let (_, said) = farm.run(&["farm", "--canary", "loopback"], 2);
+    assert!(said.contains("failed to use --canary loopback: its file has no connect"), "{said}");
+    assert_eq!((lab.reservations(), records(&farm).len()), (0, 0));
+}
+
 /// A job of a pipeline on the board `lab`, in a checkout of its own.
 fn job(farm: &Farm, name: &str) -> std::process::Child {
     let checkout = farm.path(name);

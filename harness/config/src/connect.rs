@@ -15,7 +15,7 @@ const COORDINATOR_PORT: u16 = 20408;
 /// Longest wait for a place, unless the file says otherwise.
 const WAIT_MINUTES: u32 = 60;
 /// By how much boards that share rounds may differ, unless the file says otherwise.
-const EQUAL_WITHIN: f64 = 0.05;
+pub const EQUAL_WITHIN: f64 = 0.05;
 /// Longest time to boot after the power was cut, unless the file says otherwise.
 const BOOT_SECONDS: u32 = 300;
 
@@ -81,7 +81,8 @@ pub struct Labgrid {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10_080))]
     wait_minutes: Option<u32>,
-    /// Boards that share rounds (`bench --farm`) may differ by this much in a short measurement. Default: 5%.
+    /// Boards that share rounds (`bench --farm`) may differ by this much in a short measurement, and a board by this much
+    /// from its earlier runs (`farm --canary`). Default: 5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Percent>")]
     equal_within: Option<String>,
@@ -135,6 +136,11 @@ impl Labgrid {
         self.coordinator = self.coordinator();
     }
 
+    /// Fails if the place is in use when it is asked for.
+    pub fn never_wait(&mut self) {
+        self.wait_minutes = Some(0);
+    }
+
     /// By how much boards that share rounds may differ, as a share.
     pub fn equal_within(&self) -> f64 {
         let written = self.equal_within.as_deref().map(percent::share::<serde::de::value::Error>);
@@ -158,7 +164,7 @@ fn with_port(text: &str) -> String {
 }
 
 /// What to do with a board that does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recover {
     /// How often in a run its power may be cut and restored, by the power driver of its place.
@@ -168,6 +174,11 @@ pub struct Recover {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     boot_seconds: Option<u32>,
+    /// labgrid's environment file on this host, for power drivers that are configured in one, such as `ExternalPowerDriver`;
+    /// `~/` is the home directory. Without it, the driver follows from the place's power port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Text>")]
+    pub environment: Option<String>,
 }
 
 impl Recover {

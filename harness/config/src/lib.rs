@@ -43,7 +43,7 @@ use domain::FleetMode;
 use std::path::Path;
 
 pub use board::{Board, State, Target, Triple};
-pub use connect::{Connect, Labgrid, Recover, coordinator};
+pub use connect::{Connect, EQUAL_WITHIN, Labgrid, Recover, coordinator};
 pub use experiment::{
     Experiment, Isolate, Measure, Profile, Search, SlowDown, WarmUp, check_cuts, check_processors,
 };

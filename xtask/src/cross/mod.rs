@@ -286,12 +286,13 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         .with_context(failed)
 }
 
-/// The boards that arguments of the harness name, by `--board NAME` or `--board=NAME`, and `--farm` likewise.
+/// The boards that arguments of the harness name, by `--board NAME` or `--board=NAME`, and `--farm` and `--canary`
+/// likewise.
 pub(crate) fn boards_of(arguments: &[String]) -> Vec<&str> {
     let mut boards = Vec::new();
     let mut rest = arguments.iter().map(String::as_str);
     while let Some(argument) = rest.next() {
-        for option in ["--board", "--farm"] {
+        for option in ["--board", "--farm", "--canary"] {
             match argument.strip_prefix(option) {
                 Some("") => boards.extend(rest.next()),
                 Some(value) => boards.extend(value.strip_prefix('=')),
@@ -319,9 +320,11 @@ mod tests {
             "--farm",
             "d",
             "--farm=e",
+            "--canary",
+            "f",
             "--board",
         ];
-        assert_eq!(boards_of(&words.map(str::to_owned)), ["a", "b c", "d", "e"]);
+        assert_eq!(boards_of(&words.map(str::to_owned)), ["a", "b c", "d", "e", "f"]);
     }
 
     #[test]

@@ -19,9 +19,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Makes the first argument a module, and runs the second one.
+const LOADER: &str = "\
+import sys, types
+module = sys.modules['labgrid_session'] = types.ModuleType('labgrid_session')
+exec(compile(sys.argv.pop(1), 'labgrid_session.py', 'exec'), module.__dict__)
+exec(compile(sys.argv.pop(1), 'labgrid_client.py', 'exec'))";
+const SESSION: &str = include_str!("labgrid_session.py");
 const PROGRAM: &str = include_str!("labgrid_client.py");
 /// Longest time for an answer; the client gives up on the coordinator earlier.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// The client's exit code if it could not release everything.
+const UNRELEASED: i32 = 1;
 /// How often a waiting request checks for Ctrl-C.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of the client's log kept for messages.
@@ -97,7 +106,7 @@ impl Client {
         };
         let record = Record::create(&record::folder()?, Owner::new(coordinator))?;
         let mut command = environment::python(python);
-        command.args(["-I", "-X", "utf8", "-c", PROGRAM]);
+        command.args(["-I", "-X", "utf8", "-c", LOADER, SESSION, PROGRAM]);
         command.args([coordinator, &record.owner.host, &record.owner.user]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C is for the harness; the end of its input ends the client.
@@ -114,14 +123,12 @@ impl Client {
         let known = Arc::clone(&routes);
         let events = std::thread::Builder::new().name("labgrid".to_owned()).spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                match serde_json::from_str::<Happened>(&line) {
-                    Ok(Happened { id, event }) => {
-                        if let Some(sender) = lock(&known).senders.get(&id) {
-                            // Whoever asked may have given up.
-                            let _ = sender.send(event);
-                        }
-                    }
-                    Err(error) => tracing::error!("labgrid's client printed {line:?}: {error}"),
+                let (id, event) = parsed(&line);
+                if let Some(sender) = id.and_then(|id| lock(&known).senders.get(&id).cloned()) {
+                    // Whoever asked may have given up.
+                    let _ = sender.send(event);
+                } else if id.is_none() {
+                    tracing::error!("labgrid's client printed {line:?}: {event:?}");
                 }
             }
             let mut routes = lock(&known);
@@ -288,18 +295,23 @@ impl Drop for Client {
             let _ = child.kill();
             let _ = child.wait();
         }
-        match lock(&self.record).take() {
-            Some(record) if status.is_some_and(|status| status.success()) => record.remove(),
-            _ => {
-                let text = format!(
-                    "the labgrid coordinator {} did not answer when places were to be released; `{} boards --reap` frees \
-                     what is still held",
-                    self.coordinator,
-                    host::program()
-                );
-                progress::say("warning", &text);
-            }
+        let (record, code) = (lock(&self.record).take(), status.and_then(|status| status.code()));
+        if let (Some(record), Some(0)) = (record, code) {
+            record.remove();
+            return;
         }
+        let why = match code {
+            Some(UNRELEASED) => format!(
+                "the labgrid coordinator {} did not answer when places were to be released",
+                self.coordinator
+            ),
+            _ => format!(
+                "labgrid's client for the coordinator {} ended before it released all places",
+                self.coordinator
+            ),
+        };
+        let text = format!("{why}; `{} boards --reap` frees what is still held", host::program());
+        progress::say("warning", &text);
     }
 }
 
@@ -348,23 +360,15 @@ pub fn reap(python: &Path) -> Result<(Vec<Freed>, Vec<FarmError>), FarmError> {
     Ok((freed, errors))
 }
 
-/// The names of all places that a board's file asks for, free or not.
+/// All places that a board's file asks for, free or not.
 ///
 /// # Errors
 /// If the coordinator does not answer, or there are none.
-pub fn matching(python: &Path, wanted: &Labgrid, interrupt: &Interrupt) -> Result<Vec<String>, FarmError> {
+pub fn matching(python: &Path, wanted: &Labgrid, interrupt: &Interrupt) -> Result<Vec<PlaceInfo>, FarmError> {
     let all = places(python, &wanted.coordinator(), interrupt)?;
-    let tags = wanted.tags();
-    let fits = |place: &&PlaceInfo| {
-        tags.iter().all(|(key, value)| match key.as_str() {
-            "name" => place.name == *value,
-            _ => place.tags.get(key) == Some(value),
-        })
-    };
-    let found: Vec<String> = all.iter().filter(fits).map(|place| place.name.clone()).collect();
+    let (found, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| place.fits(wanted));
     if found.is_empty() {
-        let places: Vec<String> = all.into_iter().map(|place| place.name).collect();
-        return Err(FarmError::unknown(wanted, places));
+        return Err(FarmError::unknown(wanted, others.into_iter().map(|place| place.name).collect()));
     }
     Ok(found)
 }
@@ -375,6 +379,19 @@ pub fn matching(python: &Path, wanted: &Labgrid, interrupt: &Interrupt) -> Resul
 /// If it does not answer.
 pub fn places(python: &Path, coordinator: &str, interrupt: &Interrupt) -> Result<Vec<PlaceInfo>, FarmError> {
     Client::of(python, coordinator)?.places(interrupt)
+}
+
+/// A line of the client: the number of its request, if it has one, and the event.
+fn parsed(line: &str) -> (Option<u64>, Event) {
+    match serde_json::from_str::<Happened>(line) {
+        Ok(Happened { id, event }) => (Some(id), event),
+        Err(error) => {
+            let id = serde_json::from_str::<serde_json::Value>(line)
+                .ok()
+                .and_then(|line| line.get("id")?.as_u64());
+            (id, Event::Failed { kind: FailureKind::Bug, reason: format!("{error} in {line}") })
+        }
+    }
 }
 
 fn read_log(errors: ChildStderr) -> VecDeque<String> {

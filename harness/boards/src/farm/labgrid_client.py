@@ -9,70 +9,32 @@ that got it. The end of the input means that the harness is gone: everything is 
 if nothing is held any more.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from enum import Enum
 from typing import TextIO
 
 import grpc
-from labgrid.remote.client import ClientSession, Error
 from labgrid.remote.common import Reservation, ReservationState
 from labgrid.remote.generated import labgrid_coordinator_pb2 as pb
+from labgrid_session import PATIENCE, Failed, Session, connect
 
-# Longest time for the coordinator to answer.
-PATIENCE = 10.0
 # How often a reservation is polled; the coordinator drops one that is not polled for 60 s.
 POLL = 1.0
 # How often a lost coordinator is tried again.
 RETRY = 1.0
-# How long a place that is held again waits for its exporter, which reconnects by itself.
+# How long a place of a coordinator that was restarted waits for its exporter, which reconnects by itself.
 EXPORTER = 60.0
-
-
-class Failed(Exception):
-    """A request failed. `kind` decides what the harness makes of it."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-class Session(ClientSession):
-    """A session that tells when a place or the connection changes."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
-        self.changed = asyncio.Event()
-
-    async def on_place_changed(self, place_pb2: pb.Place) -> None:
-        """Is called for each place at first, and then after each change."""
-        await super().on_place_changed(place_pb2)
-        self.changed.set()
-
-    async def on_place_deleted(self, name: str) -> None:
-        """Is called when an administrator deletes a place."""
-        await super().on_place_deleted(name)
-        self.changed.set()
-
-    async def message_pump(self) -> None:
-        """Runs until the connection is lost."""
-        await super().message_pump()
-        self.changed.set()
-
-    async def end(self) -> None:
-        """Closes the connection in whatever state it is."""
-        self.stopping.set()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self.stop(), PATIENCE)
-        with contextlib.suppress(Exception):
-            await self.close()
+# How long a place outlives its harness: programs on the board end 20 s after they lost it, and then restore
+# the board's state.
+RESTORE = 30.0
 
 
 def own_stream(number: int, mode: str, replacement: int) -> TextIO:
@@ -91,30 +53,6 @@ def emit(event: dict) -> None:
     with contextlib.suppress(OSError, ValueError):
         OUTPUT.write(json.dumps(event) + "\n")
         OUTPUT.flush()
-
-
-async def connect(address: str) -> Session:
-    """Connects to the coordinator. A plain connection comes first, because gRPC does not name the reason."""
-    host, _, port = address.rpartition(":")
-    try:
-        _, writer = await asyncio.wait_for(
-            asyncio.open_connection(host.strip("[]"), int(port)), PATIENCE
-        )
-        writer.close()
-    except (TimeoutError, asyncio.TimeoutError) as error:  # Two classes in Python 3.10.
-        raise Failed("unreachable", f"no answer within {PATIENCE:.0f} s") from error
-    except OSError as error:
-        known = error.errno and not isinstance(error, socket.gaierror)
-        raise Failed(
-            "unreachable", os.strerror(error.errno) if known else str(error.strerror or error)
-        ) from error
-    session = Session(address, asyncio.get_running_loop())
-    try:
-        await asyncio.wait_for(session.start(), PATIENCE)
-    except (Error, asyncio.TimeoutError) as error:
-        await session.end()
-        raise Failed("foreign", "it does not speak the protocol of labgrid 25 or newer") from error
-    return session
 
 
 class Place:
@@ -174,31 +112,6 @@ class Client:
 
     # What the coordinator knows.
 
-    def service(self, session: Session, name: str) -> dict | None:
-        """Address, user and port of a place: its NetworkService, if an exporter has it."""
-        place = session.places[name]
-        for exporter, groups in sorted(session.resources.items()):
-            for group, resources in sorted(groups.items()):
-                for resource, entry in sorted(resources.items()):
-                    # The data of a resource that is gone is empty.
-                    if entry.data.get("cls") != "NetworkService" or not entry.avail:
-                        continue
-                    if place.hasmatch((exporter, group, entry.cls, resource)):
-                        found = entry.args
-                        return {
-                            "address": found["address"],
-                            "username": found["username"],
-                            "port": found.get("port", 22),
-                        }
-        return None
-
-    def candidates(self, session: Session, wanted: dict[str, str]) -> list[str]:
-        """The places that have these tags. Each has its name as the tag `name`, as for labgrid itself."""
-        named = session.places.items()
-        return sorted(
-            name for name, place in named if wanted.items() <= {**place.tags, "name": name}.items()
-        )
-
     async def reservations(self) -> list[Reservation]:
         """All reservations, the next one first."""
         answer = await self.call("GetReservations", pb.GetReservationsRequest())
@@ -214,12 +127,13 @@ class Client:
         places = [
             {
                 "name": name,
+                "aliases": sorted(place.aliases),
                 "tags": dict(place.tags),
                 "comment": place.comment,
                 "holder": place.acquired,
                 "reserved_by": reservations.get(place.reservation),
                 "changed_unix_s": place.changed,
-                "service": self.service(session, name),
+                "service": session.service_or_none(name),
             }
             for name, place in sorted(session.places.items())
         ]
@@ -254,30 +168,56 @@ class Client:
         return event
 
     async def acquire(self, request: dict, place: Place) -> dict:
-        """Reserves places until one can be used."""
-        wanted = request["filter"]
+        """Gets a place that can be used. A coordinator that ends meanwhile is waited for."""
         session = await self.connected()
-        if not self.candidates(session, wanted):
+        wanted = session.without_alias(request["filter"])
+        if not session.candidates(wanted):
             return {"event": "none", "places": sorted(session.places)}
         if request["only_if_free"]:
             everyone = await self.reservations()
-            names = self.candidates(session, wanted)
+            names = session.candidates(wanted)
             if all(
                 session.places[name].acquired or session.places[name].reservation for name in names
             ):
                 return {"event": "busy", "holders": self.holders(session, everyone, names)}
+        grace = 0.0
+        while True:
+            try:
+                return await self.acquire_one(request["id"], place, wanted, grace)
+            except Failed as error:
+                if error.kind != "unreachable" or request["only_if_free"]:
+                    raise
+            emit({"id": request["id"], "event": "coordinator_lost"})
+            await self.reconnected()
+            grace = time.monotonic() + EXPORTER
+
+    async def acquire_one(
+        self, request: int, place: Place, wanted: dict[str, str], grace: float
+    ) -> dict:
+        """Reserves places until one can be used. Until `grace`, exporters that are missing are waited for."""
         broken: dict[str, str] = {}
         while True:
-            if broken and broken.keys() >= set(self.candidates(await self.connected(), wanted)):
+            if broken and broken.keys() >= set((await self.connected()).candidates(wanted)):
                 raise Failed(
                     "broken", "; ".join(f"{name}: {why}" for name, why in sorted(broken.items()))
                 )
-            name = await self.reserved(request["id"], place, wanted)
+            name = await self.reserved(request, place, wanted)
+            while (
+                time.monotonic() < grace
+                and name in (session := await self.connected()).places
+                and session.service_or_none(name) is None
+            ):
+                await self.poll(place)
+                await asyncio.sleep(POLL)
             session = await self.connected()
-            found = self.service(session, name) if name in session.places else None
-            if found is None:
+            if name not in session.places:
                 # Its reservation is kept for now, so that the next one gets another place.
-                broken[name] = "it has no NetworkService; is its exporter running?"
+                broken[name] = "it was deleted"
+                continue
+            try:
+                found = session.service(name)
+            except Failed as error:
+                broken[name] = str(error)
                 continue
             place.name = name
             try:
@@ -286,7 +226,8 @@ class Client:
                 if error.kind != "refused":
                     raise
                 # An answer that was lost with its connection may have been a consent.
-                if (await self.synchronized()).places[name].acquired != self.owner:
+                known = (await self.synchronized()).places.get(name)
+                if known is None or known.acquired != self.owner:
                     broken[name] = str(error)
                     place.name = None
                     continue
@@ -296,14 +237,18 @@ class Client:
             await self.cancel_all(place)
             return {"event": "acquired", "place": name, **found}
 
+    async def poll(self, place: Place) -> None:
+        """Keeps the reservations of a place."""
+        for kept in sorted(place.tokens):
+            with contextlib.suppress(Failed):
+                await self.call("PollReservation", pb.PollReservationRequest(token=kept))
+
     async def reserved(self, request: int, place: Place, wanted: dict[str, str]) -> str:
         """Reserves a place with these tags, and waits for it in the queue."""
         token, shown, told = None, None, 0.0
         main = pb.Reservation.Filter(filter=wanted)
         while True:
-            for kept in sorted(place.tokens):
-                with contextlib.suppress(Failed):
-                    await self.call("PollReservation", pb.PollReservationRequest(token=kept))
+            await self.poll(place)
             everyone = await self.reservations()
             mine = next((each for each in everyone if each.token == token), None)
             # A coordinator that was restarted knows no reservation any more.
@@ -319,7 +264,7 @@ class Client:
             if mine.allocations:
                 return mine.allocations["main"][0]
             session = await self.connected()
-            candidates = self.candidates(session, wanted)
+            candidates = session.candidates(wanted)
             if not candidates:
                 raise Failed("gone", "its places were deleted, or have other tags now")
             state = (
@@ -340,7 +285,8 @@ class Client:
             if other.token == mine.token:
                 break
             waits = other.state is ReservationState.waiting
-            if waits and set(self.candidates(session, other.filters["main"])) & set(candidates):
+            theirs = session.candidates(other.filters.get("main", {}))
+            if waits and set(theirs) & set(candidates):
                 position += 1
         return position
 
@@ -406,18 +352,14 @@ class Client:
     async def do_power_cycle(self, request: dict) -> dict:
         """Cuts and restores the power of a place by the labgrid driver that fits its resources."""
         place = self.places[request["place"]]
-        session = await self.connected()
-        session.args = argparse.Namespace(
-            place=place.name, action="cycle", delay=None, name=None, state=None, initial_state=None
-        )
         try:
-            # Drivers block, some of them for seconds.
-            await asyncio.to_thread(session.power)
-        except Error as error:
-            raise Failed("power", " ".join(map(str, error.args))) from error
-        except Exception as error:
-            # Each driver has errors of its own.
-            raise Failed("power", f"{type(error).__name__}: {error}") from error
+            session = await self.connected()
+        except Failed as error:
+            reason = (
+                f"the labgrid coordinator, which knows its power port, does not answer: {error}"
+            )
+            raise Failed("power", reason) from error
+        await session.power_cycle(place.name, request["environment"])
         return {"event": "cycled"}
 
     # Watching.
@@ -451,12 +393,7 @@ class Client:
         held = {number: place for number, place in self.places.items() if place.is_held}
         for number in held:
             emit({"id": number, "event": "coordinator_lost"})
-        while True:
-            try:
-                session = await self.connected()
-                break
-            except Failed:
-                await asyncio.sleep(RETRY)
+        session = await self.reconnected()
         for number, place in held.items():
             if not place.is_held:
                 continue
@@ -468,6 +405,14 @@ class Client:
             else:
                 emit({"id": number, "event": "coordinator_back", "acquired_again": True})
         session.changed.set()
+
+    async def reconnected(self) -> Session:
+        """Connects, however long it takes."""
+        while True:
+            try:
+                return await self.connected()
+            except Failed:
+                await asyncio.sleep(RETRY)
 
     async def acquire_again(self, place: Place) -> bool:
         """A coordinator that was restarted has forgotten who holds what. A reservation keeps others away
@@ -485,7 +430,8 @@ class Client:
                 await self.cancel_all(place)
                 return False
             while time.monotonic() < deadline:
-                if self.service(await self.connected(), place.name):
+                session = await self.connected()
+                if place.name in session.places and session.service_or_none(place.name):
                     break
                 await self.call("PollReservation", pb.PollReservationRequest(token=token))
                 await asyncio.sleep(POLL)
@@ -513,21 +459,43 @@ class Client:
     async def run(self, requests: asyncio.Queue) -> int:
         """Carries out requests until the input ends, then releases everything. Returns the exit code."""
         watch = asyncio.create_task(self.watch())
-        while (request := await requests.get()) is not None:
+        while isinstance(request := await requests.get(), dict):
             task = asyncio.create_task(self.answer(request))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         watch.cancel()
+        held = [number for number, place in self.places.items() if place.is_held]
+        if held and request is End.HARNESS:
+            # It was killed, or it would have given them back. What waits in a queue need not wait with them.
+            await self.release_all(number for number in list(self.places) if number not in held)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(requests.get(), RESTORE)
+        elif request is End.SIGNAL:
+            # The harness may live on, and must not use them any more.
+            for number in held:
+                emit({"id": number, "event": "lost", "by": None, "is_deleted": False})
+        is_free = await self.release_all(list(self.places))
+        if self.session is not None:
+            await self.session.end()
+        return 0 if is_free else 1
+
+    async def release_all(self, numbers: Iterable[int]) -> bool:
+        """Gives back places; whether none is held any more."""
         is_free = True
-        for number in list(self.places):
+        for number in numbers:
             try:
                 await asyncio.wait_for(self.do_release({"place": number}), 2 * PATIENCE)
             except (Failed, asyncio.TimeoutError) as error:
                 print(f"failed to release a place: {error}", file=sys.stderr)
                 is_free = False
-        if self.session is not None:
-            await self.session.end()
-        return 0 if is_free else 1
+        return is_free
+
+
+class End(Enum):
+    """Why no more requests come."""
+
+    HARNESS = "its input ended"
+    SIGNAL = "it got SIGTERM"
 
 
 async def main(address: str, host: str, user: str) -> int:
@@ -537,12 +505,12 @@ async def main(address: str, host: str, user: str) -> int:
     requests: asyncio.Queue = asyncio.Queue()
     # Ctrl-C is for the harness, which then ends this program's input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loop.add_signal_handler(signal.SIGTERM, requests.put_nowait, None)
+    loop.add_signal_handler(signal.SIGTERM, requests.put_nowait, End.SIGNAL)
 
     def read() -> None:
         for line in INPUT:
             loop.call_soon_threadsafe(requests.put_nowait, json.loads(line))
-        loop.call_soon_threadsafe(requests.put_nowait, None)
+        loop.call_soon_threadsafe(requests.put_nowait, End.HARNESS)
 
     threading.Thread(target=read, daemon=True).start()
     return await Client(address, f"{host}/{user}").run(requests)

@@ -54,7 +54,7 @@ impl Lease {
         let client = Client::of(python, &wanted.coordinator())?;
         let filter = wanted.tags();
         let acquired = client.send(Request::Acquire { filter: &filter, only_if_free })?;
-        let mut queue = Queue { client: &client, wanted, begun: Instant::now(), last: None };
+        let mut queue = Queue { client: &client, wanted, begun: Instant::now(), last: None, is_lost: false };
         let outcome = queue.wait(&acquired, interrupt);
         match outcome {
             Ok(found) => {
@@ -116,17 +116,23 @@ impl Lease {
         }
     }
 
-    /// Cuts and restores the power of the board, because of `before`.
+    /// Cuts and restores the power of the board, because of `before`. The driver is that of labgrid's `environment` file, or
+    /// follows from the place's power port.
     ///
     /// # Errors
     /// If there is no power driver, or it fails.
-    pub(crate) fn power_cycle(&self, before: &str, interrupt: &Interrupt) -> Result<(), FarmError> {
+    pub(crate) fn power_cycle(
+        &self,
+        environment: Option<&str>,
+        before: &str,
+        interrupt: &Interrupt,
+    ) -> Result<(), FarmError> {
         let failed = |reason: String| FarmError::Power {
             place: self.place.clone(),
             reason,
             before: before.to_owned(),
         };
-        match self.client.ask(Request::PowerCycle { place: self.acquired.id }, interrupt) {
+        match self.client.ask(Request::PowerCycle { place: self.acquired.id, environment }, interrupt) {
             Ok(Event::Cycled {}) => Ok(()),
             Ok(Event::Failed { reason, .. }) => Err(failed(reason)),
             Ok(other) => Err(self.client.unexpected("its power", other)),
@@ -163,6 +169,8 @@ struct Queue<'a> {
     begun: Instant,
     /// The last position and holders that were told.
     last: Option<(usize, Vec<String>)>,
+    /// Whether the coordinator has gone since then.
+    is_lost: bool,
 }
 
 impl Queue<'_> {
@@ -179,7 +187,15 @@ impl Queue<'_> {
                         holders.join(", ")
                     );
                     progress::say("queue", &text);
+                    self.is_lost = false;
                     self.last = Some((position, holders));
+                }
+                Ok(Event::CoordinatorLost {}) => {
+                    let text = format!(
+                        "lost the labgrid coordinator {coordinator}; waiting for it, up to the end of `wait_minutes`"
+                    );
+                    progress::say("warning", &text);
+                    self.is_lost = true;
                 }
                 Ok(Event::None { places }) => return Err(FarmError::unknown(self.wanted, places)),
                 Ok(Event::Busy { holders }) => return Err(FarmError::Busy { wanted, coordinator, holders }),
@@ -199,6 +215,10 @@ impl Queue<'_> {
             if interrupt.is_set() {
                 return Err(FarmError::Interrupted);
             }
+            if self.is_lost && elapsed >= self.wanted.wait() {
+                let reason = format!("it went away while this waited for a {wanted}, and did not come back");
+                return Err(FarmError::Unreachable { coordinator, reason });
+            }
             match &self.last {
                 Some((position, holders)) if elapsed >= self.wanted.wait() => {
                     let (position, holders) = (*position, holders.clone());
@@ -211,7 +231,7 @@ impl Queue<'_> {
                     });
                 }
                 // The coordinator has not even put us into the queue.
-                None if elapsed >= PATIENCE => {
+                None if !self.is_lost && elapsed >= PATIENCE => {
                     return Err(self.client.failed(&format!("no answer within {} s", PATIENCE.as_secs())));
                 }
                 _ => {}

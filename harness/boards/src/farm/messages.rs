@@ -1,5 +1,6 @@
 //! Requests to labgrid's client and its events, as JSON lines.
 
+use config::Labgrid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ pub(super) enum Request<'a> {
     },
     PowerCycle {
         place: u64,
+        environment: Option<&'a str>,
     },
     Release {
         place: u64,
@@ -105,6 +107,8 @@ pub struct Service {
 pub struct PlaceInfo {
     /// Its name.
     pub name: String,
+    /// Other names that labgrid's client takes for it.
+    pub aliases: Vec<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Its comment.
@@ -117,6 +121,21 @@ pub struct PlaceInfo {
     pub changed_unix_s: f64,
     /// Where its sshd listens; absent if no exporter provides it.
     pub service: Option<Service>,
+}
+
+impl PlaceInfo {
+    /// Whether a board's file asks for it: by its name, an alias, or its tags.
+    pub fn fits(&self, wanted: &Labgrid) -> bool {
+        wanted.tags().iter().all(|(key, value)| match key.as_str() {
+            "name" => self.name == *value || self.aliases.contains(value),
+            _ => self.tags.get(key) == Some(value),
+        })
+    }
+
+    /// Whether it can be had now.
+    pub fn is_free(&self) -> bool {
+        self.holder.is_none() && self.reserved_by.is_none() && self.service.is_some()
+    }
 }
 
 /// Kinds of failures.

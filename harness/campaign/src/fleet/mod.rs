@@ -4,6 +4,7 @@
 //! A board that is lost or cannot be opened is set aside with its reason, and the others continue. If equal boards share
 //! the rounds, they take over its rounds. Boards of a farm that share the rounds do not wait for each other: see `farm`.
 
+mod canaries;
 mod conclusion;
 mod equality;
 mod farm;
@@ -12,6 +13,7 @@ mod member;
 mod queue;
 mod request;
 
+pub use canaries::{Canaries, canaries};
 pub use conclusion::FleetEnd;
 pub use job::FleetJob;
 pub use request::{BenchJob, BenchRequest, resolve};

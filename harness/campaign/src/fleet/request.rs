@@ -2,6 +2,7 @@
 
 use super::job::{FleetJob, Job};
 use crate::paths::Paths;
+use boards::farm::PlaceInfo;
 use config::{self, Connect, Kind, Loaded};
 use domain::FleetMode;
 use host::date::unix_ns;
@@ -110,11 +111,12 @@ fn new_on_farm(paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
     }
     paths.prepare_farm()?;
     let places = boards::farm::matching(&paths.python, farm, &Interrupt::default())?;
-    let member = |place: &String| {
-        let member = on_place(&loaded.board, place);
+    let member = |place: &PlaceInfo| {
+        let member = on_place(&loaded.board, &place.name);
         let member = member.ok_or_else(|| {
             wrong(format!(
-                "the place {place:?} has a name that no board can have; rename it on the coordinator"
+                "the place {:?} has a name that no board can have; rename it on the coordinator",
+                place.name
             ))
         })?;
         Ok(Job { loaded: Loaded { board: member, experiment: loaded.experiment.clone() }, resume: None })
@@ -126,7 +128,7 @@ fn new_on_farm(paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
 }
 
 /// A place of a farm as a board of its own, whose name is that of the file and of the place.
-fn on_place(board: &config::Board, place: &str) -> Option<config::Board> {
+pub(super) fn on_place(board: &config::Board, place: &str) -> Option<config::Board> {
     let mut member = config::Board { name: format!("{}.{place}", board.name), ..board.clone() };
     let Connect::Labgrid(farm) = &mut member.connect else { return None };
     farm.settle(place);

@@ -34,7 +34,6 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts both programs, and waits until each place has its resources.
     pub(crate) fn new(places: &[Place]) -> Self {
-        let folder = tempfile::Builder::new().prefix("edgepipe-lab").tempdir().unwrap();
         let (mut known, mut exported) = (String::new(), String::new());
         for Place { name, port, power } in places {
             // The coordinator reads its places from this file when it starts.
@@ -58,7 +57,13 @@ impl Lab {
                 .unwrap();
             }
         }
-        fs::write(folder.path().join("places.yaml"), known).unwrap();
+        Self::of(&known, &exported)
+    }
+
+    /// The same with the coordinator's and the exporter's files.
+    pub(crate) fn of(places: &str, exported: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("edgepipe-lab").tempdir().unwrap();
+        fs::write(folder.path().join("places.yaml"), places).unwrap();
         fs::write(folder.path().join("exported.yaml"), exported).unwrap();
         let mut lab = Self { folder, port: 0, coordinator: None, exporter: None };
         lab.start_coordinator();
@@ -216,24 +221,16 @@ pub(crate) struct PowerSwitch {
 impl PowerSwitch {
     /// Calls `set` with the new state of the outlet.
     pub(crate) fn new(set: impl Fn(bool) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let (is_broken, cycles) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
         let (broken, counted) = (Arc::clone(&is_broken), Arc::clone(&cycles));
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().map_while(Result::ok) {
-                let path = request(&mut stream);
-                let status = if broken.load(Ordering::SeqCst) {
-                    "500 Internal Server Error"
-                } else {
-                    let is_on = path.ends_with("/1");
-                    set(is_on);
-                    *counted.lock().unwrap() += u32::from(is_on);
-                    "200 OK"
-                };
-                // A client that does not wait for the answer is none of ours.
-                let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let port = serve(move |request| {
+            if broken.load(Ordering::SeqCst) {
+                return "500 Internal Server Error";
             }
+            let is_on = request.lines().next().is_some_and(|line| line.contains("/1 HTTP"));
+            set(is_on);
+            *counted.lock().unwrap() += u32::from(is_on);
+            "200 OK"
         });
         Self { port, is_broken, cycles }
     }
@@ -248,15 +245,37 @@ impl PowerSwitch {
     }
 }
 
-/// The path of a request.
+/// Answers each HTTP request with the status that `answer` gives for its head and body. Returns the port.
+pub(crate) fn serve(answer: impl Fn(&str) -> &'static str + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let status = answer(&request(&mut stream));
+            // A client that does not wait for the answer is none of ours.
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    port
+}
+
+/// A request: its head and its body.
 fn request(stream: &mut TcpStream) -> String {
-    let mut text = Vec::new();
-    let mut buffer = [0; 512];
-    while !text.windows(4).any(|four| four == b"\r\n\r\n") {
-        match stream.read(&mut buffer) {
-            Ok(count) if count > 0 => text.extend_from_slice(&buffer[..count]),
-            _ => break,
+    let mut reader = BufReader::new(stream);
+    let (mut text, mut body) = (String::new(), 0);
+    loop {
+        let begun = text.len();
+        let count = reader.read_line(&mut text).unwrap_or(0);
+        let line = &text[begun..];
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            body = value.trim().parse().unwrap();
+        }
+        if count == 0 || line == "\r\n" {
+            break;
         }
     }
-    String::from_utf8_lossy(&text).split_whitespace().nth(1).unwrap_or_default().to_owned()
+    let _ = reader.take(body).read_to_string(&mut text);
+    text
 }
