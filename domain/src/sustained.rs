@@ -6,6 +6,8 @@ pub const PRECISION: f64 = 0.01;
 const MOST_TRIALS: u32 = 24;
 /// First step away from the first rate.
 const STEP: f64 = 1.04;
+/// Highest rate of a stream in frames per second: the source of a runner offers no more.
+pub const MOST_FPS: f64 = 10_000.0;
 /// The search gives up below this share of the first rate.
 const LOWEST: f64 = 0.02;
 /// Rates are the same if they differ by less than this share: they are stored for each stream.
@@ -20,6 +22,7 @@ const SAME: f64 = 1e-9;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateSearch {
     first_fps: f64,
+    most_fps: f64,
     tried: Vec<Tried>,
     trials: u32,
     /// Trials since the search last had both ends.
@@ -46,9 +49,9 @@ impl Tried {
 }
 
 impl RateSearch {
-    /// A search that begins at this rate, above 0.
-    pub fn new(first_fps: f64) -> Self {
-        Self { first_fps, tried: Vec::new(), trials: 0, steps: 0 }
+    /// A search that begins at this rate, above 0, and tries none above `most_fps`.
+    pub fn new(first_fps: f64, most_fps: f64) -> Self {
+        Self { first_fps: first_fps.min(most_fps), most_fps, tried: Vec::new(), trials: 0, steps: 0 }
     }
 
     /// The rate of the next trial; `None` at the end.
@@ -58,7 +61,8 @@ impl RateSearch {
         let next = match (undecided, self.sustained(), self.failed()) {
             (Some(tried), _, _) => tried.fps,
             (None, None, None) => self.first_fps,
-            (None, Some(sustained), None) => sustained.fps * step,
+            (None, Some(sustained), None) if sustained.fps >= self.most_fps * (1.0 - SAME) => return None,
+            (None, Some(sustained), None) => (sustained.fps * step).min(self.most_fps),
             (None, None, Some(failed)) => failed.fps / step,
             (None, Some(sustained), Some(failed)) if failed.fps <= sustained.fps * (1.0 + PRECISION) => {
                 [sustained, failed].into_iter().find(|tried| !tried.is_confirmed())?.fps
@@ -96,6 +100,11 @@ impl RateSearch {
         self.failed().map(|tried| tried.fps)
     }
 
+    /// The highest rate that was sustained.
+    pub fn highest_sustained(&self) -> Option<f64> {
+        self.sustained().map(|tried| tried.fps)
+    }
+
     fn sustained(&self) -> Option<Tried> {
         let sustained = self.tried.iter().filter(|tried| tried.verdict() == Some(true));
         sustained.copied().max_by(|a, b| a.fps.total_cmp(&b.fps))
@@ -114,7 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn search(first_fps: f64, capacity: f64) -> (RateSearch, u32) {
-        let mut search = RateSearch::new(first_fps);
+        let mut search = RateSearch::new(first_fps, 1e9);
         let mut trials = 0;
         while let Some(fps) = search.next_fps() {
             search.record(fps, fps <= capacity);
@@ -132,10 +141,24 @@ mod tests {
     }
 
     #[test]
+    fn no_rate_above_the_limit_is_tried() {
+        for (first, capacity, expected) in [(500.0, 1e9, None), (70.0, 1e9, None), (500.0, 90.0, Some(90.0))]
+        {
+            let mut search = RateSearch::new(first, 100.0);
+            while let Some(fps) = search.next_fps() {
+                assert!(fps <= 100.0);
+                search.record(fps, fps <= capacity);
+            }
+            assert_eq!(search.bracket().map(|(sustained, _)| sustained <= 90.0), expected.map(|_| true));
+            assert!(expected.is_some() || search.highest_sustained() == Some(100.0), "{search:?}");
+        }
+    }
+
+    #[test]
     fn a_disturbed_trial_does_not_lower_the_result_and_a_lucky_one_does_not_raise_it() {
         for disturbed in 1..=9 {
             for lucky in [false, true] {
-                let mut search = RateSearch::new(100.0);
+                let mut search = RateSearch::new(100.0, 1e9);
                 let mut trials = 0;
                 while let Some(fps) = search.next_fps() {
                     trials += 1;

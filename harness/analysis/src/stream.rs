@@ -25,7 +25,7 @@ const MOST_TRACES: usize = 40;
 pub(super) fn highest_sustained(trials: Vec<Trial>, wanted: &SustainedLoad) -> Option<Trial> {
     let rate = |trial: &Trial| trial.stream.as_ref().map_or(0.0, |stream| stream.load.total_fps());
     let judged = |trial: &Trial| trial.is_valid().then(|| trial.sustains(wanted)).flatten();
-    let mut search = RateSearch::new(1.0);
+    let mut search = RateSearch::new(1.0, f64::INFINITY);
     for (trial, verdict) in trials.iter().filter_map(|trial| Some((trial, judged(trial)?))) {
         search.record(rate(trial), verdict);
     }
@@ -40,13 +40,21 @@ pub(super) fn highest_sustained(trials: Vec<Trial>, wanted: &SustainedLoad) -> O
         return Some(trial);
     }
     let mut trial = of_streams.min_by(|a, b| rate(a).total_cmp(&rate(b)))?;
-    let text = match (search.bracket(), search.lowest_failed()) {
-        (None, Some(failed)) => {
-            format!("no rate was sustained; the lowest one tried was {failed:.1} frames/s")
-        }
-        _ => "the search for the highest sustained rate did not end".to_owned(),
+    let most_fps = sustained::MOST_FPS * f64::from(wanted.streams);
+    let (text, remedy) = match (search.highest_sustained(), search.lowest_failed()) {
+        (None, Some(failed)) => (
+            format!("no rate was sustained; the lowest one tried was {failed:.1} frames/s"),
+            "raise `deadline_ms` or `max_drops` if the schedule cannot meet them; otherwise measure again on a quieter machine",
+        ),
+        (Some(sustained), None) if sustained >= 0.99 * most_fps => (
+            format!("{most_fps} frames/s were sustained, and the source offers no more"),
+            "measure the throughput with `load: saturating`",
+        ),
+        _ => (
+            "the search for the highest sustained rate did not end".to_owned(),
+            "measure again on a quieter machine, and raise `measure.min_seconds` if the trials disagree",
+        ),
     };
-    let remedy = "raise `deadline_ms` or `max_drops` if the schedule cannot meet them; otherwise measure again on a quieter machine";
     trial.reasons.push(Reason::new(ReasonCode::NothingSustained, Severity::Void, text, remedy));
     Some(trial)
 }

@@ -2,7 +2,7 @@
 
 use crate::stop::Stop;
 use crate::trial::frames_per_second;
-use domain::sustained::RateSearch;
+use domain::sustained::{MOST_FPS, RateSearch};
 use domain::{Load, SustainedLoad};
 use protocol::Measured;
 
@@ -10,8 +10,6 @@ use protocol::Measured;
 const ATTEMPTS: u32 = 3;
 /// The first rate as a share of the saturated throughput.
 const FIRST: f64 = 0.98;
-/// Highest rate of a stream that a runner offers.
-const MOST_FPS: f64 = 10_000.0;
 
 /// Runs trials until the search ends. `trial` returns nothing if it failed, `judge` whether a trial sustained its rate, and
 /// nothing if it is void. Returns nothing if no result can be found.
@@ -22,12 +20,9 @@ pub(crate) fn search(
 ) -> Result<Option<RateSearch>, Stop> {
     let saturated = trial(Load::Saturating)?;
     let Some(saturated_fps) = saturated.as_ref().and_then(frames_per_second) else { return Ok(None) };
-    let mut search = RateSearch::new(FIRST * saturated_fps);
+    let mut search = RateSearch::new(FIRST * saturated_fps, MOST_FPS * f64::from(wanted.streams));
     while let Some(fps) = search.next_fps() {
         let stream = wanted.at(fps);
-        if stream.fps > MOST_FPS {
-            break;
-        }
         let mut verdict = None;
         for _ in 0..ATTEMPTS {
             let Some(measured) = trial(Load::Stream(stream))? else { return Ok(None) };

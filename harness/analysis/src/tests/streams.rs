@@ -3,6 +3,7 @@
 use crate::scenario::Scenario;
 use domain::{ReasonCode, Validity};
 use protocol::{Distribution, StreamTotals};
+use store::{Outcome, Record, fixture};
 
 #[test]
 fn figures_are_those_of_the_frames() {
@@ -110,4 +111,58 @@ fn counts_without_end_are_survived() {
     let report = scenario.report();
     assert_eq!(report.rows[0].frames, usize::MAX);
     assert!(report.rows.iter().all(|row| row.verdict == Validity::Void), "the source was late for centuries");
+}
+
+/// A report on searches in one round: the trials of each schedule are one that is saturated, and streams at these rates, which are
+/// sustained or not.
+fn searched(streams: &[(f64, bool)]) -> crate::Report {
+    let mut scenario = Scenario::small();
+    scenario.start.configuration =
+        "experiment: { load: { sustained: { max_drops: 20%, deadline_ms: 30 } } }".to_owned();
+    let mut records = Vec::new();
+    for record in scenario.records {
+        let Record::Trial(trial) = record else {
+            records.push(record);
+            continue;
+        };
+        records.push(Record::Trial(trial.clone()));
+        for (fps, is_sustained) in streams {
+            let load = protocol::StreamLoad { fps: *fps, ..fixture::camera() };
+            let planned = fixture::planned("resnet18").swap_remove(trial.schedule as usize);
+            let mut measured = planned.streamed(1, 400, load);
+            let since_ns = if *is_sustained { 25_000_000 } else { 45_000_000 };
+            measured.stream.as_mut().unwrap().since_arrival_ns.fill(since_ns);
+            let outcome = Outcome::Measured(Box::new(measured));
+            records.push(Record::Trial(store::TrialRecord { outcome, ..trial.clone() }));
+        }
+    }
+    Scenario { records, ..scenario }.report()
+}
+
+#[test]
+fn a_search_has_the_highest_rate_that_most_of_its_trials_sustained() {
+    // A trial at 40 frames/s was disturbed, and one at 40.4 was lucky.
+    let trials =
+        [(39.0, true), (40.0, false), (40.0, true), (40.4, true), (40.4, false), (40.0, true), (40.4, false)];
+    let report = searched(&trials);
+    let row = &report.rows[0];
+    assert_eq!(row.verdict, Validity::Valid, "{:?}", row.reasons);
+    let (rate, middle) = (row.sustained_fps.unwrap(), (40.0_f64 * 40.4).sqrt());
+    assert!((rate.point - middle).abs() < 1e-9, "{rate:?}");
+    // The saturated trial of the round is the one of the scenario.
+    let saturated_fps = Scenario::small().report().rows[0].throughput_fps.unwrap().point;
+    let share = row.sustained_share.unwrap().point;
+    assert!((share * saturated_fps / middle - 1.0).abs() < 1e-9, "{share} of {saturated_fps}");
+    let said = |streams: &[(f64, bool)], says: &str| {
+        let report = searched(streams);
+        let row = &report.rows[0];
+        let reason = row.reasons.iter().find(|reason| reason.code == ReasonCode::NothingSustained).unwrap();
+        assert!(row.sustained_fps.is_none() && reason.text.contains(says), "{}", reason.text);
+    };
+    said(&[(40.0, false), (35.0, false)], "the lowest one tried was 35.0 frames/s");
+    said(&[(35.0, true), (40.0, false)], "did not end");
+    said(
+        &[(9_990.0, true), (10_000.0, true)],
+        "10000 frames/s were sustained, and the source offers no more",
+    );
 }
