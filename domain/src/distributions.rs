@@ -56,16 +56,15 @@ pub fn student_quantile(p: f64, freedom: f64) -> f64 {
     bisect(-reach, reach, |t| student_cdf(t, freedom) < p)
 }
 
-/// Probability of at most `heads` heads among `throws` of a fair coin.
-pub fn fair_coin_cdf(heads: usize, throws: usize) -> f64 {
+/// Probabilities of at most 0, 1, 2 and so on heads among `throws` of a fair coin.
+pub fn fair_coin_cdf(throws: usize) -> impl Iterator<Item = f64> {
     let exponent = throws as f64 * std::f64::consts::LN_2;
-    let mut ln_ways = 0.0;
-    let mut sum = 0.0;
-    for count in 0..=heads.min(throws) {
+    let (mut ln_ways, mut sum) = (0.0_f64, 0.0_f64);
+    (0..=throws).map(move |heads| {
         sum += (ln_ways - exponent).exp();
-        ln_ways += ((throws - count) as f64).ln() - ((count + 1) as f64).ln();
-    }
-    sum.min(1.0)
+        ln_ways += ((throws - heads) as f64).ln() - ((heads + 1) as f64).ln();
+        sum.min(1.0)
+    })
 }
 
 /// The point in [low, high] where `below` turns false.
@@ -165,9 +164,11 @@ mod tests {
 
     #[test]
     fn fair_coins() {
-        check(fair_coin_cdf(0, 5), 1.0 / 32.0, 1e-15);
-        check(fair_coin_cdf(2, 5), 0.5, 1e-14);
-        check(fair_coin_cdf(5, 20), 0.020_694_732_666_015_6, 1e-14);
-        check(fair_coin_cdf(9, 3), 1.0, 1e-14);
+        let at_most = |heads: usize, throws: usize| fair_coin_cdf(throws).nth(heads).unwrap();
+        check(at_most(0, 5), 1.0 / 32.0, 1e-15);
+        check(at_most(2, 5), 0.5, 1e-14);
+        check(at_most(5, 20), 0.020_694_732_666_015_6, 1e-14);
+        check(at_most(3, 3), 1.0, 1e-14);
+        assert_eq!(fair_coin_cdf(3).count(), 4);
     }
 }

@@ -73,7 +73,7 @@ pub use profile::{Profile, ProfileError, UnitCosts};
 pub use random::SplitMix64;
 pub use rate_planner::plan_for_rate;
 pub use roofline::{BelowRoof, Roof};
-pub use samples::{Samples, SamplesError};
+pub use samples::{Samples, SamplesError, median_in_place};
 pub use schedule::{Schedule, ScheduleError, ScheduleKind, Stage};
 pub use statistics::{Confidence, Interval, Method, median_interval};
 pub use steady::{Steadiness, Stretch, steadiness};

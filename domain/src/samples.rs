@@ -81,8 +81,7 @@ impl Samples {
     pub fn median_absolute_deviation(&self) -> f64 {
         let median = self.median();
         let mut distances: Vec<f64> = self.ascending.iter().map(|value| (value - median).abs()).collect();
-        distances.sort_unstable_by(f64::total_cmp);
-        quantile_of_ascending(&distances, 0.5)
+        median_in_place(&mut distances).unwrap_or(0.0)
     }
 
     /// Whether a value is an outlier among these: its modified z-score is above 3.5 (Iglewicz & Hoaglin 1993, "How to
@@ -99,6 +98,15 @@ impl Samples {
         };
         (value - median).abs() > 3.5 * scale
     }
+}
+
+/// The median of numbers, as of [`Samples`], without sorting them all; their order is lost. Absent if there are none.
+pub fn median_in_place(values: &mut [f64]) -> Option<f64> {
+    let place = values.len().checked_sub(1)? / 2;
+    let is_odd = values.len() % 2 == 1;
+    let (_, &mut below, greater) = values.select_nth_unstable_by(place, f64::total_cmp);
+    let above = if is_odd { below } else { greater.iter().copied().min_by(f64::total_cmp)? };
+    Some((below + 0.5 * (above - below)).clamp(below, above))
 }
 
 /// Type-7 quantile of numbers in ascending order, of which there is at least one.
@@ -137,6 +145,17 @@ mod tests {
 
     fn samples(values: &[f64]) -> Samples {
         Samples::new(values).unwrap()
+    }
+
+    #[test]
+    fn the_median_without_sorting_is_the_same() {
+        let mut random = crate::SplitMix64::new(7);
+        for count in 1..60 {
+            let mut values: Vec<f64> = (0..count).map(|_| (random.unit() * 20.0).round() / 3.0).collect();
+            let sorted = samples(&values).median();
+            assert_eq!(median_in_place(&mut values).map(f64::to_bits), Some(sorted.to_bits()), "{count}");
+        }
+        assert_eq!(median_in_place(&mut []), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //!
 //! Cost: O(n + m²) for n frames in m ≤ 400 batches.
 
-use crate::samples::{MAD_TO_DEVIATION, Samples};
+use crate::samples::{MAD_TO_DEVIATION, median_in_place};
 use crate::units::Nanoseconds;
 use serde::Serialize;
 
@@ -98,9 +98,9 @@ fn mean(values: &[f64]) -> f64 {
 /// Frame times in ns, held to the median ± [`HELD_TO`] times their noise.
 fn held(frame_times: &[Nanoseconds]) -> Vec<f64> {
     let times: Vec<f64> = frame_times.iter().map(|time| time.as_f64()).collect();
-    let Ok(samples) = Samples::new(&times) else { return times };
-    let median = samples.median();
-    let noise = MAD_TO_DEVIATION * samples.median_absolute_deviation();
+    let median = middle(&times);
+    let distances: Vec<f64> = times.iter().map(|time| (time - median).abs()).collect();
+    let noise = MAD_TO_DEVIATION * middle(&distances);
     let reach = HELD_TO * noise.max(LEAST_NOISE * median);
     times.iter().map(|time| time.clamp(median - reach, median + reach)).collect()
 }
@@ -123,7 +123,7 @@ fn scaled(batches: &[f64]) -> Vec<f64> {
 }
 
 fn middle(values: &[f64]) -> f64 {
-    Samples::new(values).map_or(0.0, |samples| samples.median())
+    median_in_place(&mut values.to_vec()).unwrap_or(0.0)
 }
 
 /// Bounds of the stretches of equal mean, from 0 to the number of values: the partition of least squared distance to

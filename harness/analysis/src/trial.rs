@@ -3,8 +3,8 @@
 use super::meter::Readings;
 use super::stream_trial::StreamTrial;
 use domain::{
-    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, Samples, SustainedLoad,
-    Validity, Window, disturbance, stream, throughput, validity,
+    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, SustainedLoad, Validity,
+    Window, disturbance, median_in_place, stream, throughput, validity,
 };
 use protocol::text;
 use protocol::{
@@ -113,8 +113,8 @@ impl Trial {
             waiting_output: share(stage.waiting_output_ns),
         });
         let isolated = measured.isolated.iter().map(|stage| {
-            let samples: Vec<f64> = stage.samples_ns.iter().map(|ns| *ns as f64).collect();
-            Samples::new(&samples).ok().map(|samples| samples.median())
+            let mut samples: Vec<f64> = stage.samples_ns.iter().map(|ns| *ns as f64).collect();
+            median_in_place(&mut samples)
         });
         Ok(Self {
             round,
