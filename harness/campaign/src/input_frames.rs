@@ -22,9 +22,10 @@ pub(crate) fn of_network(
 ) -> Outcome<protocol::Frames> {
     let frames = &experiment.frames;
     let fed = match frames {
-        Frames { npy: Some(npy), .. } => {
+        Frames { npy: Some(npy), npy_sha256, .. } => {
             let context = || format!("failed to feed {npy} to the network {}", network.name);
-            Some(npy::frames(Path::new(npy), network).with_context(context).ending(Exit::Usage)?)
+            let fed = of_file(Path::new(npy), npy_sha256.as_deref(), network);
+            Some(fed.with_context(context).ending(Exit::Usage)?)
         }
         Frames { folder: Some(folder), folder_sha256: Some(digest), .. } => {
             let context =
@@ -38,6 +39,20 @@ pub(crate) fn of_network(
     let (distinct, file) = fed.map_or((frames.distinct, None), |(distinct, file)| (distinct, Some(file)));
     let integers_below = network.reference.integers_below;
     Ok(protocol::Frames { seed: frames.seed, distinct, integers_below, file })
+}
+
+/// A run that is resumed has the digest of the file that it began with.
+fn of_file(
+    path: &Path,
+    digest: Option<&str>,
+    network: &NetworkManifest,
+) -> Result<(u32, protocol::FrameFile)> {
+    if let Some(digest) = digest
+        && host::files::hash_file(path)? != digest
+    {
+        bail!("its content is no longer that with which the run began; restore it, or start a new run");
+    }
+    npy::frames(path, network)
 }
 
 fn of_pictures(
@@ -85,6 +100,17 @@ mod tests {
             "boundaries": [{ "tensors": inputs.iter().map(tensor).collect::<Vec<_>>() }],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_file_that_changed_since_the_run_began_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "frames").unwrap();
+        let network = network(&[(&[1, 3, 2, 2], "float32")]);
+        let error = |digest: &str| of_file(file.path(), Some(digest), &network).unwrap_err().to_string();
+        assert!(error("of other frames").contains("no longer that with which the run began"));
+        let digest = host::files::hash_file(file.path()).unwrap();
+        assert!(error(&digest).contains("it is not a file of NumPy"));
     }
 
     #[test]

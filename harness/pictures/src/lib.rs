@@ -41,7 +41,7 @@ pub enum FramesError {
     },
     /// Somebody changes the pictures.
     #[error(
-        "failed to read the pictures in {}: they changed while they were read; start again when they are complete", path.display()
+        "the pictures in {} are no longer those with which the run began; restore them, or start a new run", path.display()
     )]
     Changed {
         /// The folder.

@@ -158,7 +158,7 @@ fn frames_are_made_once_and_pictures_that_change_meanwhile_are_told() {
     let bgr = PictureRule { channels: ChannelOrder::Bgr, ..rule.clone() };
     assert_ne!(make(&digest, &bgr).unwrap(), first, "another rule has other frames");
     let error = make("another digest", &rule).unwrap_err().to_string();
-    assert!(error.contains("changed while they were read"), "{error}");
+    assert!(error.contains("are no longer those with which the run began"), "{error}");
     assert_eq!(steps, 3);
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 2);
 }
