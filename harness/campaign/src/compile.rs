@@ -148,7 +148,13 @@ impl ArtifactBuilder {
             let manifest = first
                 .with_context(|| format!("the compiled network {} is missing from the cache", network.name()))
                 .ending(Exit::Bug)?;
-            let frames = input_frames::of_network(experiment, &manifest, network.pictures(), &self.frames)?;
+            let frames = input_frames::of_network(
+                experiment,
+                &manifest,
+                network.pictures(),
+                &self.frames,
+                &self.interrupt,
+            )?;
             compiled.push(CompiledNetwork {
                 name: network.name().to_owned(),
                 sha256: self.cache.identity(&source_of(network)).ending(Exit::Usage)?,

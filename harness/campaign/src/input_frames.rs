@@ -5,7 +5,8 @@ use anyhow::{Context as _, Result, bail};
 use compiler::NetworkManifest;
 use config::{Experiment, Frames};
 use domain::PictureRule;
-use host::exit::{Ending as _, Exit, Outcome};
+use host::exit::{Ending as _, Exit, Failure, Outcome};
+use host::interrupt::Interrupt;
 use host::progress::{self, Progress};
 use pictures::{Folder, FrameShape};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub(crate) fn of_network(
     network: &NetworkManifest,
     rule: &PictureRule,
     cache: &Path,
+    interrupt: &Interrupt,
 ) -> Outcome<protocol::Frames> {
     let frames = &experiment.frames;
     let fed = match frames {
@@ -30,7 +32,13 @@ pub(crate) fn of_network(
         Frames { folder: Some(folder), folder_sha256: Some(digest), .. } => {
             let context =
                 || format!("failed to feed the pictures in {folder} to the network {}", network.name);
-            let file = of_pictures(Path::new(folder), digest, network, rule, cache);
+            let file = of_pictures(Path::new(folder), digest, network, rule, cache, interrupt);
+            if interrupt.is_set() {
+                return Err(Failure::new(
+                    Exit::Trial,
+                    "interrupted while reading pictures; nothing was measured",
+                ));
+            }
             let file = file.with_context(context).ending(Exit::Usage)?;
             Some(npy::frames(&file, network).with_context(context).ending(Exit::Bug)?)
         }
@@ -61,6 +69,7 @@ fn of_pictures(
     network: &NetworkManifest,
     rule: &PictureRule,
     cache: &Path,
+    interrupt: &Interrupt,
 ) -> Result<PathBuf> {
     let inputs = network.boundaries.first().map(|boundary| boundary.tensors.as_slice()).unwrap_or_default();
     let [input] = inputs else {
@@ -80,8 +89,11 @@ fn of_pictures(
     let count = folder.pictures().len();
     let progress = Progress::begin("pictures", count);
     let name = |picture: &Path| picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let file =
-        pictures::frames(&folder, digest, rule, &shape, cache, |picture| progress.doing(&name(picture)))?;
+    let step = |picture: &Path| {
+        progress.doing(&name(picture));
+        !interrupt.is_set()
+    };
+    let file = pictures::frames(&folder, digest, rule, &shape, cache, step)?;
     let plural = if count == 1 { "picture" } else { "pictures" };
     progress.end(&format!("{count} {plural} for {} in {}", network.name, file.display()));
     Ok(file)
@@ -118,8 +130,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.png"), "no picture").unwrap();
         let error = |inputs: &[(&[i64], &str)]| {
-            let rule = PictureRule::default();
-            let made = of_pictures(folder.path(), "digest", &network(inputs), &rule, folder.path());
+            let (rule, interrupt) = (PictureRule::default(), Interrupt::default());
+            let made =
+                of_pictures(folder.path(), "digest", &network(inputs), &rule, folder.path(), &interrupt);
             made.unwrap_err().to_string()
         };
         let picture: (&[i64], &str) = (&[1, 3, 2, 2], "float32");

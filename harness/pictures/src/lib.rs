@@ -47,6 +47,9 @@ pub enum FramesError {
         /// The folder.
         path: PathBuf,
     },
+    /// `step` said so.
+    #[error("stopped before all pictures were read")]
+    Stopped,
     /// The frames cannot be kept.
     #[error("failed to write {}: {error}", path.display())]
     Write {
@@ -62,7 +65,7 @@ const CONVERSION: u32 = 1;
 
 /// The file in `cache` with the frames of all pictures in a folder, in the order of their names: an array of `NumPy` with the
 /// shape (pictures, input of the network without its batch). It is made unless it is there. `digest` is that of [`Folder::digest`]. `step` is
-/// called for each picture.
+/// called before each picture and returns whether to go on.
 ///
 /// # Errors
 /// If a picture cannot be read, or the network's input is no picture.
@@ -72,7 +75,7 @@ pub fn frames(
     rule: &PictureRule,
     shape: &FrameShape,
     cache: &Path,
-    mut step: impl FnMut(&Path),
+    mut step: impl FnMut(&Path) -> bool,
 ) -> Result<PathBuf, FramesError> {
     let converter = Converter::new(rule, shape)?;
     let key = Sha256::digest(format!("{CONVERSION} {digest} {rule:?} {shape:?}"));
@@ -99,7 +102,7 @@ fn write(
     digest: &str,
     converter: &Converter,
     path: &Path,
-    step: &mut impl FnMut(&Path),
+    step: &mut impl FnMut(&Path) -> bool,
 ) -> Result<(), FramesError> {
     let fail = |error: std::io::Error| FramesError::Write { path: path.to_path_buf(), error };
     let mut file = BufWriter::new(File::create(path).map_err(fail)?);
@@ -111,7 +114,9 @@ fn write(
     let mut whole = folder::Digest::default();
     let mut frame = Vec::new();
     for picture in folder.pictures() {
-        step(picture);
+        if !step(picture) {
+            return Err(FramesError::Stopped);
+        }
         let failed = |error: PictureError| FramesError::Picture { path: picture.clone(), error };
         let content = picture::read(picture).map_err(failed)?;
         whole.add(picture, &content);

@@ -29,7 +29,7 @@ fn feed(path: &Path, rule: &PictureRule, shape: &FrameShape) -> Result<Vec<u8>, 
     let cache = tempfile::tempdir().unwrap();
     let folder = Folder::open(path)?;
     let digest = folder.digest()?;
-    let file = frames(&folder, &digest, rule, shape, cache.path(), |_| ())?;
+    let file = frames(&folder, &digest, rule, shape, cache.path(), |_| true)?;
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "no other file is left");
     Ok(fs::read(file).unwrap())
 }
@@ -151,8 +151,12 @@ fn frames_are_made_once_and_pictures_that_change_meanwhile_are_told() {
     let digest = open.digest().unwrap();
     let (rule, input) = (PictureRule::default(), shape(&[1, 3, 8, 8]));
     let mut steps = 0;
-    let mut make =
-        |digest: &str, rule: &PictureRule| frames(&open, digest, rule, &input, cache.path(), |_| steps += 1);
+    let mut make = |digest: &str, rule: &PictureRule| {
+        frames(&open, digest, rule, &input, cache.path(), |_| {
+            steps += 1;
+            true
+        })
+    };
     let first = make(&digest, &rule).unwrap();
     assert_eq!(make(&digest, &rule).unwrap(), first);
     let bgr = PictureRule { channels: ChannelOrder::Bgr, ..rule.clone() };
@@ -160,6 +164,9 @@ fn frames_are_made_once_and_pictures_that_change_meanwhile_are_told() {
     let error = make("another digest", &rule).unwrap_err().to_string();
     assert!(error.contains("are no longer those with which the run began"), "{error}");
     assert_eq!(steps, 3);
+    let stretched = PictureRule { fit: PictureFit::Stretch, ..rule };
+    let stopped = frames(&open, &digest, &stretched, &input, cache.path(), |_| false);
+    assert!(matches!(stopped, Err(FramesError::Stopped)), "{stopped:?}");
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 2);
 }
 
