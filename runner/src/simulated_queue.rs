@@ -7,8 +7,8 @@ use domain::stream::{self, Share};
 use protocol::{ArrivalTimes, QueuePolicy, StreamLoad};
 
 const MS: u64 = 1_000_000;
-/// Simulated campaigns: with so many, the share of intervals that hold the truth is known within 2.5 %.
-const CAMPAIGNS: u64 = 300;
+/// Simulated campaigns: with so many, the share of intervals that hold the truth is known within 2 %.
+const CAMPAIGNS: u64 = 500;
 
 /// What a schedule with one stage did with the first frames of a stream.
 #[derive(Debug, Default)]
