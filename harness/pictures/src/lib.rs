@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 /// Frames could not be made of pictures.
@@ -60,6 +61,9 @@ pub enum FramesError {
     },
 }
 
+/// Number of the next unfinished file.
+static FRESH: AtomicU64 = AtomicU64::new(0);
+
 /// Version of the conversion: it changes if the same pictures become other frames.
 const CONVERSION: u32 = 1;
 
@@ -86,8 +90,9 @@ pub fn frames(
     }
     let fail = |error: std::io::Error| FramesError::Write { path: path.clone(), error };
     std::fs::create_dir_all(cache).map_err(fail)?;
-    // Another process may make the same file.
-    let fresh = cache.join(format!("{name}.{}.new", std::process::id()));
+    // Another process, or the thread of another board, may make the same file.
+    let number = FRESH.fetch_add(1, Ordering::Relaxed);
+    let fresh = cache.join(format!("{name}.{}-{number}.new", std::process::id()));
     let written = write(folder, digest, &converter, &fresh, &mut step);
     let kept = written.and_then(|()| std::fs::rename(&fresh, &path).map_err(fail));
     if kept.is_err() {

@@ -170,6 +170,28 @@ fn frames_are_made_once_and_pictures_that_change_meanwhile_are_told() {
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 2);
 }
 
+#[test]
+fn threads_of_several_boards_make_the_same_file_at_once() {
+    let photo = fs::read(data("photo.png")).unwrap();
+    let names: Vec<String> = (0..40).map(|number| format!("{number:02}.png")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &photo[..])).collect();
+    let (pictures, cache) = (folder(&files), tempfile::tempdir().unwrap());
+    let open = Folder::open(pictures.path()).unwrap();
+    let (digest, input) = (open.digest().unwrap(), shape(&[1, 3, 32, 32]));
+    let make = || {
+        let file = frames(&open, &digest, &PictureRule::default(), &input, cache.path(), |_| true).unwrap();
+        fs::read(file).unwrap()
+    };
+    let contents = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let frame = 4 * 3 * 32 * 32;
+    assert!(contents.iter().all(|file| file.len() == 128 + 40 * frame && *file == contents[0]));
+    assert!(contents[0][128..].chunks(frame).all(|one| *one == contents[0][128..128 + frame]));
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
+}
+
 /// The start of a PNG file with so many pixels.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
