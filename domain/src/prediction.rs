@@ -34,11 +34,12 @@ impl Prediction {
 impl Prediction {
     /// Latency in ns of a frame of a schedule whose stages follow each other: if it waits nowhere, and at most, if it takes the
     /// last of `before` places in the queue of the first stage while `between` frames wait for each other stage. Each frame ahead
-    /// of it, of which every stage has one too, delays it by at most the time of the slowest stage.
-    pub fn latency_ns(&self, before: u32, between: u32) -> (f64, f64) {
+    /// of it, of which every stage has one too and `overlapping` stages another, delays it by at most the time of the slowest
+    /// stage.
+    pub fn latency_ns(&self, before: u32, between: u32, overlapping: u32) -> (f64, f64) {
         let alone: f64 = self.stage_ns.iter().sum();
         let later = self.stage_ns.len().saturating_sub(1) as f64;
-        let ahead = f64::from(before) + later * (f64::from(between) + 1.0);
+        let ahead = f64::from(before) + later * (f64::from(between) + 1.0) + f64::from(overlapping);
         (alone, alone + ahead * slowest(&self.stage_ns))
     }
 }
@@ -172,7 +173,7 @@ mod tests {
         {
             for (before, between) in [(1, 1), (2, 2), (4, 1), (1, 4)] {
                 let prediction = Prediction::new(ScheduleKind::Pipeline, stage_ns.to_vec());
-                let (alone, most) = prediction.latency_ns(before, between);
+                let (alone, most) = prediction.latency_ns(before, between, 0);
                 assert!((alone - stage_ns.iter().sum::<f64>()).abs() < 1e-9);
                 let found = longest_latency(stage_ns, before as usize, between as usize);
                 assert!(found <= most + 1e-9, "{stage_ns:?} {before} {between}: {found} > {most}");

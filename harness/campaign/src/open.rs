@@ -122,7 +122,8 @@ impl OpenedBoard {
         &self.loaded
     }
 
-    pub(crate) fn processors(&self) -> &[Processor] {
+    /// The processors of the board.
+    pub fn processors(&self) -> &[Processor] {
         &self.found.processors
     }
 

@@ -4,7 +4,7 @@ use crate::output::{after_closing, print};
 use crate::selection::Selection;
 use campaign::{Paths, open};
 use clap::Args;
-use domain::{Prediction, QueuePolicy, StreamLoad};
+use domain::{Prediction, ProcessorName, QueuePolicy, StreamLoad};
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
 use std::fmt::Write as _;
@@ -25,6 +25,12 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     let mut board = open::open(loaded, paths, interrupt)?;
     let experiment = &board.loaded().experiment;
     let (stream, queue_depth) = (experiment.load.stream().copied(), experiment.queue_depth);
+    let gpus: Vec<ProcessorName> = board
+        .processors()
+        .iter()
+        .filter(|processor| processor.kind.is_gpu())
+        .map(|processor| processor.name.clone())
+        .collect();
     let networks = campaign::plan(&mut board);
     let (networks, closed) = board.close(networks)?;
     let mut text = String::new();
@@ -42,7 +48,11 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
             let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
             let follow = !matches!(planned.schedule.kind(), domain::ScheduleKind::Replicate);
             if let Some(stream) = stream.filter(|_| follow) {
-                text += &queues(prediction, &stream, queue_depth);
+                // A GPU starts a frame before it has finished the one before.
+                let stages = planned.schedule.stages().iter();
+                let overlapping = stages.filter(|stage| gpus.contains(&stage.processor)).count();
+                let overlapping = u32::try_from(overlapping).unwrap_or(u32::MAX);
+                text += &queues(prediction, &stream, queue_depth, overlapping);
             }
             if planned.schedule.kind() != domain::ScheduleKind::Pipeline {
                 continue;
@@ -64,9 +74,9 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
 }
 
 /// What the queues of a stream mean for the latency of a schedule.
-fn queues(prediction: &Prediction, stream: &StreamLoad, queue_depth: u32) -> String {
+fn queues(prediction: &Prediction, stream: &StreamLoad, queue_depth: u32, overlapping: u32) -> String {
     let before = stream.queue.saturating_mul(stream.streams);
-    let (alone, most) = prediction.latency_ns(before, queue_depth);
+    let (alone, most) = prediction.latency_ns(before, queue_depth, overlapping);
     let (alone_ms, most_ms) = (alone / 1e6, most / 1e6);
     let places = if prediction.stage_ns.len() > 1 {
         format!("{before} before the first stage, {queue_depth} between stages")
@@ -103,7 +113,7 @@ mod tests {
         let check = |fps: f64, policy: QueuePolicy, deadline_ms: Option<f64>, says: &[&str]| {
             let arrivals = ArrivalTimes::Constant;
             let stream = StreamLoad { fps, streams: 2, queue: 1, policy, deadline_ms, arrivals };
-            let text = queues(&prediction, &stream, 3);
+            let text = queues(&prediction, &stream, 3, 0);
             assert!(says.iter().all(|part| text.contains(part)), "{text}");
         };
         let full = "latency 9.00 ms if no frame waits, at most 39.00 ms with full queues (2 before the first stage, 3 between stages)";
@@ -116,6 +126,15 @@ mod tests {
         );
         check(50.0, QueuePolicy::DropNewest, Some(8.0), &["every frame is expected after its deadline"]);
         check(200.0, QueuePolicy::DropNewest, None, &["too slow for 400 frames/s"]);
+        let stream = StreamLoad {
+            fps: 50.0,
+            streams: 1,
+            queue: 1,
+            policy: QueuePolicy::DropOldest,
+            deadline_ms: None,
+            arrivals: ArrivalTimes::Constant,
+        };
+        assert!(queues(&prediction, &stream, 3, 1).contains("at most 39.00 ms"), "a GPU has another frame");
         check(200.0, QueuePolicy::Block, None, &["without limit if the stream is faster", "too slow"]);
     }
 }
