@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tvm import tirx
@@ -38,9 +40,11 @@ class PtxFiles:
         wanted = list(dict.fromkeys(names))
         progress(0, len(wanted))
         made: list[Module] = []
-        for name in wanted:
-            made.append(self._kernel(name, functions[name]))
-            progress(len(made), len(wanted))
+        # TVM releases the GIL while it compiles.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for module in pool.map(lambda name: self._kernel(name, functions[name]), wanted):
+                made.append(module)
+                progress(len(made), len(wanted))
         head = made[0].ptx.partition(HEAD_END)[0]
         bodies = [module.ptx.partition(HEAD_END)[2].strip() for module in made]
         launches = {name: launch for module in made for name, launch in module.launches.items()}

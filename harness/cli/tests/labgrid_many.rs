@@ -267,17 +267,18 @@ fn count(variable: &str, default: usize) -> usize {
 /// What a process has used so far: CPU time and the most memory.
 fn usage(pid: u32) -> Option<(Duration, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<u64> =
-        stat.rsplit_once(')')?.1.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    // Without state: parent, group, session, terminal, its group, flags, four counts of faults, then the two times.
-    let ticks = fields.get(10)? + fields.get(11)?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    // State, parent, group, session, terminal, its group, flags, four counts of faults, then the two times.
+    let time = |place: usize| fields.get(place)?.parse::<u64>().ok();
+    let ticks = time(11)? + time(12)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = most.trim().strip_suffix(" kB")?.parse().ok()?;
     Some((Duration::from_millis(10 * ticks), kib))
 }
 
-/// `EDGEPIPE_BOARDS=16 EDGEPIPE_ROUNDS=20 … -- --ignored --nocapture many_places` says what the harness used.
+/// `EDGEPIPE_BOARDS=16 EDGEPIPE_ROUNDS=20 EDGEPIPE_SECONDS=1 … -- --ignored --nocapture many_places` says what the harness
+/// used with windows of a second.
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
 fn many_places_share_rounds_without_a_failed_trial() {
@@ -291,7 +292,12 @@ fn many_places_share_rounds_without_a_failed_trial() {
     let lab = lab(&farm, &others);
     let rounds = count("EDGEPIPE_ROUNDS", 4) * boards;
     let begun = Instant::now();
-    let mut bench = Bench::start_on(&farm, &["--farm", "lab"], &["--trials", &rounds.to_string()]);
+    let window =
+        std::env::var("EDGEPIPE_SECONDS").map(|seconds| format!("measure={{min_seconds: {seconds}}}"));
+    let rounds_text = rounds.to_string();
+    let mut arguments = vec!["--trials", &rounds_text];
+    arguments.extend(window.iter().flat_map(|window| ["--set", window]));
+    let mut bench = Bench::start_on(&farm, &["--farm", "lab"], &arguments);
     let (mut trials, mut used, mut client) = (0, None, None);
     while bench.next() {
         trials += usize::from(bench.said.last().unwrap().ends_with("frames/s"));

@@ -56,18 +56,18 @@ class Module:
     launches: dict[str, Launch]
 
 
-class _DeviceLibrary:
-    """The file that TVM links into a module for ``nvptx``. One build at a time may set it."""
+class _DeviceLibrary(threading.local):
+    """The file that TVM links into a module for ``nvptx``, for each thread: TVM asks for it on the thread
+    that builds the module.
+    """
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.path = ""
-        tvm_ffi.register_global_func(
-            "tvm_callback_libdevice_path", lambda _: self.path, override=True
-        )
+    path = ""
 
 
 _LIBRARY = _DeviceLibrary()
+tvm_ffi.register_global_func(
+    "tvm_callback_libdevice_path", lambda _: _LIBRARY.path, override=True
+)
 TRIPLE = "nvptx64-nvidia-cuda"
 tvm_ffi.register_global_func(
     "tvm.codegen.llvm.target_nvptx64",
@@ -89,18 +89,16 @@ def build(functions: Mapping[str, tirx.PrimFunc], arch: str) -> Module:
     host, device = _split(tvm.IRModule(named), target)
     launches = {name: _launch(name, host[name]) for name in functions}
     scalar = {name for name, function in functions.items() if function.attrs.get(SCALAR)}
-    with _LIBRARY.lock:
-        _LIBRARY.path = ""
-        ir = _entries(_ir(device, arch), launches, scalar)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kernels.ll"
-            path.write_text(ir, encoding="utf-8")
-            _LIBRARY.path = str(path)
-            try:
-                compile_ = tvm.get_global_func("target.build.nvptx")
-                ptx = compile_(_empty(target), target).inspect_source("ptx")
-            finally:
-                _LIBRARY.path = ""
+    ir = _entries(_ir(device, arch), launches, scalar)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.ll"
+        path.write_text(ir, encoding="utf-8")
+        _LIBRARY.path = str(path)
+        try:
+            compile_ = tvm.get_global_func("target.build.nvptx")
+            ptx = compile_(_empty(target), target).inspect_source("ptx")
+        finally:
+            _LIBRARY.path = ""
     ptx = _without_helpers(ptx)
     version = re.search(r"^\.version (\S+)", ptx, re.MULTILINE)
     if version is None or any(f".entry {name}(" not in ptx for name in functions):
