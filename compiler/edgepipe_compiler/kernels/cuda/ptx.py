@@ -65,9 +65,7 @@ class _DeviceLibrary(threading.local):
 
 
 _LIBRARY = _DeviceLibrary()
-tvm_ffi.register_global_func(
-    "tvm_callback_libdevice_path", lambda _: _LIBRARY.path, override=True
-)
+tvm_ffi.register_global_func("tvm_callback_libdevice_path", lambda _: _LIBRARY.path, override=True)
 TRIPLE = "nvptx64-nvidia-cuda"
 tvm_ffi.register_global_func(
     "tvm.codegen.llvm.target_nvptx64",
