@@ -321,9 +321,11 @@ fn two_benches_with_the_same_match_get_a_place_each() {
 /// A farm whose board hangs at a power switch, and the switch.
 fn switched(change: impl Fn(&mut Farm) + Send + 'static) -> (Arc<Mutex<Farm>>, PowerSwitch) {
     let board = Arc::new(Mutex::new(Farm::unstarted()));
-    let outlet = Arc::clone(&board);
+    // The switch's thread ends with the test program, and the board is to end with its test.
+    let outlet = Arc::downgrade(&board);
     let switch = PowerSwitch::new(move |is_on| {
-        let mut board = outlet.lock().unwrap();
+        let Some(board) = outlet.upgrade() else { return };
+        let mut board = board.lock().unwrap();
         if is_on {
             change(&mut board);
             board.start();
