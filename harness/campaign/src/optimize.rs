@@ -34,7 +34,7 @@ use store::{RunRecorder, ScheduleRecord, Store};
 
 /// Rounds of the schedules of the experiment before the first prediction.
 const FIRST_ROUNDS: u32 = 3;
-/// Rounds of new schedules.
+/// Rounds of new schedules, unless the experiment asks for fewer trials.
 const ROUNDS: u32 = 2;
 /// Most new schedules at a time.
 const NEW_SCHEDULES: usize = 4;
@@ -371,7 +371,7 @@ impl Optimizer<'_, '_> {
             active.retain(|at| visited.contains(&self.network.linked.plan.schedules[*at].point));
             active.sort_unstable();
             active.dedup();
-            self.measure("search", &active, ROUNDS)?;
+            self.measure("search", &active, ROUNDS.min(self.board.loaded.experiment.trials))?;
         }
         Ok(())
     }

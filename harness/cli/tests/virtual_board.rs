@@ -234,8 +234,9 @@ impl Drop for Halted {
     }
 }
 
-/// Share by which the best schedule of a search may need more energy than the best one of a sweep.
-const CLOSE: f64 = 0.03;
+/// Share by which the best schedule of a search may need more energy than the best one of a sweep. There is one trial of each,
+/// so the noise of a trial is part of it; a schedule at other clocks, or on other processors, needs 15 to 80 % more.
+const CLOSE: f64 = 0.1;
 
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
@@ -258,9 +259,9 @@ fn virtual_board_search_comes_close_to_a_sweep() {
         "--network",
         "mobilenet_v1_025_128",
         "--budget",
-        "3min",
+        "5min",
         "--trials",
-        "2",
+        "1",
         "--set",
         "schedules=[{single: each}, {pipeline: auto}]",
         "--set",
@@ -292,8 +293,7 @@ fn virtual_board_search_comes_close_to_a_sweep() {
             best.mj,
             100.0 * more
         );
-        // Where they differ by more, the two cannot be told apart.
-        assert!(more <= CLOSE || found.lo <= best.hi, "{found:?} against {best:?}");
+        assert!(more <= CLOSE, "{found:?} against {best:?}");
     }
 }
 
@@ -302,24 +302,18 @@ fn virtual_board_search_comes_close_to_a_sweep() {
 struct Row {
     schedule: String,
     fps: f64,
-    /// mJ per frame, with its interval.
+    /// mJ per frame.
     mj: f64,
-    lo: f64,
-    hi: f64,
 }
 
 /// The measured schedules with energy of a result of `optimize`.
 fn rows(result: &Value) -> Vec<Row> {
     let lists = ["front", "baselines", "others"].into_iter().filter_map(|name| result[name].as_array());
     let row = |row: &Value| {
-        let energy = &row["energy_mj_per_frame"];
-        let mj = energy["point"].as_f64()?;
         Some(Row {
             schedule: row["schedule"].as_str()?.to_owned(),
             fps: row["throughput_fps"]["point"].as_f64()?,
-            mj,
-            lo: energy["lo"].as_f64().unwrap_or(mj),
-            hi: energy["hi"].as_f64().unwrap_or(mj),
+            mj: row["energy_mj_per_frame"]["point"].as_f64()?,
         })
     };
     let mut rows: Vec<Row> = lists.flatten().filter_map(row).collect();

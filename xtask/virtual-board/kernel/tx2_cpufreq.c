@@ -99,15 +99,18 @@ static DEFINE_PER_CPU(struct hrtimer, loss);
 static bool slow;
 static int slow_state;
 
-/* Keeps a busy CPU from its work for its share of the period. */
+/*
+ * Keeps a busy CPU from its work for its share of the period, which ends at a fixed time after the timer's own. So time in
+ * which the host had stopped the CPU counts as lost: on a busy host, it would else spend each of its short turns here, and
+ * do no work at all.
+ */
 static enum hrtimer_restart lose(struct hrtimer *timer)
 {
-	u64 lost = div_u64((u64)PERIOD_NS * (HIGHEST_KHZ - tx2_get(smp_processor_id())), HIGHEST_KHZ);
-	u64 begun = ktime_get_ns();
+	u64 share = div_u64((u64)PERIOD_NS * (HIGHEST_KHZ - tx2_get(smp_processor_id())), HIGHEST_KHZ);
+	u64 lost = is_idle_task(current) ? 0 : share;
+	ktime_t until = ktime_add_ns(hrtimer_get_expires(timer), lost);
 
-	if (is_idle_task(current))
-		lost = 0;
-	while (ktime_get_ns() - begun < lost)
+	while (ktime_before(ktime_get(), until))
 		cpu_relax();
 	hrtimer_set_expires(timer, ktime_add_ns(ktime_get(), PERIOD_NS - lost));
 	return HRTIMER_RESTART;
