@@ -234,8 +234,8 @@ impl Drop for Halted {
     }
 }
 
-/// Share by which the best schedule of a search may need more energy than the best one of a sweep. There is one trial of each,
-/// so the noise of a trial is part of it; a schedule at other clocks, or on other processors, needs 15 to 80 % more.
+/// Share by which the best schedule of a search may need more energy than the best one of a sweep. Most schedules have one
+/// trial, so the noise of a trial is part of it.
 const CLOSE: f64 = 0.1;
 
 #[test]
