@@ -68,7 +68,7 @@ pub struct Peaked {
 pub struct Stream {
     /// Size of the buffer.
     pub bytes: u64,
-    /// Duration of each read of the whole buffer.
+    /// Duration of a read of the whole buffer in each round, in the fastest of several orders.
     pub ns: Vec<u64>,
 }
 

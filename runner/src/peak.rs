@@ -54,27 +54,37 @@ fn time_reads(bytes: u64, rounds: u32) -> Stream {
     let buffer: Vec<u64> = (0..words as u64).collect();
     let mut ns = Vec::new();
     for round in 0..rounds.saturating_add(WARM_UP) {
-        let begin = monotonic_ns();
-        std::hint::black_box(sum(std::hint::black_box(&buffer)));
-        let end = monotonic_ns();
+        // The prefetchers of a CPU follow several sequences of addresses: two were a fifth faster than one on an EPYC.
+        let ways: [fn(&[u64]) -> u64; 3] = [sum::<1>, sum::<2>, sum::<4>];
+        let fastest = ways.iter().map(|sum| {
+            let begin = monotonic_ns();
+            std::hint::black_box(sum(std::hint::black_box(&buffer)));
+            monotonic_ns() - begin
+        });
+        let fastest = fastest.min().unwrap_or(0);
         if round >= WARM_UP {
-            ns.push(end - begin);
+            ns.push(fastest);
         }
     }
     Stream { bytes: words as u64 * 8, ns }
 }
 
-/// Adds up all words in independent sums.
-fn sum(words: &[u64]) -> u64 {
-    const CHAINS: usize = 16;
-    let mut sums = [0_u64; CHAINS];
-    let (blocks, rest) = words.as_chunks::<CHAINS>();
-    for block in blocks {
-        for (sum, word) in sums.iter_mut().zip(block) {
-            *sum = sum.wrapping_add(*word);
+/// Adds up all words in independent sums, reading so many parts of the buffer side by side.
+fn sum<const PARTS: usize>(words: &[u64]) -> u64 {
+    /// Words of a cache line.
+    const LINE: usize = 8;
+    let (lines, rest) = words.as_chunks::<LINE>();
+    let length = lines.len() / PARTS;
+    let (parts, more) = lines.split_at(PARTS * length);
+    let mut sums = [[0_u64; LINE]; PARTS];
+    for at in 0..length {
+        for (part, sums) in sums.iter_mut().enumerate() {
+            for (sum, word) in sums.iter_mut().zip(&parts[part * length + at]) {
+                *sum = sum.wrapping_add(*word);
+            }
         }
     }
-    let whole = sums.iter().chain(rest);
+    let whole = sums.as_flattened().iter().chain(more.as_flattened()).chain(rest);
     whole.fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
@@ -99,7 +109,9 @@ mod tests {
 
     #[test]
     fn every_word_is_read() {
-        let words: Vec<u64> = (0..1000).collect();
-        assert_eq!(sum(&words), 999 * 500);
+        let words: Vec<u64> = (0..1003).collect();
+        for sum in [sum::<1>, sum::<2>, sum::<4>] {
+            assert_eq!(sum(&words), 1002 * 1003 / 2);
+        }
     }
 }

@@ -335,12 +335,7 @@ fn on_network(
         .and_then(|comparison| {
             Some(format!("over {}: {}", comparison.baseline, comparison.reason.as_ref()?))
         });
-    ClaimOnNetwork {
-        verdict,
-        pipeline: Some(pipeline.record.schedule.label()),
-        comparisons,
-        ..result(reason, false)
-    }
+    ClaimOnNetwork { verdict, pipeline: Some(pipeline.label.clone()), comparisons, ..result(reason, false) }
 }
 
 /// The valid schedules of a kind, or why there are none.
@@ -412,7 +407,7 @@ fn compared(
         None => (verdict, reason),
     };
     ClaimComparison {
-        baseline: baseline.record.schedule.label(),
+        baseline: baseline.label.clone(),
         kind: of_kind,
         is_best_single,
         decides: of_kind == ScheduleKind::Single && (kind == ClaimKind::Faster || is_best_single),

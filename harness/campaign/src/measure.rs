@@ -208,11 +208,9 @@ impl<'a, 's> Trials<'a, 's> {
     pub(crate) fn run(&mut self, slots: &[(u32, Slot)], progress: &Progress) -> Result<(), Stop> {
         for (position, slot) in slots {
             let network = &self.networks[slot.network];
-            let label = format!(
-                "{} on {}",
-                network.linked.plan.name(),
-                network.linked.schedules[slot.schedule].planned.schedule.label()
-            );
+            let planned = &network.linked.schedules[slot.schedule].planned;
+            let point = self.board.found.points.suffix(planned.point);
+            let label = format!("{} on {}{point}", network.linked.plan.name(), planned.schedule.label());
             if self.failures_in_a_row[slot.network][slot.schedule] >= MAX_FAILURES {
                 progress.step(&format!("{label}: given up"));
                 continue;

@@ -45,6 +45,13 @@ impl Points {
     pub(crate) fn are_several(&self) -> bool {
         self.all.len() > 1
     }
+
+    /// What distinguishes a schedule at a point from the same one at other points, such as ` @ a57 1114 MHz`; empty if there
+    /// is one point.
+    pub(crate) fn suffix(&self, number: usize) -> String {
+        let point = self.all.get(number).filter(|_| self.are_several());
+        point.map(|point| format!(" @ {}", point.settings)).unwrap_or_default()
+    }
 }
 
 /// Finds the operating points that a board offers, and leaves it at the one of its file. `set` are its settings.

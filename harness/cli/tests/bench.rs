@@ -239,4 +239,7 @@ fn bad_input_is_named_before_anything_is_measured() {
         assert!(log.contains(expected), "{arguments:?}: {log}");
         assert!(log.contains("failed to"), "{arguments:?}: {log}");
     }
+    let [named, latest] = [&["--run", "latest"][..], &[]]
+        .map(|run| rig.run(&[&["report", "--format", "json"], run].concat(), 0).0);
+    assert_eq!(named, latest);
 }

@@ -17,6 +17,7 @@ mod notes;
 mod optimization;
 mod paper;
 mod peers;
+mod scale;
 mod streams;
 mod terminal;
 #[cfg(test)]

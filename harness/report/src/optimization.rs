@@ -1,6 +1,7 @@
 //! The result of `optimize` as text.
 
 mod documents;
+mod drawing;
 
 use crate::cells;
 use crate::csv::quoted;
@@ -17,7 +18,7 @@ use tabled::settings::{Alignment, Padding, Style};
 /// Formats of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OptimizeFormat {
-    /// A table, for reading.
+    /// A drawing of the front and a table, for reading.
     Terminal,
     /// For documents and pull requests.
     Markdown,
@@ -67,6 +68,31 @@ fn lines(result: &Optimization) -> Vec<Line<'_>> {
     rows.into_iter().enumerate().map(line).collect()
 }
 
+/// Those of the table, and then all other measured schedules.
+fn all_lines(result: &Optimization) -> Vec<Line<'_>> {
+    let mut lines = lines(result);
+    for row in &result.others {
+        if lines.iter().all(|line| line.row.schedule != row.schedule) {
+            lines.push(Line { row, on_front: false, is_best: false });
+        }
+    }
+    lines
+}
+
+/// What the drawing shows of each schedule whose energy is known.
+fn marks(result: &Optimization) -> Vec<drawing::Mark> {
+    let mark = |line: &Line<'_>| {
+        let sign = match line {
+            Line { is_best: true, .. } => drawing::Sign::Best,
+            Line { on_front: true, .. } => drawing::Sign::Front,
+            Line { .. } => drawing::Sign::Other,
+        };
+        let energy_mj_per_frame = line.row.energy_mj_per_frame?.point;
+        Some(drawing::Mark { throughput_fps: line.row.throughput_fps.point, energy_mj_per_frame, sign })
+    };
+    all_lines(result).iter().filter_map(mark).collect()
+}
+
 fn terminal(result: &Optimization) -> String {
     let mut out = format!(
         "{} on {}: {}\nrun {}, {}; {} schedules measured",
@@ -80,6 +106,10 @@ fn terminal(result: &Optimization) -> String {
         let _ = writeln!(out, "void, for example {reason}");
     }
     out += "\n";
+    let drawing = drawing::draw(&marks(result));
+    if !drawing.is_empty() {
+        out.extend([&drawing, "\n"]);
+    }
     out += &table(result);
     out.extend([legend(result), "\n"]);
     if let Some(point) = operating_point(result) {
@@ -297,13 +327,7 @@ const COLUMNS: [&str; 21] = [
 
 fn csv(result: &Optimization) -> String {
     let mut out = COLUMNS.join(",") + "\n";
-    let mut lines = lines(result);
-    for row in &result.others {
-        if lines.iter().all(|line| line.row.schedule != row.schedule) {
-            lines.push(Line { row, on_front: false, is_best: false });
-        }
-    }
-    for line in lines {
+    for line in all_lines(result) {
         let row = line.row;
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let ends = |interval: Option<Interval>| {

@@ -203,3 +203,13 @@ fn a_peer_is_compared_and_decides_nothing() {
     assert!((over.figure.unwrap().point - (12.0 / 10.6 - 1.0)).abs() < 0.01, "{over:?}");
     assert_eq!((over.verdict, gain.verdict), (ClaimVerdict::DoesNotHold, ClaimVerdict::Holds), "{gain:?}");
 }
+
+#[test]
+fn baselines_at_several_operating_points_are_told_apart() {
+    let claims = claims(&super::optimization::at_two_points());
+    let faster = only(&claims, ClaimKind::Faster);
+    let baselines: Vec<&str> =
+        faster.comparisons.iter().map(|comparison| comparison.baseline.as_str()).collect();
+    assert_eq!(baselines, ["cpu0 @ cpu0 2000 cpu1 2000 MHz", "cpu1 @ cpu0 2000 cpu1 1200 MHz"]);
+    assert_eq!(faster.pipeline.as_deref(), Some("cpu0[0..2] > cpu1[2..4] @ cpu0 2000 cpu1 2000 MHz"));
+}

@@ -86,7 +86,7 @@ fn without_energy_an_objective_that_needs_it_is_not_judged() {
     assert_eq!((result.not_judged_reason, result.best.as_ref()), (None, result.front.first()));
 }
 
-fn at_two_points() -> Scenario {
+pub(super) fn at_two_points() -> Scenario {
     let mut scenario = metered();
     scenario.schedule(1).point = 1;
     let mut machine = store::fixture::machine();

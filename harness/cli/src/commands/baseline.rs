@@ -1,6 +1,6 @@
 //! `baseline`: saves the figures of runs, to compare later runs with.
 
-use super::check::{latest, warn_of_a_part};
+use super::check::{latest, named, warn_of_a_part};
 use ::report::few_trials;
 use analysis::gate::Baseline;
 use campaign::Paths;
@@ -20,7 +20,7 @@ pub(crate) enum Arguments {
 pub(crate) struct Save {
     /// Name of the baseline.
     name: String,
-    /// Run to save; may be given several times. Default: the latest. From three or more runs, the spread between runs
+    /// Run to save; may be given several times. Default: `latest`. From three or more runs, the spread between runs
     /// is estimated, and checks are as strict as this spread allows.
     #[arg(long, value_name = "RUN")]
     run: Vec<String>,
@@ -42,7 +42,7 @@ fn save(paths: &Paths, options: &Save) -> Outcome<Exit> {
     let store = Store::open(&paths.database, Access::ReadOnly)?;
     let mut runs = Vec::new();
     for asked in &options.run {
-        runs.push(store.run(asked)?);
+        runs.push(named(&store, asked)?);
     }
     if runs.is_empty() {
         runs.push(latest(&store, None)?);

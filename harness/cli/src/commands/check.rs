@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// The baseline, a file in results/baselines/.
     #[arg(long, value_name = "NAME")]
     against: String,
-    /// Run to check. Default without --experiment: the latest.
+    /// Run to check. Default without --experiment: `latest`.
     #[arg(long, value_name = "RUN", conflicts_with = "experiment")]
     run: Option<String>,
     /// Measure this experiment first, and check that run.
@@ -201,9 +201,17 @@ fn exit(report: &CheckReport) -> Exit {
 /// # Errors
 /// Where there is none.
 fn stored(store: &Store, asked: Option<&str>) -> Outcome<RunId> {
-    match asked {
-        None | Some("latest") => Ok(latest(store, None)?.start.id),
-        Some(asked) => Ok(store.run(asked)?.start.id),
+    Ok(named(store, asked.unwrap_or("latest"))?.start.id)
+}
+
+/// The run of this name; `latest` is the last one with trials.
+///
+/// # Errors
+/// Where there is none.
+pub(crate) fn named(store: &Store, name: &str) -> Outcome<StoredRun> {
+    match name {
+        "latest" => latest(store, None),
+        name => Ok(store.run(name)?),
     }
 }
 

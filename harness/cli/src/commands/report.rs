@@ -16,7 +16,7 @@ use store::{Access, CampaignRecord, RunFilter, Store};
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Run, or campaign of several boards, to report. Default: the latest.
+    /// Run, or campaign of several boards, to report. Default: `latest`.
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Write to this file instead of standard output.
@@ -51,7 +51,8 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
     if arguments.list {
         return list(&store);
     }
-    let stored = if let Some(asked) = &arguments.run {
+    let asked = arguments.run.as_deref().filter(|asked| *asked != "latest");
+    let stored = if let Some(asked) = asked {
         if let Some(campaign) = store.campaign(asked)? {
             return of_campaign(&store, &campaign.record, arguments);
         }
@@ -69,7 +70,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
             )
         })?
     };
-    if let (None, false, Some(campaign)) = (&arguments.run, arguments.trace, &stored.start.campaign) {
+    if let (None, false, Some(campaign)) = (asked, arguments.trace, &stored.start.campaign) {
         return of_campaign(&store, campaign, arguments);
     }
     let report = build(&store, &stored.start.id, arguments.format)?;

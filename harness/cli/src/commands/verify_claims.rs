@@ -33,10 +33,7 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
         let store = Store::open(&paths.database, Access::ReadOnly)?;
         let mut runs: Vec<StoredRun> = Vec::new();
         for name in &arguments.runs {
-            let run = match name.as_str() {
-                "latest" => super::check::latest(&store, None)?,
-                name => store.run(name)?,
-            };
+            let run = super::check::named(&store, name)?;
             if runs.iter().all(|known| known.start.id != run.start.id) {
                 super::check::warn_of_a_part(&run);
                 runs.push(run);

@@ -3,8 +3,8 @@
 use super::super::cells::{self, number, with_interval};
 use super::fragments::scrolling;
 use super::marks;
-use super::scale::Scale;
 use super::scatter::{Plot, Point};
+use crate::scale::Scale;
 use analysis::{FrontRow, Interval, Optimization};
 use domain::ScheduleKind;
 use maud::{Markup, html};
@@ -106,13 +106,6 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
     let on_front = known.iter().filter(|(on_front, _, _)| *on_front).count();
     let first = known.len() - on_front;
     let ends = |of: &Interval| [of.lo.unwrap_or(of.point), of.hi.unwrap_or(of.point)];
-    let range = |values: Vec<f64>| {
-        let (lo, hi) =
-            values.iter().fold((f64::INFINITY, 0.0_f64), |(lo, hi), value| (lo.min(*value), hi.max(*value)));
-        // Room for the marks at the edges.
-        let room = 0.04 * (hi - lo);
-        Scale::round((lo - room).max(0.0), hi + room)
-    };
     let points = known.iter().enumerate().map(|(at, (_, row, energy))| {
         let fps = row.throughput_fps;
         // Of many, both ends by their names, and the best without its name, which needs too much room.
@@ -146,8 +139,8 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
             "{} measured schedules, {on_front} of them on the front. The table below has the figures.",
             known.len()
         ),
-        x: range(known.iter().flat_map(|(_, row, _)| ends(&row.throughput_fps)).collect()),
-        y: range(known.iter().flat_map(|(_, _, energy)| ends(energy)).collect()),
+        x: Scale::around(known.iter().flat_map(|(_, row, _)| ends(&row.throughput_fps))),
+        y: Scale::around(known.iter().flat_map(|(_, _, energy)| ends(energy))),
         x_unit: "frames per second",
         y_unit: "millijoules per frame",
         suffix: "",

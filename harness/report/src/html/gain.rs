@@ -4,7 +4,7 @@ use super::super::cells::{self, number, or_dash, with_interval};
 use super::super::headline;
 use super::fragments::{confidence, scrolling};
 use super::marks;
-use super::scale::{Scale, percent};
+use crate::scale::{Scale, percent};
 use analysis::{Interval, Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, html};

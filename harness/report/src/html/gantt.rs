@@ -2,7 +2,7 @@
 
 use super::super::cells::{self, number};
 use super::fragments::{place, schedule, scrolling};
-use super::scale::{Scale, percent};
+use crate::scale::{Scale, percent};
 use analysis::Row;
 use analysis::Timeline;
 use domain::ScheduleKind;
@@ -43,7 +43,7 @@ pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
                     @for tick in scale.ticks() {
                         @let x = percent(scale.place(tick));
                         line.grid x1=(x) x2=(x) y1="0" y2=(height) {}
-                        text.tick x=(x) y=(height + 13) { (super::scale::label(tick)) }
+                        text.tick x=(x) y=(height + 13) { (crate::scale::label(tick)) }
                     }
                     @if row.kind == ScheduleKind::Pipeline { (hand_overs(&spans, &scale)) }
                     g class=(row.kind) { @for span in &spans { (block(span, &scale)) } }

@@ -1,6 +1,6 @@
 //! The mark of each kind of schedule: colour, shape and hatching, so that readers need not tell colours apart.
 
-use super::scale::{self, Scale, percent};
+use crate::scale::{self, Scale, percent};
 use domain::ScheduleKind;
 use maud::{Markup, html};
 use std::collections::BTreeSet;

@@ -14,7 +14,6 @@ mod network;
 mod occupancy;
 mod over_peers;
 mod prediction;
-mod scale;
 mod scatter;
 mod stream;
 

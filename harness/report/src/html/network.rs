@@ -3,8 +3,8 @@
 use super::super::cells::{self, number, or_dash};
 use super::super::headline;
 use super::fragments::{confidence, schedule, scrolling};
-use super::scale::{Scale, percent};
 use super::{facts, gain, marks, occupancy, stream};
+use crate::scale::{Scale, percent};
 use analysis::{Report, Row};
 use domain::{ScheduleKind, Validity};
 use maud::{Markup, PreEscaped, html};

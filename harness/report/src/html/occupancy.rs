@@ -2,7 +2,7 @@
 
 use super::super::cells::{self, ABSENT, number};
 use super::fragments::{schedule, scrolling};
-use super::scale::percent;
+use crate::scale::percent;
 use analysis::{Row, StageSection};
 use domain::ScheduleKind;
 use maud::{Markup, html};

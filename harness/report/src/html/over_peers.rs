@@ -2,7 +2,7 @@
 
 use super::fragments::scrolling;
 use super::marks;
-use super::scale::{Scale, percent};
+use crate::scale::{Scale, percent};
 use analysis::{Report, Summary};
 use maud::{Markup, html};
 

@@ -3,8 +3,8 @@
 use super::super::cells::{self, number, with_interval};
 use super::fragments::{place, scrolling};
 use super::marks;
-use super::scale::Scale;
 use super::scatter::{Plot, Point};
+use crate::scale::Scale;
 use analysis::{Report, Row};
 use domain::Validity;
 use maud::{Markup, html};

@@ -1,7 +1,7 @@
 //! Points over two axes.
 
 use super::marks;
-use super::scale::{self, Scale, percent};
+use crate::scale::{self, Scale, percent};
 use domain::ScheduleKind;
 use maud::{Markup, html};
 

@@ -4,7 +4,7 @@ use super::super::cells;
 use super::super::streams;
 use super::fragments::{confidence, schedule, scrolling};
 use super::marks;
-use super::scale::{Scale, percent};
+use crate::scale::{Scale, percent};
 use analysis::{Report, Row, StreamTrace};
 use maud::{Markup, html};
 

@@ -3,7 +3,7 @@
 
 /// An axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     lo: f64,
     hi: f64,
     logarithmic: bool,
@@ -11,24 +11,33 @@ pub(super) struct Scale {
 
 impl Scale {
     /// From zero to a round number no less than `hi`.
-    pub(super) fn from_zero(hi: f64) -> Self {
+    pub(crate) fn from_zero(hi: f64) -> Self {
         Self::round(0.0, hi)
     }
 
     /// Between round numbers around `lo` and `hi`.
-    pub(super) fn round(lo: f64, hi: f64) -> Self {
+    pub(crate) fn round(lo: f64, hi: f64) -> Self {
         let hi = if hi > lo { hi } else { lo + 1.0 };
         let step = step(hi - lo, 7);
         Self { lo: (lo / step).floor() * step, hi: (hi / step).ceil() * step, logarithmic: false }
     }
 
+    /// Between round numbers around positive values, with room for marks at the edges.
+    pub(crate) fn around(values: impl IntoIterator<Item = f64>) -> Self {
+        let (lo, hi) = values
+            .into_iter()
+            .fold((f64::INFINITY, 0.0_f64), |(lo, hi), value| (lo.min(value), hi.max(value)));
+        let room = 0.04 * (hi - lo);
+        Self::round((lo - room).max(0.0), hi + room)
+    }
+
     /// From zero to exactly `hi`.
-    pub(super) fn exactly(hi: f64) -> Self {
+    pub(crate) fn exactly(hi: f64) -> Self {
         Self { lo: 0.0, hi: if hi > 0.0 { hi } else { 1.0 }, logarithmic: false }
     }
 
     /// Between 1, 2 or 5 times powers of ten around positive numbers.
-    pub(super) fn logarithmic(lo: f64, hi: f64) -> Self {
+    pub(crate) fn logarithmic(lo: f64, hi: f64) -> Self {
         let lo = if lo.is_finite() && lo > 0.0 { lo } else { 1.0 };
         let lower = candidates(lo).rfind(|value| *value <= lo).unwrap_or(lo);
         let upper = candidates(hi.max(lower * 1.5)).find(|value| *value >= hi.max(lower * 1.5));
@@ -36,12 +45,12 @@ impl Scale {
     }
 
     /// Whether a value lies on the axis.
-    pub(super) fn holds(&self, value: f64) -> bool {
+    pub(crate) fn holds(&self, value: f64) -> bool {
         (self.lo..=self.hi).contains(&value)
     }
 
     /// Place of a value in percent; what lies beyond an end is at the end.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let share = if self.logarithmic {
             (value.max(f64::MIN_POSITIVE) / self.lo).ln() / (self.hi / self.lo).ln()
         } else {
@@ -51,12 +60,12 @@ impl Scale {
     }
 
     /// Round values on the axis for a drawing with room for ten of them.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         self.at_most(7)
     }
 
     /// Round values on the axis for a drawing with room for six of them.
-    pub(super) fn few_ticks(&self) -> Vec<f64> {
+    pub(crate) fn few_ticks(&self) -> Vec<f64> {
         self.at_most(4)
     }
 
@@ -101,13 +110,13 @@ fn is_power(value: f64) -> bool {
 }
 
 /// A place as an attribute: `12.3%`.
-pub(super) fn percent(place: f64) -> String {
+pub(crate) fn percent(place: f64) -> String {
     let text = format!("{place:.2}");
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// A tick's label without more digits than the step has.
-pub(super) fn label(tick: f64) -> String {
+pub(crate) fn label(tick: f64) -> String {
     let rounded: f64 = format!("{tick:.6}").parse().unwrap_or(tick);
     if rounded.abs() >= 10_000.0 { format!("{:.0} k", rounded / 1e3) } else { rounded.to_string() }
 }
