@@ -20,8 +20,7 @@ pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Resul
     let mut boards = cross::boards_of(rest);
     boards.extend(looked_at.map(String::as_str));
     let asks_for_help = rest.iter().any(|word| word == "--help" || word == "-h");
-    let is_measuring =
-        matches!(name, "bench" | "optimize" | "plan" | "verify-claims" | "farm") && !asks_for_help;
+    let is_measuring = measures(name, rest) && !asks_for_help;
     let takes_runners = is_measuring || name == "boards";
     let expected: Option<Vec<Target>> = boards
         .iter()
@@ -46,6 +45,15 @@ pub(crate) fn start(workspace: &Workspace, name: &str, rest: &[String]) -> Resul
     }
     let error = command(workspace, &toolchain, &built).arg(name).args(rest).exec();
     Err(error).context(Bug(format!("failed to start {}", built.harness.display())))
+}
+
+/// Whether a command runs something on its boards. `check` does with an experiment; the board of `history` is only looked up.
+fn measures(name: &str, rest: &[String]) -> bool {
+    match name {
+        "bench" | "optimize" | "plan" | "layers" | "verify-claims" | "selftest" | "farm" => true,
+        "check" => rest.iter().any(|word| word == "--experiment" || word.starts_with("--experiment=")),
+        _ => false,
+    }
 }
 
 /// The toolchain. If it is missing, the harness is built while its packages are downloaded, because only the runner
@@ -184,4 +192,30 @@ fn ended(output: std::io::Result<Output>) -> Result<Output> {
     }
     let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BUG);
     Err(Refused(code).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::measures;
+
+    #[test]
+    fn commands_that_measure_need_the_runner_of_their_board() {
+        let check = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            measures(&words[0], &words[1..])
+        };
+        for line in [
+            "bench --board tx2",
+            "plan --board tx2",
+            "layers --board tx2",
+            "selftest aa --board tx2",
+            "check --against main --experiment tiny --board tx2",
+            "check --against main --experiment=tiny --board tx2",
+        ] {
+            assert!(check(line), "{line}");
+        }
+        for line in ["check --against main", "history --board tx2", "report --list", "boards tx2"] {
+            assert!(!check(line), "{line}");
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! `bench`: measures pipelines against single processors and prints the table.
 
 use crate::output::{after_closing, is_wide, print};
-use crate::selection::What;
+use crate::selection::{Trials, note_ignored};
 use ::report::{Format, render, render_campaign};
 use analysis::Report;
 use campaign::fleet::{self, BenchJob, BenchRequest};
 use campaign::{Paths, RunEnd, open, resume, run as run_steps};
 use clap::Args;
+use config::Overrides;
 use domain::FleetMode;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::interrupt::Interrupt;
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     mode: Option<Mode>,
     /// What.
     #[command(flatten)]
-    what: What,
+    trials: Trials,
     /// Continue an interrupted run, or an interrupted campaign of several boards. Default RUN: the latest of these boards
     /// and this experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
@@ -66,11 +67,21 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
         boards: arguments.boards.clone(),
         farm: arguments.farm.clone(),
         mode: arguments.mode.map(FleetMode::from),
-        experiment: arguments.what.experiment.clone(),
-        overrides: arguments.what.overrides(),
+        experiment: arguments.trials.what.experiment.clone(),
+        overrides: arguments.trials.overrides(),
         resume: arguments.resume.clone(),
     };
-    let (loaded, resumed) = match fleet::resolve(&store, &paths, &request)? {
+    let job = fleet::resolve(&store, &paths, &request)?;
+    if arguments.resume.is_some() {
+        let Overrides { networks, trials, set } = &request.overrides;
+        note_ignored(&[
+            ("--network", !networks.is_empty()),
+            ("--trials", trials.is_some()),
+            ("--set", !set.is_empty()),
+            ("--mode", arguments.mode.is_some()),
+        ]);
+    }
+    let (loaded, resumed) = match job {
         BenchJob::Several(job) => {
             check_format(job.record().mode, arguments.format)?;
             let ended = fleet::bench(job, &paths, &interrupt, &store)?;

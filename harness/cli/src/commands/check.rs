@@ -2,7 +2,7 @@
 
 use super::bench::open_database;
 use crate::output::{after_closing, print};
-use crate::selection::{Selection, What};
+use crate::selection::{Measured, Trials, What};
 use ::report::{CheckFormat, render_check};
 use analysis::gate::{self, Baseline, CheckReport, GateVerdict, Identity};
 use campaign::{Paths, open};
@@ -53,16 +53,13 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// What to measure first, where anything is.
-    fn selection(&self) -> Option<Selection> {
-        Some(Selection {
-            board: self.board.clone(),
-            what: What {
-                experiment: self.experiment.clone()?,
-                networks: self.networks.clone(),
-                trials: self.trials.clone(),
-                set: self.set.clone(),
-            },
-        })
+    fn selection(&self) -> Option<Measured> {
+        let what = What {
+            experiment: self.experiment.clone()?,
+            networks: self.networks.clone(),
+            set: self.set.clone(),
+        };
+        Some(Measured { board: self.board.clone(), trials: Trials { what, trials: self.trials.clone() } })
     }
 }
 

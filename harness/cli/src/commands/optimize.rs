@@ -2,6 +2,7 @@
 
 use super::bench::open_database;
 use crate::output::{after_closing, deliver};
+use crate::selection::note_ignored;
 use ::report::{OptimizeFormat, render_optimization};
 use analysis::{Observed, Optimization};
 use campaign::{Paths, RunEnd, open, resume, run as run_steps};
@@ -88,6 +89,18 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     // Fail before measuring if the database cannot be written.
     let store = open_database(&paths)?;
     let (loaded, resumed) = resolve(&store, &paths, arguments)?;
+    if resumed.is_some() {
+        let Arguments { min_fps, max_watts, max_mj_per_frame, .. } = arguments;
+        note_ignored(&[
+            ("--network", arguments.network.is_some()),
+            ("--trials", arguments.trials.is_some()),
+            ("--set", !arguments.set.is_empty()),
+            ("--objective", arguments.objective.is_some()),
+            ("--min-fps", min_fps.is_some()),
+            ("--max-watts", max_watts.is_some()),
+            ("--max-mj-per-frame", max_mj_per_frame.is_some()),
+        ]);
+    }
     let objective = loaded.experiment.objective;
     let mut board = open::open(loaded, paths, interrupt)?;
     let ended = match &resumed {

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// List the runs in the database instead.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["run", "output", "format"])]
     list: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]

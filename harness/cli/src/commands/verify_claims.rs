@@ -2,7 +2,7 @@
 
 use super::bench::open_database;
 use crate::output::{after_closing, print};
-use crate::selection::Selection;
+use crate::selection::Measured;
 use ::report::{ClaimsFormat, render_claims};
 use analysis::Claims;
 use campaign::{Paths, open};
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     runs: Vec<String>,
     /// What to measure, and where.
     #[command(flatten)]
-    selection: Selection,
+    selection: Measured,
     /// Output format.
     #[arg(long, value_enum, default_value_t = ClaimsFormat::Terminal)]
     format: ClaimsFormat,
