@@ -1,7 +1,8 @@
 //! When frames arrive in a trial: as fast as the schedule takes them, or at the rate of a camera.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// When frames arrive.
@@ -64,10 +65,10 @@ pub struct StreamLoad {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = 64))]
     pub streams: u32,
-    /// Frames of a stream that can wait for the first stage. Default: 2.
-    #[serde(default = "two")]
-    #[schemars(range(min = 1, max = 1024))]
-    pub queue: u32,
+    /// Frames of a stream that can wait for the first stage, or `auto`: as many as the planner chooses for each schedule.
+    /// Default: 2.
+    #[serde(default)]
+    pub queue: QueueLength,
     /// What happens to a frame that finds its queue full. Default: `drop_oldest`.
     #[serde(default)]
     pub policy: QueuePolicy,
@@ -111,7 +112,7 @@ impl SustainedLoad {
     /// A stream with so many frames per second of all streams together.
     pub fn at(&self, total_fps: f64) -> StreamLoad {
         let Self { deadline_ms, streams, queue, policy, arrivals, .. } = *self;
-        let fps = total_fps / f64::from(streams);
+        let (fps, queue) = (total_fps / f64::from(streams), QueueLength::Places(queue));
         StreamLoad { fps, streams, queue, policy, deadline_ms: Some(deadline_ms), arrivals }
     }
 }
@@ -162,7 +163,97 @@ fn is_one(streams: &u32) -> bool {
 }
 
 fn two() -> u32 {
-    2
+    QueueLength::DEFAULT
+}
+
+/// How many frames can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum QueueLength {
+    /// As many as the planner chooses ([`queue_plan`](crate::queue_plan)).
+    Auto,
+    /// So many.
+    Places(u32),
+}
+
+impl QueueLength {
+    /// Places of a queue by default.
+    pub const DEFAULT: u32 = 2;
+
+    /// Its places, unless the planner chooses them.
+    pub fn places(self) -> Option<u32> {
+        match self {
+            Self::Auto => None,
+            Self::Places(places) => Some(places),
+        }
+    }
+}
+
+impl Default for QueueLength {
+    fn default() -> Self {
+        Self::Places(Self::DEFAULT)
+    }
+}
+
+impl fmt::Display for QueueLength {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => out.write_str("queue auto"),
+            Self::Places(places) => write!(out, "queue of {places}"),
+        }
+    }
+}
+
+/// A length as it is written: a word or a number.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    /// The word.
+    Auto(Auto),
+    /// The number.
+    Places(u32),
+}
+
+/// The word `auto`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Auto {
+    /// Chosen by the planner.
+    Auto,
+}
+
+impl From<Written> for QueueLength {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Auto(Auto::Auto) => Self::Auto,
+            Written::Places(places) => Self::Places(places),
+        }
+    }
+}
+
+impl From<QueueLength> for Written {
+    fn from(length: QueueLength) -> Self {
+        match length {
+            QueueLength::Auto => Self::Auto(Auto::Auto),
+            QueueLength::Places(places) => Self::Places(places),
+        }
+    }
+}
+
+impl JsonSchema for QueueLength {
+    fn schema_name() -> Cow<'static, str> {
+        "QueueLength".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How many frames can wait: a number, or `auto`.",
+            "oneOf": [
+                { "const": "auto", "type": "string", "description": "As many as the planner chooses." },
+                { "type": "integer", "format": "uint32", "minimum": 1, "maximum": 1024, "description": "So many." }
+            ]
+        })
+    }
 }
 
 impl StreamLoad {
@@ -188,7 +279,7 @@ impl fmt::Display for StreamLoad {
         if !arrivals.is_constant() {
             out.write_str(" with Poisson arrivals")?;
         }
-        write!(out, ", queue of {queue}, {policy}")?;
+        write!(out, ", {queue}, {policy}")?;
         deadline_ms.map_or(Ok(()), |deadline| write!(out, ", deadline {deadline} ms"))
     }
 }
@@ -249,6 +340,14 @@ mod tests {
             r#"{"stream":{"fps":30,"streams":4,"queue":1,"policy":"block","deadline_ms":50,"arrivals":"poisson"}}"#,
             "4 streams of 30 frames/s each with Poisson arrivals, queue of 1, block, deadline 50 ms",
         );
+        let chosen = "a stream of 30 frames/s, queue auto, drop_oldest";
+        check(r#"{"stream":{"fps":30,"queue":"auto"}}"#, chosen);
+        let length = |text: &str| serde_json::from_str::<QueueLength>(text);
+        assert_eq!(
+            serde_json::to_string(&[QueueLength::Auto, QueueLength::Places(4)]).unwrap(),
+            r#"["auto",4]"#
+        );
+        assert!(length("\"four\"").is_err() && length("-1").is_err() && length("2.5").is_err());
         check(
             r#"{"sustained":{"max_drops":"0.1%","deadline_ms":50}}"#,
             "the highest rate with at most 0.1% dropped and p99 within 50 ms, queue of 2, drop_oldest",

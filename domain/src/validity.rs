@@ -87,6 +87,8 @@ pub enum ReasonCode {
     StampsLimited,
     /// No rate of a stream was sustained, or the search for the highest one did not end.
     NothingSustained,
+    /// An interval is wider than its figure.
+    TooFewTrials,
 }
 
 impl ReasonCode {
@@ -122,6 +124,7 @@ impl ReasonCode {
             Self::LatencyGrows => "latency_grows",
             Self::StampsLimited => "stamps_limited",
             Self::NothingSustained => "nothing_sustained",
+            Self::TooFewTrials => "too_few_trials",
         }
     }
 }

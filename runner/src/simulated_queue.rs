@@ -230,6 +230,59 @@ fn drops_of_random_arrivals_agree_with_theory() {
     }
 }
 
+/// Share of the frames that are dropped or later than the deadline, with the real queue.
+fn lost(load: &StreamLoad, service_ns: u64, deadline_ms: f64) -> f64 {
+    let frames = 10_000;
+    let found = simulate(load, service_ns, frames);
+    let late = found.latency_ms.iter().filter(|latency| **latency > deadline_ms).count();
+    (found.drops() + late) as f64 / frames as f64
+}
+
+#[test]
+fn no_queue_of_another_length_loses_fewer_frames_than_the_planned_one() {
+    let service_ms = 10.0;
+    let stage = domain::queue_model::StageModel { ns: 1e6 * service_ms, spread: Vec::new(), overlaps: false };
+    let line = domain::queue_model::Line { stages: vec![stage], side_by_side: false };
+    for (policy, planned_policy) in [
+        (QueuePolicy::DropOldest, domain::QueuePolicy::DropOldest),
+        (QueuePolicy::DropNewest, domain::QueuePolicy::DropNewest),
+    ] {
+        for (arrivals, planned_arrivals) in [
+            (ArrivalTimes::Constant, domain::ArrivalTimes::Constant),
+            (ArrivalTimes::Poisson, domain::ArrivalTimes::Poisson),
+        ] {
+            for fps in [70.0, 95.0, 140.0] {
+                for deadline_ms in [12.0, 29.0, 200.0] {
+                    let stream = domain::StreamLoad {
+                        fps,
+                        streams: 1,
+                        queue: domain::QueueLength::Auto,
+                        policy: planned_policy,
+                        deadline_ms: Some(deadline_ms),
+                        arrivals: planned_arrivals,
+                    };
+                    let plan = domain::plan_queues(Some(&line), &stream, domain::QueueLength::Auto);
+                    let of = |queue: u32| lost(&load(fps, queue, policy, arrivals, 7), 10 * MS, deadline_ms);
+                    let chosen = of(plan.before);
+                    let expected = plan.expected.unwrap();
+                    assert!(
+                        (chosen - expected.dropped - expected.late).abs() < 0.03,
+                        "{fps} frames/s, {deadline_ms} ms: {plan}, and {chosen} are lost"
+                    );
+                    for other in (1..=22).chain([48]) {
+                        let lost = of(other);
+                        assert!(
+                            chosen <= lost + 0.005,
+                            "{policy:?}, {arrivals:?}, {fps} frames/s, {deadline_ms} ms: {plan} loses {chosen}, a queue of \
+                             {other} {lost}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn streams_share_an_overloaded_stage_fairly() {
     for arrivals in [ArrivalTimes::Constant, ArrivalTimes::Poisson] {

@@ -160,6 +160,8 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
                     row.gain_over_peer = gains(&schedule.throughputs(), &peers);
                 }
             }
+            let wide = row.too_wide();
+            row.reasons.extend(reasons::too_few_trials(&wide, row.trials));
             row
         })
         .collect()
@@ -230,6 +232,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         typical_round: throughput.and_then(|median| typical(&counted, median.point)),
         throughput_fps: throughput.map(Interval::from),
         load,
+        queues: measurements.record.queues,
         sustained_fps: None,
         sustained_share: None,
         latency_ms: latency.map(|latency| Latency {

@@ -2,7 +2,9 @@
 
 use super::measurements::{self, Measurements};
 use super::trial::Trial;
-use domain::{FloatFormat, Interval, Metric, Observation, ScheduleKind, Severity, Validity, Winograd};
+use domain::{
+    FloatFormat, Interval, Metric, Observation, QueuePlan, ScheduleKind, Severity, Validity, Winograd,
+};
 use store::{NetworkRecord, Store, StoreError, StoredRun};
 
 /// A schedule with the figures of its valid trials.
@@ -20,6 +22,8 @@ pub struct ScheduleFigures {
     pub precision: FloatFormat,
     /// Whether convolutions of the network may use Winograd's algorithm.
     pub winograd: Winograd,
+    /// How many frames could wait, if the planner chose it.
+    pub queues: Option<QueuePlan>,
     /// As in the report.
     pub validity: Validity,
     /// Why the gate must not use it; absent if it may.
@@ -108,6 +112,7 @@ pub fn schedule_figures(store: &Store, run: &StoredRun) -> Result<Vec<ScheduleFi
             label: measurements.label.clone(),
             kind: schedule.kind(),
             processors: schedule.processors().map(ToString::to_string).collect(),
+            queues: measurements.record.queues,
             validity: measurements.validity(),
             void: void(measurements),
             trials: measurements.valid().map(TrialFigures::of).collect(),

@@ -4,7 +4,7 @@ use super::rows::{
     GpuSection, MachineSection, PowerCycleSection, ProcessorSection, RunSection, StateSection,
 };
 use super::stored_settings::StoredSettings;
-use domain::{ProcessorKind, cuda_release};
+use domain::{ProcessorKind, QueueLength, cuda_release};
 use host::date::Date;
 use protocol::text;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub(super) fn run(run: &StoredRun) -> RunSection {
         precision_asked: settings.precision,
         precision_reached: None,
         fed: settings.fed,
-        queue_depth: settings.queue_depth,
+        queue_depth: settings.queue_depth.and_then(QueueLength::places),
         injected: settings
             .slow_down
             .map(|(processor, percent)| format!("{processor} made {percent} % slower")),

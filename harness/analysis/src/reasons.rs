@@ -6,6 +6,8 @@ use domain::{Absence, Nanoseconds, Profile, Reason, ReasonCode, ScheduleKind, Se
 use std::collections::BTreeMap;
 use store::{ComparisonRecord, NetworkRecord, ProcessorRecord, ProfileRecord, ScheduleRecord};
 
+/// From so many trials on, a wide interval has other causes than their number.
+const ENOUGH_TRIALS: usize = 5;
 /// Share of a network's time above which units without a schedule rule are reported.
 const SLOW_SHARE: f64 = 0.02;
 
@@ -52,6 +54,21 @@ pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reas
         text,
         "raise `max_minutes`, or measure on a quieter machine",
     ))
+}
+
+/// Intervals over so many trials that are wider than their figures.
+pub(super) fn too_few_trials(wide: &[&str], trials: usize) -> Option<Reason> {
+    if wide.is_empty() {
+        return None;
+    }
+    let (figures, is) = (wide.join(" and "), if wide.len() == 1 { "interval is" } else { "intervals are" });
+    let text = format!("{figures} over {trials} trials: the {is} wider than ±100 %, which texts show as ?");
+    let remedy = if trials < ENOUGH_TRIALS {
+        "measure at least 5 trials (`--trials 5`)"
+    } else {
+        "measure on a quieter machine, or with longer windows (`measure.min_seconds`)"
+    };
+    Some(Reason::new(ReasonCode::TooFewTrials, Severity::Warn, text, remedy))
 }
 
 /// Outputs that differ from the baseline's. Sets the limit to the tolerance of the comparison.

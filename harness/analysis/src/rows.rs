@@ -1,7 +1,10 @@
 //! A report. Its JSON has the schema `results/report.schema.json`.
 
 use super::stream_section::{LatencyBin, LatencyIntervals, LatencyQuantile, StreamSection, StreamTrace};
-use domain::{FloatFormat, Load, ProcessorName, Reason, ReasonCode, ScheduleKind, Validity, Winograd};
+use domain::{
+    FloatFormat, Load, ProcessorName, QueuePlan, Reason, ReasonCode, ScheduleKind, Validity, Winograd,
+    statistics,
+};
 use protocol::Span;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -100,7 +103,7 @@ pub struct RunSection {
     pub precision_reached: Option<bool>,
     /// What was fed: `file DIGEST` or `pictures DIGEST`; absent if the frames were random.
     pub fed: Option<String>,
-    /// Frames that can wait between two stages, if the configuration has it.
+    /// Frames that can wait between two stages; absent if the planner chose it for each schedule.
     pub queue_depth: Option<u32>,
     /// What `inject` made slower on purpose. Do not publish a run with this.
     pub injected: Option<String>,
@@ -306,6 +309,8 @@ pub struct Row {
     pub throughput_fps: Option<Interval>,
     /// When frames arrived: `saturating`, or `{"stream": …}` with the settings of the stream.
     pub load: Load,
+    /// How many frames could wait, and why, if the planner chose it (`queue: auto`, `queue_depth: auto`).
+    pub queues: Option<QueuePlan>,
     /// Highest rate of a stream that the schedule sustains, in frames per second of all streams together: median over the
     /// rounds. The other figures are those at this rate. Absent unless it was searched for.
     pub sustained_fps: Option<Interval>,
@@ -399,6 +404,20 @@ impl Row {
         let figures = [("throughput", self.throughput_fps), ("gain", self.gain_over_best_single_interval)];
         figures.into_iter().filter_map(|(of, interval)| Some((of, interval?.precision())))
     }
+
+    /// Names of the figures whose intervals over trials are too wide to be shown.
+    pub(super) fn too_wide(&self) -> Vec<&'static str> {
+        let figures = [
+            ("throughput", self.throughput_fps),
+            ("gain", self.gain_over_best_single_interval),
+            ("sustained rate", self.sustained_fps),
+            ("age", self.age_ms_interval),
+            ("energy", self.energy_mj_per_frame),
+            ("gain in energy", self.energy_gain_over_best_single_interval),
+        ];
+        let is_wide = |interval: &Option<Interval>| interval.is_some_and(|interval| interval.is_too_wide());
+        figures.into_iter().filter(|(_, interval)| is_wide(interval)).map(|(name, _)| name).collect()
+    }
 }
 
 /// A figure with its interval.
@@ -428,6 +447,11 @@ impl Interval {
     /// Half the width as a share of the point.
     pub fn precision(&self) -> Option<f64> {
         Some(0.5 * (self.hi? - self.lo?) / self.point)
+    }
+
+    /// Whether it is so wide that it says hardly anything about the figure, as after two trials. Texts show it as `?`.
+    pub fn is_too_wide(&self) -> bool {
+        self.precision().is_some_and(|precision| precision.abs() > statistics::WIDEST_SHOWN)
     }
 }
 

@@ -3,9 +3,14 @@
 //! They are read by key and not by `config::Loaded::from_yaml`, which refuses fields it does not know: a database keeps
 //! runs of older and newer versions.
 
-use domain::Load;
-use serde::Deserialize as _;
-use serde_yaml::Value;
+use domain::{Load, QueueLength};
+use serde::de::DeserializeOwned;
+use serde_yaml::{Mapping, Value};
+use std::sync::LazyLock;
+
+/// The defaults of all settings.
+static DEFAULTS: LazyLock<Value> =
+    LazyLock::new(|| serde_yaml::from_str(config::DEFAULTS).unwrap_or(Value::Null));
 
 /// Settings; absent if the configuration does not have them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,8 +29,13 @@ pub(super) struct StoredSettings {
     pub(super) place: Option<String>,
     /// The frames that were fed if they were not random: of a file or of pictures, with the start of their digest.
     pub(super) fed: Option<String>,
+    /// Seed and number of the random frames, unless they are the default.
+    pub(super) random: Option<String>,
+    /// How pictures became frames, as JSON by the name of the network. Only of runs that were fed pictures, and only of networks
+    /// whose files say so.
+    pub(super) pictures: Vec<(String, String)>,
     /// Frames that can wait between two stages.
-    pub(super) queue_depth: Option<u32>,
+    pub(super) queue_depth: Option<QueueLength>,
 }
 
 impl StoredSettings {
@@ -48,13 +58,12 @@ impl StoredSettings {
             precision: experiment.get("precision").and_then(|text| Some(percent(text.as_str()?)? / 100.0)),
             slow_down: slow_down(),
             gpus,
-            load: experiment.get("load").and_then(load).unwrap_or_default(),
+            load: experiment.get("load").and_then(read).unwrap_or_default(),
             place,
             fed: experiment.get("frames").and_then(fed),
-            queue_depth: experiment
-                .get("queue_depth")
-                .and_then(Value::as_u64)
-                .and_then(|depth| depth.try_into().ok()),
+            random: experiment.get("frames").and_then(random),
+            pictures: pictures(&whole),
+            queue_depth: experiment.get("queue_depth").and_then(read),
         }
     }
 }
@@ -66,10 +75,33 @@ fn fed(frames: &Value) -> Option<String> {
     file.or_else(|| digest("folder_sha256").map(|digest| format!("pictures {digest}")))
 }
 
-/// A load as YAML writes it: a word, or a mapping with one key.
-fn load(written: &Value) -> Option<Load> {
-    let text = serde_json::to_value(written).ok()?;
-    Load::deserialize(text).ok()
+/// Which random frames were fed, unless those of the defaults.
+fn random(frames: &Value) -> Option<String> {
+    let of = |frames: &Value| Some((frames.get("seed")?.as_u64()?, frames.get("distinct")?.as_u64()?));
+    let is_default = DEFAULTS.get("frames").and_then(of) == of(frames);
+    let (seed, distinct) = of(frames).filter(|_| fed(frames).is_none() && !is_default)?;
+    Some(format!("{distinct} random ones of seed {seed}"))
+}
+
+/// How pictures become frames, of the networks whose files say so; empty without pictures.
+pub(super) fn picture_rules(configuration: &Value) -> Mapping {
+    let frames = configuration.get("experiment").and_then(|experiment| experiment.get("frames"));
+    let networks = configuration.get("networks").and_then(Value::as_sequence);
+    let networks = networks.filter(|_| frames.is_some_and(|frames| frames.get("folder").is_some()));
+    let rule = |network: &Value| Some((network.get("network")?.clone(), network.get("pictures")?.clone()));
+    networks.into_iter().flatten().filter_map(rule).collect()
+}
+
+fn pictures(configuration: &Value) -> Vec<(String, String)> {
+    let written = |(network, rule): (Value, Value)| {
+        Some((network.as_str()?.to_owned(), serde_json::to_string(&rule).ok()?))
+    };
+    picture_rules(configuration).into_iter().filter_map(written).collect()
+}
+
+/// A value as YAML writes it, such as a load: a word, or a mapping with one key.
+fn read<T: DeserializeOwned>(written: &Value) -> Option<T> {
+    serde_json::from_value(serde_json::to_value(written).ok()?).ok()
 }
 
 /// Place and coordinator.
@@ -116,7 +148,21 @@ mod tests {
         assert_eq!(fed("seed: 1, npy: a.npy, npy_sha256: 0123456789abcdef").unwrap(), "file 0123456789ab");
         assert_eq!(fed("folder: street, folder_sha256: 0123456789abcdef").unwrap(), "pictures 0123456789ab");
         assert_eq!(fed("seed: 1"), None);
-        assert_eq!(StoredSettings::of("experiment: { queue_depth: 4 }").queue_depth, Some(4));
+        let random =
+            |frames: &str| StoredSettings::of(&format!("experiment: {{ frames: {{ {frames} }} }}")).random;
+        assert_eq!(random("seed: 1, distinct: 8"), None, "as by default");
+        assert_eq!(random("seed: 2, distinct: 8").unwrap(), "8 random ones of seed 2");
+        assert_eq!(random("seed: 2, distinct: 8, folder: street, folder_sha256: 01"), None);
+        let rules = |experiment: &str| {
+            let networks = "networks: [{ network: mine, pictures: { crop: 0.5 } }, { network: other }]";
+            StoredSettings::of(&format!("{networks}\nexperiment: {experiment}")).pictures
+        };
+        let of_mine = ("mine".to_owned(), r#"{"crop":0.5}"#.to_owned());
+        assert_eq!(rules("{ frames: { seed: 1, folder: street, folder_sha256: 01 } }"), [of_mine]);
+        assert_eq!(rules("{ frames: { seed: 1 } }"), [], "nothing is made of pictures");
+        let depth = |text: &str| StoredSettings::of(text).queue_depth;
+        assert_eq!(depth("experiment: { queue_depth: 4 }"), Some(QueueLength::Places(4)));
+        assert_eq!(depth("experiment: { queue_depth: auto }"), Some(QueueLength::Auto));
         for text in ["", "[", "experiment: quick", "experiment: { measure: 3 }"] {
             assert_eq!(StoredSettings::of(text), StoredSettings::default());
         }

@@ -2,7 +2,9 @@
 
 use super::stream_section::StreamShare;
 use domain::stream::{self, Completed, Share};
-use domain::{ArrivalTimes, FramesPerSecond, Nanoseconds, QueuePolicy, Reason, Samples, StreamLoad, Window};
+use domain::{
+    ArrivalTimes, FramesPerSecond, Nanoseconds, QueueLength, QueuePolicy, Reason, Samples, StreamLoad, Window,
+};
 use protocol::{Distribution, Streamed};
 
 /// Times that stand for those of a histogram.
@@ -202,7 +204,7 @@ fn load(load: &protocol::StreamLoad) -> StreamLoad {
     StreamLoad {
         fps: load.fps,
         streams: load.streams,
-        queue: load.queue,
+        queue: QueueLength::Places(load.queue),
         policy: match load.policy {
             protocol::QueuePolicy::DropOldest => QueuePolicy::DropOldest,
             protocol::QueuePolicy::DropNewest => QueuePolicy::DropNewest,

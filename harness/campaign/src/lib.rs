@@ -40,6 +40,7 @@ mod prior;
 pub mod processors;
 mod profile;
 pub mod provenance;
+mod queues;
 mod recording;
 mod round_queue;
 mod rounds;

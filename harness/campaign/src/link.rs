@@ -54,7 +54,7 @@ pub(crate) fn first_single(board: &OpenedBoard, compiled: &CompiledNetwork) -> O
         return Err(Failure::new(Exit::Bug, "a board without processors was opened"));
     };
     let schedule = domain::Schedule::single(&compiled.network, processor.name.clone());
-    let planned = [PlannedSchedule { schedule, point: 0, prediction: None }];
+    let planned = [PlannedSchedule { schedule, point: 0, prediction: None, queues: None }];
     let mut linked = link_schedules(board, compiled, &planned)?;
     linked.pop().ok_or_else(|| Failure::new(Exit::Bug, "a single schedule was not linked"))
 }

@@ -129,6 +129,7 @@ impl Optimizer<'_, '_> {
                 schedule: record.schedule.clone(),
                 point: record.point as usize,
                 prediction: record.prediction.clone(),
+                queues: record.queues,
             })
             .collect();
         if recorded.is_empty() { Ok(()) } else { self.add(&recorded, false) }
@@ -152,6 +153,7 @@ impl Optimizer<'_, '_> {
                     schedule: planned.schedule.clone(),
                     point: u32::try_from(planned.point).unwrap_or(u32::MAX),
                     prediction: planned.prediction.clone(),
+                    queues: planned.queues,
                 })?;
             }
             linked.plan.schedules.push(planned.clone());
@@ -238,7 +240,7 @@ impl Optimizer<'_, '_> {
         });
         let with_prediction = |(schedule, costs)| {
             let prediction = Some(predict(network, costs, &schedule).ending(Exit::Bug)?);
-            Ok(PlannedSchedule { schedule, point: at, prediction })
+            Ok(PlannedSchedule { schedule, point: at, prediction, queues: None })
         };
         schedules.into_iter().map(with_prediction).collect()
     }
@@ -361,6 +363,7 @@ impl Optimizer<'_, '_> {
                 schedule: candidate.point.schedule,
                 point: candidate.at,
                 prediction: Some(candidate.point.prediction),
+                queues: None,
             };
             let chosen: Vec<PlannedSchedule> = chosen.into_iter().map(planned).collect();
             self.add(&chosen, true)?;

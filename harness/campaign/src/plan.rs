@@ -4,12 +4,14 @@ use crate::compile::CompiledNetwork;
 use crate::merged;
 use crate::open::OpenedBoard;
 use crate::peers;
+use crate::prior::PriorResults;
 use crate::processors::Processor;
-use crate::profile::NetworkCosts;
+use crate::profile::{NetworkCosts, Profiles};
+use crate::queues;
 use config::{Experiment, ManualStage, ScheduleSpec};
 use domain::{
-    Costs, Network, Objective, Prediction, ProcessorName, Schedule, ScheduleKind, StreamLoad, Transfer,
-    plan_for_rate, planner, predict,
+    Costs, Network, Objective, Prediction, ProcessorName, QueuePlan, Schedule, ScheduleKind, StreamLoad,
+    Transfer, plan_for_rate, planner, predict,
 };
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::progress;
@@ -23,6 +25,8 @@ pub struct PlannedSchedule {
     pub point: usize,
     /// Absent for a peer, which is not profiled.
     pub prediction: Option<Prediction>,
+    /// How many frames of a stream can wait, if the experiment leaves that to the planner.
+    pub queues: Option<QueuePlan>,
 }
 
 /// A network with the schedules to measure.
@@ -52,22 +56,32 @@ impl NetworkPlan {
     }
 }
 
-/// Plans all networks. `costs` are in the order of `networks`.
+/// Plans all networks. The costs are in the order of `networks`. Queues that `prior` has are kept.
 ///
 /// # Errors
 /// If a cut does not exist, or a schedule of the experiment is impossible on this board.
 pub(crate) fn plan(
     board: &OpenedBoard,
     networks: Vec<CompiledNetwork>,
-    costs: &[NetworkCosts],
+    profiles: &Profiles,
+    prior: &PriorResults,
 ) -> Outcome<Vec<NetworkPlan>> {
     let experiment = &board.loaded.experiment;
     let peer_version = board.builder.peer.as_ref().map_or("", |peer| &peer.version);
     let (mut plans, mut first) = (Vec::new(), 0);
-    for (compiled, costs) in networks.into_iter().zip(costs) {
+    for (compiled, costs) in networks.into_iter().zip(&profiles.costs) {
         config::check_cuts(experiment, &compiled.network).ending(Exit::Usage)?;
         let (specs, processors) = (&experiment.schedules, board.processors());
-        let schedules = resolve(specs, &compiled.network, costs, processors, peer_version, rate(experiment))?;
+        let mut schedules =
+            resolve(specs, &compiled.network, costs, processors, peer_version, rate(experiment))?;
+        let of_network = || prior.schedules.iter().filter(|known| known.network == compiled.name);
+        for planned in &mut schedules {
+            let known = of_network().find(|known| known.schedule == planned.schedule);
+            let what = (&planned.schedule, planned.prediction.as_ref());
+            planned.queues = known
+                .and_then(|known| known.queues)
+                .or_else(|| queues::plan(experiment, &compiled.name, &profiles.records, processors, what));
+        }
         let count = schedules.len();
         plans.push(NetworkPlan { first, compiled, schedules });
         first += count;
@@ -136,7 +150,7 @@ fn resolve(
             };
             let prediction =
                 costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;
-            planned.push(PlannedSchedule { schedule, point: 0, prediction });
+            planned.push(PlannedSchedule { schedule, point: 0, prediction, queues: None });
         }
     }
     Ok(planned)

@@ -9,7 +9,7 @@ use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message::{self, nanoseconds};
 use boards::SessionError;
 use config::Experiment;
-use domain::{Costs, Nanoseconds, Network, Profile, Schedule, Transfer};
+use domain::{Costs, Nanoseconds, Network, Profile, QueueLength, Schedule, Transfer};
 use host::exit::{Coded, Ending as _, Exit, Outcome};
 use host::progress::Progress;
 use protocol::{Event, Profiled, Request, Transferred};
@@ -428,7 +428,8 @@ fn measure_in_window(
             schedule: schedule.clone(),
             frames: network.frames.clone(),
             load: protocol::Load::Saturating,
-            queue_depth: experiment.queue_depth,
+            // Replicas have no queues between them.
+            queue_depth: QueueLength::DEFAULT,
             isolate: None,
             warm_up: protocol::WarmUpRule {
                 min_frames: each(rule.warm_up_frames),

@@ -233,7 +233,7 @@ fn prepare(
     let processors = board.found.processors.clone();
     verify::verify(board, &networks, &processors)?;
     let profiles = profile::profile(board, &networks, &prior.profiles, recording)?;
-    let plans = plan::plan(board, networks, &profiles.costs)?;
+    let plans = plan::plan(board, networks, &profiles, prior)?;
     let linked = link::link(board, plans)?;
     for network in &linked {
         record_schedules(recording, prior, &network.plan)?;
@@ -293,6 +293,7 @@ fn record_schedules(
             schedule: planned.schedule.clone(),
             point: 0,
             prediction: planned.prediction.clone(),
+            queues: planned.queues,
         };
         recording.write(|recorder| recorder.record_schedule(schedule))?;
     }

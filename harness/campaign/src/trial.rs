@@ -5,7 +5,7 @@ use crate::runner_client::{RunnerClient, loading_time};
 use crate::schedule_message::nanoseconds;
 use boards::SessionError;
 use config::Experiment;
-use domain::{ArrivalTimes, Load, QueuePolicy};
+use domain::{ArrivalTimes, Load, QueueLength, QueuePlan, QueuePolicy};
 use protocol::{Event, Measured, Meter, Request};
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ pub(crate) fn run(
     let isolate = Some(&experiment.isolate).filter(|isolate| isolate.enabled);
     let isolated = isolate.map_or(Duration::ZERO, |rule| rule.max * stages);
     let loading = loading_time(&linked.planned.schedule);
-    let load = load_message(&experiment.load, seed);
+    let (before, between) = places(experiment, linked.planned.queues.as_ref());
+    let load = load_message(&experiment.load, before, seed);
     // The warm-up and the window end with a frame, which may arrive after their time.
     let arrivals = experiment.load.stream().map_or(0.0, |stream| 4.0 / stream.fps);
     let timeout = loading
@@ -42,7 +43,7 @@ pub(crate) fn run(
             schedule: linked.message.clone(),
             frames: linked.frames.clone(),
             load,
-            queue_depth: experiment.queue_depth,
+            queue_depth: between,
             isolate: isolate.map(|rule| protocol::Isolate {
                 min_frames: rule.min_frames,
                 min_ns: nanoseconds(rule.min),
@@ -71,8 +72,16 @@ pub(crate) fn run(
     }
 }
 
-/// The load as the runner expects it. `seed` is that of random arrivals.
-fn load_message(load: &Load, seed: u64) -> protocol::Load {
+/// Frames that can wait before the first stage and between two stages. Only the plan of a schedule says what was chosen for it.
+fn places(experiment: &Experiment, planned: Option<&QueuePlan>) -> (u32, u32) {
+    let given = experiment.load.stream().and_then(|stream| stream.queue.places());
+    let before = given.or(planned.map(|queues| queues.before));
+    let between = experiment.queue_depth.places().or(planned.map(|queues| queues.between));
+    (before.unwrap_or(QueueLength::DEFAULT), between.unwrap_or(QueueLength::DEFAULT))
+}
+
+/// The load as the runner expects it, with a queue of so many places. `seed` is that of random arrivals.
+fn load_message(load: &Load, queue: u32, seed: u64) -> protocol::Load {
     let stream = match load {
         Load::OneAtATime => return protocol::Load::OneAtATime,
         // A search names the rate of each trial.
@@ -82,7 +91,7 @@ fn load_message(load: &Load, seed: u64) -> protocol::Load {
     protocol::Load::Stream(protocol::StreamLoad {
         fps: stream.fps,
         streams: stream.streams,
-        queue: stream.queue,
+        queue,
         policy: match stream.policy {
             QueuePolicy::DropOldest => protocol::QueuePolicy::DropOldest,
             QueuePolicy::DropNewest => protocol::QueuePolicy::DropNewest,

@@ -60,6 +60,35 @@ fn every_kind_of_schedule_runs_under_a_camera() {
 
 #[test]
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn queues_are_chosen_for_each_schedule() {
+    let rig = Rig::new();
+    let schedules = "schedules=[{single: cpu0}, {pipeline: auto}, {peer: onnxruntime}]";
+    let load = "{stream: {fps: 100, queue: auto, deadline_ms: 50}}";
+    let (rows, table) = bench(&rig, load, &[schedules, "queue_depth=auto"]);
+    assert!(table.contains("load: a stream of 100 frames/s, queue auto, drop_oldest"), "{table}");
+    for row in &rows {
+        let queues = &row["queues"];
+        assert_eq!(queues["before"], row["load"]["stream"]["queue"], "the runner had another queue: {row}");
+        assert_eq!(
+            (&queues["before_chosen"], queues["between_chosen"] == (row["kind"] == "pipeline")),
+            (&true.into(), true)
+        );
+        let is_peer = row["kind"] == "peer";
+        assert_eq!(queues["expected"].is_null(), is_peer, "{queues}");
+        assert_eq!(queues["reason"] == "not_predicted", is_peer, "{queues}");
+        assert!(!is_peer || queues["before"] == 2, "{queues}");
+    }
+    assert!(table.contains(" (auto): ") && table.contains("between stages (auto): "), "{table}");
+    let load = format!("load={load}");
+    let settings = ["--set", &load, "--set", "schedules=[{single: cpu0}]"];
+    let (text, _) = rig.run(&[&["plan", "--experiment", "tiny"], &settings[..]].concat(), 0);
+    assert!(text.contains(" (auto): ") && text.contains("; expected: "), "{text}");
+    let (_, log) = rig.run(&["plan", "--experiment", "tiny", "--trials", "3"], 2);
+    assert!(log.contains("unexpected argument '--trials'"), "{log}");
+}
+
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn each_policy_has_its_way_with_too_many_frames() {
     let rig = Rig::new();
     // Frames arrive each 0.1 ms; a processor that takes eleven times as long computes none of `tiny` in that time.

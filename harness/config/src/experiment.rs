@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::{Load, Network, Objective};
+use domain::{Load, Network, Objective, QueueLength};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,8 @@ pub struct Experiment {
     /// When frames arrive: as fast as a schedule takes them, or at the rate of a camera.
     #[serde(default)]
     pub load: Load,
-    /// Frames that can wait between two stages.
-    #[schemars(range(min = 1, max = 1024))]
-    pub queue_depth: u32,
+    /// Frames that can wait between two stages, or `auto`: as many as the planner chooses for each schedule under a stream.
+    pub queue_depth: QueueLength,
     /// Number of frames at the start of a window whose times in each stage are recorded.
     #[schemars(range(max = 100_000))]
     pub timeline_frames: u32,
@@ -337,6 +336,10 @@ impl Experiment {
             let message =
                 "`objective: latency` needs the rate of a stream; set `load: { stream: { fps: … } }`";
             faults.add(&tree.spot("objective"), message);
+        }
+        if self.queue_depth == QueueLength::Auto && self.load.stream().is_none() {
+            let message = "`queue_depth: auto` needs the rate of a stream; set `load: { stream: { fps: … } }`, or a number";
+            faults.add(&tree.spot("queue_depth"), message);
         }
     }
 

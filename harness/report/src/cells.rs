@@ -1,12 +1,14 @@
 //! Figures as cells of tables.
 
 use analysis::{Interval, MachineSection, PowerCycleSection, ProcessorSection, Report, Row, RunSection};
-use domain::{FloatFormat, ScheduleKind, Validity};
+use domain::{FloatFormat, Load, QueueLength, QueuePlan, ScheduleKind, StreamLoad, Validity, statistics};
 
 /// Shown if nothing was measured.
 pub(super) const ABSENT: &str = "–";
 /// Follows the name of a processor that is emulated on CPUs.
 const EMULATED: &str = " (emulated)";
+/// Stands for an interval that is wider than its figure.
+const TOO_WIDE: &str = "?";
 
 /// What follows the name of a processor in a row: whether it is emulated and computes in half precision.
 fn marks(row: &Row, processor: &str) -> String {
@@ -29,17 +31,26 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// A number and half its interval's width in percent: `94.1 ± 0.6 %`.
+/// A number and half its interval's width in percent: `94.1 ± 0.6 %`, or `94.1 ± ?`.
 pub(super) fn with_precision(interval: &Interval) -> String {
     let point = number(interval.point);
     match interval.precision() {
+        Some(_) if interval.is_too_wide() => format!("{point} ± {TOO_WIDE}"),
         Some(precision) => format!("{point} ± {} %", percent_digits(100.0 * precision)),
         None => point,
     }
 }
 
-/// A number and its interval: `94.1 [93.5, 94.7]`.
+/// A number and its interval over trials: `94.1 [93.5, 94.7]`, or `94.1 [?]`.
 pub(super) fn with_interval(interval: &Interval, unit: &str) -> String {
+    if interval.is_too_wide() {
+        return format!("{}{unit} [{TOO_WIDE}]", number(interval.point));
+    }
+    with_ends(interval, unit)
+}
+
+/// A number and its interval, however wide: that of a quantile over frames lies between frames that were measured.
+pub(super) fn with_ends(interval: &Interval, unit: &str) -> String {
     let point = format!("{}{unit}", number(interval.point));
     match interval.lo.zip(interval.hi) {
         Some((lo, hi)) => format!("{point} [{}, {}]", number(lo), number(hi)),
@@ -267,7 +278,14 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
 
 /// The load in words, with the queues between the stages of pipelines, and what was fed; absent if both are the default.
 pub(super) fn load(report: &Report) -> Option<String> {
-    let load = report.rows.iter().map(|row| row.load).find(|load| !load.is_saturating());
+    let under_load = report.rows.iter().find(|row| !row.load.is_saturating());
+    let load = under_load.map(|row| match (row.load, &row.queues) {
+        // It differs from row to row.
+        (Load::Stream(stream), Some(QueuePlan { before_chosen: true, .. })) => {
+            Load::Stream(StreamLoad { queue: QueueLength::Auto, ..stream })
+        }
+        (load, _) => load,
+    });
     let fed = report.run.fed.as_ref().map(|fed| format!("frames: {fed}"));
     let has_queues = report.rows.iter().any(|row| row.kind == ScheduleKind::Pipeline);
     let between = report.run.queue_depth.filter(|_| has_queues).map_or(String::new(), |depth| {
@@ -300,16 +318,23 @@ pub(super) fn network(report: &Report, name: &str) -> String {
 /// A warning if the machine is noisy.
 fn noise(report: &Report) -> Option<String> {
     let noise = report.noise.as_ref().filter(|noise| noise.noisy)?;
-    let half = |share: f64| percent_digits(100.0 * share);
+    let half = |share: f64| {
+        let most = statistics::WIDEST_SHOWN;
+        format!(
+            "{}±{} %",
+            if share > most { "more than " } else { "" },
+            percent_digits(100.0 * share.min(most))
+        )
+    };
     let verb = if noise.trials_void == 1 { "is" } else { "are" };
     let void = format!("{} of {} trials {verb} void", noise.trials_void, noise.trials);
     if !noise.wide {
         return Some(format!("noisy machine: {void}"));
     }
     Some(format!(
-        "noisy machine: half of the intervals are wider than ±{} % (the widest: ±{} %), and {void}; this run cannot show smaller \
+        "noisy machine: half of the intervals are wider than {} (the widest: {}), and {void}; this run cannot show smaller \
          differences",
-        half(noise.typical_interval),
+        half(noise.typical_interval.min(statistics::WIDEST_SHOWN)),
         half(noise.widest_interval),
     ))
 }

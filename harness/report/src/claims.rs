@@ -5,7 +5,7 @@ use crate::format::json;
 use crate::markdown::escaped;
 use analysis::{Claim, ClaimComparison, ClaimOnNetwork, ClaimVerdict, Claims, Interval};
 use clap::ValueEnum;
-use domain::ScheduleKind;
+use domain::{ScheduleKind, statistics};
 use std::fmt::Write as _;
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
@@ -149,11 +149,15 @@ fn verdict(comparison: &ClaimComparison) -> String {
     if comparison.decides { name.to_owned() } else { format!("({name})") }
 }
 
-/// A share with its interval in percent: `88.1 % [87.2, 89.0]`.
+/// A share with its interval in percent: `88.1 % [87.2, 89.0]`, or `88.1 % [?]` if it says hardly anything.
 fn percent(figure: &Interval) -> String {
     let number = |share: f64| format!("{:+.1}", 100.0 * share);
     let point = format!("{} %", number(figure.point));
+    // The figure is a share beyond 1, or a saving.
+    let is_too_wide =
+        |(lo, hi): (f64, f64)| 0.5 * (hi - lo) > statistics::WIDEST_SHOWN * (1.0 + figure.point);
     match figure.lo.zip(figure.hi) {
+        Some(ends) if is_too_wide(ends) => format!("{point} [?]"),
         Some((lo, hi)) => format!("{point} [{}, {}]", number(lo), number(hi)),
         None => point,
     }

@@ -266,10 +266,11 @@ fn name(row: &CheckedRow) -> String {
     format!("{} {} {}", row.network, row.schedule, row.measure)
 }
 
-/// The change with its interval: `−4.8 % [−5.1, −4.4]`.
+/// The change with its interval: `−4.8 % [−5.1, −4.4]`, or `−4.8 % [?]` if it says hardly anything.
 fn percent(row: &CheckedRow) -> String {
     let change = |ratio: f64| signed(100.0 * (ratio - 1.0));
     match row.ratio_lo.zip(row.ratio_hi) {
+        Some(_) if row.is_unchecked() => format!("{} % [?]", change(row.ratio)),
         Some((lo, hi)) => format!("{} % [{}, {}]", change(row.ratio), change(lo), change(hi)),
         None => format!("{} %", change(row.ratio)),
     }
@@ -297,6 +298,10 @@ fn number(value: f64) -> String {
 /// What to do about a ruling, and whether the cuts differ.
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
+        (Ruling::CannotTell, _) if row.ratio_lo.is_some() && row.is_unchecked() => {
+            "; not checked: the interval is wider than ±100 %; measure at least 5 trials on each side, or on a quieter machine"
+                .to_owned()
+        }
         (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
             format!("; about {more} more trials on each side would probably be enough")
         }

@@ -47,6 +47,9 @@ pub(super) fn finding(kind: ScheduleKind, gain: Interval) -> String {
     let times = format!("{:.2}×", gain.point);
     match gain.lo.zip(gain.hi) {
         None => format!("{kind} {times} the best single processor, in one trial"),
+        Some((lo, hi)) if lo <= 1.0 && hi >= 1.0 && gain.is_too_wide() => {
+            format!("{kind} {times} the best single processor, in too few trials to tell")
+        }
         Some((lo, _)) if lo > 1.0 => format!("{kind} {times} the best single processor"),
         Some((_, hi)) if hi < 1.0 => format!("{kind} slower than the best single processor: {times}"),
         Some(_) => format!("{kind} not measurably different from the best single processor: {times}"),
@@ -75,7 +78,7 @@ pub(super) fn headline(rows: &[&Row]) -> Headline {
         })
         .map(|single| format!(" ({} frames/s)", number(speed(single))))
         .unwrap_or_default();
-    let range = gain.lo.zip(gain.hi);
+    let range = gain.lo.zip(gain.hi).filter(|_| !gain.is_too_wide());
     let range = range.map(|(lo, hi)| format!("; gain between {lo:.2}× and {hi:.2}×")).unwrap_or_default();
     let faster = if first.place == row.place {
         String::new()
@@ -112,6 +115,10 @@ mod tests {
             ),
             (gain(0.9, Some((0.85, 0.95))), "Pipeline slower than the best single processor: 0.90×"),
             (gain(1.9, None), "Pipeline 1.90× the best single processor, in one trial"),
+            (
+                gain(1.9, Some((0.002, 1690.0))),
+                "Pipeline 1.90× the best single processor, in too few trials to tell",
+            ),
         ] {
             assert_eq!(finding(ScheduleKind::Pipeline, gain), said);
         }

@@ -74,6 +74,10 @@ impl Paper {
         if void > 0 {
             remarks.push(format!("{void} of {} schedules are void and not shown.", report.rows.len()));
         }
+        let gains = report.rows.iter().filter_map(|row| row.gain_over_best_single_interval);
+        if gains.into_iter().any(|gain| gain.is_too_wide()) {
+            remarks.push("[?]: too few trials; the interval is wider than the figure.".to_owned());
+        }
         remarks.extend(cells::emulated(machine).map(|warning| format!("{warning}.")));
         let emulated = machine.processors.iter().filter(|processor| processor.is_emulated());
         let emulated = emulated.map(|processor| processor.name.clone()).collect();

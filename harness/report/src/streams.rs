@@ -16,7 +16,7 @@ pub(super) fn rows(report: &Report) -> Vec<&Row> {
 pub(super) fn cells(row: &Row) -> [String; 9] {
     let latency = |quantile: fn(&analysis::LatencyIntervals) -> LatencyQuantile| {
         let quantile = row.latency_ms_intervals.as_ref().map(quantile);
-        or_dash(quantile.map(|quantile| cells::with_interval(&Interval::from(quantile), "")))
+        or_dash(quantile.map(|quantile| cells::with_ends(&Interval::from(quantile), "")))
     };
     let longest = row.latency_ms.map(|latency| number(latency.max));
     let jitter = row.stream.as_ref().and_then(|stream| stream.jitter_ms).map(number);
@@ -128,7 +128,12 @@ fn sustained(row: &Row) -> Option<String> {
 
 /// Sentences about single rows.
 pub(super) fn sentences(row: &Row) -> impl Iterator<Item = String> {
-    sustained(row).into_iter().chain(shares(row))
+    sustained(row).into_iter().chain(queues(row)).chain(shares(row))
+}
+
+/// The queues that the planner chose, and what it expected.
+fn queues(row: &Row) -> Option<String> {
+    row.queues.map(|queues| format!("{}: {queues}", cells::label(row)))
 }
 
 /// How several streams shared a schedule: `12/40/41/40 completed, 3/0/0/1 dropped`.

@@ -224,6 +224,7 @@ impl Planned {
             schedule,
             point: 0,
             prediction: Some(prediction),
+            queues: None,
         }
     }
 

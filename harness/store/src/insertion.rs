@@ -224,8 +224,8 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
     let kind = schedule.kind();
     execute(
         connection,
-        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, peer, point)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO schedules (run, place, network, kind, label, baseline, predicted_fps, peer, point, queues)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             run,
             record.place,
@@ -236,6 +236,7 @@ fn insert_schedule(connection: &Connection, run: i64, record: &ScheduleRecord) -
             prediction.map(|prediction| prediction.throughput.0),
             schedule.as_peer().map(json).transpose()?,
             record.point,
+            record.queues.as_ref().map(json).transpose()?,
         ],
     )?;
     let id = connection.last_insert_rowid();

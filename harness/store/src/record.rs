@@ -3,7 +3,7 @@
 
 use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
-use domain::{FleetMode, FloatFormat, Network, OperatingPoint, Prediction, Schedule, Winograd};
+use domain::{FleetMode, FloatFormat, Network, OperatingPoint, Prediction, QueuePlan, Schedule, Winograd};
 use protocol::{
     AppliedState, Compared, Fault, Idled, MachineState, Measured, OutputDifference, Profiled, StateRequest,
     Transferred,
@@ -276,6 +276,9 @@ pub struct ScheduleRecord {
     pub point: u32,
     /// Predicted from the profiles; absent if there are none, or if they say that a stage costs nothing.
     pub prediction: Option<Prediction>,
+    /// How many frames of a stream can wait, if the experiment left that to the planner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<QueuePlan>,
 }
 
 /// Outputs of a schedule against those of another.
@@ -426,6 +429,8 @@ struct ScheduleLine {
     #[serde(default)]
     point: u32,
     prediction: Option<Prediction>,
+    #[serde(default)]
+    queues: Option<QueuePlan>,
     /// Written, always empty, before protocol version 9.
     #[serde(default, rename = "warnings")]
     _warnings: Vec<String>,
@@ -433,8 +438,8 @@ struct ScheduleLine {
 
 impl From<ScheduleLine> for ScheduleRecord {
     fn from(line: ScheduleLine) -> Self {
-        let ScheduleLine { place, network, schedule, point, prediction, _warnings } = line;
-        Self { place, network, schedule, point, prediction }
+        let ScheduleLine { place, network, schedule, point, prediction, queues, _warnings } = line;
+        Self { place, network, schedule, point, prediction, queues }
     }
 }
 

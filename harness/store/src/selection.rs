@@ -102,7 +102,8 @@ impl Store {
                 .zip(stage_ns)
                 .map(|(fps, stage_ns)| Prediction { stage_ns, throughput: FramesPerSecond(fps) });
             let (place, network) = (row.get("place")?, row.get("name")?);
-            Ok(ScheduleRecord { place, network, schedule, point: row.get("point")?, prediction })
+            let (point, queues) = (row.get("point")?, optional(row, "queues")?);
+            Ok(ScheduleRecord { place, network, schedule, point, prediction, queues })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::baseline::{Baseline, BaselineRow, BaselineTrial};
 use super::identity::Difference;
-use crate::ScheduleFigures;
+use crate::{Interval, ScheduleFigures};
 use config::Thresholds;
 use domain::Metric;
 use domain::gate::{self, Case, Evidence, Ruling, Spread};
@@ -47,7 +47,7 @@ pub enum GateVerdict {
     Pass,
     /// At least one is.
     Fail,
-    /// None is, but a schedule of the baseline was not checked: it has no or too few valid trials in the run.
+    /// None is, but a schedule of the baseline was not checked: it has no or too few valid trials in the run, or in the baseline.
     Incomplete,
 }
 
@@ -87,9 +87,10 @@ pub struct CheckedRow {
 }
 
 impl CheckedRow {
-    /// Whether nothing could be detected: a single trial has no interval.
+    /// Whether nothing could be detected: a single trial has no interval, and that of two is often wider than the ratio itself.
     pub fn is_unchecked(&self) -> bool {
-        self.ratio_lo.is_none()
+        let interval = Interval { point: self.ratio, lo: self.ratio_lo, hi: self.ratio_hi };
+        self.ratio_lo.is_none() || (self.ruling == Ruling::CannotTell && interval.is_too_wide())
     }
 }
 

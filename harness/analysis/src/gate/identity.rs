@@ -1,6 +1,6 @@
 //! The aspects of machine and configuration that must be equal for figures to be comparable.
 
-use crate::stored_settings::StoredSettings;
+use crate::stored_settings::{StoredSettings, picture_rules};
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
 use schemars::JsonSchema;
@@ -100,7 +100,8 @@ impl Identity {
         set("priority", text::priority(machine));
         set("frames", setting("experiment", "frames").map(without_paths).and_then(written));
         set("queue_depth", setting("experiment", "queue_depth").and_then(written));
-        set("pictures", configuration.as_ref().and_then(picture_rules).and_then(written));
+        let rules = configuration.as_ref().map(picture_rules).filter(|rules| !rules.is_empty());
+        set("pictures", rules.map(serde_yaml::Value::Mapping).and_then(written));
         // Absent for a saturating load, so that runs from before there were streams stay comparable.
         set(
             "load",
@@ -166,18 +167,6 @@ fn without_paths(mut frames: serde_yaml::Value) -> serde_yaml::Value {
         }
     }
     frames
-}
-
-/// How pictures become frames, of the networks whose files say so; absent without pictures.
-fn picture_rules(configuration: &serde_yaml::Value) -> Option<serde_yaml::Value> {
-    configuration.get("experiment")?.get("frames")?.get("folder")?;
-    let rules: serde_yaml::Mapping = configuration
-        .get("networks")?
-        .as_sequence()?
-        .iter()
-        .filter_map(|network| Some((network.get("network")?.clone(), network.get("pictures")?.clone())))
-        .collect();
-    (!rules.is_empty()).then_some(serde_yaml::Value::Mapping(rules))
 }
 
 fn has_place(all: &str, one: &str) -> bool {

@@ -1,6 +1,7 @@
 //! The conditions under which runs are comparable, and the circumstances that may change between comparable runs.
 
 use super::rows::Condition;
+use crate::ScheduleFigures;
 use crate::stored_settings::StoredSettings;
 use domain::{ProcessorKind, cuda_release};
 use protocol::text;
@@ -13,6 +14,7 @@ const PRIORITY: &str = "priority";
 const GPU_DRIVER: &str = "GPU driver";
 const LOAD: &str = "load";
 const FRAMES: &str = "frames";
+const PICTURES: &str = "pictures";
 const PLACE: &str = "place on a farm";
 
 /// What must be equal for two runs to be comparable.
@@ -36,9 +38,12 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
             }
         })
         .collect();
+    let settings = StoredSettings::of(&start.configuration);
+    let mut rules = settings.pictures.into_iter();
+    let rule = rules.find(|(of, _)| of == network.network.name()).map(|(_, rule)| rule);
     let condition = |name: &str, value: Option<String>| Condition { name: name.to_owned(), value };
     vec![
-        condition(PLACE, StoredSettings::of(&start.configuration).place),
+        condition(PLACE, settings.place),
         condition("model", machine.model.clone()),
         condition("CPU", machine.cpu_model.clone()),
         condition("architecture", Some(machine.arch.clone())),
@@ -48,9 +53,10 @@ pub(super) fn conditions(run: &StoredRun, network: &NetworkRecord) -> Vec<Condit
         condition(PRIORITY, text::priority(machine)),
         condition(
             LOAD,
-            Some(crate::load_of(run)).filter(|load| !load.is_saturating()).map(|load| load.to_string()),
+            Some(settings.load).filter(|load| !load.is_saturating()).map(|load| load.to_string()),
         ),
-        condition(FRAMES, StoredSettings::of(&start.configuration).fed),
+        condition(FRAMES, settings.fed.or(settings.random)),
+        condition(PICTURES, rule),
         condition("TVM", start.versions.tvm.clone()),
         condition("LLVM", start.versions.llvm.clone()),
         condition("network", Some(network.sha256.chars().take(12).collect())),
@@ -81,7 +87,7 @@ pub(super) fn differences(before: &[Condition], now: &[Condition]) -> Vec<String
 }
 
 /// What else is reported if it changes.
-pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
+pub(super) fn circumstances(run: &StoredRun, figures: &ScheduleFigures) -> Vec<Condition> {
     let (start, versions) = (&run.start, &run.start.versions);
     let used: BTreeSet<u32> =
         start.processors.iter().flat_map(|processor| processor.kind.thread_cpus()).copied().collect();
@@ -90,7 +96,8 @@ pub(super) fn circumstances(run: &StoredRun, schedule: &str) -> Vec<Condition> {
     let governors: Vec<&str> = governors.into_iter().collect();
     let condition = |name: &str, value: Option<String>| Condition { name: name.to_owned(), value };
     vec![
-        condition("schedule", Some(schedule.to_owned())),
+        condition("schedule", Some(figures.label.clone())),
+        condition("queues", figures.queues.map(|queues| format!("{} and {}", queues.before, queues.between))),
         condition("experiment", Some(start.experiment.clone())),
         condition("harness", Some(versions.harness.clone())),
         condition("runner", versions.runner.clone()),
@@ -109,6 +116,7 @@ fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
         WINOGRAD => "auto",
         LOAD => "saturating",
         FRAMES => "random",
+        PICTURES => "as by default",
         _ => "unknown",
     };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))

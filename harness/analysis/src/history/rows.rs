@@ -121,6 +121,13 @@ pub struct Figure {
     pub trials: usize,
 }
 
+impl Figure {
+    /// Whether its interval is so wide that it says hardly anything, as after two trials.
+    pub fn is_too_wide(&self) -> bool {
+        crate::Interval { point: self.point, lo: self.lo, hi: self.hi }.is_too_wide()
+    }
+}
+
 /// A change of level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Step {

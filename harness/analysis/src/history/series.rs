@@ -188,7 +188,7 @@ fn segment(
     let points =
         observations.iter().enumerate().map(|(place, Observation { run, figures, interval, .. })| {
             let start = &run.start;
-            let now = circumstances(run, &figures.label);
+            let now = circumstances(run, figures);
             let changed =
                 before.replace(now.clone()).map(|before| differences(&before, &now)).unwrap_or_default();
             let level = found.levels.iter().find(|level| level.end > place);

@@ -4,7 +4,7 @@ use crate::output::{after_closing, print};
 use crate::selection::Selection;
 use campaign::{Paths, open};
 use clap::Args;
-use domain::{Prediction, ProcessorName, QueuePolicy, StreamLoad};
+use domain::{Prediction, ProcessorName, QueueLength, QueuePolicy, StreamLoad};
 use host::exit::{Ending as _, Exit, Outcome};
 use host::interrupt::Interrupt;
 use std::fmt::Write as _;
@@ -46,13 +46,19 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
             };
             let fps = prediction.throughput.0;
             let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
+            if let Some(queues) = &planned.queues {
+                let _ = writeln!(text, "    {queues}");
+            }
             let follow = !matches!(planned.schedule.kind(), domain::ScheduleKind::Replicate);
             if let Some(stream) = stream.filter(|_| follow) {
                 // A GPU starts a frame before it has finished the one before.
                 let stages = planned.schedule.stages().iter();
                 let overlapping = stages.filter(|stage| gpus.contains(&stage.processor)).count();
                 let overlapping = u32::try_from(overlapping).unwrap_or(u32::MAX);
-                text += &queues(prediction, &stream, queue_depth, overlapping);
+                let chosen = planned.queues.map(|queues| (queues.before, queues.between));
+                let given = |length: QueueLength| length.places().unwrap_or(QueueLength::DEFAULT);
+                let (before, between) = chosen.unwrap_or((given(stream.queue), given(queue_depth)));
+                text += &latencies(prediction, &stream, (before, between), overlapping);
             }
             if planned.schedule.kind() != domain::ScheduleKind::Pipeline {
                 continue;
@@ -73,13 +79,19 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     after_closing(closed, print(&text).map(|()| Exit::Fine))
 }
 
-/// What the queues of a stream mean for the latency of a schedule.
-fn queues(prediction: &Prediction, stream: &StreamLoad, queue_depth: u32, overlapping: u32) -> String {
-    let before = stream.queue.saturating_mul(stream.streams);
-    let (alone, most) = prediction.latency_ns(before, queue_depth, overlapping);
+/// What the queues of a stream mean for the latency of a schedule: so many places before the first stage for each stream, and
+/// between two stages.
+fn latencies(
+    prediction: &Prediction,
+    stream: &StreamLoad,
+    (before, between): (u32, u32),
+    overlapping: u32,
+) -> String {
+    let before = before.saturating_mul(stream.streams);
+    let (alone, most) = prediction.latency_ns(before, between, overlapping);
     let (alone_ms, most_ms) = (alone / 1e6, most / 1e6);
     let places = if prediction.stage_ns.len() > 1 {
-        format!("{before} before the first stage, {queue_depth} between stages")
+        format!("{before} before the first stage, {between} between stages")
     } else {
         format!("{before} before it")
     };
@@ -96,8 +108,8 @@ fn queues(prediction: &Prediction, stream: &StreamLoad, queue_depth: u32, overla
         let _ = writeln!(text, "    too slow for {fps} frames/s");
     } else if late(alone_ms) {
         text += "    every frame is expected after its deadline\n";
-    } else if late(most_ms) && stream.policy != QueuePolicy::Block {
-        text += "    frames that wait in full queues miss the deadline; a smaller `queue` or `queue_depth` drops them instead\n";
+    } else if late(most_ms) && stream.policy != QueuePolicy::Block && stream.queue != QueueLength::Auto {
+        text += "    frames that wait in full queues may miss the deadline; `queue: auto` and `queue_depth: auto` choose others\n";
     }
     text
 }
@@ -112,8 +124,9 @@ mod tests {
         let prediction = Prediction { stage_ns: vec![4e6, 5e6], throughput: FramesPerSecond(200.0) };
         let check = |fps: f64, policy: QueuePolicy, deadline_ms: Option<f64>, says: &[&str]| {
             let arrivals = ArrivalTimes::Constant;
-            let stream = StreamLoad { fps, streams: 2, queue: 1, policy, deadline_ms, arrivals };
-            let text = queues(&prediction, &stream, 3, 0);
+            let queue = QueueLength::Places(1);
+            let stream = StreamLoad { fps, streams: 2, queue, policy, deadline_ms, arrivals };
+            let text = latencies(&prediction, &stream, (1, 3), 0);
             assert!(says.iter().all(|part| text.contains(part)), "{text}");
         };
         let full = "latency 9.00 ms if no frame waits, at most 39.00 ms with full queues (2 before the first stage, 3 between stages)";
@@ -122,19 +135,22 @@ mod tests {
             50.0,
             QueuePolicy::DropOldest,
             Some(30.0),
-            &["miss the deadline; a smaller `queue` or `queue_depth`"],
+            &["may miss the deadline; `queue: auto` and `queue_depth: auto`"],
         );
         check(50.0, QueuePolicy::DropNewest, Some(8.0), &["every frame is expected after its deadline"]);
         check(200.0, QueuePolicy::DropNewest, None, &["too slow for 400 frames/s"]);
         let stream = StreamLoad {
             fps: 50.0,
             streams: 1,
-            queue: 1,
+            queue: QueueLength::Places(1),
             policy: QueuePolicy::DropOldest,
             deadline_ms: None,
             arrivals: ArrivalTimes::Constant,
         };
-        assert!(queues(&prediction, &stream, 3, 1).contains("at most 39.00 ms"), "a GPU has another frame");
+        assert!(
+            latencies(&prediction, &stream, (1, 3), 1).contains("at most 39.00 ms"),
+            "a GPU has another frame"
+        );
         check(200.0, QueuePolicy::Block, None, &["without limit if the stream is faster", "too slow"]);
     }
 }

@@ -144,6 +144,13 @@ fn loads() {
         ("a stream without settings", "trials: 3", "load: stream"),
         ("a rate as text", "trials: 3", "load: { stream: { fps: 30fps } }"),
         ("a queue of no frames", "trials: 3", "load: { stream: { fps: 30, queue: 0 } }"),
+        ("a word for a queue", "trials: 3", "load: { stream: { fps: 30, queue: long } }"),
+        ("queues between stages of a saturating load", "trials: 3", "queue_depth: auto"),
+        (
+            "a sustained rate with a queue that is chosen",
+            "trials: 3",
+            "load: { sustained: { max_drops: 0.1%, deadline_ms: 50, queue: auto } }",
+        ),
         ("an unknown policy", "trials: 3", "load: { stream: { fps: 30, policy: drop_odlest } }"),
         ("unknown arrival times", "trials: 3", "load: { stream: { fps: 30, arrivals: random } }"),
         ("a deadline of zero", "trials: 3", "load: { stream: { fps: 30, deadline_ms: 0 } }"),

@@ -7,7 +7,9 @@ use super::super::{
     ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
-use domain::{ArrivalTimes, FloatFormat, Limit, Load, Objective, QueuePolicy, StreamLoad, Winograd};
+use domain::{
+    ArrivalTimes, FloatFormat, Limit, Load, Objective, QueueLength, QueuePolicy, StreamLoad, Winograd,
+};
 
 fn sound(scratch: &Scratch, overrides: &Overrides) -> Loaded {
     scratch.load("bench", "sound", overrides).unwrap_or_else(|faults| panic!("{faults}"))
@@ -92,7 +94,7 @@ fn loads_are_read_and_stored() {
     let camera = StreamLoad {
         fps: 29.97,
         streams: 1,
-        queue: 2,
+        queue: QueueLength::Places(2),
         policy: QueuePolicy::DropOldest,
         deadline_ms: None,
         arrivals: ArrivalTimes::Constant,
@@ -106,13 +108,15 @@ fn loads_are_read_and_stored() {
     let server = StreamLoad {
         fps: 0.5,
         streams: 4,
-        queue: 1024,
+        queue: QueueLength::Places(1024),
         policy: QueuePolicy::Block,
         deadline_ms: Some(33.3),
         arrivals: ArrivalTimes::Poisson,
     };
     let written = "{ stream: { fps: 0.5, streams: 4, queue: 1024, policy: block, deadline_ms: 33.3, arrivals: poisson } }";
     check(written, Load::Stream(server));
+    let chosen = StreamLoad { queue: QueueLength::Auto, ..camera };
+    check("{stream: {fps: 29.97, queue: auto}}", Load::Stream(chosen));
     assert_eq!(sound(&scratch, &Overrides::default()).experiment.load, Load::Saturating);
 }
 
@@ -138,7 +142,7 @@ fn what_is_left_out_comes_from_the_defaults() {
         max: Duration::from_secs(2),
     };
     assert_eq!(isolate, isolate_expected);
-    assert_eq!((queue_depth, cooldown), (2, Duration::ZERO));
+    assert_eq!((queue_depth, cooldown), (QueueLength::Places(2), Duration::ZERO));
     assert!((tolerance - 1e-4).abs() < f64::EPSILON);
 }
 

@@ -370,6 +370,35 @@ fn a_single_trial_is_no_pass() {
 }
 
 #[test]
+fn two_trials_that_differ_are_no_pass() {
+    let place = Place::new();
+    let store = place.open();
+    let before = run(&store, &place, 0, None);
+    let now = run(&store, &place, 1, None);
+    let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    baseline.rows[1].trials.truncate(2);
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
+    figures[1].trials.truncate(2);
+    figures[1].trials[0].throughput_fps *= 0.5;
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
+    assert_eq!(report.verdict, GateVerdict::Incomplete, "{report:?}");
+    let text = crate::render_check(&report, CheckFormat::Terminal);
+    assert!(text.contains("1 not checked") && text.contains(" % [?] ("), "{text}");
+    assert!(
+        text.contains("not checked: the interval is wider than ±100 %; measure at least 5 trials"),
+        "{text}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&crate::render_check(&report, CheckFormat::Json)).unwrap();
+    assert!(json["rows"][1]["ratio_hi"].as_f64().unwrap() > 2.0, "the values stay: {json}");
+    // Five trials like these tell that nothing is known better than that, and not nothing.
+    let mut many = figures.clone();
+    many[1].trials = (0..6).flat_map(|_| figures[1].trials.clone()).collect();
+    let report = check(&baseline, "run", &many, Vec::new(), &thresholds(STRICT));
+    assert!(report.rows[1].ratio_hi.unwrap() < 3.0, "{:?}", report.rows[1]);
+}
+
+#[test]
 fn a_slow_drift_within_runs_is_no_regression() {
     let place = Place::new();
     let store = place.open();

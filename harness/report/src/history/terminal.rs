@@ -91,8 +91,11 @@ impl Scale {
         // One bad run shall not press the others together.
         let points = || series.segments.iter().flat_map(|segment| &segment.points);
         let figures = || points().filter(|point| !point.outlying).map(|point| point.figure);
-        let least = figures().map(|figure| figure.lo.unwrap_or(figure.point)).fold(f64::INFINITY, f64::min);
-        let greatest = figures().map(|figure| figure.hi.unwrap_or(figure.point)).fold(0.0, f64::max);
+        // Neither shall an interval of two trials; its bar reaches both ends.
+        let end =
+            |figure: Figure, end: Option<f64>| end.filter(|_| !figure.is_too_wide()).unwrap_or(figure.point);
+        let least = figures().map(|figure| end(figure, figure.lo)).fold(f64::INFINITY, f64::min);
+        let greatest = figures().map(|figure| end(figure, figure.hi)).fold(0.0, f64::max);
         Self { least, greatest }
     }
 

@@ -143,6 +143,32 @@ fn half_precision_begins_a_new_segment() {
 }
 
 #[test]
+fn other_frames_begin_a_new_segment() {
+    let check = |configurations: [&str; 2], unlike: &str| {
+        let place = Place::new();
+        let store = place.open();
+        for day in 0..4 {
+            measure(&store, &place, day, 1.0, |start| {
+                start.configuration = configurations[usize::from(day >= 2)].to_owned();
+            });
+        }
+        let history = build(&store, &asked());
+        let segments = &history.series[0].segments;
+        assert_eq!(segments.iter().map(|segment| segment.points.len()).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(segments[1].unlike_before, [unlike]);
+    };
+    let frames = "experiment: { frames: { seed: 1, distinct: 8, folder: /street, folder_sha256: ab } }";
+    let with_rule = |rule: &str| format!("networks: [{{ network: resnet18, pictures: {rule} }}]\n{frames}");
+    check([frames, &with_rule("{ crop: 0.5 }")], r#"pictures as by default → {"crop":0.5}"#);
+    check(
+        [&with_rule("{ crop: 0.5 }"), &with_rule("{ crop: 0.75 }")],
+        r#"pictures {"crop":0.5} → {"crop":0.75}"#,
+    );
+    let of_seed = |seed: u32| format!("experiment: {{ frames: {{ seed: {seed}, distinct: 8 }} }}");
+    check([&of_seed(1), &of_seed(2)], "frames random → 8 random ones of seed 2");
+}
+
+#[test]
 fn schedules_are_picked_by_kind_processors_or_label() {
     let (_place, store) = filled();
     let picked = |schedule: &str| {

@@ -16,10 +16,11 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// `49.5 ± 1.2 %`.
+/// `49.5 ± 1.2 %`, or `49.5 ± ?` if the interval is wider than the figure.
 pub(super) fn figure(figure: &Figure) -> String {
     let point = number(figure.point);
     match (figure.lo, figure.hi) {
+        (Some(_), Some(_)) if figure.is_too_wide() => format!("{point} ± ?"),
         (Some(lo), Some(hi)) => format!("{point} ± {:.1} %", 50.0 * (hi - lo) / figure.point),
         _ => point,
     }
@@ -107,6 +108,11 @@ pub(super) fn legend(history: &History) -> String {
         "Median over the trials of each run, ± half of its {:.0} % interval; * marks uncommitted changes.",
         100.0 * history.confidence
     );
+    let mut points =
+        history.series.iter().flat_map(|series| &series.segments).flat_map(|segment| &segment.points);
+    if points.any(|point| point.figure.is_too_wide()) {
+        text += " ?: too few trials; the interval is wider than the figure.";
+    }
     if few {
         text += " Steps are searched in four or more comparable runs.";
     } else {

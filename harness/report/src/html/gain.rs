@@ -110,7 +110,9 @@ fn line(place: usize, name: &str, rows: &[&Row], scale: &Scale, has_energy: bool
 /// The ends of an interval, small.
 pub(super) fn ends(interval: &Interval) -> Markup {
     html! {
-        @if let Some((lo, hi)) = interval.lo.zip(interval.hi) {
+        @if interval.is_too_wide() {
+            small { "too few trials" }
+        } @else if let Some((lo, hi)) = interval.lo.zip(interval.hi) {
             small { (number(lo)) "\u{2009}–\u{2009}" (number(hi)) }
         } @else {
             small { "one trial" }

@@ -163,6 +163,13 @@ fn processors(report: &Report) -> String {
     processors.collect::<Vec<_>>().join(" and ")
 }
 
+/// Half an interval as a share of its figure, not beyond what is shown.
+fn half_width(share: f64) -> String {
+    let most = domain::statistics::WIDEST_SHOWN;
+    let more = if share > most { "more than " } else { "" };
+    format!("{more}±\u{2009}{:.1}\u{2009}%", 100.0 * share.min(most))
+}
+
 /// Figures of the run as a whole.
 fn tiles(report: &Report) -> Markup {
     let count = |verdict: Validity| report.rows.iter().filter(|row| row.verdict == verdict).count();
@@ -193,10 +200,10 @@ fn tiles(report: &Report) -> Markup {
             }
             @if let (Some(typical), Some(widest)) = (widths.get(widths.len() / 2), widths.last()) {
                 li {
-                    b { "±\u{2009}" (format!("{:.1}", 100.0 * typical)) "\u{2009}%" }
+                    b { (half_width(*typical)) }
                     span {
-                        "half-width of a typical " (confidence(report)) " interval of throughput; the widest is ±\u{2009}"
-                        (format!("{:.1}", 100.0 * widest)) "\u{2009}%"
+                        "half-width of a typical " (confidence(report)) " interval of throughput; the widest is "
+                        (half_width(*widest))
                     }
                 }
             }

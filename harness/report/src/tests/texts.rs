@@ -45,6 +45,40 @@ fn csv_of_a_troubled_run() {
 }
 
 #[test]
+fn an_interval_of_two_unlike_trials_is_a_question_mark_with_a_remedy() {
+    let mut scenario = Scenario::sound();
+    scenario.start.rounds = 2;
+    scenario.records.retain(|record| !matches!(record, store::Record::Trial(trial) if trial.round > 1));
+    let slower = store::fixture::planned("resnet18").swap_remove(2);
+    let slower = store::fixture::Planned { frame_ns: 3 * slower.frame_ns, ..slower };
+    scenario.trial(2, 1).outcome = store::Outcome::Measured(Box::new(slower.measured(9, 40)));
+    let report = scenario.report();
+    let wide = &report.rows[2];
+    assert!(wide.throughput_fps.unwrap().precision().unwrap() > 100.0, "{:?}", wide.throughput_fps);
+    let codes: Vec<Vec<&str>> = report
+        .rows
+        .iter()
+        .map(|row| row.reasons.iter().map(|reason| reason.code.as_str()).collect())
+        .collect();
+    assert!(codes[2].contains(&"too_few_trials") && !codes[0].contains(&"too_few_trials"), "{codes:?}");
+    let note =
+        "throughput and gain over 2 trials: the intervals are wider than ±100 %, which texts show as ?";
+    for (format, parts) in [
+        (Format::Terminal, &[" ± ? ", note, "`--trials 5`"][..]),
+        (Format::Markdown, &[" [?] |", "× [?] |", note]),
+        (Format::Html, &["too few trials", "more than ±\u{2009}100.0", note]),
+        (Format::Paper, &["× [?]", "too few trials; the interval is wider than the figure"]),
+    ] {
+        let text = crate::render(&report, format, false).replace("\n  ", " ");
+        for part in parts {
+            assert!(text.contains(part), "{format:?} lacks {part:?}: {text}");
+        }
+    }
+    let json: serde_json::Value = serde_json::from_str(&crate::render(&report, Format::Json, false)).unwrap();
+    assert!(json["rows"][2]["throughput_fps"]["hi"].as_f64().unwrap() > 1000.0, "the values stay");
+}
+
+#[test]
 fn the_place_of_a_board_and_its_power_cycles_are_told() {
     let mut scenario = Scenario::sound();
     scenario.start.configuration =

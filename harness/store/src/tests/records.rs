@@ -130,7 +130,16 @@ fn operating_points_come_back_and_a_resumed_run_replaces_their_state_only() {
     let network =
         fixture::records("resnet18", 0).into_iter().find(|record| matches!(record, Record::Network(_)));
     recorder.record(network.unwrap()).unwrap();
-    let schedule = ScheduleRecord { point: 1, ..fixture::planned("resnet18")[0].record(0) };
+    let queues = domain::QueuePlan {
+        before: 5,
+        before_chosen: true,
+        between: 1,
+        between_chosen: true,
+        expected: Some(domain::queue_model::Loss { dropped: 0.0, late: 0.1 + 0.2 }),
+        reason: domain::QueueReason::LongestOnTime,
+    };
+    let schedule =
+        ScheduleRecord { point: 1, queues: Some(queues), ..fixture::planned("resnet18")[0].record(0) };
     let profile = ProfileRecord { point: 1, ..fixture::profile("resnet18", "cpu0", 1000) };
     let transfer = TransferRecord { point: 1, ..fixture::transfer() };
     recorder.record_schedule(schedule.clone()).unwrap();
