@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 /// Simulated arrivals.
 pub const FRAMES: usize = 20_000;
 /// The first of them, which are not counted.
-const WARM_UP: usize = 1_000;
+pub(crate) const WARM_UP: usize = 1_000;
 /// Seeds of arrivals and of times.
 const SEEDS: (u64, u64) = (1, 2);
 
@@ -134,8 +134,8 @@ impl<'a> Simulation<'a> {
             run_until(&mut waiting, *at_ns, &mut late);
             dropped += waiting.offer(frame, *stream).map_or(0, counts);
         }
-        run_until(&mut waiting, f64::INFINITY, &mut late);
-        let all = (FRAMES - WARM_UP) as f64;
+        // What becomes of the frames that still wait is not known.
+        let all = (FRAMES - WARM_UP - waiting.counted()).max(1) as f64;
         Loss { dropped: dropped as f64 / all, late: late as f64 / all }
     }
 }
@@ -185,6 +185,11 @@ impl Waiting {
     /// The frame that the first stage takes next.
     fn front(&self) -> Option<usize> {
         self.queues[self.place()?].front().copied()
+    }
+
+    /// Frames that wait, without those of the warm-up.
+    fn counted(&self) -> usize {
+        self.queues.iter().flatten().filter(|frame| **frame >= WARM_UP).count()
     }
 
     fn take(&mut self) {

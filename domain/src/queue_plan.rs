@@ -24,7 +24,7 @@
 //! dropped, however old it becomes.
 
 use crate::load::{QueueLength, QueuePolicy, StreamLoad};
-use crate::queue_model::{Line, Loss, Simulation};
+use crate::queue_model::{Line, Loss, Simulation, WARM_UP};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -33,6 +33,8 @@ use std::fmt;
 pub const TOLERANCE: f64 = 0.001;
 /// Longest queue, as in the schema of a load.
 const MOST: u32 = 1024;
+/// The same if the schedule does not keep up.
+const MOST_IF_TOO_SLOW: u32 = 16;
 /// Lengths of queues between stages that are tried.
 const BETWEEN: [u32; 4] = [1, 2, 4, 8];
 
@@ -167,7 +169,8 @@ fn choose(simulation: &Simulation<'_>, between: u32) -> Choice {
     let is_longest = on_time.is_some_and(|on_time| on_time <= until_deadline);
     let on_time = on_time.map(|on_time| on_time.min(until_deadline));
     let mut tried: Vec<(u32, Loss)> = Vec::new();
-    for before in lengths(on_time) {
+    let most = if keeps_up { MOST } else { most_if_too_slow(simulation) };
+    for before in lengths(on_time).into_iter().filter(|before| *before <= most) {
         let loss = simulation.loss(before, between);
         tried.push((before, loss));
         // Without a deadline, a longer queue drops no more.
@@ -194,6 +197,18 @@ fn choose(simulation: &Simulation<'_>, between: u32) -> Choice {
         }
     };
     Choice { before, loss, reason }
+}
+
+/// The longest queue that is tried if the schedule does not keep up: one that is full before frames are counted, or so short that
+/// the frames that fill it do not count.
+fn most_if_too_slow(simulation: &Simulation<'_>) -> u32 {
+    let share = 1.0 - simulation.line.rate() / simulation.stream.total_fps();
+    let places = (WARM_UP as f64 * share).max(f64::from(MOST_IF_TOO_SLOW));
+    let most = places / f64::from(simulation.stream.streams.max(1));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 16")]
+    {
+        most.clamp(1.0, f64::from(MOST_IF_TOO_SLOW)) as u32
+    }
 }
 
 /// Frames of each stream that arrive until a deadline of so many ms; twice as many and two more if arrivals are random.
@@ -301,6 +316,15 @@ mod tests {
             let loss = plan.expected.unwrap();
             assert!((loss.dropped - 0.2).abs() < 1e-3 && loss.late == 0.0, "{plan}");
         }
+        // However many streams there are, and even if much more arrives.
+        for streams in [1, 5, 64] {
+            let load = StreamLoad {
+                streams,
+                ..stream(1000.0, QueuePolicy::DropOldest, None, ArrivalTimes::Poisson)
+            };
+            let plan = plan_queues(Some(&line(&[12.5])), &load, QueueLength::Places(2));
+            assert_eq!((plan.before, plan.reason), (1, QueueReason::TooSlow), "{plan}");
+        }
         let load = stream(100.0, QueuePolicy::Block, Some(200.0), ArrivalTimes::Constant);
         let plan = plan_queues(Some(&line(&[12.5])), &load, QueueLength::Auto);
         assert_eq!((plan.before, plan.reason), (1, QueueReason::Blocks));
@@ -384,7 +408,9 @@ mod tests {
             let chosen = plan.expected.unwrap();
             prop_assert_eq!(chosen, simulation.loss(plan.before, plan.between));
             for between in [1, 3, 16] {
-                for before in (1..=16).chain([24, 48, 200]) {
+                // The simulation is too short for a long queue to fill if the schedule is hardly slower than the stream.
+                let longer = [24, 48, 200].into_iter().filter(|_| load <= 1.0);
+                for before in (1..=16).chain(longer) {
                     let other = simulation.loss(before, between);
                     prop_assert!(
                         chosen.total() <= other.total() + 5.0 * TOLERANCE,

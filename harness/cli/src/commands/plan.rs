@@ -40,15 +40,16 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
         let _ = writeln!(text, "{} ({} units)", network.name(), units.len());
         for planned in &network.schedules {
             let label = planned.schedule.label();
-            let Some(prediction) = &planned.prediction else {
-                let _ = writeln!(text, "  {label:<44} measured only");
-                continue;
+            let _ = match &planned.prediction {
+                Some(Prediction { throughput, .. }) => {
+                    writeln!(text, "  {label:<44} {:>9.2} frames/s expected", throughput.0)
+                }
+                None => writeln!(text, "  {label:<44} measured only"),
             };
-            let fps = prediction.throughput.0;
-            let _ = writeln!(text, "  {label:<44} {fps:>9.2} frames/s expected");
             if let Some(queues) = &planned.queues {
                 let _ = writeln!(text, "    {queues}");
             }
+            let Some(prediction) = &planned.prediction else { continue };
             let follow = !matches!(planned.schedule.kind(), domain::ScheduleKind::Replicate);
             if let Some(stream) = stream.filter(|_| follow) {
                 // A GPU starts a frame before it has finished the one before.
