@@ -10,7 +10,7 @@ use domain::operating_point::MOST_POINTS;
 use domain::search::{Knowledge, MeasuredSchedule, PredictedPoint, calibrate, next};
 use domain::{
     Boundary, Bytes, Costs, Milliwatts, ModeOffer, Network, Objective, OperatingPoint, Options, PowerModel,
-    ProcessorName, Schedule, SplitMix64, Tensor, Transfer, Unit, plan, predict,
+    ProcessorName, Schedule, SplitMix64, Tensor, Transfer, Unit, periods_ns, plan, predict,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -77,7 +77,8 @@ fn measured(network: &Network, points: &[PredictedPoint]) -> Result<Vec<Measured
             let prediction = predict(network, costs, &schedule)?;
             let fps = prediction.throughput.0;
             let figures = Some(Figures { fps, mj_per_frame: Some(4e6 / fps) });
-            measured.push(MeasuredSchedule { at, schedule, figures, stage_ns: prediction.stage_ns });
+            let stage_ns = periods_ns(&schedule, &prediction.stage_ns);
+            measured.push(MeasuredSchedule { at, schedule, figures, stage_ns });
         }
     }
     Ok(measured)

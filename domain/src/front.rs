@@ -1,42 +1,50 @@
 //! The front of throughput and energy: every schedule that no other one beats in both.
 //!
 //! # Model
-//! A frame of a pipeline with the frame time `T` (its slowest stage) takes `E = P_idle · T + Σ D_p · t_p`, where `D_p` is the
-//! power that a processor adds while it works and `t_p` the time of its stage ([`crate::power_model`]). The front contains
-//! single schedules, pipelines on any processors in any order, and copies of the network on any set of processors. A
-//! merged processor is one like any other, but never used beside its parts. A single schedule is predicted by the costs of a
-//! processor alone, the others by the costs under contention.
+//! A frame of a pipeline with the frame time `T` (the longest period of a stage) takes `E = P_idle · T + Σ D_p · t_p`, where `D_p`
+//! is the power that a processor adds while it works and `t_p` its time for a frame ([`crate::power_model`]). Of a stage with
+//! replicas, every processor works for the period of the stage. The front contains single schedules, pipelines on any processors
+//! in any order with stages on any groups of them, and copies of the network on any set of processors. A merged processor is one
+//! like any other, but never used beside its parts. A single schedule is predicted by the costs of a processor alone, the others
+//! by the costs under contention.
 //!
 //! # Method
 //! The ε-constraint method (Haimes, Lasdon & Wismer 1971, "On a bicriterion formulation of the problems of integrated system
 //! identification and system optimization"). For a limit of the frame time, dynamic programming over the labels (processors
-//! used, cut) finds the pipeline whose stages take the least energy. Let `rest(S, q, a)` be the least energy of units `a..N`
-//! on exactly the processors `S`, received from `q`, no stage longer than `limit`:
+//! used, cut) finds the pipeline whose stages take the least energy. Let `rest(S, Q, a)` be the least energy of units `a..N`
+//! on exactly the processors `S`, received from the group `Q`, no period longer than `limit`:
 //!
 //! ```text
-//! rest({}, q, N) = 0
-//! rest(S, q, a)  = min over p in S, b > a of  D_p · time(q, p, a, b) + rest(S − p, p, b),  time(q, p, a, b) ≤ limit
+//! rest({}, Q, N) = 0
+//! rest(S, Q, a)  = min over G within S, b > a of  D_G · period(Q, G, a, b) + rest(S − G, G, b),  period(Q, G, a, b) ≤ limit
 //! ```
 //!
-//! For given `p` the first term is `D_p · before(b)` plus a number that does not depend on `b`. So of two ends `b < b'`, the
+//! For one processor the first term is `D_p · before(b)` plus a number that does not depend on `b`. So of two ends `b < b'`, the
 //! farther one can only be better if its sum is less; the ends worth looking at form a stack, as in [`crate::planner`], and
 //! the best end is the farthest one within the limit. It is mostly the one of the cut before, or a neighbour.
+//!
+//! For several processors the period is no sum over units. But it is at least the sum of the periods of the units, because the
+//! inverse of a sum of inverses is concave (Hardy, Littlewood & Pólya 1934, "Inequalities", on means of sums). So the stack gives
+//! a lower bound of the energy, and all ends are looked at where it is less than what is known already.
 //!
 //! The pipeline found under a limit dominates all that are slower than itself and within the limit. So the search goes on
 //! below its frame time, until nothing is left. Parts of the range are left out if even the least energy known for them plus
 //! the idle power of their shortest frame is more than a faster schedule needs.
 //!
-//! Each range is within one that was searched before, with a longer limit and no less energy. So a state `(S, q, a)` is out
+//! Each range is within one that was searched before, with a longer limit and no less energy. So a state `(S, Q, a)` is out
 //! for a range if it was too expensive for the one before: if the least energy of what comes before it, by a second dynamic
 //! programme from the first unit on, and `rest` together are more than a faster schedule needs. The cuts that are left for
-//! `S` and `q` lie in a window, which becomes narrower from range to range.
+//! `S` and `Q` lie in a window, which becomes narrower from range to range.
 //!
 //! # Cost
-//! A limit takes O(2^P · P · Q · W) for windows of W ≤ N cuts, if the best ends of adjacent cuts are neighbours. There are at
-//! most two limits for each pipeline that no other one beats in time and energy above idle power. `benches/front.rs` measures
-//! the whole front: 300 units on 6 different processors took 58 to 119 ms on a 2-core virtual machine, depending on its other
-//! load. Merged processors cost less than as many others, because they exclude their parts: 4 processors and the 3 merged ones
-//! of neighbours took 6 to 8 ms of CPU time, 6 processors and 5 merged ones 276 to 331 ms.
+//! Without groups, a limit takes O(2^P · P · Q · W) for windows of W ≤ N cuts, if the best ends of adjacent cuts are neighbours.
+//! There are at most two limits for each pipeline that no other one beats in time and energy above idle power.
+//! With groups there are more such pipelines, each with more states and ends to look at, so more than 31 groups are not
+//! considered: those of 5 processors, or of 4 and the 3 merged ones of neighbours. Of 6 processors, only the fastest pipeline may
+//! have replicas.
+//!
+//! `benches/front.rs` measures the whole front, on a 2-core virtual machine: 300 units took 9 to 13 ms on 4 processors, 24 to 32
+//! ms with 3 merged ones, and 87 to 101 ms on 6, without replicas. With them, 6 processors took 1.4 s.
 //!
 //! # Ties
 //! Among schedules with equal time and energy the first one found is kept: single, then replicate, then pipelines.
@@ -47,7 +55,7 @@ use crate::costs::Costs;
 use crate::network::Network;
 use crate::planner::{MOST_PROCESSORS, Options, PlanError, plan};
 use crate::power_model::PowerModel;
-use crate::prediction::{Prediction, check_units, predict};
+use crate::prediction::{Prediction, check_units, periods_ns, predict};
 use crate::processor_set::{Exclusions, members};
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::{FramesPerSecond, Millijoules, Milliwatts};
@@ -68,12 +76,9 @@ impl FrontPoint {
     /// Predicts the energy of a schedule from its stage times. `processors[s]` is the place of the processor of stage `s`
     /// in the power model.
     pub fn new(schedule: Schedule, prediction: Prediction, power: &PowerModel, processors: &[usize]) -> Self {
-        let frame_ns = frame_ns(schedule.kind(), &prediction);
-        let of_stages: f64 = match schedule.kind() {
-            ScheduleKind::Replicate => processors.iter().map(|at| power.dynamic_mw(*at) * frame_ns).sum(),
-            _ => processors.iter().zip(&prediction.stage_ns).map(|(at, ns)| power.dynamic_mw(*at) * ns).sum(),
-        };
-        let energy = Millijoules((power.idle_mw() * frame_ns + of_stages) * 1e-9);
+        let periods = periods_ns(&schedule, &prediction.stage_ns);
+        let of_stages: f64 = processors.iter().zip(&periods).map(|(at, ns)| power.dynamic_mw(*at) * ns).sum();
+        let energy = Millijoules((power.idle_mw() * longest_ns(&periods) + of_stages) * 1e-9);
         Self { schedule, prediction, energy }
     }
 
@@ -88,14 +93,8 @@ impl FrontPoint {
     }
 }
 
-/// Time per frame in ns; 0 if the rate is infinite.
-fn frame_ns(kind: ScheduleKind, prediction: &Prediction) -> f64 {
-    match kind {
-        ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
-            prediction.stage_ns.iter().copied().fold(0.0, f64::max)
-        }
-        ScheduleKind::Replicate | ScheduleKind::Peer => 1e9 / prediction.throughput.0,
-    }
+fn longest_ns(periods: &[f64]) -> f64 {
+    periods.iter().copied().fold(0.0, f64::max)
 }
 
 /// Costs of a network for schedules of one stage and of several.
@@ -172,8 +171,8 @@ impl<'a> Search<'a> {
     fn add(&mut self, costs: &Costs, schedule: Schedule) -> Result<f64, PlanError> {
         let prediction = predict(self.network, costs, &schedule)?;
         let places: Vec<usize> = schedule.processors().filter_map(|name| costs.index_of(name)).collect();
+        let frame_ns = longest_ns(&periods_ns(&schedule, &prediction.stage_ns));
         let point = FrontPoint::new(schedule, prediction, self.power, &places);
-        let frame_ns = frame_ns(point.schedule.kind(), &point.prediction);
         let energy = point.energy.0 * 1e9;
         if self.best_energy(frame_ns) > energy {
             let first = self.complete.partition_point(|known| known.frame_ns < frame_ns);

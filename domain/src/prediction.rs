@@ -7,32 +7,59 @@ use crate::schedule::{Schedule, ScheduleKind, Stage};
 use crate::units::FramesPerSecond;
 use serde::{Deserialize, Serialize};
 
+/// A stage with replicas may have so many frames for each of them under way, or waiting for an earlier one. The runner has
+/// places for twice as many.
+const AHEAD: f64 = 8.0;
+
 /// What the costs say of a schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Time of each stage for one frame, in ns, in stage order, with what it takes to receive its boundary.
+    /// Time of each replica of each stage for one frame, in ns, in stage order, with what it takes to receive its boundary.
     pub stage_ns: Vec<f64>,
-    /// Steady rate: that of the slowest stage of a pipeline, the sum of the rates of a replicate. Infinite where
-    /// that stage costs nothing.
+    /// Steady rate: that of the slowest stage, where a stage has the rates of all its replicas. Infinite where that stage costs
+    /// nothing.
     pub throughput: FramesPerSecond,
 }
 
 impl Prediction {
-    fn new(kind: ScheduleKind, stage_ns: Vec<f64>) -> Self {
-        let throughput = match kind {
-            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
-                FramesPerSecond::from_frame_ns(slowest(&stage_ns))
-            }
-            ScheduleKind::Replicate | ScheduleKind::Peer => {
-                FramesPerSecond(stage_ns.iter().map(|ns| FramesPerSecond::from_frame_ns(*ns).0).sum())
-            }
-        };
-        Self { stage_ns, throughput }
+    fn new(schedule: &Schedule, stage_ns: Vec<f64>) -> Self {
+        let periods = periods_ns(schedule, &stage_ns);
+        Self { stage_ns, throughput: FramesPerSecond::from_frame_ns(slowest(&periods)) }
     }
 }
 
+/// Time between two frames of each stage in ns, once for each of its replicas. `stage_ns` are the times of the replicas.
+pub fn periods_ns(schedule: &Schedule, stage_ns: &[f64]) -> Vec<f64> {
+    let in_order = schedule.kind() == ScheduleKind::Pipeline;
+    let mut left = stage_ns;
+    let period = |replicas: &[Stage]| {
+        let (own, others) = left.split_at(replicas.len().min(left.len()));
+        left = others;
+        let times = own.iter().copied();
+        let period = if in_order { period_ns(times) } else { shared_ns(times) };
+        std::iter::repeat_n(period, own.len())
+    };
+    schedule.replicas().flat_map(period).collect()
+}
+
+/// Time between two frames of replicas with these times: the inverse of the sum of their rates.
+pub(crate) fn shared_ns(times: impl IntoIterator<Item = f64>) -> f64 {
+    let mut times = times.into_iter();
+    let first = times.next().unwrap_or(0.0);
+    let others: Option<f64> = times.map(|ns| 1.0 / ns).reduce(|sum, rate| sum + rate);
+    others.map_or(first, |others| 1.0 / (1.0 / first + others))
+}
+
+/// Time between two frames of a stage whose replicas have these times. Frames leave in their order, so while the slowest replica
+/// has one, only [`AHEAD`] for each replica can follow it.
+pub(crate) fn period_ns(times: impl IntoIterator<Item = f64> + Clone) -> f64 {
+    let (count, longest) =
+        times.clone().into_iter().fold((0.0, 0.0_f64), |(count, longest), ns| (count + 1.0, longest.max(ns)));
+    if count > 1.0 { shared_ns(times).max(longest / (AHEAD * count)) } else { longest }
+}
+
 impl Prediction {
-    /// Latency in ns of a frame of a schedule whose stages follow each other: if it waits nowhere, and at most, if it takes the
+    /// Latency in ns of a frame of a schedule whose stages have one processor each: if it waits nowhere, and at most, if it takes the
     /// last of `before` places in the queue of the first stage while `between` frames wait for each other stage. Each frame ahead
     /// of it, of which every stage has one too and `overlapping` stages another, delays it by at most the time of the slowest
     /// stage.
@@ -48,8 +75,8 @@ fn slowest(stage_ns: &[f64]) -> f64 {
     stage_ns.iter().copied().fold(0.0, f64::max)
 }
 
-/// Predicts a schedule. The first stage of a pipeline receives nothing; every later one receives all tensors alive
-/// at its first cut, also those that only pass it by.
+/// Predicts a schedule. The first stage receives nothing; every replica of a later one receives all tensors alive at its first
+/// cut, also those that only pass it by.
 pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<Prediction, PredictionError> {
     check_units(network, costs)?;
     if schedule.units() != network.len() {
@@ -64,29 +91,31 @@ pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<
             .index_of(&stage.processor)
             .ok_or_else(|| PredictionError::NoCosts { processor: stage.processor.clone() })
     };
-    let mut from = None;
+    let mut from = Vec::new();
     let mut stage_ns = Vec::with_capacity(schedule.stages().len());
-    for stage in schedule.stages() {
-        let processor = index(stage)?;
-        let (first, end) = (Cut(stage.first), Cut(stage.end));
-        stage_ns.push(stage_time_ns(network, costs, from, processor, first, end));
-        from = (schedule.kind() == ScheduleKind::Pipeline).then_some(processor);
+    for replicas in schedule.replicas() {
+        let processors = replicas.iter().map(index).collect::<Result<Vec<_>, _>>()?;
+        for (stage, processor) in replicas.iter().zip(&processors) {
+            let (first, end) = (Cut(stage.first), Cut(stage.end));
+            stage_ns.push(stage_time_ns(network, costs, &from, *processor, first, end));
+        }
+        from = processors;
     }
-    Ok(Prediction::new(schedule.kind(), stage_ns))
+    Ok(Prediction::new(schedule, stage_ns))
 }
 
-/// Time of a stage in ns, received from the processor `from`. The planner decides by this function too, so that
-/// prediction and plan agree to the last bit.
+/// Time of a replica of a stage in ns, received from the processor of `from` from which it takes longest; the first stage
+/// receives nothing. The planner decides by this function too, so that prediction and plan agree to the last bit.
 pub(crate) fn stage_time_ns(
     network: &Network,
     costs: &Costs,
-    from: Option<usize>,
+    from: &[usize],
     processor: usize,
     first: Cut,
     end: Cut,
 ) -> f64 {
-    let receive =
-        from.map_or(0.0, |from| costs.transfer_ns(from, processor, network.boundaries()[first.0].bytes()));
+    let bytes = network.boundaries()[first.0].bytes();
+    let receive = from.iter().map(|from| costs.transfer_ns(*from, processor, bytes)).fold(0.0, f64::max);
     receive + costs.compute_ns(processor, first, end)
 }
 
@@ -172,7 +201,8 @@ mod tests {
             [&[5.0][..], &[5.0, 3.0], &[3.0, 5.0], &[4.0, 4.0], &[2.0, 5.0, 3.0], &[1.0, 2.0, 3.0, 4.0]]
         {
             for (before, between) in [(1, 1), (2, 2), (4, 1), (1, 4)] {
-                let prediction = Prediction::new(ScheduleKind::Pipeline, stage_ns.to_vec());
+                let throughput = FramesPerSecond::from_frame_ns(slowest(stage_ns));
+                let prediction = Prediction { stage_ns: stage_ns.to_vec(), throughput };
                 let (alone, most) = prediction.latency_ns(before, between, 0);
                 assert!((alone - stage_ns.iter().sum::<f64>()).abs() < 1e-9);
                 let found = longest_latency(stage_ns, before as usize, between as usize);
@@ -183,5 +213,20 @@ mod tests {
                 assert!(!fills || found > 0.8 * most, "{stage_ns:?} {before} {between}: {found} of {most}");
             }
         }
+    }
+
+    #[test]
+    fn replicas_add_their_rates_unless_one_holds_up_the_order() {
+        let check = |times: &[f64], period: f64| {
+            let found = period_ns(times.iter().copied());
+            assert!((found - period).abs() < 1e-9, "{times:?}: {found}, expected {period}");
+        };
+        check(&[5.0], 5.0);
+        check(&[6.0, 3.0], 2.0);
+        check(&[10.0, 10.0, 5.0], 2.5);
+        check(&[0.0, 0.0], 0.0);
+        // 16 frames in the time of the slow one, not 100.
+        check(&[160.0, 1.6], 10.0);
+        assert!((shared_ns([160.0, 1.6]) - 160.0 / 101.0).abs() < 1e-9, "without an order");
     }
 }

@@ -10,6 +10,21 @@ pub(crate) fn members(set: Set) -> impl Iterator<Item = usize> {
     (0..Set::BITS as usize).take_while(move |bit| set >> bit != 0).filter(move |bit| set & (1 << bit) != 0)
 }
 
+/// Processors that have a stage together, each a replica of it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) set: Set,
+    /// In the order of the processors.
+    pub(crate) members: Vec<usize>,
+}
+
+impl Group {
+    /// Whether it is one processor.
+    pub(crate) fn is_one(&self) -> bool {
+        self.members.len() == 1
+    }
+}
+
 /// Which processors exclude each other, because they have CPUs in common.
 #[derive(Debug)]
 pub(crate) struct Exclusions {
@@ -41,5 +56,15 @@ impl Exclusions {
     pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = Set> {
         let is_possible = |set: &Set| members(*set).all(|at| self.excluded[at] & set == 1 << at);
         (1..=self.all()).filter(is_possible)
+    }
+
+    /// The groups that may have a stage: each processor alone, and then all sets of several, unless these are more than `most` in
+    /// all.
+    pub(crate) fn groups(&self, most: usize) -> Vec<Group> {
+        let several = self.sets().filter(|set| set.count_ones() > 1).collect::<Vec<_>>();
+        let alone = (0..self.excluded.len()).map(|at| 1 << at);
+        let several = Some(several).filter(|several| self.excluded.len() + several.len() <= most);
+        let sets = alone.chain(several.into_iter().flatten());
+        sets.map(|set| Group { set, members: members(set).collect() }).collect()
     }
 }

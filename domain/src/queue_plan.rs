@@ -74,7 +74,7 @@ pub enum QueueReason {
     TooSlow,
     /// The source waits with frames that find it full.
     Blocks,
-    /// Nothing is known of the schedule, so it is the default.
+    /// The schedule is not profiled, or a stage of it has replicas, so it is the default.
     NotPredicted,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for QueueReason {
             Self::Blocks => {
                 "with `block`, frames wait before the queue too, so its length makes no difference"
             }
-            Self::NotPredicted => "the default, because the schedule is not profiled",
+            Self::NotPredicted => "the default, because the schedule's latency is not predicted",
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A frame that waits for no other takes the sum of the stage times. A pipeline keeps up with a stream if no stage takes longer than
 //! the time between two frames. So the planner minimizes the sum over all cuts and all assignments of processors, with a limit on
-//! each stage. As in [`planner`](crate::planner), each processor has at most one stage, and a merged processor excludes its parts.
+//! each stage. As in [`planner`](crate::planner), each processor has at most one stage, and a merged processor excludes its parts. A
+//! stage has one processor: replicas make no frame faster.
 //!
 //! # Method
 //! Dynamic programming over the processors that are still free, the sender, and the first unit that is left. For given sender and
@@ -86,7 +87,7 @@ impl Search<'_> {
             // The longest stage first, so that of equal latencies the one with fewer stages is taken.
             let time = |search: &Self, end: usize| {
                 let (first, end) = (Cut(place.first), Cut(end));
-                stage_time_ns(search.network, search.costs, place.from, processor, first, end)
+                stage_time_ns(search.network, search.costs, place.from.as_slice(), processor, first, end)
             };
             let ends = place.first + 1..=self.network.len();
             let longest = ends.take_while(|end| time(self, *end) <= self.period_ns).last();

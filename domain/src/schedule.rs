@@ -16,7 +16,7 @@ pub enum ScheduleKind {
     Merged,
     /// Every frame passes all stages in order.
     Pipeline,
-    /// Every stage holds the whole network; frames are dealt out.
+    /// One stage, the whole network, on several processors; frames are dealt out.
     Replicate,
     /// The whole network in another inference engine; each stage is one of its sessions.
     Peer,
@@ -41,7 +41,7 @@ impl fmt::Display for ScheduleKind {
     }
 }
 
-/// Units `first..end` on a processor.
+/// Units `first..end` on a processor. A stage on several processors is listed once for each of them: its *replicas*.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stage {
     /// Where it runs.
@@ -52,12 +52,20 @@ pub struct Stage {
     pub end: usize,
 }
 
+impl Stage {
+    /// Whether both have the same units, so that in one schedule they are replicas of a stage.
+    pub fn has_units_of(&self, other: &Self) -> bool {
+        (self.first, self.end) == (other.first, other.end)
+    }
+}
+
 /// Stages with their processors.
 ///
-/// No stage is empty, no processor has two, and no CPU belongs to the processors of two stages. The stages of a pipeline
-/// follow one another without gaps from the first unit of the network to its last; those of a replicate each hold all units.
-/// A schedule of one stage is always [`ScheduleKind::Single`], or [`ScheduleKind::Merged`] on a merged processor, however it
-/// was made, and one of several never is; but a peer's is [`ScheduleKind::Peer`].
+/// No stage is empty, no processor has two, and no CPU belongs to the processors of two. Stages follow one another without gaps
+/// from the first unit of the network to its last. Neighbours with the same units are replicas of one stage: each takes the next
+/// frame when it is free. A schedule of one stage is [`ScheduleKind::Single`], [`ScheduleKind::Merged`] on a merged processor, or
+/// [`ScheduleKind::Replicate`] on several, however it was made. One of several stages is a [`ScheduleKind::Pipeline`]; but a
+/// peer's is [`ScheduleKind::Peer`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "RawSchedule")]
 pub struct Schedule {
@@ -83,37 +91,15 @@ impl TryFrom<RawSchedule> for Schedule {
     type Error = ScheduleError;
 
     fn try_from(raw: RawSchedule) -> Result<Self, ScheduleError> {
-        if let Some(peer) = raw.peer {
-            let schedule = Self::of_peer(raw.units, peer)?;
-            return if raw.kind == ScheduleKind::Peer && raw.stages == schedule.stages {
-                Ok(schedule)
-            } else {
-                Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() })
-            };
-        }
-        let schedule = match raw.kind {
-            ScheduleKind::Peer => {
-                return Err(ScheduleError::WrongKind { kind: raw.kind, stages: raw.stages.len() });
-            }
-            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Pipeline => {
-                Self::covering(raw.units, raw.stages)?
-            }
-            ScheduleKind::Replicate => {
-                if let Some(stage) =
-                    raw.stages.iter().find(|stage| stage.first != 0 || stage.end != raw.units)
-                {
-                    return Err(ScheduleError::NotWhole {
-                        processor: stage.processor.clone(),
-                        units: raw.units,
-                    });
-                }
-                Self::replicated(raw.units, raw.stages.into_iter().map(|stage| stage.processor).collect())?
-            }
+        let schedule = match raw.peer {
+            Some(peer) => Self::of_peer(raw.units, peer)?,
+            None => Self::covering(raw.units, raw.stages.clone())?,
         };
-        if schedule.kind != raw.kind {
-            return Err(ScheduleError::WrongKind { kind: raw.kind, stages: schedule.stages.len() });
+        if schedule.kind == raw.kind && schedule.stages == raw.stages {
+            Ok(schedule)
+        } else {
+            Err(ScheduleError::WrongKind { kind: raw.kind })
         }
-        Ok(schedule)
     }
 }
 
@@ -121,7 +107,7 @@ impl Schedule {
     /// The whole network on one processor.
     pub fn single(network: &Network, processor: ProcessorName) -> Self {
         let stages = vec![Stage { processor, first: 0, end: network.len() }];
-        Self { kind: kind(ScheduleKind::Single, &stages), units: network.len(), stages, peer: None }
+        Self { kind: kind(&stages), units: network.len(), stages, peer: None }
     }
 
     /// The whole network in another engine.
@@ -138,32 +124,38 @@ impl Schedule {
         Ok(Self { kind: ScheduleKind::Peer, units, stages, peer: Some(peer) })
     }
 
-    /// These stages one after another.
+    /// These stages one after another; neighbours with the same units are replicas of one.
     pub fn pipeline(network: &Network, stages: Vec<Stage>) -> Result<Self, ScheduleError> {
         Self::covering(network.len(), stages)
     }
 
     /// The whole network on each of these processors.
     pub fn replicate(network: &Network, processors: Vec<ProcessorName>) -> Result<Self, ScheduleError> {
-        Self::replicated(network.len(), processors)
+        let replica = |processor| Stage { processor, first: 0, end: network.len() };
+        Self::covering(network.len(), processors.into_iter().map(replica).collect())
     }
 
-    /// A pipeline by the cuts at which its stages end. Only the last stage may leave its cut out; it ends where the
-    /// network does.
+    /// A pipeline by the processors of its stages and the cuts at which they end. Only the last stage may leave its cut out; it
+    /// ends where the network does.
     pub fn from_cuts(
         network: &Network,
-        stages: &[(ProcessorName, Option<Cut>)],
+        stages: &[(Vec<ProcessorName>, Option<Cut>)],
     ) -> Result<Self, ScheduleError> {
         let mut first = 0;
         let mut made = Vec::with_capacity(stages.len());
-        for (place, (processor, cut)) in stages.iter().enumerate() {
+        for (place, (processors, cut)) in stages.iter().enumerate() {
             let last = place + 1 == stages.len();
-            let end = match cut {
-                Some(cut) => cut.0,
-                None if last => network.len(),
-                None => return Err(ScheduleError::NoCut { processor: processor.clone() }),
+            let end = match (cut, processors.first()) {
+                (Some(cut), _) => cut.0,
+                (None, _) if last => network.len(),
+                (None, Some(processor)) => return Err(ScheduleError::NoCut { processor: processor.clone() }),
+                (None, None) => return Err(ScheduleError::NoStages),
             };
-            made.push(Stage { processor: processor.clone(), first, end });
+            made.extend(processors.iter().map(|processor| Stage {
+                processor: processor.clone(),
+                first,
+                end,
+            }));
             first = end;
         }
         Self::covering(network.len(), made)
@@ -172,7 +164,8 @@ impl Schedule {
     fn covering(units: usize, stages: Vec<Stage>) -> Result<Self, ScheduleError> {
         check_processors(stages.iter().map(|stage| &stage.processor))?;
         let mut reached = 0;
-        for stage in &stages {
+        // Replicas are as sound as the first one.
+        for stage in stages.chunk_by(Stage::has_units_of).filter_map(|replicas| replicas.first()) {
             let processor = || stage.processor.clone();
             if stage.end > units {
                 return Err(ScheduleError::BeyondEnd { processor: processor(), end: stage.end, units });
@@ -200,18 +193,8 @@ impl Schedule {
             Some(last) if reached < units => {
                 Err(ScheduleError::Unfinished { processor: last.processor.clone(), end: reached, units })
             }
-            _ => Ok(Self { kind: kind(ScheduleKind::Pipeline, &stages), units, stages, peer: None }),
+            _ => Ok(Self { kind: kind(&stages), units, stages, peer: None }),
         }
-    }
-
-    fn replicated(units: usize, processors: Vec<ProcessorName>) -> Result<Self, ScheduleError> {
-        check_processors(&processors)?;
-        let stages: Vec<Stage> =
-            processors.into_iter().map(|processor| Stage { processor, first: 0, end: units }).collect();
-        if units == 0 {
-            return Err(ScheduleError::EmptyStage { processor: stages[0].processor.clone(), at: Cut(0) });
-        }
-        Ok(Self { kind: kind(ScheduleKind::Replicate, &stages), units, stages, peer: None })
     }
 
     /// How the stages are used.
@@ -219,9 +202,14 @@ impl Schedule {
         self.kind
     }
 
-    /// The stages; at least one.
+    /// The stages, with each replica of a stage on several processors; at least one.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
+    }
+
+    /// The replicas of each stage; of a peer, its sessions.
+    pub fn replicas(&self) -> impl Iterator<Item = &[Stage]> {
+        self.stages.chunk_by(Stage::has_units_of)
     }
 
     /// The other engine, where it is one's.
@@ -240,21 +228,21 @@ impl Schedule {
     }
 
     /// One line that tells this schedule from any other of the network: `cpu0`, `cpu0[0..12] > cpu1[12..21]`,
-    /// `cpu0 | cpu1`; `onnxruntime, 2 threads`.
+    /// `gpu[0..12] > (cpu0 | cpu1)[12..21]`, `cpu0 | cpu1`; `onnxruntime, 2 threads`.
     pub fn label(&self) -> String {
         if let Some(peer) = &self.peer {
             return peer.to_string();
         }
-        let (shown, between): (Vec<String>, &str) = match self.kind {
-            ScheduleKind::Single | ScheduleKind::Merged | ScheduleKind::Replicate | ScheduleKind::Peer => {
-                (self.processors().map(ToString::to_string).collect(), " | ")
-            }
-            ScheduleKind::Pipeline => {
-                let stage = |stage: &Stage| format!("{}[{}..{}]", stage.processor, stage.first, stage.end);
-                (self.stages.iter().map(stage).collect(), " > ")
+        let stage = |replicas: &[Stage]| {
+            let names: Vec<&str> = replicas.iter().map(|replica| replica.processor.as_str()).collect();
+            let names = names.join(" | ");
+            match (self.kind, replicas) {
+                (ScheduleKind::Pipeline, [only]) => format!("{names}[{}..{}]", only.first, only.end),
+                (ScheduleKind::Pipeline, [one, ..]) => format!("({names})[{}..{}]", one.first, one.end),
+                _ => names,
             }
         };
-        shown.join(between)
+        self.replicas().map(stage).collect::<Vec<_>>().join(" > ")
     }
 }
 
@@ -264,11 +252,12 @@ impl fmt::Display for Schedule {
     }
 }
 
-fn kind(of_several: ScheduleKind, stages: &[Stage]) -> ScheduleKind {
+fn kind(stages: &[Stage]) -> ScheduleKind {
     match stages {
         [only] if only.processor.is_merged() => ScheduleKind::Merged,
         [_] => ScheduleKind::Single,
-        _ => of_several,
+        [first, .., last] if first.has_units_of(last) => ScheduleKind::Replicate,
+        _ => ScheduleKind::Pipeline,
     }
 }
 
@@ -371,21 +360,11 @@ pub enum ScheduleError {
         /// Its processor.
         processor: ProcessorName,
     },
-    /// A stage of a replicate does not hold the whole network.
-    #[error("failed to make a schedule: the replica on {processor} does not hold all {units} units")]
-    NotWhole {
-        /// Its processor.
-        processor: ProcessorName,
-        /// Units of the network.
-        units: usize,
-    },
-    /// Single schedules have one stage, others several.
-    #[error("failed to make a schedule: a {kind} schedule cannot have {stages} stages")]
+    /// A kind says how many stages there are, and on how many processors.
+    #[error("failed to make a schedule: its stages are not those of a {kind} schedule")]
     WrongKind {
         /// What it was called.
         kind: ScheduleKind,
-        /// Stages it has.
-        stages: usize,
     },
 }
 
@@ -415,10 +394,15 @@ mod tests {
     #[test]
     fn labels() {
         let network = network(21);
-        let cuts = [("cpu0".into(), Some(Cut(12))), ("cpu1".into(), None)];
+        let cuts = [(vec!["cpu0".into()], Some(Cut(12))), (vec!["cpu1".into()], None)];
         let pipeline = Schedule::from_cuts(&network, &cuts).unwrap();
         assert_eq!(pipeline.label(), "cpu0[0..12] > cpu1[12..21]");
         assert_eq!(pipeline.kind(), ScheduleKind::Pipeline);
+        let cuts = [(vec!["gpu".into()], Some(Cut(12))), (vec!["cpu0".into(), "cpu1".into()], None)];
+        let shared = Schedule::from_cuts(&network, &cuts).unwrap();
+        assert_eq!(shared.label(), "gpu[0..12] > (cpu0 | cpu1)[12..21]");
+        assert_eq!(shared.kind(), ScheduleKind::Pipeline);
+        assert_eq!(shared.replicas().map(<[Stage]>::len).collect::<Vec<_>>(), [1, 2]);
         let replicate = Schedule::replicate(&network, vec!["cpu0".into(), "cpu1".into()]).unwrap();
         assert_eq!((replicate.label().as_str(), replicate.kind()), ("cpu0 | cpu1", ScheduleKind::Replicate));
         let single = Schedule::single(&network, "cpu0".into());
@@ -463,12 +447,15 @@ mod tests {
     }
 
     #[test]
-    fn one_stage_is_single_however_made() {
+    fn one_stage_is_no_pipeline_however_made() {
         let network = network(3);
         let single = Schedule::single(&network, "a".into());
         assert_eq!(Schedule::pipeline(&network, vec![stage("a", 0, 3)]), Ok(single.clone()));
         assert_eq!(Schedule::replicate(&network, vec!["a".into()]), Ok(single.clone()));
-        assert_eq!(Schedule::from_cuts(&network, &[("a".into(), Some(Cut(3)))]), Ok(single));
+        assert_eq!(Schedule::from_cuts(&network, &[(vec!["a".into()], Some(Cut(3)))]), Ok(single));
+        let both = vec!["a".into(), "b".into()];
+        let replicate = Schedule::replicate(&network, both.clone()).unwrap();
+        assert_eq!(Schedule::from_cuts(&network, &[(both, None)]), Ok(replicate));
     }
 
     #[test]
@@ -484,6 +471,8 @@ mod tests {
         check(&[("a", 1, 5)], "the stage on a begins at unit 1, expected 0");
         check(&[("a", 0, 2), ("b", 3, 5)], "the stage on b begins at unit 3, expected 2");
         check(&[("a", 0, 3), ("b", 2, 5)], "the stage on b begins at unit 2, expected 3");
+        check(&[("a", 0, 3), ("b", 0, 2)], "the stage on b begins at unit 0, expected 3");
+        check(&[("a", 0, 3), ("b", 3, 5), ("c", 0, 3)], "the stage on c begins at unit 0, expected 5");
         check(&[("a", 0, 6)], "the stage on a ends at unit 6, of 5 units");
         check(&[("a", 0, 2), ("b", 2, 4)], "the last stage, on b, ends at unit 4, of 5; leave its cut out");
         check(&[("a", 0, 0), ("b", 0, 5)], "the stage on a is empty, it begins and ends at cut 0");
@@ -492,7 +481,7 @@ mod tests {
     #[test]
     fn cuts_that_make_no_pipeline() {
         let check = |cuts: &[(&str, Option<usize>)], wanted: &str| {
-            let cuts: Vec<_> = cuts.iter().map(|&(name, cut)| (name.into(), cut.map(Cut))).collect();
+            let cuts: Vec<_> = cuts.iter().map(|&(name, cut)| (vec![name.into()], cut.map(Cut))).collect();
             let error = Schedule::from_cuts(&network(5), &cuts).unwrap_err().to_string();
             assert_eq!(error, format!("failed to make a schedule: {wanted}"));
         };
@@ -513,6 +502,10 @@ mod tests {
     #[test]
     fn reading_a_schedule_proves_it_too() {
         let network = network(4);
+        let stages = vec![stage("a", 0, 1), stage("c", 0, 1), stage("b", 1, 4)];
+        let shared = Schedule::pipeline(&network, stages).unwrap();
+        let text = serde_json::to_string(&shared).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), shared);
         let schedule = Schedule::pipeline(&network, vec![stage("a", 0, 1), stage("b", 1, 4)]).unwrap();
         let text = serde_json::to_string(&schedule).unwrap();
         assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
@@ -521,8 +514,9 @@ mod tests {
             serde_json::from_str::<Schedule>(&text.replace(from, to)).unwrap_err().to_string()
         };
         assert!(check("\"first\":1", "\"first\":2").contains("begins at unit 2, expected 1"));
-        assert!(check("pipeline", "single").contains("a single schedule cannot have 2 stages"));
-        assert!(check("pipeline", "replicate").contains("the replica on a does not hold all 4 units"));
+        assert!(check("pipeline", "single").contains("not those of a single schedule"));
+        assert!(check("pipeline", "replicate").contains("not those of a replicate schedule"));
+        assert!(check("\"first\":1", "\"first\":0").contains("begins at unit 0, expected 1"));
         assert!(check("\"units\":4", "\"units\":0").contains("of 0 units"));
     }
 }

@@ -20,7 +20,7 @@ use crate::objective::{Choice, Figures, Limit, Objective};
 use crate::operating_point::{OperatingPoint, neighbours as neighbouring_points};
 use crate::planner::{Options, PlanError, plan};
 use crate::power_model::PowerModel;
-use crate::prediction::predict;
+use crate::prediction::{periods_ns, predict};
 use crate::processor::ProcessorName;
 use crate::processor_set::{Exclusions, members};
 use crate::samples::Samples;
@@ -55,7 +55,8 @@ pub struct MeasuredSchedule {
     pub schedule: Schedule,
     /// Its figures; absent if its trials are void or failed.
     pub figures: Option<Figures>,
-    /// Time that each stage worked for a frame, in ns; empty if not known.
+    /// Time that each stage worked for a frame, in ns; of a stage with replicas, each of them for a frame of any. Empty if not
+    /// known.
     pub stage_ns: Vec<f64>,
 }
 
@@ -91,11 +92,10 @@ pub fn calibrate(
             ScheduleKind::Replicate | ScheduleKind::Peer => continue,
         };
         let prediction = predict(network, costs, &known.schedule)?;
-        for ((stage, predicted), found) in
-            known.schedule.stages().iter().zip(&prediction.stage_ns).zip(&known.stage_ns)
-        {
-            if *predicted > 0.0 && *found > 0.0 {
-                ratios.add(&stage.processor, found / predicted);
+        let periods = periods_ns(&known.schedule, &prediction.stage_ns);
+        for ((processor, predicted), found) in known.schedule.processors().zip(periods).zip(&known.stage_ns) {
+            if predicted > 0.0 && *found > 0.0 {
+                ratios.add(processor, found / predicted);
             }
         }
     }
@@ -286,11 +286,11 @@ pub fn busy_shares(
     fps: f64,
     processors: &[ProcessorName],
 ) -> Vec<f64> {
-    let share = |ns: &f64| {
+    let share = |ns: f64| {
         if schedule.kind() == ScheduleKind::Replicate { 1.0 } else { (ns * fps * 1e-9).min(1.0) }
     };
-    let stages = schedule.stages().iter().zip(stage_ns);
-    busy_of_stages(stages.map(|(stage, ns)| (&stage.processor, share(ns))), processors)
+    let stages = schedule.processors().zip(periods_ns(schedule, stage_ns));
+    busy_of_stages(stages.map(|(processor, ns)| (processor, share(ns))), processors)
 }
 
 /// The share of time that each of these processors works, from that of each stage with its processor. The time of a merged
@@ -343,11 +343,15 @@ fn neighbours(network: &Network, schedule: &Schedule) -> Result<Vec<Schedule>, P
     if schedule.kind() != ScheduleKind::Pipeline {
         return Ok(found);
     }
-    for place in 1..schedule.stages().len() {
-        let cut = schedule.stages()[place].first;
+    let cuts: Vec<usize> =
+        schedule.replicas().skip(1).filter_map(|replicas| Some(replicas.first()?.first)).collect();
+    for cut in cuts {
         for moved in [cut - 1, cut + 1] {
             let mut stages = schedule.stages().to_vec();
-            (stages[place - 1].end, stages[place].first) = (moved, moved);
+            for stage in &mut stages {
+                stage.end = if stage.end == cut { moved } else { stage.end };
+                stage.first = if stage.first == cut { moved } else { stage.first };
+            }
             if stages.iter().all(|stage| stage.first < stage.end) {
                 found.push(Schedule::pipeline(network, stages)?);
             }

@@ -7,8 +7,9 @@ use domain::{
     Boundary, Bytes, Costs, FrontCosts, FrontPoint, Link, Milliwatts, Network, PlanError, PowerModel,
     Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, front,
 };
-use merged::{name, processors};
+use merged::{cpus_of, groups, name, period, processors};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// A problem with whole costs and powers, so that sums are exact and ties are many.
@@ -44,7 +45,7 @@ impl Problem {
     /// Figures of every schedule, by the words of the specification.
     fn every_schedule(&self) -> Vec<Figures> {
         let mut all = self.without_pipelines();
-        self.extend(&mut Vec::new(), (0.0, 0.0), &mut all);
+        self.extend(&groups(&self.cpus), &mut Vec::new(), (0.0, 0.0), &mut all);
         all
     }
 
@@ -68,50 +69,71 @@ impl Problem {
         all
     }
 
+    /// Times of a group's processors for the units `first..end`, received from another group.
+    fn times(&self, from: Option<&Vec<usize>>, group: &[usize], (first, end): (usize, usize)) -> Vec<f64> {
+        let time = |processor: &usize| {
+            let senders = from.into_iter().flatten();
+            let receive = senders.map(|from| self.receive_ns(*from, *processor, first)).fold(0.0, f64::max);
+            receive + self.contended[*processor][first..end].iter().sum::<f64>()
+        };
+        group.iter().map(time).collect()
+    }
+
+    fn dynamic(&self, group: &[usize]) -> f64 {
+        group.iter().map(|at| self.dynamic[*at]).sum()
+    }
+
     /// Figures of every pipeline but those that have a better one with the same processors up to the same cut: for problems
     /// with more pipelines than can be enumerated.
     fn best_pipelines(&self) -> Vec<Figures> {
-        let (units, processors) = (self.bytes.len() - 1, self.contended.len());
-        // The slowest stage and the energy, by the cut that is reached, the processors used and the last one.
-        let mut known: Vec<Vec<Vec<Figures>>> = vec![vec![Vec::new(); processors << processors]; units + 1];
-        let place = |used: usize, last: usize| used * processors + last;
+        let units = self.bytes.len() - 1;
+        let groups = groups(&self.cpus);
+        // The slowest stage and the energy, by the cut that is reached, the CPUs used and the last group.
+        let mut known: Vec<BTreeMap<(u32, usize), Vec<Figures>>> = vec![BTreeMap::new(); units + 1];
         for first in 0..units {
-            for used in 0usize..1 << processors {
-                for last in (0..processors).filter(|last| first == 0 || used & 1 << last != 0) {
-                    let labels = match (first, used, last) {
-                        (0, 0, 0) => vec![(0.0, 0.0)],
-                        (0, _, _) => continue,
-                        _ => known[first][place(used, last)].clone(),
-                    };
-                    for next in 0..processors {
-                        if used & 1 << next != 0 || !self.are_apart(used | 1 << next) {
-                            continue;
-                        }
-                        let mut time = if first == 0 { 0.0 } else { self.receive_ns(last, next, first) };
-                        for (end, reached) in known.iter_mut().enumerate().skip(first + 1) {
-                            time += self.contended[next][end - 1];
-                            let longer = &mut reached[place(used | 1 << next, next)];
-                            for (slowest, energy) in &labels {
-                                let label = (slowest.max(time), energy + self.dynamic[next] * time);
-                                if !longer.iter().any(|other| other.0 <= label.0 && other.1 <= label.1) {
-                                    longer.retain(|other| other.0 < label.0 || other.1 < label.1);
-                                    longer.push(label);
-                                }
+            let mut labels: Vec<(u32, Option<usize>, Vec<Figures>)> = known[first]
+                .iter()
+                .map(|((used, last), labels)| (*used, Some(*last), labels.clone()))
+                .collect();
+            if first == 0 {
+                labels.push((0, None, vec![(0.0, 0.0)]));
+            }
+            for (used, last, labels) in labels {
+                for (next, group) in groups.iter().enumerate() {
+                    let cpus = cpus_of(group, &self.cpus);
+                    if used & cpus != 0 {
+                        continue;
+                    }
+                    for (end, reached) in known.iter_mut().enumerate().skip(first + 1) {
+                        let time = period(&self.times(last.map(|last| &groups[last]), group, (first, end)));
+                        let longer = reached.entry((used | cpus, next)).or_default();
+                        for (slowest, energy) in &labels {
+                            let label = (slowest.max(time), energy + self.dynamic(group) * time);
+                            if !longer.iter().any(|other| other.0 <= label.0 && other.1 <= label.1) {
+                                longer.retain(|other| other.0 < label.0 || other.1 < label.1);
+                                longer.push(label);
                             }
                         }
                     }
                 }
             }
         }
-        let several = (0usize..1 << processors).filter(|used| used.count_ones() > 1);
+        // The whole network on one group is no pipeline.
+        let several =
+            known[units].iter().filter(|((used, last), _)| *used != cpus_of(&groups[*last], &self.cpus));
         several
-            .flat_map(|used| (0..processors).map(move |last| place(used, last)))
-            .flat_map(|place| known[units][place].clone())
-            .map(|(slowest, energy)| (slowest, self.idle * slowest + energy))
+            .flat_map(|(_, labels)| labels)
+            .map(|(slowest, energy)| (*slowest, self.idle * slowest + energy))
             .collect()
     }
 
-    fn extend(&self, used: &mut Vec<(usize, usize)>, (slowest, energy): Figures, all: &mut Vec<Figures>) {
+    fn extend(
+        &self,
+        groups: &[Vec<usize>],
+        used: &mut Vec<(usize, usize)>,
+        (slowest, energy): Figures,
+        all: &mut Vec<Figures>,
+    ) {
         let units = self.bytes.len() - 1;
         let first = used.last().map_or(0, |last| last.1);
         if first == units {
@@ -120,15 +142,16 @@ impl Problem {
             }
             return;
         }
-        for processor in 0..self.contended.len() {
-            if used.iter().any(|(at, _)| self.cpus[*at] & self.cpus[processor] != 0) {
+        for (at, group) in groups.iter().enumerate() {
+            let cpus = cpus_of(group, &self.cpus);
+            if used.iter().any(|(other, _)| cpus_of(&groups[*other], &self.cpus) & cpus != 0) {
                 continue;
             }
             for end in first + 1..=units {
-                let receive = used.last().map_or(0.0, |last| self.receive_ns(last.0, processor, first));
-                let time = receive + self.contended[processor][first..end].iter().sum::<f64>();
-                used.push((processor, end));
-                self.extend(used, (slowest.max(time), energy + self.dynamic[processor] * time), all);
+                let from = used.last().map(|last| &groups[last.0]);
+                let time = period(&self.times(from, group, (first, end)));
+                used.push((at, end));
+                self.extend(groups, used, (slowest.max(time), energy + self.dynamic(group) * time), all);
                 used.pop();
             }
         }

@@ -6,10 +6,10 @@ mod merged;
 
 use domain::{
     Boundary, Bytes, Costs, Cut, FramesPerSecond, Link, Network, Options, PlanError, Prediction,
-    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, plan, plan_for_rate,
-    predict,
+    ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, periods_ns, plan,
+    plan_for_rate, predict,
 };
-use merged::{name, processors};
+use merged::{cpus_of, groups, name, period, processors};
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
 
@@ -46,7 +46,7 @@ struct Problem {
     unit_ns: Vec<Vec<f64>>,
     links: Vec<Vec<(u8, u8)>>,
     uniform: bool,
-    max_stages: Option<usize>,
+    max_processors: Option<usize>,
 }
 
 impl Problem {
@@ -82,34 +82,48 @@ impl Problem {
         receive + self.unit_ns[processor][first..end].iter().sum::<f64>()
     }
 
-    /// The best of all pipelines by bottleneck, stages, then processor and end of each stage in turn.
+    /// The best of all pipelines by bottleneck, processors, then group and end of each stage in turn.
     fn enumerate(&self) -> Best {
-        let mut best = Best { bottleneck: f64::INFINITY, stages: vec![] };
-        self.extend(&mut vec![], 0.0, &mut best);
+        let mut best = Best { bottleneck: f64::INFINITY, processors: 0, stages: vec![] };
+        self.extend(&groups(&self.cpus), &mut vec![], 0.0, &mut best);
         best
     }
 
-    fn extend(&self, stages: &mut Vec<(usize, usize)>, bottleneck: f64, best: &mut Best) {
+    fn extend(
+        &self,
+        groups: &[Vec<usize>],
+        stages: &mut Vec<(usize, usize)>,
+        bottleneck: f64,
+        best: &mut Best,
+    ) {
         let units = self.boundaries.len() - 1;
         let (from, first) = stages.last().map_or((None, 0), |&(from, end)| (Some(from), end));
+        let count =
+            |stages: &[(usize, usize)]| stages.iter().map(|stage| groups[stage.0].len()).sum::<usize>();
         if first == units {
-            let found = Best { bottleneck, stages: stages.clone() };
+            let found = Best { bottleneck, processors: count(stages), stages: stages.clone() };
             if found.before(best) {
                 *best = found;
             }
             return;
         }
-        if stages.len() == self.max_stages.unwrap_or(usize::MAX) {
-            return;
-        }
-        for processor in 0..self.unit_ns.len() {
-            if stages.iter().any(|&(used, _)| self.cpus[used] & self.cpus[processor] != 0) {
+        for (at, group) in groups.iter().enumerate() {
+            let cpus = cpus_of(group, &self.cpus);
+            let too_many = count(stages) + group.len() > self.max_processors.unwrap_or(usize::MAX);
+            if too_many || stages.iter().any(|stage| cpus_of(&groups[stage.0], &self.cpus) & cpus != 0) {
                 continue;
             }
-            for end in first + 1..=units {
-                let time = self.stage_ns(from, processor, first, end);
-                stages.push((processor, end));
-                self.extend(stages, bottleneck.max(time), best);
+            // The whole network on several processors is no pipeline.
+            let farthest = if first == 0 && group.len() > 1 { units - 1 } else { units };
+            for end in first + 1..=farthest {
+                let time = |processor: &usize| {
+                    let senders = from.map_or(&[][..], |from: usize| groups[from].as_slice());
+                    let times = senders.iter().map(|from| self.stage_ns(Some(*from), *processor, first, end));
+                    times.reduce(f64::max).unwrap_or_else(|| self.stage_ns(None, *processor, first, end))
+                };
+                let times: Vec<f64> = group.iter().map(time).collect();
+                stages.push((at, end));
+                self.extend(groups, stages, bottleneck.max(period(&times)), best);
                 stages.pop();
             }
         }
@@ -152,13 +166,14 @@ impl Problem {
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     bottleneck: f64,
-    /// Processor and end of each stage.
+    processors: usize,
+    /// Group and end of each stage.
     stages: Vec<(usize, usize)>,
 }
 
 impl Best {
     fn before(&self, other: &Self) -> bool {
-        let by_stages = (self.stages.len(), &self.stages) < (other.stages.len(), &other.stages);
+        let by_stages = (self.processors, &self.stages) < (other.processors, &other.stages);
         self.bottleneck < other.bottleneck || (self.bottleneck <= other.bottleneck && by_stages)
     }
 }
@@ -167,7 +182,7 @@ impl Best {
 fn problem(merged: RangeInclusive<usize>) -> impl Strategy<Value = Problem> {
     let merged = proptest::collection::vec(3..16_u32, merged);
     (1..=7_usize, 1..=4_u32, merged, 1..=8_u32, any::<bool>(), proptest::option::of(1..=4_usize))
-        .prop_flat_map(|(units, count, merged, greatest, uniform, max_stages)| {
+        .prop_flat_map(|(units, count, merged, greatest, uniform, max_processors)| {
             let cpus = processors(count, &merged);
             let processors = cpus.len();
             let sizes = proptest::collection::vec(0..6_u64, 1..=3);
@@ -185,13 +200,13 @@ fn problem(merged: RangeInclusive<usize>) -> impl Strategy<Value = Problem> {
                     unit_ns,
                     links,
                     uniform,
-                    max_stages,
+                    max_processors,
                 })
         })
 }
 
-fn slowest_ns(prediction: &Prediction) -> f64 {
-    prediction.stage_ns.iter().copied().fold(0.0, f64::max)
+fn slowest_ns(schedule: &Schedule, prediction: &Prediction) -> f64 {
+    periods_ns(schedule, &prediction.stage_ns).into_iter().fold(0.0, f64::max)
 }
 
 proptest! {
@@ -213,16 +228,16 @@ proptest! {
     fn the_plan_is_the_best_of_all_and_the_first_among_equals(problem in problem(0..=3)) {
         let network = network(&problem.boundaries);
         let costs = problem.costs();
-        let plan = plan(&network, &costs, &Options { max_stages: problem.max_stages }).unwrap();
+        let plan = plan(&network, &costs, &Options { max_processors: problem.max_processors }).unwrap();
         let best = problem.enumerate();
-        let stages: Vec<_> = plan
-            .schedule
-            .stages()
-            .iter()
-            .map(|stage| (costs.index_of(&stage.processor).unwrap(), stage.end))
-            .collect();
-        prop_assert_eq!(stages, best.stages);
-        prop_assert_eq!(slowest_ns(&plan.prediction), best.bottleneck);
+        let groups = groups(&problem.cpus);
+        let stage = |replicas: &[Stage]| {
+            let group: Vec<_> =
+                replicas.iter().map(|replica| costs.index_of(&replica.processor).unwrap()).collect();
+            (groups.iter().position(|known| *known == group).unwrap(), replicas[0].end)
+        };
+        prop_assert_eq!(plan.schedule.replicas().map(stage).collect::<Vec<_>>(), best.stages);
+        prop_assert_eq!(slowest_ns(&plan.schedule, &plan.prediction), best.bottleneck);
         prop_assert_eq!(plan.prediction.throughput, FramesPerSecond(1e9 / best.bottleneck));
     }
 
@@ -239,10 +254,13 @@ proptest! {
         let mut least = f64::INFINITY;
         let mut visit = |stages: &[Stage]| {
             let schedule = Schedule::pipeline(&network, stages.to_vec()).unwrap();
-            least = least.min(slowest_ns(&predict(&network, &costs, &schedule).unwrap()));
+            // The whole network on several processors is no pipeline.
+            if schedule.kind() != ScheduleKind::Replicate {
+                least = least.min(slowest_ns(&schedule, &predict(&network, &costs, &schedule).unwrap()));
+            }
         };
         each_pipeline(&costs, &mut vec![], &mut visit);
-        prop_assert_eq!(slowest_ns(&plan.prediction), least);
+        prop_assert_eq!(slowest_ns(&plan.schedule, &plan.prediction), least);
         let again = predict(&network, &costs, &plan.schedule).unwrap();
         prop_assert_eq!(again, plan.prediction);
     }
@@ -253,7 +271,8 @@ proptest! {
         let transfer = Transfer::uniform(1.0, 0.5);
         let time = |processors: usize| {
             let costs = costs(&problem.unit_ns[..processors], transfer.clone());
-            slowest_ns(&plan(&network, &costs, &Options::default()).unwrap().prediction)
+            let plan = plan(&network, &costs, &Options::default()).unwrap();
+            slowest_ns(&plan.schedule, &plan.prediction)
         };
         for processors in 1..problem.unit_ns.len() {
             prop_assert!(time(processors + 1) <= time(processors));
@@ -266,14 +285,17 @@ fn each_pipeline(costs: &Costs, stages: &mut Vec<Stage>, visit: &mut impl FnMut(
     if first == costs.units() {
         return visit(stages);
     }
-    for processor in costs.processors() {
-        if stages.iter().any(|stage| stage.processor == *processor) {
+    let cpus: Vec<u32> = (0..costs.processors().len()).map(|at| 1 << at).collect();
+    for group in groups(&cpus) {
+        let names: Vec<_> = group.iter().map(|at| costs.processors()[*at].clone()).collect();
+        if stages.iter().any(|stage| names.contains(&stage.processor)) {
             continue;
         }
         for end in first + 1..=costs.units() {
-            stages.push(Stage { processor: processor.clone(), first, end });
+            let before = stages.len();
+            stages.extend(names.iter().map(|name| Stage { processor: name.clone(), first, end }));
             each_pipeline(costs, stages, visit);
-            stages.pop();
+            stages.truncate(before);
         }
     }
 }
@@ -289,7 +311,11 @@ fn the_transfer_moves_the_cut_or_forbids_it() {
     let check = |transfer: Transfer, label: &str, slowest: f64| {
         let plan = plan(&four(8), &costs(&even, transfer), &Options::default()).unwrap();
         assert_eq!(plan.schedule.label(), label);
-        assert!((slowest_ns(&plan.prediction) - slowest).abs() < 1e-9, "{:?}", plan.prediction);
+        assert!(
+            (slowest_ns(&plan.schedule, &plan.prediction) - slowest).abs() < 1e-9,
+            "{:?}",
+            plan.prediction
+        );
     };
     check(Transfer::FREE, "p0[0..2] > p1[2..4]", 20.0);
     check(Transfer::uniform(2.0, 0.5), "p0[0..2] > p1[2..4]", 26.0);
@@ -303,7 +329,7 @@ fn all_that_is_alive_is_moved() {
     let costs = costs(&vec![vec![10.0; 4]; 2], Transfer::uniform(0.0, 1.0));
     let plan = plan(&network(&sizes), &costs, &Options::default()).unwrap();
     assert_eq!(plan.schedule.label(), "p0[0..3] > p1[3..4]", "the middle would cost 20 + 12, not 20 + 6");
-    assert!((slowest_ns(&plan.prediction) - 30.0).abs() < 1e-9);
+    assert!((slowest_ns(&plan.schedule, &plan.prediction) - 30.0).abs() < 1e-9);
 }
 
 #[test]
@@ -330,10 +356,37 @@ fn a_merged_processor_is_not_used_beside_its_parts() {
         let costs = Costs::new(names, rows, Transfer::uniform(1.0, 0.0)).unwrap();
         plan(&network, &costs, &Options::default()).unwrap().schedule
     };
-    let both = planned(&["a", "b", "a+b"], &[[10.0; 4], [10.0; 4], [5.0; 4]]);
+    let both = planned(&["a", "b", "a+b"], &[[12.0; 4], [12.0; 4], [5.0; 4]]);
     assert_eq!((both.label().as_str(), both.kind()), ("a+b", ScheduleKind::Merged));
-    let beside = planned(&["a", "b", "a+b", "gpu"], &[[10.0; 4], [10.0; 4], [5.0; 4], [5.0; 4]]);
+    let beside = planned(&["a", "b", "a+b", "gpu"], &[[12.0; 4], [12.0; 4], [5.0; 4], [5.0; 4]]);
     assert_eq!(beside.label(), "a+b[0..2] > gpu[2..4]", "and not a > b > gpu");
+}
+
+#[test]
+fn a_stage_has_replicas_where_no_single_processor_keeps_up() {
+    let network = four(1);
+    let planned = |rows: &[[f64; 4]], transfer: Transfer| {
+        let rows: Vec<Vec<f64>> = rows.iter().map(|row| row.to_vec()).collect();
+        let plan = plan(&network, &costs(&rows, transfer), &Options::default()).unwrap();
+        (plan.schedule.label(), slowest_ns(&plan.schedule, &plan.prediction))
+    };
+    // The first processor is fast at the first two units alone.
+    let rows = [[5.0, 5.0, 90.0, 90.0], [30.0, 30.0, 9.0, 11.0], [30.0, 30.0, 9.0, 11.0]];
+    let (label, slowest) = planned(&rows, Transfer::FREE);
+    assert_eq!(label, "p0[0..2] > (p1 | p2)[2..4]");
+    assert!((slowest - 10.0).abs() < 1e-9, "both stages take 10: {slowest}");
+    // Both replicas receive.
+    assert!((planned(&rows, Transfer::uniform(2.0, 0.0)).1 - 11.0).abs() < 1e-9);
+    // From a stage with replicas, the slower link counts.
+    let rows = [[1.0, 19.0, 90.0, 90.0], [1.0, 19.0, 90.0, 90.0], [90.0, 90.0, 3.0, 3.0]];
+    let link = |fixed_ns| Link { fixed_ns, ns_per_byte: 0.0 };
+    let links = Transfer::Pairs(vec![vec![link(1.0); 3], vec![link(6.0); 3], vec![link(0.0); 3]]);
+    let (label, slowest) = planned(&rows, links);
+    assert_eq!(label, "(p0 | p1)[0..2] > p2[2..4]");
+    assert!((slowest - 12.0).abs() < 1e-9, "{slowest}");
+    // A replica that is far slower would hold up the order.
+    let rows = [[1.0, 1.0, 90.0, 90.0], [90.0, 90.0, 2.0, 2.0], [999.0; 4]];
+    assert_eq!(planned(&rows, Transfer::FREE).0, "p0[0..2] > p1[2..4]");
 }
 
 #[test]
@@ -354,18 +407,18 @@ fn what_cannot_be_planned() {
     let check = |result: Result<(), PlanError>, wanted: &str| {
         assert_eq!(result.unwrap_err().to_string(), format!("failed to {wanted}"));
     };
-    let planned = |costs: &Costs, max_stages| plan(&four, costs, &Options { max_stages }).map(drop);
+    let planned = |costs: &Costs, max_processors| plan(&four, costs, &Options { max_processors }).map(drop);
     check(planned(&free(3, 1), None), "plan network n: it has 4 units, the costs are for 3");
     check(
         planned(&free(4, 13), None),
         "plan for 13 processors: the limit is 12; remove some from `processors`",
     );
-    check(planned(&free(4, 1), Some(0)), "plan a schedule without stages: `max_stages` is 0");
+    check(planned(&free(4, 1), Some(0)), "plan a schedule without processors: `max_processors` is 0");
     let elsewhere = Schedule::single(&four, "gpu".into());
     let unknown = predict(&four, &free(4, 1), &elsewhere).map(drop).map_err(PlanError::from);
     check(unknown, "predict a schedule: processor gpu has no profile");
     let longer = network(&vec![vec![1]; 6]);
-    let other = Schedule::from_cuts(&longer, &[("p0".into(), Some(Cut(5)))]).unwrap();
+    let other = Schedule::from_cuts(&longer, &[(vec!["p0".into()], Some(Cut(5)))]).unwrap();
     let unlike = predict(&four, &free(4, 1), &other).map(drop).map_err(PlanError::from);
     check(unlike, "predict network n: it has 4 units, the schedule is for 5");
 }

@@ -241,18 +241,22 @@ impl Simulated {
     fn extend(&self, stages: &mut Vec<Stage>, all: &mut Vec<Schedule>) {
         let first = stages.last().map_or(0, |stage| stage.end);
         if first == self.network.len() {
-            if stages.len() > 1 {
-                all.push(Schedule::pipeline(&self.network, stages.clone()).unwrap());
+            let schedule = Schedule::pipeline(&self.network, stages.clone()).unwrap();
+            if schedule.kind() == ScheduleKind::Pipeline {
+                all.push(schedule);
             }
             return;
         }
-        for processor in &self.names {
-            if stages.iter().all(|stage| stage.processor != *processor) {
-                for end in first + 1..=self.network.len() {
-                    stages.push(Stage { processor: processor.clone(), first, end });
-                    self.extend(stages, all);
-                    stages.pop();
-                }
+        let free: Vec<&ProcessorName> =
+            self.names.iter().filter(|name| stages.iter().all(|stage| stage.processor != **name)).collect();
+        for set in 1usize..1 << free.len() {
+            let group = free.iter().enumerate().filter(|(at, _)| set & 1 << at != 0);
+            let group: Vec<ProcessorName> = group.map(|(_, name)| (*name).clone()).collect();
+            for end in first + 1..=self.network.len() {
+                let before = stages.len();
+                stages.extend(group.iter().map(|name| Stage { processor: name.clone(), first, end }));
+                self.extend(stages, all);
+                stages.truncate(before);
             }
         }
     }

@@ -261,7 +261,7 @@ pub enum ExecutionMode {
     Single,
     /// Every frame passes all stages in order.
     Pipeline,
-    /// Every stage runs the whole network, and takes the next frame when it is free.
+    /// Every stage runs the whole network, and takes the next frame when it is free. Frames may overtake each other.
     Replicate,
 }
 
@@ -305,6 +305,10 @@ pub struct Stage {
     pub inputs: Vec<u32>,
     /// Indices into the same values, in the order in which the stage returns them.
     pub outputs: Vec<u32>,
+    /// Whether it is a replica of the stage before it in a pipeline: each of them takes the next frame when it is free, and frames
+    /// leave them in their order. Its program has the same outputs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replica: bool,
 }
 
 /// What a stage executes.

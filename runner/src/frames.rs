@@ -135,10 +135,12 @@ fn mix(value: u64) -> u64 {
 }
 
 /// A frame in flight: its tensors and times. Slots are allocated once and reused for frame after frame.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FrameSlot {
     /// Number of the frame, in the order of admission.
     pub(crate) frame: u64,
+    /// Its number in the stage that it is in, if that has replicas.
+    pub(crate) turn: u64,
     /// When the frame entered its first stage.
     pub(crate) entered_ns: u64,
     /// How it arrived; absent without a stream.
@@ -153,6 +155,7 @@ impl FrameSlot {
     pub(crate) fn new(values: usize, stages: usize) -> Self {
         Self {
             frame: 0,
+            turn: 0,
             entered_ns: 0,
             arrival: None,
             values: vec![None; values],

@@ -18,6 +18,7 @@ mod engine;
 mod failure;
 mod frames;
 mod hold;
+mod in_order;
 mod input;
 mod machine_state;
 mod memory;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs two schedules on all distinct frames and compares their outputs. Pipelines run with several frames in flight; each
-/// replica runs every frame.
+/// replica runs every frame too.
 pub(crate) fn compare(request: &Compare, cache: &mut WeightsCache) -> Result<Compared, Failure> {
     let reference = Arc::new(CheckedSchedule::new(&request.reference)?);
     let candidate = Arc::new(CheckedSchedule::new(&request.candidate)?);
@@ -114,7 +114,7 @@ fn check_comparable(reference: &CheckedSchedule, candidate: &CheckedSchedule) ->
     ))
 }
 
-/// Outputs of every distinct frame, in order; of replicas, all frames of the first replica, then all of the next.
+/// Outputs of every distinct frame, in order: of a pipeline with several frames in flight, and of each replica.
 fn run(
     schedule: &Arc<CheckedSchedule>,
     weights: &[Option<Arc<WeightsFile>>],
@@ -122,6 +122,7 @@ fn run(
 ) -> Result<Vec<Vec<Tensor>>, Failure> {
     let threads = StageThreads::start(schedule, weights)?;
     let first = threads.run_frame(frames, 0)?;
+    let mut outputs = Vec::new();
     if schedule.kind != ExecutionMode::Replicate {
         let sink = Sink::Collect { outputs: schedule.outputs.clone(), collected: Mutex::default() };
         let pipeline = Arc::new(Pipeline::new(schedule, Arc::clone(frames), 2, sink));
@@ -129,7 +130,10 @@ fn run(
         let Sink::Collect { collected, .. } = pipeline.finish()? else {
             return Err(Failure::internal("failed to compare: the outputs were not collected"));
         };
-        return Ok(collected.into_inner().unwrap_or_else(PoisonError::into_inner));
+        outputs = collected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if first.len() == 1 {
+            return Ok(outputs);
+        }
     }
     let mut replicas = vec![Vec::new(); first.len()];
     for frame in 0..frames.distinct() as u64 {
@@ -137,7 +141,8 @@ fn run(
             outputs.push(output_tensors(schedule, &values));
         }
     }
-    Ok(replicas.concat())
+    outputs.extend(replicas.concat());
+    Ok(outputs)
 }
 
 /// The difference between an output and its reference, over all frames and elements so far.

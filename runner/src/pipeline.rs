@@ -5,20 +5,23 @@ use crate::clock::monotonic_ns;
 use crate::engine::{Engine, MOST_FRAMES_IN_FLIGHT, Tensor, ThreadUsage};
 use crate::failure::Failure;
 use crate::frames::{FrameSet, FrameSlot};
+use crate::in_order::InOrder;
 use crate::queue::Queue;
-use crate::recorder::{Completion, Recorder};
+use crate::recorder::{Completion, Recorder, Together};
 use crate::schedule::{CheckedSchedule, CheckedStage};
 use crate::stream_queue::StreamQueue;
 use protocol::{ExecutionMode, Load};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
+
+/// Places for frames that wait for an earlier one in a stage with replicas, for each replica. The planner counts on half of them.
+const WAITING_FOR_THEIR_TURN: usize = 16;
 
 /// The state that the stage threads share while they execute a schedule.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    kind: ExecutionMode,
     inputs: Vec<usize>,
     frames: Arc<FrameSet>,
     slowdown: Slowdown,
@@ -26,16 +29,30 @@ pub(crate) struct Pipeline {
     stream: Option<StreamQueue>,
     admitted: AtomicU64,
     limit: u64,
-    /// Slots without a frame. There are enough for all stages and queues, so no stage ever waits for one.
+    /// Slots without a frame. There are enough for all stages and queues, so no stage waits for one unless frames collect behind
+    /// a slow replica.
     free_slots: Queue<Box<FrameSlot>>,
-    /// Queue `i` connects stage `i` to stage `i + 1`; replicas have none.
-    between: Vec<Queue<Box<FrameSlot>>>,
+    /// Frames that may wait between two stages, apart from a burst of replicas.
+    queue_depth: usize,
+    /// In execution order.
+    groups: Vec<Group>,
     window: WindowTimes,
     sink: Sink,
     stopped: AtomicBool,
     failure: Mutex<Option<Failure>>,
     /// Woken when the window opens or closes and when the execution stops.
     observer: Thread,
+}
+
+/// A stage with all its replicas.
+#[derive(Debug)]
+struct Group {
+    /// Replicas that have not ended.
+    running: AtomicUsize,
+    /// Absent if there is one replica, or frames may overtake each other.
+    order: Option<InOrder<(Box<FrameSlot>, usize)>>,
+    /// To the next stage; absent after the last one.
+    next: Option<Queue<Box<FrameSlot>>>,
 }
 
 /// Where completed frames go.
@@ -101,19 +118,31 @@ impl Pipeline {
     ) -> Self {
         let stages = schedule.stages.len();
         let depth = usize::try_from(queue_depth).unwrap_or(1).clamp(1, 4096);
-        let queues = if schedule.kind == ExecutionMode::Replicate { 0 } else { stages - 1 };
-        let slots = stages * MOST_FRAMES_IN_FLIGHT + queues * depth;
+        let in_order = schedule.kind != ExecutionMode::Replicate;
+        let replicas: Vec<usize> =
+            (0..schedule.groups()).map(|group| schedule.replicas(group).count()).collect();
+        let out_of_turn: usize = replicas.iter().filter(|count| in_order && **count > 1).sum();
+        let slots = stages * MOST_FRAMES_IN_FLIGHT
+            + (replicas.len() - 1) * depth
+            + out_of_turn * WAITING_FOR_THEIR_TURN;
         let free_slots = Queue::new(slots);
         for _ in 0..slots {
             let pushed = free_slots.push(Box::new(FrameSlot::new(schedule.values.len(), stages)));
             debug_assert!(pushed.is_ok(), "a new queue is open");
         }
+        let group = |(place, count): (usize, &usize)| {
+            let order = (in_order && *count > 1).then(InOrder::new);
+            // Replicas wait before they take a frame, and not before they pass one on.
+            let capacity = if order.is_some() { slots } else { depth };
+            let next = (place + 1 < replicas.len()).then(|| Queue::new(capacity));
+            Group { running: AtomicUsize::new(*count), order, next }
+        };
+        let groups = replicas.iter().enumerate().map(group).collect();
         let limit = match sink {
             Sink::Record(_) => u64::MAX,
             Sink::Collect { .. } => frames.distinct() as u64,
         };
         Self {
-            kind: schedule.kind,
             inputs: schedule.inputs.clone(),
             frames,
             slowdown: Slowdown::default(),
@@ -121,7 +150,8 @@ impl Pipeline {
             admitted: AtomicU64::new(0),
             limit,
             free_slots,
-            between: (0..queues).map(|_| Queue::new(depth)).collect(),
+            queue_depth: depth,
+            groups,
             window: WindowTimes { opened_ns: AtomicU64::new(NOT_YET), closed_ns: AtomicU64::new(NOT_YET) },
             sink,
             stopped: AtomicBool::new(false),
@@ -151,8 +181,7 @@ impl Pipeline {
         stage: &CheckedStage,
         engine: &mut dyn Engine,
     ) -> StageReport {
-        let name = format!("stage {place}");
-        let _guard = self.stop_on_panic(&name);
+        let _guard = self.stop_on_panic(&stage.name);
         let mut report = StageReport::default();
         let mut usage = WindowUsage::default();
         let mut in_flight = VecDeque::with_capacity(engine.frames_in_flight());
@@ -160,7 +189,7 @@ impl Pipeline {
         while !self.stopped.load(Ordering::Acquire) {
             let is_idle = in_flight.is_empty();
             if in_flight.len() < engine.frames_in_flight()
-                && let Some(mut slot) = self.receive(place, is_idle, &mut report)
+                && let Some(mut slot) = self.receive(stage.group, is_idle, &mut report)
             {
                 usage.update(&self.window);
                 let begin = monotonic_ns();
@@ -169,7 +198,7 @@ impl Pipeline {
                     self.record_admission(&slot);
                 }
                 if let Err(message) = engine.start(&mut slot.values) {
-                    self.fail_frame(place, slot.frame, &message);
+                    self.fail_frame(stage, slot.frame, &message);
                     break;
                 }
                 in_flight.push_back((slot, begin));
@@ -179,7 +208,7 @@ impl Pipeline {
             }
             let Some((mut slot, begin)) = in_flight.pop_front() else { break };
             if let Err(message) = engine.finish(&mut slot.values) {
-                self.fail_frame(place, slot.frame, &message);
+                self.fail_frame(stage, slot.frame, &message);
                 break;
             }
             // A frame that was started before the last one ended has only the time since then.
@@ -195,7 +224,9 @@ impl Pipeline {
             // The engine may still read it. The reason of the stop is known already.
             engine.finish(&mut slot.values).ok();
         }
-        if let Some(next) = self.queue_after(place) {
+        let group = &self.groups[stage.group];
+        let is_last = group.running.fetch_sub(1, Ordering::AcqRel) == 1;
+        if let Some(next) = group.next.as_ref().filter(|_| is_last) {
             next.close();
         }
         usage.update(&self.window);
@@ -203,15 +234,38 @@ impl Pipeline {
         report
     }
 
-    fn fail_frame(&self, place: usize, frame: u64, message: &str) {
-        self.fail(Failure::execution(format!("{message} (stage {place}, frame {frame})")));
+    fn fail_frame(&self, stage: &CheckedStage, frame: u64, message: &str) {
+        self.fail(Failure::execution(format!("{message} ({}, frame {frame})", stage.name)));
     }
 
     /// The next frame for a stage; `None` at the end, or if there is none yet and the stage does not wait.
-    fn receive(&self, place: usize, waits: bool, report: &mut StageReport) -> Option<Box<FrameSlot>> {
+    fn receive(&self, group: usize, waits: bool, report: &mut StageReport) -> Option<Box<FrameSlot>> {
+        let Group { order, next, .. } = &self.groups[group];
+        let Some(order) = order else { return self.take(group, waits, report) };
         let begin = monotonic_ns();
-        if place > 0 && self.kind != ExecutionMode::Replicate {
-            let queue = &self.between[place - 1];
+        let entered = order.enter(waits, || {
+            // Until now, another replica waited.
+            report.waiting_input_ns += self.window.overlap(begin, monotonic_ns());
+            if let Some(next) = next {
+                let most = self.queue_depth + order.burst();
+                if !waits && next.length() >= most {
+                    return None;
+                }
+                let begin = monotonic_ns();
+                next.wait_below(most);
+                report.waiting_output_ns += self.window.overlap(begin, monotonic_ns());
+            }
+            self.take(group, waits, report)
+        });
+        let (turn, mut slot) = entered?;
+        slot.turn = turn;
+        Some(slot)
+    }
+
+    /// The next frame from the queue before a stage, or from the source before the first one.
+    fn take(&self, group: usize, waits: bool, report: &mut StageReport) -> Option<Box<FrameSlot>> {
+        let begin = monotonic_ns();
+        if let Some(queue) = group.checked_sub(1).and_then(|before| self.groups[before].next.as_ref()) {
             if !waits {
                 return queue.try_pop();
             }
@@ -249,7 +303,7 @@ impl Pipeline {
         slot.entered_ns = 0;
     }
 
-    /// Passes a frame to the next stage, or completes it. Returns whether the stage finished it in the window.
+    /// Passes a frame on, in its turn. Returns whether the stage finished it in the window.
     fn deliver(
         &self,
         place: usize,
@@ -258,22 +312,40 @@ impl Pipeline {
         end: u64,
         report: &mut StageReport,
     ) -> bool {
-        if let Some(next) = self.queue_after(place) {
-            slot.release(&stage.last_uses);
-            let begin = monotonic_ns();
+        slot.release(&stage.last_uses);
+        let Group { order, next, .. } = &self.groups[stage.group];
+        let is_complete = next.is_none();
+        let begin = monotonic_ns();
+        let mut in_window = false;
+        match order {
+            None => in_window = self.pass(stage.group, slot, place, false),
+            Some(order) => order.leave(slot.turn, (slot, place), |(slot, place), more| {
+                self.pass(stage.group, slot, place, more);
+            }),
+        }
+        if is_complete && order.is_none() {
+            return in_window;
+        }
+        report.waiting_output_ns += self.window.overlap(begin, monotonic_ns());
+        self.window.contains(end)
+    }
+
+    /// Passes a frame to the next stage, or completes it: then returns whether it counts for the window. `more` says whether
+    /// another frame follows at once.
+    fn pass(&self, group: usize, mut slot: Box<FrameSlot>, place: usize, more: bool) -> bool {
+        if let Some(next) = &self.groups[group].next {
             // A closed queue rejects it: the execution has stopped.
             drop(next.push(slot));
-            report.waiting_output_ns += self.window.overlap(begin, monotonic_ns());
-            return self.window.contains(end);
+            return false;
         }
-        let in_window = self.complete(&slot, place);
+        let in_window = self.complete(&slot, place, more);
         slot.values.iter_mut().for_each(|value| *value = None);
         drop(self.free_slots.push(slot));
         in_window
     }
 
     /// Completes a frame that has passed all stages. Returns whether it counts for the window.
-    fn complete(&self, slot: &FrameSlot, place: usize) -> bool {
+    fn complete(&self, slot: &FrameSlot, place: usize, more: bool) -> bool {
         match &self.sink {
             Sink::Collect { outputs, collected } => {
                 let tensors = outputs.iter().filter_map(|index| slot.values[*index].clone());
@@ -281,11 +353,13 @@ impl Pipeline {
                 false
             }
             Sink::Record(recorder) => {
+                let bursts = self.groups.iter().filter_map(|group| Some(group.order.as_ref()?.burst()));
+                let rhythm = bursts.max().unwrap_or(1);
                 let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
                 let was_open = self.window.is_open() && !self.window.is_closed();
                 // Read under the lock, so that completions of replicas ascend.
                 let now = monotonic_ns();
-                match recorder.complete(slot, place, now) {
+                match recorder.complete(slot, place, now, Together { rhythm, more }) {
                     Completion::Ordinary => {}
                     Completion::OpensWindow => {
                         self.window.opened_ns.store(now, Ordering::Release);
@@ -349,10 +423,6 @@ impl Pipeline {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn queue_after(&self, place: usize) -> Option<&Queue<Box<FrameSlot>>> {
-        self.between.get(place)
-    }
-
     /// Stops the execution; frames in flight are dropped between stages.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
@@ -360,7 +430,7 @@ impl Pipeline {
             stream.close();
         }
         self.free_slots.close();
-        self.between.iter().for_each(Queue::close);
+        self.groups.iter().filter_map(|group| group.next.as_ref()).for_each(Queue::close);
         self.observer.unpark();
     }
 

@@ -56,13 +56,7 @@ impl<T> Queue<T> {
 
     /// Adds an item, and waits for space if the queue is full. A closed queue returns the item as an error.
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        self.poll(|length| length == CLOSED || length < self.capacity);
-        let mut state = self.lock();
-        while state.items.len() == self.capacity && !state.closed {
-            state.sleeping_senders += 1;
-            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.sleeping_senders -= 1;
-        }
+        let mut state = self.below(self.capacity);
         if state.closed {
             return Err(item);
         }
@@ -74,6 +68,22 @@ impl<T> Queue<T> {
             self.filled.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until there are fewer items, or the queue is closed.
+    pub(crate) fn wait_below(&self, length: usize) {
+        drop(self.below(length));
+    }
+
+    fn below(&self, length: usize) -> MutexGuard<'_, State<T>> {
+        self.poll(|now| now == CLOSED || now < length);
+        let mut state = self.lock();
+        while state.items.len() >= length && !state.closed {
+            state.sleeping_senders += 1;
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping_senders -= 1;
+        }
+        state
     }
 
     /// Removes the oldest item, and waits for one if the queue is empty. `None`: the queue is closed and empty.

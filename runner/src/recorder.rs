@@ -24,6 +24,15 @@ pub(crate) enum Completion {
     ClosesWindow,
 }
 
+/// How a completion goes together with others, if a stage has replicas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Together {
+    /// Most frames that left such a stage together, at least 1: frame times repeat after so many.
+    pub(crate) rhythm: usize,
+    /// Whether another frame completes at the same time. Then the window neither opens nor closes with this one.
+    pub(crate) more: bool,
+}
+
 /// Completions of the warm-up and of the window. All memory of the window is allocated and touched in advance.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -125,15 +134,22 @@ impl Recorder {
     }
 
     /// Records that `stage` completed a frame at `now_ns`.
-    pub(crate) fn complete(&mut self, slot: &FrameSlot, stage: usize, now_ns: u64) -> Completion {
+    pub(crate) fn complete(
+        &mut self,
+        slot: &FrameSlot,
+        stage: usize,
+        now_ns: u64,
+        Together { rhythm, more }: Together,
+    ) -> Completion {
+        self.stride = self.stride.max(rhythm);
         match self.opened_ns {
             _ if self.closed_ns.is_some() => Completion::Ordinary,
-            None => self.complete_warm_up(slot, now_ns),
-            Some(opened) => self.complete_window(slot, stage, opened, now_ns),
+            None => self.complete_warm_up(slot, now_ns, more),
+            Some(opened) => self.complete_window(slot, stage, opened, now_ns, more),
         }
     }
 
-    fn complete_warm_up(&mut self, slot: &FrameSlot, now_ns: u64) -> Completion {
+    fn complete_warm_up(&mut self, slot: &FrameSlot, now_ns: u64, more: bool) -> Completion {
         let elapsed = now_ns.saturating_sub(self.begun_ns);
         let warm_up = &mut self.warm_up;
         warm_up.completed_ns.push(elapsed);
@@ -144,7 +160,7 @@ impl Recorder {
         let enough =
             warm_up.completed_ns.len() as u64 >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
         let late = elapsed >= rule.max_ns;
-        if !enough && !late {
+        if more || (!enough && !late) {
             return Completion::Ordinary;
         }
         warm_up.steady = match &self.stream {
@@ -160,7 +176,14 @@ impl Recorder {
         Completion::OpensWindow
     }
 
-    fn complete_window(&mut self, slot: &FrameSlot, stage: usize, opened: u64, now_ns: u64) -> Completion {
+    fn complete_window(
+        &mut self,
+        slot: &FrameSlot,
+        stage: usize,
+        opened: u64,
+        now_ns: u64,
+        more: bool,
+    ) -> Completion {
         let window = &mut self.window;
         let elapsed = now_ns.saturating_sub(opened);
         let place = window.completed_ns.len();
@@ -191,7 +214,7 @@ impl Recorder {
         let frames = self.stream.as_ref().map_or(place as u64 + 1, StreamRecorder::completions);
         let done = frames >= u64::from(rule.min_frames) && elapsed >= rule.min_ns;
         let is_full = self.stream.is_none() && frames >= u64::from(rule.max_frames);
-        if done || elapsed >= rule.max_ns || is_full {
+        if is_full || (!more && (done || elapsed >= rule.max_ns)) {
             self.closed_ns = Some(now_ns);
             return Completion::ClosesWindow;
         }
@@ -211,7 +234,7 @@ fn group_size(min_frames: u32) -> usize {
 /// Whether the median frame times of the last two groups of completions agree within 2 %.
 ///
 /// `completed_ns` ascends. A frame time is the time over `stride` completions: with N replicas, which take turns, the frame
-/// time of one is seen over N completions.
+/// time of one is seen over N completions; with frames that leave a stage N at a time, over these.
 fn is_steady(completed_ns: &[u64], stride: usize, min_frames: u32) -> bool {
     let group = group_size(min_frames);
     let stride = stride.max(1);
@@ -245,6 +268,7 @@ mod tests {
             }),
             inputs: vec![],
             outputs: vec![],
+            replica: false,
         };
         Trial {
             id: 1,
@@ -279,7 +303,7 @@ mod tests {
             slot.entered_ns = now - 15;
             slot.spans.fill((now - 15, now));
             let stage = usize::try_from(frame).unwrap() % stages;
-            let effect = recorder.complete(&slot, stage, now);
+            let effect = recorder.complete(&slot, stage, now, Together { rhythm: 1, more: false });
             if effect != Completion::Ordinary {
                 effects.push(effect);
             }
@@ -328,6 +352,28 @@ mod tests {
         assert_eq!(window.completed_by.len(), 6);
         assert!(window.completed_by.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(!timeline.is_empty());
+    }
+
+    #[test]
+    fn frames_that_complete_together_are_in_one_window() {
+        let trial = trial(ExecutionMode::Pipeline, (10, 0, 9_000_000), (8, 0, 9_000_000, 50));
+        let mut recorder = Recorder::new(&trial, 3).unwrap();
+        recorder.begin(0);
+        let mut effects = Vec::new();
+        // Three frames every 300 ns, one after the other within 2 ns.
+        for frame in 0..90 {
+            let (burst, place) = (frame / 3, frame % 3);
+            let slot = FrameSlot::new(0, 3);
+            let together = Together { rhythm: 3, more: place < 2 };
+            let effect = recorder.complete(&slot, 0, 300 * (burst + 1) + place, together);
+            if effect != Completion::Ordinary {
+                effects.push((effect, place));
+            }
+        }
+        assert_eq!(effects, [(Completion::OpensWindow, 2), (Completion::ClosesWindow, 2)]);
+        let (warm_up, window, _, _) = recorder.into_parts();
+        assert!(warm_up.steady, "over three frames, the pace is constant");
+        assert_eq!(window.completed_ns, [298, 299, 300, 598, 599, 600, 898, 899, 900]);
     }
 
     #[test]

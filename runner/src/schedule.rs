@@ -32,8 +32,8 @@ impl TensorSpec {
     }
 }
 
-/// A schedule with these properties: every index is valid, every tensor is produced once and before it is used, and the
-/// number of stages fits the kind.
+/// A schedule with these properties: every index is valid, every tensor is produced by one stage, with all its replicas, and
+/// before it is used, and the number of stages fits the kind.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedSchedule {
     pub(crate) kind: ExecutionMode,
@@ -42,12 +42,16 @@ pub(crate) struct CheckedSchedule {
     pub(crate) inputs: Vec<usize>,
     /// Indices into `values` of the network's outputs.
     pub(crate) outputs: Vec<usize>,
-    /// In execution order.
+    /// In execution order, with each replica of a stage.
     pub(crate) stages: Vec<CheckedStage>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedStage {
+    /// Number of the stage; its replicas have the same.
+    pub(crate) group: usize,
+    /// For messages: `stage 1`, or `stage 1 on a57` if it has replicas.
+    pub(crate) name: String,
     pub(crate) processor: Processor,
     pub(crate) program: Program,
     /// In argument order.
@@ -77,8 +81,17 @@ impl CheckedSchedule {
             return Err(Failure::request("failed to read the schedule: it has no outputs"));
         }
         let mut checked = Self { kind: schedule.kind, values, inputs, outputs, stages: Vec::new() };
+        let mut group = 0;
         for (place, stage) in schedule.stages.iter().enumerate() {
-            checked.stages.push(check_stage(stage, place, checked.values.len())?);
+            let is_replica = stage.replica || schedule.kind == ExecutionMode::Replicate;
+            group += usize::from(place > 0 && !is_replica);
+            checked.stages.push(CheckedStage { group, ..check_stage(stage, place, checked.values.len())? });
+        }
+        let counts: Vec<usize> =
+            checked.stages.iter().map(|stage| checked.replicas(stage.group).count()).collect();
+        for (stage, count) in checked.stages.iter_mut().zip(counts) {
+            let on = if count > 1 { format!(" on {}", stage.processor.name()) } else { String::new() };
+            stage.name = format!("stage {}{on}", stage.group);
         }
         checked.check_data_flow()?;
         checked.find_last_uses();
@@ -98,6 +111,16 @@ impl CheckedSchedule {
         self.inputs.iter().map(|index| &self.values[*index]).collect()
     }
 
+    /// Number of stages, replicas counted once.
+    pub(crate) fn groups(&self) -> usize {
+        self.stages.last().map_or(0, |last| last.group + 1)
+    }
+
+    /// The replicas of a stage.
+    pub(crate) fn replicas(&self, group: usize) -> impl Iterator<Item = &CheckedStage> {
+        self.stages.iter().filter(move |stage| stage.group == group)
+    }
+
     /// CPUs of all stages, each once.
     pub(crate) fn cpus(&self) -> Vec<u32> {
         let mut cpus: Vec<_> = self.stages.iter().flat_map(|stage| stage.processor.cpus().to_vec()).collect();
@@ -109,11 +132,15 @@ impl CheckedSchedule {
     fn check_data_flow(&self) -> Result<(), Failure> {
         let mut available = vec![false; self.values.len()];
         self.inputs.iter().for_each(|index| available[*index] = true);
-        let network_inputs = available.clone();
+        let mut before = available.clone();
         for (place, stage) in self.stages.iter().enumerate() {
-            if self.kind == ExecutionMode::Replicate {
-                available.clone_from(&network_inputs);
-            }
+            let is_replica = place > 0 && self.stages[place - 1].group == stage.group;
+            let of_others = if is_replica {
+                Some(std::mem::replace(&mut available, before.clone()))
+            } else {
+                before.clone_from(&available);
+                None
+            };
             let fail = |why: &str, index: usize| {
                 let name = &self.values[index].name;
                 Err(Failure::request(format!("failed to connect stage {place}: {why} {name}")))
@@ -126,7 +153,12 @@ impl CheckedSchedule {
                     return fail("an earlier stage or the frame already provides its output", *index);
                 }
             }
-            let is_last = place + 1 == self.stages.len() || self.kind == ExecutionMode::Replicate;
+            if let Some(others) = of_others
+                && let Some(other) = (0..others.len()).find(|index| others[*index] != available[*index])
+            {
+                return fail("it is a replica of a stage with other outputs than", other);
+            }
+            let is_last = stage.group + 1 == self.groups();
             if let Some(missing) = self.outputs.iter().find(|index| is_last && !available[**index]) {
                 return fail("it is the last stage, but no stage produces the network's output", *missing);
             }
@@ -135,19 +167,16 @@ impl CheckedSchedule {
     }
 
     fn find_last_uses(&mut self) {
-        let stages = self.stages.len();
         for value in 0..self.values.len() {
             if self.outputs.contains(&value) {
                 continue;
             }
-            if self.kind == ExecutionMode::Replicate {
-                self.stages.iter_mut().for_each(|stage| stage.last_uses.push(value));
-                continue;
+            let uses =
+                |stage: &&CheckedStage| stage.inputs.contains(&value) || stage.outputs.contains(&value);
+            let last = self.stages.iter().rfind(uses).map_or(0, |stage| stage.group);
+            for stage in self.stages.iter_mut().filter(|stage| stage.group == last) {
+                stage.last_uses.push(value);
             }
-            let produced = self.stages.iter().position(|stage| stage.outputs.contains(&value));
-            let used = (0..stages).rfind(|place| self.stages[*place].inputs.contains(&value));
-            let last = used.max(produced).unwrap_or(0);
-            self.stages[last].last_uses.push(value);
         }
     }
 }
@@ -186,6 +215,8 @@ fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<C
         return Err(Failure::request(format!("failed to connect stage {place}: it has no outputs")));
     }
     Ok(CheckedStage {
+        group: 0,
+        name: String::new(),
         processor: stage.processor.clone(),
         program: stage.program.clone(),
         inputs: indices(&stage.inputs, values, &format!("the inputs of stage {place}"))?,
@@ -220,6 +251,7 @@ mod tests {
             }),
             inputs: inputs.into(),
             outputs: outputs.into(),
+            replica: false,
         }
     }
 
@@ -256,6 +288,29 @@ mod tests {
         let message =
             CheckedSchedule::new(&schedule(ExecutionMode::Pipeline, 2, &[1], &stages)).unwrap_err().message;
         assert!(message.contains("already provides its output v1"), "{message}");
+    }
+
+    #[test]
+    fn replicas_of_a_stage_have_the_same_outputs() {
+        // v1 goes to a stage with two replicas, v3 is the output.
+        let mut shared = schedule(
+            ExecutionMode::Pipeline,
+            4,
+            &[3],
+            &[(&[0], &[1]), (&[1], &[2]), (&[1], &[2]), (&[2], &[3])],
+        );
+        shared.stages[2].replica = true;
+        let checked = CheckedSchedule::new(&shared).unwrap();
+        let groups: Vec<_> = checked.stages.iter().map(|stage| stage.group).collect();
+        assert_eq!((groups, checked.groups(), checked.replicas(1).count()), (vec![0, 1, 1, 2], 3, 2));
+        let last_uses: Vec<_> = checked.stages.iter().map(|stage| stage.last_uses.clone()).collect();
+        assert_eq!(last_uses, [vec![0], vec![1], vec![1], vec![2]]);
+        shared.stages[2].outputs = vec![3];
+        let message = CheckedSchedule::new(&shared).unwrap_err().message;
+        assert!(
+            message.contains("stage 2: it is a replica of a stage with other outputs than v2"),
+            "{message}"
+        );
     }
 
     #[test]

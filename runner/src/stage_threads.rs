@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::frames::{FrameSet, FrameSlot};
 use crate::pipeline::{Pipeline, Slowdown, StageReport};
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use protocol::{CudaStage, ExecutionMode, Isolate, Isolated};
+use protocol::{CudaStage, Isolate, Isolated};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -72,18 +72,28 @@ impl StageThreads {
     }
 
     /// Runs a frame through one stage after another and checks what each of them returns. Returns the values after the last
-    /// stage or, of replicas, after each of them.
+    /// stage: if stages have replicas, once for each replica of the stage with the most, so that every replica has its part.
     pub(crate) fn run_frame(
         &self,
         frames: &FrameSet,
         frame: u64,
     ) -> Result<Vec<Vec<Option<Tensor>>>, Failure> {
-        let done = self.one_by_one(frames, frame, |worker, slot| {
-            worker.run_and_check(slot)?;
-            Ok(slot.values.clone())
-        })?;
-        let skipped = if self.schedule.kind == ExecutionMode::Replicate { 0 } else { done.len() - 1 };
-        Ok(done.into_iter().skip(skipped).collect())
+        let replicas: Vec<Vec<usize>> = (0..self.schedule.groups())
+            .map(|group| {
+                let of_group = |place: &usize| self.schedule.stages[*place].group == group;
+                (0..self.stages.len()).filter(of_group).collect()
+            })
+            .collect();
+        let most = replicas.iter().map(Vec::len).max().unwrap_or(0);
+        let run = |turn: usize| {
+            let places: Vec<usize> = replicas.iter().map(|places| places[turn % places.len()]).collect();
+            let mut values = self.one_by_one(frames, frame, &places, |worker, slot| {
+                worker.run_and_check(slot)?;
+                Ok(slot.values.clone())
+            })?;
+            Ok(values.pop().unwrap_or_default())
+        };
+        (0..most).map(run).collect()
     }
 
     /// Times each stage by itself on frame 0, while the others are idle.
@@ -94,7 +104,8 @@ impl StageThreads {
         slowdown: &Slowdown,
     ) -> Result<Vec<Isolated>, Failure> {
         let (rule, slowdown) = (rule.clone(), slowdown.clone());
-        self.one_by_one(frames, 0, move |worker, slot| {
+        let all: Vec<usize> = (0..self.stages.len()).collect();
+        self.one_by_one(frames, 0, &all, move |worker, slot| {
             worker.isolate(slot, &rule, &slowdown).map(|samples_ns| Isolated { samples_ns })
         })
     }
@@ -112,26 +123,27 @@ impl StageThreads {
         receive(&answer)?
     }
 
-    /// Runs a job for one stage after another on the same frame; each replica gets a new slot.
+    /// Runs a job for one of these stages after another on the same frame. All replicas of a stage get what the stage before
+    /// returned.
     fn one_by_one<R: Send + 'static>(
         &self,
         frames: &FrameSet,
         frame: u64,
+        places: &[usize],
         job: impl Fn(&mut StageWorker, &mut FrameSlot) -> Result<R, Failure> + Clone + Send + 'static,
     ) -> Result<Vec<R>, Failure> {
-        let new_slot = || {
-            let mut slot = FrameSlot::new(self.schedule.values.len(), self.stages.len());
-            slot.set_inputs(frame, &self.schedule.inputs, frames.frame(frame));
-            slot
-        };
-        let mut slot = new_slot();
+        let mut slot = FrameSlot::new(self.schedule.values.len(), self.stages.len());
+        slot.set_inputs(frame, &self.schedule.inputs, frames.frame(frame));
+        let (mut group, mut received) = (0, slot.clone());
         let mut results = Vec::new();
-        for stage in &self.stages {
-            if self.schedule.kind == ExecutionMode::Replicate {
-                slot = new_slot();
+        for place in places {
+            if self.schedule.stages[*place].group == group {
+                slot = received.clone();
+            } else {
+                (group, received) = (self.schedule.stages[*place].group, slot.clone());
             }
             let job = job.clone();
-            let answer = stage.submit(move |worker| {
+            let answer = self.stages[*place].submit(move |worker| {
                 let result = job(worker, &mut slot);
                 (slot, result)
             });
@@ -257,7 +269,7 @@ impl StageWorker {
         loop {
             let begin = monotonic_ns();
             self.engine.run(&mut slot.values).map_err(|message| {
-                Failure::execution(format!("{message} (stage {}, running alone)", self.place))
+                Failure::execution(format!("{message} ({}, running alone)", self.stage().name))
             })?;
             let end = slowdown.extend(self.place, begin, monotonic_ns());
             samples.push(end - begin);
@@ -310,26 +322,36 @@ mod tests {
     use super::*;
     use crate::engine::{FakeEngine, FakeFault};
     use crate::pipeline::Sink;
-    use protocol::{CpuProcessor, Fault, Frames, OnnxModel, Processor, Program, Schedule, Stage};
+    use protocol::{
+        CpuProcessor, ExecutionMode, Fault, Frames, OnnxModel, Processor, Program, Schedule, Stage,
+    };
     use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
 
-    /// Three stages in a row, or three replicas.
-    fn schedule(kind: ExecutionMode) -> Arc<CheckedSchedule> {
-        let ends = |place: u32| if kind == ExecutionMode::Replicate { (0, 3) } else { (place, place + 1) };
-        let stage = |place: u32| Stage {
+    fn value(index: u32) -> protocol::Tensor {
+        protocol::Tensor { name: format!("v{index}"), shape: vec![4], dtype: protocol::Dtype::Uint8 }
+    }
+
+    /// A stage from one value to the next.
+    fn stage_of(place: u32) -> Stage {
+        Stage {
             processor: Processor::Cpu(CpuProcessor { name: format!("p{place}"), cpus: vec![0], threads: 1 }),
             program: Program::OnnxRuntime(OnnxModel {
                 runtime: String::new(),
                 model: "model.onnx".to_owned(),
                 gpu: None,
             }),
-            inputs: vec![ends(place).0],
-            outputs: vec![ends(place).1],
-        };
-        let value = |index: u32| protocol::Tensor {
-            name: format!("v{index}"),
-            shape: vec![4],
-            dtype: protocol::Dtype::Uint8,
+            inputs: vec![place],
+            outputs: vec![place + 1],
+            replica: false,
+        }
+    }
+
+    /// Three stages in a row, or three replicas.
+    fn schedule(kind: ExecutionMode) -> Arc<CheckedSchedule> {
+        let stage = |place: u32| match kind {
+            ExecutionMode::Replicate => Stage { inputs: vec![0], outputs: vec![3], ..stage_of(place) },
+            _ => stage_of(place),
         };
         let schedule = Schedule {
             kind,
@@ -429,6 +451,76 @@ mod tests {
         assert_eq!(values.len(), 3);
         let expected: Vec<u8> = frames.frame(0)[0].bytes().iter().map(|byte| byte + 1).collect();
         assert!(values.iter().all(|values| values[3].as_ref().unwrap().bytes() == expected));
+    }
+
+    /// Three stages in a row; the one in the middle, or the last one, has two replicas, at places 1 and 2 or 2 and 3.
+    fn shared(replicated: u32) -> Arc<CheckedSchedule> {
+        let mut stages = Vec::new();
+        for number in 0..3 {
+            for replica in 0..=u32::from(number == replicated) {
+                let name = format!("p{number}{}", if replica == 0 { "" } else { "b" });
+                let processor = Processor::Cpu(CpuProcessor { name, cpus: vec![0], threads: 1 });
+                stages.push(Stage { processor, replica: replica > 0, ..stage_of(number) });
+            }
+        }
+        let values = (0..4).map(value).collect();
+        let kind = ExecutionMode::Pipeline;
+        let schedule = Schedule { kind, values, inputs: vec![0], outputs: vec![3], stages };
+        Arc::new(CheckedSchedule::new(&schedule).unwrap())
+    }
+
+    #[test]
+    fn replicas_of_a_stage_keep_the_order_of_the_frames() {
+        for (replicated, slow) in [(0, 1), (1, 1), (1, 2), (2, 2), (2, 3)] {
+            for frames_in_flight in [1, 2] {
+                let schedule = shared(replicated);
+                let threads = StageThreads::start_with(&schedule, move |schedule, place| {
+                    let takes = Duration::from_millis(if place == slow { 20 } else { 1 });
+                    let engine = FakeEngine::new(schedule, place, None).taking(takes);
+                    Ok(Box::new(engine.overlapping(frames_in_flight)))
+                })
+                .unwrap();
+                let frames = frames(&schedule);
+                let outputs = collect(&schedule, &threads).unwrap();
+                assert_eq!(outputs.len(), 20);
+                for (frame, output) in (0..).zip(&outputs) {
+                    let expected: Vec<u8> =
+                        frames.frame(frame)[0].bytes().iter().map(|byte| byte + 3).collect();
+                    assert_eq!(output[0].bytes(), expected, "frame {frame}, stage {replicated}, slow {slow}");
+                }
+                // Each replica runs the frame once.
+                let values = threads.run_frame(&frames, 7).unwrap();
+                assert_eq!(values.len(), 2);
+                assert!(
+                    values
+                        .iter()
+                        .all(|values| { values[3].as_ref().unwrap().bytes() == outputs[7][0].bytes() })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_replica_that_fails_stops_all_stages_and_is_named() {
+        let schedule = shared(1);
+        let threads = StageThreads::start_with(&schedule, |schedule, place| {
+            // The other replica is slower, so this one gets most frames.
+            let takes = Duration::from_millis(if place == 1 { 5 } else { 0 });
+            let fault = Some((3, FakeFault::Error)).filter(|_| place == 2);
+            Ok(Box::new(FakeEngine::new(schedule, place, fault).taking(takes)))
+        })
+        .unwrap();
+        let failure = loop {
+            // On a busy machine, the slower one may still get all frames.
+            match collect(&schedule, &threads) {
+                Ok(_) => {}
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!(failure.fault, Fault::Execution);
+        let named = failure.message.starts_with("failed to fake run 3 (stage 1 on p1b, frame ");
+        assert!(named, "{}", failure.message);
+        threads.run_frame(&frames(&schedule), 0).expect("no frame is in flight");
     }
 
     #[test]

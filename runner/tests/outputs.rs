@@ -78,10 +78,17 @@ fn pipelines_and_replicas_return_the_same_bits_as_a_single_stage() {
     // `a` skips the middle stage; `head` returns two tensors.
     let three =
         stages().schedule(ExecutionMode::Pipeline, &[("head", &zero), ("middle", &one), ("tail", &zero)]);
+    let mut shared = stages().schedule(
+        ExecutionMode::Pipeline,
+        &[("head", &zero), ("middle", &one), ("middle", &zero), ("tail", &zero), ("tail", &one)],
+    );
+    shared.stages[2].replica = true;
+    shared.stages[4].replica = true;
     let alone = stages().schedule(ExecutionMode::Pipeline, &[("net", &one)]);
     let replicas = stages().schedule(ExecutionMode::Replicate, &[("net", &zero), ("net", &one)]);
     let mut runner = Runner::start();
-    for (candidate, times) in [(three, 1), (alone, 1), (replicas, 2)] {
+    // With frames in flight, and then once for each replica.
+    for (candidate, times) in [(three, 1), (shared, 3), (alone, 1), (replicas, 2)] {
         let compared = runner.compare(single.clone(), candidate.clone(), 3, 40);
         assert_eq!(compared.frames, 40);
         for output in &compared.outputs {

@@ -43,10 +43,12 @@ fn check(trial: &Trial, measured: &Measured) {
     } else {
         assert!(window.completed_by.is_empty());
         let last = measured.stages.last().unwrap().frames;
-        assert!(last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
+        let has_replicas = trial.schedule.stages.last().unwrap().replica;
+        assert!(has_replicas || last.abs_diff(frames as u64) <= 1, "{last} of {frames}");
     }
     let replicate = trial.schedule.kind == ExecutionMode::Replicate;
-    let spans = frames.min(20) * if replicate { 1 } else { stages };
+    let groups = trial.schedule.stages.iter().filter(|stage| !stage.replica).count();
+    let spans = frames.min(20) * if replicate { 1 } else { groups };
     assert_eq!(measured.timeline.len(), spans);
     assert!(measured.timeline.iter().all(|span| span.begin_ns < span.end_ns));
     assert!(measured.host.runner_ns >= measured.host.overhead_ns && measured.host.wall_ns > 0);
@@ -116,6 +118,61 @@ fn two_stages_on_two_cpus_run_at_once() {
     let meets =
         |b: &Span| spans(0).any(|a| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns);
     assert!(spans(1).filter(|span| meets(span)).count() > 10, "{:?}", measured.timeline);
+}
+
+#[test]
+fn frames_leave_a_stage_with_a_slow_replica_in_their_order() {
+    let (first, second) = two_cpus();
+    let (zero, one) = ([first], [second]);
+    let mut runner = Runner::start();
+    // The stage with replicas is the first one, or the last.
+    let placed: [[(&str, &[u32]); 3]; 2] = [
+        [("busy", &zero), ("busy", &one), ("light_after", &one)],
+        [("light", &zero), ("busy_again", &zero), ("busy_again", &one)],
+    ];
+    for (stages_placed, slow) in placed.iter().zip([1, 2]) {
+        let mut schedule = stages().schedule(ExecutionMode::Pipeline, stages_placed);
+        schedule.stages[slow].replica = true;
+        let mut trial = trial(schedule);
+        trial.isolate = Some(Isolate { min_frames: 3, min_ns: 0, max_ns: 1_000_000_000 });
+        trial.timeline_frames = 60;
+        trial.measure.min_frames = 100;
+        // Six times the time of the other replica.
+        trial.slow_down_per_mille = vec![0; 3];
+        trial.slow_down_per_mille[slow] = 5000;
+        let measured = runner.measure(&trial);
+        assert_eq!(measured.isolated.len(), 3);
+        assert!(measured.window.completed_ns.is_sorted() && measured.window.completed_by.is_empty());
+        let slow = u32::try_from(slow).unwrap();
+        // The frames of the window, in the order of completion.
+        let mut frames: Vec<u64> = measured.timeline.iter().map(|span| span.frame).collect();
+        frames.dedup();
+        assert_eq!(frames.len(), 60);
+        assert!(frames.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{frames:?}");
+        let of = |stage: u32| measured.timeline.iter().filter(move |span| span.stage == stage);
+        // Later frames were ready while the slow replica had an earlier one.
+        let overtaken = of(slow)
+            .any(|own| of(slow - 1).any(|other| other.frame > own.frame && other.end_ns < own.end_ns));
+        assert!(overtaken, "{:?}", measured.timeline);
+        // The latency of a frame ends when it leaves, after it has waited for its turn.
+        let begun = |frame: u64| {
+            measured
+                .timeline
+                .iter()
+                .filter(|span| span.frame == frame)
+                .map(|span| span.begin_ns)
+                .min()
+                .unwrap()
+        };
+        let left: Vec<i64> = frames
+            .iter()
+            .zip(&measured.window.latency_ns)
+            .map(|(frame, latency)| begun(*frame) + latency.cast_signed())
+            .collect();
+        let completed: Vec<i64> =
+            measured.window.completed_ns[..60].iter().map(|completed| completed.cast_signed()).collect();
+        assert_eq!(left, completed);
+    }
 }
 
 /// Runs a trial and reads the CPUs of the runner's threads of that name meanwhile.

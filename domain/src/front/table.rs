@@ -1,18 +1,22 @@
 //! The dynamic programmes of the front, for limits of the stages' time and energy.
 
 use crate::costs::Costs;
-use crate::network::{Boundary, Cut, Network};
+use crate::network::Network;
+use crate::planner::{group_period_ns, receive_ns};
 use crate::power_model::PowerModel;
-use crate::prediction::stage_time_ns;
-use crate::processor_set::{Exclusions, Set, members};
+use crate::prediction::{period_ns, shared_ns};
+use crate::processor_set::{Exclusions, Group, Set, members};
 use crate::schedule::Stage;
 use std::collections::VecDeque;
 
-/// First and last cut, by `S · P + q`; the last one is before the first if there is none.
+/// First and last cut, by `S · G + q` for G groups; the last one is before the first if there is none.
 pub(super) type Windows = Vec<(usize, usize)>;
 
 /// A window without cuts.
 const NOWHERE: (usize, usize) = (1, 0);
+
+/// Most groups: those of 5 processors, or of 4 and their 3 merged ones. With more, no stage has replicas.
+const MOST_GROUPS: usize = 31;
 
 /// Sums in another order may differ by this share.
 const ROUNDING: f64 = 1e-9;
@@ -20,15 +24,17 @@ const ROUNDING: f64 = 1e-9;
 /// An end of a stage.
 #[derive(Clone, Copy)]
 struct End {
-    /// Units before this end on the processor of the stage, in ns.
+    /// Units before this end on the processors of the stage, in ns.
     before_ns: f64,
     /// Their energy and the least energy of what comes after this end.
     energy: f64,
 }
 
-/// A processor that hands over to the one under consideration.
+/// A group that hands over to the one under consideration.
 struct Sender<'a> {
-    /// Time to receive each boundary from it.
+    /// Its place among the groups.
+    group: usize,
+    /// Least time to receive each boundary from it.
     receive: &'a [f64],
     /// Its row among those of the set.
     row: usize,
@@ -38,18 +44,30 @@ struct Sender<'a> {
     far: usize,
 }
 
+/// What the stages of a group take. The times of units are added up; for several processors that is a lower bound.
+struct Bounds {
+    /// Units before each cut, in ns.
+    before_ns: Vec<f64>,
+    /// By sender: time to receive each boundary, in ns. Empty for senders that have processors of the group.
+    receive_ns: Vec<Vec<f64>>,
+    /// Power of all its processors while they work.
+    dynamic_mw: f64,
+}
+
 pub(super) struct Table<'a> {
     network: &'a Network,
     /// Under contention.
     costs: &'a Costs,
-    power: &'a PowerModel,
     exclusions: Exclusions,
+    /// Those that may have a stage, and what it takes.
+    groups: Vec<Group>,
+    bounds: Vec<Bounds>,
     /// The sets of processors that can be used together, smaller numbers first.
     sets: Vec<Set>,
-    /// Time to receive each boundary: `receive[q · P + p][cut]`.
+    /// Time in which each processor receives each boundary: `receive[q · P + p][cut]`.
     receive: Vec<Vec<f64>>,
-    /// `rest[(S · P + q) · (N + 1) + a]` for the present limits, if `a` is in the window of `S` and `q`; infinite if there is no
-    /// such pipeline.
+    /// `rest[(S · G + q) · (N + 1) + a]` for the present limits and G groups, if `a` is in the window of `S` and `q`; infinite if
+    /// there is no such pipeline.
     rest: Vec<f64>,
     /// A lower bound of the energy of what comes before, in the same places.
     sent: Vec<f64>,
@@ -62,94 +80,137 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(network: &'a Network, costs: &'a Costs, power: &'a PowerModel) -> Self {
+    pub(super) fn new(network: &'a Network, costs: &'a Costs, power: &PowerModel) -> Self {
         let processors = costs.processors().len();
-        let bytes: Vec<_> = network.boundaries().iter().map(Boundary::bytes).collect();
-        let receive = (0..processors * processors)
-            .map(|pair| {
-                let (from, to) = (pair / processors, pair % processors);
-                bytes.iter().map(|bytes| costs.transfer_ns(from, to, *bytes)).collect()
-            })
-            .collect();
-        let rest = vec![f64::INFINITY; (processors << processors) * (network.len() + 1)];
+        let exclusions = Exclusions::of(costs.processors());
+        let groups = exclusions.groups(MOST_GROUPS);
+        let receive = receive_ns(network, costs, &groups);
+        let bounds = groups.iter().map(|group| {
+            let shared =
+                |time: &dyn Fn(usize) -> f64| shared_ns(group.members.iter().map(|member| time(*member)));
+            let units = (0..network.len()).map(|unit| shared(&|member| costs.unit_ns(member)[unit]));
+            let before_ns = match group.members.as_slice() {
+                [only] => costs.before_ns(*only).to_vec(),
+                _ => sums(units),
+            };
+            let from = |(at, sender): (usize, &Group)| {
+                let cuts = if sender.set & group.set == 0 { network.len() } else { 0 };
+                let of_cut = |cut: usize| shared(&|member| receive[at * processors + member][cut]);
+                (0..cuts).map(of_cut).collect()
+            };
+            Bounds {
+                before_ns,
+                receive_ns: groups.iter().enumerate().map(from).collect(),
+                dynamic_mw: group.members.iter().map(|member| power.dynamic_mw(*member)).sum(),
+            }
+        });
+        let bounds = bounds.collect();
+        let rest = vec![f64::INFINITY; (groups.len() << processors) * (network.len() + 1)];
         let least = |mw: &dyn Fn(usize) -> f64| -> Vec<Vec<f64>> {
             let of_set = |set: Set| {
                 let of_unit = |unit: usize| {
                     let on = |at: usize| mw(at) * costs.unit_ns(at)[unit];
                     members(set).map(on).fold(f64::INFINITY, f64::min)
                 };
-                let sums = (0..network.len()).scan(0.0, |sum, unit| {
-                    *sum += of_unit(unit);
-                    Some(*sum)
-                });
-                std::iter::once(0.0).chain(sums).collect()
+                sums((0..network.len()).map(of_unit))
             };
             (0..1usize << processors).map(of_set).collect()
         };
         let (least_ns, least_energy) = (least(&|_| 1.0), least(&|at| power.dynamic_mw(at)));
         let sent = rest.clone();
-        let exclusions = Exclusions::of(costs.processors());
         let sets = exclusions.sets().collect();
         let windows = Windows::new();
-        Self { network, costs, power, exclusions, sets, receive, rest, sent, windows, least_ns, least_energy }
+        Self {
+            network,
+            costs,
+            exclusions,
+            groups,
+            bounds,
+            sets,
+            receive,
+            rest,
+            sent,
+            windows,
+            least_ns,
+            least_energy,
+        }
     }
 
-    fn processors(&self) -> usize {
-        self.costs.processors().len()
+    /// The groups whose processors are all in `set`.
+    fn within(&self, set: Set) -> impl Iterator<Item = usize> + '_ {
+        (0..self.groups.len()).filter(move |group| self.groups[*group].set & !set == 0)
+    }
+
+    /// The limit for the bound of a group's period, which is added up in another order.
+    fn bound_ns(&self, group: usize, limit_ns: f64) -> f64 {
+        if self.groups[group].is_one() { limit_ns } else { limit_ns * (1.0 + ROUNDING) }
     }
 
     /// Row of the table for a set and a sender.
     fn row(&self, set: Set, sender: usize) -> usize {
-        (set * self.processors() + sender) * (self.network.len() + 1)
+        (set * self.groups.len() + sender) * (self.network.len() + 1)
     }
 
     /// Fills the table for limits of the stages' time and energy, smaller sets first: a subset of a set is a smaller number.
     pub(super) fn fill(&mut self, windows: Windows, limit_ns: f64, most_energy: f64) {
         let units = self.network.len();
         self.windows = windows;
-        for sender in 0..self.processors() {
+        for sender in 0..self.groups.len() {
             let row = self.row(0, sender);
             self.rest[row + units] = 0.0;
         }
         let mut stack = Vec::with_capacity(units);
         // The first stage is not in the table, so the sets in it have one processor less.
         for set in self.sets.clone() {
-            for sender in members(self.exclusions.beside(set)) {
-                let (row, (from, to)) = (self.row(set, sender), self.window(set, sender));
+            let senders: Vec<usize> = self.within(self.exclusions.beside(set)).collect();
+            for sender in &senders {
+                let (row, (from, to)) = (self.row(set, *sender), self.window(set, *sender));
                 self.rest[(row + from).min(row + to + 1)..=row + to].fill(f64::INFINITY);
             }
-            for processor in members(set) {
-                self.fill_from(set, processor, (limit_ns, most_energy), &mut stack);
+            let groups: Vec<usize> = self.within(set).collect();
+            for group in groups {
+                self.fill_from(set, group, &senders, (limit_ns, most_energy), &mut stack);
             }
         }
     }
 
-    /// Considers `processor` for the first stage of `set`, for every sender and first cut.
-    fn fill_from(&mut self, set: Set, processor: usize, limits: (f64, f64), stack: &mut Vec<End>) {
+    /// Considers a group for the first stage of `set`, for every sender and first cut.
+    fn fill_from(
+        &mut self,
+        set: Set,
+        group: usize,
+        senders: &[usize],
+        limits: (f64, f64),
+        stack: &mut Vec<End>,
+    ) {
         let (limit_ns, most_energy) = limits;
-        let (units, processors) = (self.network.len(), self.processors());
-        let after = self.row(set & !(1 << processor), processor);
-        let (nearest, farthest) = self.window(set & !(1 << processor), processor);
-        let before = self.costs.before_ns(processor);
-        let dynamic_mw = self.power.dynamic_mw(processor);
+        let (units, groups) = (self.network.len(), self.groups.len());
+        let processors = self.costs.processors().len();
+        let Group { set: own, members } = &self.groups[group];
+        let after = self.row(set & !own, group);
+        let (nearest, farthest) = self.window(set & !own, group);
+        let Bounds { before_ns: before, receive_ns, dynamic_mw } = &self.bounds[group];
+        let bound_ns = self.bound_ns(group, limit_ns);
         stack.clear();
         let others = self.exclusions.beside(set);
-        let mut senders: Vec<Sender<'_>> = members(others)
+        let mut senders: Vec<Sender<'_>> = senders
+            .iter()
             .map(|sender| Sender {
-                receive: &self.receive[sender * processors + processor],
+                group: *sender,
+                receive: &receive_ns[*sender],
                 row: sender * (units + 1),
-                window: self.windows[set * processors + sender],
+                window: self.windows[set * groups + sender],
                 far: 0,
             })
             .filter(|sender| sender.window.0 <= sender.window.1)
             .collect();
         let Some(least) = senders.iter().map(|sender| sender.window.0).min() else { return };
         // Tables of smaller sets are before those of this one.
-        let (smaller, own) = self.rest.split_at_mut(set * processors * (units + 1));
+        let (smaller, own) = self.rest.split_at_mut(set * groups * (units + 1));
         let after = &smaller[after..=after + units];
         for first in (least..farthest).rev() {
             if first + 1 >= nearest {
-                push(stack, before[first + 1], dynamic_mw, after[first + 1]);
+                push(stack, before[first + 1], *dynamic_mw, after[first + 1]);
             }
             let Some(bottom) = stack.first() else { continue };
             let least_rest = bottom.energy;
@@ -167,15 +228,38 @@ impl<'a> Table<'a> {
                 let time = |end: &End| receive_ns + (end.before_ns - before[first]);
                 // Mostly the same end as for the cut before, or a neighbour.
                 let mut far = sender.far.min(stack.len());
-                while far > 0 && time(&stack[far - 1]) <= limit_ns {
+                while far > 0 && time(&stack[far - 1]) <= bound_ns {
                     far -= 1;
                 }
-                while far < stack.len() && time(&stack[far]) > limit_ns {
+                while far < stack.len() && time(&stack[far]) > bound_ns {
                     far += 1;
                 }
                 sender.far = far;
-                if let Some(end) = stack.get(far) {
-                    let energy = of_first + end.energy;
+                let Some(end) = stack.get(far) else { continue };
+                let energy = of_first + end.energy;
+                if energy > left || energy >= *slot {
+                    continue;
+                }
+                if members.len() == 1 {
+                    *slot = energy;
+                    continue;
+                }
+                // A lower bound: every end may be the best.
+                let receive = &self.receive[sender.group * processors..];
+                let time = |member: &usize, end: usize| {
+                    let before = self.costs.before_ns(*member);
+                    receive[*member][first] + (before[end] - before[first])
+                };
+                for end in nearest.max(first + 1)..=farthest {
+                    let bound = of_first + dynamic_mw * before[end] + after[end];
+                    if bound >= slot.min(left.next_up()) {
+                        continue;
+                    }
+                    let period = period_ns(members.iter().map(|member| time(member, end)));
+                    if period > limit_ns {
+                        break;
+                    }
+                    let energy = dynamic_mw * period + after[end];
                     if energy <= left && energy < *slot {
                         *slot = energy;
                     }
@@ -185,7 +269,7 @@ impl<'a> Table<'a> {
     }
 
     fn window(&self, set: Set, sender: usize) -> (usize, usize) {
-        self.windows[set * self.processors() + sender]
+        self.windows[set * self.groups.len() + sender]
     }
 
     /// The least energy of units `cut..N` on exactly the processors of `set`, received from `sender`.
@@ -196,13 +280,13 @@ impl<'a> Table<'a> {
 
     /// The windows of all pipelines whose stages are within the limit.
     pub(super) fn all_windows(&self, limit_ns: f64) -> Windows {
-        let (units, processors) = (self.network.len(), self.processors());
-        let mut windows = vec![NOWHERE; processors << processors];
-        windows[..processors].fill((units, units));
+        let (units, groups) = (self.network.len(), self.groups.len());
+        let mut windows = vec![NOWHERE; groups << self.costs.processors().len()];
+        windows[..groups].fill((units, units));
         for set in &self.sets {
             let (least, most) = self.first_cuts(*set, limit_ns);
-            for sender in members(self.exclusions.beside(*set)) {
-                windows[set * processors + sender] = (least.max(1), most.min(units - 1));
+            for sender in self.within(self.exclusions.beside(*set)) {
+                windows[set * groups + sender] = (least.max(1), most.min(units - 1));
             }
         }
         windows
@@ -213,24 +297,23 @@ impl<'a> Table<'a> {
     /// the best of them is at the front of a queue from which worse and farther ones leave (Lemire 2006, "Streaming
     /// maximum-minimum filter").
     pub(super) fn fill_sent(&mut self, limit_ns: f64) {
-        let processors = self.processors();
         let mut sent = std::mem::take(&mut self.sent);
         let mut queue: VecDeque<(f64, f64)> = VecDeque::new();
         // The most processors are left at the beginning.
         for set in self.sets.iter().copied().rev() {
-            for sender in members(self.exclusions.beside(set)) {
+            for sender in self.within(self.exclusions.beside(set)) {
                 let (from, to) = self.window(set, sender);
-                let (row, before) = (self.row(set, sender), self.costs.before_ns(sender));
-                let dynamic_mw = self.power.dynamic_mw(sender);
+                let row = self.row(set, sender);
+                let Bounds { before_ns: before, receive_ns, dynamic_mw } = &self.bounds[sender];
+                let limit_ns = self.bound_ns(sender, limit_ns);
                 for cut in from..=to {
                     let is_first = before[cut] <= limit_ns;
                     sent[row + cut] = if is_first { dynamic_mw * before[cut] } else { f64::INFINITY };
                 }
-                let larger = set | 1 << sender;
-                for previous in members(self.exclusions.beside(larger)) {
+                let larger = set | self.groups[sender].set;
+                for previous in self.within(self.exclusions.beside(larger)) {
                     let (first, last) = self.window(larger, previous);
-                    let (source, receive) =
-                        (self.row(larger, previous), &self.receive[previous * processors + sender]);
+                    let (source, receive) = (self.row(larger, previous), &receive_ns[previous]);
                     queue.clear();
                     let mut next = first;
                     for cut in from.max(first + 1)..=to {
@@ -263,13 +346,13 @@ impl<'a> Table<'a> {
         let most_energy = most_energy * (1.0 + ROUNDING);
         let mut windows = self.windows.clone();
         for set in &self.sets {
-            for sender in members(self.exclusions.beside(*set)) {
+            for sender in self.within(self.exclusions.beside(*set)) {
                 let row = self.row(*set, sender);
                 let (from, to) = self.window(*set, sender);
                 let mut fits =
                     (from..=to).filter(|cut| self.sent[row + cut] + self.rest[row + cut] <= most_energy);
                 let first = fits.next();
-                windows[set * self.processors() + sender] =
+                windows[set * self.groups.len() + sender] =
                     first.map_or(NOWHERE, |first| (first, fits.next_back().unwrap_or(first)));
             }
         }
@@ -299,17 +382,29 @@ impl<'a> Table<'a> {
         limit_ns: f64,
     ) -> Option<(f64, usize, usize)> {
         let mut best: Option<(f64, usize, usize)> = None;
-        for processor in members(set) {
-            for end in first + 1..=self.network.len() {
-                let (first, end) = (Cut(first), Cut(end));
-                let time = stage_time_ns(self.network, self.costs, from, processor, first, end);
+        let senders = from.map_or(&[][..], |from| self.groups[from].members.as_slice());
+        for at in self.within(set) {
+            let (group, Bounds { before_ns, receive_ns, dynamic_mw }) = (&self.groups[at], &self.bounds[at]);
+            let receive = from.map_or(0.0, |from| receive_ns[from][first]);
+            // The whole network on several processors is no pipeline.
+            let farthest = self.network.len() - usize::from(first == 0 && !group.is_one());
+            for end in first + 1..=farthest {
+                let known = best.map_or(f64::INFINITY, |best| best.0);
+                let bound = receive + (before_ns[end] - before_ns[first]);
+                if bound > self.bound_ns(at, limit_ns) {
+                    break;
+                }
+                let rest = self.rest(set & !group.set, at, end);
+                if dynamic_mw * bound * (1.0 - ROUNDING) + rest >= known {
+                    continue;
+                }
+                let time = group_period_ns(self.network, self.costs, senders, group, (first, end));
                 if time > limit_ns {
                     break;
                 }
-                let energy = self.power.dynamic_mw(processor) * time
-                    + self.rest(set & !(1 << processor), processor, end.0);
-                if energy < best.map_or(f64::INFINITY, |best| best.0) {
-                    best = Some((energy, processor, end.0));
+                let energy = dynamic_mw * time + rest;
+                if energy < known {
+                    best = Some((energy, at, end));
                 }
             }
         }
@@ -330,12 +425,23 @@ impl<'a> Table<'a> {
         let mut stages = Vec::new();
         let (mut from, mut first) = (None, 0);
         while free != 0 {
-            let (_, processor, end) = self.next(from, free, first, limit_ns)?;
-            stages.push(Stage { processor: self.costs.processors()[processor].clone(), first, end });
-            (from, free, first) = (Some(processor), free & !(1 << processor), end);
+            let (_, at, end) = self.next(from, free, first, limit_ns)?;
+            let Group { set, members } = &self.groups[at];
+            let names = members.iter().map(|member| self.costs.processors()[*member].clone());
+            stages.extend(names.map(|processor| Stage { processor, first, end }));
+            (from, free, first) = (Some(at), free & !set, end);
         }
         Some((stages, energy))
     }
+}
+
+/// 0, and the sums of the first values, the first two and so on.
+fn sums(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let sums = values.scan(0.0, |sum, value| {
+        *sum += value;
+        Some(*sum)
+    });
+    std::iter::once(0.0).chain(sums).collect()
 }
 
 /// Puts a nearer end on the stack; those that are farther and need no less leave. An end from which nothing can finish is

@@ -194,7 +194,6 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let offered = load.stream().map_or(f64::INFINITY, domain::StreamLoad::total_fps);
     let predicted =
         prediction.as_ref().map(|prediction| domain::FramesPerSecond(prediction.throughput.0.min(offered)));
-    let side_by_side = matches!(schedule.kind(), ScheduleKind::Replicate | ScheduleKind::Peer);
     let peer = schedule.as_peer();
     let mut notes = measurements.reasons.clone();
     notes.extend(reasons::trials(measurements.trials.values(), measurements.failed.values(), planned(run)));
@@ -266,7 +265,7 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         prediction_error: predicted
             .zip(fps)
             .map(|(predicted, measured)| comparison::prediction_error(predicted, measured)),
-        pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(side_by_side))),
+        pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(schedule))),
         stages: stages(network, measurements, &counted),
         verdict: measurements.validity(),
         reasons: notes,

@@ -49,7 +49,8 @@ pub use timeline::speed;
 /// Frames per second of a trial on these CPUs, if nothing voids it.
 pub fn valid_throughput(measured: protocol::Measured, cpus: &[u32], uses_gpu: bool) -> Option<f64> {
     let limits = domain::validity::Limits::default();
-    let bounds = trial::Bounds { cpus, uses_gpu, min_frames: None, limits: &limits, state: None };
+    let bounds =
+        trial::Bounds { cpus, uses_gpu, pipeline: None, min_frames: None, limits: &limits, state: None };
     let trial = trial::Trial::new(0, measured, bounds).ok()?;
     trial.is_valid().then_some(trial.throughput.0)
 }
@@ -62,7 +63,8 @@ pub fn sustains(
     wanted: &domain::SustainedLoad,
 ) -> Option<bool> {
     let limits = domain::validity::Limits::default();
-    let bounds = trial::Bounds { cpus, uses_gpu, min_frames: None, limits: &limits, state: None };
+    let bounds =
+        trial::Bounds { cpus, uses_gpu, pipeline: None, min_frames: None, limits: &limits, state: None };
     let trial = trial::Trial::new(0, measured.clone(), bounds).ok()?;
     trial.is_valid().then(|| trial.sustains(wanted)).flatten()
 }

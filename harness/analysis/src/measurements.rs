@@ -5,7 +5,7 @@ use super::reasons;
 use super::stored_settings::StoredSettings;
 use super::stream;
 use super::trial::{Bounds, Trial, observations};
-use domain::{Metric, Observation, Reason, Severity, Validity, validity};
+use domain::{Metric, Observation, Reason, ScheduleKind, Severity, Validity, validity};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
 
@@ -83,8 +83,10 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
                     Some(point) => point.state.as_ref(),
                     None => run.start.state.as_ref(),
                 };
-                let Measurements { cpus, uses_gpu, limits, .. } = &*schedule;
-                let bounds = Bounds { cpus, uses_gpu: *uses_gpu, min_frames, limits, state };
+                let Measurements { record, cpus, uses_gpu, limits, .. } = &*schedule;
+                let pipeline =
+                    Some(&record.schedule).filter(|schedule| schedule.kind() == ScheduleKind::Pipeline);
+                let bounds = Bounds { cpus, uses_gpu: *uses_gpu, pipeline, min_frames, limits, state };
                 Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
             }
             Outcome::Failed { message, .. } => Err(message),

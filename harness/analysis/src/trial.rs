@@ -3,8 +3,8 @@
 use super::meter::Readings;
 use super::stream_trial::StreamTrial;
 use domain::{
-    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, SustainedLoad, Validity,
-    Window, disturbance, median_in_place, stream, throughput, validity,
+    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, Schedule, Stage,
+    SustainedLoad, Validity, Window, disturbance, median_in_place, periods_ns, stream, throughput, validity,
 };
 use protocol::text;
 use protocol::{
@@ -22,6 +22,8 @@ pub(super) struct Bounds<'a> {
     pub(super) cpus: &'a [u32],
     /// Whether a stage runs on a GPU.
     pub(super) uses_gpu: bool,
+    /// Present for a pipeline, whose stages may have replicas.
+    pub(super) pipeline: Option<&'a Schedule>,
     /// Fewest frames of a window, if the configuration has it.
     pub(super) min_frames: Option<usize>,
     pub(super) limits: &'a validity::Limits,
@@ -86,7 +88,8 @@ impl Trial {
         let mut window = Window::new(0, measured.window.completed_ns.clone())?;
         let (stream, latency) = match &measured.stream {
             None => {
-                reasons.extend(disturbance::pace(&window.inter_frame()));
+                let rhythm = bounds.pipeline.map_or(1, |schedule| rhythm(schedule, &measured));
+                reasons.extend(disturbance::pace(&over_several(&window.inter_frame(), rhythm)));
                 (None, measured.window.latency_ns.into_iter().map(Nanoseconds).collect())
             }
             Some(streamed) => {
@@ -160,14 +163,12 @@ impl Trial {
         validity::validity(&self.reasons) == Validity::Valid
     }
 
-    /// Throughput over that of the slowest stage running alone, or over the sum of all stages for a replicate. Absent for a
-    /// stream, whose throughput is that of its arrivals.
-    pub(super) fn efficiency(&self, side_by_side: bool) -> Option<f64> {
-        let alone = |ns: &f64| FramesPerSecond::from_frame_ns(*ns).0;
-        let rates = self.isolated_ns.iter().map(alone);
-        let possible = if side_by_side { rates.sum() } else { rates.fold(f64::INFINITY, f64::min) };
-        (!self.isolated_ns.is_empty() && possible.is_finite() && self.stream.is_none())
-            .then(|| self.throughput.0 / possible)
+    /// Throughput over that of the slowest stage, if every processor runs alone. Absent for a stream, whose throughput is that of
+    /// its arrivals.
+    pub(super) fn efficiency(&self, schedule: &Schedule) -> Option<f64> {
+        let slowest = periods_ns(schedule, &self.isolated_ns).into_iter().fold(0.0, f64::max);
+        let possible = FramesPerSecond::from_frame_ns(slowest).0;
+        (possible.is_finite() && self.stream.is_none()).then(|| self.throughput.0 / possible)
     }
 }
 
@@ -177,8 +178,28 @@ pub(super) fn observations(trials: &[&Trial], metric: Metric) -> Vec<Observation
     trials.iter().filter_map(observation).collect()
 }
 
+/// Frames that pass a stage with replicas while its slowest one has a frame. They may leave together, so frame times repeat after
+/// so many.
+fn rhythm(schedule: &Schedule, measured: &Measured) -> usize {
+    let mut frames = measured.stages.iter().map(|stage| stage.frames);
+    let of_stage = |replicas: &[Stage]| {
+        let own: Vec<u64> = frames.by_ref().take(replicas.len()).collect();
+        let fewest = own.iter().copied().min().filter(|_| own.len() > 1)?.max(1);
+        usize::try_from(own.iter().sum::<u64>().div_ceil(fewest)).ok()
+    };
+    schedule.replicas().filter_map(of_stage).max().unwrap_or(1)
+}
+
+/// Means of so many frame times each.
+fn over_several(times: &[Nanoseconds], count: usize) -> Vec<Nanoseconds> {
+    let mean = |times: &[Nanoseconds]| {
+        Nanoseconds(times.iter().map(|time| time.0).sum::<u64>() / times.len() as u64)
+    };
+    times.chunks_exact(count.max(1)).map(mean).collect()
+}
+
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
-    let Bounds { cpus, uses_gpu, min_frames, limits, state } = bounds;
+    let Bounds { cpus, uses_gpu, min_frames, limits, state, .. } = bounds;
     let (host, count) = (&measured.host, cpus.len() as u64);
     let cpu_time = Nanoseconds(host.wall_ns.saturating_mul(count));
     // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
@@ -285,4 +306,38 @@ fn below_pinned(
 
 fn frequency(machine: &MachineState, cpu: u32) -> Option<u64> {
     machine.cpus.iter().find(|known| known.id == cpu)?.current_khz
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::fixture::{self, Planned};
+
+    #[test]
+    fn frames_that_leave_a_stage_together_have_one_pace() {
+        let stage = |name: &str, first, end| Stage { processor: name.into(), first, end };
+        let network = fixture::network("resnet18").network;
+        let pipeline = |stages: &[Stage]| Schedule::pipeline(&network, stages.to_vec()).unwrap();
+        let planned = Planned {
+            network: "resnet18",
+            kind: "pipeline",
+            processors: &["gpu", "cpu0", "cpu1"],
+            frame_ns: 100,
+            predicted_ns: 100,
+        };
+        let mut measured = planned.measured(1, 91);
+        for (stage, frames) in measured.stages.iter_mut().zip([91, 61, 30]) {
+            stage.frames = frames;
+        }
+        let shared = pipeline(&[stage("gpu", 0, 2), stage("cpu0", 2, 4), stage("cpu1", 2, 4)]);
+        assert_eq!(rhythm(&shared, &measured), 4, "cpu0 passes up to three frames while cpu1 has one");
+        let apart = pipeline(&[stage("gpu", 0, 2), stage("cpu0", 2, 3), stage("cpu1", 3, 4)]);
+        assert_eq!(rhythm(&apart, &measured), 1);
+        let times: Vec<Nanoseconds> =
+            (0..90).map(|frame| Nanoseconds(if frame % 3 == 0 { 2998 } else { 1 })).collect();
+        let means = over_several(&times, 3);
+        assert_eq!((means.len(), means[0], means[29]), (30, Nanoseconds(1000), Nanoseconds(1000)));
+        assert_eq!(disturbance::pace(&means), None);
+        assert_eq!(over_several(&times, 1), times);
+    }
 }

@@ -116,8 +116,13 @@ mod tests {
             Processor::Cpu(CpuProcessor { name: "onnxruntime".into(), cpus: vec![0], threads: 1 });
         let library = "/usr/lib/libonnxruntime.so.1.20.1";
         let model = OnnxModel { runtime: library.into(), model: "/cache/model.onnx".into(), gpu: None };
-        let stage =
-            Stage { processor, program: Program::OnnxRuntime(model), inputs: vec![], outputs: vec![] };
+        let stage = Stage {
+            processor,
+            program: Program::OnnxRuntime(model),
+            inputs: vec![],
+            outputs: vec![],
+            replica: false,
+        };
         let schedule = Schedule {
             kind: ExecutionMode::Replicate,
             values: vec![],

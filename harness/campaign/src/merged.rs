@@ -33,16 +33,15 @@ pub(crate) fn all_cpus(processors: &[Processor]) -> Option<ProcessorName> {
 
 /// The processors that a schedule names.
 fn named(spec: &ScheduleSpec, processors: &[Processor]) -> Vec<ProcessorName> {
-    let names = |names: &[String]| names.iter().map(ProcessorName::new).collect();
+    let names = |names: &[String]| -> Vec<ProcessorName> { names.iter().map(ProcessorName::new).collect() };
     match spec {
         ScheduleSpec::MergedAll => all_cpus(processors).into_iter().collect(),
         ScheduleSpec::Merged(parts) => {
-            let parts: Vec<ProcessorName> = names(parts);
-            vec![ProcessorName::merged(&parts)]
+            vec![ProcessorName::merged(&names(parts))]
         }
         ScheduleSpec::PipelineAuto { processors: Some(used) } | ScheduleSpec::Replicate(used) => names(used),
         ScheduleSpec::PipelineManual(stages) => {
-            stages.iter().map(|stage| ProcessorName::new(&stage.processor)).collect()
+            stages.iter().flat_map(|stage| names(stage.processor.names())).collect()
         }
         ScheduleSpec::SingleEach
         | ScheduleSpec::Single(_)

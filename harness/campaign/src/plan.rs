@@ -163,25 +163,33 @@ fn automatic(
     rate: Option<f64>,
 ) -> Outcome<Schedule> {
     let chosen = restricted(costs, names)?;
-    if let Some(fps) = rate {
-        if let Some(plan) = plan_for_rate(network, &chosen, 1e9 / fps).ending(Exit::Usage)? {
-            if let [only] = plan.schedule.stages() {
-                let note = format!(
-                    "{}: no pipeline has a lower latency at {fps} frames/s than {} alone, so none is measured",
-                    network.name(),
-                    only.processor
-                );
-                progress::say("warning", &note);
-            }
-            return Ok(plan.schedule);
+    if let Some(fps) = rate
+        && let Some(plan) = plan_for_rate(network, &chosen, 1e9 / fps).ending(Exit::Usage)?
+    {
+        if let [only] = plan.schedule.stages() {
+            let note = format!(
+                "{}: no pipeline has a lower latency at {fps} frames/s than {} alone, so none is measured",
+                network.name(),
+                only.processor
+            );
+            progress::say("warning", &note);
         }
-        let note = format!(
-            "{}: no pipeline is predicted to keep up with {fps} frames/s; the one with the highest throughput is measured",
-            network.name()
-        );
-        progress::say("warning", &note);
+        return Ok(plan.schedule);
     }
     let plan = planner::plan(network, &chosen, &planner::Options::default()).ending(Exit::Bug)?;
+    if let Some(fps) = rate {
+        let predicted = plan.prediction.throughput.0;
+        let which = if predicted < fps {
+            format!(
+                "no pipeline is predicted to keep up with {fps} frames/s; the one with the highest throughput is measured"
+            )
+        } else {
+            format!(
+                "only a pipeline with replicas is predicted to keep up with {fps} frames/s, so it is measured"
+            )
+        };
+        progress::say("warning", &format!("{}: {which}", network.name()));
+    }
     if let [only] = plan.schedule.stages() {
         let note = format!(
             "{}: no pipeline is faster than {} alone, so none is measured",
@@ -219,7 +227,7 @@ fn manual(network: &Network, stages: &[ManualStage]) -> Outcome<Schedule> {
                 network.name()
             )),
         })?;
-        cuts.push((ProcessorName::new(&stage.processor), cut));
+        cuts.push((stage.processor.names().iter().map(ProcessorName::new).collect(), cut));
     }
     Schedule::from_cuts(network, &cuts).map_err(|error| Failure {
         exit: Exit::Usage,

@@ -19,6 +19,10 @@ pub(crate) fn plan(
     if ![stream.queue, experiment.queue_depth].contains(&QueueLength::Auto) {
         return None;
     }
+    // The model has no stages whose replicas keep the order of the frames.
+    let is_modelled =
+        schedule.kind() != ScheduleKind::Pipeline || schedule.replicas().all(|replicas| replicas.len() == 1);
+    let prediction = prediction.filter(|_| is_modelled);
     let line = prediction.map(|prediction| line(network, records, processors, schedule, prediction));
     let queues = plan_queues(line.as_ref(), stream, experiment.queue_depth);
     progress::say("plan", &format!("{network} on {}: {queues}", schedule.label()));

@@ -2,7 +2,7 @@
 
 use crate::processors::Processor;
 use anyhow::{Context as _, Result, anyhow, bail};
-use compiler::{BoundaryLayout, Entry, NetworkManifest, StageLayout, StageManifest, ValueManifest};
+use compiler::{BoundaryLayout, Entry, NetworkManifest, StageLayout, StageManifest, Target, ValueManifest};
 use domain::{GpuProvider, Network, Peer, PeerGpu, ProcessorKind, Schedule, ScheduleKind, Stage};
 use protocol::{
     Call, CpuProcessor, CudaProgram, Dtype, OnnxGpu, OnnxModel, OnnxProvider, Program, StageLibrary, Tensor,
@@ -49,17 +49,17 @@ pub(crate) fn path_text(path: &Path) -> Result<String> {
         .with_context(|| format!("the path {} is not UTF-8; move the checkout", path.display()))
 }
 
-/// The layouts of the stages of a schedule, in stage order. Both stages at a cut see the same layout: packed if both run on
-/// CPUs with the same vector instructions. A tensor that crosses several cuts has one layout at all of them.
+/// The layouts of the stages of a schedule, in stage order. Both stages at a cut, with their replicas, see the same layout: packed
+/// if all of them run on CPUs with the same vector instructions. A tensor that crosses several cuts has one layout at all of them.
 pub(crate) fn stage_layouts(
     schedule: &Schedule,
     network: &Network,
     processors: &[Processor],
 ) -> Vec<StageLayout> {
-    let stages = schedule.stages();
     if schedule.kind() != ScheduleKind::Pipeline {
-        return vec![StageLayout::PLAIN; stages.len()];
+        return vec![StageLayout::PLAIN; schedule.stages().len()];
     }
+    let stages: Vec<&[Stage]> = schedule.replicas().collect();
     let target = |stage: &Stage| {
         processors
             .iter()
@@ -68,15 +68,18 @@ pub(crate) fn stage_layouts(
     };
     let mut cuts: Vec<BoundaryLayout> = stages
         .windows(2)
-        .map(|pair| match (target(&pair[0]), target(&pair[1])) {
-            (Some(one), Some(other)) if one.shares_packed_layout(other) => BoundaryLayout::Packed,
-            _ => BoundaryLayout::Plain,
+        .map(|pair| {
+            let (one, mut others) = (target(&pair[0][0]), pair.iter().copied().flatten().skip(1).map(target));
+            let shares = |other: Option<&Target>| {
+                one.zip(other).is_some_and(|(one, other)| one.shares_packed_layout(other))
+            };
+            if others.all(shares) { BoundaryLayout::Packed } else { BoundaryLayout::Plain }
         })
         .collect();
-    let tensors = |stage: &Stage| &network.boundaries()[stage.end].tensors;
-    let shares_a_tensor = |pair: &[Stage]| {
-        let later = tensors(&pair[1]);
-        tensors(&pair[0]).iter().any(|one| later.iter().any(|other| one.value == other.value))
+    let tensors = |replicas: &[Stage]| &network.boundaries()[replicas[0].end].tensors;
+    let shares_a_tensor = |pair: &[&[Stage]]| {
+        let later = tensors(pair[1]);
+        tensors(pair[0]).iter().any(|one| later.iter().any(|other| one.value == other.value))
     };
     // Once in each direction: a plain cut makes its neighbours plain, however far the tensor goes.
     let neighbours: Vec<usize> =
@@ -91,7 +94,9 @@ pub(crate) fn stage_layouts(
         inputs: at(place.checked_sub(1).and_then(|before| cuts.get(before))),
         outputs: at(cuts.get(place)),
     };
-    (0..stages.len()).map(layout).collect()
+    let of_replicas =
+        |(place, replicas): (usize, &&[Stage])| std::iter::repeat_n(layout(place), replicas.len());
+    stages.iter().enumerate().flat_map(of_replicas).collect()
 }
 
 /// Builds the runner's schedule from its stages, in stage order.
@@ -107,7 +112,9 @@ pub(crate) fn schedule(
     let mut values = Values::default();
     let inputs = boundary(network, 0)?.iter().map(|value| values.place(value)).collect::<Result<_>>()?;
     let mut stages = Vec::new();
-    for (stage, deployed) in schedule.stages().iter().zip(deployed) {
+    let in_order = schedule.kind() == ScheduleKind::Pipeline;
+    let replicas = schedule.replicas().flat_map(|replicas| (0..replicas.len()).map(|place| place > 0));
+    for ((stage, deployed), is_replica) in schedule.stages().iter().zip(deployed).zip(replicas) {
         for input in &deployed.manifest.inputs {
             if values.find(input).is_none() {
                 bail!(
@@ -120,7 +127,8 @@ pub(crate) fn schedule(
                 );
             }
         }
-        stages.push(stage_message(deployed, processor_of(stage, processors)?.message(), &mut values)?);
+        let message = stage_message(deployed, processor_of(stage, processors)?.message(), &mut values)?;
+        stages.push(protocol::Stage { replica: in_order && is_replica, ..message });
     }
     let outputs = boundary(network, network.units.len())?.iter().map(|value| {
         values.find(value).with_context(|| format!("no stage of {} produces {}", network.name, value.value))
@@ -163,6 +171,7 @@ pub(crate) fn peer(
         program: program.clone(),
         inputs: inputs.clone(),
         outputs: outputs.clone(),
+        replica: false,
     });
     let kind =
         if names.len() == 1 { protocol::ExecutionMode::Single } else { protocol::ExecutionMode::Replicate };
@@ -215,6 +224,7 @@ fn stage_message(
         program,
         inputs: manifest.inputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
         outputs: manifest.outputs.iter().map(|value| values.place(value)).collect::<Result<_>>()?,
+        replica: false,
     })
 }
 
@@ -366,8 +376,45 @@ mod tests {
         let network = network().network().unwrap();
         let cut = |place: usize| (place + 1 < count).then_some(domain::Cut(place + 1));
         let stages: Vec<_> =
-            (0..count).map(|place| (ProcessorName::new(format!("p{place}")), cut(place))).collect();
+            (0..count).map(|place| (vec![ProcessorName::new(format!("p{place}"))], cut(place))).collect();
         Schedule::from_cuts(&network, &stages).unwrap()
+    }
+
+    /// Unit a on the first processor, and the others on two.
+    fn shared() -> Schedule {
+        let network = network().network().unwrap();
+        let [first, second, third] = ["p0", "p1", "p2"].map(ProcessorName::new);
+        let stages = [(vec![first], Some(domain::Cut(1))), (vec![second, third], None)];
+        Schedule::from_cuts(&network, &stages).unwrap()
+    }
+
+    #[test]
+    fn replicas_of_a_stage_are_marked_and_have_one_layout() {
+        let stages = [
+            deployed(vec![value("x", "plain")], vec![value("a", "NCHW4c")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("y", "plain")]),
+            deployed(vec![value("a", "NCHW4c")], vec![value("y", "plain")]),
+        ];
+        let wired = schedule(&shared(), &network(), &stages, &processors(&["neon"; 3])).unwrap();
+        let found: Vec<_> = wired
+            .stages
+            .iter()
+            .map(|stage| (stage.inputs.clone(), stage.outputs.clone(), stage.replica))
+            .collect();
+        assert_eq!(found, [(vec![0], vec![1], false), (vec![1], vec![2], false), (vec![1], vec![2], true)]);
+        assert_eq!(wired.kind, protocol::ExecutionMode::Pipeline);
+        let network = network().network().unwrap();
+        let table: [(&[&str], [&str; 3]); 3] = [
+            (&["neon", "neon", "neon"], ["plain-packed", "packed-plain", "packed-plain"]),
+            // One that has other instructions makes the cut plain for all.
+            (&["neon", "neon", "avx2"], ["plain"; 3]),
+            (&["neon", "sm_62", "neon"], ["plain"; 3]),
+        ];
+        for (words, expected) in table {
+            let layouts = stage_layouts(&shared(), &network, &processors(words));
+            let found: Vec<&str> = layouts.into_iter().map(StageLayout::word).collect();
+            assert_eq!(found, expected, "{words:?}");
+        }
     }
 
     #[test]

@@ -10,10 +10,13 @@ use serde_json::Value;
 use std::fs;
 use std::process::Output;
 
-/// Every kind of schedule with the GPU: as the first, an inner and the last stage of a pipeline, and as a replica.
+/// Every kind of schedule with the GPU: as the first, an inner and the last stage of a pipeline, and as a replica, of the network
+/// and of a stage.
 const SCHEDULES: &str = "schedules=[{single: each}, {replicate: all}, \
     {pipeline: [{processor: CPU0, until: FIRST}, {processor: gpu, until: SECOND}, {processor: CPU1}]}, \
     {pipeline: [{processor: gpu, until: FIRST}, {processor: CPU0}]}, \
+    {pipeline: [{processor: gpu, until: FIRST}, {processor: [CPU0, CPU1]}]}, \
+    {pipeline: [{processor: [CPU0, gpu], until: SECOND}, {processor: CPU1}]}, \
     {merged: all}, {replicate: [CPU0+CPU1, gpu]}, \
     {pipeline: [{processor: CPU0+CPU1, until: FIRST}, {processor: gpu}]}, \
     {pipeline: [{processor: CPU0, until: FIRST}, {processor: CPU1, until: SECOND}, {processor: gpu}]}]";
@@ -67,7 +70,11 @@ fn a_gpu_runs_every_kind_of_schedule_and_every_report_says_that_it_is_emulated()
     assert_eq!((gpu["name"].as_str(), gpu["gpu"]["emulated"].as_bool()), (Some("gpu"), Some(true)), "{gpu}");
     assert_eq!(gpu["gpu"]["code"], "sm_62", "{gpu}");
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 10, "three singles, merged CPUs, two replicates and four pipelines: {table}");
+    assert_eq!(rows.len(), 12, "three singles, merged CPUs, two replicates and six pipelines: {table}");
+    for shared in [format!("> ({first} | {second})["), format!("({first} | gpu)[0..")] {
+        let is_shared = |row: &&Value| row["schedule"].as_str().unwrap().contains(&shared);
+        assert_eq!(rows.iter().filter(is_shared).count(), 1, "{shared}: {table}");
+    }
     let both = format!("{first}+{second}");
     let cpus = report["measured_on"]["processors"][3]["cpus"].as_array().unwrap();
     assert_eq!((&report["measured_on"]["processors"][3]["name"], cpus.len()), (&both.as_str().into(), 2));

@@ -56,7 +56,7 @@ pub use operating_points::{ModeName, OperatingPoints, PowerModes};
 pub use overrides::Overrides;
 pub use power::Power;
 pub use processors::{Processor, ProcessorSpec, Processors};
-pub use schedules::{ManualStage, PeerSpec, ScheduleSpec};
+pub use schedules::{ManualStage, PeerSpec, ScheduleSpec, StageProcessors};
 pub use schema::DEFAULTS;
 pub use thresholds::Thresholds;
 pub use values::is_name;

@@ -5,7 +5,7 @@ use domain::{Network, ProcessorName};
 
 use super::faults::{Faults, Spot, did_you_mean, listed};
 use super::processors::RESERVED;
-use super::schedules::{ManualStage, ScheduleSpec};
+use super::schedules::{ManualStage, ScheduleSpec, StageProcessors};
 use super::tree::Node;
 
 /// A processor named by a schedule.
@@ -153,16 +153,22 @@ impl Collector<'_> {
                 }),
                 (None, true) => {}
             }
-            self.processor(&stage.processor, &format!("pipeline/{index}/processor"));
-            if stages.iter().take(index).any(|other| other.processor == stage.processor) {
-                let message = format!(
-                    "{:?} already has a stage of this pipeline; each processor can have only one",
-                    stage.processor
-                );
-                self.faults.add(&self.tree.spot(&format!("{path}/processor")), message);
+            for (place, name) in stage.processor.names().iter().enumerate() {
+                let path = match &stage.processor {
+                    StageProcessors::One(_) => format!("pipeline/{index}/processor"),
+                    StageProcessors::Replicas(_) => format!("pipeline/{index}/processor/{place}"),
+                };
+                self.processor(name, &path);
+                let earlier = stages.iter().take(index).flat_map(|other| other.processor.names());
+                if earlier.clone().any(|other| other == name) {
+                    let message = format!(
+                        "{name:?} already has a stage of this pipeline; each processor can have only one"
+                    );
+                    self.faults.add(&self.tree.spot(&format!("{}/{path}", self.here)), message);
+                }
+                let others: Vec<&String> = earlier.chain(&stage.processor.names()[..place]).collect();
+                self.apart(name, &others, &path);
             }
-            let others: Vec<&str> = stages[..index].iter().map(|other| other.processor.as_str()).collect();
-            self.apart(&stage.processor, &others, &format!("pipeline/{index}/processor"));
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum ScheduleSpec {
         /// Processors that it may use, at least 2; `None`: all of the board's.
         processors: Option<Vec<String>>,
     },
-    /// A partition set by hand: at least 2 stages, no processor twice, `until` in all but the last.
+    /// A partition set by hand: at least 2 stages, each on one processor or on several, no processor twice, `until` in all but the last.
     PipelineManual(Vec<ManualStage>),
     /// The whole network on every processor of the board; frames are distributed.
     ReplicateAll,
@@ -53,13 +53,33 @@ pub struct PeerSpec {
 #[serde(deny_unknown_fields)]
 pub struct ManualStage {
     /// Processor of the stage, or several sets of CPUs as one (`a57+denver`). Each processor has at most one stage of a
-    /// pipeline.
-    #[schemars(with = "Used")]
-    pub processor: String,
+    /// pipeline. Or several processors (`[a57, denver]`), each of which takes the next frame when it is free; the frames leave
+    /// the stage in their order.
+    pub processor: StageProcessors,
     /// Its last unit, or a prefix of that unit's dotted name (`layer3`). The last stage has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub until: Option<String>,
+}
+
+/// What a stage runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StageProcessors {
+    /// One processor.
+    One(#[schemars(with = "Used")] String),
+    /// Several, each of which takes the next frame when it is free.
+    Replicas(#[schemars(with = "Vec<Used>", length(min = 2), extend("uniqueItems" = true))] Vec<String>),
+}
+
+impl StageProcessors {
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Replicas(names) => names,
+        }
+    }
 }
 
 /// A way to run a network.

@@ -95,19 +95,36 @@ pub(super) fn busy(row: &Row) -> Vec<String> {
     row.stages.iter().map(|stage| or_dash(stage.busy.map(percent))).collect()
 }
 
-/// The stages, one a line: `cpu0[0..12]`, `> cpu1[12..21]`.
+/// The stages, one line for each processor: `cpu0[0..12]`, `> cpu1[12..21]`; with replicas `> (cpu1`, `| cpu2)[12..21]`.
 pub(super) fn stage_lines(row: &Row) -> Vec<String> {
     if row.peer.is_some() {
         return peer_lines(row);
     }
-    let separator = if row.kind == ScheduleKind::Replicate { " | " } else { " > " };
-    let parts = row.schedule.split(separator);
-    let line = |(place, part): (usize, &str)| {
-        let before = if place == 0 { "" } else { separator.trim_start() };
-        let marks = row.processors.get(place).map_or(String::new(), |name| marks(row, name));
-        format!("{before}{part}{marks}")
+    let mut processors = row.processors.iter();
+    let mut marked = |part: &str| {
+        let marks = processors.next().map_or(String::new(), |name| marks(row, name));
+        match part.strip_suffix(')') {
+            // The units follow.
+            Some(last) => format!("{last}{marks})"),
+            None => format!("{part}{marks}"),
+        }
     };
-    parts.enumerate().map(line).collect()
+    let mut lines = Vec::new();
+    for (place, stage) in row.schedule.split(" > ").enumerate() {
+        let mut before = if place == 0 { "" } else { "> " };
+        let (replicas, units) = match stage.find(")[") {
+            Some(at) => stage.split_at(at + 1),
+            None => (stage, ""),
+        };
+        for part in replicas.split(" | ") {
+            lines.push(format!("{before}{}", marked(part)));
+            before = "| ";
+        }
+        if let Some(last) = lines.last_mut() {
+            last.push_str(units);
+        }
+    }
+    lines
 }
 
 /// The label of a row with its processors marked: `cpu0[0..12] > gpu[12..21] (emulated, fp16)`.

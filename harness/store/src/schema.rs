@@ -26,6 +26,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_streams.sql"),
     include_str!("migrations/0010_power_cycles.sql"),
     include_str!("migrations/0011_queues.sql"),
+    include_str!("migrations/0012_replicas.sql"),
 ];
 
 /// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.

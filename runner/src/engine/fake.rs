@@ -5,6 +5,7 @@ use super::tensor::Tensor;
 use crate::affinity::current_thread;
 use crate::failure::Failure;
 use crate::schedule::{CheckedSchedule, CheckedStage};
+use std::time::Duration;
 
 /// Adds 1 to every byte of its first input and writes the result to each of its outputs, when it finishes the frame.
 pub(crate) struct FakeEngine {
@@ -16,6 +17,8 @@ pub(crate) struct FakeEngine {
     /// Number of the run that fails, from 0, and how.
     fault: Option<(u32, FakeFault)>,
     runs: u32,
+    /// Time of a frame.
+    takes: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +38,13 @@ impl FakeEngine {
             threads: vec![current_thread()],
             fault,
             runs: 0,
+            takes: Duration::ZERO,
         }
+    }
+
+    /// The same engine with frames that take so long.
+    pub(crate) fn taking(self, takes: Duration) -> Self {
+        Self { takes, ..self }
     }
 
     /// The same engine with so many frames in flight.
@@ -69,6 +78,7 @@ impl Engine for FakeEngine {
         self.in_flight -= 1;
         let run = self.runs;
         self.runs += 1;
+        std::thread::sleep(self.takes);
         match self.fault {
             Some((fails, FakeFault::Error)) if fails == run => {
                 return Err(format!("failed to fake run {run}"));

@@ -223,6 +223,7 @@ impl Stages {
                 }),
                 inputs: made.inputs.iter().map(&mut index).collect(),
                 outputs: made.outputs.iter().map(&mut index).collect(),
+                replica: false,
             });
         }
         let inputs = stages[0].inputs.clone();

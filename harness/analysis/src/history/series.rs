@@ -106,13 +106,14 @@ impl History {
     }
 }
 
-/// The label without cuts.
+/// The label without cuts and operating point.
 fn processors(figures: &ScheduleFigures) -> String {
     if figures.kind == ScheduleKind::Peer {
         return figures.label.clone();
     }
-    let between = if figures.kind == ScheduleKind::Replicate { " | " } else { " > " };
-    figures.processors.join(between)
+    let schedule = figures.label.split(" @ ").next().unwrap_or_default();
+    let stages = schedule.split(" > ").map(|stage| stage.split('[').next().unwrap_or_default());
+    stages.collect::<Vec<_>>().join(" > ")
 }
 
 /// Name of the series of this schedule, if the query matches. All pipelines are one series unless the query names one:

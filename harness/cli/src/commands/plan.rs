@@ -50,8 +50,8 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
                 let _ = writeln!(text, "    {queues}");
             }
             let Some(prediction) = &planned.prediction else { continue };
-            let follow = !matches!(planned.schedule.kind(), domain::ScheduleKind::Replicate);
-            if let Some(stream) = stream.filter(|_| follow) {
+            let has_replicas = planned.schedule.replicas().any(|replicas| replicas.len() > 1);
+            if let Some(stream) = stream.filter(|_| !has_replicas) {
                 // A GPU starts a frame before it has finished the one before.
                 let stages = planned.schedule.stages().iter();
                 let overlapping = stages.filter(|stage| gpus.contains(&stage.processor)).count();

@@ -81,6 +81,16 @@ fn experiments() {
         ("until on the last stage", "{ processor: little }", "{ processor: little, until: fc }"),
         ("until missing", ", until: layer3", ""),
         ("a processor twice in a pipeline", "processor: little", "processor: big"),
+        ("a processor twice in a stage", "processor: little", "processor: [little, little]"),
+        ("a processor in two stages", "processor: little", "processor: [little, big]"),
+        ("a stage on a list of one", "processor: little", "processor: [little]"),
+        ("a stage on a number", "processor: little", "processor: 2"),
+        ("unknown processors of a stage", "processor: little", "processor: [litle, gpu]"),
+        (
+            "merged, and a part of it, as replicas of a stage",
+            "processor: little",
+            "processor: [little, big+little]",
+        ),
         ("a processor twice among some", "- single: each", "- pipeline: { processors: [big, big] }"),
         ("unknown processor", "processor: little", "processor: litle"),
         (

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{
     Connect, Experiment, Isolate, Kind, Loaded, ManualStage, Measure, NetworkSource, Overrides, Power,
-    ProcessorSpec, Processors, ScheduleSpec, check_processors, load, names,
+    ProcessorSpec, Processors, ScheduleSpec, StageProcessors, check_processors, load, names,
 };
 use super::{BOARD, EXPERIMENT, Scratch, root};
 use domain::{
@@ -150,7 +150,7 @@ fn what_is_left_out_comes_from_the_defaults() {
 fn schedules_of_every_kind() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let stage = |processor: &str, until: Option<&str>| ManualStage {
-        processor: processor.to_owned(),
+        processor: StageProcessors::One(processor.to_owned()),
         until: until.map(str::to_owned),
     };
     let table = [
@@ -165,6 +165,16 @@ fn schedules_of_every_kind() {
             "pipeline: [{ processor: little, until: layer2.0.relu }, { processor: big }]",
             ScheduleSpec::PipelineManual(vec![stage("little", Some("layer2.0.relu")), stage("big", None)]),
         ),
+        (
+            "pipeline: [{ processor: [little, big], until: layer2.0.relu }, { processor: third }]",
+            ScheduleSpec::PipelineManual(vec![
+                ManualStage {
+                    processor: StageProcessors::Replicas(names(&["little", "big"])),
+                    until: Some("layer2.0.relu".to_owned()),
+                },
+                stage("third", None),
+            ]),
+        ),
         ("merged: all", ScheduleSpec::MergedAll),
         ("merged: [big, little]", ScheduleSpec::Merged(names(&["big", "little"]))),
         (
@@ -175,6 +185,7 @@ fn schedules_of_every_kind() {
         ("replicate: [big, little]", ScheduleSpec::Replicate(names(&["big", "little"]))),
     ];
     let scratch = Scratch::new();
+    scratch.write("boards/bench.yaml", &format!("{BOARD}  third: {{ cpus: [3] }}\n"));
     for (text, expected) in table {
         let overrides = Overrides { set: vec![format!("schedules=[{{{text}}}]")], ..Overrides::default() };
         assert_eq!(sound(&scratch, &overrides).experiment.schedules, [expected], "{text}");

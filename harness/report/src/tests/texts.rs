@@ -232,6 +232,25 @@ fn long_names_of_processors_fit_too() {
 }
 
 #[test]
+fn a_stage_on_several_processors_names_them() {
+    let mut scenario = Scenario::small();
+    let schedule = scenario.schedule(2);
+    let stage = |name: &str, first, end| domain::Stage { processor: name.into(), first, end };
+    let stages = vec![stage("cpu0", 0, 2), stage("cpu1", 2, 4), stage("gpu", 2, 4)];
+    let network = store::fixture::network("resnet18").network;
+    schedule.schedule = domain::Schedule::pipeline(&network, stages).unwrap();
+    let mut report = scenario.report();
+    report.rows[2].emulated = vec!["gpu".to_owned()];
+    let row = &report.rows[2];
+    assert_eq!(row.schedule, "cpu0[0..2] > (cpu1 | gpu)[2..4]");
+    assert_eq!(crate::cells::stage_lines(row), ["cpu0[0..2]", "> (cpu1", "| gpu (emulated))[2..4]"]);
+    let label = "cpu0[0..2] > (cpu1 | gpu (emulated))[2..4]";
+    assert_eq!(crate::cells::label(row), label);
+    let markdown = crate::render(&report, Format::Markdown, false);
+    assert!(markdown.contains("(cpu1 \\| gpu"), "{markdown}");
+}
+
+#[test]
 fn a_prediction_far_off_is_a_multiple() {
     let mut scenario = Scenario::small();
     scenario.slow_down(2, 4.0);

@@ -142,6 +142,7 @@ CREATE TABLE schedules (
     UNIQUE (run, place)
 ) STRICT;
 
+-- Stages of schedules. A stage on several processors has a row for each of them: neighbours with the same units.
 CREATE TABLE stages (
     schedule     INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
     place        INTEGER NOT NULL,
