@@ -3,8 +3,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "rig/clocks_and_energy.rs"]
+#[allow(dead_code, reason = "no test of this program needs its meter")]
+mod clocks_and_energy;
 mod farm;
 
+use clocks_and_energy::{clock_share, clocks};
 use farm::bench::{Bench, alone, stored, trials};
 use farm::cable::{Cut, Way};
 use farm::{Farm, User, variable};
@@ -132,6 +136,85 @@ fn a_board_that_loses_power_in_a_trial_is_gone_on_with_once_it_is_back() {
     assert_ne!(checked(), before, "what lies there is checked again after a start");
     assert_eq!(stored(&farm), (11, 1));
     is_left_free(&farm);
+}
+
+/// A search over operating points goes on with a board that was reset, by itself or with `--resume`.
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_search_goes_on_with_a_board_that_was_reset() {
+    if farm::skipped() {
+        return;
+    }
+    let _alone = alone();
+    let mut farm = Farm::new();
+    let cpus = clocks(&farm.path("board"));
+    let own = || (0..2).all(|cpu| clock_share(&cpus, cpu) > 0.99);
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let arguments = [
+        &["optimize", "--board", "loopback", "--network", "tiny", "--budget", "30s", "--trials", "2"][..],
+        &[
+            "--objective",
+            "throughput",
+            "--set",
+            "measure={ min_seconds: 0.8, min_frames: 10, max_seconds: 4 }",
+        ],
+        &["--set", "warm_up={ min_frames: 3, min_seconds: 0.05, max_seconds: 0.5 }"],
+        &["--set", "profile={ min_frames: 10, min_seconds: 0.05, max_seconds: 1 }"],
+    ]
+    .concat();
+    let mut measured = 0;
+    for (connect, returns) in [("", true), (", reconnect_seconds: 1", false)] {
+        let text = format!(
+            "board: loopback\nconnect: {{ ssh: {{ host: 127.0.0.1, user: tester, port: {}{connect} }} }}\n\
+             target: {{ triple: {triple} }}\nprocessors: {{ fast: {{ cpus: [0] }}, slow: {{ cpus: [1] }} }}\n\
+             state: {{ root: {} }}\noperating_points: {{ frequencies_mhz: {{ fast: all, slow: [500, 2000] }} }}\n",
+            farm.port,
+            farm.path("board/clocks/sys").display()
+        );
+        fs::write(farm.path("workspace/configs/boards/loopback.yaml"), text).unwrap();
+        let mut search = Bench::of(&farm, &arguments);
+        search.until("frames/s");
+        while own() {
+            search.until("frames/s");
+        }
+        farm.power_off();
+        // A board that starts has its own clocks.
+        let mut starts = || {
+            clocks(&farm.path("board"));
+            farm.start();
+        };
+        let mut said = Vec::new();
+        let (code, rest) = if returns {
+            search.until("trying to reconnect for 60 s");
+            starts();
+            search.end()
+        } else {
+            let (code, first) = search.end();
+            assert_eq!(code, Some(3), "{first}");
+            assert!(first.contains("failed to reconnect to the board loopback within 1 s"), "{first}");
+            assert!(first.contains("optimize --resume"), "{first}");
+            said.push(first);
+            starts();
+            Bench::of(&farm, &["optimize", "--board", "loopback", "--resume", "--budget", "10s"]).end()
+        };
+        assert!(matches!(code, Some(0 | 4)), "{code:?}: {rest}");
+        assert!(returns || !rest.contains("per frame"), "profiles are known: {rest}");
+        assert!(own(), "the clocks were not restored: {rest}");
+        said.push(rest);
+        let told: Vec<(usize, usize)> = said.iter().map(|said| trials(said)).collect();
+        measured += told.iter().map(|told| told.0 as u64).sum::<u64>();
+        assert!(told.iter().all(|told| told.1 <= 1), "the trial at work is lost, and no other: {said:?}");
+        assert_eq!(stored(&farm).0, measured, "all that was measured is kept: {said:?}");
+        let database = rusqlite::Connection::open(farm.path("results.db")).unwrap();
+        let twice = "SELECT count(*) FROM (SELECT 1 FROM trials WHERE status = 'measured'
+                     GROUP BY schedule, round HAVING count(*) > 1)";
+        let twice: i64 = database.query_row(twice, [], |row| row.get(0)).unwrap();
+        assert_eq!(twice, 0, "no trial is measured twice");
+        let status = "SELECT status FROM runs ORDER BY number DESC LIMIT 1";
+        let status: String = database.query_row(status, [], |row| row.get(0)).unwrap();
+        assert_eq!(status, "complete");
+        is_left_free(&farm);
+    }
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

@@ -27,10 +27,13 @@ impl Bench {
 
     /// The same on other boards.
     pub(crate) fn start_on(farm: &Farm, boards: &[&str], arguments: &[&str]) -> Self {
+        Self::of(farm, &[&["bench", "--experiment", "tiny"], boards, arguments].concat())
+    }
+
+    /// The same with any command that measures.
+    pub(crate) fn of(farm: &Farm, arguments: &[&str]) -> Self {
         variable("EDGEPIPE_PYTHON");
-        let mut all = vec!["bench", "--experiment", "tiny"];
-        all.extend(boards.iter().chain(arguments));
-        let mut command: Command = farm.harness(&all);
+        let mut command: Command = farm.harness(arguments);
         command.env("EDGEPIPE_LOG", "debug");
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
