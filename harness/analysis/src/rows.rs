@@ -449,6 +449,11 @@ impl Interval {
         Some(0.5 * (self.hi? - self.lo?) / self.point)
     }
 
+    /// Its ends for a drawing; absent without both, and if it is so wide that nothing else could be seen beside it.
+    pub fn drawn_ends(&self) -> Option<(f64, f64)> {
+        self.lo.zip(self.hi).filter(|_| !self.is_too_wide())
+    }
+
     /// Whether it is so wide that it says hardly anything about the figure, as after two trials. Texts show it as `?`.
     pub fn is_too_wide(&self) -> bool {
         self.precision().is_some_and(|precision| precision.abs() > statistics::WIDEST_SHOWN)

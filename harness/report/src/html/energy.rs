@@ -57,8 +57,8 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
     let xs = || rows.iter().map(|row| figures(row).0);
     let ys = || {
         rows.iter().flat_map(|row| {
-            let energy = row.energy_mj_per_frame;
-            [figures(row).1].into_iter().chain(energy.and_then(|e| e.lo)).chain(energy.and_then(|e| e.hi))
+            let ends = row.energy_mj_per_frame.and_then(|energy| energy.drawn_ends());
+            [figures(row).1].into_iter().chain(ends.into_iter().flat_map(|(lo, hi)| [lo, hi]))
         })
     };
     let positive = |values: &mut dyn Iterator<Item = f64>| {
@@ -81,7 +81,7 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
             kind: row.kind,
             x,
             y,
-            range: row.energy_mj_per_frame.and_then(|energy| energy.lo.zip(energy.hi)),
+            range: row.energy_mj_per_frame.and_then(|energy| energy.drawn_ends()),
             x_range: None,
             label: named.contains(&at).then(|| row.network.clone()),
             name: format!("{}: {} frames/s, {} mJ/frame", place(row), number(x), number(y)),

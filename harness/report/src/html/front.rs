@@ -105,7 +105,7 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
         .collect();
     let on_front = known.iter().filter(|(on_front, _, _)| *on_front).count();
     let first = known.len() - on_front;
-    let ends = |of: &Interval| [of.lo.unwrap_or(of.point), of.hi.unwrap_or(of.point)];
+    let ends = |of: &Interval| of.drawn_ends().map_or([of.point, of.point], |(lo, hi)| [lo, hi]);
     let points = known.iter().enumerate().map(|(at, (_, row, energy))| {
         let fps = row.throughput_fps;
         // Of many, both ends by their names, and the best without its name, which needs too much room.
@@ -122,8 +122,8 @@ fn plot(result: &Optimization, rows: &[(bool, &FrontRow)]) -> Plot {
             kind: row.kind,
             x: fps.point,
             y: energy.point,
-            range: energy.lo.zip(energy.hi),
-            x_range: fps.lo.zip(fps.hi),
+            range: energy.drawn_ends(),
+            x_range: fps.drawn_ends(),
             label,
             name: format!(
                 "{}: {} frames/s, {} mJ/frame",
