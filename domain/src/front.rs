@@ -41,7 +41,8 @@
 //! There are at most two limits for each pipeline that no other one beats in time and energy above idle power.
 //! With groups there are more such pipelines, each with more states and ends to look at, so more than 31 groups are not
 //! considered: those of 5 processors, or of 4 and the 3 merged ones of neighbours. Of 6 processors, only the fastest pipeline may
-//! have replicas.
+//! have replicas. A test compares this with the exact front, on 20 random boards: at the rates of its 117 schedules, the median
+//! schedule needs no more energy, and the worst one 17 % more.
 //!
 //! `benches/front.rs` measures the whole front, on a 2-core virtual machine: 300 units took 9 to 13 ms on 4 processors, 24 to 32
 //! ms with 3 merged ones, and 87 to 101 ms on 6, without replicas. With them, 6 processors took 1.4 s.
@@ -60,6 +61,9 @@ use crate::processor_set::{Exclusions, members};
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::units::{FramesPerSecond, Millijoules, Milliwatts};
 use table::{Table, Windows};
+
+/// Most groups: those of 5 processors, or of 4 and their 3 merged ones. With more, no stage has replicas.
+const MOST_GROUPS: usize = 31;
 
 /// A schedule with its predicted time, energy and power.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +120,15 @@ pub fn front(
     costs: FrontCosts<'_>,
     power: &PowerModel,
 ) -> Result<Vec<FrontPoint>, PlanError> {
+    front_of(network, costs, power, MOST_GROUPS)
+}
+
+fn front_of(
+    network: &Network,
+    costs: FrontCosts<'_>,
+    power: &PowerModel,
+    most_groups: usize,
+) -> Result<Vec<FrontPoint>, PlanError> {
     check_units(network, costs.alone)?;
     check_units(network, costs.contended)?;
     let processors = costs.contended.processors().len();
@@ -125,7 +138,7 @@ pub fn front(
     if costs.alone.processors() != costs.contended.processors() || power.processors() != processors {
         return Err(PlanError::OtherProcessors);
     }
-    let mut search = Search::new(network, costs, power);
+    let mut search = Search::new(network, costs, power, most_groups);
     search.add_singles()?;
     search.add_replicates()?;
     search.add_pipelines()?;
@@ -162,8 +175,8 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(network: &'a Network, costs: FrontCosts<'a>, power: &'a PowerModel) -> Self {
-        let table = Table::new(network, costs.contended, power);
+    fn new(network: &'a Network, costs: FrontCosts<'a>, power: &'a PowerModel, most_groups: usize) -> Self {
+        let table = Table::new(network, costs.contended, power, most_groups);
         Self { network, costs, power, table, complete: Vec::new() }
     }
 
@@ -263,5 +276,56 @@ impl<'a> Search<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::costs::Transfer;
+    use crate::network::{Boundary, Tensor, Unit};
+    use crate::random::SplitMix64;
+    use crate::units::Bytes;
+
+    #[test]
+    fn the_front_of_six_processors_is_near_that_with_replicas() {
+        let (units, processors) = (12, 6);
+        let mut ratios = Vec::new();
+        for seed in 0..20 {
+            let mut random = SplitMix64::new(seed);
+            let unit = |index| Unit { name: format!("u{index}"), operators: vec![], macs: 0, parameters: 0 };
+            let boundary = |cut| Boundary {
+                tensors: vec![Tensor {
+                    value: format!("t{cut}"),
+                    shape: vec![1],
+                    dtype: "int8".to_owned(),
+                    bytes: Bytes(1),
+                }],
+            };
+            let network =
+                Network::new("n", (0..units).map(unit).collect(), (0..=units).map(boundary).collect())
+                    .unwrap();
+            let names = (0..processors).map(|at| format!("p{at}").into()).collect();
+            let speed = |at: usize| (at + 1) as f64;
+            let rows = (0..processors)
+                .map(|at| (0..units).map(|_| (0.1 + random.unit()) * 1e6 / speed(at)).collect())
+                .collect();
+            let costs = Costs::new(names, rows, Transfer::uniform(5000.0, 0.0)).unwrap();
+            let dynamic: Vec<Milliwatts> =
+                (0..processors).map(|at| Milliwatts(500.0 * speed(at).powf(1.6))).collect();
+            let power = PowerModel::known(Milliwatts(2000.0), &dynamic).unwrap();
+            let both = FrontCosts { alone: &costs, contended: &costs };
+            let found = front(&network, both, &power).unwrap();
+            for point in front_of(&network, both, &power, 63).unwrap() {
+                let as_fast =
+                    found.iter().filter(|other| other.throughput().0 >= 0.999_999 * point.throughput().0);
+                let least = as_fast.map(|other| other.energy.0).fold(f64::INFINITY, f64::min);
+                ratios.push(least / point.energy.0);
+            }
+        }
+        ratios.sort_by(f64::total_cmp);
+        let (median, most) = (ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
+        println!("energy without replicas: median {median:.4}, most {most:.4} of {}", ratios.len());
+        assert!(median < 1.001 && most < 1.2, "{median} {most}");
     }
 }

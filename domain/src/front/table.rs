@@ -15,9 +15,6 @@ pub(super) type Windows = Vec<(usize, usize)>;
 /// A window without cuts.
 const NOWHERE: (usize, usize) = (1, 0);
 
-/// Most groups: those of 5 processors, or of 4 and their 3 merged ones. With more, no stage has replicas.
-const MOST_GROUPS: usize = 31;
-
 /// Sums in another order may differ by this share.
 const ROUNDING: f64 = 1e-9;
 
@@ -80,10 +77,15 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(network: &'a Network, costs: &'a Costs, power: &PowerModel) -> Self {
+    pub(super) fn new(
+        network: &'a Network,
+        costs: &'a Costs,
+        power: &PowerModel,
+        most_groups: usize,
+    ) -> Self {
         let processors = costs.processors().len();
         let exclusions = Exclusions::of(costs.processors());
-        let groups = exclusions.groups(MOST_GROUPS);
+        let groups = exclusions.groups(most_groups);
         let receive = receive_ns(network, costs, &groups);
         let bounds = groups.iter().map(|group| {
             let shared =
