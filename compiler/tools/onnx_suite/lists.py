@@ -14,7 +14,7 @@ from onnx import AttributeProto, TensorProto
 
 from .cases import Case
 
-# Error kinds of refusals; docs/faults.md describes them.
+# Error kinds of refusals.
 REFUSAL_KINDS = {"unsupported_operator", "dynamic_shape"}
 
 NARROW = {"BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
