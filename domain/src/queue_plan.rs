@@ -85,9 +85,11 @@ impl fmt::Display for QueueReason {
             Self::LongestOnTime => {
                 "the longest in which no frame becomes late if stages take their usual time"
             }
-            Self::AllUntilDeadline => "no frame becomes late in it, and no more arrive until the deadline",
+            Self::AllUntilDeadline => {
+                "it holds all frames that arrive until the deadline, and none becomes late"
+            }
             Self::FewestLost => "the fewest dropped and late frames",
-            Self::OneToSpare => "a longer one drops no fewer frames; one place to spare",
+            Self::OneToSpare => "a longer one would not drop fewer frames; it has one place to spare",
             Self::TooSlow => "the schedule does not keep up, and a longer one would only add latency",
             Self::Blocks => {
                 "with `block`, frames wait before the queue too, so its length makes no difference"

@@ -218,10 +218,10 @@ pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSeco
 /// Tells that only the first frames of a window have stamps of their own.
 pub fn stamps_limited(kept: usize, frames: u64) -> Reason {
     let text = format!(
-        "{kept} of {frames} frames have stamps of their own; quantiles are from a histogram of all frames (error below 0.2 %), \
+        "{kept} of {frames} frames have time stamps of their own; quantiles are from a histogram of all frames (error below 0.2 %), \
          age, jitter and queue length from the first {kept}"
     );
-    let remedy = "raise `measure.max_frames` if the board has memory for more stamps";
+    let remedy = "raise `measure.max_frames` if the board has memory for more time stamps";
     Reason::new(ReasonCode::StampsLimited, Severity::Warn, text, remedy)
 }
 

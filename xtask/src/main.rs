@@ -43,8 +43,8 @@ Measure (`cargo xtask COMMAND --help` lists the options):
   check       Compare a run with a baseline; fails if anything became worse
   verify-claims  Test whether the paper's claims hold on a board; fails if one does not
   selftest    Measure how often the regression gate is wrong on this machine
-  boards      Show the configured boards: reachable, free, and their processors
-  farm        Show the boards of labgrid coordinators: who holds them, their last runs and their health
+  boards      Show the configured boards: whether they are free, and their processors
+  farm        Show the places of labgrid coordinators: who holds them, their last runs and their health
   board       Boot, stop and inspect a virtual Jetson TX2 (`board --help`); bench boots it automatically
 
 Develop (`cargo xtask COMMAND --help` shows the usage):
@@ -55,11 +55,11 @@ Develop (`cargo xtask COMMAND --help` shows the usage):
   tidy        Check the rules of ARCHITECTURE.md
   emulate     Test all operators and networks on an emulated Cortex-A57 (slow; options go to pytest, such as -k NAME)
   onnx-suite  Run ONNX's conformance tests (`onnx-suite --help`)
-  kernels     Estimate kernels without the processor: inner loops of a CPU (--mcpu NAME), or all of a GPU (--cuda sm_62)
+  kernels     Estimate kernels without the processor: inner loops for a CPU (--mcpu NAME), or all kernels for a GPU (--cuda sm_62)
 
 Exit codes:
   0   Success
-  1   Regression, a check or a claim failed, or no schedule meets the requirement of optimize
+  1   Regression; a check or a claim failed; a board differs in farm --canary; no schedule meets the requirement of optimize
   2   Usage or configuration
   3   Board unreachable, busy or in the wrong state
   4   A trial failed, a schedule has no valid trial, or interrupted

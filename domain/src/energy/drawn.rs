@@ -132,7 +132,10 @@ impl fmt::Display for Absence {
             }
             Self::Gap { meter, gap, allowed, errors, fault } => {
                 let failed = failed(errors, fault);
-                write!(out, "{meter} gave no reading for {gap}, where {allowed} can be bridged{failed}")
+                write!(
+                    out,
+                    "{meter} gave no reading for {gap}; gaps of at most {allowed} are allowed{failed}"
+                )
             }
             Self::RefreshUnknown { meter } => {
                 write!(out, "{meter} changed too seldom to say how often it refreshes; measure longer")
@@ -144,7 +147,7 @@ impl fmt::Display for Absence {
                 (needed.as_f64() / 1e9).ceil()
             ),
             Self::CounterWentBack { meter } => {
-                write!(out, "{meter} went back and does not say at which value it begins anew")
+                write!(out, "the counter {meter} decreased, and its driver does not report its range")
             }
         }
     }

@@ -132,8 +132,8 @@ mod tests {
         let fault = Some("Resource temporarily unavailable (os error 11)".to_owned());
         check(
             Absence::Gap { meter: meter(), gap: window, allowed: refresh, errors: 9, fault },
-            "VDD_IN gave no reading for 1.00 s, where 410 ms can be bridged; 9 readings failed: Resource temporarily \
-             unavailable (os error 11)",
+            "VDD_IN gave no reading for 1.00 s; gaps of at most 410 ms are allowed; 9 readings failed: Resource \
+             temporarily unavailable (os error 11)",
         );
     }
 }

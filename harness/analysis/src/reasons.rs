@@ -62,7 +62,7 @@ pub(super) fn too_few_trials(wide: &[&str], trials: usize) -> Option<Reason> {
         return None;
     }
     let (figures, is) = (wide.join(" and "), if wide.len() == 1 { "interval is" } else { "intervals are" });
-    let text = format!("{figures} over {trials} trials: the {is} wider than ±100 %, which texts show as ?");
+    let text = format!("{figures} over {trials} trials: the {is} wider than ±100 % and shown as ?");
     let remedy = if trials < ENOUGH_TRIALS {
         "measure at least 5 trials (`--trials 5`)"
     } else {

@@ -83,7 +83,7 @@ fn check(header: &Header, bytes: u64, network: &NetworkManifest) -> Result<u32> 
         bail!("its elements have the type {:?}, expected {expected:?}; save {wanted}", header.descr);
     }
     if header.fortran_order {
-        bail!("its first extent changes fastest; save `numpy.ascontiguousarray(frames)`");
+        bail!("it is in Fortran order; save `numpy.ascontiguousarray(frames)`");
     }
     let shape: Vec<u64> = input.shape.iter().map(|extent| extent.unsigned_abs()).collect();
     let frames = match header.shape.split_first() {

@@ -259,7 +259,7 @@ impl Optimizer<'_, '_> {
             progress::say(
                 "point",
                 &format!(
-                    "{} operating points, predicted from profiles at {} of them; times there are met within {:.1} %",
+                    "{} operating points, predicted from profiles at {} of them, with an error of at most {:.1} % at these",
                     all.len(),
                     self.costs.len(),
                     100.0 * error

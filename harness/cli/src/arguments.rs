@@ -80,7 +80,7 @@ enum Command {
     Selftest(selftest::Arguments),
     /// Show the configured boards: whether they are free, and their processors.
     Boards(boards::Arguments),
-    /// Show the places of labgrid coordinators: who holds them, their last runs, and which are unlike their equals.
+    /// Show the places of labgrid coordinators: who holds them, their last runs and their health.
     Farm(farm::Arguments),
     /// Create the private Python environment, or check and repair it.
     Setup,

@@ -120,7 +120,8 @@ fn a_coordinator_that_goes_is_waited_for_in_the_queue() {
         }
         let (code, said) = bench.end();
         assert_eq!(code, Some(if is_interrupted { 4 } else { 3 }), "{said}");
-        let expected = "it went away while this waited for a place p1, and did not come back";
+        let expected =
+            "it stopped answering while this command waited for a place p1, and did not answer again in time";
         assert_eq!(said.contains(expected), !is_interrupted, "{said}");
         lab.start_coordinator();
         lab.start_exporter();

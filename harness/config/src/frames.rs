@@ -66,7 +66,10 @@ fn find(
     let of_digest = tree.spot(&format!("frames/{key}_sha256"));
     let Some(given) = path else {
         if digest.is_some() {
-            faults.add(&of_digest, format!("there is no `{key}` that it could be the digest of"));
+            faults.add(
+                &of_digest,
+                format!("`{key}`, to which this digest belongs, is missing; add it, or remove the digest"),
+            );
         }
         return;
     };

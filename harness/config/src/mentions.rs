@@ -127,7 +127,7 @@ impl Collector<'_> {
         if all.len() > 1 && all.iter().enumerate().all(overlap) {
             let at = self.tree.spot(&format!("{}/pipeline/processors", self.here));
             let message = format!(
-                "no two of {} can be used at the same time, because they have CPUs in common; a pipeline needs two that can",
+                "no two of {} can be used at the same time, because they have CPUs in common; a pipeline needs two without common CPUs",
                 listed(names.iter().map(String::as_str), "and")
             );
             self.faults.add(&at, message);

@@ -277,7 +277,7 @@ pub(super) fn heading(report: &Report) -> Vec<String> {
     lines.extend(run.power_cycles.iter().map(power_cycle));
     if !machine.left_out.is_empty() {
         lines.push(format!(
-            "not used by any schedule: {} (the version that measured had no engine for CUDA)",
+            "not used by any schedule: {} (the version of edgepipe that measured could not use GPUs)",
             machine.left_out.join(", ")
         ));
     }

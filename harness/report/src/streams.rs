@@ -72,8 +72,8 @@ pub(super) fn legend(report: &Report) -> Vec<String> {
     };
     let mut sentences = vec![format!(
         "stream: latency from the scheduled arrival to the result, over the frames of all trials, with intervals; dropped: \
-         share of the frames that found a full queue; {deadline}age: how long ago the frame arrived that the newest result \
-         is of, on average; jitter: standard deviation of the time between results"
+         share of the frames that found a full queue; {deadline}age: time since the arrival of the frame of the newest \
+         result, on average; jitter: standard deviation of the time between results"
     )];
     let lacking = rows.iter().filter_map(|row| {
         let latency = row.latency_ms_intervals.as_ref()?;

@@ -201,7 +201,7 @@ impl Machine {
             let number = pid.to_string();
             Command::new("kill").args(["-KILL", &number]).status().context("failed to start kill")?;
             if !self.is_gone_within(Duration::from_secs(10)) {
-                bail!("failed to end the board {}: QEMU, process {pid}, outlives SIGKILL", self.name);
+                bail!("failed to end the board {}: QEMU, process {pid}, still runs after SIGKILL", self.name);
             }
         }
         for file in ["port", "pid", SOCKET] {

@@ -35,13 +35,13 @@ Usage: cargo xtask board COMMAND [NAME] [...]
   status [NAME]      show whether the board is up and how to log in; exit code 3 if NAME is not up
   power NAME CURVE   repeat a load curve on its power sensors: a file with lines \"MILLISECONDS MILLIWATTS\";
                      `idle` is the idle board
-  power NAME load    make the sensors follow clocks and load of the CPUs, and the CPUs as slow as their clocks
+  power NAME load    make the sensors follow clocks and load of the CPUs, and let lower clocks slow the CPUs down
   reset NAME         cut the power briefly: the board boots afresh (--no-wait: do not wait for it)
   freeze NAME        pause all CPUs, like a board that hangs; `thaw NAME` resumes them
   ssh NAME [COMMAND] log in, or run a command on the board (--root: as root)
 
-NAME is virtual-tx2, as in configs/boards/virtual-tx2.yaml. For your own board files there are more boards of this kind:
-virtual-tx2-b, virtual-tx2-c and so on.
+NAME is virtual-tx2 or virtual-tx2-clocks, which have files in configs/boards/. Your own board files can use more boards of
+this kind: virtual-tx2-b, virtual-tx2-c and so on.
 ";
 
 /// OpenSSH's configuration for the boards that are up; `None`: none was ever up here.
@@ -302,14 +302,14 @@ fn power(workspace: &Workspace, name: &str, place: &str) -> Result<u8> {
         let model =
             fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         draw(workspace, name, &Draw::Load(&model))?;
-        eprintln!("{name}: power follows clocks and load of its CPUs, which are as slow as their clocks");
+        eprintln!("{name}: power follows clocks and load of its CPUs, and lower clocks slow them down");
         return Ok(0);
     }
     let path = if place == "idle" { own("idle.curve") } else { PathBuf::from(place) };
     let curve = Curve::read(&path)?;
     let begun = draw(workspace, name, &Draw::Curve(&curve))?;
     eprintln!(
-        "{name}: {} plays since {begun} ns of the board's monotonic clock: {:.3} s a turn, {:.1} mW in the mean",
+        "{name}: {} plays since {begun} ns of the board's monotonic clock; it repeats every {:.3} s, its mean is {:.1} mW",
         path.display(),
         curve.seconds(),
         curve.mean_mw()

@@ -159,7 +159,7 @@ fn own_settings(cargo: &mut Command, workspace: &Workspace, target: &Target) {
     let found = flags::take_out(cargo, workspace, &target.triple);
     if !found.is_empty() {
         eprintln!(
-            "note: not used for the runner of {}, which edgepipe builds with its own settings: {}",
+            "note: edgepipe builds the runner of {} with its own settings and ignores these: {}",
             target.name(),
             found.join(", ")
         );

@@ -182,7 +182,7 @@ impl Queue<'_> {
                 Ok(Event::Acquired(acquired)) => return Ok(acquired),
                 Ok(Event::Waiting { position, holders }) => {
                     let text = format!(
-                        "number {position} for a {wanted} of {coordinator}, after {} ({})",
+                        "number {position} for a {wanted} of {coordinator}, after {} (held: {})",
                         time(elapsed.as_secs()),
                         holders.join(", ")
                     );
@@ -216,7 +216,9 @@ impl Queue<'_> {
                 return Err(FarmError::Interrupted);
             }
             if self.is_lost && elapsed >= self.wanted.wait() {
-                let reason = format!("it went away while this waited for a {wanted}, and did not come back");
+                let reason = format!(
+                    "it stopped answering while this command waited for a {wanted}, and did not answer again in time"
+                );
                 return Err(FarmError::Unreachable { coordinator, reason });
             }
             match &self.last {

@@ -99,7 +99,7 @@ impl Campaign<'_> {
         let failure = Failure::new(
             Exit::Board,
             format!(
-                "failed to share rounds with the others: {differences}. Give equal boards tags of their own"
+                "failed to share rounds with the others: {differences}. Give different tags to boards that differ"
             ),
         );
         let closed = opened.close(Ok(())).and_then(|((), closed)| closed);

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// several pipelines of a run match, the fastest one is shown.
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<String>,
-    /// Metric to show.
+    /// Metric to show: the median over the trials of each run.
     #[arg(long, value_name = "METRIC", default_value = "throughput", value_parser = metrics())]
     measure: Metric,
     /// Output format. The schema of json is results/history.schema.json.
@@ -33,11 +33,19 @@ pub(crate) struct Arguments {
 
 fn metrics() -> impl TypedValueParser<Value = Metric> {
     let values = Metric::FOLLOWED.map(|metric| {
-        let help = match metric {
-            Metric::LatencyP50 => "Median over the trials of the median latency of each, in ms".to_owned(),
-            other => format!("Median over the trials, in {}", other.unit()),
+        let figure = match metric {
+            Metric::Throughput => "Throughput",
+            Metric::Sustained => "Highest sustained rate of a stream",
+            Metric::LatencyP50 => "Median latency",
+            Metric::LatencyP90 => "90th percentile of the latency",
+            Metric::LatencyP99 => "99th percentile of the latency",
+            Metric::Delivered => "Share of the frames of a stream that are not dropped",
+            Metric::OnTime => "Share of the frames of a stream with a result before the deadline",
+            Metric::Age => "Mean age of the newest result of a stream",
+            Metric::EnergyPerFrame => "Energy per frame",
+            Metric::Power => "Mean power",
         };
-        PossibleValue::new(metric.short_name()).help(help)
+        PossibleValue::new(metric.short_name()).help(format!("{figure}, in {}", metric.unit()))
     });
     PossibleValuesParser::new(values).try_map(|name| Metric::from_short_name(&name).ok_or("unknown metric"))
 }

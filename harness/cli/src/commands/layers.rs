@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// Number of layers to show of each network.
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
-    /// Processor to examine. Default: the first of the board.
+    /// Processor to examine. Default: the board's first processor.
     #[arg(long, value_name = "NAME")]
     processor: Option<String>,
 }

@@ -56,8 +56,8 @@ pub(crate) struct Arguments {
     /// Continue an interrupted search, with a new budget. Default RUN: the latest of this board and experiment.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
-    /// Show an earlier search instead of measuring; `latest` is the last one by the experiment. A requirement or an objective chooses the best
-    /// of its schedules anew.
+    /// Show an earlier search instead of measuring; `latest` is the latest search with the experiment of `--experiment`. A
+    /// requirement or an objective chooses the best of its schedules anew.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["board", "network", "budget", "sweep", "trials", "set", "resume"])]
     run: Option<String>,
     /// Format of the result.

@@ -108,9 +108,9 @@ fn latencies(
     if prediction.throughput.0 < fps {
         let _ = writeln!(text, "    too slow for {fps} frames/s");
     } else if late(alone_ms) {
-        text += "    every frame is expected after its deadline\n";
+        text += "    every frame is expected to miss its deadline\n";
     } else if late(most_ms) && stream.policy != QueuePolicy::Block && stream.queue != QueueLength::Auto {
-        text += "    frames that wait in full queues may miss the deadline; `queue: auto` and `queue_depth: auto` choose others\n";
+        text += "    frames that wait in full queues may miss the deadline; `queue: auto` and `queue_depth: auto` choose other lengths\n";
     }
     text
 }
@@ -138,7 +138,7 @@ mod tests {
             Some(30.0),
             &["may miss the deadline; `queue: auto` and `queue_depth: auto`"],
         );
-        check(50.0, QueuePolicy::DropNewest, Some(8.0), &["every frame is expected after its deadline"]);
+        check(50.0, QueuePolicy::DropNewest, Some(8.0), &["every frame is expected to miss its deadline"]);
         check(200.0, QueuePolicy::DropNewest, None, &["too slow for 400 frames/s"]);
         let stream = StreamLoad {
             fps: 50.0,

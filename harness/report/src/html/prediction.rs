@@ -52,7 +52,7 @@ fn sentence(rows: &[(&Row, f64, f64)]) -> String {
     let (row, worst, _) = rows[0];
     format!(
         "{within} of {} schedules were predicted within {BAND:.0} % of the measurement; half of them within {middle:.1} %. \
-         Farthest off is {} with {worst:+.0} %.",
+         The largest error is that of {}: {worst:+.0} %.",
         rows.len(),
         place(row)
     )

@@ -61,8 +61,7 @@ fn an_interval_of_two_unlike_trials_is_a_question_mark_with_a_remedy() {
         .map(|row| row.reasons.iter().map(|reason| reason.code.as_str()).collect())
         .collect();
     assert!(codes[2].contains(&"too_few_trials") && !codes[0].contains(&"too_few_trials"), "{codes:?}");
-    let note =
-        "throughput and gain over 2 trials: the intervals are wider than ±100 %, which texts show as ?";
+    let note = "throughput and gain over 2 trials: the intervals are wider than ±100 % and shown as ?";
     for (format, parts) in [
         (Format::Terminal, &[" ± ? ", note, "`--trials 5`"][..]),
         (Format::Markdown, &[" [?] |", "× [?] |", note]),
