@@ -12,7 +12,6 @@ use domain::{
     Boundary, Bytes, Costs, Milliwatts, ModeOffer, Network, Objective, OperatingPoint, Options, PowerModel,
     ProcessorName, Schedule, SplitMix64, Tensor, Transfer, Unit, periods_ns, plan, predict,
 };
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
@@ -40,9 +39,8 @@ fn names() -> Vec<ProcessorName> {
 fn points(units: usize, random: &mut SplitMix64) -> Result<Vec<PredictedPoint>, Box<dyn Error>> {
     let khz = |step: u32| HIGHEST_KHZ / u64::from(STEPS) * u64::from(step + 1);
     let offer = ModeOffer {
-        power_mode: None,
-        fixed: BTreeMap::new(),
         varied: names().iter().map(|name| (name.to_string(), (0..STEPS).map(khz).collect())).collect(),
+        ..ModeOffer::default()
     };
     let speeds: Vec<f64> = (0..PROCESSORS).map(|processor| (processor + 1) as f64).collect();
     let unit_ns: Vec<Vec<f64>> = speeds

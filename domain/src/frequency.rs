@@ -6,9 +6,12 @@
 //! 2011, "Practical performance prediction under dynamic voltage frequency scaling", the leading-load family). Two
 //! frequencies determine it, more of them check it: [`FrequencyModel::error`]. A hand-over scales with the clock of the
 //! processor that receives it.
+//!
+//! How much of `m` depends on the memory clock differs from unit to unit, and a governor may choose any clock below the limit.
+//! So each governor and each memory clock has a model of its own, fitted to the profiles with the same ones.
 
 use crate::costs::{Costs, CostsError, Link, Transfer};
-use crate::operating_point::OperatingPoint;
+use crate::operating_point::{OperatingPoint, PerSetting};
 use crate::processor::ProcessorName;
 use crate::samples::Samples;
 
@@ -72,12 +75,7 @@ type LinkModel = (Scaling, Scaling);
 
 /// The times of a network at any operating point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FrequencyModel {
-    processors: Vec<ProcessorModel>,
-    /// `[from][to]`; absent if no profile has both.
-    links: Vec<Vec<Option<LinkModel>>>,
-    error: Option<f64>,
-}
+pub struct FrequencyModel(PerSetting<ClockModel>);
 
 impl FrequencyModel {
     /// Fits profiles at operating points. A point need not have all processors; all profiles are of one network.
@@ -85,6 +83,39 @@ impl FrequencyModel {
     /// # Errors
     /// If profiles have different numbers of units, or there is none.
     pub fn fit(profiles: &[(OperatingPoint, Costs)]) -> Result<Self, CostsError> {
+        PerSetting::fit(profiles, |(point, _)| point, ClockModel::fit).map(Self)
+    }
+
+    /// The costs at a point, for the processors that it has and that were profiled. A point whose governor or memory clock
+    /// was not profiled is predicted from all profiles.
+    ///
+    /// # Errors
+    /// If it has none of them.
+    pub fn at(
+        &self,
+        point: &OperatingPoint,
+        has: impl Fn(&ProcessorName) -> bool,
+    ) -> Result<Costs, CostsError> {
+        self.0.at(point).at(point, has)
+    }
+
+    /// The greatest error of a whole frame at a profiled point, as a share; absent without a third frequency.
+    pub fn error(&self) -> Option<f64> {
+        self.0.used().filter_map(|model| model.error).reduce(f64::max)
+    }
+}
+
+/// The times of a network at operating points with the same governor and memory clock.
+#[derive(Debug, Clone, PartialEq)]
+struct ClockModel {
+    processors: Vec<ProcessorModel>,
+    /// `[from][to]`; absent if no profile has both.
+    links: Vec<Vec<Option<LinkModel>>>,
+    error: Option<f64>,
+}
+
+impl ClockModel {
+    fn fit(profiles: &[(OperatingPoint, Costs)]) -> Result<Self, CostsError> {
         let mut names: Vec<ProcessorName> = Vec::new();
         for name in profiles.iter().flat_map(|(_, costs)| costs.processors()) {
             if !names.contains(name) {
@@ -122,15 +153,7 @@ impl FrequencyModel {
         Ok(Self { links: links.collect(), processors, error })
     }
 
-    /// The costs at a point, for the processors that it has and that were profiled.
-    ///
-    /// # Errors
-    /// If it has none of them.
-    pub fn at(
-        &self,
-        point: &OperatingPoint,
-        has: impl Fn(&ProcessorName) -> bool,
-    ) -> Result<Costs, CostsError> {
+    fn at(&self, point: &OperatingPoint, has: impl Fn(&ProcessorName) -> bool) -> Result<Costs, CostsError> {
         let places: Vec<usize> =
             (0..self.processors.len()).filter(|at| has(&self.processors[*at].name)).collect();
         let clock = |at: usize| khz(point, &self.processors[at].name);
@@ -142,11 +165,6 @@ impl FrequencyModel {
         let row = |at: &usize| self.processors[*at].units.iter().map(|unit| unit.at(clock(*at))).collect();
         let names = places.iter().map(|at| self.processors[*at].name.clone()).collect();
         Costs::new(names, places.iter().map(row).collect(), Transfer::Pairs(pairs))
-    }
-
-    /// The greatest error of a whole frame at a profiled point, as a share; absent without a third frequency.
-    pub fn error(&self) -> Option<f64> {
-        self.error
     }
 }
 
@@ -180,7 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn point(cpu: u64) -> OperatingPoint {
-        OperatingPoint { power_mode: None, max_khz: BTreeMap::from([("cpu".to_owned(), cpu)]) }
+        OperatingPoint { max_khz: BTreeMap::from([("cpu".to_owned(), cpu)]), ..OperatingPoint::default() }
     }
 
     /// Times of two units, one of which waits for memory only, and of a processor without a known clock.
@@ -210,10 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_clock_is_predicted_from_its_own_profiles() {
+        let at = |khz, memory_khz, factor| {
+            (OperatingPoint { memory_khz: Some(memory_khz), ..point(khz) }, costs(khz, factor))
+        };
+        let profiles = [(400_000, 1.0), (2_000_000, 1.0)].map(|(khz, factor)| at(khz, 1_866_000, factor));
+        let slow = [(400_000, 1.5), (2_000_000, 1.5)].map(|(khz, factor)| at(khz, 408_000, factor));
+        let model = FrequencyModel::fit(&[profiles, slow].concat()).unwrap();
+        let predicted = |memory_khz| {
+            let point = OperatingPoint { memory_khz, ..point(800_000) };
+            model.at(&point, |_| true).unwrap().unit_ns(0)[0]
+        };
+        assert!((predicted(Some(1_866_000)) / 6e6 - 1.0).abs() < 1e-9);
+        assert!((predicted(Some(408_000)) / 9e6 - 1.0).abs() < 1e-9);
+        assert!(predicted(None) > 6e6 && predicted(None) < 9e6, "{}", predicted(None));
+    }
+
+    #[test]
     fn the_slowest_part_decides_how_fast_a_merged_processor_is() {
         let point = |a: u64, b: u64| OperatingPoint {
-            power_mode: None,
             max_khz: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]),
+            ..OperatingPoint::default()
         };
         let costs = |khz: u64| {
             let rows = vec![vec![4e12 / khz as f64]];

@@ -10,8 +10,11 @@
 //! All coefficients come from one non-negative least-squares fit over the windows of all points ([`PowerModel::fit`]), so
 //! windows at one point also tell about the others. A processor that was measured at one frequency only has one
 //! coefficient, and the model is that of [`crate::power_model`].
+//!
+//! Each governor and each memory clock has a fit of its own, to the windows at points with the same ones. If they do not
+//! determine it, the fit is that of the windows at all points.
 
-use crate::operating_point::OperatingPoint;
+use crate::operating_point::{OperatingPoint, PerSetting};
 use crate::power_model::{PowerModel, PowerModelError, PowerWindow, Predicted};
 use crate::processor::ProcessorName;
 use crate::units::Milliwatts;
@@ -48,13 +51,7 @@ const fn terms(idle: &'static [i32], dynamic: &'static [i32]) -> Terms {
 
 /// A model of the power at all operating points of a board.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PointPower {
-    model: PowerModel,
-    processors: Vec<ProcessorName>,
-    /// The highest frequency of each processor, in kHz; absent if it is not known at any point.
-    highest_khz: Vec<Option<u64>>,
-    terms: Vec<Terms>,
-}
+pub struct PointPower(PerSetting<ClockPower>);
 
 impl PointPower {
     /// Fits the model of these processors, in the order of the busy shares.
@@ -62,6 +59,54 @@ impl PointPower {
     /// # Errors
     /// As [`PowerModel::fit`].
     pub fn fit(processors: &[ProcessorName], windows: &[PointWindow]) -> Result<Self, PowerModelError> {
+        let fit = |windows: &[PointWindow]| ClockPower::fit(processors, windows);
+        PerSetting::fit(windows, |window| &window.point, fit).map(Self)
+    }
+
+    /// The model of one point, for these processors in this order. A merged processor adds what its parts add. It has no
+    /// intervals.
+    ///
+    /// # Errors
+    /// If one of the processors is unknown.
+    pub fn at(&self, point: &OperatingPoint, names: &[ProcessorName]) -> Result<PowerModel, PowerModelError> {
+        self.0.at(point).at(point, names)
+    }
+
+    /// Predicted power in mW of busy shares by processor.
+    pub fn predict_power(&self, point: &OperatingPoint, busy: &[f64]) -> Predicted {
+        self.0.at(point).predict_power(point, busy)
+    }
+
+    /// Predicted energy of a frame in mJ, as [`PowerModel::predict_energy`].
+    pub fn predict_energy(
+        &self,
+        point: &OperatingPoint,
+        busy: &[f64],
+        fps: f64,
+        rate_share: f64,
+    ) -> Predicted {
+        let own = self.0.at(point);
+        own.model.predict_energy(&own.features(point, busy), fps, rate_share)
+    }
+
+    /// The fit that is used at a point, with its residual and its windows. Its processors are terms of the model.
+    pub fn fit_at(&self, point: &OperatingPoint) -> &PowerModel {
+        &self.0.at(point).model
+    }
+}
+
+/// The power at operating points with the same governor and memory clock.
+#[derive(Debug, Clone, PartialEq)]
+struct ClockPower {
+    model: PowerModel,
+    processors: Vec<ProcessorName>,
+    /// The highest frequency of each processor, in kHz; absent if it is not known at any point.
+    highest_khz: Vec<Option<u64>>,
+    terms: Vec<Terms>,
+}
+
+impl ClockPower {
+    fn fit(processors: &[ProcessorName], windows: &[PointWindow]) -> Result<Self, PowerModelError> {
         let frequencies: Vec<BTreeSet<u64>> = processors
             .iter()
             .map(|name| {
@@ -91,12 +136,7 @@ impl PointPower {
         Err(failed.unwrap_or(PowerModelError::NotTold))
     }
 
-    /// The model of one point, for these processors in this order. A merged processor adds what its parts add. It has no
-    /// intervals.
-    ///
-    /// # Errors
-    /// If one of the processors is unknown.
-    pub fn at(&self, point: &OperatingPoint, names: &[ProcessorName]) -> Result<PowerModel, PowerModelError> {
+    fn at(&self, point: &OperatingPoint, names: &[ProcessorName]) -> Result<PowerModel, PowerModelError> {
         let power = |busy: Option<&ProcessorName>| {
             let is_busy = |name: &ProcessorName| busy.is_some_and(|busy| busy.overlaps(name));
             let busy: Vec<f64> =
@@ -109,39 +149,12 @@ impl PointPower {
         PowerModel::known(Milliwatts(idle), &dynamic)
     }
 
-    /// Predicted power in mW of busy shares by processor.
-    pub fn predict_power(&self, point: &OperatingPoint, busy: &[f64]) -> Predicted {
+    fn predict_power(&self, point: &OperatingPoint, busy: &[f64]) -> Predicted {
         self.model.predict_power(&self.features(point, busy))
-    }
-
-    /// Predicted energy of a frame in mJ, as [`PowerModel::predict_energy`].
-    pub fn predict_energy(
-        &self,
-        point: &OperatingPoint,
-        busy: &[f64],
-        fps: f64,
-        rate_share: f64,
-    ) -> Predicted {
-        self.model.predict_energy(&self.features(point, busy), fps, rate_share)
     }
 
     fn features(&self, point: &OperatingPoint, busy: &[f64]) -> Vec<f64> {
         features(&self.processors, &self.highest_khz, &self.terms, point, busy)
-    }
-
-    /// As [`PowerModel::residual_mw`].
-    pub fn residual_mw(&self) -> f64 {
-        self.model.residual_mw()
-    }
-
-    /// As [`PowerModel::left_out_share`].
-    pub fn left_out_share(&self) -> Option<f64> {
-        self.model.left_out_share()
-    }
-
-    /// As [`PowerModel::windows`].
-    pub fn windows(&self) -> usize {
-        self.model.windows()
     }
 }
 
@@ -175,7 +188,7 @@ mod tests {
 
     fn point(khz: [u64; 2]) -> OperatingPoint {
         let max_khz = ["p", "q"].map(str::to_owned).into_iter().zip(khz).collect::<BTreeMap<_, _>>();
-        OperatingPoint { power_mode: None, max_khz }
+        OperatingPoint { max_khz, ..OperatingPoint::default() }
     }
 
     /// True power: a voltage of 0.6 V to 1 V, leakage with it.
@@ -237,6 +250,31 @@ mod tests {
         let busy = truth(&point([1_000_000, 400_000]), &[0.0, 1.0]);
         assert!((one.idle_mw() / idle - 1.0).abs() < 0.04, "{one:?}");
         assert!(((one.idle_mw() + one.dynamic_mw(0)) / busy - 1.0).abs() < 0.04, "{one:?}");
+    }
+
+    #[test]
+    fn a_memory_clock_has_a_power_of_its_own() {
+        let corners =
+            [[2_000_000, 2_000_000], [1_000_000, 1_000_000], [400_000, 400_000], [2_000_000, 400_000]];
+        let at = |memory_khz: u64, more_mw: f64| {
+            let mut windows = windows(&corners, 0.0, 3);
+            for window in &mut windows {
+                window.point.memory_khz = Some(memory_khz);
+                window.window.power.0 += more_mw;
+            }
+            windows
+        };
+        let model = PointPower::fit(&names(), &[at(1_866_000, 900.0), at(408_000, 0.0)].concat()).unwrap();
+        for (memory_khz, more_mw) in [(1_866_000, 900.0), (408_000, 0.0)] {
+            let point = OperatingPoint { memory_khz: Some(memory_khz), ..point([1_000_000, 1_000_000]) };
+            let (found, truth) =
+                (model.predict_power(&point, &[1.0, 0.5]).point, more_mw + truth(&point, &[1.0, 0.5]));
+            assert!((found / truth - 1.0).abs() < 0.05, "{point}: {found} {truth}");
+            assert_eq!(model.fit_at(&point).windows(), 16);
+        }
+        // Without windows of its own, a memory clock has the fit of all.
+        let unknown = OperatingPoint { memory_khz: Some(800_000), ..point([1_000_000, 1_000_000]) };
+        assert_eq!(model.fit_at(&unknown).windows(), 32);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use domain::{
     OperatingPoint, Options, PointPower, PointWindow, PowerWindow, ProcessorName, Samples, Schedule,
     ScheduleKind, SplitMix64, Stage, Tensor, Transfer, Unit, median_interval, plan, predict,
 };
-use std::collections::BTreeMap;
 
 const BOARDS: u64 = 200;
 const TRIALS: u32 = 5;
@@ -94,9 +93,8 @@ impl Simulated {
         let khz = |step: u64| HIGHEST_KHZ - (HIGHEST_KHZ - lowest) * step / (steps - 1).max(1);
         let varied: Vec<u64> = (0..steps).rev().map(khz).collect();
         let offer = ModeOffer {
-            power_mode: None,
-            fixed: BTreeMap::new(),
             varied: names.iter().map(|name| (name.to_string(), varied.clone())).collect(),
+            ..ModeOffer::default()
         };
         let points = offer.points();
         let place = |corner: &OperatingPoint| points.iter().position(|point| point == corner).unwrap();

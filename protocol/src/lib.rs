@@ -31,8 +31,8 @@ pub use load::{
 };
 pub use lock::{HoldReply, LockHolder};
 pub use machine::{
-    Clock, Clocks, Cpu, CpuClock, CpuQuota, GroupWeight, MachineState, MemoryLimit, Policy, PowerMode,
-    Scheduling, SilentZone, Temperature,
+    Clock, Clocks, Cpu, CpuClock, CpuQuota, GroupWeight, MachineState, MemoryClock, MemoryLimit, Policy,
+    PowerMode, Scheduling, SilentZone, Temperature,
 };
 pub use measured::{
     Captured, Compared, HandOver, HostLoad, Isolated, Measured, Occupancy, OutputDifference, Peaked,
@@ -49,8 +49,8 @@ pub use request::{
 };
 pub use state::{
     AppliedState, ClockLimits, CpuGovernor, CpuLimit, CpuSettings, LowestClock, LowestFrequency,
-    SavedCpuLimits, SavedState, SettingChange, SettingDifference, Settings, StateCommand, StateReply,
-    StateRequest, Throttled, WatchedSettings,
+    SavedCpuLimits, SavedMemoryClock, SavedState, SettingChange, SettingDifference, Settings, StateCommand,
+    StateReply, StateRequest, Throttled, WatchedSettings,
 };
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

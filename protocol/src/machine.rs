@@ -205,6 +205,22 @@ pub struct Clocks {
     pub gpu_hz: Vec<u64>,
     /// The power modes of `/etc/nvpmodel.conf`; empty if the board has no such file.
     pub power_modes: Vec<PowerMode>,
+    /// Frequency governors that all online CPUs with a clock offer, in the order of the first CPU.
+    pub governors: Vec<String>,
+    /// The memory clock, or why it cannot be set: a clause. Absent if it was not requested.
+    pub memory: Option<Result<MemoryClock, String>>,
+}
+
+/// The frequencies at which the memory clock can be locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryClock {
+    /// In Hz, ascending.
+    pub steps_hz: Vec<u64>,
+    /// Limit of the present power mode.
+    pub max_hz: u64,
+    /// Where it is locked now.
+    pub locked_hz: Option<u64>,
 }
 
 /// A clock of CPUs.

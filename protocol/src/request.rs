@@ -24,6 +24,8 @@ pub enum Request {
         id: u64,
         /// Folder of sysfs: `/sys`, or a replacement for tests, beside which `etc/nvpmodel.conf` is looked up.
         sysfs: String,
+        /// Whether the memory clock is read too, as root if necessary.
+        memory: bool,
     },
     /// Time every unit of a network on one processor.
     Profile(Profile),

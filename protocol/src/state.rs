@@ -24,6 +24,9 @@ pub struct StateRequest {
     /// Highest frequency of the GPU. With `jetson_clocks`, it is the lowest one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_max_hz: Option<u64>,
+    /// Frequency at which the memory clock is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_hz: Option<u64>,
 }
 
 impl StateRequest {
@@ -34,13 +37,16 @@ impl StateRequest {
             && self.governor.is_none()
             && self.cpu_limits.is_empty()
             && self.gpu_max_hz.is_none()
+            && self.memory_hz.is_none()
     }
 
-    /// Whether both request the same settings, except for the values of clock limits.
-    pub fn differs_in_limits_only(&self, other: &Self) -> bool {
-        let with_limits_of = |limits: &Self| Self {
-            cpu_limits: limits.cpu_limits.clone(),
-            gpu_max_hz: limits.gpu_max_hz,
+    /// Whether both request the same settings, except for the values of governor, clock limits and memory clock.
+    pub fn differs_in_values_only(&self, other: &Self) -> bool {
+        let with_values_of = |values: &Self| Self {
+            governor: values.governor.clone(),
+            cpu_limits: values.cpu_limits.clone(),
+            gpu_max_hz: values.gpu_max_hz,
+            memory_hz: values.memory_hz,
             ..self.clone()
         };
         let cpus = |request: &Self| -> Vec<u32> {
@@ -49,9 +55,11 @@ impl StateRequest {
             cpus.sort_unstable();
             cpus
         };
-        with_limits_of(other) == *other
+        with_values_of(other) == *other
             && cpus(self) == cpus(other)
+            && self.governor.is_some() == other.governor.is_some()
             && self.gpu_max_hz.is_some() == other.gpu_max_hz.is_some()
+            && self.memory_hz.is_some() == other.memory_hz.is_some()
     }
 }
 
@@ -75,6 +83,9 @@ pub struct Settings {
     pub cpus: Vec<CpuSettings>,
     /// Limits of the GPU's clock.
     pub gpu: Option<ClockLimits>,
+    /// Frequency at which the memory clock is locked. Absent if it is not locked, or only root may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_hz: Option<u64>,
 }
 
 impl Settings {
@@ -114,6 +125,10 @@ impl Settings {
         let (min, max) = (|of: &Self| of.gpu.map(|gpu| gpu.min_hz), |of: &Self| of.gpu.map(|gpu| gpu.max_hz));
         compare("lowest frequency of the GPU".to_owned(), hz(min(self)), hz(min(later)));
         compare("highest frequency of the GPU".to_owned(), hz(max(self)), hz(max(later)));
+        // Not every reader is root.
+        if self.memory_hz.is_some() && later.memory_hz.is_some() {
+            compare("frequency of the memory clock".to_owned(), hz(self.memory_hz), hz(later.memory_hz));
+        }
         changes
     }
 }
@@ -169,6 +184,7 @@ impl From<&MachineState> for Settings {
             power_mode: state.power_mode.clone(),
             cpus: state.cpus.iter().map(cpu).collect(),
             gpu: gpu.map(|gpu| ClockLimits { min_hz: gpu.min_hz, max_hz: gpu.max_hz }),
+            memory_hz: state.emc.as_ref().filter(|emc| emc.min_hz == emc.max_hz).map(|emc| emc.max_hz),
         }
     }
 }
@@ -236,6 +252,19 @@ pub struct SavedState {
     /// Limits of the GPU's clock in the requested power mode before they were changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_limits: Option<ClockLimits>,
+    /// The memory clock before it was locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_clock: Option<SavedMemoryClock>,
+}
+
+/// The state of the memory clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedMemoryClock {
+    /// Its frequency.
+    pub rate_hz: u64,
+    /// Whether it keeps it.
+    pub is_locked: bool,
 }
 
 /// The limits of a CPU's clock.

@@ -107,6 +107,7 @@ pub fn settings(settings: &Settings) -> String {
     }
     parts.extend(clocks(settings));
     parts.extend(settings.gpu.map(|gpu| format!("GPU {}", limits(gpu))));
+    parts.extend(settings.memory_hz.map(|hz| format!("memory clock locked at {} MHz", megahertz(hz))));
     if parts.is_empty() { "no known settings".to_owned() } else { parts.join(", ") }
 }
 
@@ -127,6 +128,7 @@ pub fn request(request: &StateRequest) -> String {
             .map(|limit| format!("{} at most {} MHz", named(&limit.cpus), megahertz(limit.max_khz * 1000))),
     );
     parts.extend(request.gpu_max_hz.map(|hz| format!("GPU at most {} MHz", megahertz(hz))));
+    parts.extend(request.memory_hz.map(|hz| format!("memory clock at {} MHz", megahertz(hz))));
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
 }
 
@@ -157,6 +159,11 @@ pub fn commands(request: &StateRequest) -> Vec<String> {
         for end in ends {
             write(hz.to_string(), format!("{sysfs}/class/devfreq/*.g*/{end}_freq"));
         }
+    }
+    if let Some(hz) = request.memory_hz {
+        let emc = format!("{sysfs}/kernel/debug/bpmp/debug/clk/emc");
+        commands.push(format!("echo 1 | sudo tee {emc}/mrq_rate_locked"));
+        commands.push(format!("echo {hz} | sudo tee {emc}/rate"));
     }
     commands
 }
@@ -342,6 +349,7 @@ mod tests {
             governor: None,
             cpu_limits: vec![],
             gpu_max_hz: None,
+            memory_hz: None,
         };
         let found = Settings::from(&machine);
         let pending = SavedState {
@@ -353,14 +361,20 @@ mod tests {
             governors: vec![],
             cpu_limits: vec![],
             gpu_limits: None,
+            memory_clock: None,
         };
         insta::assert_snapshot!(state(&machine, Ok(Some(&power)), Some(&pending)));
         assert_eq!(request(&requested), "power mode 0, clocks pinned");
         let limit = CpuLimit { cpus: vec![0, 3], max_khz: 1_113_600 };
-        let point = StateRequest { cpu_limits: vec![limit], gpu_max_hz: Some(624_750_000), ..requested };
+        let point = StateRequest {
+            cpu_limits: vec![limit],
+            gpu_max_hz: Some(624_750_000),
+            memory_hz: Some(408_000_000),
+            ..requested
+        };
         assert_eq!(
             request(&point),
-            "power mode 0, clocks pinned, CPUs 0,3 at most 1113.6 MHz, GPU at most 624.8 MHz"
+            "power mode 0, clocks pinned, CPUs 0,3 at most 1113.6 MHz, GPU at most 624.8 MHz, memory clock at 408 MHz"
         );
         let cpu = "/sys/devices/system/cpu/cpu";
         let file = |end| format!("{cpu}0/cpufreq/scaling_{end}_freq {cpu}3/cpufreq/scaling_{end}_freq");
@@ -374,11 +388,25 @@ mod tests {
                 write(1_113_600, file("max")),
                 write(624_750_000, "/sys/class/devfreq/*.g*/min_freq".to_owned()),
                 write(624_750_000, "/sys/class/devfreq/*.g*/max_freq".to_owned()),
+                "echo 1 | sudo tee /sys/kernel/debug/bpmp/debug/clk/emc/mrq_rate_locked".to_owned(),
+                "echo 408000000 | sudo tee /sys/kernel/debug/bpmp/debug/clk/emc/rate".to_owned(),
             ]
         );
         assert_eq!(
-            commands(&StateRequest { jetson_clocks: None, nvpmodel: None, gpu_max_hz: None, ..point }),
-            [write(1_113_600, file("max"))]
+            commands(&StateRequest {
+                jetson_clocks: None,
+                nvpmodel: None,
+                governor: Some("powersave".to_owned()),
+                gpu_max_hz: None,
+                memory_hz: None,
+                ..point
+            }),
+            [
+                format!(
+                    "for file in {cpu}[0-9]*/cpufreq/scaling_governor; do echo powersave | sudo tee $file; done"
+                ),
+                write(1_113_600, file("max"))
+            ]
         );
     }
 

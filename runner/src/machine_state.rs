@@ -196,7 +196,12 @@ impl Root {
 
     fn emc(&self) -> Option<Clock> {
         let folder = self.sysfs.join("kernel/debug/bpmp/debug/clk/emc");
-        self.clock(&folder, ["min_rate", "max_rate", "rate"])
+        let mut emc = self.clock(&folder, ["min_rate", "max_rate", "rate"])?;
+        let is_locked = self.number(folder.join("mrq_rate_locked")) == Some(1);
+        if let Some(pinned) = emc.current_hz.filter(|_| is_locked) {
+            (emc.min_hz, emc.max_hz) = (pinned, pinned);
+        }
+        Some(emc)
     }
 
     fn clock(&self, folder: &Path, [min, max, current]: [&str; 3]) -> Option<Clock> {

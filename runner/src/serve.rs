@@ -66,7 +66,9 @@ fn answer(request: &Request, cache: &mut WeightsCache, events: &EventWriter) -> 
             let read = if *thorough { machine_state::read_thoroughly } else { machine_state::read };
             (*id, Ok(Event::State { id: *id, state: Box::new(read(sysfs)) }))
         }
-        Request::Clocks { id, sysfs } => (*id, Ok(Event::Clocks(board_state::clocks(*id, Path::new(sysfs))))),
+        Request::Clocks { id, sysfs, memory } => {
+            (*id, Ok(Event::Clocks(board_state::clocks(*id, Path::new(sysfs), *memory))))
+        }
         Request::Profile(request) => (request.id, profile::profile(request, cache).map(Event::Profiled)),
         Request::Transfer(request) => (request.id, transfer::transfer(request).map(Event::Transferred)),
         Request::Idle(request) => (request.id, power::idle(request).map(Event::Idled)),

@@ -150,7 +150,8 @@ fn read_settings(sysfs: &Path, cpus: &[u32], last: Option<&Settings>) -> Setting
         cpu
     };
     let gpu = settings::gpu(sysfs).or(last.and_then(|last| last.gpu));
-    Settings { power_mode: None, cpus: cpus.iter().map(read).collect(), gpu }
+    let memory_hz = settings::memory_locked_hz(sysfs).or(last.and_then(|last| last.memory_hz));
+    Settings { power_mode: None, cpus: cpus.iter().map(read).collect(), gpu, memory_hz }
 }
 
 #[cfg(test)]

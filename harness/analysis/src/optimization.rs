@@ -280,6 +280,9 @@ pub struct PointSection {
     pub power_mode: Option<String>,
     /// Frequency governors of the used CPUs; absent if unknown.
     pub governor: Option<String>,
+    /// Frequency in MHz at which the memory clock is locked. Absent if it is not locked, or the points of the run do not
+    /// differ in it.
+    pub memory_mhz: Option<f64>,
     /// Highest frequency of each processor in MHz. Empty if the run has one point only; a processor that is offline at this
     /// point, or whose clock is not known, is absent.
     pub max_mhz: BTreeMap<String, f64>,
@@ -441,7 +444,10 @@ impl Observed {
                 Some(mode) => Some(format!("{} ({})", mode.id, mode.name)),
                 None => self.report.measured_on.power_mode.clone(),
             },
-            governor: self.report.measured_on.governor.clone(),
+            governor: known
+                .and_then(|known| known.point.governor.clone())
+                .or_else(|| self.report.measured_on.governor.clone()),
+            memory_mhz: known.and_then(|known| known.point.memory_khz).map(|khz| khz as f64 / 1000.0),
             max_mhz: known.map(|known| known.point.max_khz.iter().map(mhz).collect()).unwrap_or_default(),
         }
     }
@@ -474,9 +480,9 @@ impl Observed {
         Some(PowerModelSection {
             idle_mw: at.idle_mw(),
             dynamic_mw: names.enumerate().map(|(place, name)| (name, at.dynamic_mw(place))).collect(),
-            residual_mw: model.residual_mw(),
-            left_out_error: model.left_out_share(),
-            windows: model.windows(),
+            residual_mw: model.fit_at(default).residual_mw(),
+            left_out_error: model.fit_at(default).left_out_share(),
+            windows: model.fit_at(default).windows(),
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::processors::Processor;
 use crate::runner_client::RunnerClient;
 use boards::{RemoteError, SessionError};
 use config::{Board, ModeName, PowerModes};
-use domain::operating_point::MOST_POINTS;
+use domain::operating_point::{MOST_POINTS, mhz};
 use domain::{ModeOffer, OperatingPoint, PowerMode, ProcessorKind, ProcessorName};
 use host::exit::{Exit, Failure, Outcome};
 use protocol::{Clocks, CpuLimit, Settings, StateRequest};
@@ -66,7 +66,8 @@ pub(crate) fn find(
 ) -> Outcome<Points> {
     let Some(wanted) = &board.operating_points else { return Ok(Points::one(board, processors)) };
     let base = board.state.asked();
-    let clocks = runner.clocks()?;
+    let memory = wanted.memory().is_some();
+    let clocks = runner.clocks(memory)?;
     let modes = modes(board, &wanted.power_modes(), &clocks)?;
     let default = OfferedMode::new(board, processors, None, base.clone(), set, &clocks)?;
     let mut found = Points::one(board, processors);
@@ -82,7 +83,7 @@ pub(crate) fn find(
         let request = StateRequest { nvpmodel: mode.as_ref().map(|mode| mode.id), ..base.clone() };
         let applied =
             runner.bring_to(request.clone()).map_err(|error| refused(board, mode.as_ref(), error))?;
-        let clocks = runner.clocks()?;
+        let clocks = runner.clocks(memory)?;
         offers.push(OfferedMode::new(board, processors, mode, request, &applied.set, &clocks)?);
     }
     if offers.iter().any(|offer| offer.request != base) {
@@ -192,10 +193,15 @@ struct OfferedMode {
     offer: ModeOffer,
     /// The limit of each processor's clock, in kHz.
     limits: BTreeMap<String, u64>,
+    /// The governor of all CPUs, if it is varied and the same.
+    governor: Option<String>,
+    /// Where the memory clock is locked, in Hz, if it is varied and locked.
+    memory_hz: Option<u64>,
     processors: Vec<ProcessorName>,
     /// CPUs of the clock of each varied processor; absent for a GPU.
     cpus: BTreeMap<String, Vec<u32>>,
     gpu_hz: Vec<u64>,
+    memory_steps_hz: Vec<u64>,
 }
 
 impl OfferedMode {
@@ -223,16 +229,27 @@ impl OfferedMode {
         let mut mode = Self {
             offer: ModeOffer {
                 power_mode: power_mode.clone(),
-                fixed: BTreeMap::new(),
-                varied: BTreeMap::new(),
+                governors: governors(board, clocks)?,
+                ..ModeOffer::default()
             },
             mode: power_mode,
             request,
             limits: BTreeMap::new(),
+            governor: None,
+            memory_hz: None,
             processors: Vec::new(),
             cpus: BTreeMap::new(),
             gpu_hz: clocks.gpu_hz.clone(),
+            memory_steps_hz: Vec::new(),
         };
+        if !mode.offer.governors.is_empty() {
+            let mut set = set.cpus.iter().filter(|cpu| cpu.online).filter_map(|cpu| cpu.governor.as_ref());
+            let first = set.next();
+            mode.governor = first.filter(|first| set.all(|other| other == *first)).cloned();
+        }
+        if let Some(steps) = board.operating_points.as_ref().and_then(config::OperatingPoints::memory) {
+            mode.add_memory(board, &steps, clocks)?;
+        }
         let mut taken: Vec<(u32, &str)> = Vec::new();
         for processor in processors {
             let (name, steps) = (processor.name.as_str(), wanted.get(processor.name.as_str()));
@@ -303,10 +320,44 @@ impl OfferedMode {
         Ok(mode)
     }
 
+    /// Adds the frequencies of the memory clock. One above the limit of the power mode is left out.
+    fn add_memory(&mut self, board: &Board, steps: &domain::Steps, clocks: &Clocks) -> Outcome<()> {
+        let absent = || Err("the runner did not read the memory clock".to_owned());
+        let memory = clocks
+            .memory
+            .clone()
+            .unwrap_or_else(absent)
+            .map_err(|why| usage(board, &format!("{why}; remove `memory_mhz`")))?;
+        let limit = memory.max_hz / 1000;
+        let mut offered: Vec<u64> = memory.steps_hz.iter().map(|hz| hz / 1000).collect();
+        if !matches!(steps, domain::Steps::Listed(_)) {
+            offered.retain(|khz| *khz <= limit);
+        }
+        let chosen = steps.of(&offered).map_err(|error| usage(board, &format!("memory clock: {error}")))?;
+        self.offer.memory_khz = chosen.into_iter().filter(|khz| *khz <= limit).collect();
+        if self.offer.memory_khz.is_empty() {
+            let mode = self.mode.as_ref().map_or_else(|| "the board".to_owned(), |mode| mode.name.clone());
+            return Err(usage(
+                board,
+                &format!(
+                    "{mode} limits the memory clock to {} MHz; add a lower frequency to `memory_mhz`",
+                    mhz(limit)
+                ),
+            ));
+        }
+        self.memory_hz = memory.locked_hz;
+        self.memory_steps_hz = memory.steps_hz;
+        Ok(())
+    }
+
     /// The point of the board's file: every clock may run at its limit.
     fn default_point(&self) -> Point {
-        let max_khz = self.limits.clone();
-        let settings = OperatingPoint { power_mode: self.mode.clone(), max_khz };
+        let settings = OperatingPoint {
+            power_mode: self.mode.clone(),
+            governor: self.governor.clone(),
+            max_khz: self.limits.clone(),
+            memory_khz: self.memory_hz.map(|hz| hz / 1000),
+        };
         Point { settings, request: self.request.clone(), processors: self.processors.clone() }
     }
 
@@ -321,8 +372,31 @@ impl OfferedMode {
                 request.gpu_max_hz = Some(exact.unwrap_or(khz * 1000));
             }
         }
+        if point.governor.is_some() {
+            request.governor.clone_from(&point.governor);
+        }
+        if let Some(khz) = point.memory_khz {
+            let exact = self.memory_steps_hz.iter().copied().find(|hz| hz / 1000 == khz);
+            request.memory_hz = Some(exact.unwrap_or(khz * 1000));
+        }
         Point { settings: point, request, processors: self.processors.clone() }
     }
+}
+
+/// The governors to use; empty if they are not varied.
+fn governors(board: &Board, clocks: &Clocks) -> Outcome<Vec<String>> {
+    let Some(wanted) = board.operating_points.as_ref().filter(|wanted| wanted.vary_governors()) else {
+        return Ok(Vec::new());
+    };
+    if clocks.governors.is_empty() {
+        return Err(usage(board, "the board's kernel has no frequency governors; remove `governors`"));
+    }
+    wanted.governors(&clocks.governors).map_err(|unknown| {
+        usage(
+            board,
+            &format!("there is no governor {unknown}; the board has {}", clocks.governors.join(", ")),
+        )
+    })
 }
 
 /// The frequencies of a clock in kHz. If its driver accepts any, these are 100 MHz apart.

@@ -138,14 +138,15 @@ impl RunnerClient {
         self.board.bring_to(asked, &self.interrupt)
     }
 
-    /// The frequencies and power modes that the board offers in its present power mode.
+    /// The frequencies, governors and power modes that the board offers in its present power mode; `memory`: those of the
+    /// memory clock too.
     ///
     /// # Errors
     /// As [`RunnerClient::request`].
-    pub fn clocks(&mut self) -> Result<Clocks, SessionError> {
+    pub fn clocks(&mut self, memory: bool) -> Result<Clocks, SessionError> {
         let task = "read the board's clocks";
         let sysfs = self.board.sysfs().to_owned();
-        match self.request(task, PROMPT, |id| Request::Clocks { id, sysfs: sysfs.clone() })? {
+        match self.request(task, PROMPT, |id| Request::Clocks { id, sysfs: sysfs.clone(), memory })? {
             Event::Clocks(clocks) => Ok(clocks),
             other => Err(self.unexpected(task, &other)),
         }

@@ -390,6 +390,63 @@ fn a_power_mode_without_a_processor_is_a_point_without_it() {
     }
 }
 
+#[test]
+#[ignore = "needs the private toolchain; run by cargo xtask test"]
+fn governors_and_memory_clocks_are_searched_and_restored() {
+    let rig = Rig::new();
+    let jetson = Jetson::new(&rig.folder.path().join("jetson"));
+    let board = |points: &str| {
+        let text = format!(
+            "board: jetson\nconnect: local\nprocessors: {{ fast: {{ cpus: [0] }}, slow: {{ cpus: [1] }} }}\n\
+             state: {{ nvpmodel: 0, root: {} }}\noperating_points: {{ {points} }}\n",
+            jetson.sysfs().display()
+        );
+        fs::write(rig.folder.path().join("workspace/configs/boards/jetson.yaml"), text).unwrap();
+    };
+    let path = format!("{}:{}", jetson.bin().display(), std::env::var("PATH").unwrap());
+    let run = |more: &[&str]| {
+        let before = jetson.state();
+        let output = rig.command(&optimize("jetson", more)).env("PATH", &path).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(jetson.state(), before, "{log}");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), log)
+    };
+    let refused = |points: &str, expected: &str| {
+        board(points);
+        let (code, _, log) = run(&[]);
+        assert!(code == Some(2) && log.contains(expected), "{code:?}: {log}");
+    };
+    refused("memory_mhz: all", "the board's kernel offers no control of the memory clock");
+    jetson.add_memory_clock();
+    refused(
+        "memory_mhz: [700]",
+        "memory clock: the board does not offer 700 MHz; the nearest are 408 and 800",
+    );
+    refused(
+        "governors: [turbo]",
+        "there is no governor turbo; the board has performance, powersave, schedutil",
+    );
+    board("governors: [powersave, schedutil], memory_mhz: [408, 1866]");
+    let (code, text, log) = run(&["--format", "json"]);
+    assert!(matches!(code, Some(0 | 4)), "{code:?}: {log}");
+    // Each governor and each memory clock is profiled.
+    for point in ["powersave", "schedutil"].iter().flat_map(|name| [1866, 408].map(|mhz| (name, mhz))) {
+        let name = format!("point  MAXN {} fast 2035 slow 2035 memory {} MHz", point.0, point.1);
+        assert!(log.contains(&name), "{name}: {log}");
+    }
+    let best = json(&text)["best"].clone();
+    // Other load on this machine may void all trials.
+    if !best.is_null() {
+        let (commands, point) = (json(&text)["commands"].to_string(), &best["operating_point"]);
+        let has = |command: String| commands.contains(&command);
+        let is_set = || {
+            has(format!("echo {} | sudo tee $file", point["governor"].as_str().unwrap()))
+                && has(format!("echo {}000000 | sudo tee", point["memory_mhz"].as_f64().unwrap()))
+        };
+        assert!(point["number"] == 0 || is_set(), "{text}");
+    }
+}
+
 /// Starts a search and sends it a signal after a trial, once `is_time` says so. Returns its exit code and its messages.
 fn stop_after_a_trial(
     mut search: Command,

@@ -127,6 +127,7 @@ impl State {
             governor: self.governor.clone(),
             cpu_limits: Vec::new(),
             gpu_max_hz: None,
+            memory_hz: None,
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Changes a board's state, and restores it.
 
+use super::memory_clock;
 use super::programs::{self, CHANGE_TIMEOUT, DryRun, Privileged};
 use super::saved::StateFolder;
 use super::settings::{self, governor_file};
-use protocol::{ClockLimits, CpuGovernor, CpuSettings, SavedCpuLimits, SavedState, Settings, StateRequest};
+use protocol::{
+    ClockLimits, CpuGovernor, CpuSettings, SavedCpuLimits, SavedMemoryClock, SavedState, Settings,
+    StateRequest,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +37,8 @@ pub(super) struct Plan<'a> {
     governors: Vec<PathBuf>,
     /// Files with the limits of clocks that may have to be written.
     limits: Vec<PathBuf>,
+    /// The memory clock as it is, if it may have to be locked.
+    memory: Option<memory_clock::Reading>,
     number: RequestNumber,
 }
 
@@ -75,12 +81,22 @@ impl<'a> Plan<'a> {
             Some(wanted) => governors_to_set(sysfs, now, wanted, mode.is_some())?,
             None => Vec::new(),
         };
-        let limits = limits_to_set(sysfs, now, request, mode.is_some() || clocks.is_some())?;
-        Ok(Self { request, mode, clocks, governors, limits, number })
+        let others = mode.is_some() || clocks.is_some();
+        let limits = limits_to_set(sysfs, now, request, others)?;
+        let is_locked = |wanted| now.memory_hz.is_some_and(|hz| memory_clock::is_rate(hz, wanted));
+        let memory = match request.memory_hz {
+            Some(wanted) if others || !is_locked(wanted) => Some(memory_clock::read(sysfs)?),
+            _ => None,
+        };
+        Ok(Self { request, mode, clocks, governors, limits, memory, number })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.mode.is_none() && self.clocks.is_none() && self.governors.is_empty() && self.limits.is_empty()
+        self.mode.is_none()
+            && self.clocks.is_none()
+            && self.governors.is_empty()
+            && self.limits.is_empty()
+            && self.memory.is_none()
     }
 
     /// Checks that the runner has the permission for all changes.
@@ -108,6 +124,8 @@ impl<'a> Plan<'a> {
         let files = self.governors.iter().chain(&self.limits);
         let unwritable = files.filter(|path| path.exists() && !programs::is_writable(path));
         commands.extend(unwritable.map(|path| programs::write_command(path)));
+        let sysfs = Path::new(&self.request.sysfs);
+        commands.extend(self.memory.iter().flat_map(|now| memory_clock::write_commands(sysfs, now)));
         programs::check_root(&commands)
     }
 
@@ -152,6 +170,12 @@ impl<'a> Plan<'a> {
         }
         if !request.cpu_limits.is_empty() || request.gpu_max_hz.is_some() {
             limit_clocks(request, folder, pending)?;
+        }
+        if let (Some(rate_hz), Some(found)) = (request.memory_hz, &self.memory) {
+            // As it was before the power mode, whose limit it need not meet.
+            pending.memory_clock.get_or_insert(found.saved());
+            folder.write(pending)?;
+            memory_clock::set(sysfs, SavedMemoryClock { rate_hz, is_locked: true })?;
         }
         let deadline = Instant::now() + SETTLING;
         loop {
@@ -373,6 +397,9 @@ pub(super) fn restore(pending: &SavedState, folder: &StateFolder) -> Result<Vec<
     if let Some(jetson_clocks) = jetson_clocks.as_ref().filter(|_| folder.clocks_before().exists()) {
         attempt(restore_clocks(jetson_clocks, &folder.clocks_before()));
     }
+    if let Some(saved) = pending.memory_clock.filter(|_| is_same_boot) {
+        attempt(memory_clock::set(sysfs, saved));
+    }
     let deadline = Instant::now() + SETTLING;
     loop {
         let now = settings::read(request)?;
@@ -403,6 +430,11 @@ fn not_restored(pending: &SavedState, now: &Settings, is_same_boot: bool) -> Vec
     }
     if !is_same_boot {
         return missing;
+    }
+    if pending.memory_clock.is_some() && now.memory_hz != found.memory_hz {
+        let shown =
+            |hz: Option<u64>| hz.map_or_else(|| "not locked".to_owned(), |hz| format!("locked at {hz} Hz"));
+        missing.push(format!("the memory clock is {}, was {}", shown(now.memory_hz), shown(found.memory_hz)));
     }
     let is_pinned = request.jetson_clocks == Some(true) && settings::are_pinned(sysfs, now);
     if is_pinned && !settings::were_pinned(found) {

@@ -61,8 +61,8 @@ impl StateKeeper {
             Err(_) if request.is_nothing() => return Ok(unchanged(sysfs, None)),
             Err(why) => return Err(failed(why)),
         };
-        // Another power mode, and clocks without a limit, start from what was found.
-        if self.changed.as_ref().is_some_and(|changed| !request.differs_in_limits_only(&changed.request)) {
+        // Another power mode, and clocks that are no longer set, start from what was found.
+        if self.changed.as_ref().is_some_and(|changed| !request.differs_in_values_only(&changed.request)) {
             let differences = self.restore().map_err(failed)?;
             if !differences.is_empty() {
                 return Err(failed(format!(
@@ -115,6 +115,7 @@ impl StateKeeper {
                 governors: Vec::new(),
                 cpu_limits: Vec::new(),
                 gpu_limits: None,
+                memory_clock: None,
             };
             folder.write(&pending).map_err(failed)?;
             self.changed = Some(pending);

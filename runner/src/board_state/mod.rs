@@ -3,6 +3,7 @@
 
 mod apply;
 mod keeper;
+pub(crate) mod memory_clock;
 pub(crate) mod programs;
 mod saved;
 pub(crate) mod settings;

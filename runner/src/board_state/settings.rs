@@ -1,5 +1,6 @@
 //! Reads the settings of a board, and compares them with a request.
 
+use super::memory_clock;
 use super::programs::{self, QUERY_TIMEOUT};
 use crate::timed_read::text;
 use protocol::{
@@ -107,6 +108,11 @@ pub(crate) fn gpu(sysfs: &Path) -> Option<ClockLimits> {
     Some(ClockLimits { min_hz, max_hz })
 }
 
+/// Frequency at which the memory clock is locked, if this process may read it.
+pub(crate) fn memory_locked_hz(sysfs: &Path) -> Option<u64> {
+    memory_clock::visible(sysfs)?.locked_hz()
+}
+
 /// Current frequency of the GPU.
 pub(crate) fn gpu_current_hz(sysfs: &Path) -> Option<u64> {
     number(&gpu_folder(sysfs)?.join("cur_freq"))
@@ -115,28 +121,42 @@ pub(crate) fn gpu_current_hz(sysfs: &Path) -> Option<u64> {
 /// Reads all settings.
 ///
 /// # Errors
-/// As [`power_mode`], if a power mode is requested; otherwise it may stay unknown.
+/// As [`power_mode`] and [`memory_clock::read`], if a power mode or a memory clock is requested; otherwise they may stay unknown.
 pub(crate) fn read(request: &StateRequest) -> Result<Settings, String> {
+    let sysfs = Path::new(&request.sysfs);
     let mode = match (power_mode(), request.nvpmodel) {
         (Err(error), Some(_)) => return Err(error),
         (mode, _) => mode.unwrap_or(None),
     };
-    Ok(read_with(Path::new(&request.sysfs), mode))
+    let mut settings = read_with(sysfs, mode);
+    if request.memory_hz.is_some() {
+        settings.memory_hz = memory_clock::read(sysfs)?.locked_hz();
+    }
+    Ok(settings)
 }
 
 /// Reads all settings but the power mode.
 pub(crate) fn read_with(sysfs: &Path, power_mode: Option<PowerMode>) -> Settings {
     let online = online(sysfs);
     let cpus = cpu_numbers(sysfs).into_iter().map(|id| cpu(sysfs, id, &online)).collect();
-    Settings { power_mode, cpus, gpu: gpu(sysfs) }
+    Settings { power_mode, cpus, gpu: gpu(sysfs), memory_hz: memory_locked_hz(sysfs) }
 }
 
-/// The frequencies and power modes that the board offers in its present power mode.
-pub(crate) fn clocks(id: u64, sysfs: &Path) -> Clocks {
+/// The frequencies, governors and power modes that the board offers in its present power mode. `memory`: those of the memory
+/// clock too, as root if necessary.
+pub(crate) fn clocks(id: u64, sysfs: &Path, memory: bool) -> Clocks {
     let mut cpus: Vec<CpuClock> = Vec::new();
     let online = online(sysfs);
+    let mut governors: Option<Vec<String>> = None;
     for cpu in &online {
         let folder = cpufreq(sysfs, *cpu);
+        if let Some(listed) = text(&folder.join("scaling_available_governors")) {
+            let is_listed = |name: &String| listed.split_whitespace().any(|other| other == name);
+            let mut common =
+                governors.unwrap_or_else(|| listed.split_whitespace().map(str::to_owned).collect());
+            common.retain(is_listed);
+            governors = Some(common);
+        }
         let (Some(min_khz), Some(max_khz)) =
             (number(&folder.join("cpuinfo_min_freq")), number(&folder.join("cpuinfo_max_freq")))
         else {
@@ -159,7 +179,14 @@ pub(crate) fn clocks(id: u64, sysfs: &Path) -> Clocks {
     // `/sys` is beside `/etc`.
     let modes = sysfs.parent().and_then(|root| fs::read_to_string(root.join("etc/nvpmodel.conf")).ok());
     let power_modes = parse_modes(&modes.unwrap_or_default());
-    Clocks { id, cpus, gpu_hz: gpu_hz.unwrap_or_default(), power_modes }
+    Clocks {
+        id,
+        cpus,
+        gpu_hz: gpu_hz.unwrap_or_default(),
+        power_modes,
+        governors: governors.unwrap_or_default(),
+        memory: memory.then(|| memory_clock::offered(sysfs)),
+    }
 }
 
 /// The numbers in a file, ascending.
@@ -265,6 +292,12 @@ pub(crate) fn mismatches(request: &StateRequest, now: &Settings) -> Vec<String> 
             shown(now.gpu.map(|gpu| gpu.max_hz))
         ));
     }
+    if let Some(wanted) = request.memory_hz
+        && !now.memory_hz.is_some_and(|hz| memory_clock::is_rate(hz, wanted))
+    {
+        let lock = now.memory_hz.map_or_else(|| "not locked".to_owned(), |hz| format!("locked at {hz} Hz"));
+        found.push(format!("a memory clock of {wanted} Hz is requested, but it is {lock}"));
+    }
     if request.jetson_clocks == Some(false) && are_pinned(sysfs, now) {
         found.push("unpinned clocks are requested, but all CPUs are pinned".to_owned());
     }
@@ -294,6 +327,50 @@ fn shown(value: Option<impl std::fmt::Display>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn governors_are_those_of_all_cpus() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = sysfs.path().join("devices/system/cpu").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("online", "0-1\n");
+        assert_eq!(clocks(1, sysfs.path(), false).governors, [""; 0]);
+        write("cpu0/cpufreq/scaling_available_governors", "schedutil powersave userspace\n");
+        write("cpu1/cpufreq/scaling_available_governors", "userspace schedutil\n");
+        let found = clocks(1, sysfs.path(), false);
+        assert_eq!(
+            (found.governors, found.memory),
+            (vec!["schedutil".to_owned(), "userspace".to_owned()], None)
+        );
+        assert!(clocks(1, sysfs.path(), true).memory.unwrap().is_err());
+    }
+
+    #[test]
+    fn a_memory_clock_that_is_not_the_requested_one_is_a_mismatch() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let request = StateRequest {
+            sysfs: sysfs.path().to_str().unwrap().to_owned(),
+            nvpmodel: None,
+            jetson_clocks: None,
+            governor: None,
+            cpu_limits: Vec::new(),
+            gpu_max_hz: None,
+            memory_hz: Some(1_866_000_000),
+        };
+        for (memory_hz, expected) in [
+            (Some(1_600_000_000), Some("locked at 1600000000 Hz")),
+            (None, Some("not locked")),
+            (Some(1_866_000_000), None),
+        ] {
+            let now = Settings { memory_hz, ..read_with(sysfs.path(), None) };
+            let expected = expected
+                .map(|is| vec![format!("a memory clock of 1866000000 Hz is requested, but it is {is}")]);
+            assert_eq!(mismatches(&request, &now), expected.unwrap_or_default());
+        }
+    }
 
     #[test]
     fn power_modes_are_those_of_the_boards_table() {

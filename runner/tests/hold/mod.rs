@@ -53,6 +53,7 @@ impl Board {
             governor: None,
             cpu_limits: Vec::new(),
             gpu_max_hz: None,
+            memory_hz: None,
         }
     }
 

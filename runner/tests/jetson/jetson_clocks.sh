@@ -4,6 +4,7 @@
 here=$(dirname "$0")/..
 cpu=$here/sys/devices/system/cpu
 gpu=$here/sys/devices/17000000.gp10b/devfreq/17000000.gp10b
+emc=$here/sys/kernel/debug/bpmp/debug/clk/emc
 echo "jetson_clocks $1" >> "$here/calls"
 [ "$(id -u)" = 0 ] || { echo "Error: Run this script($0) as a root user"; exit 1; }
 case $1 in
@@ -17,7 +18,8 @@ case $1 in
         read -r answer
         [ "$answer" = y ] || { echo "Error: file $2 already exists!"; exit 1; }
     fi
-    for file in "$cpu"/cpu[0-9]*/cpufreq/scaling_min_freq "$gpu/min_freq"; do
+    for file in "$cpu"/cpu[0-9]*/cpufreq/scaling_min_freq "$gpu/min_freq" "$emc/rate" "$emc/mrq_rate_locked"; do
+        [ -e "$file" ] || continue
         echo "$file:$(cat "$file")" >> "$2"
     done
     ;;
@@ -37,6 +39,10 @@ case $1 in
         cat "$folder/scaling_max_freq" > "$folder/scaling_cur_freq"
     done
     cat "$gpu/max_freq" > "$gpu/min_freq"
+    if [ -e "$emc" ]; then
+        cat "$emc/max_rate" > "$emc/rate"
+        echo 1 > "$emc/mrq_rate_locked"
+    fi
     ;;
 *)
     exit 2

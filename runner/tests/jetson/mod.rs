@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const MODES: &str = "0 MAXN 0-1 2035200 1300500000\n1 MAXQ 0 1200000 850000000\n3 MAXP_CORE_ARM 0 2000000 1120000000\n\
                      7 NEXT_START 0-1 1900800 1120000000 ask\n";
 
+const EMC: &str = "sys/kernel/debug/bpmp/debug";
+
 /// A board with two CPUs in power mode 3, which has one of them online.
 pub(crate) struct Jetson {
     folder: PathBuf,
@@ -52,6 +54,21 @@ impl Jetson {
         jetson.zone(0, "BCPU-therm", 41_000);
         jetson.zone(1, "PMIC-Die", 100_000);
         jetson
+    }
+
+    /// Adds a memory clock that the kernel controls, as BPMP shows it in debugfs.
+    pub(crate) fn add_memory_clock(&self) {
+        let clock = [("min_rate", "40800000"), ("max_rate", "1866000000"), ("rate", "1600000000")];
+        for (name, value) in clock.into_iter().chain([("mrq_rate_locked", "0")]) {
+            self.write(&format!("{EMC}/clk/emc/{name}"), value);
+        }
+        self.write(&format!("{EMC}/emc/possible_rates"), "40800 408000 800000 1600000 1866000 (kHz)");
+    }
+
+    /// Frequency of the memory clock, and whether it is locked; empty without such a clock.
+    pub(crate) fn memory_clock(&self) -> Vec<String> {
+        let file = |name| fs::read_to_string(self.folder.join(format!("{EMC}/clk/emc/{name}"))).ok();
+        ["rate", "mrq_rate_locked"].into_iter().filter_map(file).map(|text| text.trim().to_owned()).collect()
     }
 
     /// The folder of its programs.
@@ -106,6 +123,7 @@ impl Jetson {
             let path = format!("sys/devices/17000000.gp10b/devfreq/17000000.gp10b/{name}");
             lines.push(format!("gpu {name} {}", self.read(&path)));
         }
+        lines.extend(self.memory_clock().into_iter().map(|value| format!("memory {value}")));
         lines.join("\n")
     }
 }

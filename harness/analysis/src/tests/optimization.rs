@@ -104,12 +104,13 @@ pub(super) fn at_two_points() -> Scenario {
         governor: None,
         cpu_limits: vec![CpuLimit { cpus: vec![1], max_khz: 1_200_000 }],
         gpu_max_hz: None,
+        memory_hz: None,
     };
     let set = Settings::from(&machine);
     let brought = AppliedState { leftover: None, found: set.clone(), set };
     for (number, khz, state) in [(0, 2_000_000, None), (1, 1_200_000, StateRecord::new(asked, brought))] {
         let max_khz = [("cpu0".to_owned(), 2_000_000), ("cpu1".to_owned(), khz)].into();
-        let point = OperatingPoint { power_mode: None, max_khz };
+        let point = OperatingPoint { max_khz, ..OperatingPoint::default() };
         let record = OperatingPointRecord { number, point, state, idle: None };
         scenario.records.push(Record::OperatingPoint(Box::new(record)));
     }

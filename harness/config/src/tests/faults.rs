@@ -201,7 +201,7 @@ processors:
   gpu: { cuda: { arch: sm_62 } }
 power: { ina3221: { total: VDD_IN } }
 state: { nvpmodel: 0, max_temperature_c: 45 }
-operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little: { every: 3 }, gpu: [114.75] } }
+operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little: { every: 3 }, gpu: [114.75] }, governors: [powersave], memory_mhz: all }
 ";
     let table = [
         ("unknown key", "power:", "powre:"),
@@ -211,6 +211,11 @@ operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little:
         ("no frequencies", "[114.75]", "[]"),
         ("a word for frequencies", "big: all", "big: some"),
         ("an unknown setting of points", "power_modes", "modes"),
+        ("governors of pinned clocks", "state: {", "state: { jetson_clocks: true,"),
+        ("the governor of programs", "[powersave]", "[powersave, userspace]"),
+        ("no governors", "[powersave]", "[]"),
+        ("a word for governors", "[powersave]", "some"),
+        ("a memory clock in Hz", "memory_mhz: all", "memory_mhz: [1600000000]"),
         ("another name than the file's", "board: bench", "board: bank"),
         ("name missing", "board: bench\n", ""),
         ("unknown way to connect", SSH, "telnet"),

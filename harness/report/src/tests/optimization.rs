@@ -23,6 +23,7 @@ fn row(schedule: &str, kind: ScheduleKind, fps: f64, energy: f64) -> FrontRow {
             label: None,
             power_mode: Some("0 (MAXN)".to_owned()),
             governor: None,
+            memory_mhz: None,
             max_mhz: BTreeMap::new(),
         },
         throughput_fps: interval(fps, 0.2),

@@ -4,8 +4,8 @@
 CREATE TABLE operating_points (
     run    INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
     number INTEGER NOT NULL,
-    -- {"power_mode": {"id", "name"}, "max_khz": {PROCESSOR: kHz}}. A processor that is offline, or whose clock is not known,
-    -- is absent.
+    -- {"power_mode": {"id", "name"}, "governor", "max_khz": {PROCESSOR: kHz}, "memory_khz"}. A processor that is offline, or
+    -- whose clock is not known, is absent; so are governor and memory clock if the points do not differ in them.
     point  TEXT NOT NULL,
     -- {"asked", "brought"} as in `runs`.state, from the latest time that the point was set; NULL if it asks for nothing.
     state  TEXT,

@@ -105,7 +105,9 @@ fn operating_points_come_back_and_a_resumed_run_replaces_their_state_only() {
         number,
         point: OperatingPoint {
             power_mode: Some(PowerMode { id: 0, name: "MAXN".to_owned() }),
+            governor: (number > 0).then(|| "powersave".to_owned()),
             max_khz: [("cpu0".to_owned(), khz)].into(),
+            memory_khz: (number > 0).then_some(408_000),
         },
         state: None,
         idle: None,
@@ -121,6 +123,7 @@ fn operating_points_come_back_and_a_resumed_run_replaces_their_state_only() {
         governor: None,
         cpu_limits: vec![],
         gpu_max_hz: None,
+        memory_hz: None,
     };
     let brought = AppliedState { leftover: None, found: settings.clone(), set: settings };
     let again = OperatingPointRecord { state: StateRecord::new(asked, brought), ..point(1, 345_600) };
@@ -169,6 +172,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         governor: None,
         cpu_limits: vec![protocol::CpuLimit { cpus: vec![0, 3], max_khz: 1_113_600 }],
         gpu_max_hz: Some(1_122_000_000),
+        memory_hz: Some(408_000_000),
     };
     let pending = SavedState {
         version: 1,
@@ -179,6 +183,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         governors: vec![],
         cpu_limits: vec![],
         gpu_limits: None,
+        memory_clock: Some(protocol::SavedMemoryClock { rate_hz: 1_866_000_000, is_locked: false }),
     };
     let brought = AppliedState { leftover: Some(Box::new(pending)), found: found.clone(), set: found };
     let state = StateRecord::new(asked, brought);
