@@ -4,7 +4,7 @@ use crate::samples::{Samples, SamplesError};
 use crate::statistics::{Confidence, Interval, interval_of_any};
 use crate::units::FramesPerSecond;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 /// The figure of one trial and its round. Trials of the same round ran next to each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,8 +62,13 @@ pub fn compare(
     confidence: Confidence,
 ) -> Result<Comparison, ComparisonError> {
     let (left, right) = (by_round(candidate)?, by_round(baseline)?);
-    let logarithms: Vec<f64> =
-        left.iter().filter_map(|(round, value)| Some((value / right.get(round)?).ln())).collect();
+    let mut others = right.iter().peekable();
+    let ratio = |trial: &Observation| {
+        while others.next_if(|other| other.round < trial.round).is_some() {}
+        let other = others.next_if(|other| other.round == trial.round)?;
+        Some((trial.value / other.value).ln())
+    };
+    let logarithms: Vec<f64> = left.iter().filter_map(ratio).collect();
     let unpaired = left.len() + right.len() - 2 * logarithms.len();
     let samples = Samples::new(&logarithms).map_err(|error| match error {
         SamplesError::Empty => ComparisonError::NoCommonRound,
@@ -74,17 +79,19 @@ pub fn compare(
     Ok(Comparison { ratio, unpaired })
 }
 
-fn by_round(trials: &[Observation]) -> Result<BTreeMap<u32, f64>, ComparisonError> {
-    let mut rounds = BTreeMap::new();
-    for trial in trials {
-        if !(trial.value.is_finite() && trial.value > 0.0) {
-            return Err(ComparisonError::NotPositive { round: trial.round, value: trial.value });
-        }
-        if rounds.insert(trial.round, trial.value).is_some() {
-            return Err(ComparisonError::RoundTwice { round: trial.round });
-        }
+/// The trials in the order of their rounds, as they are in most cases. Each round has one, and all values are positive.
+fn by_round(trials: &[Observation]) -> Result<Cow<'_, [Observation]>, ComparisonError> {
+    if let Some(trial) = trials.iter().find(|trial| !(trial.value.is_finite() && trial.value > 0.0)) {
+        return Err(ComparisonError::NotPositive { round: trial.round, value: trial.value });
     }
-    Ok(rounds)
+    let mut trials = Cow::Borrowed(trials);
+    if !trials.is_sorted_by_key(|trial| trial.round) {
+        trials.to_mut().sort_by_key(|trial| trial.round);
+    }
+    match trials.windows(2).find(|pair| pair[0].round == pair[1].round) {
+        Some(pair) => Err(ComparisonError::RoundTwice { round: pair[0].round }),
+        None => Ok(trials),
+    }
 }
 
 /// Place of the best of several baselines: the one of the highest median, the first where they are equal; none where

@@ -111,15 +111,42 @@ pub fn median_in_place(values: &mut [f64]) -> Option<f64> {
 
 /// Type-7 quantile of numbers in ascending order, of which there is at least one.
 pub(crate) fn quantile_of_ascending(ascending: &[f64], p: f64) -> f64 {
-    let last = ascending.len() - 1;
+    let (place, share) = place_of_quantile(ascending.len(), p);
+    let above = (place + 1).min(ascending.len() - 1);
+    between(ascending[place], ascending[above], share)
+}
+
+/// The two values between which the type-7 quantile of `count` values lies, and its share of the way from the lower one; without
+/// sorting them all. `least` has the least of the values, in any order, up to the quantile and the next one at least. Returned
+/// are those as well, in which all lower quantiles are found.
+pub(crate) fn quantile_in_place<T: Copy + Ord>(
+    least: &mut [T],
+    count: usize,
+    p: f64,
+) -> ((T, T, f64), &mut [T]) {
+    let (place, share) = place_of_quantile(count, p);
+    let (_, &mut below, greater) = least.select_nth_unstable(place);
+    if let Some(next) = (0..greater.len()).min_by_key(|next| greater[*next]) {
+        greater.swap(0, next);
+    }
+    let above = greater.first().copied().unwrap_or(below);
+    let known = least.len().min(place + 2);
+    ((below, above, share), &mut least[..known])
+}
+
+/// Place of the value below the type-7 quantile of `count` values in ascending order, and the share of the way to the next.
+fn place_of_quantile(count: usize, p: f64) -> (usize, f64) {
+    let last = count - 1;
     let position = p.clamp(0.0, 1.0) * last as f64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the last index")]
-    let below = (position.floor() as usize).min(last);
-    let above = (below + 1).min(last);
-    let share = position - below as f64;
+    let place = (position.floor() as usize).min(last);
+    (place, position - place as f64)
+}
+
+/// The value at a share of the way between two.
+pub(crate) fn between(below: f64, above: f64, share: f64) -> f64 {
     // As a weighted sum this could leave the two values by a rounding error.
-    (ascending[below] + share * (ascending[above] - ascending[below]))
-        .clamp(ascending[below], ascending[above])
+    (below + share * (above - below)).clamp(below, above)
 }
 
 /// Why these are no samples.

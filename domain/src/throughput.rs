@@ -1,6 +1,6 @@
 //! What the measured window of a trial says.
 
-use crate::samples::{Samples, SamplesError};
+use crate::samples::{SamplesError, between, quantile_in_place};
 use crate::units::{FramesPerSecond, Nanoseconds};
 use serde::Serialize;
 
@@ -64,6 +64,18 @@ impl Window {
     pub fn inter_frame(&self) -> Vec<Nanoseconds> {
         inter_frame(self.opened_ns, &self.completed_ns)
     }
+
+    /// Means of [`Window::inter_frame`] over so many frames each. Frames that do not fill the last mean are left out.
+    pub fn inter_frame_over(&self, count: usize) -> Vec<Nanoseconds> {
+        let times = self.inter_frame();
+        if count <= 1 {
+            return times;
+        }
+        let mean = |times: &[Nanoseconds]| {
+            Nanoseconds(times.iter().map(|time| time.0).sum::<u64>() / times.len() as u64)
+        };
+        times.chunks_exact(count).map(mean).collect()
+    }
 }
 
 /// Time from each completion to the next, the first from `opened_ns`. Zero where a time lies before its predecessor.
@@ -90,14 +102,21 @@ pub struct Latency {
 impl Latency {
     /// Of these frames.
     pub fn of(latencies: &[Nanoseconds]) -> Result<Self, SamplesError> {
-        let samples = Samples::of_durations(latencies)?;
-        Ok(Self {
-            p50_ns: samples.median(),
-            p90_ns: samples.quantile(0.9),
-            p99_ns: samples.quantile(0.99),
-            longest_ns: samples.greatest(),
-            frames: samples.count(),
-        })
+        Self::of_several(&[latencies])
+    }
+
+    /// Of the frames of several trials.
+    pub fn of_several(trials: &[&[Nanoseconds]]) -> Result<Self, SamplesError> {
+        let mut all = trials.concat();
+        let frames = all.len();
+        let longest_ns = all.iter().max().ok_or(SamplesError::Empty)?.as_f64();
+        // From the highest on, each among those below the one before.
+        let (p99, least) = quantile_in_place(&mut all, frames, 0.99);
+        let (p90, least) = quantile_in_place(least, frames, 0.9);
+        let (p50, _) = quantile_in_place(least, frames, 0.5);
+        let [p50_ns, p90_ns, p99_ns] =
+            [p50, p90, p99].map(|(below, above, share)| between(below.as_f64(), above.as_f64(), share));
+        Ok(Self { p50_ns, p90_ns, p99_ns, longest_ns, frames })
     }
 }
 
@@ -127,6 +146,7 @@ pub enum WindowError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples::Samples;
     use proptest::prelude::*;
 
     #[test]
@@ -135,6 +155,8 @@ mod tests {
         assert_eq!(window.duration(), Nanoseconds(4_000));
         assert!((window.throughput().0 - 750_000.0).abs() < 1e-6);
         assert_eq!(window.inter_frame(), [1_000, 1_000, 2_000].map(Nanoseconds));
+        assert_eq!(window.inter_frame_over(1), window.inter_frame());
+        assert_eq!(window.inter_frame_over(2), [1_000].map(Nanoseconds));
         let longer = window.clone().with_more(300, 101_000);
         assert_eq!((longer.frames(), longer.duration()), (300, Nanoseconds(100_000)));
         assert_eq!(window.clone().with_more(2, 101_000), window);
@@ -149,6 +171,28 @@ mod tests {
         assert!((latency.p99_ns - 100.0).abs() < 1e-9);
         assert!((latency.longest_ns - 101.0).abs() < 1e-9);
         assert_eq!(Latency::of(&[]), Err(SamplesError::Empty));
+    }
+
+    proptest! {
+        #[test]
+        fn latencies_are_quantiles_of_all_frames(
+            trials in proptest::collection::vec(proptest::collection::vec(0..60_u64, 0..60), 0..4),
+        ) {
+            let trials: Vec<Vec<Nanoseconds>> =
+                trials.into_iter().map(|trial| trial.into_iter().map(Nanoseconds).collect()).collect();
+            let slices: Vec<&[Nanoseconds]> = trials.iter().map(Vec::as_slice).collect();
+            let found = Latency::of_several(&slices);
+            match Samples::of_durations(&trials.concat()) {
+                Err(error) => prop_assert_eq!(found, Err(error)),
+                Ok(samples) => prop_assert_eq!(found, Ok(Latency {
+                    p50_ns: samples.median(),
+                    p90_ns: samples.quantile(0.9),
+                    p99_ns: samples.quantile(0.99),
+                    longest_ns: samples.greatest(),
+                    frames: samples.count(),
+                })),
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,11 @@ use std::fmt;
 pub struct Nanoseconds(pub u64);
 
 impl Nanoseconds {
+    /// These numbers of nanoseconds.
+    pub fn of_all(values: Vec<u64>) -> Vec<Self> {
+        values.into_iter().map(Self).collect()
+    }
+
     /// As a floating-point number of nanoseconds; exact below 2^53 ns, which are 104 days.
     pub fn as_f64(self) -> f64 {
         self.0 as f64

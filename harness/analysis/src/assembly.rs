@@ -132,6 +132,8 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
     };
     let singles: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Single).collect();
     let peers: Vec<(String, Vec<Observation>)> = valid(ScheduleKind::Peer).collect();
+    let throughputs: Vec<&[Observation]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
+    let best_single = comparison::best(&throughputs).map(|place| singles[place].0.as_str());
     let settings = StoredSettings::of(&run.start.configuration);
     let by_energy: Vec<energy::Single<'_>> = schedules
         .iter()
@@ -151,7 +153,7 @@ fn rows_of(network: &Network, run: &StoredRun, schedules: &[&Measurements]) -> V
         .map(|schedule| {
             let mut row = row(network, run, schedule);
             if row.verdict == Validity::Valid {
-                add_gains(&mut row, &schedule.throughputs(), &singles);
+                add_gains(&mut row, &schedule.throughputs(), &singles, best_single);
                 if let Some(wanted) = settings.precision {
                     add_precision(&mut row, wanted);
                 }
@@ -187,8 +189,8 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
     let counted = measurements.counted();
     let throughput = Metric::Throughput.over_trials(&measurements.throughputs());
     let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
-    let latency: Vec<Nanoseconds> = counted.iter().flat_map(|trial| trial.latency.iter().copied()).collect();
-    let latency = throughput::Latency::of(&latency).ok();
+    let latencies: Vec<&[Nanoseconds]> = counted.iter().map(|trial| trial.latency.as_slice()).collect();
+    let latency = throughput::Latency::of_several(&latencies).ok();
     let load = crate::load_of(run);
     // No schedule computes frames that have not arrived.
     let offered = load.stream().map_or(f64::INFINITY, domain::StreamLoad::total_fps);
@@ -345,14 +347,18 @@ fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     Samples::new(&values).ok().map(|samples| samples.median())
 }
 
-fn add_gains(row: &mut Row, candidate: &[Observation], singles: &[(String, Vec<Observation>)]) {
+fn add_gains(
+    row: &mut Row,
+    candidate: &[Observation],
+    singles: &[(String, Vec<Observation>)],
+    best_single: Option<&str>,
+) {
     row.gain_over_intervals = gains(candidate, singles);
     row.gain_over = row.gain_over_intervals.iter().map(|(name, gain)| (name.clone(), gain.point)).collect();
-    let baselines: Vec<&[Observation]> = singles.iter().map(|(_, trials)| trials.as_slice()).collect();
-    if let Ok((best, compared)) = comparison::compare_with_best(candidate, &baselines, Confidence::P95) {
-        row.best_single = Some(singles[best].0.clone());
-        row.gain_over_best_single = Some(compared.ratio.point);
-        row.gain_over_best_single_interval = Some(compared.ratio.into());
+    if let Some((best, gain)) = best_single.and_then(|best| row.gain_over_intervals.get_key_value(best)) {
+        row.best_single = Some(best.clone());
+        row.gain_over_best_single = Some(gain.point);
+        row.gain_over_best_single_interval = Some(*gain);
     }
 }
 

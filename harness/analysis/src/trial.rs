@@ -89,8 +89,8 @@ impl Trial {
         let (stream, latency) = match &measured.stream {
             None => {
                 let rhythm = bounds.pipeline.map_or(1, |schedule| rhythm(schedule, &measured));
-                reasons.extend(disturbance::pace(&over_several(&window.inter_frame(), rhythm)));
-                (None, measured.window.latency_ns.into_iter().map(Nanoseconds).collect())
+                reasons.extend(disturbance::pace(&window.inter_frame_over(rhythm)));
+                (None, Nanoseconds::of_all(measured.window.latency_ns))
             }
             Some(streamed) => {
                 if let Some(rest) = &streamed.rest {
@@ -188,14 +188,6 @@ fn rhythm(schedule: &Schedule, measured: &Measured) -> usize {
         usize::try_from(own.iter().sum::<u64>().div_ceil(fewest)).ok()
     };
     schedule.replicas().filter_map(of_stage).max().unwrap_or(1)
-}
-
-/// Means of so many frame times each.
-fn over_several(times: &[Nanoseconds], count: usize) -> Vec<Nanoseconds> {
-    let mean = |times: &[Nanoseconds]| {
-        Nanoseconds(times.iter().map(|time| time.0).sum::<u64>() / times.len() as u64)
-    };
-    times.chunks_exact(count.max(1)).map(mean).collect()
 }
 
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
@@ -333,11 +325,9 @@ mod tests {
         assert_eq!(rhythm(&shared, &measured), 4, "cpu0 passes up to three frames while cpu1 has one");
         let apart = pipeline(&[stage("gpu", 0, 2), stage("cpu0", 2, 3), stage("cpu1", 3, 4)]);
         assert_eq!(rhythm(&apart, &measured), 1);
-        let times: Vec<Nanoseconds> =
-            (0..90).map(|frame| Nanoseconds(if frame % 3 == 0 { 2998 } else { 1 })).collect();
-        let means = over_several(&times, 3);
-        assert_eq!((means.len(), means[0], means[29]), (30, Nanoseconds(1000), Nanoseconds(1000)));
-        assert_eq!(disturbance::pace(&means), None);
-        assert_eq!(over_several(&times, 1), times);
+        // Three leave together.
+        let completed: Vec<u64> = (1..=90).map(|frame: u64| frame.div_ceil(3) * 3000).collect();
+        let window = Window::new(0, completed).unwrap();
+        assert_eq!(disturbance::pace(&window.inter_frame_over(3)), None);
     }
 }

@@ -241,7 +241,10 @@ fn trials_without_their_details_are_else_the_same() {
     for trial in &mut expected {
         let Outcome::Measured(measured) = &mut trial.outcome else { panic!("all are measured") };
         assert!(!measured.timeline.is_empty() && !measured.before.cpu_flags.is_empty());
+        assert!(!measured.warm_up.completed_ns.is_empty());
         measured.timeline.clear();
+        measured.window.completed_by.clear();
+        measured.warm_up.completed_ns.clear();
         measured.before.cpu_flags.clear();
         measured.after.cpu_flags.clear();
     }
