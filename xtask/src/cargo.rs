@@ -237,7 +237,41 @@ pub(crate) fn lay(libraries: &[PathBuf], folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Programs, profile_of};
+    use std::collections::BTreeSet;
     use std::path::Path;
+    use std::process::Command;
+
+    /// The first command of a clone builds the harness while the toolchain is installed, and the runner afterwards. A crate
+    /// that has more features beside the runner than alone would be built twice, with all crates that use it.
+    #[test]
+    fn the_harness_is_the_same_alone_and_beside_the_runner() {
+        let crates = |packages: &[&str]| -> BTreeSet<String> {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap());
+            cargo.args([
+                "tree",
+                "--locked",
+                "--edges",
+                "normal,build",
+                "--prefix",
+                "none",
+                "--format",
+                "{p} {f}",
+            ]);
+            let output =
+                cargo.args(packages.iter().flat_map(|package| ["--package", package])).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+        };
+        let (alone, beside) = (crates(&["cli"]), crates(&["cli", "runner"]));
+        assert!(alone.len() > 50 && beside.len() > alone.len());
+        let other: Vec<&String> = alone.difference(&beside).collect();
+        assert!(
+            other.is_empty(),
+            "these have other features beside the runner; give the crate `cli` a dependency on them with the features of \
+             the runner's, as it has on smallvec: {other:?}"
+        );
+    }
 
     #[test]
     fn programs_are_found_where_cargo_says() {

@@ -7,10 +7,7 @@ use crate::format::{Format, json, render as render_run};
 use analysis::{BoardSection, CampaignReport};
 use analysis::{Report, Row};
 use domain::FleetMode;
-use tabled::builder::Builder;
-use tabled::settings::object::{Columns, Rows};
-use tabled::settings::style::HorizontalLine;
-use tabled::settings::{Alignment, Padding, Style};
+use host::table::Table;
 
 /// Width of a report in columns.
 const WIDTH: usize = 100;
@@ -220,19 +217,11 @@ fn table<'a>(
     rows: impl Iterator<Item = &'a [String]>,
     numbers: std::ops::Range<usize>,
 ) -> String {
-    let mut builder = Builder::default();
-    builder.push_record(header.iter().copied());
+    let mut table = Table::new(header.iter().copied()).right(numbers);
     for row in rows {
-        builder.push_record(row.iter().cloned());
+        table.push(row.iter().cloned());
     }
-    let mut table = builder.build();
-    table
-        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
-        .with(Padding::new(0, 2, 0, 0))
-        .modify(Columns::last(), Padding::zero())
-        .modify(Columns::new(numbers), Alignment::right())
-        .modify(Rows::first(), Alignment::bottom());
-    table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+    table.to_string()
 }
 
 fn in_markdown(report: &CampaignReport) -> String {

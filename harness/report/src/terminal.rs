@@ -4,10 +4,7 @@ use super::cells::{self, or_dash};
 use super::notes::{self, Note};
 use super::streams;
 use analysis::{Report, Row};
-use tabled::builder::Builder;
-use tabled::settings::object::{Columns, Rows};
-use tabled::settings::style::HorizontalLine;
-use tabled::settings::{Alignment, Padding, Style};
+use host::table::Table;
 
 /// Width of a report in columns, unless `--wide` is given.
 const WIDTH: usize = 100;
@@ -64,12 +61,11 @@ fn table(rows: &[&Row], wide: bool) -> String {
 }
 
 fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
-    let mut builder = Builder::default();
     let gain = if wide { "gain over\nbest single" } else { "gain\nover best\nsingle" };
     let latency = "latency ms\np50 / p99";
     let header =
         ["schedule", "frames/s", gain, "predicted", "eff.", "busy", latency, "mJ/\nframe", "verdict"];
-    builder.push_record(header);
+    let mut table = Table::new(header).right(1..8);
     for row in rows {
         let (throughput, gain) = (row.throughput_fps.as_ref(), row.gain_over_best_single_interval.as_ref());
         let energy = row.energy_mj_per_frame.as_ref();
@@ -86,7 +82,7 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             let energy = energy.map(|interval| cells::with_precision(interval).replacen(" ±", "\n±", 1));
             (label, busy, throughput.map(cells::with_precision), cells::gain(row), energy)
         };
-        builder.push_record([
+        table.push([
             label,
             or_dash(throughput),
             or_dash(gain),
@@ -98,28 +94,14 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             cells::verdict(row),
         ]);
     }
-    drawn(builder, 1..8)
-}
-
-/// A table whose columns in `figures` are aligned to the right.
-fn drawn(builder: Builder, figures: std::ops::Range<usize>) -> String {
-    let mut table = builder.build();
-    table
-        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
-        .with(Padding::new(0, 2, 0, 0))
-        .modify(Columns::last(), Padding::zero())
-        .modify(Columns::new(figures), Alignment::right())
-        .modify(Rows::first(), Alignment::bottom());
-    let text = table.to_string();
-    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+    table.to_string()
 }
 
 /// Latency, drops and age of rows under a stream. Intervals are below their figures, unless the table may be wide.
 fn stream_table(rows: &[&Row], wide: bool) -> String {
-    let mut builder = Builder::default();
-    builder.push_record(
-        streams::COLUMNS.map(|name| if wide { name.to_owned() } else { name.replacen(' ', "\n", 1) }),
-    );
+    let headings =
+        streams::COLUMNS.map(|name| if wide { name.to_owned() } else { name.replacen(' ', "\n", 1) });
+    let mut table = Table::new(headings).right(1..streams::COLUMNS.len());
     for row in rows {
         let mut cells = streams::cells(row);
         if !wide {
@@ -128,9 +110,9 @@ fn stream_table(rows: &[&Row], wide: bool) -> String {
                 *cell = cell.replacen(" [", "\n[", 1).replacen(" (", "\n(", 1).replacen(", ", ",\n ", 1);
             }
         }
-        builder.push_record(cells);
+        table.push(cells);
     }
-    let mut out = drawn(builder, 1..streams::COLUMNS.len());
+    let mut out = table.to_string();
     for sentence in rows.iter().flat_map(|row| streams::sentences(row)) {
         out += &wrapped(&sentence, WIDTH, 2);
     }
