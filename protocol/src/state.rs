@@ -93,7 +93,8 @@ impl Settings {
     #[must_use]
     pub fn of_cpus(&self, cpus: &[u32]) -> Self {
         let kept = self.cpus.iter().filter(|cpu| cpus.contains(&cpu.id)).cloned().collect();
-        Self { power_mode: self.power_mode.clone(), cpus: kept, gpu: self.gpu }
+        let Self { power_mode, cpus: _, gpu, memory_hz } = self;
+        Self { power_mode: power_mode.clone(), cpus: kept, gpu: *gpu, memory_hz: *memory_hz }
     }
 
     /// The settings that differ later. Settings of offline CPUs are ignored.
