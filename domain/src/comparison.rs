@@ -1,6 +1,6 @@
 //! Comparison of two schedules.
 
-use crate::samples::{Samples, SamplesError};
+use crate::samples::{Samples, SamplesError, median_in_place};
 use crate::statistics::{Confidence, Interval, interval_of_any};
 use crate::units::FramesPerSecond;
 use serde::Serialize;
@@ -119,9 +119,11 @@ pub fn compare_with_best(
     compare(candidate, baselines[place], confidence).map(|comparison| (place, comparison))
 }
 
-/// Predicted over measured, less one: 0.1 is predicted 10 % too fast.
-pub fn prediction_error(predicted: FramesPerSecond, measured: FramesPerSecond) -> f64 {
-    predicted.0 / measured.0 - 1.0
+/// How much too fast predictions are: the median of predicted over measured throughput of these pairs, less one. With a pair for
+/// each round, drift of the machine between rounds does not count. Absent without a pair.
+pub fn prediction_error(pairs: impl IntoIterator<Item = (FramesPerSecond, FramesPerSecond)>) -> Option<f64> {
+    let ratios = pairs.into_iter().map(|(predicted, measured)| predicted.0 / measured.0);
+    median_in_place(&mut ratios.collect::<Vec<_>>()).map(|ratio| ratio - 1.0)
 }
 
 /// Why two schedules cannot be compared.
@@ -217,7 +219,16 @@ mod tests {
 
     #[test]
     fn prediction_errors() {
-        assert!((prediction_error(FramesPerSecond(55.0), FramesPerSecond(50.0)) - 0.1).abs() < 1e-12);
+        let error = |pairs: &[(f64, f64)]| {
+            let rates = pairs
+                .iter()
+                .map(|(predicted, measured)| (FramesPerSecond(*predicted), FramesPerSecond(*measured)));
+            prediction_error(rates)
+        };
+        assert!((error(&[(55.0, 50.0)]).unwrap() - 0.1).abs() < 1e-12);
+        // A machine that becomes slower from round to round.
+        assert_eq!(error(&[(100.0, 98.0), (50.0, 50.0), (25.0, 26.0)]), Some(0.0));
+        assert_eq!(error(&[]), None);
     }
 
     #[test]

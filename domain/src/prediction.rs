@@ -3,6 +3,7 @@
 use crate::costs::Costs;
 use crate::network::{Cut, Network};
 use crate::processor::ProcessorName;
+use crate::samples::median_in_place;
 use crate::schedule::{Schedule, ScheduleKind, Stage};
 use crate::units::FramesPerSecond;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,25 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// Whether all of its numbers are finite.
+    pub fn is_finite(&self) -> bool {
+        self.throughput.0.is_finite() && self.stage_ns.iter().all(|ns| ns.is_finite())
+    }
+
+    /// Median rate, and median time of each stage, of predictions of one schedule; absent if there are none, or if they do not have
+    /// the same stages.
+    pub fn median(of: &[&Self]) -> Option<Self> {
+        let middle = |mut values: Vec<f64>| median_in_place(&mut values);
+        let stages = of.first()?.stage_ns.len();
+        if of.iter().any(|prediction| prediction.stage_ns.len() != stages) {
+            return None;
+        }
+        let stage = |place: usize| middle(of.iter().map(|prediction| prediction.stage_ns[place]).collect());
+        let throughput = middle(of.iter().map(|prediction| prediction.throughput.0).collect())?;
+        let stage_ns = (0..stages).map(stage).collect::<Option<_>>()?;
+        Some(Self { stage_ns, throughput: FramesPerSecond(throughput) })
+    }
+
     fn new(schedule: &Schedule, stage_ns: Vec<f64>) -> Self {
         let periods = periods_ns(schedule, &stage_ns);
         Self { stage_ns, throughput: FramesPerSecond::from_frame_ns(slowest(&periods)) }
@@ -213,6 +233,19 @@ mod tests {
                 assert!(!fills || found > 0.8 * most, "{stage_ns:?} {before} {between}: {found} of {most}");
             }
         }
+    }
+
+    #[test]
+    fn the_median_of_predictions_is_that_of_each_number() {
+        let of = |stage_ns: [f64; 2], fps| Prediction {
+            stage_ns: stage_ns.to_vec(),
+            throughput: FramesPerSecond(fps),
+        };
+        let (one, two, three) = (of([1.0, 9.0], 30.0), of([3.0, 2.0], 10.0), of([2.0, 5.0], 20.0));
+        assert_eq!(Prediction::median(&[&one, &two, &three]), Some(of([2.0, 5.0], 20.0)));
+        assert_eq!(Prediction::median(&[]), None);
+        let other = Prediction { stage_ns: vec![1.0], throughput: FramesPerSecond(1.0) };
+        assert_eq!(Prediction::median(&[&one, &other]), None);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Whether a trial is valid. Each rule takes observations and returns a reason, or none.
 
-use crate::comparison::prediction_error;
 use crate::units::{FramesPerSecond, Nanoseconds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -360,15 +359,20 @@ pub fn steady(settled: bool) -> Option<Reason> {
     })
 }
 
-/// Predicted against measured throughput.
-pub fn prediction(predicted: FramesPerSecond, measured: FramesPerSecond, limits: &Limits) -> Option<Reason> {
-    let error = prediction_error(predicted, measured);
+/// Predicted against measured throughput. `error` is by how much the prediction is too fast, as a share.
+pub fn prediction(
+    predicted: FramesPerSecond,
+    measured: FramesPerSecond,
+    error: f64,
+    limits: &Limits,
+) -> Option<Reason> {
     // Written so that NaN warns too.
     if error.abs() <= limits.prediction {
         return None;
     }
     let text = format!("predicted {predicted} ({:+.0} %), measured {measured}", 100.0 * error);
-    let remedy = "profile again on a quiet machine; if the difference remains, the stages compete for memory or clocks";
+    let remedy =
+        "measure on a quiet machine; if the difference remains, the stages compete for memory or clocks";
     Some(Reason::new(ReasonCode::PredictionOff, Severity::Warn, text, remedy))
 }
 
@@ -503,11 +507,11 @@ mod tests {
     #[test]
     fn predictions_that_were_off() {
         let limits = Limits::default();
-        check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), &limits), None);
+        check(prediction(FramesPerSecond(54.0), FramesPerSecond(50.0), 0.08, &limits), None);
         let text = "predicted 60.0 frames/s (+20 %), measured 50.0 frames/s";
         let warned = Some((ReasonCode::PredictionOff, Severity::Warn, text));
-        check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), &limits), warned);
-        assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), &limits).is_some());
+        check(prediction(FramesPerSecond(60.0), FramesPerSecond(50.0), 0.2, &limits), warned);
+        assert!(prediction(FramesPerSecond(0.0), FramesPerSecond(0.0), f64::NAN, &limits).is_some());
     }
 
     #[test]

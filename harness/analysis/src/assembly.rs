@@ -9,11 +9,11 @@ use super::rows::{
 use super::stored_settings::StoredSettings;
 use super::trial::Trial;
 use super::{heading, pooled, reasons, stream};
-use domain::FleetMode;
 use domain::{
     Absence, Confidence, Metric, Nanoseconds, Network, Observation, ProcessorName, Reason, ReasonCode,
     Samples, Schedule, ScheduleKind, Validity, comparison, disturbance, throughput, validity,
 };
+use domain::{FleetMode, Prediction};
 use std::collections::BTreeMap;
 use store::{NetworkRecord, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 
@@ -185,25 +185,22 @@ fn emulated(run: &StoredRun, schedule: &Schedule) -> Vec<String> {
 }
 
 fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
-    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let ScheduleRecord { schedule, .. } = &measurements.record;
     let counted = measurements.counted();
     let throughput = Metric::Throughput.over_trials(&measurements.throughputs());
     let fps = throughput.map(|interval| domain::FramesPerSecond(interval.point));
     let latencies: Vec<&[Nanoseconds]> = counted.iter().map(|trial| trial.latency.as_slice()).collect();
     let latency = throughput::Latency::of_several(&latencies).ok();
     let load = crate::load_of(run);
-    // No schedule computes frames that have not arrived.
     let offered = load.stream().map_or(f64::INFINITY, domain::StreamLoad::total_fps);
-    let predicted =
-        prediction.as_ref().map(|prediction| domain::FramesPerSecond(prediction.throughput.0.min(offered)));
+    let (prediction, prediction_error) = measurements.predicted(&counted, fps, offered);
     let peer = schedule.as_peer();
     let mut notes = measurements.reasons.clone();
     notes.extend(reasons::trials(measurements.trials.values(), measurements.failed.values(), planned(run)));
     let rates: Vec<_> = counted.iter().map(|trial| (trial.round, trial.throughput)).collect();
     notes.extend(disturbance::outliers(&rates));
-    if let Some((predicted, fps)) = predicted.zip(fps) {
-        let off = validity::prediction(predicted, fps, &measurements.limits);
-        notes.extend(off);
+    if let Some(((prediction, error), fps)) = prediction.as_ref().zip(prediction_error).zip(fps) {
+        notes.extend(validity::prediction(prediction.throughput, fps, error, &measurements.limits));
     }
     let mut row = Row {
         board: run.start.board.clone(),
@@ -263,12 +260,10 @@ fn row(network: &Network, run: &StoredRun, measurements: &Measurements) -> Row {
         gain_over: BTreeMap::new(),
         gain_over_intervals: BTreeMap::new(),
         gain_over_peer: BTreeMap::new(),
-        predicted_fps: predicted.map(|predicted| predicted.0),
-        prediction_error: predicted
-            .zip(fps)
-            .map(|(predicted, measured)| comparison::prediction_error(predicted, measured)),
+        predicted_fps: prediction.as_ref().map(|prediction| prediction.throughput.0),
+        prediction_error,
         pipeline_efficiency: median(counted.iter().map(|trial| trial.efficiency(schedule))),
-        stages: stages(network, measurements, &counted),
+        stages: stages(network, measurements, &counted, prediction.as_ref()),
         verdict: measurements.validity(),
         reasons: notes,
     };
@@ -290,13 +285,18 @@ fn typical(trials: &[&Trial], median: f64) -> Option<u32> {
     trials.iter().min_by(|a, b| off(a).total_cmp(&off(b))).map(|trial| trial.round)
 }
 
-fn stages(network: &Network, measurements: &Measurements, trials: &[&Trial]) -> Vec<StageSection> {
+fn stages(
+    network: &Network,
+    measurements: &Measurements,
+    trials: &[&Trial],
+    prediction: Option<&Prediction>,
+) -> Vec<StageSection> {
     let name = |unit: usize| network.units().get(unit).map(|unit| unit.name.clone()).unwrap_or_default();
-    let ScheduleRecord { schedule, prediction, .. } = &measurements.record;
+    let ScheduleRecord { schedule, .. } = &measurements.record;
     let section = |(place, stage): (usize, &domain::Stage)| {
         let shares = || trials.iter().map(|trial| trial.stages.get(place));
         let isolated = trials.iter().map(|trial| trial.isolated_ns.get(place).copied());
-        let predicted = prediction.as_ref().and_then(|prediction| prediction.stage_ns.get(place));
+        let predicted = prediction.and_then(|prediction| prediction.stage_ns.get(place));
         StageSection {
             processor: stage.processor.to_string(),
             first_unit: stage.first,

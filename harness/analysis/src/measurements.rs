@@ -5,7 +5,10 @@ use super::reasons;
 use super::stored_settings::StoredSettings;
 use super::stream;
 use super::trial::{Bounds, Trial, observations};
-use domain::{Metric, Observation, Reason, ScheduleKind, Severity, Validity, validity};
+use domain::{
+    FramesPerSecond, Metric, Observation, Prediction, Reason, ScheduleKind, Severity, Validity, comparison,
+    validity,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{Outcome, ScheduleRecord, Store, StoreError, StoredRun};
 
@@ -87,7 +90,10 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
                 let pipeline =
                     Some(&record.schedule).filter(|schedule| schedule.kind() == ScheduleKind::Pipeline);
                 let bounds = Bounds { cpus, uses_gpu: *uses_gpu, pipeline, min_frames, limits, state };
-                Trial::new(trial.round, *measured, bounds).map_err(|error| error.to_string())
+                match Trial::new(trial.round, *measured, bounds) {
+                    Ok(made) => Ok(Trial { prediction: trial.prediction, ..made }),
+                    Err(error) => Err(error.to_string()),
+                }
             }
             Outcome::Failed { message, .. } => Err(message),
         };
@@ -134,6 +140,30 @@ pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol:
 impl Measurements {
     pub(super) fn valid(&self) -> impl Iterator<Item = &Trial> {
         self.trials.values().filter(|trial| trial.is_valid())
+    }
+
+    /// The median of the predictions in the rounds of these trials, and how much too fast these were. Without any, the prediction
+    /// before the first round, and against the median throughput `fps` of the trials. A prediction is at most `offered` frames per
+    /// second, because no schedule computes frames that have not arrived.
+    pub(super) fn predicted<'t>(
+        &self,
+        counted: &[&'t Trial],
+        fps: Option<FramesPerSecond>,
+        offered: f64,
+    ) -> (Option<Prediction>, Option<f64>) {
+        let limited = |prediction: &Prediction| FramesPerSecond(prediction.throughput.0.min(offered));
+        let of_trial = |trial: &&'t Trial| Some((trial.prediction.as_ref()?, trial.throughput));
+        let paired: Vec<(&Prediction, FramesPerSecond)> = counted.iter().filter_map(of_trial).collect();
+        let median =
+            Prediction::median(&paired.iter().map(|(prediction, _)| *prediction).collect::<Vec<_>>());
+        let pairs: Vec<_> = if median.is_some() {
+            paired.iter().map(|(prediction, measured)| (limited(prediction), *measured)).collect()
+        } else {
+            self.record.prediction.iter().map(limited).zip(fps).collect()
+        };
+        let prediction = median.or_else(|| self.record.prediction.clone());
+        let prediction = prediction.map(|known| Prediction { throughput: limited(&known), ..known });
+        (prediction, comparison::prediction_error(pairs))
     }
 
     /// The trials the figures are of.

@@ -3,8 +3,9 @@
 use super::meter::Readings;
 use super::stream_trial::StreamTrial;
 use domain::{
-    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, ReasonCode, Schedule, Stage,
-    SustainedLoad, Validity, Window, disturbance, median_in_place, periods_ns, stream, throughput, validity,
+    Absence, Energy, FramesPerSecond, Metric, Nanoseconds, Observation, Prediction, ReasonCode, Schedule,
+    Stage, SustainedLoad, Validity, Window, disturbance, median_in_place, periods_ns, stream, throughput,
+    validity,
 };
 use protocol::text;
 use protocol::{
@@ -48,6 +49,8 @@ pub(super) struct Trial {
     pub(super) isolated_ns: Vec<f64>,
     pub(super) reasons: Vec<validity::Reason>,
     pub(super) power: Result<Readings, Absence>,
+    /// From a profile of the same round.
+    pub(super) prediction: Option<Prediction>,
     /// Set after the meter's character was learned from all trials of the run.
     pub(super) energy: Energy,
 }
@@ -130,6 +133,7 @@ impl Trial {
             isolated_ns: isolated.collect::<Option<Vec<_>>>().unwrap_or_default(),
             reasons,
             power,
+            prediction: None,
             energy: Energy::Absent { reason: Absence::NotRead },
         })
     }

@@ -2,9 +2,10 @@
 //! GPU, so the units of a GPU are listed by their time.
 
 use crate::compile::CompiledNetwork;
+use crate::frame_times::measure_units;
 use crate::open::OpenedBoard;
 use crate::processors::Processor;
-use crate::profile::{measure_units, unit_costs};
+use crate::profile::unit_costs;
 use crate::runner_client::LOADING;
 use crate::verify::verify;
 use compiler::{StageLayout, StageManifest};

@@ -4,6 +4,7 @@
 use crate::compare::ComparedNetwork;
 use crate::open::OpenedBoard;
 use crate::prior::PriorResults;
+use crate::round_prediction::RoundPrediction;
 use crate::round_queue::RoundSource;
 use crate::runner_client::RunnerClient;
 use crate::stop::Stop;
@@ -133,6 +134,8 @@ pub(crate) struct Trials<'a, 's> {
     last_failure: Option<String>,
     /// By network and schedule.
     failures_in_a_row: Vec<Vec<u32>>,
+    /// The last ones; absent if the experiment wants none.
+    predicted: Option<RoundPrediction>,
 }
 
 impl<'a, 's> Trials<'a, 's> {
@@ -155,6 +158,7 @@ impl<'a, 's> Trials<'a, 's> {
             failed,
             last_failure,
             failures_in_a_row,
+            predicted: None,
         }
     }
 
@@ -215,11 +219,33 @@ impl<'a, 's> Trials<'a, 's> {
                 progress.step(&format!("{label}: given up"));
                 continue;
             }
+            self.predict_anew(slot, progress)?;
             let label = format!("{label}, round {}", slot.round + 1);
             progress.doing(&label);
             let result = self.trial(*position, slot, progress)?;
             progress.step(&format!("{label}: {result}"));
         }
+        Ok(())
+    }
+
+    /// Profiles the network of a trial, if this is the first one of the network in its round. Without a profile, the trials of the
+    /// round are measured without a prediction of their own.
+    fn predict_anew(&mut self, slot: &Slot, progress: &Progress) -> Result<(), Stop> {
+        let is_known = self.predicted.as_ref().is_some_and(|predicted| predicted.is_of(slot));
+        if is_known || !RoundPrediction::is_wanted(&self.experiment) {
+            return Ok(());
+        }
+        let network = &self.networks[slot.network];
+        progress.doing(&format!("profiling {}, round {}", network.linked.plan.name(), slot.round + 1));
+        let predicted = RoundPrediction::make(self.board, network, slot);
+        if self.board.interrupt.is_set() {
+            return Err(Stop::Interrupted);
+        }
+        record_power_cycles(&mut self.board.runner, self.recorder)?;
+        self.predicted = Some(predicted.unwrap_or_else(|failure| {
+            progress.warn(&failure.to_string());
+            RoundPrediction::none(slot)
+        }));
         Ok(())
     }
 
@@ -301,6 +327,7 @@ impl<'a, 's> Trials<'a, 's> {
         };
         record_power_cycles(&mut self.board.runner, self.recorder)?;
         let place = network.linked.plan.place(slot.schedule);
+        let prediction = self.predicted.as_ref().and_then(|predicted| predicted.of(slot));
         let failures = &mut self.failures_in_a_row[slot.network][slot.schedule];
         let trial = |cooling: Option<Cooling>, outcome: store::Outcome| TrialRecord {
             schedule: place,
@@ -308,6 +335,7 @@ impl<'a, 's> Trials<'a, 's> {
             position,
             begun_unix_ns,
             cooling,
+            prediction: prediction.clone(),
             outcome,
         };
         // Persist before printing: a result that the user has seen is never lost.

@@ -10,8 +10,8 @@ use crate::profile::{NetworkCosts, Profiles};
 use crate::queues;
 use config::{Experiment, ManualStage, ScheduleSpec};
 use domain::{
-    Costs, Network, Objective, Prediction, ProcessorName, QueuePlan, Schedule, ScheduleKind, StreamLoad,
-    Transfer, plan_for_rate, planner, predict,
+    Costs, Network, Objective, Prediction, ProcessorName, QueuePlan, Schedule, StreamLoad, Transfer,
+    plan_for_rate, planner,
 };
 use host::exit::{Ending as _, Exit, Failure, Outcome};
 use host::progress;
@@ -35,6 +35,8 @@ pub struct NetworkPlan {
     /// Number of the first schedule within the run.
     first: usize,
     pub(crate) compiled: CompiledNetwork,
+    /// Costs of hand-overs between the board's processors.
+    pub(crate) links: Transfer,
     /// Distinct schedules, in the order of the experiment.
     pub schedules: Vec<PlannedSchedule>,
 }
@@ -83,7 +85,8 @@ pub(crate) fn plan(
                 .or_else(|| queues::plan(experiment, &compiled.name, &profiles.records, processors, what));
         }
         let count = schedules.len();
-        plans.push(NetworkPlan { first, compiled, schedules });
+        let links = costs.contended.transfer().clone();
+        plans.push(NetworkPlan { first, compiled, links, schedules });
         first += count;
     }
     Ok(plans)
@@ -143,13 +146,7 @@ fn resolve(
             if planned.iter().any(|known| known.schedule == schedule) {
                 continue;
             }
-            let costs = match schedule.kind() {
-                ScheduleKind::Single | ScheduleKind::Merged => Some(&costs.alone),
-                ScheduleKind::Pipeline | ScheduleKind::Replicate => Some(&costs.contended),
-                ScheduleKind::Peer => None,
-            };
-            let prediction =
-                costs.map(|costs| predict(network, costs, &schedule)).transpose().ending(Exit::Bug)?;
+            let prediction = costs.predict(network, &schedule)?;
             planned.push(PlannedSchedule { schedule, point: 0, prediction, queues: None });
         }
     }

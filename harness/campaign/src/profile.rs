@@ -2,18 +2,17 @@
 //! processor while all the others are busy.
 
 use crate::compile::CompiledNetwork;
+use crate::frame_times::{Group, groups, measure_group, measure_units};
 use crate::open::OpenedBoard;
 use crate::processors::Processor;
 use crate::recording::Recording;
 use crate::runner_client::{LOADING, RunnerClient};
-use crate::schedule_message::{self, nanoseconds};
 use boards::SessionError;
 use config::Experiment;
-use domain::{Costs, Nanoseconds, Network, Profile, QueueLength, Schedule, Transfer};
-use host::exit::{Coded, Ending as _, Exit, Outcome};
+use domain::{Costs, Nanoseconds, Network, Prediction, Profile, Schedule, ScheduleKind, Transfer, predict};
+use host::exit::{Ending as _, Exit, Outcome};
 use host::progress::Progress;
 use protocol::{Event, Profiled, Request, Transferred};
-use std::time::Duration;
 use store::{ProfileRecord, Store, StoreError, StoredRun, TransferRecord};
 
 /// Sizes of the hand-overs that are timed, in bytes: around the boundaries of common networks.
@@ -37,6 +36,21 @@ pub(crate) struct NetworkCosts {
     pub(crate) alone: Costs,
     /// On a processor while all the others are busy: for pipelines and replicates.
     pub(crate) contended: Costs,
+}
+
+impl NetworkCosts {
+    /// Predicts a schedule of a network; absent for a peer, which is not profiled.
+    ///
+    /// # Errors
+    /// If the schedule is not of this network and these processors, which is a bug.
+    pub(crate) fn predict(&self, network: &Network, schedule: &Schedule) -> Outcome<Option<Prediction>> {
+        let costs = match schedule.kind() {
+            ScheduleKind::Single | ScheduleKind::Merged => &self.alone,
+            ScheduleKind::Pipeline | ScheduleKind::Replicate => &self.contended,
+            ScheduleKind::Peer => return Ok(None),
+        };
+        predict(network, costs, schedule).map(Some).ending(Exit::Bug)
+    }
 }
 
 /// The measurements that a plan is computed from. Boards that plan from the same ones measure the same schedules.
@@ -77,38 +91,6 @@ impl ProfileRecords {
     }
 }
 
-/// Why a processor could not be profiled or verified.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProfileError {
-    /// The runner failed.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// A compiled artifact is missing or inconsistent.
-    #[error(transparent)]
-    Artifact(anyhow::Error),
-    /// Too few frames were completed in time.
-    #[error(
-        "failed to {task}: {processor} completed fewer than two frames in time; raise `profile.max_seconds` in the \
-         experiment"
-    )]
-    TooSlow {
-        /// Completes "failed to …".
-        task: String,
-        /// The slow processor.
-        processor: String,
-    },
-}
-
-impl Coded for ProfileError {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Session(error) => error.exit(),
-            Self::Artifact(_) => Exit::Bug,
-            Self::TooSlow { .. } => Exit::Trial,
-        }
-    }
-}
-
 /// Profiles all networks on all processors. Takes from `known` what was measured already.
 ///
 /// # Errors
@@ -144,7 +126,7 @@ pub(crate) fn profile_at(
         recording,
         records: ProfileRecords::default(),
     };
-    let links = profiler.transfers()?;
+    let links = Transfer::Pairs(profiler.transfers()?);
     let progress = Progress::begin("profile", networks.len() * processors.len());
     let mut costs = Vec::new();
     for network in networks {
@@ -157,6 +139,32 @@ pub(crate) fn profile_at(
     }
     progress.end(&format!("{} networks on {} processors", networks.len(), processors.len()));
     Ok(Profiles { costs, records: profiler.records })
+}
+
+/// Costs of a network on these processors as they are now, with links of known cost. Nothing is recorded.
+///
+/// # Errors
+/// If the runner fails.
+pub(crate) fn costs_now(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &CompiledNetwork,
+    processors: &[Processor],
+    links: &Transfer,
+) -> Outcome<NetworkCosts> {
+    let units = |processor| measure_units(runner, experiment, network, processor);
+    let alone = processors.iter().map(units).collect::<Result<Vec<_>, _>>()?;
+    let mut contended = alone.clone();
+    for Group { members, kept } in groups(processors).into_iter().filter(|group| group.members.len() > 1) {
+        let frames = measure_group(runner, experiment, network, processors, &members, &alone)?;
+        for (place, frame_ns) in members.into_iter().zip(frames).take(kept) {
+            contended[place].frame_ns = frame_ns;
+        }
+    }
+    Ok(NetworkCosts {
+        alone: network_costs(network, processors, &alone, links)?,
+        contended: network_costs(network, processors, &contended, links)?,
+    })
 }
 
 struct Profiler<'a, 'r, 's> {
@@ -242,10 +250,7 @@ impl Profiler<'_, '_, '_> {
             let frames = if let Some(frames) = known.into_iter().collect::<Option<Vec<_>>>() {
                 frames
             } else {
-                let processors: Vec<Processor> =
-                    members.iter().map(|place| self.processors[*place].clone()).collect();
-                let alone: Vec<Profiled> = members.iter().map(|place| alone[*place].clone()).collect();
-                measure_contended(self.runner, self.experiment, network, &processors, &alone)?
+                measure_group(self.runner, self.experiment, network, self.processors, &members, alone)?
             };
             for ((place, frame_ns), is_known) in members.into_iter().zip(frames).zip(is_known) {
                 let alone = &alone[place];
@@ -275,27 +280,6 @@ impl Profiler<'_, '_, '_> {
     }
 }
 
-/// Processors that are busy at the same time, by their places.
-#[derive(Debug, PartialEq, Eq)]
-struct Group {
-    members: Vec<usize>,
-    /// The frames of so many of them count, from the first on.
-    kept: usize,
-}
-
-/// Groups in which the frames of every processor count once: those of the board together, and each merged processor with
-/// those that have none of its CPUs.
-fn groups(processors: &[Processor]) -> Vec<Group> {
-    let own = || (0..processors.len()).filter(|place| !processors[*place].name.is_merged());
-    let merged = (0..processors.len()).filter(|place| processors[*place].name.is_merged());
-    let beside = |place: usize| {
-        let others = own().filter(|other| !processors[*other].name.overlaps(&processors[place].name));
-        Group { members: std::iter::once(place).chain(others).collect(), kept: 1 }
-    };
-    let board = Group { members: own().collect(), kept: own().count() };
-    std::iter::once(board).chain(merged.map(beside)).collect()
-}
-
 fn record(
     network: &CompiledNetwork,
     processor: &Processor,
@@ -316,156 +300,12 @@ fn network_costs(
     network: &CompiledNetwork,
     processors: &[Processor],
     samples: &[Profiled],
-    links: &[Vec<domain::Link>],
+    links: &Transfer,
 ) -> Outcome<Costs> {
     let profiles = processors.iter().zip(samples);
     let profiles = profiles.map(|(processor, samples)| unit_costs(&network.network, processor, samples));
     let profiles = profiles.collect::<Outcome<Vec<_>>>()?;
-    Costs::from_profiles(&profiles, Transfer::Pairs(links.to_vec())).ending(Exit::Bug)
-}
-
-/// Times every unit of a network on a processor.
-///
-/// # Errors
-/// As [`RunnerClient::request`].
-pub(crate) fn measure_units(
-    runner: &mut RunnerClient,
-    experiment: &Experiment,
-    network: &CompiledNetwork,
-    processor: &Processor,
-) -> Result<Profiled, ProfileError> {
-    let whole = Schedule::single(&network.network, processor.name.clone());
-    let stages = network.stages(&whole, std::slice::from_ref(processor)).map_err(ProfileError::Artifact)?;
-    let Some(stage) = stages.first() else {
-        return Err(ProfileError::Artifact(anyhow::anyhow!("a single schedule has no stage")));
-    };
-    let (values, stage, calls) =
-        schedule_message::profile(stage, processor.message()).map_err(ProfileError::Artifact)?;
-    let task = format!("profile {} on {}", network.name, processor.name);
-    let rule = &experiment.profile;
-    let event = runner.request(&task, rule.max + LOADING, |id| {
-        Request::Profile(protocol::Profile {
-            id,
-            values: values.clone(),
-            stage: stage.clone(),
-            calls: calls.clone(),
-            frames: network.frames.clone(),
-            warm_up_frames: rule.warm_up_frames,
-            min_frames: rule.min_frames,
-            min_ns: nanoseconds(rule.min),
-            max_ns: nanoseconds(rule.max),
-        })
-    })?;
-    match event {
-        Event::Profiled(profiled) => Ok(profiled),
-        other => Err(runner.unexpected(&task, &other).into()),
-    }
-}
-
-/// How much longer than alone a frame may take while all processors are busy, and frames of the slowest processor in the window.
-const SLOWEST_FRAMES: u64 = 2 * 4;
-
-/// Shortest and longest window in ns: as the experiment asks, or longer if the slowest processor needs it for a few frames.
-fn contended_window(least_ns: u64, most_ns: u64, alone: &[Profiled]) -> (u64, u64) {
-    let typical = |profiled: &Profiled| {
-        let mut sorted = profiled.frame_ns.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied()
-    };
-    let slowest = alone.iter().filter_map(typical).max().unwrap_or(0);
-    let needed = slowest.saturating_mul(SLOWEST_FRAMES);
-    let least = least_ns.max(needed);
-    (least, most_ns.max(least.saturating_mul(2)))
-}
-
-/// How much longer the second window is, if a processor completes too few frames in the first one because other programs
-/// hold it back.
-const SECOND_WINDOW: u64 = 4;
-
-/// Times frames of each processor while all of them run the whole network; in ns, by processor. `alone` are the profiles of
-/// the processors alone.
-///
-/// # Errors
-/// As [`RunnerClient::request`], and if a processor completes fewer than two frames in the second window too.
-fn measure_contended(
-    runner: &mut RunnerClient,
-    experiment: &Experiment,
-    network: &CompiledNetwork,
-    processors: &[Processor],
-    alone: &[Profiled],
-) -> Result<Vec<Vec<u64>>, ProfileError> {
-    let rule = &experiment.profile;
-    let (least, most) = contended_window(nanoseconds(rule.min), nanoseconds(rule.max), alone);
-    match measure_in_window(runner, experiment, network, processors, (least, most)) {
-        Err(ProfileError::TooSlow { .. }) => {
-            let longer = (least.saturating_mul(SECOND_WINDOW), most.saturating_mul(SECOND_WINDOW));
-            measure_in_window(runner, experiment, network, processors, longer)
-        }
-        measured => measured,
-    }
-}
-
-fn measure_in_window(
-    runner: &mut RunnerClient,
-    experiment: &Experiment,
-    network: &CompiledNetwork,
-    processors: &[Processor],
-    (min_ns, max_ns): (u64, u64),
-) -> Result<Vec<Vec<u64>>, ProfileError> {
-    let names = processors.iter().map(|processor| processor.name.clone()).collect();
-    let all =
-        Schedule::replicate(&network.network, names).map_err(|error| ProfileError::Artifact(error.into()))?;
-    let stages = network.stages(&all, processors).map_err(ProfileError::Artifact)?;
-    let schedule = schedule_message::schedule(&all, &network.manifest, &stages, processors)
-        .map_err(ProfileError::Artifact)?;
-    let task = format!("time {} on all processors at once", network.name);
-    let rule = &experiment.profile;
-    let each = |frames: u32| frames.saturating_mul(u32::try_from(processors.len()).unwrap_or(u32::MAX));
-    let sysfs = runner.sysfs().to_owned();
-    let event = runner.request(&task, rule.max + Duration::from_nanos(max_ns) + LOADING, |id| {
-        Request::Trial(protocol::Trial {
-            id,
-            schedule: schedule.clone(),
-            frames: network.frames.clone(),
-            load: protocol::Load::Saturating,
-            // Replicas have no queues between them.
-            queue_depth: QueueLength::DEFAULT,
-            isolate: None,
-            warm_up: protocol::WarmUpRule {
-                min_frames: each(rule.warm_up_frames),
-                min_ns: 0,
-                max_ns: nanoseconds(rule.max),
-            },
-            measure: protocol::WindowRule {
-                min_frames: each(rule.min_frames),
-                min_ns,
-                max_ns,
-                max_frames: experiment.measure.max_frames,
-            },
-            timeline_frames: 0,
-            power: None,
-            sysfs: sysfs.clone(),
-            slow_down_per_mille: Vec::new(),
-        })
-    })?;
-    let Event::Measured(measured) = event else { return Err(runner.unexpected(&task, &event).into()) };
-    let window = &measured.window;
-    let mut durations = Vec::new();
-    for (place, processor) in processors.iter().enumerate() {
-        let completed: Vec<u64> = window
-            .completed_ns
-            .iter()
-            .zip(&window.completed_by)
-            .filter(|(_, by)| **by as usize == place)
-            .map(|(completed, _)| *completed)
-            .collect();
-        let frames: Vec<u64> = completed.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        if frames.is_empty() {
-            return Err(ProfileError::TooSlow { task, processor: processor.name.to_string() });
-        }
-        durations.push(frames);
-    }
-    Ok(durations)
+    Costs::from_profiles(&profiles, links.clone()).ending(Exit::Bug)
 }
 
 /// The profile that the planner uses, from raw samples.
@@ -550,29 +390,6 @@ mod tests {
     use domain::{Bytes, ProcessorKind};
     use protocol::HandOver;
     use store::fixture;
-
-    #[test]
-    fn a_contended_window_has_frames_of_the_slowest_processor() {
-        let profile = |ns: u64| fixture::profile("net", "cpu0", ns).profiled;
-        let alone = [profile(1_000_000), profile(100_000_000)];
-        let (least, most) = contended_window(50_000_000, 1_000_000_000, &alone);
-        assert!((800_000_000..820_000_000).contains(&least) && most == 2 * least, "{least} {most}");
-        let fast = [profile(1_000_000)];
-        assert_eq!(contended_window(50_000_000, 1_000_000_000, &fast), (50_000_000, 1_000_000_000));
-    }
-
-    #[test]
-    fn a_merged_processor_is_timed_beside_those_without_its_cpus() {
-        let machine = fixture::machine();
-        let make = |name: &str| Processor::cpus(&machine, name, vec![0], 1, None);
-        let of = |names: &[&str]| {
-            let processors: Vec<Processor> = names.iter().map(|name| make(name)).collect();
-            groups(&processors).into_iter().map(|group| (group.members, group.kept)).collect::<Vec<_>>()
-        };
-        assert_eq!(of(&["a", "b"]), [(vec![0, 1], 2)]);
-        assert_eq!(of(&["a", "b", "c", "a+b"]), [(vec![0, 1, 2], 3), (vec![3, 2], 1)]);
-        assert_eq!(of(&["a", "b", "a+b"]), [(vec![0, 1], 2), (vec![2], 1)]);
-    }
 
     #[test]
     fn a_gpu_pays_for_its_copy_and_cpus_for_what_the_first_reading_takes_longer() {

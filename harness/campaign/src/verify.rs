@@ -2,9 +2,9 @@
 //! frame, so that wrong code is never measured.
 
 use crate::compile::CompiledNetwork;
+use crate::frame_times::ProfileError;
 use crate::open::OpenedBoard;
 use crate::processors::Processor;
-use crate::profile::ProfileError;
 use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message;
 use crate::tolerance::Tolerance;

@@ -70,6 +70,21 @@ fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
         );
     }
 
+    // Every trial has a prediction from a profile of its round; all trials of a round have those of one profile.
+    let store = store::Store::open(&rig.database(), store::Access::ReadOnly).unwrap();
+    let run = store.run("latest").unwrap();
+    let trials = store.trials(&run).unwrap();
+    assert_eq!(trials.len(), 2 * rows.len());
+    for trial in &trials {
+        let prediction = trial.prediction.as_ref().unwrap();
+        assert!(prediction.is_finite() && prediction.throughput.0 > 0.0, "{prediction:?}");
+    }
+    let of_round = |schedule: u32, round: u32| {
+        let trial = trials.iter().find(|trial| (trial.schedule, trial.round) == (schedule, round));
+        trial.unwrap().prediction.as_ref().unwrap().throughput.0
+    };
+    assert!((of_round(0, 0) - of_round(0, 1)).abs() > 0.0, "each round has a profile of its own");
+
     let (_, _, log) = rig.bench();
     assert!(log.contains("measure") && !log.contains("compile"), "nothing is compiled twice: {log}");
     let (list, _) = rig.run(&["report", "--list"], 0);

@@ -255,6 +255,9 @@ pub struct Profile {
     #[serde(rename = "max_seconds", with = "seconds")]
     #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
+    /// Profile each network again in every round, before its schedules, and predict them from that. Predicted and measured
+    /// throughput of a round are then of the same state of the machine. `optimize` and streams profile once in any case.
+    pub every_round: bool,
 }
 
 /// The schema of an experiment's file.

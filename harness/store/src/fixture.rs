@@ -440,7 +440,7 @@ fn planned_count() -> usize {
 
 pub fn trial(schedule: u32, round: u32, position: u32, outcome: Outcome) -> TrialRecord {
     let begun_unix_ns = BEGUN + u64::from(position) * 2_000_000_000;
-    TrialRecord { schedule, round, position, begun_unix_ns, cooling: None, outcome }
+    TrialRecord { schedule, round, position, begun_unix_ns, cooling: None, prediction: None, outcome }
 }
 
 impl Store {

@@ -282,8 +282,8 @@ fn insert_trial(connection: &Connection, run: i64, record: &TrialRecord) -> Inse
     };
     execute(
         connection,
-        "INSERT INTO trials (schedule, round, position, begun_unix_ns, status, fault, message, cooling)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO trials (schedule, round, position, begun_unix_ns, status, fault, message, cooling, prediction)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             schedule_of(connection, run, record.schedule)?,
             record.round,
@@ -293,6 +293,7 @@ fn insert_trial(connection: &Connection, run: i64, record: &TrialRecord) -> Inse
             fault,
             message,
             record.cooling.as_ref().map(json).transpose()?,
+            record.prediction.as_ref().map(json).transpose()?,
         ],
     )?;
     match &record.outcome {

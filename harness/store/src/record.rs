@@ -322,6 +322,9 @@ pub struct TrialRecord {
     /// The wait before that; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooling: Option<Cooling>,
+    /// From a profile of the same round, made just before the schedules of its network were measured; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
     /// How it ended.
     pub outcome: Outcome,
 }

@@ -146,9 +146,7 @@ impl<'s> RunRecorder<'s> {
         if self.schedules.contains(&place) {
             return Err(self.twice(&format!("a second schedule {place}")));
         }
-        schedule.prediction = schedule.prediction.filter(|prediction| {
-            prediction.throughput.0.is_finite() && prediction.stage_ns.iter().all(|ns| ns.is_finite())
-        });
+        schedule.prediction = schedule.prediction.filter(domain::Prediction::is_finite);
         self.keep(&Record::Schedule(schedule))?;
         self.schedules.insert(place);
         Ok(())
@@ -161,8 +159,9 @@ impl<'s> RunRecorder<'s> {
         self.keep(&Record::Comparison(comparison))
     }
 
-    /// Records a trial.
-    pub fn record_trial(&mut self, trial: TrialRecord) -> Result<(), StoreError> {
+    /// Records a trial. A prediction that is not finite is dropped.
+    pub fn record_trial(&mut self, mut trial: TrialRecord) -> Result<(), StoreError> {
+        trial.prediction = trial.prediction.filter(domain::Prediction::is_finite);
         self.check_schedule(trial.schedule)?;
         self.keep(&Record::Trial(trial))
     }

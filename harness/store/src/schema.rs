@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_power_cycles.sql"),
     include_str!("migrations/0011_queues.sql"),
     include_str!("migrations/0012_replicas.sql"),
+    include_str!("migrations/0013_trial_predictions.sql"),
 ];
 
 /// Marks a file as ours (`PRAGMA application_id`): `EdgP` in ASCII.

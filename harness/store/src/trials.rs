@@ -173,7 +173,7 @@ impl Machines<'_> {
 fn trial(connection: &Connection, id: i64, machines: &mut Machines<'_>) -> Read<TrialRecord> {
     // One statement for nearly everything: each takes as long as reading a hundred frames.
     let sql = "SELECT schedules.place, trials.round, trials.position, trials.begun_unix_ns, trials.cooling,
-                      trials.message, trials.fault, measurements.trial IS NOT NULL,
+                      trials.prediction, trials.message, trials.fault, measurements.trial IS NOT NULL,
                       request, opened_unix_ns, opened_monotonic_ns, completed_ns, latency_ns, completed_by,
                       isolated_ns, warm_up_ns, warm_up_steady, timeline, wall_ns, steal_ns, busy_ns, runner_ns,
                       overhead_ns, EXISTS (SELECT 1 FROM trial_power WHERE trial_power.trial = trials.id),
@@ -193,6 +193,7 @@ fn trial(connection: &Connection, id: i64, machines: &mut Machines<'_>) -> Read<
         position: cells.next()?,
         begun_unix_ns: cells.next()?,
         cooling: cells.optional("what a trial waited for")?,
+        prediction: cells.optional("a trial's prediction")?,
         outcome: match (cells.next()?, fault(cells.next()?)?) {
             (Some(message), fault) => Outcome::Failed { fault, message },
             (None, _) => Outcome::Measured(Box::new(measurement(connection, id, &mut cells, machines)?)),

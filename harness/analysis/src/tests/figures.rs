@@ -2,7 +2,7 @@
 
 use crate::Report;
 use crate::scenario::{Scenario, row, troubled};
-use domain::{ReasonCode, Severity, Validity};
+use domain::{FramesPerSecond, Prediction, ReasonCode, Severity, Validity};
 use protocol::Fault;
 use store::fixture;
 use store::{Outcome, Record, Status};
@@ -235,6 +235,37 @@ fn one_trial_has_no_interval() {
         let fps = row.throughput_fps.unwrap();
         assert_eq!((row.trials, fps.lo, fps.hi), (1, None, None));
     }
+}
+
+#[test]
+fn a_prediction_is_compared_with_the_trial_of_its_round() {
+    let mut scenario = Scenario::sound();
+    let planned = scenario.schedule(2).prediction.clone().unwrap();
+    // The machine becomes slower from round to round, and the profile of each round sees it.
+    for round in 1..5 {
+        let tenths = 10 + u64::from(round);
+        let slower = tenths as f64 / 10.0;
+        let measured = scenario.measured(2, round);
+        measured.window.completed_ns = (1..=40).map(|frame| frame * 1_000_000 * tenths).collect();
+        scenario.trial(2, round).prediction = Some(Prediction {
+            stage_ns: vec![9e6 * slower, 8e6 * slower],
+            throughput: FramesPerSecond(103.0 / slower),
+        });
+    }
+    let report = scenario.report();
+    let pipeline = row(&report, "resnet18", "pipeline");
+    // Those of rounds 1 to 4; the first round has no profile of its own.
+    assert!(close(pipeline.predicted_fps.unwrap(), f64::midpoint(103.0 / 1.2, 103.0 / 1.3), 1e-9));
+    assert!(close(pipeline.prediction_error.unwrap(), 0.03, 1e-3), "{:?}", pipeline.prediction_error);
+    assert!(close(pipeline.stages[1].predicted_ms.unwrap(), 8.0 * 1.25, 1e-9));
+    // Without any, the plan's.
+    for round in 1..5 {
+        scenario.trial(2, round).prediction = None;
+    }
+    let pipeline = row(&scenario.report(), "resnet18", "pipeline").clone();
+    assert!(close(pipeline.predicted_fps.unwrap(), planned.throughput.0, 1e-12));
+    let measured = pipeline.throughput_fps.unwrap().point;
+    assert!(close(pipeline.prediction_error.unwrap(), planned.throughput.0 / measured - 1.0, 1e-9));
 }
 
 #[test]

@@ -66,7 +66,10 @@ pub(super) fn reading(report: &Report) -> Markup {
                 dt { "Gain" }
                 dd { "Throughput relative to a single processor, from trials of the same round. These ran shortly after each other, so slow drift of the machine cancels out." }
                 dt { "Predicted" }
-                dd { "The prediction of the planner from the profiles, recorded before the trials." }
+                dd {
+                    "What the cost model predicts from a profile of the same round. Its error is the median over the rounds. \
+                     Without such profiles: what the planner predicted before the trials."
+                }
                 dt { "Efficiency" }
                 dd { "Measured throughput × time of the slowest stage running alone: 1 is a pipeline without overhead." }
                 dt { "Void" }

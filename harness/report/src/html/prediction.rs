@@ -63,7 +63,7 @@ fn plot(rows: &[(&Row, f64, f64)]) -> Plot {
     let speeds = || rows.iter().map(|(_, _, fps)| *fps);
     let points = rows.iter().enumerate().map(|(rank, (row, error, fps))| {
         // The interval of the measured value, as an interval of the error.
-        let error_at = |fps: f64| 100.0 * (row.predicted_fps.unwrap_or(fps) / fps - 1.0);
+        let error_at = |end: f64| 100.0 * ((1.0 + error / 100.0) * fps / end - 1.0);
         let range = row.throughput_fps.and_then(|fps| fps.drawn_ends());
         Point {
             kind: row.kind,

@@ -4,9 +4,9 @@ use crate::fixture::{self, Place};
 use crate::{
     Access, Cooling, OperatingPointRecord, Outcome, PowerCycleRecord, ProfileRecord, Record, Resumed,
     RunFilter, RunRecorder, RunStart, ScheduleRecord, StateRecord, Status, Store, StoreError, StoredRun,
-    TransferRecord,
+    TransferRecord, TrialRecord,
 };
-use domain::{OperatingPoint, PowerMode};
+use domain::{FramesPerSecond, OperatingPoint, PowerMode, Prediction};
 use protocol::{
     AppliedState, CudaStage, Distribution, Fault, Idled, LowestFrequency, Measured, SavedState,
     SettingChange, Settings, StateRequest, StreamLoad, StreamTotals, WatchedSettings,
@@ -218,7 +218,15 @@ fn the_state_of_a_board_comes_back_as_it_was() {
         from_milli_celsius: 51_000,
         to_milli_celsius: -1,
     });
+    let prediction = |fps| Prediction { stage_ns: vec![20.5e6], throughput: FramesPerSecond(fps) };
+    trial.prediction = Some(prediction(1e3 / 20.5));
     recorder.record(Record::Trial(trial.clone())).unwrap();
+    // A prediction that is no number is dropped.
+    let mut endless = fixture::trial(0, 1, 1, Outcome::Failed { fault: None, message: "too slow".into() });
+    recorder
+        .record(Record::Trial(TrialRecord { prediction: Some(prediction(f64::INFINITY)), ..endless.clone() }))
+        .unwrap();
+    endless.prediction = None;
     let cycle = |unix_ns| PowerCycleRecord { unix_ns, place: "tx2-1".into(), reason: "it was silent".into() };
     for cycle in [cycle(fixture::BEGUN), cycle(fixture::BEGUN + 1)] {
         recorder.record(Record::PowerCycle(cycle)).unwrap();
@@ -230,7 +238,7 @@ fn the_state_of_a_board_comes_back_as_it_was() {
     let run = store.run(start.id.as_str()).unwrap();
     assert_eq!((&run.start, &run.resumptions), (&start, &vec![resumed]));
     assert_eq!(run.power_cycles, [cycle(fixture::BEGUN), cycle(fixture::BEGUN + 1)]);
-    assert_eq!(store.trials(&run).unwrap(), [trial]);
+    assert_eq!(store.trials(&run).unwrap(), [trial, endless]);
 }
 
 #[test]
