@@ -38,7 +38,7 @@ use crate::samples::{Samples, quantile_of_ascending};
 use serde::{Deserialize, Serialize};
 
 /// Half the width of an interval, as a share of its figure, above which the interval is not shown: it says less than the order of
-/// magnitude. Two trials that differ by 10 % have ±130 % (Student's t with one degree of freedom).
+/// magnitude. Two trials that differ by 15 % have such an interval (Student's t with one degree of freedom).
 pub const WIDEST_SHOWN: f64 = 1.0;
 
 /// Fewest observations for which order statistics are taken, also where fewer reach the confidence.

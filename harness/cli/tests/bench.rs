@@ -72,7 +72,7 @@ fn a_bench_measures_every_schedule_and_a_second_one_compiles_nothing() {
 
     // Every trial has a prediction from a profile of its round; all trials of a round have those of one profile.
     let store = store::Store::open(&rig.database(), store::Access::ReadOnly).unwrap();
-    let run = store.run("latest").unwrap();
+    let run = store.run(store.runs(&store::RunFilter::default()).unwrap()[0].as_str()).unwrap();
     let trials = store.trials(&run).unwrap();
     assert_eq!(trials.len(), 2 * rows.len());
     for trial in &trials {

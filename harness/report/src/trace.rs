@@ -64,7 +64,7 @@ impl Clock {
 }
 
 fn names(row: &Row, trial: &TrialRecord) -> Vec<Value> {
-    let process = format!("{} {}, round {}", row.network, cells::label(row), trial.round);
+    let process = format!("{} {}, round {}", row.network, cells::label(row), trial.round + 1);
     let mut events = vec![json!({
         "name": "process_name", "ph": "M", "pid": PROCESS, "tid": 0, "args": { "name": process }
     })];

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Schedule to trace: its number or its label.
     #[arg(long, value_name = "SCHEDULE", requires = "trace")]
     schedule: Option<String>,
-    /// Trial to trace: its round, from 0.
+    /// Trial to trace: its round, from 1.
     #[arg(long, value_name = "ROUND", requires = "trace")]
     trial: Option<u32>,
 }
@@ -125,12 +125,18 @@ fn trace(store: &Store, report: &Report, arguments: &Arguments) -> Outcome<Strin
     })?;
     let name = format!("{} {}", row.network, row.schedule);
     let absent = |why: &str| Failure::new(Exit::Usage, format!("failed to trace {name}: {why}"));
-    let round = arguments.trial.or(row.typical_round).ok_or_else(|| absent("it has no measured trial"))?;
+    let asked = arguments.trial.map(|round| {
+        let from_zero = round.checked_sub(1);
+        from_zero.ok_or_else(|| absent("rounds are numbered from 1"))
+    });
+    let asked = asked.transpose()?;
+    let round = asked.or(row.typical_round).ok_or_else(|| absent("it has no measured trial"))?;
     let run = store.run(&report.run.id)?;
     let trial = store.last_trial(&run, row.place, round)?;
     let trial = trial.ok_or_else(|| {
         absent(&format!(
-            "it has no trial in round {round}; {} rounds were planned, from 0",
+            "it has no trial in round {}; {} rounds were planned",
+            round + 1,
             report.run.trials_planned
         ))
     })?;

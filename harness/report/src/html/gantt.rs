@@ -28,7 +28,7 @@ pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
     html! {
         figure.gantt {
             figcaption {
-                (schedule(row)) " " span.muted { "the first " (number(end)) " ms of the trial of round " (timeline.round) }
+                (schedule(row)) " " span.muted { "the first " (number(end)) " ms of the trial of round " (timeline.round + 1) }
             }
             div.lanes {
                 ol.names aria-hidden="true" {
