@@ -78,7 +78,7 @@ fn benches(criterion: &mut Criterion) {
             });
         }
     }
-    for parts in [2, 4] {
+    for parts in [2, 4, 6] {
         let Ok((network, costs, power)) = with_merged(300, parts) else { continue };
         let id = BenchmarkId::new(format!("{parts} processors and {} merged", parts - 1), "300 units");
         let costs = FrontCosts { alone: &costs, contended: &costs };

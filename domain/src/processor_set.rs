@@ -52,6 +52,14 @@ impl Exclusions {
         members(set).fold(self.all(), |left, at| left & !self.excluded[at])
     }
 
+    /// The most processors of `set` that can be used together.
+    pub(crate) fn largest(&self, set: Set) -> u32 {
+        let Some(at) = members(set).next() else { return 0 };
+        let with = 1 + self.largest(set & !self.excluded[at]);
+        let is_apart = self.excluded[at] & set == 1 << at;
+        if is_apart { with } else { with.max(self.largest(set & !(1 << at))) }
+    }
+
     /// The sets whose processors can be used together, smaller numbers first, without the empty one.
     pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = Set> {
         let is_possible = |set: &Set| members(*set).all(|at| self.excluded[at] & set == 1 << at);
