@@ -38,7 +38,7 @@ CREATE TABLE networks (
     UNIQUE (name, sha256, source, structure)
 ) STRICT;
 
--- One invocation of `bench` on one board, with everything needed to repeat it.
+-- One invocation of `bench` or `optimize` on one board, with everything needed to repeat it.
 CREATE TABLE runs (
     number          INTEGER PRIMARY KEY,
     -- UTC date and time of the start, and a random part: 20250131-094500-1f2e3d4c. Sorts by time.
