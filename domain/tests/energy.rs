@@ -270,7 +270,8 @@ fn a_rail_that_vanishes_and_comes_back_is_withheld() {
         Energy::of_window(std::slice::from_ref(&trace), &[], Nanoseconds(30_000_000_000), &BTreeMap::new());
     let text = energy.absent_reason().unwrap().to_string();
     assert!(
-        text.starts_with("VDD_IN gave no reading for 2.10 s; gaps of at most 1.2") && text.ends_with("No such device"),
+        text.starts_with("VDD_IN gave no reading for 2.10 s; gaps of at most 1.2")
+            && text.ends_with("No such device"),
         "{text}"
     );
 }

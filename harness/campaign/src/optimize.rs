@@ -24,8 +24,7 @@ use analysis::{Observed, Optimization};
 use config::{ScheduleSpec, Search};
 use domain::search::{self, Calibration, Candidate, Knowledge, PredictedPoint};
 use domain::{
-    Costs, FrequencyModel, Objective, OperatingPoint, PointPower, Schedule, ScheduleKind, SplitMix64,
-    planner, predict,
+    Costs, FrequencyModel, Objective, OperatingPoint, PointPower, Schedule, ScheduleKind, SplitMix64, planner,
 };
 use host::exit::{Ending as _, Exit, Failure};
 use host::progress::{self, Progress};
@@ -215,8 +214,8 @@ impl Optimizer<'_, '_> {
     fn first_schedules(&self, at: usize, costs: &NetworkCosts) -> Result<Vec<PlannedSchedule>, Stop> {
         let network = &self.network.linked.plan.compiled.network;
         let names = costs.alone.processors();
-        let mut schedules: Vec<(Schedule, &Costs)> =
-            names.iter().map(|name| (Schedule::single(network, name.clone()), &costs.alone)).collect();
+        let mut schedules: Vec<Schedule> =
+            names.iter().map(|name| Schedule::single(network, name.clone())).collect();
         let specs = &self.board.loaded.experiment.schedules;
         let has_pipelines = specs
             .iter()
@@ -224,22 +223,19 @@ impl Optimizer<'_, '_> {
         let has_replicates =
             specs.iter().any(|spec| matches!(spec, ScheduleSpec::ReplicateAll | ScheduleSpec::Replicate(_)));
         if names.len() > 1 && has_pipelines {
-            let plan = planner::plan(network, &costs.contended, &planner::Options::default());
+            let plan = planner::plan(network, &costs.pipelined()?, &planner::Options::default());
             let fastest = plan.ending(Exit::Bug)?.schedule;
-            if fastest.kind() == ScheduleKind::Pipeline {
-                schedules.push((fastest, &costs.contended));
-            }
+            schedules.extend(Some(fastest).filter(|fastest| fastest.kind() == ScheduleKind::Pipeline));
         }
         if has_replicates {
             let replicate = search::fastest_replicate(network, &costs.contended).ending(Exit::Bug)?;
-            schedules.extend(replicate.map(|replicate| (replicate, &costs.contended)));
+            schedules.extend(replicate);
         }
         let planned = &self.network.linked.plan.schedules;
-        schedules.retain(|(schedule, _)| {
-            planned.iter().all(|known| known.point != at || known.schedule != *schedule)
-        });
-        let with_prediction = |(schedule, costs)| {
-            let prediction = Some(predict(network, costs, &schedule).ending(Exit::Bug)?);
+        schedules
+            .retain(|schedule| planned.iter().all(|known| known.point != at || known.schedule != *schedule));
+        let with_prediction = |schedule| {
+            let prediction = costs.predict(network, &schedule)?;
             Ok(PlannedSchedule { schedule, point: at, prediction, queues: None })
         };
         schedules.into_iter().map(with_prediction).collect()
