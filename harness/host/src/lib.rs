@@ -1,4 +1,4 @@
-//! What every crate of the host side needs: exit codes, Ctrl-C, progress lines, tables, dates, and careful file access.
+//! What every crate of the host side needs: exit codes, Ctrl-C, progress lines, dates, and careful file access.
 
 pub mod date;
 pub mod exit;
@@ -8,7 +8,6 @@ pub mod interrupt;
 pub mod mutation;
 pub mod program;
 pub mod progress;
-pub mod table;
 
 pub use program::{new_runner, program, runner_of_board};
 

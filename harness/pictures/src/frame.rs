@@ -1,9 +1,10 @@
 //! From pixels to the input of a network: resized, cut and normalized.
 
 use crate::picture::{MOST_PIXELS, PictureError};
-use crate::pixels::Pixels;
-use crate::resize::resize;
 use domain::{PictureFit, PictureLayout, PictureRule};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
 use thiserror::Error;
 
 /// The input of a network cannot take pictures, or its rule does not fit it.
@@ -125,7 +126,7 @@ impl Converter {
     }
 
     /// Writes the frame of a picture, in the order of the input's elements.
-    pub(crate) fn convert(&self, picture: &Pixels, frame: &mut Vec<u8>) -> Result<(), PictureError> {
+    pub(crate) fn convert(&self, picture: &RgbImage, frame: &mut Vec<u8>) -> Result<(), PictureError> {
         let pixels = self.fit(picture)?;
         frame.clear();
         match self.rule.layout {
@@ -152,16 +153,16 @@ impl Converter {
     }
 
     /// The pixels of the input's size.
-    fn fit(&self, picture: &Pixels) -> Result<Vec<u8>, PictureError> {
+    fn fit(&self, picture: &RgbImage) -> Result<Vec<u8>, PictureError> {
         let (width, height) = match self.rule.fit {
             PictureFit::Stretch => (self.width, self.height),
-            PictureFit::Middle => self.resized((picture.width, picture.height)),
+            PictureFit::Middle => self.resized(picture.dimensions()),
         };
         if u64::from(width) * u64::from(height) > MOST_PIXELS {
-            let Pixels { width, height, .. } = *picture;
+            let (width, height) = picture.dimensions();
             return Err(PictureError::TooNarrow { width, height });
         }
-        let resized = resize(picture, width, height).rgb;
+        let resized = resize(picture, width, height).map_err(|reason| PictureError::Resize { reason })?;
         let (left, top) = (half_even(width - self.width), half_even(height - self.height));
         let row = |y: u32| {
             let first = 3 * (y as usize * width as usize + left as usize);
@@ -221,6 +222,16 @@ fn picture_shape(rule: &PictureRule, shape: &FrameShape) -> Result<(usize, u32, 
         }
         _ => Err(fail(npy)),
     }
+}
+
+/// Bilinear, over all pixels that a result covers, as Pillow does it.
+fn resize(picture: &RgbImage, width: u32, height: u32) -> Result<Vec<u8>, String> {
+    let source = ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3);
+    let source = source.map_err(|error| error.to_string())?;
+    let mut resized = Image::new(width, height, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new().resize(&source, &mut resized, &options).map_err(|error| error.to_string())?;
+    Ok(resized.into_vec())
 }
 
 /// Half of the number; of a half, the even neighbour.

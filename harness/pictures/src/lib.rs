@@ -4,13 +4,10 @@
 //! - Nothing is fed that was not asked for: a file that cannot be decoded is an error, never a frame that is left out.
 //! - Sizes are checked before pixels are decoded.
 
-mod exif;
 mod folder;
 mod frame;
 mod npy;
 mod picture;
-mod pixels;
-mod resize;
 
 pub use folder::{Folder, FolderError, MOST_PICTURES};
 pub use frame::{Element, FrameShape, ShapeError};
@@ -68,7 +65,7 @@ pub enum FramesError {
 static FRESH: AtomicU64 = AtomicU64::new(0);
 
 /// Version of the conversion: it changes if the same pictures become other frames.
-const CONVERSION: u32 = 2;
+const CONVERSION: u32 = 1;
 
 /// The file in `cache` with the frames of all pictures in a folder, in the order of their names: an array of `NumPy` with the
 /// shape (pictures, input of the network without its batch). It is made unless it is there. `digest` is that of [`Folder::digest`]. `step` is

@@ -7,7 +7,10 @@ use crate::format::{Format, json, render as render_run};
 use analysis::{BoardSection, CampaignReport};
 use analysis::{Report, Row};
 use domain::FleetMode;
-use host::table::Table;
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Width of a report in columns.
 const WIDTH: usize = 100;
@@ -217,11 +220,19 @@ fn table<'a>(
     rows: impl Iterator<Item = &'a [String]>,
     numbers: std::ops::Range<usize>,
 ) -> String {
-    let mut table = Table::new(header.iter().copied()).right(numbers);
+    let mut builder = Builder::default();
+    builder.push_record(header.iter().copied());
     for row in rows {
-        table.push(row.iter().cloned());
+        builder.push_record(row.iter().cloned());
     }
-    table.to_string()
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::last(), Padding::zero())
+        .modify(Columns::new(numbers), Alignment::right())
+        .modify(Rows::first(), Alignment::bottom());
+    table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 fn in_markdown(report: &CampaignReport) -> String {

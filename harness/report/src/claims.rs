@@ -6,8 +6,11 @@ use crate::markdown::escaped;
 use analysis::{Claim, ClaimComparison, ClaimOnNetwork, ClaimVerdict, Claims, Interval};
 use clap::ValueEnum;
 use domain::{ScheduleKind, statistics};
-use host::table::Table;
 use std::fmt::Write as _;
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Formats of the verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,11 +40,19 @@ fn terminal(claims: &Claims) -> String {
         let _ = write!(out, "\n{}\n", title(claim));
         let records = records(claim);
         if !records.is_empty() {
-            let mut table = Table::new(columns(claim)).right(3..4).line_beyond();
+            let mut builder = Builder::default();
+            builder.push_record(columns(claim));
             for record in records {
-                table.push(record);
+                builder.push_record(record);
             }
-            out += &table.to_string();
+            let mut table = builder.build();
+            table
+                .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+                .with(Padding::new(0, 2, 0, 0))
+                .modify(Columns::one(3), Alignment::right());
+            for line in table.to_string().lines() {
+                out.extend([line.trim_end(), "\n"]);
+            }
         }
         for note in notes(claim) {
             out.extend([&note, "\n"]);

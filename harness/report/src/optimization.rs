@@ -9,8 +9,11 @@ use crate::format::json;
 use crate::html::front as page;
 use analysis::{FrontRow, Interval, Optimization};
 use clap::ValueEnum;
-use host::table::Table;
 use std::fmt::Write as _;
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Formats of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -205,11 +208,18 @@ fn legend(result: &Optimization) -> &'static str {
 }
 
 fn table(result: &Optimization) -> String {
-    let mut table = Table::new(HEADINGS).right(2..HEADINGS.len()).line_beyond();
+    let mut builder = Builder::default();
+    builder.push_record(HEADINGS);
     for record in records(result) {
-        table.push(record);
+        builder.push_record(record);
     }
-    table.to_string()
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::new(2..), Alignment::right());
+    let text = table.to_string();
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 /// The power model, or why there is none.

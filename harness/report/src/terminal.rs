@@ -4,7 +4,10 @@ use super::cells::{self, or_dash};
 use super::notes::{self, Note};
 use super::streams;
 use analysis::{Report, Row};
-use host::table::Table;
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Width of a report in columns, unless `--wide` is given.
 const WIDTH: usize = 100;
@@ -61,11 +64,12 @@ fn table(rows: &[&Row], wide: bool) -> String {
 }
 
 fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
+    let mut builder = Builder::default();
     let gain = if wide { "gain over\nbest single" } else { "gain\nover best\nsingle" };
     let latency = "latency ms\np50 / p99";
     let header =
         ["schedule", "frames/s", gain, "predicted", "eff.", "busy", latency, "mJ/\nframe", "verdict"];
-    let mut table = Table::new(header).right(1..8);
+    builder.push_record(header);
     for row in rows {
         let (throughput, gain) = (row.throughput_fps.as_ref(), row.gain_over_best_single_interval.as_ref());
         let energy = row.energy_mj_per_frame.as_ref();
@@ -82,7 +86,7 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             let energy = energy.map(|interval| cells::with_precision(interval).replacen(" ±", "\n±", 1));
             (label, busy, throughput.map(cells::with_precision), cells::gain(row), energy)
         };
-        table.push([
+        builder.push_record([
             label,
             or_dash(throughput),
             or_dash(gain),
@@ -94,14 +98,28 @@ fn table_with_labels(rows: &[&Row], wide: bool, room: usize) -> String {
             cells::verdict(row),
         ]);
     }
-    table.to_string()
+    drawn(builder, 1..8)
+}
+
+/// A table whose columns in `figures` are aligned to the right.
+fn drawn(builder: Builder, figures: std::ops::Range<usize>) -> String {
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::last(), Padding::zero())
+        .modify(Columns::new(figures), Alignment::right())
+        .modify(Rows::first(), Alignment::bottom());
+    let text = table.to_string();
+    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 /// Latency, drops and age of rows under a stream. Intervals are below their figures, unless the table may be wide.
 fn stream_table(rows: &[&Row], wide: bool) -> String {
-    let headings =
-        streams::COLUMNS.map(|name| if wide { name.to_owned() } else { name.replacen(' ', "\n", 1) });
-    let mut table = Table::new(headings).right(1..streams::COLUMNS.len());
+    let mut builder = Builder::default();
+    builder.push_record(
+        streams::COLUMNS.map(|name| if wide { name.to_owned() } else { name.replacen(' ', "\n", 1) }),
+    );
     for row in rows {
         let mut cells = streams::cells(row);
         if !wide {
@@ -110,9 +128,9 @@ fn stream_table(rows: &[&Row], wide: bool) -> String {
                 *cell = cell.replacen(" [", "\n[", 1).replacen(" (", "\n(", 1).replacen(", ", ",\n ", 1);
             }
         }
-        table.push(cells);
+        builder.push_record(cells);
     }
-    let mut out = table.to_string();
+    let mut out = drawn(builder, 1..streams::COLUMNS.len());
     for sentence in rows.iter().flat_map(|row| streams::sentences(row)) {
         out += &wrapped(&sentence, WIDTH, 2);
     }

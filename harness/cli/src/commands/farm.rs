@@ -14,6 +14,9 @@ use host::progress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::{Access, Status, Store};
+use tabled::builder::Builder;
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Padding, Style};
 
 /// Options of `farm`.
 #[derive(Debug, Args)]
@@ -150,8 +153,8 @@ struct Table<'a> {
 impl Table<'_> {
     fn text(&self, now_unix_ns: u64) -> String {
         let over_equals = self.over_equals();
-        let headings = ["place", "model and tags", "state", "last run", "health"];
-        let mut table = host::table::Table::new(headings).line_beyond();
+        let mut builder = Builder::default();
+        builder.push_record(["place", "model and tags", "state", "last run", "health"]);
         for place in self.places {
             let runs = self.runs(place);
             let model = runs.and_then(|runs| runs.latest.model.clone());
@@ -168,7 +171,7 @@ impl Table<'_> {
                     health(runs, over_equals.get(place.name.as_str()).copied(), self.allowed(place))
                 }
             };
-            table.push([
+            builder.push_record([
                 place.name.clone(),
                 if words.is_empty() { "–".to_owned() } else { words.join(", ") },
                 state(place, now_unix_ns),
@@ -179,7 +182,11 @@ impl Table<'_> {
         let plural = if self.places.len() == 1 { "" } else { "s" };
         let mut text = format!("{}: {} place{plural}\n", self.coordinator, self.places.len());
         if !self.places.is_empty() {
-            text += &table.to_string();
+            let mut table = builder.build();
+            table
+                .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+                .with(Padding::new(0, 2, 0, 0));
+            text.extend(table.to_string().lines().flat_map(|line| [line.trim_end(), "\n"]));
         }
         text
     }

@@ -5,11 +5,14 @@ use analysis::{Report, Row};
 use clap::{Args, Subcommand};
 use host::date::Date;
 use host::exit::{Exit, Outcome};
-use host::table::Table;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use store::{Access, ImportStatus, Merged, RunFilter, Store, StoredRun};
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// What to do with results.
 #[derive(Debug, Subcommand)]
@@ -66,7 +69,8 @@ fn list(database: &Path, options: &ListRuns) -> Outcome<String> {
         network: options.network.clone(),
         ..RunFilter::default()
     };
-    let headings = [
+    let mut builder = Builder::default();
+    builder.push_record([
         "run",
         "begun",
         "status",
@@ -77,14 +81,13 @@ fn list(database: &Path, options: &ListRuns) -> Outcome<String> {
         "failed",
         "void",
         "void rows",
-    ];
-    let mut table = Table::new(headings).right(6..headings.len());
+    ]);
     let runs = store.summaries(&filter)?;
     let count = runs.len();
     for summary in runs {
         let run = store.run(summary.id.as_str())?;
         let report = Report::build(&store, &summary.id)?;
-        table.push([
+        builder.push_record([
             summary.id.to_string(),
             Date::from_unix_ns(summary.begun_unix_ns).to_minutes(),
             summary.status.to_string(),
@@ -100,7 +103,14 @@ fn list(database: &Path, options: &ListRuns) -> Outcome<String> {
     if count == 0 {
         return Ok("no run found\n".to_owned());
     }
-    Ok(table.to_string())
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::new(6..), Alignment::right())
+        .modify(Columns::last(), Padding::zero());
+    let lines = table.to_string();
+    Ok(lines.lines().flat_map(|line| [line.trim_end(), "\n"]).collect())
 }
 
 fn is_void(row: &Row) -> bool {

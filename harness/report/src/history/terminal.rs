@@ -3,8 +3,11 @@
 use super::texts;
 use crate::terminal::wrapped;
 use analysis::history::{Figure, History, Point, Segment, Series};
-use host::table::Table;
 use std::fmt::Write as _;
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::style::HorizontalLine;
+use tabled::settings::{Alignment, Padding, Style};
 
 /// Columns that paragraphs fit.
 const WIDTH: usize = 100;
@@ -37,11 +40,11 @@ pub(super) fn render(history: &History) -> String {
 
 fn table(history: &History, series: &Series, segment: &Segment) -> String {
     let scale = Scale::of(series);
-    let headings = ["begun", "run", "revision", history.metric.unit(), &scale.heading()];
-    let mut table = Table::new(headings).right(3..4).left_headings();
+    let mut builder = Builder::default();
     let mut after: Vec<Vec<String>> = Vec::new();
+    builder.push_record(["begun", "run", "revision", history.metric.unit(), &scale.heading()]);
     for point in &segment.points {
-        table.push([
+        builder.push_record([
             texts::begun(point),
             texts::short_run(point),
             texts::revision(point),
@@ -50,6 +53,13 @@ fn table(history: &History, series: &Series, segment: &Segment) -> String {
         ]);
         after.push(notes(history, point));
     }
+    let mut table = builder.build();
+    table
+        .with(Style::empty().horizontals([(1, HorizontalLine::new('─'))]))
+        .with(Padding::new(0, 2, 0, 0))
+        .modify(Columns::last(), Padding::zero())
+        .modify(Columns::new(3..4), Alignment::right())
+        .modify(Rows::first(), Alignment::left());
     let text = table.to_string();
     let mut out = String::new();
     for (place, line) in text.lines().enumerate() {
@@ -57,7 +67,7 @@ fn table(history: &History, series: &Series, segment: &Segment) -> String {
         for note in place.checked_sub(2).and_then(|place| after.get(place)).into_iter().flatten() {
             let _ = writeln!(out, "    {note}");
         }
-        let _ = writeln!(out, "  {line}");
+        let _ = writeln!(out, "  {}", line.trim_end());
     }
     out
 }
