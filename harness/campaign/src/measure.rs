@@ -236,16 +236,9 @@ impl<'a, 's> Trials<'a, 's> {
             return Ok(());
         }
         let network = &self.networks[slot.network];
-        progress.doing(&format!("profiling {}, round {}", network.linked.plan.name(), slot.round + 1));
-        let predicted = RoundPrediction::make(self.board, network, slot);
-        if self.board.interrupt.is_set() {
-            return Err(Stop::Interrupted);
-        }
+        let predicted = RoundPrediction::make(self.board, network, slot, progress);
         record_power_cycles(&mut self.board.runner, self.recorder)?;
-        self.predicted = Some(predicted.unwrap_or_else(|failure| {
-            progress.warn(&failure.to_string());
-            RoundPrediction::none(slot)
-        }));
+        self.predicted = Some(predicted?);
         Ok(())
     }
 

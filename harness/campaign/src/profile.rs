@@ -2,7 +2,7 @@
 //! processor while all the others are busy.
 
 use crate::compile::CompiledNetwork;
-use crate::frame_times::{Group, groups, measure_group, measure_units};
+use crate::frame_times::{Group, ProfileError, groups, measure_group, measure_units};
 use crate::open::OpenedBoard;
 use crate::processors::Processor;
 use crate::recording::Recording;
@@ -162,7 +162,7 @@ pub(crate) fn costs_now(
     network: &CompiledNetwork,
     processors: &[Processor],
     links: &Transfer,
-) -> Outcome<NetworkCosts> {
+) -> Result<NetworkCosts, ProfileError> {
     let units = |processor| measure_units(runner, experiment, network, processor);
     let alone = processors.iter().map(units).collect::<Result<Vec<_>, _>>()?;
     let mut contended = alone.clone();
@@ -172,10 +172,11 @@ pub(crate) fn costs_now(
             contended[place].frame_ns = frame_ns;
         }
     }
-    Ok(NetworkCosts {
-        alone: network_costs(network, processors, &alone, links)?,
-        contended: network_costs(network, processors, &contended, links)?,
-    })
+    let costs = |samples: &[Profiled]| {
+        let costs = network_costs(network, processors, samples, links);
+        costs.map_err(|failure| ProfileError::Artifact(failure.error))
+    };
+    Ok(NetworkCosts { alone: costs(&alone)?, contended: costs(&contended)? })
 }
 
 struct Profiler<'a, 'r, 's> {

@@ -1,12 +1,17 @@
 //! Predicts the schedules of a network anew in every round, from a profile made just before they are measured.
 
 use crate::compare::ComparedNetwork;
+use crate::frame_times::ProfileError;
 use crate::open::OpenedBoard;
+use crate::plan::PlannedSchedule;
 use crate::profile::costs_now;
+use crate::stop::Stop;
 use crate::trial_order::Slot;
+use boards::SessionError;
 use config::Experiment;
 use domain::{Load, Prediction};
 use host::exit::Outcome;
+use host::progress::Progress;
 
 /// Predictions of one network in one round.
 #[derive(Debug)]
@@ -24,24 +29,38 @@ impl RoundPrediction {
         experiment.profile.every_round && experiment.search.is_none() && experiment.load == Load::Saturating
     }
 
-    /// Of the network of a trial in its round, without any schedule predicted.
-    pub(crate) fn none(slot: &Slot) -> Self {
+    fn none(slot: &Slot) -> Self {
         Self { network: slot.network, round: slot.round, schedules: Vec::new() }
     }
 
-    /// Profiles the network of a trial, and predicts its schedules.
+    /// Profiles the network of a trial, and predicts its schedules. If that fails, `progress` says why, and no schedule is predicted.
     ///
     /// # Errors
-    /// If the runner fails.
-    pub(crate) fn make(board: &mut OpenedBoard, network: &ComparedNetwork, slot: &Slot) -> Outcome<Self> {
+    /// If the board is lost, or the user interrupts.
+    pub(crate) fn make(
+        board: &mut OpenedBoard,
+        network: &ComparedNetwork,
+        slot: &Slot,
+        progress: &Progress,
+    ) -> Result<Self, Stop> {
         let plan = &network.linked.plan;
         let (compiled, links) = (&plan.compiled, &plan.links);
+        progress.doing(&format!("profiling {}, round {}", plan.name(), slot.round + 1));
         let processors = board.found.processors.clone();
         let experiment = &board.loaded.experiment;
-        let costs = costs_now(&mut board.runner, experiment, compiled, &processors, links)?;
-        let predict = |planned| costs.predict(&compiled.network, planned);
-        let schedules = plan.schedules.iter().map(|planned| predict(&planned.schedule));
-        Ok(Self { schedules: schedules.collect::<Outcome<_>>()?, ..Self::none(slot) })
+        let costs = match costs_now(&mut board.runner, experiment, compiled, &processors, links) {
+            Ok(costs) => costs,
+            Err(ProfileError::Session(error @ (SessionError::Interrupted | SessionError::Board(_)))) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                progress.warn(&error.to_string());
+                return Ok(Self::none(slot));
+            }
+        };
+        let predict = |planned: &PlannedSchedule| costs.predict(&compiled.network, &planned.schedule);
+        let schedules = plan.schedules.iter().map(predict).collect::<Outcome<_>>()?;
+        Ok(Self { schedules, ..Self::none(slot) })
     }
 
     /// Whether these are of the network and round of a trial.

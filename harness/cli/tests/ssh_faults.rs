@@ -54,18 +54,26 @@ fn a_link_that_is_cut_in_any_phase_costs_the_trial_at_work_and_no_more() {
         cable.cut(Cut::Closed);
         bench.until("retrying");
     }
-    // In the warm-up, in the window, and while the result is on its way.
-    bench.until(": WarmUp");
+    // In the warm-up of a trial, in its window, and while the result is on its way. Only trials time their stages alone.
+    let until_a_trial_warms_up = |bench: &mut Bench| {
+        bench.until(": Isolate");
+        bench.until(": WarmUp");
+    };
+    until_a_trial_warms_up(&mut bench);
     cable.cut(Cut::Closed);
     bench.until(": failed");
-    bench.until(": WarmUp");
+    until_a_trial_warms_up(&mut bench);
     std::thread::sleep(Duration::from_millis(600));
     cable.cut(Cut::Closed);
     bench.until(": failed");
-    bench.until(": WarmUp");
+    until_a_trial_warms_up(&mut bench);
     cable.cut_after(Way::ToHarness, 5_000, Cut::Closed);
     bench.until(": failed");
     assert!(!cable.is_armed());
+    // In the profile of the next round, which costs no trial.
+    bench.until("profile tiny on cpu1: asked");
+    cable.cut(Cut::Closed);
+    bench.until("retrying");
     let (code, said) = bench.end();
     assert_eq!(code, Some(4), "trials failed, and the exit code says so: {said}");
     let (measured, failed) = trials(&said);
