@@ -1,6 +1,7 @@
-// Opens pages of the HTML report in Chromium, in every look a reader may have, and says what is wrong with them.
+// Opens pages of the HTML report in Chromium, with light and dark colours, on desktop and phone, and prints their
+// faults.
 //
-//   node check.mjs PAGE.html …                exit code 1 where a page is not fit to be shown
+//   node check.mjs PAGE.html …                exit code 1 if a page has faults
 //   node check.mjs --shots FOLDER PAGE.html   draws the page as desktop, phone, dark and print into FOLDER
 //
 // Modules come from this folder's package-lock.json, Chromium from the system or EDGEPIPE_CHROMIUM.
@@ -16,7 +17,7 @@ const LOOKS = [
   { name: "phone", viewport: { width: 360, height: 740 }, colorScheme: "light", isMobile: true },
   { name: "dark phone", viewport: { width: 360, height: 740 }, colorScheme: "dark", isMobile: true },
 ];
-/** Bytes from which on the contrast of a page is checked in parts: the time axe takes for it grows with the square. */
+/** Pages of more bytes are checked for contrast in parts, because axe's time for it grows with the square of the size. */
 const LARGE = 200_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -68,7 +69,7 @@ async function faults(browser, file, look) {
   return { found, paint };
 }
 
-/** What axe finds on the page as it stands. */
+/** Violations that axe finds on the page in its present state. */
 async function run(page, options) {
   const all = { resultTypes: ["violations"], ...options };
   return (await page.evaluate((all) => globalThis.axe.run(document, all), all)).violations;
@@ -76,7 +77,7 @@ async function run(page, options) {
 
 /**
  * What axe finds on a large page: every rule but contrast on the whole, then contrast on the page without its networks, and
- * on each network by itself; colours are those of the desktop on a phone. Afterwards nothing is left of the page.
+ * on each network by itself; a phone has the colours of the desktop, so its contrast is not checked. Destroys the page.
  */
 async function inParts(page, withContrast) {
   const found = await run(page, { rules: { "color-contrast": { enabled: false } } });
@@ -100,7 +101,7 @@ async function inParts(page, withContrast) {
   return found;
 }
 
-/** Time from the begin of the navigation to the first content, in ms. */
+/** Time from the start of the navigation to the first content, in ms. */
 function firstPaint(page) {
   return page.evaluate(
     () =>
@@ -117,7 +118,7 @@ function firstPaint(page) {
   );
 }
 
-/** A rule that must be found, so that silence of the checks means something. */
+/** Checks the checks: faults that were inserted on purpose must be found. */
 async function hears(browser, file) {
   const context = await browser.newContext({ bypassCSP: true });
   const page = await context.newPage();
