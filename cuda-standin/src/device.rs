@@ -89,7 +89,7 @@ struct Context {
     handle: Option<usize>,
     retained: u32,
     flags: u32,
-    /// The fault that it is lost by.
+    /// The fault that made it unusable.
     lost: Option<Fault>,
     objects: Objects,
 }
@@ -97,7 +97,7 @@ struct Context {
 /// The device.
 #[derive(Debug)]
 pub struct Device {
-    /// What it is like.
+    /// Its properties.
     pub settings: Settings,
     /// Its memory.
     pub memory: Memory,

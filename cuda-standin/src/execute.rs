@@ -1,7 +1,7 @@
 //! Runs one block of a kernel: groups of threads in lock-step, which wait for each other at barriers.
 //!
-//! Threads of a group whose ways part are run one way after the other and meet again at the branch's join (its
-//! immediate post-dominator). A group runs until it meets a barrier; then it is the next group's turn.
+//! If the threads of a group diverge, the paths run one after the other and join at the branch's immediate post-dominator. A
+//! group runs until it meets a barrier; then it is the next group's turn.
 
 use crate::fault::{Code, Fault};
 use crate::lanes::{ALL, Class, LANES, Mask, copy_lanes, lanes_of, lanes_that_are_set};
@@ -66,7 +66,7 @@ pub(crate) struct Group {
     pub(crate) local: Buffer,
     /// Number of the first thread in the block.
     pub(crate) first: usize,
-    /// The ways that threads are on; the last one runs.
+    /// The paths that threads are on; the last one runs.
     ways: Vec<Way>,
     /// Threads that exist.
     existing: Mask,
@@ -77,7 +77,7 @@ pub(crate) struct Group {
 #[derive(Debug, Clone, Copy)]
 struct Way {
     next: usize,
-    /// Where it ends, and the threads go on in the way below.
+    /// Where it ends, and the threads continue with the entry below.
     join: usize,
     mask: Mask,
 }
@@ -89,7 +89,7 @@ impl Group {
         unsafe { self.registers.start().add(register as usize).cast::<[T; LANES]>().read() }
     }
 
-    /// Where the values of a register lie.
+    /// Address of the values of a register.
     pub(crate) fn register<T>(&self, register: u32) -> *mut T {
         self.registers.start().wrapping_add(register as usize).cast()
     }
@@ -346,7 +346,7 @@ impl<'w> Runner<'w> {
     }
 }
 
-/// Sends threads on two ways, which meet at `meeting`. The second one runs first.
+/// Sends threads on two paths, which join at `meeting`. The second one runs first.
 fn part(ways: &mut Vec<Way>, first: (usize, Mask), second: (usize, Mask), meeting: usize) {
     let Some(way) = ways.last_mut() else { return };
     if way.join == meeting {

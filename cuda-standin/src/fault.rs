@@ -89,7 +89,7 @@ impl Code {
 pub struct Fault {
     /// What the call returns.
     pub code: Code,
-    /// For people: kernel, line, block and thread where there are any.
+    /// For messages: kernel, line, block and thread, if known.
     pub message: String,
 }
 

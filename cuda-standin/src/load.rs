@@ -1,4 +1,4 @@
-//! Loads a module: what the driver's compiler for PTX refuses, and where variables lie.
+//! Loads a module: what the driver's compiler for PTX rejects, and the addresses of variables.
 
 use crate::device::{Device, Module};
 use crate::fault::{Code, Fault};

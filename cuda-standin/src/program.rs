@@ -94,7 +94,7 @@ pub enum Action {
         /// A predicate.
         source: u32,
     },
-    /// `bra`: to an instruction; its two ways meet again at `join`.
+    /// `bra`: to an instruction; its two paths join at `join`.
     Branch {
         /// Number of an instruction.
         target: u32,

@@ -1,4 +1,4 @@
-//! What the environment says: the device to stand in for, and faults to make on demand.
+//! Settings from the environment: the device to emulate, and faults to inject.
 
 use crate::fault::Code;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

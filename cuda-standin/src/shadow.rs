@@ -36,7 +36,7 @@ const MANY_THREADS: u32 = (1 << THREAD_BITS) - 1;
 /// A thread, or several, in eight bytes.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// Number of the block plus one; 0 is nobody.
+    /// Number of the block plus one; 0: no block.
     block: u32,
     /// Phase and thread.
     step: u32,

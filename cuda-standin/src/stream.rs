@@ -68,7 +68,7 @@ pub enum Task {
 
 /// What a stream needs of the device.
 pub trait Worker: Send + Sync {
-    /// Does a piece of work that is no event.
+    /// Executes a task that is not an event.
     fn run(&self, task: &Task, is_abandoned: &dyn Fn() -> bool) -> Result<(), Fault>;
     /// Whether work is dropped, because the context is lost.
     fn is_lost(&self) -> bool;

@@ -51,8 +51,8 @@ pub enum Finding {
     CannotTell,
 }
 
-/// Candidate over baseline, by pairing the trials of the same round on the logarithmic scale: what drifts from round
-/// to round hits both trials of a pair and cancels out (matched pairs, Student 1908; logarithms make the ratio of two
+/// Candidate over baseline, by pairing the trials of the same round on the logarithmic scale: drift from round to round
+/// affects both trials of a pair and cancels out (matched pairs, Student 1908; logarithms make the ratio of two
 /// noisy figures about symmetric, and the ratio the other way round its exact reciprocal). The interval is made by the
 /// method of [`crate::statistics`]; in simulated campaigns of 3 to 20 rounds with a drift of ±1.5 % a round, 95 %
 /// intervals held the true ratio in 94 to 97 %.
@@ -94,9 +94,9 @@ fn by_round(trials: &[Observation]) -> Result<Cow<'_, [Observation]>, Comparison
     }
 }
 
-/// Place of the best of several baselines: the one of the highest median, the first where they are equal; none where
-/// no baseline has a trial. Which one is best is itself uncertain: where two are nearly equal, the one picked is
-/// lucky by up to its noise, and a gain over it a little too low.
+/// Place of the best of several baselines: the one with the highest median, on a tie the first; none if no baseline has a
+/// trial. The choice is itself uncertain: if two are nearly equal, the chosen one was lucky by up to its noise, and the gain
+/// over it is slightly too low.
 pub fn best(baselines: &[&[Observation]]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for (place, trials) in baselines.iter().enumerate() {
@@ -138,8 +138,8 @@ pub enum ComparisonError {
         /// The round.
         round: u32,
     },
-    /// A figure is zero, negative, infinite or no number.
-    #[error("failed to compare the schedules: {value} in round {round} is no figure to make a ratio of")]
+    /// A figure is zero, negative, infinite or NaN.
+    #[error("failed to compare the schedules: {value} in round {round} is not a positive number")]
     NotPositive {
         /// The round.
         round: u32,
@@ -241,7 +241,7 @@ mod tests {
         check(&[one], &[], "no round has a valid trial of both");
         check(&[one], &[one, one], "one has two trials in round 1");
         let zero = Observation { round: 1, value: 0.0 };
-        check(&[zero], &[one], "0 in round 1 is no figure to make a ratio of");
+        check(&[zero], &[one], "0 in round 1 is not a positive number");
         assert_eq!(compare_with_best(&[one], &[], Confidence::P95), Err(ComparisonError::NoCommonRound));
     }
 

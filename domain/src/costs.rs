@@ -1,4 +1,4 @@
-//! What the planner pays: the time of every unit on every processor, and of moving a boundary between two.
+//! The costs that the planner minimizes: the time of every unit on every processor, and of moving a boundary between two.
 
 use crate::network::Cut;
 use crate::processor::ProcessorName;
@@ -30,7 +30,7 @@ impl Link {
 }
 
 /// Links between the processors of a [`Costs`]. The receiving stage pays; the first stage of a schedule pays nothing,
-/// because its frames are there already.
+/// because its frames are in memory already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transfer {
@@ -72,7 +72,7 @@ pub struct Costs {
     transfer: Transfer,
 }
 
-/// Costs as they are written down.
+/// Costs as deserialized, not validated yet.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCosts {
@@ -140,7 +140,7 @@ impl Costs {
     /// The same with the unit times of each processor multiplied by its factor. Links are not changed.
     ///
     /// # Errors
-    /// If there are not as many factors as processors, or a time is no cost any more.
+    /// If there are not as many factors as processors, or a scaled time is not a valid cost.
     pub fn scaled(&self, factors: &[f64]) -> Result<Self, CostsError> {
         if factors.len() != self.processors.len() {
             return Err(CostsError::Rows { processors: self.processors.len(), rows: factors.len() });
@@ -196,7 +196,7 @@ impl Costs {
     /// Time of the units from `first` to before `end` on a processor, in ns, without any transfer.
     ///
     /// # Panics
-    /// Where there is no such processor or cut.
+    /// If there is no such processor or cut.
     pub fn compute_ns(&self, processor: usize, first: Cut, end: Cut) -> f64 {
         let before = &self.before_ns[processor];
         before[end.0] - before[first.0]
@@ -205,7 +205,7 @@ impl Costs {
     /// Time for `to` to receive these bytes from `from`, in ns.
     ///
     /// # Panics
-    /// Where there is no such processor.
+    /// If there is no such processor.
     pub fn transfer_ns(&self, from: usize, to: usize, bytes: Bytes) -> f64 {
         self.transfer.link(from, to).ns(bytes)
     }
@@ -256,7 +256,7 @@ fn check_link(link: Link, between: String) -> Result<(), CostsError> {
     }
 }
 
-/// Why these are no costs.
+/// Why these are not valid costs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CostsError {
     /// There is nothing to run on.
@@ -303,7 +303,7 @@ pub enum CostsError {
         processors: usize,
     },
     /// A link has a cost that is negative, infinite, above 10^18 or no number.
-    #[error("failed to take the costs of transfer between {between}: {value} is no cost")]
+    #[error("failed to take the costs of transfer between {between}: invalid cost {value}")]
     LinkCost {
         /// The processors.
         between: String,
@@ -360,7 +360,7 @@ mod tests {
         check(&[&[1.0, f64::NAN]], free(), " of processor p0: unit 1 costs NaN ns");
         check(&[&[-1.0]], free(), " of processor p0: unit 0 costs -1 ns");
         check(&[&[f64::INFINITY]], free(), " of processor p0: unit 0 costs inf ns");
-        let bad = " of transfer between any two processors: NaN is no cost";
+        let bad = " of transfer between any two processors: invalid cost NaN";
         check(&[&[1.0]], Transfer::uniform(0.0, f64::NAN), bad);
         check(&[&[1.0]], Transfer::Pairs(vec![]), " of transfer: expected 1 × 1 links");
         let twice = Costs::new(vec!["a".into(), "a".into()], vec![vec![1.0], vec![1.0]], free());

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FleetMode {
-    /// Every board measures everything: boards are compared.
+    /// Every board measures everything, which compares the boards.
     Repeat,
-    /// Equal boards share the rounds: it takes less time.
+    /// Equal boards share the rounds, which takes less time.
     Spread,
 }
 
 impl FleetMode {
-    /// As it stands in the database.
+    /// Its name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Repeat => "repeat",

@@ -11,13 +11,13 @@
 //!   estimates of variance components"). Without a spread between runs there is no such interval.
 //!   A spread that is configured and not estimated may be too small for a machine with slow drift, such as a shared
 //!   host. So it is at least the spread between the quarters of these runs (batch means,
-//!   Conway 1963, "Some tactical problems in digital simulation"). Of independent trials that is their noise over the
-//!   root of a quarter of their number; of a slow change it is the change.
+//!   Conway 1963, "Some tactical problems in digital simulation"). For independent trials, this is their noise over the
+//!   root of a quarter of their number; for slow drift, it is the drift.
 //!
 //! # Many comparisons
 //! A check compares every schedule and metric, and fails if one of them fails. Holm's procedure bounds the probability
 //! that it fails although nothing became slower (Holm 1979, "A simple sequentially rejective multiple test
-//! procedure"): with k comparisons left, one is a regression where its interval lies beyond its threshold with the
+//! procedure"): with k comparisons left, one is a regression if its interval lies beyond its threshold with the
 //! confidence 1 − 2·level/k; these are removed, and the procedure repeats with the smaller k. It holds for any dependence
 //! between comparisons. The 95 % interval must lie beyond the threshold as well.
 
@@ -279,9 +279,9 @@ pub struct Ruled {
     pub ratio: Interval,
     /// The ruling.
     pub ruling: Ruling,
-    /// Trials of either side, besides those there are, with which four of five checks would tell if the truth is where
-    /// the point is now. Widths are taken to fall with the square root of the number. Absent where it can be told
-    /// already, or where trials alone would not help.
+    /// Number of further trials on either side with which four of five checks would be conclusive, if the true ratio is the
+    /// present point. Widths are assumed to fall with the square root of the number of trials. Absent if the check is
+    /// conclusive already, or if more trials would not help.
     pub more_trials: Option<usize>,
 }
 

@@ -1,22 +1,22 @@
-//! Where a figure changed its level from run to run.
+//! Finds the runs at which a figure changed its level.
 //!
 //! # Method
 //! The points are figures of runs in the order of time, each with an interval. All is done on logarithms, so that a
 //! step is a ratio.
-//! 1. What a single run is off by is known from its interval. Runs differ by more than that (the machine is in another
+//! 1. The error of a single run is known from its interval. Runs differ by more than that (the machine is in another
 //!    state each time), and by how much is taken from the differences of neighbours (von Neumann 1941, "Distribution
-//!    of the ratio of the mean square successive difference to the variance"), with great differences held so that a
+//!    of the ratio of the mean square successive difference to the variance"), with large differences limited, so that a
 //!    step does not count as noise. The variance of a point is that of its interval plus that between runs, as in a
 //!    random-effects model (`DerSimonian` & Laird 1986, "Meta-analysis in clinical trials"); so scatter within the
 //!    intervals is never taken for a step, and a narrow interval alone makes none either.
-//! 2. A single run that both its neighbours contradict is held to within their reach and labelled: one bad run is not
+//! 2. A single run that both its neighbours contradict is limited to their range and labelled: one bad run is not
 //!    a step.
 //! 3. The levels are those of least weighted squared distance plus a penalty for each step, found exactly (Jackson et
 //!    al. 2005, "An algorithm for optimal partitioning of data on an interval"), each of two points at least.
 //! 4. The penalty is such that a series without any step shows one in 1 % of cases: it is read off simulated series of
 //!    the same number of points, intervals and noise (a Monte Carlo test, Besag & Diggle 1977, "Simple Monte Carlo
-//!    tests for spatial pattern"), in which all of the above is done anew. So the fewer runs there are, the greater a
-//!    step must be; with three runs or fewer there is none to find.
+//!    tests for spatial pattern"), for which all of the above is repeated. So the fewer runs there are, the larger a
+//!    step must be; with three runs or fewer, no step can be found.
 //!
 //! Finding regressions as change points of the whole series rather than between two runs is what Daly et al. 2020,
 //! "The use of change point detection to identify software performance regressions in a continuous integration system",
@@ -82,8 +82,8 @@ pub struct History {
     pub noise: Option<f64>,
 }
 
-/// Finds the levels of a series of figures in the order of time. Points that are not positive, or not finite, must not
-/// be among them; where one is, no step is found at all.
+/// Finds the levels of a series of figures in the order of time. All points must be positive and finite; otherwise no step
+/// is found at all.
 pub fn history(points: &[Interval]) -> History {
     let logarithms: Vec<f64> = points.iter().map(|point| point.point.ln()).collect();
     let errors = errors(points);

@@ -1,8 +1,7 @@
-//! The pure core: what a network, a profile and a schedule are, how the best schedule is found, and what measured
-//! frames say.
+//! The pure core: networks, profiles and schedules, the planner, and the statistics of measured frames.
 //!
 //! Invariants: no input or output, no clock, no environment, no unseeded randomness. Everything here is a function
-//! of its arguments; equal arguments give equal results, bit by bit. Constructors prove what their types promise.
+//! of its arguments; equal arguments give equal results, bit by bit. Constructors enforce the invariants of their types.
 //! Raw observations are taken as they are: outlying values are labelled, never dropped. What was not measured is
 //! absent with a reason, never zero.
 

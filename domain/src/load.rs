@@ -172,7 +172,7 @@ fn two() -> u32 {
 pub enum QueueLength {
     /// As many as the planner chooses ([`queue_plan`](crate::queue_plan)).
     Auto,
-    /// So many.
+    /// A number of frames.
     Places(u32),
 }
 
@@ -250,7 +250,7 @@ impl JsonSchema for QueueLength {
             "description": "How many frames can wait: a number, or `auto`.",
             "oneOf": [
                 { "const": "auto", "type": "string", "description": "As many as the planner chooses." },
-                { "type": "integer", "format": "uint32", "minimum": 1, "maximum": 1024, "description": "So many." }
+                { "type": "integer", "format": "uint32", "minimum": 1, "maximum": 1024, "description": "A number of frames." }
             ]
         })
     }

@@ -71,7 +71,7 @@ pub struct Network {
     boundaries: Vec<Boundary>,
 }
 
-/// A network before anything is known of it.
+/// A network as deserialized, not validated yet.
 #[derive(Deserialize)]
 struct RawNetwork {
     name: String,
@@ -143,17 +143,17 @@ impl Network {
         &self.boundaries
     }
 
-    /// What is alive at a cut, where the network has such a cut.
+    /// What is alive at a cut; absent if the network has no such cut.
     pub fn boundary(&self, cut: Cut) -> Option<&Boundary> {
         self.boundaries.get(cut.0)
     }
 
-    /// What a frame brings.
+    /// The inputs of the network.
     pub fn inputs(&self) -> &Boundary {
         &self.boundaries[0]
     }
 
-    /// What the network gives.
+    /// The outputs of the network.
     pub fn outputs(&self) -> &Boundary {
         &self.boundaries[self.units.len()]
     }
@@ -226,7 +226,7 @@ fn check_boundaries(name: &str, boundaries: &[Boundary]) -> Result<(), NetworkEr
     Ok(())
 }
 
-/// Why units and boundaries make no network. Every message finishes "failed to …".
+/// Why units and boundaries are not a valid network. Every message finishes "failed to …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// There is nothing to execute.

@@ -4,7 +4,7 @@
 //! are zigzag-coded before (0, -1, 1, -2 … become 0, 1, 2, 3 …). A series is its length, then the wrapping difference
 //! of each value to the one before, signed; so every series of 64-bit numbers comes back as it was.
 //!
-//! Here and not with the store, because it is optimized here: reading a million frames spends its time in it.
+//! It is in this crate because `domain` is optimized even in debug builds: reading a million frames spends its time here.
 
 use std::fmt;
 
@@ -80,7 +80,7 @@ impl<'a> Unpacker<'a> {
     /// A whole number.
     ///
     /// # Errors
-    /// Where the bytes end, or it has more than 64 bits.
+    /// If the bytes end, or it has more than 64 bits.
     pub fn number(&mut self) -> Result<u64, PackedError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -131,7 +131,7 @@ impl<'a> Unpacker<'a> {
         Ok(values)
     }
 
-    /// Nothing may be left.
+    /// Checks that no bytes are left.
     pub fn finish(self) -> Result<(), PackedError> {
         if self.at == self.bytes.len() {
             Ok(())
@@ -155,7 +155,7 @@ fn low_byte(value: u64) -> u8 {
     value.to_le_bytes()[0] & 0x7f
 }
 
-/// Bytes that nothing was packed into.
+/// Why bytes are not packed values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedError {
     at: usize,

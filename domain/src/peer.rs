@@ -4,7 +4,7 @@ use crate::processor::ProcessorName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// An inference engine that runs the whole network its own way: what one would run instead of a schedule.
+/// An inference engine that runs the whole network: an alternative to a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
@@ -14,7 +14,7 @@ pub struct Peer {
     pub version: String,
     /// Threads of each session.
     pub threads: u32,
-    /// CPUs of each session; sessions work side by side, and frames are dealt out among them.
+    /// CPUs of each session; sessions work in parallel and share the frames.
     pub sessions: Vec<Vec<u32>>,
     /// The GPU that computes; absent if the CPUs do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

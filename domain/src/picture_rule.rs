@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How pictures become input frames of a network. Everything that is left out is as torchvision prepares pictures of `ImageNet`.
+/// How pictures become input frames of a network. Default: as torchvision prepares pictures of ImageNet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PictureRule {
-    /// What of a picture is fed. Default: `middle`.
+    /// Which part of a picture is fed. Default: `middle`.
     #[serde(skip_serializing_if = "PictureFit::is_middle")]
     pub fit: PictureFit,
     /// With `fit: middle`: the share of the resized picture's shorter side that is fed. Default: 0.875, which is 224 of 256.
@@ -33,11 +33,11 @@ pub struct PictureRule {
 
 /// The share of a picture's shorter side that is fed by default.
 const CROP: f64 = 0.875;
-/// Mean and standard deviation of the values of red, green and blue in `ImageNet`, from 0 to 1.
+/// Mean and standard deviation of the values of red, green and blue in ImageNet, from 0 to 1.
 const IMAGENET: [(f64, f64); 3] = [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)];
 
 impl PictureRule {
-    /// Whether everything is left out.
+    /// Whether all settings have their defaults.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -82,11 +82,11 @@ impl PictureRule {
     }
 }
 
-/// What of a picture is fed.
+/// Which part of a picture is fed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PictureFit {
-    /// The picture is resized with its proportions, and its middle is cut out.
+    /// The picture is resized with its proportions and cropped to its centre.
     #[default]
     Middle,
     /// The whole picture is resized to the size of the input, whatever its proportions.

@@ -5,7 +5,7 @@
 //! its parts, so the sets below are those whose processors have no CPU in common. A stage may have a group of several
 //! processors, each a replica of it; its period is the inverse of the sum of their rates. A replica costs the units of the stage
 //! on its processor, and in every stage but the first also the hand-over of all tensors alive at its first cut, from the
-//! processor of the stage before from which it takes longest. The whole network on a group is no pipeline: see
+//! processor of the stage before from which it takes longest. The whole network on a group is not a pipeline: see
 //! [`fastest_replicate`](crate::search::fastest_replicate).
 //!
 //! # Method

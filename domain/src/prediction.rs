@@ -1,4 +1,4 @@
-//! How fast a schedule will be, by the costs.
+//! Predicts the speed of a schedule from costs.
 
 use crate::costs::Costs;
 use crate::network::{Cut, Network};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// places for twice as many.
 const AHEAD: f64 = 8.0;
 
-/// What the costs say of a schedule.
+/// The prediction of a schedule from costs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// Time of each replica of each stage for one frame, in ns, in stage order, with what it takes to receive its boundary.

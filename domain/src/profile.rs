@@ -134,7 +134,7 @@ fn median_ns(samples: &[Nanoseconds]) -> Option<f64> {
     Samples::of_durations(samples).ok().map(|samples| samples.median())
 }
 
-/// Why samples make no profile.
+/// Why samples are not a valid profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
     /// A unit was never timed.
@@ -157,7 +157,7 @@ pub enum ProfileError {
         /// The processor.
         processor: ProcessorName,
     },
-    /// A call belongs to a unit that is not there.
+    /// A call belongs to a unit that does not exist.
     #[error("failed to profile {processor}: a call belongs to unit {unit}, of {units} units")]
     UnknownUnit {
         /// The processor.

@@ -1,4 +1,5 @@
-//! How a schedule passes the frames of a stream, as [`queue_plan`](crate::queue_plan) has it: without threads and clocks.
+//! A model of how a schedule processes the frames of a stream, without threads and clocks, for
+//! [`queue_plan`](crate::queue_plan).
 
 use crate::load::{ArrivalTimes, QueuePolicy, StreamLoad};
 use crate::random::SplitMix64;

@@ -1,10 +1,10 @@
-//! How near a unit comes to what its processor can do at most.
+//! How close a unit comes to the limits of its processor.
 //!
 //! A unit can be no faster than its multiply-adds at the processor's peak rate, nor than reading its weights once at
 //! the rate of the memory they lie in: the roofline model (Williams, Waterman, Patterson 2009, *Roofline: an insightful
 //! visual performance model*, CACM 52(4):65–76, doi:10.1145/1498765.1498785).
 
-/// What a processor can do at most.
+/// The limits of a processor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Roof {
     /// Multiply-adds a second; above 0.

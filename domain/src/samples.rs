@@ -149,13 +149,13 @@ pub(crate) fn between(below: f64, above: f64, share: f64) -> f64 {
     (below + share * (above - below)).clamp(below, above)
 }
 
-/// Why these are no samples.
+/// Why these are not valid samples.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplesError {
     /// There are none.
     #[error("failed to take the samples: there are none")]
     Empty,
-    /// One is infinite or no number.
+    /// One is infinite or NaN.
     #[error("failed to take the samples: number {place} is {value}")]
     NotFinite {
         /// Its place.

@@ -16,7 +16,7 @@ pub enum ScheduleKind {
     Merged,
     /// Every frame passes all stages in order.
     Pipeline,
-    /// One stage, the whole network, on several processors; frames are dealt out.
+    /// One stage, the whole network, on several processors, which share the frames.
     Replicate,
     /// The whole network in another inference engine; each stage is one of its sessions.
     Peer,
@@ -76,7 +76,7 @@ pub struct Schedule {
     peer: Option<Peer>,
 }
 
-/// A schedule before anything is known of it.
+/// A schedule as deserialized, not validated yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSchedule {
@@ -212,7 +212,7 @@ impl Schedule {
         self.stages.chunk_by(Stage::has_units_of)
     }
 
-    /// The other engine, where it is one's.
+    /// The other inference engine of a peer; absent for other schedules.
     pub fn as_peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
     }
@@ -222,12 +222,12 @@ impl Schedule {
         self.units
     }
 
-    /// The processors used, in stage order; of a peer its sessions, which are none of the board's processors.
+    /// The processors used, in stage order; for a peer, its sessions, which are not processors of the board.
     pub fn processors(&self) -> impl Iterator<Item = &ProcessorName> {
         self.stages.iter().map(|stage| &stage.processor)
     }
 
-    /// One line that tells this schedule from any other of the network: `cpu0`, `cpu0[0..12] > cpu1[12..21]`,
+    /// A label that is unique among the schedules of the network: `cpu0`, `cpu0[0..12] > cpu1[12..21]`,
     /// `gpu[0..12] > (cpu0 | cpu1)[12..21]`, `cpu0 | cpu1`; `onnxruntime, 2 threads`.
     pub fn label(&self) -> String {
         if let Some(peer) = &self.peer {
@@ -278,7 +278,7 @@ fn check_processors<'a>(
     if seen.is_empty() { Err(ScheduleError::NoStages) } else { Ok(()) }
 }
 
-/// Why stages make no schedule.
+/// Why stages are not a valid schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// There is nothing to run.

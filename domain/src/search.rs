@@ -1,8 +1,8 @@
-//! Which schedules to measure next, and at which operating points, when the best ones are looked for.
+//! Which schedules a search measures next, and at which operating points.
 //!
 //! Profiles predict every schedule, but not exactly. So the search alternates: measure, calibrate the predictions by what was
 //! measured, and measure the schedules that are now predicted to be better than all measured ones. It ends when no other
-//! schedule is predicted to be better by more than the predictions are off.
+//! schedule is predicted to be better by more than the prediction error.
 //!
 //! [`calibrate`] scales the time of each processor under contention by the median, over the measured pipelines at all points,
 //! of measured to predicted stage times, and that of a processor alone by the measured single schedules. [`next`] takes

@@ -1,4 +1,4 @@
-//! What the frames of a stream say: latency, drops and age, with intervals, and whether the stream was what was asked for.
+//! Figures of a stream: latency, drops and age, with intervals, and whether the source kept its pace.
 //!
 //! Frames of a stream are not independent: one that waits long is followed by others that do. So no interval here treats
 //! them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, a share is that

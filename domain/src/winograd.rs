@@ -8,10 +8,10 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Winograd {
-    /// Where a model of its time says that it is faster.
+    /// If a model of its time says that it is faster.
     #[default]
     Auto,
-    /// Nowhere: all convolutions are direct sums.
+    /// Never: all convolutions are direct sums.
     Off,
 }
 

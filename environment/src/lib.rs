@@ -1,4 +1,4 @@
-//! What the programs that edgepipe starts get of the user's environment variables.
+//! The environment variables of the user that programs started by edgepipe receive.
 //!
 //! Variables decide which library a program loads, where pip installs, how many threads a kernel uses, and which
 //! repository git reads. A list of the dangerous ones is never complete, so [`command`] passes on a short list of
@@ -105,7 +105,7 @@ fn limited(program: impl AsRef<OsStr>, keep: impl Fn(&str) -> bool) -> Command {
     command
 }
 
-/// The variables that pass. A name that is not UTF-8 is none of ours.
+/// The variables that pass. A name that is not UTF-8 is never passed on.
 fn kept(
     variables: impl Iterator<Item = (OsString, OsString)>,
     keep: impl Fn(&str) -> bool,

@@ -58,7 +58,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Stands for zig: prints its arguments, those in files as well, and its environment.
+    /// Takes the place of zig: prints its arguments, those in files as well, and its environment.
     const ZIG: &str = "#!/bin/sh\nfor word; do case $word in @*) cat \"${word#@}\";; *) printf '%s\\n' \"$word\";; esac; done\n\
                        env | sort | grep -E '^(LIBRARY_PATH|ZIG_LOCAL_CACHE_DIR)='\n";
 

@@ -14,7 +14,7 @@ pub(crate) fn is_skipped() -> bool {
     std::env::var("EDGEPIPE_SKIP").is_ok_and(|skip| skip.split(',').any(|part| part.trim() == "browser"))
 }
 
-/// Puts the packages in place below the build folder, where they are not already, and returns the folder.
+/// Installs missing packages below the build folder, and returns the folder.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.state().join("browser");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;

@@ -94,7 +94,7 @@ pub(crate) struct Program {
     pub(crate) kind: String,
     /// Whether it was built to run its tests.
     pub(crate) is_test: bool,
-    /// Where its package lies.
+    /// Folder of its package.
     pub(crate) folder: PathBuf,
     /// Where it is.
     pub(crate) path: PathBuf,
@@ -170,8 +170,9 @@ impl Program {
     }
 }
 
-/// The release profile as arguments of cargo, which stand above `CARGO_PROFILE_*` and cargo's configuration files: what is
-/// measured is built alike for everybody. Read from Cargo.toml, with cargo's defaults where that says nothing.
+/// The release profile as arguments of cargo, which override `CARGO_PROFILE_*` and cargo's configuration files, so that
+/// measured code is built in the same way for all users. Read from Cargo.toml, with cargo's defaults for what is absent
+/// there.
 pub(crate) fn profile(workspace: &Workspace) -> Result<Vec<String>> {
     let path = workspace.root.join("Cargo.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;

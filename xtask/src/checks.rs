@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 use toolchain::Toolchain;
 
-/// Names of the tests that need the virtual board begin so.
+/// Prefix of the names of tests that need the virtual board.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
 /// The steps that run tests.
 const RUST_TESTS: &str = "cargo test, the whole bench included";
@@ -111,7 +111,7 @@ impl Checks<'_> {
         }
     }
 
-    /// Builds all tests of Rust, and lays TVM's libraries where they look for them.
+    /// Builds all Rust tests, and copies TVM's libraries to where they look for them.
     fn build_tests(&self) -> Result<Programs> {
         let cargo = self.rust(&["test", "--locked", "--workspace", "--no-run", "--quiet"])?;
         let programs = Programs::build(cargo, "the tests")?;
@@ -239,7 +239,7 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// Where the browser cannot be put in place, its test itself fails and says so; the other checks go on.
+    /// If the browser's packages cannot be installed, its test fails with a message; the other checks continue.
     fn name_browser(&self, tests: &mut Command) {
         if browser::is_skipped() {
             eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");

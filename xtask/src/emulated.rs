@@ -30,7 +30,7 @@ impl Board {
     }
 }
 
-/// The board, made by what changes nothing of this machine that nobody asked for: Debian's packages are unpacked, and
+/// Builds the board without changes to this machine: Debian's packages are unpacked, and
 /// Rust's standard library for aarch64 is not added to an installation.
 pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Board> {
     if let Some(missing) = debian::missing() {

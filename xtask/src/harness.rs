@@ -71,7 +71,7 @@ fn ensure_toolchain(workspace: &Workspace) -> Result<Toolchain> {
 }
 
 /// Puts in place at the same time, for boards over SSH: the harness, the toolchain and then their runners, and virtual
-/// boards themselves where they are to be measured. None of these keeps all CPUs busy all the time.
+/// boards themselves if they are measured. None of these keeps all CPUs busy all the time.
 fn side_by_side(
     workspace: &Workspace,
     boards: &[&str],
@@ -156,7 +156,7 @@ fn targets(
     Ok(text.lines().filter_map(|line| Some((Target::parse(line)?, line.to_owned()))).collect())
 }
 
-/// Builds the runner that `board`, or each board of a group, needs where it is not this machine's, has the harness check
+/// Builds the runner that `board`, or each board of a group, needs if it is not this machine's, has the harness check
 /// that it and its libraries start there, and returns what was built.
 pub(crate) fn build_for(
     workspace: &Workspace,
@@ -184,7 +184,7 @@ pub(crate) fn build_for(
     Ok(kits)
 }
 
-/// What the harness printed. Where it failed it has said why, and its exit code becomes ours.
+/// The output of the harness. If it failed, it has printed the reason, and its exit code becomes ours.
 fn ended(output: std::io::Result<Output>) -> Result<Output> {
     let output = output.context(Bug("failed to start the harness".to_owned()))?;
     if output.status.success() {

@@ -31,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace, rest: &[String]) -> Result<u8> {
     command.arg(script);
     // Python does not search the folder of the script: the private environment is started in safe mode.
     let folders = ["compiler", "compiler/tools"].map(|folder| workspace.root.join(folder));
-    let folders = std::env::join_paths(folders).context("failed to tell Python where the compiler is")?;
+    let folders = std::env::join_paths(folders).context("failed to set PYTHONPATH to the compiler")?;
     if matches!(judge, Judge::Cpu) {
         command.arg("--mca").arg(mca(workspace)?);
     }

@@ -1,5 +1,5 @@
 //! OpenSSH's server, two unusual shells and a wrong clock, which the tests of boards over SSH need. Unpacked below target/ from
-//! Debian's packages where they are not installed: installing a server is nobody's business but the machine's owner's.
+//! Debian's packages if they are not installed: only the owner of a machine should install a server.
 
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
@@ -29,7 +29,7 @@ fn is_skipped() -> bool {
     std::env::var("EDGEPIPE_SKIP").is_ok_and(|list| list.split(',').any(|word| word == "ssh"))
 }
 
-/// Puts them in place. Where that fails the tests that need them say what is missing; so this only tells why.
+/// Unpacks them. If that fails, the tests that need them name what is missing, so this only prints the cause.
 pub(crate) fn ensure(workspace: &Workspace) {
     let is_file = |path: &str| Path::new(path).is_file();
     let faketime = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 /// Names offered where none fits.
 const OFFERED: usize = 5;
-/// How alike a name must be to be offered, from 0 to 1.
+/// Lowest similarity of a suggested name, from 0 to 1.
 const ALIKE: f64 = 0.7;
 
 /// Tests of one program that cargo built.
@@ -84,7 +84,7 @@ impl Selection {
         self.rust.iter().any(rust) || self.python.iter().any(|name| contains(name))
     }
 
-    /// Takes out the tests whose names begin so.
+    /// Removes the tests whose names begin with this.
     pub(crate) fn take(&mut self, prefix: &str) -> Vec<String> {
         let mut taken = Vec::new();
         for tests in &mut self.rust {

@@ -13,7 +13,7 @@ const INFO_LOG_BYTES: c_int = 4;
 const ERROR_LOG: c_int = 5;
 const ERROR_LOG_BYTES: c_int = 6;
 
-/// A log of the compiler, where the caller wants it.
+/// The compiler's log, if the caller requests it.
 #[derive(Debug, Default, Clone, Copy)]
 struct Log {
     text: Option<*mut c_char>,

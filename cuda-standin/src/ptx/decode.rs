@@ -8,7 +8,7 @@ use crate::ptx::module::{Kernel, Operand, Space, Statement, Variable};
 use crate::ptx::tokens::{Result, error};
 use std::collections::HashMap;
 
-/// Stands for a source that an operation does not have.
+/// Placeholder for a source that an operation does not have.
 pub(super) const ABSENT: u32 = u32::MAX;
 
 /// Translates a kernel. `globals` are the addresses of the module's variables in global and constant memory; `shared`

@@ -1,4 +1,4 @@
-//! Control flow of a kernel: where the two ways of a branch meet again, and which registers can share a place.
+//! Control flow of a kernel: where the two paths of a branch join, and which registers can share a place.
 
 use crate::lanes::{Class, LANES};
 use crate::program::{Action, Instruction, Preset, Role, SCRATCH};
@@ -47,7 +47,7 @@ impl Blocks {
     }
 }
 
-/// Sets the `join` of each branch to the first instruction that all ways from it pass: the immediate post-dominator.
+/// Sets the `join` of each branch to the first instruction that all paths from it pass: the immediate post-dominator.
 pub fn join_branches(instructions: &mut [Instruction]) {
     let blocks = Blocks::of(instructions);
     let dominators = post_dominators(&blocks.successors);
@@ -60,7 +60,7 @@ pub fn join_branches(instructions: &mut [Instruction]) {
 }
 
 /// Immediate post-dominator of each block; the number of blocks is the end. By Cooper, Harvey and Kennedy, "A Simple,
-/// Fast Dominance Algorithm", on the reversed graph. A block from which no way leads to the end gets the end.
+/// Fast Dominance Algorithm", on the reversed graph. A block from which no path leads to the end gets the end.
 fn post_dominators(successors: &[Vec<usize>]) -> Vec<usize> {
     let end = successors.len();
     let mut predecessors = vec![Vec::new(); end + 1];

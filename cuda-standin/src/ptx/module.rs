@@ -19,7 +19,7 @@ pub struct Module<'a> {
     pub kernels: Vec<Kernel<'a>>,
 }
 
-/// Where a variable lies.
+/// The state space of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// `.global`, and what host memory shares with it.

@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Module<'_>> {
     Ok(module)
 }
 
-/// Functions are skipped, because a `call` is refused where it stands.
+/// Functions are skipped, because a `call` instruction is rejected itself.
 fn skip_function(tokens: &mut Tokens<'_>) -> Result<()> {
     loop {
         match tokens.peek().map(|token| token.text) {

@@ -7,15 +7,15 @@ use crate::units::{Millijoules, Nanoseconds};
 
 /// Readings of the counter that a window is to be long.
 const READINGS: f64 = 10.0;
-/// A counter of RAPL is brought up to date about once in a millisecond (Intel, Software Developer's Manual, volume 3B,
+/// A RAPL counter is updated about once per millisecond (Intel, Software Developer's Manual, volume 3B,
 /// "RAPL interfaces").
 const REFRESH_S: f64 = 1e-3;
 /// Half the width of the interval that holds 95 % of a normal distribution, in standard deviations.
 const COVERAGE: f64 = 1.96;
 
-/// Energy of the window from 0 to `window`: the counter at its end less the counter at its begin. At the begin it lies
-/// on the straight line between the readings around it. After the end the load is gone, so there the line
-/// through the two readings before is drawn on.
+/// Energy of the window from 0 to `window`: the counter at its end minus the counter at its start. The value at the start is
+/// interpolated between the readings around it. After the end the load is gone, so the value at the end is extrapolated from
+/// the two readings before it.
 pub(super) fn drawn(trace: &Trace, window: Nanoseconds) -> Result<Drawn, Absence> {
     let meter = || trace.rail().to_owned();
     let (at, length) = (trace.at_s(), window.as_f64() / 1e9);
@@ -84,7 +84,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// `None` where there is no reading before or after.
+    /// `None` if there is no reading before or after.
     fn around(at: &[f64], time: f64) -> Option<Self> {
         let after = at.partition_point(|at| *at <= time);
         let before = after.checked_sub(1)?;

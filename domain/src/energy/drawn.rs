@@ -28,8 +28,8 @@ impl Drawn {
         Milliwatts(self.energy.0 * 1e9 / self.window.as_f64())
     }
 
-    /// The sum over rails that feed different things. What each may be off is added as it is: rounding has the same sign
-    /// on rails of one meter. `None` of no rails.
+    /// The sum over rails that supply different parts. The uncertainties are added: rounding has the same sign on rails of
+    /// one meter. `None` without rails.
     pub(super) fn sum(parts: &[Self]) -> Option<Self> {
         let add = |one: Option<Milliwatts>, other: Option<Milliwatts>| Some(Milliwatts(one?.0 + other?.0));
         parts.iter().copied().reduce(|sum, part| Self {
@@ -61,7 +61,7 @@ pub enum Absence {
         /// Finishes "failed to …".
         fault: String,
     },
-    /// What was kept of the readings does not fit together.
+    /// The stored readings are inconsistent.
     Damaged {
         /// Rail or counter.
         meter: String,
@@ -79,7 +79,7 @@ pub enum Absence {
         /// What the system said, where some failed.
         fault: Option<String>,
     },
-    /// There is a hole in the readings.
+    /// There is a gap in the readings.
     Gap {
         /// Rail or counter.
         meter: String,
@@ -108,7 +108,7 @@ pub enum Absence {
         /// Shortest window that is long enough.
         needed: Nanoseconds,
     },
-    /// A counter went back and does not say where it begins anew.
+    /// A counter decreased, and its range is unknown.
     CounterWentBack {
         /// Rail or counter.
         meter: String,

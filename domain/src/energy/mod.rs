@@ -1,9 +1,9 @@
-//! Energy of a window, where the board can tell it.
+//! Energy of a window, if the board has a meter.
 //!
 //! A power sensor of the kind of the INA3221 shows the mean of the conversion that ended last, and shows it until the
-//! next one ends. [`average`] turns such readings into energy; [`counter`] does so with counters of energy. Both say how
-//! far the figure may be off, and neither gives one where the window is too short for the meter or readings are
-//! missing. The sensor's own calibration is not part of that uncertainty: gain and offset are in the data sheet (Texas
+//! next one ends. [`average`] turns such readings into energy; [`counter`] does so with counters of energy. Both return the
+//! uncertainty of the figure, and neither returns a figure if the window is too short for the meter or readings are missing.
+//! The sensor's own calibration is not part of that uncertainty: gain and offset are in the data sheet (Texas
 //! Instruments SBOS576: 0.25 % and 80 µV at most), and fall out of the ratio of two schedules on the same board.
 
 mod average;
@@ -20,7 +20,7 @@ use crate::units::Nanoseconds;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a trial drew, or why nobody knows. Unmeasured energy is never a zero.
+/// The energy of a trial, or why it is unknown. Energy that was not measured is never zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Energy {
@@ -43,8 +43,8 @@ pub enum Energy {
 
 impl Energy {
     /// Energy of a window that begins at the zero of the traces' time. The total is the sum of `totals`, which is one rail
-    /// on most boards. `known` is what other measurements told of the meter, by rail: an even load hardly changes what a
-    /// meter shows, and says little about the meter. All rails refresh as the total does.
+    /// on most boards. `known` is what other measurements showed about the meter, by rail: a constant load hardly changes
+    /// the readings, so it reveals little about the meter. All rails refresh as the total does.
     pub fn of_window(
         totals: &[Trace],
         others: &[Trace],
@@ -87,7 +87,7 @@ impl Energy {
         }
     }
 
-    /// The total of the window, where it was measured.
+    /// The total of the window, if it was measured.
     pub fn drawn(&self) -> Option<&Drawn> {
         match self {
             Self::Measured { drawn, .. } => Some(drawn),
@@ -95,7 +95,7 @@ impl Energy {
         }
     }
 
-    /// Why there is no figure, where there is none.
+    /// Why there is no figure; absent if there is one.
     pub fn absent_reason(&self) -> Option<&Absence> {
         match self {
             Self::Measured { .. } => None,

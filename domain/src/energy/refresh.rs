@@ -19,7 +19,7 @@ const MOST_CHANGES: f64 = 0.6;
 pub struct Refresh {
     /// Seconds from one conversion to the next.
     pub(super) period_s: f64,
-    /// Seconds by which that may be off.
+    /// Its uncertainty in seconds.
     pub(super) off_s: f64,
     /// Whether nearly every reading differed from the one before: then conversions are shorter than was seen, and the
     /// readings are samples and not a gapless series of means.

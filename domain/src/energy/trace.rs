@@ -16,9 +16,9 @@ pub struct Trace {
 /// What the readings are of.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Values {
-    /// Power in mW, what conversions are told apart by, and mean voltage in V and current in A where they are known.
+    /// Power in mW, the values that distinguish conversions, and mean voltage in V and current in A, if known.
     Power { milliwatts: Vec<f64>, marks: Vec<i64>, means: Option<(f64, f64)> },
-    /// Energy in mJ since the first reading; `None` where the counter went back and has no range.
+    /// Energy in mJ since the first reading; `None` if the counter decreased and has no range.
     Energy { millijoules: Option<Vec<f64>> },
 }
 
@@ -86,10 +86,10 @@ impl Character {
     }
 }
 
-/// Series that do not make a trace.
+/// Why series are not a valid trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
-    /// Series of unlike lengths.
+    /// The series differ in length.
     #[error("{times} times for {values} values")]
     Lengths {
         /// Times.
@@ -97,7 +97,7 @@ pub enum TraceError {
         /// Values.
         values: usize,
     },
-    /// A reading is stamped before the one before it.
+    /// The time stamp of a reading is before that of the previous one.
     #[error("reading {index} is older than the one before it")]
     Order {
         /// Its place.
@@ -141,7 +141,7 @@ impl Trace {
         Ok(Self { step, ..Self::new(rail, at_ns, values) })
     }
 
-    /// Readings of a counter in µJ that begins anew from 0 after `range`. Between two readings it does so once at most.
+    /// Readings of a counter in µJ that wraps to 0 after `range`, at most once between two readings.
     pub fn of_counter(
         rail: &str,
         at_ns: &[i64],
@@ -232,7 +232,7 @@ fn check(at_ns: &[i64], values: usize) -> Result<(), TraceError> {
     }
 }
 
-/// Least difference between two unequal values; `None` where all are equal.
+/// Smallest difference between two unequal values; `None` if all are equal.
 fn step(values: &[i64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

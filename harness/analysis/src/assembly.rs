@@ -17,7 +17,7 @@ use domain::{FleetMode, Prediction};
 use std::collections::BTreeMap;
 use store::{NetworkRecord, ProfileRecord, RunId, ScheduleRecord, Store, StoreError, StoredRun};
 
-/// A machine is called noisy where the median of the intervals' halves is above this share,
+/// A machine is called noisy if the median of the intervals' halves is above this share,
 const NOISY_INTERVAL: f64 = 0.05;
 /// or more than this share of the trials are void.
 const NOISY_VOID: f64 = 0.10;

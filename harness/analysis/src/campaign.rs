@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Store, StoreError, StoredRun};
 
-/// Version of the JSON. It rises when a field changes its meaning or goes; fields may be added without.
+/// Version of the JSON. It rises when a field changes its meaning or is removed; new fields do not change it.
 const SCHEMA: u32 = 1;
 
 /// One `bench` on several boards.

@@ -434,7 +434,7 @@ fn judged(kind: ClaimKind, figure: &Interval) -> (ClaimVerdict, Option<String>) 
     }
 }
 
-/// Figures of a GPU that is emulated on CPUs tell nothing about a GPU.
+/// Figures of a GPU that is emulated on CPUs say nothing about a real GPU.
 fn emulated(run: &StoredRun, schedule: &Measurements) -> Option<String> {
     let name = schedule.record.schedule.processors().find(|name| {
         let mut known = run.start.processors.iter();

@@ -35,7 +35,7 @@ pub(super) fn widened(interval: domain::Interval, shares: &[f64]) -> Interval {
     Interval { point, lo: Some(point - half(interval.lo)), hi: Some(point + half(interval.hi)) }
 }
 
-/// Fills in the energy of a row; `otherwise` is the reason where no trial was to read a meter.
+/// Fills in the energy of a row; `otherwise` is the reason if no trial was to read a meter.
 pub(super) fn describe(row: &mut Row, trials: &[&Trial], otherwise: &Absence) {
     let measured = observations(trials, Metric::EnergyPerFrame);
     let own = uncertainty(trials);
@@ -73,7 +73,7 @@ pub(super) struct Single<'a> {
     pub(super) uncertainty: f64,
 }
 
-/// How much further a joule goes than with the single processor that goes furthest with it, by trials of the same
+/// Frames per joule over those of the most efficient single processor, by trials of the same
 /// round.
 pub(super) fn add_gain(row: &mut Row, trials: &[&Trial], singles: &[Single<'_>]) {
     let singles: Vec<&Single<'_>> =

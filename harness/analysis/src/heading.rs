@@ -110,7 +110,7 @@ fn section(processor: &ProcessorRecord, all: &[ProcessorRecord]) -> ProcessorSec
     }
 }
 
-/// GPUs of the board that are no processor of the run: versions before GPUs were supported left them out.
+/// GPUs of the board that are not processors of the run: versions before GPUs were supported left them out.
 fn left_out(run: &StoredRun) -> Vec<String> {
     let used = |name: &String| run.start.processors.iter().any(|processor| processor.name == *name);
     StoredSettings::of(&run.start.configuration).gpus.into_iter().filter(|name| !used(name)).collect()

@@ -122,7 +122,7 @@ pub(super) fn measurements(store: &Store, run: &StoredRun) -> Result<Vec<Measure
     Ok(schedules)
 }
 
-/// Energy of each trial, by what all of them and the idle board tell of the meter.
+/// Energy of each trial, with the properties of the meter from all trials and the idle board.
 pub(super) fn add_energy(schedules: &mut [Measurements], idle: Option<&protocol::Idled>) -> MeterKnown {
     let mut known = MeterKnown::default();
     known.learn_idle(idle);

@@ -6,7 +6,7 @@ use domain::{Absence, Energy, Nanoseconds};
 use protocol::{Idled, Power, PowerReadings, RailReadings};
 use std::collections::BTreeMap;
 
-/// What the meter said beside a trial, on the clock of its window.
+/// Readings of the meter during a trial, on the clock of its window.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Readings {
     /// Those of the rails that the total is the sum of.
@@ -15,12 +15,12 @@ pub(super) struct Readings {
     window: Nanoseconds,
 }
 
-/// What is known of a run's meter from all it said.
+/// Properties of a run's meter, from all its readings.
 #[derive(Debug, Default)]
 pub(super) struct MeterKnown(BTreeMap<String, Character>);
 
 impl Readings {
-    /// Of a trial. An error where there are none.
+    /// Of a trial. An error if there are none.
     pub(super) fn of_trial(
         power: Option<&Power>,
         opened_ns: u64,
@@ -50,7 +50,7 @@ impl Readings {
     }
 }
 
-/// Energy of a window that lies anywhere within what a meter said, by these readings alone.
+/// Energy of any window within these readings of a meter, from these readings alone.
 pub fn energy_within(readings: &PowerReadings, opened_ns: u64, window: Nanoseconds) -> Energy {
     let readings = Readings::new(readings, opened_ns, window);
     MeterKnown::default().energy(&readings)
@@ -99,7 +99,7 @@ impl MeterKnown {
         }
     }
 
-    /// The run's meter and what it said while nothing ran.
+    /// The run's meter and its readings while nothing ran.
     pub(super) fn section(&self, idle: Option<&Idled>) -> Option<PowerSection> {
         let idle = idle?;
         let energy = self.energy(&of_idle(idle));

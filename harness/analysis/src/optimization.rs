@@ -324,7 +324,7 @@ impl Optimization {
         Ok(Self::of(&Observed::read(store, run)?, objective))
     }
 
-    /// The result of what was observed; `None` if the run has no network.
+    /// The result, computed from the observations; `None` if the run has no network.
     pub fn of(observed: &Observed, objective: Objective) -> Option<Self> {
         let report = &observed.report;
         let network = report.networks.first()?.name.clone();

@@ -71,7 +71,7 @@ pub(super) fn measurements(parts: Vec<Vec<Measurements>>) -> Vec<Measurements> {
     pooled
 }
 
-/// A number for each round of each board, its own where no other board has more of it.
+/// A number for each round of each board, its own unless another board has more of it.
 fn numbered(parts: &[Vec<Measurements>]) -> BTreeMap<(usize, u32), u32> {
     let mut counts: BTreeMap<u32, BTreeMap<usize, usize>> = BTreeMap::new();
     for (part, schedules) in parts.iter().enumerate() {

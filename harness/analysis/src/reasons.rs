@@ -6,7 +6,7 @@ use domain::{Absence, Nanoseconds, Profile, Reason, ReasonCode, ScheduleKind, Se
 use std::collections::BTreeMap;
 use store::{ComparisonRecord, NetworkRecord, ProcessorRecord, ProfileRecord, ScheduleRecord};
 
-/// From so many trials on, a wide interval has other causes than their number.
+/// With this many trials or more, a wide interval has other causes than their number.
 const ENOUGH_TRIALS: usize = 5;
 /// Share of a network's time above which units without a schedule rule are reported.
 const SLOW_SHARE: f64 = 0.02;
@@ -56,7 +56,7 @@ pub(super) fn precision(half: Option<f64>, of: &str, wanted: f64) -> Option<Reas
     ))
 }
 
-/// Intervals over so many trials that are wider than their figures.
+/// Intervals, over this many trials, that are wider than their figures.
 pub(super) fn too_few_trials(wide: &[&str], trials: usize) -> Option<Reason> {
     if wide.is_empty() {
         return None;

@@ -54,7 +54,7 @@ pub struct Timeline {
     pub place: u32,
     /// Round of the trial.
     pub round: u32,
-    /// By time of their begin.
+    /// By start time.
     pub spans: Vec<Span>,
 }
 

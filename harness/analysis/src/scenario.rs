@@ -10,7 +10,7 @@ use store::{
     NetworkRecord, Outcome, Record, RunRecorder, RunStart, ScheduleRecord, Status, Store, TrialRecord,
 };
 
-/// What happened in a run, to be told otherwise by a test.
+/// What happened in a run; tests change it.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub start: RunStart,

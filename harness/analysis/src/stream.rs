@@ -20,7 +20,7 @@ const POINTS: usize = 240;
 /// Streams that a report draws at most.
 const MOST_TRACES: usize = 40;
 
-/// The trial of a search that stands for it: the one at the highest sustained rate. Void if no rate was sustained, or if the
+/// The trial that represents a search: the one at the highest sustained rate. Void if no rate was sustained, or if the
 /// search did not end. Nothing without a trial under a stream.
 pub(super) fn highest_sustained(trials: Vec<Trial>, wanted: &SustainedLoad) -> Option<Trial> {
     let rate = |trial: &Trial| trial.stream.as_ref().map_or(0.0, |stream| stream.load.total_fps());

@@ -1,15 +1,15 @@
-//! The way of single frames through the stages, as the runner kept it of the first frames of a window.
+//! The path of single frames through the stages, which the runner records for the first frames of a window.
 
 use super::rows::{Report, Row, Timeline};
 use domain::Validity;
 use store::{Outcome, Store, StoreError};
 
 /// Timelines that a report shows at most. A page of nineteen networks with three pipelines each stays within it; the
-/// others are had by `report --trace`.
+/// others are written by `report --trace`.
 const MOST: usize = 60;
 
 impl Report {
-    /// Reads a timeline of each schedule of several stages: that of its typical trial. Where there are too many, the
+    /// Reads a timeline of each schedule of several stages: that of its typical trial. If there are too many, the
     /// fastest schedules of each network come first. Also reads the queues of streams.
     pub fn read_timelines(&mut self, store: &Store) -> Result<(), StoreError> {
         let run = store.run(&self.run.id)?;

@@ -81,7 +81,7 @@ pub(super) struct Shares {
 }
 
 impl Trial {
-    /// Computes the figures. An error if the completions make no window.
+    /// Computes the figures. An error if the completions do not form a window.
     pub(super) fn new(
         round: u32,
         measured: Measured,
@@ -167,7 +167,8 @@ impl Trial {
         validity::validity(&self.reasons) == Validity::Valid
     }
 
-    /// Throughput over that of the slowest stage, if every processor runs alone. Absent for a stream, whose throughput is that of
+    /// Throughput over that of the slowest stage, if every stage runs alone. Absent for a stream, whose throughput is that
+    /// of
     /// its arrivals.
     pub(super) fn efficiency(&self, schedule: &Schedule) -> Option<f64> {
         let slowest = periods_ns(schedule, &self.isolated_ns).into_iter().fold(0.0, f64::max);

@@ -59,11 +59,11 @@ pub(super) struct BoardCache {
     pub(super) folder: String,
     /// Architecture as `uname -m` names it.
     pub(super) architecture: String,
-    /// Model, serial number and CPUs, as far as the board tells. The same after each boot.
+    /// Model, serial number and CPUs, as far as the board reports them. The same after each boot.
     pub(super) identity: String,
 }
 
-/// Prints what tells one board from another: model and serial number of a device tree, product of a PC, and CPUs.
+/// Prints what identifies a board: model and serial number of a device tree, product of a PC, and CPUs.
 const IDENTITY: &str = "for f in /proc/device-tree/model /proc/device-tree/serial-number \
                         /sys/class/dmi/id/product_name /sys/devices/system/cpu/possible; do \
                         v=; { read -r v <\"$f\"; } 2>/dev/null || :; printf '%s ' \"$v\"; done; echo; ";

@@ -42,7 +42,7 @@ pub enum DetectError {
     NoCpu,
 }
 
-/// How more CPUs can be had.
+/// How to get more CPUs.
 fn remedy(offline: &[u32]) -> String {
     if offline.is_empty() {
         return "allow the runner more CPUs (see `taskset -pc $$` and the cpuset of its cgroup)".to_owned();

@@ -1,4 +1,4 @@
-//! A program on a board, whether it is a child of ours or at the end of an SSH channel.
+//! A program on a board: a child process, or the other end of an SSH channel.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -34,7 +34,7 @@ impl Process {
     /// Starts a program on this machine.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If it does not start.
     pub fn local(program: &Path) -> std::io::Result<Self> {
         let mut child = environment::command(program)
             .stdin(Stdio::piped())
@@ -75,7 +75,7 @@ impl Process {
     /// Writes to its standard input.
     ///
     /// # Errors
-    /// Where it takes no more.
+    /// If it takes no more.
     pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match &mut self.stdin {
             Some(stdin) => stdin.write_all(bytes),
@@ -88,7 +88,7 @@ impl Process {
         self.stdin = None;
     }
 
-    /// Waits for its end for so long.
+    /// Waits for its end, at most this long.
     pub fn wait(&mut self, patience: Duration) -> Option<Ending> {
         match &mut self.handle {
             Handle::Channel { end, .. } => end.wait(patience),
@@ -105,7 +105,7 @@ impl Process {
         }
     }
 
-    /// Whether it is at the end of a network.
+    /// Whether it runs on another machine.
     pub fn is_remote(&self) -> bool {
         matches!(self.handle, Handle::Channel { .. })
     }

@@ -1,4 +1,4 @@
-//! The input frames of a network: random ones, those of a file of `NumPy`, or those of a folder of pictures.
+//! The input frames of a network: random ones, those of a file of NumPy, or those of a folder of pictures.
 
 use crate::npy;
 use anyhow::{Context as _, Result, bail};

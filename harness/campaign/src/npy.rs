@@ -1,4 +1,4 @@
-//! Frames from a file of `NumPy`: an array of frames of a network's input.
+//! Frames from a file of NumPy: an array of frames of a network's input.
 
 use anyhow::{Context as _, Result, bail};
 use compiler::NetworkManifest;
@@ -16,7 +16,7 @@ const MOST_HEADER: usize = 65_536;
 struct Header {
     /// Where the elements begin, in bytes.
     offset: u64,
-    /// The type of the elements as `NumPy` writes it, such as `<f4`.
+    /// The type of the elements as NumPy writes it, such as `<f4`.
     descr: String,
     /// Whether the first extent changes fastest.
     fortran_order: bool,

@@ -4,7 +4,7 @@
 //!    the board's file has operating points, it profiles the network and measures such schedules at a few of them.
 //! 2. Fits the power model, calibrates the predictions, predicts the front, and measures those of its schedules that are
 //!    predicted to be best, with the best ones so far in the same rounds. Repeats this until no other schedule is predicted
-//!    to be better by more than the predictions are off, or the budget is spent.
+//!    to be better by more than the prediction error, or the budget is spent.
 //!    The trials of a round are grouped by operating point, in a random order.
 //!    A sweep measures the schedules of step 1 at every operating point instead.
 //! 3. Adds rounds until each schedule of the measured front has the trials that the experiment asks for.

@@ -53,9 +53,9 @@ impl NetworkCosts {
         predicted.map(Some).ending(Exit::Bug)
     }
 
-    /// On a processor that has a stage of a pipeline. Stages of a pipeline move as much memory as replicates, but keep one set of
-    /// weights and activations in the caches between them, so their times lie between those alone and those of replicates. The
-    /// geometric mean halves the greatest error.
+    /// On a processor that has a stage of a pipeline. Stages of a pipeline move as much memory as replicates, but all stages
+    /// together keep only one set of weights and activations in the caches, so their times lie between those alone and those
+    /// of replicates. The geometric mean halves the greatest error.
     ///
     /// # Errors
     /// If the two are costs of different networks or processors, which is a bug.

@@ -56,7 +56,7 @@ impl Provenance {
         }
     }
 
-    /// The versions in the store's words.
+    /// The versions as the store records them.
     pub fn versions(&self, compiler: Option<CompilerVersions>) -> Versions {
         let (tvm, llvm, python) = match compiler {
             Some(found) => (Some(found.tvm), Some(found.llvm), Some(found.python)),
@@ -72,7 +72,7 @@ impl Provenance {
         }
     }
 
-    /// The revision in the store's words.
+    /// The revision as the store records it.
     pub fn revision(&self) -> Option<Revision> {
         Some(Revision { commit: self.git_revision.clone()?, dirty: self.git_dirty? })
     }

@@ -1,4 +1,4 @@
-//! Predicts the schedules of a network anew in every round, from a profile made just before they are measured.
+//! Predicts the schedules of a network in every round, from a profile made just before they are measured.
 
 use crate::compare::ComparedNetwork;
 use crate::frame_times::ProfileError;

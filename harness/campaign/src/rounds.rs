@@ -103,7 +103,7 @@ mod tests {
     /// Times in simulated milliseconds.
     type Millis = u64;
 
-    /// What the boards of a farm are like.
+    /// Properties of the simulated boards.
     #[derive(Debug, Clone, Copy)]
     struct Farm {
         boards: usize,

@@ -24,7 +24,7 @@ pub struct Pairing {
     pub earlier: usize,
     /// How much slower the candidate's first stage is made, in thousandths.
     pub slow_down_per_mille: u32,
-    /// All trials of the baseline first and then all of the candidate, each with its own runner, as in two runs;
+    /// Whether all trials of the baseline run first and then all of the candidate, each with its own runner, as in two runs;
     /// otherwise interleaved.
     pub apart: bool,
 }

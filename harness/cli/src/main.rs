@@ -13,7 +13,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Writes to standard error what these targets and levels let through, such as `campaign=info`; by default errors.
+/// Logs to standard error, filtered by targets and levels such as `campaign=info`; by default errors only.
 fn log(filter: Option<&str>) {
     let (targets, wrong) = match filter.unwrap_or("error").parse::<Targets>() {
         Ok(targets) => (targets, None),

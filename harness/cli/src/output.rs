@@ -10,7 +10,7 @@ pub(crate) fn is_wide() -> bool {
     rustix::termios::tcgetwinsize(std::io::stdout()).is_ok_and(|size| size.ws_col > 130)
 }
 
-/// Prints what was asked for. A closed pipe (`… | head`) is the reader's right.
+/// Prints what was asked for. A closed pipe (`… | head`) is not an error.
 pub(crate) fn print(text: &str) -> Outcome<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).ending(Exit::Usage),

@@ -70,7 +70,7 @@ impl Trials {
     }
 }
 
-/// Tells which of these options are given in vain, because a run that is resumed keeps its own settings.
+/// Prints which of these options are ignored, because a resumed run keeps its own settings.
 pub(crate) fn note_ignored(options: &[(&str, bool)]) {
     let given: Vec<&str> = options.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
     if !given.is_empty() {

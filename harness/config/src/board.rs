@@ -33,7 +33,7 @@ pub struct Board {
     /// Target platform of the binaries. Required for a board that is not this machine; default: this machine's platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// ONNX Runtime's library on the board, for peers; its providers lie in the same folder. Default: the one of the private
+    /// ONNX Runtime's library on the board, for peers; its providers are in the same folder. Default: the one of the private
     /// Python environment, which computes on CPUs and which only boards with this machine's architecture get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OnnxRuntimePath>")]

@@ -213,7 +213,8 @@ pub struct Measure {
     #[serde(rename = "max_seconds", with = "seconds")]
     #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
-    /// Maximum number of frames, which bounds memory use. A stream goes on beyond it, and counts later frames in histograms.
+    /// Maximum number of frames, which bounds memory use. A stream continues beyond it, and counts later frames in
+    /// histograms.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_frames: u32,
 }
@@ -256,7 +257,8 @@ pub struct Profile {
     #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
     /// Profile each network again in every round, before its schedules, and predict them from that. Predicted and measured
-    /// throughput of a round are then of the same state of the machine. `optimize` and streams profile once in any case.
+    /// throughput of a round are then of the same state of the machine. `optimize`, and loads other than `saturating`,
+    /// profile once in any case.
     pub every_round: bool,
 }
 

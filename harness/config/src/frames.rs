@@ -17,7 +17,7 @@ pub struct Frames {
     /// Number of distinct frames. They are used in turn and all are kept in memory.
     #[schemars(range(min = 1, max = 4096))]
     pub distinct: u32,
-    /// A file of `NumPy` with frames, instead of random ones: an array with one more dimension, the frames, than the network's
+    /// A file of NumPy with frames, instead of random ones: an array with one more dimension, the frames, than the network's
     /// input, of the same type. Relative to the folder that has `configs/`, or absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]

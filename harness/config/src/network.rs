@@ -77,12 +77,12 @@ pub(super) struct NetworkFile {
     /// What a GPU computes the network in: `fp32`, or half precision, `fp16`. CPUs always use fp32. Default: `fp32`.
     #[serde(default, skip_serializing_if = "FloatFormat::is_single")]
     precision: FloatFormat,
-    /// Whether convolutions may use Winograd's algorithm: `auto`, where a model says that it is faster, or `off`.
+    /// Whether convolutions may use Winograd's algorithm: `auto`, if a model predicts that it is faster, or `off`.
     /// Default: `auto`.
     #[serde(default, skip_serializing_if = "Winograd::is_auto")]
     winograd: Winograd,
     /// How pictures become input frames, if `frames: { folder: … }` feeds them. Default: as torchvision prepares pictures of
-    /// `ImageNet`.
+    /// ImageNet.
     #[serde(default, skip_serializing_if = "PictureRule::is_default")]
     pictures: PictureRule,
     /// Shapes of inputs that are dynamic in the file, by input name. Default: a batch (first dimension) of 1.

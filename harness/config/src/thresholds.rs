@@ -19,8 +19,8 @@ pub struct Thresholds {
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub false_alarms: f64,
-    /// Standard deviation between runs of the same code. It is used if a baseline of fewer than three runs is compared
-    /// with a run from another time, because the spread cannot be estimated then.
+    /// Standard deviation between runs of the same code. The runs of a baseline replace it if there are at least three, and
+    /// if they differ by more or give narrower intervals.
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub between_runs: f64,

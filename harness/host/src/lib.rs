@@ -1,4 +1,4 @@
-//! What every crate of the host side needs: exit codes, Ctrl-C, progress lines, dates, and careful file access.
+//! What every crate of the host side needs: exit codes, Ctrl-C, progress lines, dates, and safe file access (see [`files`]).
 
 pub mod date;
 pub mod exit;

@@ -1,4 +1,4 @@
-//! Random changes of the texts of a corpus, for tests that no input may make fail.
+//! Random changes of the texts of a corpus, for fuzz tests.
 //!
 //! `EDGEPIPE_FUZZ_CASES=100000` sets the number of inputs for each of these tests.
 
@@ -12,7 +12,7 @@ pub fn cases(few: u32) -> ProptestConfig {
     ProptestConfig { cases: asked.unwrap_or(few), failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Runs `act`, which may use two seconds of CPU time of this thread in an optimized build.
+/// Runs `act`, and panics if it uses more than two seconds of CPU time of this thread (in an optimized build).
 ///
 /// # Panics
 /// If it uses more.

@@ -50,7 +50,7 @@ pub enum Element {
 }
 
 impl Element {
-    /// As `NumPy` writes it.
+    /// As NumPy writes it.
     pub fn descr(self) -> &'static str {
         match self {
             Self::Float32 => "<f4",

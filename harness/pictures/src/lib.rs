@@ -1,5 +1,5 @@
 //! Pictures (PNG, JPEG) as input frames of a network: decoded, turned as their EXIF data asks, resized, cut and normalized by
-//! the rule of the network. The frames are written as an array of `NumPy`, so a user can look at what was fed.
+//! the rule of the network. The frames are written as an array of NumPy, so a user can look at what was fed.
 //!
 //! - Nothing is fed that was not asked for: a file that cannot be decoded is an error, never a frame that is left out.
 //! - Sizes are checked before pixels are decoded.
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
-/// Frames could not be made of pictures.
+/// Why pictures could not be converted to frames.
 #[derive(Debug, Error)]
 pub enum FramesError {
     /// The folder.
@@ -48,7 +48,7 @@ pub enum FramesError {
         /// The folder.
         path: PathBuf,
     },
-    /// `step` said so.
+    /// `step` stopped the conversion.
     #[error("stopped before all pictures were read")]
     Stopped,
     /// The frames cannot be kept.
@@ -67,12 +67,12 @@ static FRESH: AtomicU64 = AtomicU64::new(0);
 /// Version of the conversion: it changes if the same pictures become other frames.
 const CONVERSION: u32 = 1;
 
-/// The file in `cache` with the frames of all pictures in a folder, in the order of their names: an array of `NumPy` with the
+/// The file in `cache` with the frames of all pictures in a folder, in the order of their names: an array of NumPy with the
 /// shape (pictures, input of the network without its batch). It is made unless it is there. `digest` is that of [`Folder::digest`]. `step` is
 /// called before each picture and returns whether to go on.
 ///
 /// # Errors
-/// If a picture cannot be read, or the network's input is no picture.
+/// If a picture cannot be read, or the network's input is not a picture.
 pub fn frames(
     folder: &Folder,
     digest: &str,

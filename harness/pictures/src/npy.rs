@@ -1,6 +1,6 @@
-//! The header of an array of `NumPy`.
+//! The header of an array of NumPy.
 
-/// The header of a file with an array of this type and shape, in the order of C. `descr` is the type as `NumPy` writes it, such as
+/// The header of a file with an array of this type and shape, in the order of C. `descr` is the type as NumPy writes it, such as
 /// `<f4`.
 pub fn header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let extents: Vec<String> = shape.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Frames of pictures, compared with those of Pillow and `NumPy` (`data/make.py`), and pictures that cannot be fed.
+//! Frames of pictures, compared with those of Pillow and NumPy (`data/make.py`), and pictures that cannot be fed.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 

@@ -7,7 +7,7 @@ use domain::{FloatFormat, Load, QueueLength, QueuePlan, ScheduleKind, StreamLoad
 pub(super) const ABSENT: &str = "–";
 /// Follows the name of a processor that is emulated on CPUs.
 const EMULATED: &str = " (emulated)";
-/// Stands for an interval that is wider than its figure.
+/// Shown for an interval that is wider than its figure.
 const TOO_WIDE: &str = "?";
 
 /// What follows the name of a processor in a row: whether it is emulated and computes in half precision.

@@ -15,7 +15,7 @@ pub enum Format {
     Csv,
     /// For programs; the schema is results/report.schema.json.
     Json,
-    /// `JUnit` XML, one test per schedule, for CI systems.
+    /// JUnit XML, one test per schedule, for CI systems.
     Junit,
     /// One self-contained page with charts, for a browser.
     Html,

@@ -39,7 +39,7 @@ pub enum CheckFormat {
     Terminal,
     /// For a comment on a pull request.
     Markdown,
-    /// `JUnit` XML, one test per row, for CI systems.
+    /// JUnit XML, one test per row, for CI systems.
     Junit,
     /// For programs; its schema is results/check.schema.json.
     Json,

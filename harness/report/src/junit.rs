@@ -1,4 +1,4 @@
-//! `JUnit` XML: what CI systems show as tests.
+//! JUnit XML: rows as tests, for CI systems.
 
 use crate::cells;
 use analysis::{Report, Row};

@@ -75,7 +75,7 @@ fn stream_table(report: &Report) -> String {
     out + "\\end{table}\n"
 }
 
-/// Text that LaTeX sets as it is. Letters beyond Latin-1 are more than its standard fonts have.
+/// Text that LaTeX prints unchanged. Letters beyond Latin-1 are more than its standard fonts have.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

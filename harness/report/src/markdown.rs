@@ -107,7 +107,7 @@ fn line(cells: &[String; 9]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// Text that Markdown shows as it is, on one line; code in backticks stays code.
+/// Text that Markdown shows unchanged, on one line; code in backticks stays code.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

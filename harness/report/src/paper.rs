@@ -13,7 +13,7 @@ pub(super) struct Paper {
     pub(super) processors: Vec<String>,
     /// Those that are emulated on CPUs.
     emulated: Vec<String>,
-    /// The best other engine has a column where there is one.
+    /// The best other engine has a column if one was measured.
     pub(super) has_peers: bool,
     pub(super) lines: Vec<Line>,
     /// Run, machine and what the figures are.

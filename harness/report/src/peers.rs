@@ -8,13 +8,13 @@ use domain::ScheduleKind;
 /// A table of text, header first; the last row has geometric means.
 pub(super) type Table = Vec<Vec<String>>;
 
-/// A kind of schedule held against a peer.
+/// A kind of schedule compared with a peer.
 struct Column<'a> {
     kind: ScheduleKind,
     peer: &'a Row,
 }
 
-/// The table, where a peer was measured.
+/// The table, if a peer was measured.
 pub(super) fn table(report: &Report) -> Option<Table> {
     let columns = columns(report);
     if columns.is_empty() {

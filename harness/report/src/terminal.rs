@@ -194,7 +194,7 @@ fn noted(note: &Note) -> String {
     wrapped(&format!("{}: {}: {}{remedy}", note.label, note.place, note.text), WIDTH, 2)
 }
 
-/// A paragraph in lines of at most so many characters, all but the first indented. A word that is longer stays whole.
+/// A paragraph wrapped to lines of at most this many characters, all but the first indented. Longer words are not split.
 pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut used = 0;

@@ -14,7 +14,7 @@ use store::{Outcome, TrialRecord};
 
 const PROCESS: u32 = 1;
 
-/// The trace of a trial; an error in words where it has none.
+/// The trace of a trial; an error message if it has none.
 pub(super) fn render(report: &Report, row: &Row, trial: &TrialRecord) -> Result<String, String> {
     let measured = match &trial.outcome {
         Outcome::Measured(measured) => measured,

@@ -1,4 +1,4 @@
-//! A machine's state in two parts: what stays, stored once, and what is read anew each time.
+//! A machine's state in two parts: constant values, stored once, and values that are read each time.
 
 use protocol::{MachineState, SilentZone};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Readings {
     memory_available_bytes: u64,
     load_milli: u64,
-    /// One a CPU; empty where no CPU tells.
+    /// One per CPU; empty if no CPU reports it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     current_khz: Vec<Option<u64>>,
     /// One a zone.
@@ -46,7 +46,7 @@ pub(super) fn split(state: &MachineState) -> (MachineState, Readings) {
     (fixed, readings)
 }
 
-/// Puts them back. `None` where they are of another machine.
+/// Puts them back. `None` if they are of another machine.
 pub(super) fn join(mut state: MachineState, readings: Readings) -> Option<MachineState> {
     let no_khz = readings.current_khz.is_empty();
     if (!no_khz && readings.current_khz.len() != state.cpus.len())

@@ -19,7 +19,7 @@ struct RailText {
 }
 
 impl Store {
-    /// What the power meter said before the first trial; `None` where the board has none.
+    /// Readings of the power meter before the first trial; `None` if the board has none.
     pub fn idle_power(&self, run: &StoredRun) -> Result<Option<Idled>, StoreError> {
         self.rows(run.start.id.as_str(), |connection| {
             let sql =

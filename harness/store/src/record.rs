@@ -72,7 +72,7 @@ pub struct RunStart {
     pub revision: Option<Revision>,
     /// Whatever else there is to know.
     pub provenance: serde_json::Value,
-    /// What it is a part of, where one `bench` measured on several boards.
+    /// The campaign, if one `bench` measured on several boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign: Option<CampaignRecord>,
     /// The state that was set; absent if none was requested and nothing was left to restore.
@@ -91,7 +91,7 @@ pub struct StateRecord {
 }
 
 impl StateRecord {
-    /// Nothing where there is nothing to tell.
+    /// Absent if there is nothing to report.
     pub fn new(asked: StateRequest, brought: AppliedState) -> Option<Self> {
         (!asked.is_nothing() || brought.leftover.is_some()).then_some(Self { asked, brought })
     }
@@ -123,7 +123,7 @@ pub struct CampaignRecord {
     pub boards: Vec<String>,
 }
 
-/// Versions of what takes part. The analysis is not among them: it can be done anew.
+/// Versions of the programs. The analysis is not among them: it can be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
@@ -151,7 +151,7 @@ pub struct Revision {
     pub dirty: bool,
 }
 
-/// A run goes on after it was cut off.
+/// An interrupted run continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resumed {
@@ -265,7 +265,7 @@ pub struct TransferRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "ScheduleLine")]
 pub struct ScheduleRecord {
-    /// Its number within the run, by which trials and comparisons name it. Rows of a report stand in this order.
+    /// Its number within the run, by which trials and comparisons name it. Rows of a report have this order.
     pub place: u32,
     /// Name of the network.
     pub network: String,
@@ -296,7 +296,7 @@ pub struct ComparisonRecord {
 }
 
 impl ComparisonRecord {
-    /// Whether every output lies within the tolerance and is finite throughout.
+    /// Whether every output is finite and within the tolerance.
     pub fn within_tolerance(&self) -> bool {
         self.compared.outputs.iter().all(|output| is_within(output, self.tolerance))
     }
@@ -372,7 +372,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As it stands in the database.
+    /// Its name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",

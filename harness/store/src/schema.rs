@@ -5,7 +5,7 @@
 //!   by the code of that version, and the tests migrate each of them to the latest version.
 //! - Rows that belong to a run refer to their owner with `ON DELETE CASCADE`, all other references are to rows that
 //!   runs share: merging of databases follows these (see [`merge`](super::merge)).
-//! - A table whose checks must change is made anew under another name, filled, and renamed. Foreign keys are not
+//! - A table whose checks must change is created under another name, filled, and renamed. Foreign keys are not
 //!   enforced while migrations run, or dropping the old table would delete what refers to it; they are checked before
 //!   anything is kept.
 
@@ -42,7 +42,7 @@ fn version_after(migrations: &[&str]) -> u32 {
     u32::try_from(migrations.len()).unwrap_or(u32::MAX)
 }
 
-/// The version of a database, 0 for an empty one; refuses what was not made by edgepipe or by a later one.
+/// The version of a database, 0 for an empty one; refuses a file that edgepipe did not create, or that a later version did.
 pub fn version(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
     version_up_to(latest(), connection, path)
 }

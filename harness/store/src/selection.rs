@@ -1,4 +1,4 @@
-//! From rows back to records: what was planned. Trials are in [`trials`](super::trials).
+//! Reads the records of a plan from rows. Trials are in [`trials`](super::trials).
 
 use super::catalog::{StoredRun, json, optional};
 use super::database::Store;

@@ -1,4 +1,4 @@
-//! Engines: what executes the program of a stage, each behind the trait [`Engine`].
+//! Engines, which execute the program of a stage, each behind the trait [`Engine`].
 //!
 //! The only module with unsafe code: TVM's runtime, ONNX Runtime and the CUDA driver, memory that they share with the runner, vector
 //! instructions, and calls of the C library. Everything it exports is safe.

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Where TensorRT's engines lie, so that each is built once in the lifetime of a runner and not again for each trial. They
+/// The folder of TensorRT's engines, so that each is built once per runner process and not for each trial. They
 /// depend on the versions of TensorRT, CUDA and the driver, so the next runner builds its own.
 static ENGINES: OnceLock<PathBuf> = OnceLock::new();
 

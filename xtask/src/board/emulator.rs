@@ -44,7 +44,7 @@ impl Emulator {
         Ok(Self { root })
     }
 
-    /// Where QEMU's data lie.
+    /// Folder of QEMU's data.
     pub(super) fn data(&self) -> PathBuf {
         self.root.join("usr/share/qemu")
     }

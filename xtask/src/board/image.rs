@@ -116,7 +116,7 @@ pub(super) struct Image {
     pub(super) root: PathBuf,
 }
 
-/// The image, built where it is not there or its sources have changed.
+/// The image; built if it does not exist or its sources have changed.
 pub(super) fn ensure(workspace: &Workspace, emulator: &Emulator) -> Result<Image> {
     let home = workspace.virtual_boards();
     let folder = home.join("image");

@@ -1,4 +1,4 @@
-//! A virtual board at work: QEMU in a folder of its own, where its monitor, its console and its port are found.
+//! A running virtual board: QEMU in its own folder, which contains its monitor, console and port.
 
 use super::emulator::Emulator;
 use super::image::Image;
@@ -19,7 +19,7 @@ const BOOT: Duration = Duration::from_secs(240);
 const TRIES: u32 = 5;
 /// Lines of the console that a failure shows.
 const LAST_LINES: usize = 12;
-/// What the board's start script says where a part of it is missing.
+/// Printed by the board's start script if a part of it is missing.
 const COMPLAINT: &str = "rc: failed";
 
 /// The folder of a board.
@@ -50,7 +50,7 @@ impl Machine {
         Self { name: name.to_owned(), folder }
     }
 
-    /// Lets nobody else start or end this board meanwhile.
+    /// Keeps other processes from starting or stopping this board meanwhile.
     pub(super) fn lock(&self) -> Result<fs::File> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("failed to create {}", self.folder.display()))?;

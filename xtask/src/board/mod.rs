@@ -50,7 +50,7 @@ pub(crate) fn ssh_config(workspace: &Workspace) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// Says so where a board is a virtual one that is not up.
+/// Prints a note if a board is a virtual one that is down.
 pub(crate) fn note_if_down(workspace: &Workspace, name: &str) {
     if is_down(workspace, name) {
         eprintln!("note: the virtual board {name} is not up; `cargo xtask board up {name}` boots it");
@@ -168,7 +168,7 @@ pub(crate) fn up(workspace: &Workspace, name: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// Boots a board that is about to be measured: it has no switch that somebody else could press.
+/// Boots a virtual board before it is measured.
 pub(crate) fn up_for_bench(workspace: &Workspace, name: &str) -> Result<()> {
     eprintln!("booting the virtual board {name}; `cargo xtask board down {name}` stops it afterwards");
     up(workspace, name).map(drop)

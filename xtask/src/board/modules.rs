@@ -43,7 +43,7 @@ const COMPILER_PACKAGES: [&str; 12] = [
     "libzstd1",
     "zlib1g",
 ];
-/// Where the driver of the power sensors stands in the kernel's sources.
+/// Path of the power sensors' driver in the kernel's sources.
 const DRIVER: &str = "linux-source-6.1/drivers/hwmon/ina3221.c";
 
 /// The unpacked kernel.

@@ -16,7 +16,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MIRROR: &str = "http://deb.debian.org";
 const MIRROR_VARIABLE: &str = "EDGEPIPE_DEBIAN_MIRROR";
 
-/// Lists of packages that are older are fetched anew.
+/// Older lists of packages are fetched again.
 const LISTS_LAST: Duration = Duration::from_secs(600);
 
 /// A folder of unpacked packages.
@@ -58,7 +58,7 @@ pub(crate) fn architecture(rust: &str) -> &str {
     }
 }
 
-/// Downloads and unpacks; the folder, which stays as it is once it is there.
+/// Downloads and unpacks packages. Returns the folder, which never changes once it exists.
 pub(crate) fn unpack(workspace: &Workspace, wanted: &Wanted<'_>) -> Result<PathBuf> {
     let debian = workspace.state().join("debian");
     let folder = debian.join(wanted.name);

@@ -42,8 +42,8 @@ const OF_C: [&str; 12] = [
 const KEYS: [&str; 6] =
     ["rustflags", "rustc-wrapper", "rustc-workspace-wrapper", "rustc", "linker", "[profile."];
 
-/// Takes the user's settings out of a build for `triple` and puts empty ones in their place, which stand above
-/// those of cargo's configuration files. Returns what was set, in words.
+/// Takes the user's settings out of a build for `triple` and puts empty ones in their place, which override those of cargo's
+/// configuration files. Returns a description of what was set.
 pub(super) fn take_out(cargo: &mut Command, workspace: &Workspace, triple: &str) -> Vec<String> {
     let set: Vec<OsString> = std::env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(|name| decides(name, triple)))

@@ -89,7 +89,7 @@ pub(crate) enum Shown {
     Faults,
 }
 
-/// Puts in place what a build for `target` needs besides the toolchain: Rust's standard library for it.
+/// Installs what a build for `target` needs in addition to the toolchain: Rust's standard library for it.
 pub(crate) fn prepare(workspace: &Workspace, target: &Target) -> Result<()> {
     RustStd::provide(workspace, &target.triple).map(drop)
 }
@@ -264,7 +264,7 @@ fn run_cargo(
     Ok(made)
 }
 
-/// Puts a copy of the runner `from` in the place of `to`, at once, where they differ. The copy finds its libraries by
+/// Replaces `to` by a copy of the runner `from`, atomically, if they differ. The copy finds its libraries by
 /// `DT_RPATH`.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let newer =

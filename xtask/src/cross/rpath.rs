@@ -10,7 +10,7 @@ const PT_DYNAMIC: u64 = 2;
 /// Turns the tag of a 64-bit little-endian ELF file into `DT_RPATH`. Both have the same value, the folders.
 pub(super) fn prefer_own(file: &mut [u8]) -> Result<()> {
     let Some(tag) = tag(file) else {
-        bail!("it has neither DT_RPATH nor DT_RUNPATH, or is no 64-bit little-endian ELF file")
+        bail!("it has neither DT_RPATH nor DT_RUNPATH, or is not a 64-bit little-endian ELF file")
     };
     if let Some(bytes) = file.get_mut(tag..tag + 8) {
         bytes.copy_from_slice(&DT_RPATH.to_le_bytes());

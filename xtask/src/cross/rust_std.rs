@@ -55,7 +55,7 @@ impl RustStd {
         }
     }
 
-    /// The compiler where it is not the active toolchain's.
+    /// The compiler, if it is not the active toolchain's.
     pub(crate) fn compiler(&self) -> Option<&Path> {
         self.compiler.as_deref()
     }
@@ -66,7 +66,7 @@ pub(crate) fn is_private(triple: &str) -> bool {
     std::env::var(VARIABLE).is_ok() || is_installed(triple).unwrap_or(false)
 }
 
-/// What is asked for, else what is there, else rustup's.
+/// The requested one, else an installed one, else rustup's.
 fn choose(asked: Option<&str>, installed: bool) -> Result<Source> {
     match asked {
         None | Some("" | "rustup") => Ok(if installed { Source::Installed } else { Source::Rustup }),

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use store::{Store, StoredRun};
 
-/// Version of the file. It rises when a field changes its meaning or goes.
+/// Version of the file. It rises when a field changes its meaning or is removed.
 const SCHEMA: u32 = 1;
 
 /// Largest file. A baseline of a hundred schedules with a thousand trials each has 15 MB.

@@ -10,7 +10,7 @@ use store::StoredRun;
 
 /// The aspect that may have several values in a baseline: the places that its runs were measured on.
 const PLACE: &str = "place";
-/// Stands between them.
+/// Separator between them.
 const PLACES: &str = ", ";
 
 /// Aspects by name, as text; unknown ones are absent.

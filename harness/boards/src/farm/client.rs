@@ -1,4 +1,4 @@
-//! labgrid's client: a Python program that holds places for this process. Boards of one coordinator share it.
+//! The labgrid client: a Python program that holds places for this process. Boards of one coordinator share it.
 //!
 //! It releases everything when its input ends, so a harness that is killed leaves nothing behind. If both are killed, the
 //! [record](super::record) lets the next process free the places.

@@ -76,7 +76,7 @@ impl Lease {
         &self.client.coordinator
     }
 
-    /// Checks that the place is still ours, as far as the coordinator has told.
+    /// Checks that the place is still ours, according to the coordinator's last message.
     ///
     /// # Errors
     /// If somebody took it away.
@@ -167,7 +167,7 @@ struct Queue<'a> {
     client: &'a Client,
     wanted: &'a Labgrid,
     begun: Instant,
-    /// The last position and holders that were told.
+    /// The last reported position and holders.
     last: Option<(usize, Vec<String>)>,
     /// Whether the coordinator has gone since then.
     is_lost: bool,

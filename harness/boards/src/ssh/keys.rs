@@ -13,7 +13,7 @@ const MAGIC: &[u8] = b"openssh-key-v1\0";
 /// Largest file of a public key.
 const LARGEST_PUBLIC: u64 = 64 << 10;
 
-/// Whether a private key needs a passphrase. libssh2 itself only says that the file is no key.
+/// Whether a private key needs a passphrase. libssh2 itself only reports that the file is not a key.
 pub(super) fn is_protected(text: &str) -> bool {
     if text.contains("ENCRYPTED") {
         return true;
@@ -49,7 +49,7 @@ fn public(text: &str) -> Option<Vec<u8>> {
     (name == kind.as_bytes()).then_some(key)
 }
 
-/// OpenSSH's format holds the public part in the clear, also if a passphrase protects the rest.
+/// OpenSSH's format contains the public part in plain text, even if a passphrase protects the rest.
 fn public_part_of_private(text: &str) -> Option<Vec<u8>> {
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
     let bytes = STANDARD.decode(body.trim()).ok()?;
@@ -68,8 +68,8 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-/// Asks for the passphrase of a key: by the program that `SSH_ASKPASS` names, else on the terminal. `None` where
-/// there is neither, or the user gave none.
+/// Asks for the passphrase of a key: by the program that `SSH_ASKPASS` names, else on the terminal. `None` if there is
+/// neither, or the user entered none.
 pub(super) fn ask(file: &Path) -> Option<String> {
     let prompt = format!("Passphrase of {}: ", file.display());
     let terminal = File::options().read(true).write(true).open("/dev/tty").ok();

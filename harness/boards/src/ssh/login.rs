@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// libssh2 ran out of time (`LIBSSH2_ERROR_TIMEOUT`).
 const TIMEOUT: ErrorCode = ErrorCode::Session(-9);
-/// The same where it waited for the socket (`LIBSSH2_ERROR_SOCKET_TIMEOUT`).
+/// The same while it waited for the socket (`LIBSSH2_ERROR_SOCKET_TIMEOUT`).
 const SOCKET_TIMEOUT: ErrorCode = ErrorCode::Session(-30);
 /// Largest file of a private key.
 const LARGEST_KEY: u64 = 1 << 20;

@@ -1,6 +1,6 @@
 //! Patterns in OpenSSH's files.
 
-/// `*` stands for any text, `?` for any character.
+/// `*` matches any text, `?` any character.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut at, mut from) = (0, 0);

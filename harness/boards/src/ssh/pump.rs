@@ -248,7 +248,7 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<(), Str
     }
 }
 
-/// Opens a channel. What goes wrong is the asker's to hear.
+/// Opens a channel. Errors go to the requester.
 fn open(session: &Session, socket: &OwnedFd, request: ChannelRequest) -> Option<Flow> {
     let deadline = Instant::now() + OPENING;
     let opened = match &request.purpose {
@@ -532,7 +532,7 @@ fn is_closed(session: &Session) -> bool {
     matches!(code, Some(ssh2::ErrorCode::Session(-26 | -27)))
 }
 
-/// Holds back packets that are not full, or sends what was held back. What leads through a jump host is no TCP socket.
+/// Holds back packets that are not full, or sends what was held back. A connection through a jump host is not a TCP socket.
 fn cork(socket: &OwnedFd, is_on: bool) {
     let _ = rustix::net::sockopt::set_tcp_cork(socket, is_on);
 }

@@ -1,8 +1,8 @@
-//! Commands for a shell we do not choose. The login shell of a board's user may be bash, csh or fish, may print a banner
-//! and may have been told to stop at unset variables. So it gets one constant line that means the same in all of them
+//! Commands for a shell we do not choose. The login shell of a board's user may be bash, csh or fish, may print a banner,
+//! and may stop at unset variables. So it gets one constant line that means the same in all of them
 //! and starts `/bin/sh`; the real script follows on standard input.
 
-/// What the login shell is told. Nothing in it is special to csh or fish: no quote within the quotes, no backslash,
+/// The line for the login shell. Nothing in it is special to csh or fish: no quote within the quotes, no backslash,
 /// no exclamation mark.
 pub(super) const ENTRY: &str = "exec /bin/sh -c 'IFS= read -r script && eval \"$script\"'";
 

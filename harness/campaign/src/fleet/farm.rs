@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use store::{CampaignRecord, Store};
 
-/// What all boards must equal: the first one that was there, and its name.
+/// The first board that joined, which all others must equal, and its name.
 type Standard = Mutex<Option<(String, equality::Aspects)>>;
 
 /// What is the same for all boards.

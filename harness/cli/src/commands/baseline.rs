@@ -37,7 +37,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
 /// Saves a baseline.
 ///
 /// # Errors
-/// Where there is no such run, runs are unlike, or the file cannot be written.
+/// If there is no such run, the runs are not comparable, or the file cannot be written.
 fn save(paths: &Paths, options: &Save) -> Outcome<Exit> {
     let store = Store::open(&paths.database, Access::ReadOnly)?;
     let mut runs = Vec::new();

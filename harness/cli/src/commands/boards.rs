@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 /// Shows the boards, or breaks a lock.
 ///
 /// # Errors
-/// Where a board that was named cannot be shown, or a lock cannot be broken.
+/// If a board that was named cannot be shown, or a lock cannot be broken.
 pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
     if options.reap {
         return reap(paths);
@@ -117,7 +117,7 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     Ok(text)
 }
 
-/// What the board's power meter says for a moment.
+/// A short reading of the board's power meter.
 fn power(runner: &mut RunnerClient, meter: &Meter) -> Result<PowerReadings, String> {
     let duration_ns = u64::try_from(READING.as_nanos()).unwrap_or(u64::MAX);
     let request = |id| Request::Idle(protocol::Idle { id, meter: meter.clone(), duration_ns });

@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What to measure first, where anything is.
+    /// What to measure first, if anything.
     fn selection(&self) -> Option<Measured> {
         let what = What {
             experiment: self.experiment.clone()?,
@@ -103,10 +103,10 @@ struct Needed {
     thresholds: Thresholds,
 }
 
-/// Looks at all that can be wrong before an hour of measuring.
+/// Checks all inputs before anything is measured.
 ///
 /// # Errors
-/// Where the baseline or the thresholds cannot be read, a file could not be written, or an option makes no sense.
+/// If the baseline or the thresholds cannot be read, a file could not be written, or an option makes no sense.
 fn needed(paths: &Paths, options: &Arguments) -> Outcome<Needed> {
     let baseline = Baseline::read(&paths.work, &options.against)?;
     let thresholds = paths.root.join("ci/thresholds.yaml");
@@ -141,7 +141,7 @@ fn needed(paths: &Paths, options: &Arguments) -> Outcome<Needed> {
 /// Judges a run that is in the database.
 ///
 /// # Errors
-/// Where it is of something unlike the baseline, or the result cannot be written.
+/// If it is not comparable with the baseline, or the result cannot be written.
 fn judge(needed: &Needed, store: &Store, run: &RunId, options: &Arguments) -> Outcome<Exit> {
     let Needed { baseline, thresholds } = needed;
     let run = store.run(run.as_str())?;
@@ -193,10 +193,10 @@ fn exit(report: &CheckReport) -> Exit {
     }
 }
 
-/// The run to judge where it is to be measured no more.
+/// The run to check, if no run is measured first.
 ///
 /// # Errors
-/// Where there is none.
+/// If there is none.
 fn stored(store: &Store, asked: Option<&str>) -> Outcome<RunId> {
     Ok(named(store, asked.unwrap_or("latest"))?.start.id)
 }
@@ -204,7 +204,7 @@ fn stored(store: &Store, asked: Option<&str>) -> Outcome<RunId> {
 /// The run of this name; `latest` is the last one with trials.
 ///
 /// # Errors
-/// Where there is none.
+/// If there is none.
 pub(crate) fn named(store: &Store, name: &str) -> Outcome<StoredRun> {
     match name {
         "latest" => latest(store, None),

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
     resume: Option<String>,
     /// Show an earlier search instead of measuring; `latest` is the latest search with the experiment of `--experiment`. A
-    /// requirement or an objective chooses the best of its schedules anew.
+    /// requirement or an objective chooses again among its schedules.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["board", "network", "budget", "sweep", "trials", "set", "resume"])]
     run: Option<String>,
     /// Format of the result.

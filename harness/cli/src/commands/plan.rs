@@ -80,8 +80,8 @@ pub(crate) fn run(paths: Paths, arguments: &Arguments) -> Outcome<Exit> {
     after_closing(closed, print(&text).map(|()| Exit::Fine))
 }
 
-/// What the queues of a stream mean for the latency of a schedule: so many places before the first stage for each stream, and
-/// between two stages.
+/// What the queues of a stream mean for the latency of a schedule, with this many places before the first stage for each
+/// stream, and between two stages.
 fn latencies(
     prediction: &Prediction,
     stream: &StreamLoad,

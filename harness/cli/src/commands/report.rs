@@ -83,7 +83,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
     Ok(Exit::Fine)
 }
 
-/// What several boards did.
+/// The report of a campaign.
 fn of_campaign(store: &Store, campaign: &CampaignRecord, arguments: &Arguments) -> Outcome<Exit> {
     if arguments.trace {
         return Err(Failure::new(

@@ -48,10 +48,10 @@ pub(crate) struct Import {
     dry_run: bool,
 }
 
-/// Does what the command line asks and says it in words.
+/// Runs the command and prints what it did.
 ///
 /// # Errors
-/// Where a database cannot be read or written.
+/// If a database cannot be read or written.
 pub(crate) fn run(database: &Path, arguments: &Arguments) -> Outcome<Exit> {
     let text = match arguments {
         Arguments::List(options) => list(database, options),
@@ -117,7 +117,7 @@ fn is_void(row: &Row) -> bool {
     row.verdict == domain::Validity::Void
 }
 
-/// The commit in short, with a star where files differed from it.
+/// The short commit, with a star if files differed from it.
 fn revision(run: &StoredRun) -> String {
     run.start.revision.as_ref().map_or_else(
         || "–".to_owned(),

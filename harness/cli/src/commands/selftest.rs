@@ -1,4 +1,4 @@
-//! The gate's own rates, measured on this machine: how often it fails on nothing, and how often it finds what is there.
+//! The error rates of the gate, measured on this machine: false alarms and detections.
 
 mod kept;
 
@@ -64,7 +64,7 @@ pub(crate) struct Comparisons {
 /// `cargo xtask selftest`.
 ///
 /// # Errors
-/// Where nothing can be measured, or the table cannot be written.
+/// If nothing can be measured, or the table cannot be written.
 pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
     let thresholds = Thresholds::read(&paths.root.join("ci/thresholds.yaml")).ending(Exit::Usage)?;
     let (common, slow_down) = match options {

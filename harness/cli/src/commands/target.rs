@@ -39,7 +39,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> Outcome<Exit> {
     }
 }
 
-/// What xtask asks before it builds for a board: a line for each thing to build, of a group for all its boards.
+/// Prints what xtask builds for a board, one target per line; for a group, those of all its boards.
 fn target(paths: &Paths, name: &str) -> Outcome<Exit> {
     let mut lines: Vec<String> = Vec::new();
     for board in config::boards_of(&paths.settings, &[name.to_owned()]).ending(Exit::Usage)? {
@@ -58,7 +58,7 @@ fn line_of(target: &config::Target) -> String {
     format!("{} {}\n", target.triple.text(), target.glibc.as_deref().unwrap_or_default())
 }
 
-/// What xtask asks before what it built goes anywhere: whether it starts there, of a group on all its boards of the
+/// Checks for xtask, before deployment, that what it built starts on the board; for a group, on all its boards of the
 /// target.
 fn inspect(paths: &Paths, name: &str, only: Option<&str>, files: &[PathBuf]) -> Outcome<Exit> {
     let mut boards = Vec::new();

@@ -105,7 +105,7 @@ fn plot(report: &Report, rows: &[&Row]) -> Plot {
     }
 }
 
-/// All rows, or where these are many, those that the drawing joins or names; all stand with their networks.
+/// All rows, or if there are many, those that the drawing joins or names; the tables of the networks contain all.
 fn listed<'r>(rows: &[&'r Row], plot: &Plot) -> Vec<&'r Row> {
     if rows.len() <= LISTED {
         return rows.to_vec();

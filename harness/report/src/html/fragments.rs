@@ -8,7 +8,7 @@ pub(super) fn confidence(report: &Report) -> String {
     format!("{:.0}\u{2009}%", 100.0 * report.confidence)
 }
 
-/// A table that scrolls sideways where it must, with the keyboard too.
+/// A table that scrolls sideways if it is too wide, also with the keyboard.
 pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" tabindex="0" aria-label=(label) { (table) } }
 }

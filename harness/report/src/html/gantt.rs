@@ -18,7 +18,7 @@ const GAP: usize = 12;
 /// Narrowest span, in percent of the width, that has room for its frame's number on a phone.
 const LABELLED: f64 = 5.0;
 
-/// The begin of a window.
+/// The start of a window.
 pub(super) fn figure(row: &Row, timeline: &Timeline) -> Markup {
     let (spans, end_ns) = shown(row, &timeline.spans);
     let end = end_ns as f64 / 1e6;

@@ -1,4 +1,4 @@
-//! The mark of each kind of schedule: colour, shape and hatching, so that readers need not tell colours apart.
+//! The mark of each kind of schedule: colour, shape and hatching, so that readers need not distinguish colours.
 
 use crate::scale::{self, Scale, percent};
 use domain::ScheduleKind;

@@ -1,6 +1,6 @@
 //! One page with everything: no script, no network, its drawings inline.
 //!
-//! Every drawing has a title and stands beside or above a table of the same figures. Shapes and hatching say what
+//! Every drawing has a title and is beside or above a table of the same figures. Shapes and hatching say what
 //! colours say. Horizontal places are percentages, so drawings fit a phone and their text keeps its size.
 
 mod energy;

@@ -7,7 +7,7 @@ use analysis::{Row, StageSection};
 use domain::ScheduleKind;
 use maud::{Markup, html};
 
-/// Stages of all schedules that have several; nothing where there are none.
+/// Stages of all schedules that have several; empty if there are none.
 pub(super) fn figure(name: &str, rows: &[&Row]) -> Markup {
     let rows: Vec<&&Row> = rows
         .iter()

@@ -15,7 +15,7 @@ const FAR: f64 = 100.0;
 const BAND: f64 = 5.0;
 /// Points that are named in the drawing.
 const NAMED: usize = 4;
-/// Most rows of the table; all stand with their networks.
+/// Most rows of the table; the tables of the networks contain all.
 const LISTED: usize = 40;
 
 pub(super) fn section(report: &Report) -> Markup {

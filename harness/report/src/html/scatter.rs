@@ -8,7 +8,7 @@ use maud::{Markup, html};
 /// Height of the drawing's area.
 const HEIGHT: f64 = 300.0;
 
-/// Points up to which each tells its name under the pointer.
+/// Most points for which each shows its name under the pointer.
 const TOLD: usize = 60;
 
 /// A schedule in a drawing.
@@ -38,7 +38,7 @@ pub(super) struct Plot {
     pub(super) y_unit: &'static str,
     /// Behind the y ticks.
     pub(super) suffix: &'static str,
-    /// A line across and how far around it a band lies.
+    /// A line across the drawing, and the half width of the band around it.
     pub(super) band: Option<(f64, f64)>,
     pub(super) points: Vec<Point>,
     /// Places of two points that a line joins.

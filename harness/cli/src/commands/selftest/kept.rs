@@ -1,4 +1,4 @@
-//! Comparisons of a self-test on disk: what a table is made from, and what further sittings add to.
+//! Comparisons of a self-test on disk: a table is made from them, and further calls add to them.
 
 use campaign::Pair;
 use host::exit::{Ending as _, Exit, Failure, Outcome};
@@ -10,13 +10,13 @@ const SCHEMA: u32 = 1;
 /// Largest file.
 const LARGEST: u64 = 256 << 20;
 
-/// What was asked for. Only comparisons of the same belong into one table.
+/// Settings of a call. Only comparisons with equal settings belong in one table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// By how many percent the candidate was made slower; 0: not at all.
     pub(super) slow_down: f64,
-    /// All trials of one side first, with a runner of its own.
+    /// Whether all trials of one side run first, with their own runner.
     pub(super) apart: bool,
     /// Name of the host and its processor.
     pub(super) machine: String,
@@ -30,7 +30,7 @@ pub(super) struct Asked {
 pub(super) struct Sitting {
     /// When it began: UTC, ISO 8601.
     pub(super) begun: String,
-    /// Revision of the checkout, where there is one; a star: with changes.
+    /// Revision of the checkout, if there is one; a star marks uncommitted changes.
     pub(super) revision: Option<String>,
     /// Comparisons it made.
     pub(super) comparisons: usize,
@@ -51,10 +51,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Begins a sitting: on top of what the file has where `append` says so, else over it.
+    /// Begins a call: appends to the file if `append` is set, else replaces it.
     ///
     /// # Errors
-    /// Where comparisons are to be added to some of another kind, or to a file that cannot be read.
+    /// If the file has comparisons with other settings, or cannot be read.
     pub(super) fn begin(path: &Path, asked: Asked, append: bool, sitting: Sitting) -> Outcome<Self> {
         let mut kept = if append && path.exists() {
             Self::read(path, &asked)?
@@ -93,10 +93,10 @@ impl Kept {
         Ok(kept)
     }
 
-    /// Adds a comparison of this sitting, on disk before anybody is told of it.
+    /// Adds a comparison of this call. It is on disk before it is printed.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub(super) fn add(&mut self, what: &str, pair: Pair) -> Outcome<()> {
         what.clone_into(&mut self.what);
         self.pairs.push(pair);
