@@ -1,4 +1,4 @@
-//! How sure a figure is: intervals of the median of few trials.
+//! Confidence intervals of the median of few trials.
 //!
 //! # Which method, and why
 //! A campaign has few trials a schedule, often five, and their noise is skewed: disturbances only ever make a trial
@@ -55,7 +55,7 @@ impl Confidence {
     /// 99 %.
     pub const P99: Self = Self(0.99);
 
-    /// This probability, where it is one.
+    /// This probability; absent if it is not above 0 and below 1.
     pub fn new(probability: f64) -> Option<Self> {
         (probability > 0.0 && probability < 1.0).then_some(Self(probability))
     }
@@ -93,8 +93,7 @@ pub enum Method {
     Sections,
 }
 
-/// A figure and how far it may be off. The ends are absent if nothing can be said, present together, and the
-/// point lies between them.
+/// A figure with its interval. The ends are both present or both absent; the point lies between them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The figure itself.
@@ -127,7 +126,7 @@ impl Interval {
         Self { point, lo: None, hi: None, confidence: confidence.probability(), method: Method::None, count }
     }
 
-    /// Half its width as a share of the point: 0.02 is ±2 %. Absent without ends, or where the point is 0.
+    /// Half its width as a share of the point: 0.02 is ±2 %. Absent without ends, or if the point is 0.
     pub fn precision(&self) -> Option<f64> {
         match (self.lo, self.hi) {
             (Some(lo), Some(hi)) if self.point != 0.0 => Some(0.5 * (hi - lo) / self.point.abs()),
@@ -135,7 +134,7 @@ impl Interval {
         }
     }
 
-    /// Whether the interval holds this value; not where it has no ends.
+    /// Whether the interval contains this value; false without ends.
     pub fn holds(&self, value: f64) -> bool {
         matches!((self.lo, self.hi), (Some(lo), Some(hi)) if lo <= value && value <= hi)
     }
@@ -204,7 +203,7 @@ fn order_statistics(samples: &Samples, confidence: Confidence) -> Option<(f64, f
     Some((lo, hi))
 }
 
-/// How the ends are read off the resampled statistics.
+/// How the ends are derived from the resampled statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bootstrap {
     /// Their quantiles.

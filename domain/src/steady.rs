@@ -1,4 +1,4 @@
-//! Where the warm-up ends, found on the frame times.
+//! Finds the end of the warm-up from frame times.
 //!
 //! The pace of a trial may settle in steps (clocks rise, caches fill, a neighbour leaves), so the frame times are
 //! cut at their change points and the steady part is the last stretch of equal pace, as in Barrett et al. 2017,
@@ -48,7 +48,7 @@ pub struct Stretch {
     pub pace_ns: f64,
 }
 
-/// What the frame times say of the warm-up.
+/// The steady part of frame times.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Steadiness {
     /// First frame of the steady part; frames before it are warm-up.

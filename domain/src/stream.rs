@@ -1,8 +1,8 @@
 //! Figures of a stream: latency, drops and age, with intervals, and whether the source kept its pace.
 //!
-//! Frames of a stream are not independent: one that waits long is followed by others that do. So no interval here treats
-//! them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, a share is that
-//! of all frames together, and its variance is estimated from the shares of the sections (sectioning;
+//! Frames of a stream are not independent: a frame that waits long is often followed by others that wait. So no interval
+//! here treats them as independent. The frames of all trials are cut into at least [`SECTIONS`] consecutive sections, a share
+//! is that of all frames together, and its variance is estimated from the shares of the sections (sectioning;
 //! Asmussen & Glynn 2007, "Stochastic simulation", chapter III). Sections are longer than the memory of a queue unless a trial is very short.
 
 use crate::distributions::student_quantile;
@@ -150,8 +150,9 @@ pub fn jitter(between: &[Nanoseconds]) -> Option<f64> {
     Samples::of_durations(between).ok()?.deviation()
 }
 
-/// Void if the source did not keep its pace: 1 % of the frames were offered later than a tenth of the interval of a stream
-/// and 1 ms, or one frame later than 100 ms and two intervals. Of intervals below 1 ms, one is allowed: frames that are offered
+/// Void if the source did not keep its pace: 1 % of the frames were late by more than a tenth of the interval of a stream
+/// and by more than 1 ms, or one frame by more than 100 ms and by more than two intervals. Below 1 ms, the limit is one
+/// interval: frames that are offered
 /// together fill a queue that they would not have filled in their own time.
 pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Option<Reason> {
     let milliseconds = |ns: f64| {
@@ -215,7 +216,7 @@ pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSeco
     })
 }
 
-/// Tells that only the first frames of a window have stamps of their own.
+/// Notes that only the first frames of a window have time stamps of their own.
 pub fn stamps_limited(kept: usize, frames: u64) -> Reason {
     let text = format!(
         "{kept} of {frames} frames have time stamps of their own; quantiles are from a histogram of all frames (error below 0.2 %), \

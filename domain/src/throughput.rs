@@ -1,4 +1,4 @@
-//! What the measured window of a trial says.
+//! The measured window of a trial, and the figures of its frames.
 
 use crate::samples::{SamplesError, between, quantile_in_place};
 use crate::units::{FramesPerSecond, Nanoseconds};
@@ -78,7 +78,7 @@ impl Window {
     }
 }
 
-/// Time from each completion to the next, the first from `opened_ns`. Zero where a time lies before its predecessor.
+/// Time from each completion to the next, the first from `opened_ns`. Zero if a time is before its predecessor.
 pub fn inter_frame(opened_ns: u64, completed_ns: &[u64]) -> Vec<Nanoseconds> {
     let starts = std::iter::once(&opened_ns).chain(completed_ns);
     starts.zip(completed_ns).map(|(start, end)| Nanoseconds(end.saturating_sub(*start))).collect()
@@ -120,7 +120,7 @@ impl Latency {
     }
 }
 
-/// Why these completions make no window.
+/// Why these completions are not a valid window.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
     /// No frame completed.

@@ -65,7 +65,7 @@ impl fmt::Display for Bytes {
 pub struct FramesPerSecond(pub f64);
 
 impl FramesPerSecond {
-    /// One frame every `ns` nanoseconds; infinite where `ns` is zero.
+    /// One frame every `ns` nanoseconds; infinite if `ns` is zero.
     pub fn from_frame_ns(ns: f64) -> Self {
         Self(1e9 / ns)
     }

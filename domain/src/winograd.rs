@@ -16,7 +16,7 @@ pub enum Winograd {
 }
 
 impl Winograd {
-    /// Whether it is used where it is faster.
+    /// Whether it is used if it is faster.
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }

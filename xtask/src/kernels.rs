@@ -1,4 +1,5 @@
-//! `cargo xtask kernels`: compiled kernels, judged without the processor they are for. For a CPU by LLVM's model of it, for a
+//! `cargo xtask kernels`: estimates compiled kernels without the processor that they are for. For a CPU by LLVM's model of
+//! it, for a
 //! GPU by its machine code and a model of its time.
 
 use crate::cross::debian::{self, Wanted};

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
-/// Names offered where none fits.
+/// Number of names that are suggested if none matches.
 const OFFERED: usize = 5;
 /// Lowest similarity of a suggested name, from 0 to 1.
 const ALIKE: f64 = 0.7;
@@ -118,7 +118,7 @@ pub(crate) fn collected(text: &str) -> Vec<String> {
     text.lines().filter(|line| line.contains("::") && !line.starts_with(' ')).map(str::to_owned).collect()
 }
 
-/// The names nearest to one that fits none.
+/// The names nearest to one that matches none.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let leaf = |name: &'a str| name.rsplit("::").next().unwrap_or(name);
     let mut scored: Vec<(f64, &str)> =

@@ -38,7 +38,7 @@ impl Store {
     }
 }
 
-/// Keeps what the meter said before the first trial. A later reading of a resumed run takes the place of an earlier.
+/// Stores the readings before the first trial. A later reading of a resumed run replaces an earlier one.
 pub(super) fn insert_idle(connection: &Connection, run: i64, idled: &Idled) -> Result<(), RowError> {
     let readings = &idled.readings;
     let mut insert = connection.prepare_cached(
@@ -60,7 +60,7 @@ pub(super) fn insert_idle(connection: &Connection, run: i64, idled: &Idled) -> R
     Ok(())
 }
 
-/// Keeps what the meter said beside a trial.
+/// Stores the readings of the meter during a trial.
 pub(super) fn insert_trial(connection: &Connection, trial: i64, power: &Power) -> Result<(), RowError> {
     let (fault, readings) = match power {
         Power::Read(readings) => (None, Some(readings)),
@@ -81,7 +81,7 @@ pub(super) fn insert_trial(connection: &Connection, trial: i64, power: &Power) -
     Ok(())
 }
 
-/// What the meter said beside a trial; `None` if it was not read.
+/// The readings of the meter during a trial; `None` if it was not read.
 pub(super) fn of_trial(connection: &Connection, trial: i64) -> Result<Option<Power>, RowError> {
     let sql = "SELECT driver, total, cpu_ns, rails, samples, fault FROM trial_power WHERE trial = ?";
     let mut statement = connection.prepare_cached(sql)?;

@@ -1,5 +1,4 @@
-//! What is kept of a run. The journal has these records line by line, the database has them in tables, and both give
-//! them back as they were.
+//! The records of a run. The journal contains them as lines and the database in tables; both return them unchanged.
 
 use super::processor_record::ProcessorRecord;
 use super::run_id::RunId;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub enum Record {
     /// The first line.
     Run(Box<RunStart>),
-    /// The run was taken up again.
+    /// The run was resumed.
     Resumed(Resumed),
     /// The board was power-cycled.
     PowerCycle(PowerCycleRecord),
@@ -40,7 +39,7 @@ pub enum Record {
     Finished(Finished),
 }
 
-/// A run at its begin, with everything needed to repeat it.
+/// A run at its start, with everything needed to repeat it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunStart {
@@ -119,7 +118,7 @@ pub struct CampaignRecord {
     pub id: RunId,
     /// What the boards do.
     pub mode: FleetMode,
-    /// All boards asked for, in that order. One without a run could not be had.
+    /// All requested boards, in order. A board without a run was not available.
     pub boards: Vec<String>,
 }
 
@@ -285,7 +284,7 @@ pub struct ScheduleRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComparisonRecord {
-    /// Number of the schedule judged.
+    /// Number of the compared schedule.
     pub schedule: u32,
     /// Number of the schedule whose outputs were taken as right.
     pub reference: u32,

@@ -1,4 +1,4 @@
-//! The schema of the database and how it came about: one file of SQL a version.
+//! The schema of the database, as migrations: one SQL file per version.
 //!
 //! # Rules of a migration
 //! - Once it is released, only its comments are changed. `tests/databases/` keeps a small database of each version, made
@@ -65,7 +65,7 @@ fn version_up_to(known: u32, connection: &Connection, path: &Path) -> Result<u32
     Ok(found)
 }
 
-/// Brings a database to the latest version, in one transaction: where that fails, the file is as it was.
+/// Brings a database to the latest version, in one transaction: if that fails, the file is unchanged.
 pub fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     migrate_by(MIGRATIONS, connection, path)
 }

@@ -1,4 +1,4 @@
-//! What the schema says of its tables, and the statements that copy rows of the database `other` by it. Names come
+//! The tables of the schema, and the statements that copy their rows from the database `other`. Names come
 //! from our own schema, never from the other database.
 
 use rusqlite::Connection;

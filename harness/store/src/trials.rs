@@ -50,8 +50,7 @@ impl Store {
         })
     }
 
-    /// Hands on the trials of a run one by one, by their place in the interleaved order; a trial that was repeated
-    /// comes as often as it was tried.
+    /// Passes on the trials of a run one by one, in their interleaved order; a repeated trial appears once for each attempt.
     pub fn each_trial(&self, run: &StoredRun, take: impl FnMut(TrialRecord)) -> Result<(), StoreError> {
         self.read_trials(run, Detail::Whole, take)
     }

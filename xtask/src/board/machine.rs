@@ -30,7 +30,7 @@ pub(super) struct Machine {
     folder: PathBuf,
 }
 
-/// How a board is.
+/// The status of a board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     /// There is no QEMU.
@@ -68,7 +68,7 @@ impl Machine {
         fs::read_to_string(self.folder.join("port")).ok()?.trim().parse().ok()
     }
 
-    /// QEMU's process, if it is there and ours: another one may have its number by now.
+    /// The process id of QEMU, if it runs for this board: another process may have the number by now.
     pub(super) fn process(&self) -> Option<u32> {
         let pid: u32 = fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()?;
         let runs_here = fs::read_link(format!("/proc/{pid}/cwd")).ok()? == self.folder.canonicalize().ok()?;
@@ -76,7 +76,7 @@ impl Machine {
         (runs_here && String::from_utf8_lossy(&command).contains("qemu-system-aarch64")).then_some(pid)
     }
 
-    /// How the board is now.
+    /// The present status of the board.
     pub(super) fn condition(&self) -> Condition {
         if self.process().is_none() {
             return Condition::Down;
@@ -246,7 +246,7 @@ impl Machine {
     }
 }
 
-/// Another program was quicker.
+/// Another program took the port.
 #[derive(Debug)]
 struct PortTaken;
 

@@ -174,7 +174,7 @@ pub(crate) fn up_for_bench(workspace: &Workspace, name: &str) -> Result<()> {
     up(workspace, name).map(drop)
 }
 
-/// Ends a board. One that is not up is as asked for.
+/// Shuts down a board. It is not an error if the board is down.
 pub(crate) fn down(workspace: &Workspace, name: &str) -> Result<u8> {
     let machine = machine(workspace, name);
     let mut was_up = false;
@@ -217,7 +217,7 @@ fn all(workspace: &Workspace) -> Vec<Machine> {
     names.iter().map(|name| machine(workspace, name)).collect()
 }
 
-/// Prints how a board is, and how to get there.
+/// Prints the status of a board, and how to log in.
 fn show(workspace: &Workspace, machine: &Machine) -> Condition {
     let condition = machine.condition();
     let text = match condition {
@@ -240,7 +240,7 @@ fn show(workspace: &Workspace, machine: &Machine) -> Condition {
     condition
 }
 
-/// Writes how to reach the boards that are there, in OpenSSH's words.
+/// Writes OpenSSH's configuration for the boards that are up.
 fn write_ssh_config(workspace: &Workspace) -> Result<()> {
     let home = workspace.virtual_boards();
     let keys = home.join("keys");
@@ -267,7 +267,7 @@ fn write_ssh_config(workspace: &Workspace) -> Result<()> {
         .with_context(|| format!("failed to write {}", path.display()))
 }
 
-/// OpenSSH's client on its way to a board.
+/// The command of OpenSSH's client for a board.
 fn client(workspace: &Workspace, name: &str, user: &str) -> Result<std::process::Command> {
     if machine(workspace, name).process().is_none() {
         return Err(Away::new(format!(

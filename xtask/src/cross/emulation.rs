@@ -32,7 +32,7 @@ pub(crate) fn emulator(workspace: &Workspace) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The oldest kernel in which a user namespace has formats of programs of its own.
+/// The oldest kernel in which a user namespace has its own binary formats (`binfmt_misc`).
 const KERNEL: (u32, u32) = (6, 7);
 
 /// Why this machine cannot have emulated boards, which are namespaces of it; `None`: it can.

@@ -1,5 +1,5 @@
-//! What a board's file seems to ask for, read before there is a harness that understands it, so that its runner can be
-//! built beside the harness. Right for files of the usual shape; the harness is asked as soon as it is there.
+//! Guesses the target of a board from its file before the harness exists, so that the runner can be built at the same time.
+//! The guess is right for files of the usual shape; the harness checks it once it is built.
 
 use super::target::Target;
 use crate::workspace::Workspace;

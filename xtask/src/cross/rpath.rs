@@ -1,5 +1,5 @@
-//! Makes a program look for libraries in its own `DT_RPATH` before `LD_LIBRARY_PATH`. zig writes `DT_RUNPATH` into programs
-//! whatever it is told (`--disable-new-dtags` counts for libraries only), and that comes after it.
+//! Makes a program look for libraries in its own `DT_RPATH` before `LD_LIBRARY_PATH`. zig always writes `DT_RUNPATH` into
+//! programs (`--disable-new-dtags` applies to libraries only), which is searched after `LD_LIBRARY_PATH`.
 
 use anyhow::{Result, bail};
 

@@ -15,7 +15,7 @@ pub(crate) const VARIABLE: &str = "EDGEPIPE_RUST_STD";
 /// Where a standard library comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// It is there for the active toolchain.
+    /// It is installed for the active toolchain.
     Installed,
     /// `rustup target add` brings it.
     Rustup,

@@ -1,4 +1,4 @@
-//! What the stages of a schedule did with the time of a window.
+//! How the stages of a schedule spent the time of a window.
 
 use super::super::cells::{self, ABSENT, number};
 use super::fragments::{schedule, scrolling};

@@ -1,4 +1,4 @@
-//! Against what one would run instead, over all networks.
+//! Comparison with other inference engines, over all networks.
 
 use super::fragments::scrolling;
 use super::marks;

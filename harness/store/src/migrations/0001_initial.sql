@@ -191,7 +191,7 @@ CREATE TABLE measurements (
     opened_unix_ns      INTEGER NOT NULL,
     opened_monotonic_ns INTEGER NOT NULL,
     frames              INTEGER NOT NULL,
-    -- Series: time of completion of each frame, from the begin of the window.
+    -- Series: time of completion of each frame, from the start of the window.
     completed_ns        BLOB NOT NULL,
     -- Series: latency of each frame, from its start in the first stage to completion.
     latency_ns          BLOB NOT NULL,
@@ -202,7 +202,7 @@ CREATE TABLE measurements (
     warm_up_steady      INTEGER NOT NULL CHECK (warm_up_steady IN (0, 1)),
     -- Number of stages; then for each stage the series of its durations when it ran by itself.
     isolated_ns         BLOB NOT NULL,
-    -- Four series: frame, stage, and zigzag-encoded start and end times from the begin of the window.
+    -- Four series: frame, stage, and zigzag-encoded start and end times from the start of the window.
     timeline            BLOB NOT NULL,
     -- Length of the accounted time. The next columns are CPU times within it: stolen from the schedule's CPUs, busy on these
     -- CPUs, used by the runner, and used by the runner's threads that belong to no stage.
