@@ -55,10 +55,15 @@ pub(crate) fn openssl_features() -> &'static [&'static str] {
 
 /// Builds harness and runner in release mode and lays TVM's libraries beside the runner.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Built> {
-    let programs = build_packages(workspace, &["cli", "runner"])?;
-    let built = Built { harness: programs.path("edgepipe")?, runner: programs.path("runner")? };
+    let built = build_programs(workspace)?;
     lay_libraries(toolchain, built.runner.parent().unwrap_or(&workspace.target))?;
     Ok(built)
+}
+
+/// Builds harness and runner alone. The shim may wait for the toolchain meanwhile.
+pub(crate) fn build_programs(workspace: &Workspace) -> Result<Built> {
+    let programs = build_packages(workspace, &["cli", "runner"])?;
+    Ok(Built { harness: programs.path("edgepipe")?, runner: programs.path("runner")? })
 }
 
 /// Builds the harness alone, which takes no toolchain; the runner of this machine is not needed where others are measured.

@@ -3,6 +3,7 @@
 use crate::cargo::Built;
 use crate::cross::{self, Kit, Shown, Target, Via};
 use crate::failure::{BUG, Bug, Refused};
+use crate::python::WaitingShim;
 use crate::workspace::Workspace;
 use crate::{board, cargo, python};
 use anyhow::{Context, Result};
@@ -56,16 +57,21 @@ fn measures(name: &str, rest: &[String]) -> bool {
     }
 }
 
-/// The toolchain. If it is missing, the harness is built while its packages are downloaded, because only the runner
-/// needs them.
+/// The toolchain. If it is missing, harness and runner are built while its packages are downloaded; what only the runner
+/// needs waits for it.
 fn ensure_toolchain(workspace: &Workspace) -> Result<Toolchain> {
     if python::is_installed(workspace)? {
         return python::ensure(workspace);
     }
+    let waiting = WaitingShim::write(workspace)?;
     std::thread::scope(|scope| {
-        let toolchain = scope.spawn(|| python::ensure(workspace));
-        // If this fails, the build of harness and runner fails too and says why.
-        let _ = cargo::build_harness(workspace);
+        let toolchain = scope.spawn(move || {
+            let toolchain = python::ensure(workspace);
+            drop(waiting);
+            toolchain
+        });
+        // If this fails, the next build of harness and runner fails too and says why.
+        let _ = cargo::build_programs(workspace);
         joined(toolchain)
     })
 }

@@ -2,8 +2,9 @@
 
 use crate::picture::{MOST_PIXELS, PictureError};
 use domain::{PictureFit, PictureLayout, PictureRule};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use thiserror::Error;
 
@@ -224,14 +225,17 @@ fn picture_shape(rule: &PictureRule, shape: &FrameShape) -> Result<(usize, u32, 
     }
 }
 
-/// Bilinear, over all pixels that a result covers, as Pillow does it.
+/// Bilinear, over all pixels that a result covers, as Pillow does it. For this one type of pixel: [`Resizer::resize`] is
+/// compiled for all of them, which takes half a minute.
 fn resize(picture: &RgbImage, width: u32, height: u32) -> Result<Vec<u8>, String> {
-    let source = ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3);
+    let mut resized = vec![0; 3 * width as usize * height as usize];
+    let source = TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw());
     let source = source.map_err(|error| error.to_string())?;
-    let mut resized = Image::new(width, height, PixelType::U8x3);
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut resized);
+    let target = target.as_mut().map_err(|error| error.to_string())?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut resized, &options).map_err(|error| error.to_string())?;
-    Ok(resized.into_vec())
+    Resizer::new().resize_typed(&source, target, &options).map_err(|error| error.to_string())?;
+    Ok(resized)
 }
 
 /// Half of the number; of a half, the even neighbour.
