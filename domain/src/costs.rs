@@ -150,24 +150,6 @@ impl Costs {
         Self::new(self.processors.clone(), unit_ns, self.transfer.clone())
     }
 
-    /// The same with unit times that are the geometric means of these and those of `other`. Links are not changed.
-    ///
-    /// # Errors
-    /// If `other` has other processors or another number of units.
-    pub fn halfway_to(&self, other: &Self) -> Result<Self, CostsError> {
-        if self.processors != other.processors {
-            return Err(CostsError::Rows { processors: self.processors.len(), rows: other.processors.len() });
-        }
-        let middle = |(own, others): (&Vec<f64>, &Vec<f64>)| {
-            let mut middle: Vec<f64> = own.iter().zip(others).map(|(a, b)| (a * b).sqrt()).collect();
-            // A row of another length stays one, and is refused.
-            middle.truncate(if own.len() == others.len() { own.len() } else { 0 });
-            middle
-        };
-        let unit_ns = self.unit_ns.iter().zip(&other.unit_ns).map(middle).collect();
-        Self::new(self.processors.clone(), unit_ns, self.transfer.clone())
-    }
-
     /// The processors; their places are the indices used elsewhere.
     pub fn processors(&self) -> &[ProcessorName] {
         &self.processors
@@ -333,16 +315,6 @@ mod tests {
         assert!((costs.transfer_ns(0, 1, Bytes(8)) - 5.0).abs() < 1e-12);
         assert!((costs.transfer_ns(1, 0, Bytes(8)) - 11.0).abs() < 1e-12);
         assert_eq!(costs.index_of(&"p1".into()), Some(1));
-    }
-
-    #[test]
-    fn halfway_between_costs() {
-        let alone = costs(&[&[1.0, 4.0], &[0.0, 9.0]], Transfer::FREE).unwrap();
-        let contended = costs(&[&[4.0, 9.0], &[7.0, 9.0]], Transfer::FREE).unwrap();
-        let middle = alone.halfway_to(&contended).unwrap();
-        assert_eq!((middle.unit_ns(0), middle.unit_ns(1)), (&[2.0, 6.0][..], &[0.0, 9.0][..]));
-        assert!(alone.halfway_to(&costs(&[&[1.0, 4.0]], Transfer::FREE).unwrap()).is_err());
-        assert!(alone.halfway_to(&costs(&[&[1.0], &[1.0]], Transfer::FREE).unwrap()).is_err());
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct PredictedPoint {
     pub point: OperatingPoint,
     /// Times on a processor while the others are idle, for the processors that the point has.
     pub alone: Costs,
-    /// Times while all of them work. The same processors in the same order.
+    /// Times while all of them work on a pipeline. The same processors in the same order.
     pub contended: Costs,
     /// For the same processors. Absent without a power meter; then throughput alone counts.
     pub power: Option<PowerModel>,

@@ -18,6 +18,7 @@ fn cpu(id: u32) -> Cpu {
         governor: Some("performance".to_owned()),
         l1d_bytes: Some(32 << 10),
         l2_bytes: Some(1 << 20),
+        l3_bytes: None,
     }
 }
 

@@ -181,6 +181,9 @@ pub struct Cpu {
     pub l1d_bytes: Option<u64>,
     /// Second-level cache in bytes.
     pub l2_bytes: Option<u64>,
+    /// Third-level cache in bytes, which CPUs share. States that were stored before protocol version 15 lack it.
+    #[serde(default)]
+    pub l3_bytes: Option<u64>,
 }
 
 /// A thermal zone.

@@ -169,6 +169,7 @@ impl Root {
                 governor: self.text(path.join("cpufreq/scaling_governor")),
                 l1d_bytes: self.cache(&path, "1", "Data"),
                 l2_bytes: self.cache(&path, "2", "Unified"),
+                l3_bytes: self.cache(&path, "3", "Unified"),
             }
         };
         self.numbered("devices/system/cpu", "cpu").into_iter().map(cpu).collect()
@@ -332,6 +333,9 @@ mod tests {
             (&format!("{cpu}/cpu0/cache/index0/level"), "1\n"),
             (&format!("{cpu}/cpu0/cache/index0/type"), "Data\n"),
             (&format!("{cpu}/cpu0/cache/index0/size"), "32K\n"),
+            (&format!("{cpu}/cpu0/cache/index3/level"), "3\n"),
+            (&format!("{cpu}/cpu0/cache/index3/type"), "Unified\n"),
+            (&format!("{cpu}/cpu0/cache/index3/size"), "4096K\n"),
             (&format!("{cpu}/cpu1/regs/identification/midr_el1"), "0x000000004e0f0030\n"),
             (&format!("{cpu}/cpufreq/policy0/x"), ""),
             ("sys/class/thermal/thermal_zone0/type", "BCPU-therm\n"),
@@ -353,6 +357,7 @@ mod tests {
             (Some(345_600), Some(2_035_200), None)
         );
         assert_eq!((a57.l1d_bytes, a57.l2_bytes, a57.core), (Some(32_768), None, Some(0)));
+        assert_eq!((a57.l3_bytes, denver.l3_bytes), (Some(4 << 20), None));
         assert_eq!((denver.online, denver.isolated, denver.midr), (false, true, Some(0x4e0f_0030)));
         assert_eq!((denver.governor.as_deref(), denver.capacity), (None, None));
     }

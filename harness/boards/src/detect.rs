@@ -143,6 +143,7 @@ mod tests {
             governor: None,
             l1d_bytes: None,
             l2_bytes: None,
+            l3_bytes: None,
         }
     }
 

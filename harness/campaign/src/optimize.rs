@@ -223,7 +223,7 @@ impl Optimizer<'_, '_> {
         let has_replicates =
             specs.iter().any(|spec| matches!(spec, ScheduleSpec::ReplicateAll | ScheduleSpec::Replicate(_)));
         if names.len() > 1 && has_pipelines {
-            let plan = planner::plan(network, &costs.pipelined()?, &planner::Options::default());
+            let plan = planner::plan(network, costs.pipelined(), &planner::Options::default());
             let fastest = plan.ending(Exit::Bug)?.schedule;
             schedules.extend(Some(fastest).filter(|fastest| fastest.kind() == ScheduleKind::Pipeline));
         }
@@ -250,7 +250,8 @@ impl Optimizer<'_, '_> {
             FrequencyModel::fit(&profiles)
         };
         let alone = fit(&|of| of.alone.clone()).ending(Exit::Bug)?;
-        let contended = fit(&|of| of.contended.clone()).ending(Exit::Bug)?;
+        // Replicates have a factor of their own, which their measurements give.
+        let contended = fit(&|of| of.pipelined().clone()).ending(Exit::Bug)?;
         if let Some(error) = alone.error() {
             progress::say(
                 "point",
@@ -264,23 +265,15 @@ impl Optimizer<'_, '_> {
         }
         let mut points = Vec::new();
         for (at, known) in all.iter().enumerate() {
-            let profiled =
-                self.costs.iter().find(|(profiled, _)| *profiled == at).map(|(_, costs)| costs.clone());
-            let costs = if let Some(costs) = profiled {
-                costs
+            let profiled = self.costs.iter().find(|(profiled, _)| *profiled == at);
+            let (alone, contended) = if let Some((_, costs)) = profiled {
+                (costs.alone.clone(), costs.pipelined().clone())
             } else {
                 let has = |name: &domain::ProcessorName| known.processors.contains(name);
-                NetworkCosts {
-                    alone: alone.at(&known.settings, has).ending(Exit::Bug)?,
-                    contended: contended.at(&known.settings, has).ending(Exit::Bug)?,
-                }
+                let at = |model: &FrequencyModel| model.at(&known.settings, has).ending(Exit::Bug);
+                (at(&alone)?, at(&contended)?)
             };
-            points.push(PredictedPoint {
-                point: known.settings.clone(),
-                alone: costs.alone,
-                contended: costs.contended,
-                power: None,
-            });
+            points.push(PredictedPoint { point: known.settings.clone(), alone, contended, power: None });
         }
         self.points = points;
         Ok(())
@@ -300,7 +293,12 @@ impl Optimizer<'_, '_> {
     fn sweep(&mut self) -> Result<(), Stop> {
         let mut added = Vec::new();
         for (at, point) in self.points.iter().enumerate() {
-            let costs = NetworkCosts { alone: point.alone.clone(), contended: point.contended.clone() };
+            // Its contended times are those of pipelines already.
+            let costs = NetworkCosts {
+                alone: point.alone.clone(),
+                contended: point.contended.clone(),
+                cached: false,
+            };
             added.extend(self.first_schedules(at, &costs)?);
         }
         if !added.is_empty() {

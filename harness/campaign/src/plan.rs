@@ -126,11 +126,11 @@ fn resolve(
                 vec![Schedule::single(network, ProcessorName::merged(&parts))]
             }
             ScheduleSpec::PipelineAuto { processors: None } => {
-                vec![automatic(network, &costs.pipelined()?, &own, rate)?]
+                vec![automatic(network, costs.pipelined(), &own, rate)?]
             }
             ScheduleSpec::PipelineAuto { processors: Some(names) } => {
                 let names: Vec<_> = names.iter().map(ProcessorName::new).collect();
-                vec![automatic(network, &costs.pipelined()?, &names, rate)?]
+                vec![automatic(network, costs.pipelined(), &names, rate)?]
             }
             ScheduleSpec::PipelineManual(stages) => vec![manual(network, stages)?],
             ScheduleSpec::ReplicateAll => vec![replicate(network, own.clone())?],

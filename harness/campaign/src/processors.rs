@@ -19,6 +19,8 @@ pub struct Processor {
     pub kind: ProcessorKind,
     /// What is compiled for it.
     pub target: Target,
+    /// The third-level cache of its CPUs, in bytes: the smallest, if they differ. Absent for GPUs, and if a CPU has none.
+    pub(crate) l3_bytes: Option<u64>,
     /// The GPU as its driver describes it; absent for CPUs.
     pub gpu: Option<GpuRecord>,
 }
@@ -33,10 +35,14 @@ impl Processor {
         mcpu: Option<&str>,
     ) -> Self {
         let target = CpuTarget::detect(machine, &cpus, threads, mcpu);
+        let own = machine.cpus.iter().filter(|cpu| cpus.contains(&cpu.id));
+        // A CPU without one makes the least `None`.
+        let l3_bytes = own.map(|cpu| cpu.l3_bytes).min().flatten();
         Self {
             name: ProcessorName::new(name),
             kind: ProcessorKind::Cpu { cpus, threads, mcpu: Some(target.mcpu.clone()) },
             target: Target::Cpu(target),
+            l3_bytes,
             gpu: None,
         }
     }
@@ -48,6 +54,7 @@ impl Processor {
             name: ProcessorName::new(requested.processor),
             kind: ProcessorKind::Cuda { arch, device: requested.device, host_cpus },
             target: Target::Cuda(CudaTarget::new(arch)),
+            l3_bytes: None,
             gpu: Some(gpu),
         })
     }
@@ -312,6 +319,19 @@ mod tests {
             (0..3).map(|id| Cpu { id, online: id != 2, isolated: id == 1, ..cpu.clone() }).collect();
         machine.allowed_cpus = vec![0];
         machine
+    }
+
+    #[test]
+    fn a_processor_has_the_smallest_third_level_cache_of_its_cpus_and_none_if_one_lacks_it() {
+        let check = |of_cpus: [Option<u64>; 3], wanted: Option<u64>| {
+            let mut machine = machine();
+            for (cpu, l3_bytes) in machine.cpus.iter_mut().zip(of_cpus) {
+                cpu.l3_bytes = l3_bytes;
+            }
+            assert_eq!(Processor::cpus(&machine, "a57", vec![0, 1], 2, None).l3_bytes, wanted);
+        };
+        check([Some(8 << 20), Some(4 << 20), None], Some(4 << 20));
+        check([Some(8 << 20), None, Some(4 << 20)], None);
     }
 
     #[test]

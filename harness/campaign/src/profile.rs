@@ -13,6 +13,7 @@ use domain::{Costs, Nanoseconds, Network, Prediction, Profile, Schedule, Schedul
 use host::exit::{Ending as _, Exit, Outcome};
 use host::progress::Progress;
 use protocol::{Event, Profiled, Request, Transferred};
+use std::fs;
 use store::{ProfileRecord, Store, StoreError, StoredRun, TransferRecord};
 
 /// Sizes of the hand-overs that are timed, in bytes: around the boundaries of common networks.
@@ -36,6 +37,8 @@ pub(crate) struct NetworkCosts {
     pub(crate) alone: Costs,
     /// On a processor while all the others compute the whole network too: for replicates.
     pub(crate) contended: Costs,
+    /// Whether all weights stay in the third-level cache of each processor, see [`stay_cached`].
+    pub(crate) cached: bool,
 }
 
 impl NetworkCosts {
@@ -46,21 +49,18 @@ impl NetworkCosts {
     pub(crate) fn predict(&self, network: &Network, schedule: &Schedule) -> Outcome<Option<Prediction>> {
         let predicted = match schedule.kind() {
             ScheduleKind::Single | ScheduleKind::Merged => predict(network, &self.alone, schedule),
-            ScheduleKind::Pipeline => predict(network, &self.pipelined()?, schedule),
+            ScheduleKind::Pipeline => predict(network, self.pipelined(), schedule),
             ScheduleKind::Replicate => predict(network, &self.contended, schedule),
             ScheduleKind::Peer => return Ok(None),
         };
         predicted.map(Some).ending(Exit::Bug)
     }
 
-    /// On a processor that has a stage of a pipeline. Stages of a pipeline move as much memory as replicates, but all stages
-    /// together keep only one set of weights and activations in the caches, so their times lie between those alone and those
-    /// of replicates. The geometric mean halves the greatest error.
-    ///
-    /// # Errors
-    /// If the two are costs of different networks or processors, which is a bug.
-    pub(crate) fn pipelined(&self) -> Outcome<Costs> {
-        self.alone.halfway_to(&self.contended).ending(Exit::Bug)
+    /// On a processor that has a stage of a pipeline. If the weights exceed the cache, each frame reads them from memory, which
+    /// the processors share as they do in replicates. If not, a stage's part of the weights stays closer to its processor than
+    /// those of the whole network would, which makes up for what the processors slow each other down.
+    pub(crate) fn pipelined(&self) -> &Costs {
+        if self.cached { &self.alone } else { &self.contended }
     }
 }
 
@@ -146,6 +146,7 @@ pub(crate) fn profile_at(
         costs.push(NetworkCosts {
             alone: network_costs(network, processors, &alone, &links)?,
             contended: network_costs(network, processors, &contended, &links)?,
+            cached: stay_cached(network, processors),
         });
     }
     progress.end(&format!("{} networks on {} processors", networks.len(), processors.len()));
@@ -176,7 +177,8 @@ pub(crate) fn costs_now(
         let costs = network_costs(network, processors, samples, links);
         costs.map_err(|failure| ProfileError::Artifact(failure.error))
     };
-    Ok(NetworkCosts { alone: costs(&alone)?, contended: costs(&contended)? })
+    let cached = stay_cached(network, processors);
+    Ok(NetworkCosts { alone: costs(&alone)?, contended: costs(&contended)?, cached })
 }
 
 struct Profiler<'a, 'r, 's> {
@@ -308,6 +310,21 @@ fn record(
     }
 }
 
+/// Whether the third-level cache of each processor holds all weights of a network, in the form that its kernels read. Weights of
+/// unknown size, and caches of unknown size, hold nothing.
+fn stay_cached(network: &CompiledNetwork, processors: &[Processor]) -> bool {
+    let weights = |processor: &Processor| {
+        let file = fs::metadata(network.entry(&processor.target)?.weights());
+        file.ok().map(|file| file.len())
+    };
+    processors.iter().all(|processor| holds(processor.l3_bytes, weights(processor)))
+}
+
+/// Whether a cache of so many bytes holds so many.
+fn holds(cache: Option<u64>, weights: Option<u64>) -> bool {
+    weights.zip(cache).is_some_and(|(weights, cache)| weights <= cache)
+}
+
 fn network_costs(
     network: &CompiledNetwork,
     processors: &[Processor],
@@ -404,12 +421,25 @@ mod tests {
     use store::fixture;
 
     #[test]
+    fn pipelines_are_as_fast_as_alone_only_if_the_cache_holds_the_weights() {
+        let costs = |ns: f64| Costs::new(vec!["cpu".into()], vec![vec![ns]], Transfer::FREE).unwrap();
+        let pipelined = |cache, weights| {
+            let cached = holds(cache, weights);
+            NetworkCosts { alone: costs(2.0), contended: costs(3.0), cached }.pipelined().unit_ns(0).to_vec()
+        };
+        assert_eq!(pipelined(Some(100), Some(100)), [2.0]);
+        for (cache, weights) in [(Some(100), Some(101)), (None, Some(1)), (Some(100), None)] {
+            assert_eq!(pipelined(cache, weights), [3.0], "{cache:?} {weights:?}");
+        }
+    }
+
+    #[test]
     fn a_gpu_pays_for_its_copy_and_cpus_for_what_the_first_reading_takes_longer() {
         let cpu = Processor::cpus(&fixture::machine(), "cpu", vec![0], 1, None);
         let arch = "sm_62".parse().unwrap();
         let kind = ProcessorKind::Cuda { arch, device: 0, host_cpus: vec![0] };
         let target = Target::Cuda(CudaTarget::new(arch));
-        let gpu = Processor { name: "gpu".into(), kind, target, gpu: None };
+        let gpu = Processor { name: "gpu".into(), kind, target, l3_bytes: None, gpu: None };
         let size = |bytes: u64| HandOver { bytes, first_ns: vec![1000 + 3 * bytes], again_ns: vec![bytes] };
         let raw = Transferred { id: 1, sizes: vec![size(1000), size(3000), size(9000)] };
         let cost = |from: &Processor, to: &Processor| transfer_cost(&raw, from, to).ns(Bytes(2000)).round();

@@ -367,6 +367,7 @@ mod tests {
             name: ProcessorName::new(format!("p{number}")),
             kind: kind(word, number),
             target: target(word),
+            l3_bytes: None,
             gpu: None,
         };
         (0..).zip(words).map(make).collect()

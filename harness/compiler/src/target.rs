@@ -161,6 +161,7 @@ mod tests {
             governor: None,
             l1d_bytes: None,
             l2_bytes: None,
+            l3_bytes: None,
         };
         MachineState {
             arch: "aarch64".to_owned(),

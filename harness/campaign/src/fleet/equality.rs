@@ -50,6 +50,7 @@ fn aspects(board: &Board, machine: &MachineState, processors: &[Processor]) -> A
         ("highest frequencies in kHz", limits.join(" ")),
         ("L1 caches in KiB", caches(|cpu| cpu.l1d_bytes)),
         ("L2 caches in KiB", caches(|cpu| cpu.l2_bytes)),
+        ("L3 caches in KiB", caches(|cpu| cpu.l3_bytes)),
         ("kernel", machine.kernel.clone()),
         ("CPU quota", text::quota(machine).unwrap_or_else(|| "none".to_owned())),
         ("priority", text::priority(machine).unwrap_or_else(|| "default".to_owned())),
@@ -116,7 +117,7 @@ mod tests {
         (later.load_milli, later.memory_available_bytes) = (9, 9);
         later.cpus[0].current_khz = Some(1);
         assert_eq!(ours, aspects(&Board { name: "b".to_owned(), ..board() }, &later, &[]));
-        let changes: [fn(&mut MachineState); 7] = [
+        let changes: [fn(&mut MachineState); 8] = [
             |machine| {
                 machine.cpu_quota = Some(protocol::CpuQuota { group: "/x".to_owned(), milli_cpus: 1300 });
             },
@@ -129,6 +130,7 @@ mod tests {
             |machine| machine.cpu_model = Some("another".to_owned()),
             |machine| drop(machine.cpus.pop()),
             |machine| machine.cpus[0].l2_bytes = Some(1),
+            |machine| machine.cpus[0].l3_bytes = Some(1),
         ];
         for change in changes {
             let mut other = machine.clone();
