@@ -37,7 +37,7 @@ measure() {
   {
     "${edgepipe[@]}" bench --board "$board" --experiment "$experiment" --format json 2>&1 >&3 | tee "$out/bench.log" >&2
   } 3>"$out/report.json" || code=$?
-  # With exit code 4 there is a report that shows the void trials; with the others there is none.
+  # With exit code 4 there is a report that shows the void trials; with other errors there is none.
   if [ "$code" -ne 0 ] && [ "$code" -ne 4 ]; then
     {
       echo "The bench of \`$experiment\` on \`$board\` ended with exit code $code: see the log."
@@ -78,7 +78,7 @@ if [ "${SAVE_BASELINE:-}" = yes ]; then
     run=$(measure) || code=$?
     if [ "$code" -ne 0 ]; then
       if [ -n "$run" ]; then
-        echo "No new baseline: a trial failed or was voided." >"$out/check.md"
+        echo "No new baseline: a trial failed or is void." >"$out/check.md"
         summarise "$out/check.md"
       fi
       exit "$code"
@@ -86,7 +86,7 @@ if [ "${SAVE_BASELINE:-}" = yes ]; then
     runs+=(--run "$run")
   done
   "${edgepipe[@]}" baseline save "$baseline" "${runs[@]}"
-  echo "This is the baseline for pull requests now, of ${BASELINE_RUNS:-3} runs." >"$out/check.md"
+  echo "New baseline for pull requests, from ${BASELINE_RUNS:-3} runs." >"$out/check.md"
   summarise "$out/check.md"
   exit 0
 fi

@@ -64,7 +64,7 @@ cat "$out/kernels.md"
 if [ -n "${LIBCUDA:-}" ]; then export EDGEPIPE_LIBCUDA="$LIBCUDA"; fi
 bench=0
 within 170 cargo xtask bench --board local --experiment smoke "${networks[@]}" || bench=$?
-# With 4, some trials failed or are void, and the report tells which.
+# With 4, some trials failed or are void; the report shows which.
 if [ "$bench" = 0 ] || [ "$bench" = 4 ]; then
   cargo xtask report --format markdown >"$out/bench.md"
   cat "$out/bench.md"

@@ -22,7 +22,7 @@ LC_ALL=C awk -v limit="$bytes" -v where="$where" '
     return "**Shortened:** " lines (lines == 1 ? " line" : " lines") " left out here, " \
       rows (rows == 1 ? " row" : " rows") " of tables among them; the whole report is in " where "."
   }
-  # What must follow the kept lines.
+  # The text that must follow the kept lines.
   function closing(depth, fenced, lines, rows,    text) {
     text = fenced ? "```\n" : ""
     while (depth-- > 0) text = text "\n</details>\n"
@@ -34,7 +34,7 @@ LC_ALL=C awk -v limit="$bytes" -v where="$where" '
       for (i = 1; i <= NR; i++) print line[i]
       exit
     }
-    # The most lines that leave room for what must follow them.
+    # Keep as many lines as leave room for the closing text.
     for (i = 0; i <= NR; i++) {
       if (i > 0) {
         used += length(line[i]) + 1

@@ -1,5 +1,5 @@
 // Opens pages of the HTML report in Chromium, with light and dark colours, on desktop and phone, and prints their
-// faults.
+// layout faults.
 //
 //   node check.mjs PAGE.html …                exit code 1 if a page has faults
 //   node check.mjs --shots FOLDER PAGE.html   draws the page as desktop, phone, dark and print into FOLDER
@@ -53,7 +53,7 @@ async function faults(browser, file, look) {
   await page.goto(pathToFileURL(resolve(file)).href);
   const paint = await firstPaint(page);
   const found = [...heard];
-  // Folded tables are read too.
+  // Tables in closed `<details>` are checked too.
   await page.evaluate(() => document.querySelectorAll("details").forEach((details) => (details.open = true)));
   const sideways = await page.evaluate(
     () => document.documentElement.scrollWidth - document.documentElement.clientWidth,

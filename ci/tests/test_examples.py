@@ -21,9 +21,9 @@ PAGES = sorted(
 XTASK_VERBS = {
     *("board", "build", "dist", "emulate", "kernels", "onnx-suite", "setup", "test", "tidy"),
 }
-# What a report says of trials that other load made void; `bench` then ends with exit code 4.
+# Reasons in a report why other load made trials void; `bench` then ends with exit code 4.
 DISTURBED = ("other processes used", "the hypervisor took")
-# Other load can also keep the gate from a result. The example is then run again. An example that
+# Other load can also make the gate inconclusive. The example is then run again. An example that
 # never works fails.
 ATTEMPTS = 12
 
@@ -110,12 +110,12 @@ def run_page(page, checkout):
         ran = checkout.run(command)
         described = f"$ {command}\n{ran.stdout}{ran.stderr}exit code {ran.returncode}"
         if ran.returncode == 4 and command.startswith("cargo xtask bench"):
-            # The report wraps its lines, and may wrap them within a reason.
+            # The report may wrap a line within a reason.
             words = " ".join(ran.stdout.split())
             disturbed = any(reason in words for reason in DISTURBED)
             assert disturbed, described
         elif ran.returncode != 0:
-            # Without valid trials there is no baseline, which is an error of usage.
+            # Without valid trials there is no baseline, which is a usage error.
             assert ran.returncode in (1, 4) or disturbed, described
             return described
         for line in shown:

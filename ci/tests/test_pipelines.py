@@ -1,4 +1,4 @@
-"""The pipelines of ci/: well-formed, with clean scripts, and the job that benches run for real."""
+"""The pipelines of ci/: valid files, clean scripts, and the bench job, which is run."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def github_steps():
 
 
 def scripts():
-    """Every piece of shell, with the place it stands in."""
+    """All shell scripts in the pipelines, with their location."""
     for job, step in github_steps():
         if "run" in step:
             yield pytest.param(step["run"], id=f"github {job}: {step.get('name', step['run'])}")
@@ -54,7 +54,7 @@ def test_pipelines_are_what_their_makers_describe(schema, file, tmp_path):
 
     checked = check(file)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    # And a wrong key is found.
+    # A wrong key is found, too.
     spoiled = tmp_path / "spoiled.yml"
     key = "timeout" if file == GITLAB else "timeout-minutes"
     spoiled.write_text(file.read_text().replace(f"{key}:", f"{key}-of-mine:"))
@@ -68,7 +68,7 @@ def shellcheck(*arguments):
 
 @pytest.mark.parametrize("script", list(scripts()))
 def test_scripts_within_the_pipelines_are_clean(script, tmp_path):
-    # An expression would be pasted into the script before the shell sees it, whatever it holds.
+    # GitHub would paste the value of an expression into the script, and the shell would execute it.
     assert "${{" not in script
     file = tmp_path / "script.sh"
     file.write_text(script)
@@ -97,7 +97,7 @@ def test_github_jobs_are_bounded_and_may_do_little():
     bench = pipeline["jobs"]["bench"]
     group = bench["concurrency"]["group"]
     assert "matrix.board" in group and "matrix.farm && " in group
-    # Boards of a farm wait in its own queue.
+    # Jobs for boards of a farm wait in the coordinator's queue.
     farm = read(GITLAB)["bench-farm"]
     assert "resource_group" not in farm and "resource_group" not in read(GITLAB)[".bench"]
     assert read(GITLAB)["bench"]["resource_group"] == "edgepipe-board-$BOARD"
@@ -105,7 +105,7 @@ def test_github_jobs_are_bounded_and_may_do_little():
 
 
 def bench_commands():
-    """The commands of the bench job; both pipelines have the same."""
+    """The commands of the bench job, which are the same in both pipelines."""
     steps = {step.get("name"): step for job, step in github_steps() if job == "bench"}
     commands = steps["Measure and compare"]["run"]
     assert read(GITLAB)[".bench"]["script"] == [commands]
@@ -119,7 +119,7 @@ def shortened(text, limit, folder):
     command = [ROOT / "ci/shorten.sh", file, str(limit), "the artifact `bench` (`summary.md`)"]
     ran = subprocess.run(command, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    # Cut within a character, this would fail.
+    # This fails if the text was cut within a character.
     return ran.stdout.decode()
 
 
@@ -150,13 +150,13 @@ def test_a_shortened_summary_is_whole_markdown_and_says_what_is_missing(limit, t
     kept, _, note = short.rpartition("**Shortened:** ")
     assert "the whole report is in the artifact `bench` (`summary.md`)." in note
     lines, rows = (int(word) for word in re.findall(r"(\d+) (?:line|row)", note))
-    # Whole lines from the begin, then nothing but what closes.
+    # Whole lines from the start, then only closing tags and fences.
     originals = text.splitlines()
     own = kept.splitlines()[: len(originals) - lines]
     assert own == originals[: len(own)]
     assert set(kept.splitlines()[len(own) :]) <= {"", "</details>", "```"}
     assert rows == sum(line.startswith("|") for line in originals[len(own) :])
-    # As much as there is room for.
+    # As many lines as fit.
     longest = max(len(line.encode()) for line in originals)
     assert len(short.encode()) > limit - longest - 60
 
@@ -177,7 +177,7 @@ class Host:
                 ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__")
             )
         (self.checkout / "results").mkdir()
-        # Also on a machine that does much else, a frame is completed in time.
+        # Long enough for a frame even on a busy machine.
         experiment = self.checkout / "configs/experiments/tiny.yaml"
         text = re.sub(r"max_seconds: [\d.]+", "max_seconds: 20", experiment.read_text())
         experiment.write_text(text)
@@ -210,7 +210,7 @@ class Host:
         )
 
     def bench(self, commands, wanted=(0, 4), **environment):
-        """Runs the job, which ends with 4 where other load voided trials."""
+        """Runs the job, which ends with 4 if other load made trials void."""
         ran = self.run(commands, **environment)
         summary = (self.checkout / "target/bench/summary.md").read_text()
         described = f"exit code {ran.returncode}\n{ran.stdout}{ran.stderr}\n{summary}"
@@ -223,13 +223,13 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
     host = Host(tmp_path)
     written = host.checkout / "target/bench"
 
-    # Without a baseline there is nothing to compare with, and that is no failure.
+    # A missing baseline is not a failure.
     host.bench(measure, SAVE_BASELINE="no")
     assert "no usable baseline `main-local-tiny`" in (written / "summary.md").read_text()
     assert not (written / "junit.xml").exists()
     assert len(list(xml.etree.ElementTree.parse(written / "run.xml").iter("testcase"))) > 0
 
-    # A baseline is made of undisturbed runs alone. On a machine in use, what counts of a run will do here.
+    # Baselines need undisturbed runs. On a busy machine, the valid trials of one run are enough here.
     baseline = host.checkout / "results/baselines/main-local-tiny.json"
     for _ in range(12):
         if host.bench(measure, SAVE_BASELINE="yes") == 4:
@@ -237,9 +237,9 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
             host.run('"$EDGEPIPE" baseline save main-local-tiny')
         if baseline.exists():
             break
-    assert baseline.exists(), "other load voided twelve benches in a row: give this machine a rest"
+    assert baseline.exists(), "other load made trials of twelve benches in a row void"
 
-    # What two such short runs differ by is not judged here, but that all say the same of it.
+    # The verdict on two such short runs is not tested, only that all outputs agree on it.
     code = host.bench(measure, wanted=(0, 1, 4), SAVE_BASELINE="no")
     suites = xml.etree.ElementTree.parse(written / "junit.xml")
     assert len(list(suites.iter("testcase"))) > 0
