@@ -27,7 +27,7 @@ function program() {
   const found = named ?? usual.find((path) => existsSync(path));
   if (!found) {
     throw new Error(
-      "failed to find Chromium: install it (Debian: apt-get install chromium), or name it by EDGEPIPE_CHROMIUM",
+      "failed to find Chromium: install it (Debian: apt-get install chromium), or set EDGEPIPE_CHROMIUM",
     );
   }
   return found;

@@ -23,7 +23,7 @@ def named(variable: str) -> str:
     """What `cargo xtask test` passes: the runner for aarch64, or an emulator."""
     if variable not in os.environ:
         pytest.fail(
-            f"{variable} is not set: run this by `cargo xtask test`; EDGEPIPE_SKIP=aarch64 skips it"
+            f"{variable} is not set: run this with `cargo xtask test`; EDGEPIPE_SKIP=aarch64 skips it"
         )
     return os.environ[variable]
 

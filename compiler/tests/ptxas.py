@@ -33,7 +33,9 @@ def assemble(text: str, arch: str) -> dict[str, Usage]:
     """What each kernel of a PTX module needs on ``arch``. Fails the test if the module is refused."""
     package = util.find_spec("nvidia.cuda_nvcc")
     if package is None or not package.submodule_search_locations:
-        pytest.fail("the package nvidia-cuda-nvcc-cu12 is missing: run this by `cargo xtask test`")
+        pytest.fail(
+            "the package nvidia-cuda-nvcc-cu12 is missing: run this with `cargo xtask test`"
+        )
     program = Path(package.submodule_search_locations[0]) / "bin" / "ptxas"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "module.ptx"

@@ -148,7 +148,7 @@ def standin(checked: bool) -> Driver:
         return found
     path = os.environ.get(LIBRARY)
     if path is None:
-        raise DriverError(f"{LIBRARY} is not set; run this by `cargo xtask test`")
+        raise DriverError(f"{LIBRARY} is not set; run this with `cargo xtask test`")
     before = os.environ.get(CHECK)
     os.environ[CHECK] = "1" if checked else "0"
     try:

@@ -98,7 +98,10 @@ pub struct SustainedLoad {
     pub streams: u32,
     /// Frames of a stream that can wait for the first stage. Default: 2.
     #[serde(default = "two")]
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(
+        range(min = 1, max = 1024),
+        extend("x-without-auto" = "`auto` needs a fixed rate: `load: { stream: { fps: … } }`")
+    )]
     pub queue: u32,
     /// What happens to a frame that finds its queue full. Default: `drop_oldest`.
     #[serde(default)]

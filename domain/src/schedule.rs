@@ -353,9 +353,7 @@ pub enum ScheduleError {
         units: usize,
     },
     /// A stage that is not the last does not say where it ends.
-    #[error(
-        "failed to make a schedule: the stage on {processor} is not the last and says no cut where it ends"
-    )]
+    #[error("failed to make a schedule: the stage on {processor} is not the last, but has no cut at its end")]
     NoCut {
         /// Its processor.
         processor: ProcessorName,
@@ -495,7 +493,7 @@ mod tests {
             "the stage on b is empty, it begins and ends at cut 3",
         );
         check(&[("a", Some(5)), ("b", None)], "the stage on b is empty, it begins and ends at cut 5");
-        check(&[("a", None), ("b", None)], "the stage on a is not the last and says no cut where it ends");
+        check(&[("a", None), ("b", None)], "the stage on a is not the last, but has no cut at its end");
         check(&[("a", Some(2)), ("a", None)], "processor a has more than one stage");
     }
 

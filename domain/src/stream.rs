@@ -152,8 +152,7 @@ pub fn jitter(between: &[Nanoseconds]) -> Option<f64> {
 
 /// Void if the source did not keep its pace: 1 % of the frames were late by more than a tenth of the interval of a stream
 /// and by more than 1 ms, or one frame by more than 100 ms and by more than two intervals. Below 1 ms, the limit is one
-/// interval: frames that are offered
-/// together fill a queue that they would not have filled in their own time.
+/// interval: frames that are offered together fill a queue that they would not fill if they arrived on time.
 pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Option<Reason> {
     let milliseconds = |ns: f64| {
         if ns < 1e6 { format!("{:.0} µs", ns / 1e3) } else { format!("{:.1} ms", ns / 1e6) }
@@ -161,7 +160,7 @@ pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Optio
     let allowed_ns = (0.1 * interval_ns).max(interval_ns.min(1e6));
     let (text, remedy) = if longest_ns > (2.0 * interval_ns).max(1e8) {
         let text = format!(
-            "the source was held up for {}: frames were scheduled meanwhile, and offered late or not at all",
+            "the source was delayed by {}: the frames that were scheduled meanwhile were offered late or not at all",
             milliseconds(longest_ns)
         );
         (text, "something stopped the runner (SIGSTOP, a debugger, a suspended machine); measure again")
@@ -329,7 +328,7 @@ mod tests {
         let fast = source_pace(1.1e5, 1.1e5, 1e5).unwrap();
         assert!(fast.text.contains("more than 110 µs late (100 µs allowed)"), "{}", fast.text);
         let held_up = source_pace(0.0, 2.0e9, interval).unwrap();
-        assert!(held_up.text.starts_with("the source was held up for 2000.0 ms"), "{}", held_up.text);
+        assert!(held_up.text.starts_with("the source was delayed by 2000.0 ms"), "{}", held_up.text);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! CPU time of the thread that feeds a GPU: copies, launches and waiting, without the kernels' work.
 //!
-//! Run it by `cargo bench -p runner --bench gpu` with the environment of `cargo xtask test` (`EDGEPIPE_PYTHON`,
+//! Run `cargo bench -p runner --bench gpu` with the environment of `cargo xtask test` (`EDGEPIPE_PYTHON`,
 //! `EDGEPIPE_TEST_LIBCUDA`). Kernels do nothing in the stand-in, and what remains is the runner's own cost and that of the
 //! stand-in's functions, which differs from that of a real driver. It prints the best of several trials, with kernels as one
 //! graph and one by one, and fails if 100 frames/s would take more than 5 % of a CPU.

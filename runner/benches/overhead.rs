@@ -1,6 +1,6 @@
 //! The overhead of the runner: stages of one operator on one element, so that a frame is nearly all overhead.
 //!
-//! Run it by `cargo bench -p runner` with the environment of `cargo xtask test` (`EDGEPIPE_PYTHON`). It prints the median and
+//! Run `cargo bench -p runner` with the environment of `cargo xtask test` (`EDGEPIPE_PYTHON`). It prints the median and
 //! the best of several trials, and fails if even the best adds more than 10 µs per frame to a stage. It also shows a slow
 //! stage next to a fast one: the fast one sleeps for most of each frame, and the overhead is the kernel's wake-up of a
 //! sleeping CPU, a few µs on a board and 10 to 20 µs in a virtual machine.

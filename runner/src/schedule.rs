@@ -202,12 +202,12 @@ fn check_stage(stage: &protocol::Stage, place: usize, values: usize) -> Result<C
         (Processor::Cuda(_), Program::Cuda(_)) => {}
         (Processor::Cpu(_), Program::Cuda(program)) => {
             return Err(fail(format!(
-                "{} is a launch plan for a GPU, and the processor is CPUs",
+                "{} is a launch plan for a GPU, but the processor consists of CPUs",
                 program.path
             )));
         }
         (Processor::Cuda(_), program) => {
-            return Err(fail(format!("{} runs on CPUs, and the processor is a GPU", program.path())));
+            return Err(fail(format!("{} runs on CPUs, but the processor is a GPU", program.path())));
         }
     }
     let outputs = indices(&stage.outputs, values, &format!("the outputs of stage {place}"))?;

@@ -202,14 +202,14 @@ pub fn find_interpreter() -> Result<PathBuf> {
             (Some(found), _) if found < OLDEST => seen.push(format!("{name} is Python {version}, too old")),
             (Some(_), Some(program)) if output.status.success() => return Ok(PathBuf::from(program)),
             (Some(_), _) => seen.push(format!(
-                "{name} (Python {version}) lacks the venv module: install it by `sudo apt install python{version}-venv`"
+                "{name} (Python {version}) lacks the venv module: install it with `sudo apt install python{version}-venv`"
             )),
             (None, _) => seen.push(format!("{name} did not print its version{}", last_line(&output.stderr))),
         }
     }
     let found = if seen.is_empty() { "none on PATH".to_owned() } else { seen.join("; ") };
     bail!(
-        "failed to find Python {}.{} or newer with the venv module: {found}. Install one, for example by `sudo \
+        "failed to find Python {}.{} or newer with the venv module: {found}. Install one, for example with `sudo \
          apt install python3 python3-venv`, or name one by the environment variable {PYTHON_VARIABLE}",
         OLDEST.0,
         OLDEST.1

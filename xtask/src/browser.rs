@@ -36,7 +36,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<PathBuf> {
         .status()
         .context(
             "failed to start npm: install Node.js 18 or newer with npm and Chromium (Debian: apt-get install nodejs \
-             npm chromium), or leave the check of the HTML report out by EDGEPIPE_SKIP=browser",
+             npm chromium), or leave the check of the HTML report out with EDGEPIPE_SKIP=browser",
         )?;
     if !status.success() {
         bail!("failed to install the packages of ci/browser: see npm's message above");

@@ -39,7 +39,7 @@ pub(crate) fn board(workspace: &Workspace, toolchain: &Toolchain) -> Result<Boar
     if !cross::has_std_or_choice(TRIPLE) {
         bail!(
             "failed to find Rust's standard library for {TRIPLE}: `rustup target add {TRIPLE}` installs it, {}=debian \
-             takes Debian's instead, unpacked privately",
+             unpacks Debian's instead and installs nothing",
             cross::STD_VARIABLE
         );
     }

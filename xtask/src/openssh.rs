@@ -41,8 +41,8 @@ pub(crate) fn ensure(workspace: &Workspace) {
     }
     if let Err(error) = unpack(&workspace.state().join("openssh.new"), &root) {
         eprintln!(
-            "note: {error:#}; install openssh-server, fish, tcsh and libfaketime, or leave their tests out by \
-             EDGEPIPE_SKIP=ssh"
+            "note: {error:#}; install openssh-server, fish, tcsh and libfaketime, or leave their tests out \
+             with EDGEPIPE_SKIP=ssh"
         );
     }
 }

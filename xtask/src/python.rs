@@ -25,7 +25,7 @@ pub(crate) fn is_installed(workspace: &Workspace) -> Result<bool> {
     if !has_c_compiler() {
         bail!(
             "failed to find a C compiler: `cc` is not on PATH. It links the compiled networks. Install one, for \
-             example by `sudo apt install gcc` (Debian, Ubuntu) or `sudo dnf install gcc` (Fedora)"
+             example with `sudo apt install gcc` (Debian, Ubuntu) or `sudo dnf install gcc` (Fedora)"
         );
     }
     find_interpreter()?;

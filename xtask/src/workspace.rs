@@ -25,13 +25,13 @@ impl Workspace {
             .chain(program.ancestors())
             .find(|folder| folder.join("xtask/Cargo.toml").is_file() && folder.join("Cargo.toml").is_file())
             .map(Path::to_path_buf)
-            .context("failed to find the workspace: start xtask by `cargo xtask`")?;
+            .context("failed to find the workspace: start xtask with `cargo xtask`")?;
         let target = target_of(&program, &root)
-            .context("failed to find the target folder: start xtask by `cargo xtask`")?;
+            .context("failed to find the target folder: start xtask with `cargo xtask`")?;
         for folder in [&root, &target] {
             if let Some(reason) = unusable(folder) {
                 bail!(
-                    "failed to work in {}: {reason}; move the checkout, or the build folder by CARGO_TARGET_DIR, to \
+                    "failed to work in {}: {reason}; move the checkout, or the build folder (CARGO_TARGET_DIR), to \
                      another folder",
                     folder.display()
                 );

@@ -92,7 +92,7 @@ pub enum Absence {
         /// What the system said, where some failed.
         fault: Option<String>,
     },
-    /// The readings changed too seldom to say how often the meter refreshes.
+    /// The readings changed too rarely to determine the refresh time of the meter.
     RefreshUnknown {
         /// Rail or counter.
         meter: String,
@@ -138,7 +138,7 @@ impl fmt::Display for Absence {
                 )
             }
             Self::RefreshUnknown { meter } => {
-                write!(out, "{meter} changed too seldom to say how often it refreshes; measure longer")
+                write!(out, "{meter} changed too rarely to determine its refresh time; measure longer")
             }
             Self::WindowTooShort { meter, window, refresh, needed } => write!(
                 out,

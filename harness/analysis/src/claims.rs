@@ -148,7 +148,7 @@ impl ClaimKind {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Faster | Self::Gain => "more frames/s",
-            Self::Energy => "less mJ/frame",
+            Self::Energy => "energy saved",
         }
     }
 

@@ -75,6 +75,13 @@ impl TrialFigures {
 }
 
 impl ScheduleFigures {
+    /// How many frames could wait, as text, if the planner chose it.
+    pub(crate) fn queue_lengths(&self) -> Option<String> {
+        self.queues.map(|queues| {
+            format!("{} before the first stage, {} between stages", queues.before, queues.between)
+        })
+    }
+
     /// The metric over the valid trials. Absent if none has a positive figure.
     pub fn interval(&self, metric: Metric) -> Option<Interval> {
         let value = |trial: &TrialFigures| match metric {

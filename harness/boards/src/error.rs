@@ -43,7 +43,7 @@ pub enum RemoteError {
     },
     /// Another process holds its lock.
     #[error(
-        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it by `{program} \
+        "failed to lock the board {board}: it is in use by {holder}. Wait for it to finish, or end it with `{program} \
          boards --break-lock {board}`",
         program = host::program()
     )]

@@ -1,4 +1,4 @@
-//! The input frames of a network: random ones, those of a file of NumPy, or those of a folder of pictures.
+//! The input frames of a network: random ones, those of a NumPy file, or those of a folder of pictures.
 
 use crate::npy;
 use anyhow::{Context as _, Result, bail};
@@ -122,7 +122,7 @@ mod tests {
         let error = |digest: &str| of_file(file.path(), Some(digest), &network).unwrap_err().to_string();
         assert!(error("of other frames").contains("no longer that with which the run began"));
         let digest = host::files::hash_file(file.path()).unwrap();
-        assert!(error(&digest).contains("it is not a file of NumPy"));
+        assert!(error(&digest).contains("it is not a NumPy file"));
     }
 
     #[test]

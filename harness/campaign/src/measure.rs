@@ -59,7 +59,7 @@ pub(crate) fn measure(
     let mut rounds = experiment.trials;
     let result = loop {
         if trials.all_given_up() {
-            break "every schedule was given up".to_owned();
+            break "no schedule is left: each failed in two rounds in a row".to_owned();
         }
         let has_enough = rounds >= precision::FEWEST_ROUNDS;
         if has_enough && is_narrow(Report::build(store, trials.recorder.run()), rounds, wanted) {

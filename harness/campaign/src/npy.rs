@@ -1,4 +1,4 @@
-//! Frames from a file of NumPy: an array of frames of a network's input.
+//! Frames from a NumPy file: an array of frames of a network's input.
 
 use anyhow::{Context as _, Result, bail};
 use compiler::NetworkManifest;
@@ -40,7 +40,7 @@ fn read(path: &Path) -> Result<(Header, u64)> {
     let bytes = file.metadata()?.len();
     let mut start = Vec::new();
     file.by_ref().take(MOST_HEADER as u64).read_to_end(&mut start)?;
-    let header = parse(&start).context("it is not a file of NumPy: save the frames with `numpy.save`")?;
+    let header = parse(&start).context("it is not a NumPy file: save the frames with `numpy.save`")?;
     Ok((header, bytes))
 }
 
@@ -76,7 +76,7 @@ fn check(header: &Header, bytes: u64, network: &NetworkManifest) -> Result<u32> 
         "int8" => "|i1",
         "int32" => "<i4",
         "int64" => "<i8",
-        other => bail!("its input has the type {other}, which files of frames do not have"),
+        other => bail!("its input has the type {other}, which edgepipe does not read from NumPy files"),
     };
     let wanted = format!("an array of {} with the shape (frames, {})", input.dtype, list(&input.shape));
     if header.descr != expected {

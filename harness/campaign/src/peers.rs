@@ -80,7 +80,7 @@ impl OnnxRuntime {
             Failure::new(
                 Exit::Usage,
                 format!(
-                    "failed to find ONNX Runtime ({STEM}…) below {}; install it by `{} setup`, or remove the \
+                    "failed to find ONNX Runtime ({STEM}…) below {}; install it with `{} setup`, or remove the \
                      peers from the experiment",
                     environment.display(),
                     host::program()

@@ -124,7 +124,7 @@ fn git(root: &Path, arguments: &[&str]) -> Result<OsString, String> {
     let root = root.display();
     Err(if said.contains("dubious ownership") {
         format!(
-            "git refuses to read {root}, which belongs to another user; allow it by `git config --global --add \
+            "git refuses to read {root}, which belongs to another user; allow it with `git config --global --add \
              safe.directory {root}`"
         )
     } else if said.contains("not a git repository") {

@@ -52,7 +52,7 @@ fn a_place_that_cannot_be_used_is_named_with_the_reason() {
         (
             "two",
             "two: it has several NetworkServices (exp/two/NetworkService/NetworkService, exp/two/NetworkService/second); \
-             keep the match of one of them by `labgrid-client -p two del-match`",
+             keep the match of one of them with `labgrid-client -p two del-match`",
         ),
     ];
     for (name, expected) in cases {

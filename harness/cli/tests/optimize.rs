@@ -101,7 +101,7 @@ fn root() -> PathBuf {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
 }
 
 fn optimize<'a>(board: &'a str, more: &[&'a str]) -> Vec<&'a str> {

@@ -31,7 +31,7 @@ struct Runner {
 
 impl Runner {
     fn start() -> Self {
-        let program = std::env::var("EDGEPIPE_RUNNER").expect("run this by `cargo xtask test`");
+        let program = std::env::var("EDGEPIPE_RUNNER").expect("run this with `cargo xtask test`");
         let folder = tempfile::tempdir().unwrap();
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new(program);

@@ -244,7 +244,7 @@ fn openssh_s_configuration_is_evaluated_as_a_whole() {
         (
             format!("StrictHostKeyChecking yes\nUserKnownHostsFile ~/other\n{good}"),
             3,
-            "log in once by `ssh -o StrictHostKeyChecking=ask",
+            "log in once with `ssh -o StrictHostKeyChecking=ask",
         ),
     ];
     for (text, code, expected) in wrong {

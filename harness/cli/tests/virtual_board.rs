@@ -62,7 +62,7 @@ fn xtask(arguments: &[&str], codes: &[i32]) -> (String, String) {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
 }
 
 /// A load curve and when it began on the board's clock.

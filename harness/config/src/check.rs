@@ -14,6 +14,9 @@ pub(super) fn check(node: &Node, schema: &Json, faults: &mut Faults) -> Option<N
     Walk { root: schema, faults }.node(node, schema)
 }
 
+/// Key of a schema: why a setting cannot be `auto`, although a similar one can.
+const WITHOUT_AUTO: &str = "x-without-auto";
+
 struct Walk<'a> {
     root: &'a Json,
     faults: &'a mut Faults,
@@ -62,10 +65,14 @@ impl<'a> Walk<'a> {
 
     fn mismatch(&mut self, node: &Node, leaves: &[&Json]) {
         let number = matches!(node.value, Value::Integer(_) | Value::Float(_) | Value::Bool(_));
-        let hint = if number && leaves.iter().any(|leaf| has_type(leaf, "string")) {
-            "; quote it to make it text"
-        } else {
-            ""
+        let is_auto = matches!(&node.value, Value::Text(text) if text == "auto");
+        let reason = leaves.iter().find_map(|leaf| leaf[WITHOUT_AUTO].as_str()).filter(|_| is_auto);
+        let hint = match reason {
+            Some(reason) => format!("; {reason}"),
+            None if number && leaves.iter().any(|leaf| has_type(leaf, "string")) => {
+                "; quote it to make it text".to_owned()
+            }
+            None => String::new(),
         };
         let expected = describe(leaves);
         self.faults.add(&node.at, format!("expected {expected}, found {}{hint}", found(node)));

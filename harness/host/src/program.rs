@@ -19,7 +19,7 @@ pub fn new_runner() -> &'static str {
     if IS_INSTALLED.load(Relaxed) {
         "unpack edgepipe's archive again"
     } else {
-        "build it by `cargo xtask build`"
+        "build it with `cargo xtask build`"
     }
 }
 
@@ -30,6 +30,6 @@ pub fn runner_of_board(name: &str) -> String {
             "unpack an archive that contains it; `cargo xtask dist --board {name}` in a checkout creates one"
         )
     } else {
-        format!("build it by `cargo xtask build --board {name}`")
+        format!("build it with `cargo xtask build --board {name}`")
     }
 }

@@ -40,7 +40,7 @@ pub enum FolderError {
         found: usize,
     },
     /// Names are written to the results as text.
-    #[error("{} is not a name in UTF-8; rename the file", path.display())]
+    #[error("the name {} is not UTF-8; rename the file", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,

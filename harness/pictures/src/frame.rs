@@ -26,7 +26,7 @@ pub enum ShapeError {
     },
     /// Another type.
     #[error(
-        "the network's input has the type {dtype}, expected float32 or uint8; feed a file of NumPy (`frames.npy`)"
+        "the network's input has the type {dtype}, expected float32 or uint8; use a NumPy file (`frames.npy`)"
     )]
     Type {
         /// Type of the elements.
@@ -203,7 +203,7 @@ fn picture_shape(rule: &PictureRule, shape: &FrameShape) -> Result<(usize, u32, 
         };
         ShapeError::NoPicture { extents: shape.extents.clone(), expected, remedy }
     };
-    let npy = "feed a file of NumPy (`frames.npy`)";
+    let npy = "use a NumPy file (`frames.npy`)";
     let [1, a, b, c] = shape.extents[..] else { return Err(fail(npy)) };
     let is_channels = |extent: u64| extent == 1 || extent == 3;
     let (channels, height, width, other) = match rule.layout {

@@ -35,7 +35,7 @@ pub enum PictureError {
     },
     /// Very long or very high.
     #[error(
-        "it has {width} × {height} pixels, and resized for the network it would have more than {MOST_PIXELS}; cut it"
+        "it has {width} × {height} pixels, and resized for the network it would have more than {MOST_PIXELS}; crop it"
     )]
     TooNarrow {
         /// In pixels.

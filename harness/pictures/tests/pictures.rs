@@ -257,7 +257,7 @@ fn folders_without_pictures_and_strange_names_are_refused() {
     assert!(error(&empty.path().join("labels.txt")).contains("failed to open the folder"));
     let latin: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"stra\xdfe.png".to_vec());
     fs::write(empty.path().join(latin), b"x").unwrap();
-    assert!(error(empty.path()).contains("is not a name in UTF-8; rename the file"));
+    assert!(error(empty.path()).contains("is not UTF-8; rename the file"));
     let many = tempfile::tempdir().unwrap();
     for number in 0..=pictures::MOST_PICTURES {
         fs::write(many.path().join(format!("{number}.png")), b"").unwrap();
@@ -287,8 +287,8 @@ fn inputs_that_are_no_pictures_are_refused() {
         (&[2, 3, 8, 8], &nchw, "the shape (2, 3, 8, 8)"),
         (&[1, 8, 8, 3], &nchw, "set `pictures: { layout: nhwc }`"),
         (&[1, 3, 8, 8], &nhwc, "remove `layout: nhwc`"),
-        (&[1, 4, 8, 8], &nchw, "feed a file of NumPy"),
-        (&[1, 3, 0, 8], &nchw, "feed a file of NumPy"),
+        (&[1, 4, 8, 8], &nchw, "use a NumPy file"),
+        (&[1, 3, 0, 8], &nchw, "use a NumPy file"),
         (&[1, 1, 8, 8], &nchw, "1 channel, for which there is no default; set `mean`"),
     ] {
         let error = error(extents, rule);

@@ -295,7 +295,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What to do about a ruling, and whether the cuts differ.
+/// What to do about a ruling, and whether cuts or queues differ.
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
         (Ruling::CannotTell, _) if row.ratio_lo.is_some() && row.is_unchecked() => {
@@ -316,6 +316,9 @@ fn advice(row: &CheckedRow) -> String {
     };
     if let Some(before) = &row.schedule_before {
         let _ = write!(text, "; cut in the baseline: {before}");
+    }
+    if let Some((before, now)) = row.queues_before.as_ref().zip(row.queues_now.as_ref()) {
+        let _ = write!(text, "; queues in the baseline: {before}; now: {now}");
     }
     text
 }

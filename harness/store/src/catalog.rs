@@ -346,7 +346,7 @@ fn read_run(row: &Row<'_>) -> Result<StoredRun, RowError> {
         board: row.get("board_name")?,
         processors: json(row, "processors")?,
         machine: machine::join(json(row, "machine_state")?, json(row, "readings")?)
-            .ok_or_else(|| damaged(&"its readings are of another machine"))?,
+            .ok_or_else(|| damaged(&"its readings are from another machine"))?,
         host: row.get("host")?,
         command: json(row, "command")?,
         configuration: row.get("configuration")?,

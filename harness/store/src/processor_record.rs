@@ -87,7 +87,7 @@ impl TryFrom<ProcessorLine> for ProcessorRecord {
                 ProcessorKind::Cuda { arch, device, host_cpus }
             }
             (kind, ..) => {
-                return Err(format!("the processor {name} has not the fields of its kind {kind:?}"));
+                return Err(format!("the fields of the processor {name} do not fit its kind {kind:?}"));
             }
         };
         Ok(Self { name, kind, gpu })
@@ -117,8 +117,8 @@ mod tests {
             assert_eq!(read(serde_json::to_value(&record).unwrap()), Ok(record));
         }
         for (line, said) in [
-            (json!({ "name": "gpu", "kind": "cuda", "cpus": [0], "threads": 1 }), "has not the fields"),
-            (json!({ "name": "gpu", "cpus": [0], "threads": 1, "device": 0 }), "has not the fields"),
+            (json!({ "name": "gpu", "kind": "cuda", "cpus": [0], "threads": 1 }), "do not fit its kind"),
+            (json!({ "name": "gpu", "cpus": [0], "threads": 1, "device": 0 }), "do not fit its kind"),
             (json!({ "name": "gpu", "kind": "tpu" }), "unknown variant"),
             (
                 json!({ "name": "gpu", "kind": "cuda", "arch": "sm_1", "device": 0, "host_cpus": [0] }),

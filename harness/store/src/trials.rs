@@ -165,7 +165,7 @@ impl Machines<'_> {
             self.known.entry(id).or_insert(state).clone()
         };
         machine::join(fixed, readings)
-            .ok_or_else(|| RowError::damaged("a machine's readings")(&"they are of another machine"))
+            .ok_or_else(|| RowError::damaged("a machine's readings")(&"they are from another machine"))
     }
 }
 
@@ -293,7 +293,7 @@ fn spans(unpacker: &mut Unpacker<'_>) -> Result<Vec<Span>, PackedError> {
     let (frames, stages) = (unpacker.series()?, unpacker.series()?);
     let (begins, ends) = (unpacker.series()?, unpacker.series()?);
     if [stages.len(), begins.len(), ends.len()] != [frames.len(); 3] {
-        return Err(unpacker.error("series of unlike lengths"));
+        return Err(unpacker.error("series of different lengths"));
     }
     let times = begins.into_iter().map(unzigzag).zip(ends.into_iter().map(unzigzag));
     let places = frames.into_iter().zip(stages);

@@ -71,8 +71,8 @@ impl<'a> Plan<'a> {
                 (number != RequestNumber::LaterUnchanged).then_some(jetson_clocks)
             }
             Some(false) if !folder.clocks_before().exists() && settings::are_pinned(sysfs, now) => {
-                return Err("unpinned clocks are requested, but the clocks are pinned, possibly by hand: unpin them by \
-                            `jetson_clocks --restore` with the file that they were stored in, or by a reboot"
+                return Err("unpinned clocks are requested, but the clocks are pinned, possibly by hand: unpin them \
+                            with `jetson_clocks --restore` with the file that they were stored in, or by a reboot"
                     .to_owned());
             }
             _ => None,

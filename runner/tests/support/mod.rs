@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn program() -> PathBuf {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_runner"));
     let library = program.with_file_name("lib/libtvm_runtime.so");
-    assert!(library.is_file(), "{} is missing; run the tests by `cargo xtask test`", library.display());
+    assert!(library.is_file(), "{} is missing; run the tests with `cargo xtask test`", library.display());
     program
 }
 

@@ -309,7 +309,7 @@ fn power(workspace: &Workspace, name: &str, place: &str) -> Result<u8> {
     let curve = Curve::read(&path)?;
     let begun = draw(workspace, name, &Draw::Curve(&curve))?;
     eprintln!(
-        "{name}: {} plays since {begun} ns of the board's monotonic clock; it repeats every {:.3} s, its mean is {:.1} mW",
+        "{name}: {} started at {begun} ns of the board's monotonic clock; it repeats every {:.3} s, its mean is {:.1} mW",
         path.display(),
         curve.seconds(),
         curve.mean_mw()

@@ -211,8 +211,8 @@ impl Apt {
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<&str> = said.lines().filter(|line| line.starts_with("E:")).take(3).collect();
         bail!(
-            "failed to {what}: {}; check the network and the free disk space, or name another mirror by \
-             {MIRROR_VARIABLE}",
+            "failed to {what}: {}; check the network and the free disk space, or name another mirror \
+             in {MIRROR_VARIABLE}",
             if said.is_empty() { format!("{program} ended with {}", output.status) } else { said.join(" ") }
         )
     }

@@ -89,7 +89,7 @@ for wheel in pathlib.Path(wheels).glob('*.whl'):
                 (pathlib.Path(folder) / name).write_bytes(archive.read(member))
                 left.remove(name)
 if left:
-    sys.exit('the wheels hold no ' + ', '.join(sorted(left)))
+    sys.exit('the wheels do not contain ' + ', '.join(sorted(left)))
 ";
 
 /// The pins of TVM's packages alone, with their hashes, out of the whole lock.

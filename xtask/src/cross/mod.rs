@@ -227,7 +227,7 @@ fn missing_for_cross(
         None => ["docker", "podman"].iter().any(|engine| has(Path::new(engine))),
     };
     (!has_engine).then_some(
-        "it needs a container engine, and none is on PATH; install docker or podman, or name one by \
+        "it needs a container engine, and none is on PATH; install docker or podman, or name one in \
          CROSS_CONTAINER_ENGINE",
     )
 }

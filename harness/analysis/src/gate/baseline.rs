@@ -77,6 +77,9 @@ pub struct BaselineRow {
     /// `off` if its network was computed without Winograd's algorithm. Default: `auto`.
     #[serde(default, skip_serializing_if = "Winograd::is_auto")]
     pub winograd: Winograd,
+    /// How many frames could wait, if the planner chose it; of the first run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<String>,
     /// Its trials.
     pub trials: Vec<BaselineTrial>,
 }
@@ -330,6 +333,7 @@ fn add(rows: &mut Vec<BaselineRow>, run: usize, figures: &ScheduleFigures) {
             processors: figures.processors.clone(),
             precision: figures.precision,
             winograd: figures.winograd,
+            queues: figures.queue_lengths(),
             trials: Vec::new(),
         });
         rows.len() - 1

@@ -60,6 +60,10 @@ pub struct CheckedRow {
     pub schedule: String,
     /// Its label in the baseline, if the planner chose other cuts.
     pub schedule_before: Option<String>,
+    /// How many frames could wait in the baseline, if the planner chose other queues.
+    pub queues_before: Option<String>,
+    /// How many frames could wait in the run; present with `queues_before`.
+    pub queues_now: Option<String>,
     /// `throughput`, `latency_p50`, `latency_p90`, `latency_p99`, `sustained`, `delivered`, `on_time`, `age` or `joules_per_frame`.
     pub measure: String,
     /// Share by which it can become worse without a regression.
@@ -170,11 +174,15 @@ pub fn check(
             let (Some(was), Some(is)) = (middle(&all), middle(&now)) else { continue };
             let runs: Vec<&[f64]> = before.iter().chain([&now]).map(Vec::as_slice).collect();
             let between = if is_estimated { between } else { between.at_least_within(&runs) };
+            let queues = row.queues.clone().zip(found.queue_lengths()).filter(|(before, now)| before != now);
+            let (queues_before, queues_now) = queues.unzip();
             let evidence = Evidence::Apart { baseline: before, candidate: vec![now], spread: between };
             rows.push(CheckedRow {
                 network: row.network.clone(),
                 schedule: found.label.clone(),
                 schedule_before: (row.schedule != found.label).then(|| row.schedule.clone()),
+                queues_before,
+                queues_now,
                 measure: metric.name().to_owned(),
                 threshold,
                 before: was,

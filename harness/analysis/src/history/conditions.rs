@@ -97,7 +97,7 @@ pub(super) fn circumstances(run: &StoredRun, figures: &ScheduleFigures) -> Vec<C
     let condition = |name: &str, value: Option<String>| Condition { name: name.to_owned(), value };
     vec![
         condition("schedule", Some(figures.label.clone())),
-        condition("queues", figures.queues.map(|queues| format!("{} and {}", queues.before, queues.between))),
+        condition("queues", figures.queue_lengths()),
         condition("experiment", Some(start.experiment.clone())),
         condition("harness", Some(versions.harness.clone())),
         condition("runner", versions.runner.clone()),

@@ -50,7 +50,7 @@ fn a_source_that_was_stopped_voids_the_trial_and_tells() {
     assert_eq!((row.trials, row.trials_void), (2, 1));
     let reason = row.reasons.iter().find(|reason| reason.code == ReasonCode::SourceLate).unwrap();
     assert!(
-        reason.text.contains("1 of 3 trials is void: the source was held up for 2000.0 ms"),
+        reason.text.contains("1 of 3 trials is void: the source was delayed by 2000.0 ms"),
         "{}",
         reason.text
     );

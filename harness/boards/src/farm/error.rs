@@ -63,8 +63,8 @@ pub enum FarmError {
     },
     /// The queue took too long.
     #[error(
-        "failed to get a {wanted} from {coordinator} within {} min: number {position} in the queue ({}). Wait longer by \
-         `wait_minutes` in the board's file; if the holder of a place is gone, free it by \
+        "failed to get a {wanted} from {coordinator} within {} min: number {position} in the queue ({}). To wait longer, \
+         raise `wait_minutes` in the board's file; if the holder of a place is gone, free it with \
          `labgrid-client -p PLACE release-from HOST/USER`",
         after.as_secs() / 60,
         holders.join(", ")

@@ -78,7 +78,7 @@ class Session(ClientSession):
         if len(found) > 1:
             raise Failed(
                 "broken",
-                f"it has several NetworkServices ({', '.join(found)}); keep the match of one of them by "
+                f"it has several NetworkServices ({', '.join(found)}); keep the match of one of them with "
                 f"`labgrid-client -p {name} del-match`",
             )
         # The exporter has checked its types.

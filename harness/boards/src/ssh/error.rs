@@ -10,7 +10,7 @@ pub enum HostKeyError {
     /// Its key is in no file of known hosts.
     #[error(
         "failed to verify the host key of {host}: {fingerprint} ({kind}) is unknown. {before} it with the output of \
-         `ssh-keygen -lf /etc/ssh/ssh_host_{short}_key.pub` on the board, then log in once by `{login}` and accept it"
+         `ssh-keygen -lf /etc/ssh/ssh_host_{short}_key.pub` on the board, then log in once with `{login}` and accept it"
     )]
     Unknown {
         /// Host and port.
@@ -29,7 +29,7 @@ pub enum HostKeyError {
     /// Another key is known.
     #[error(
         "failed to verify the host key of {host}: it is {fingerprint} ({kind}), but {} line {line} has another key. If the \
-         board was reinstalled, remove the old key by `ssh-keygen -R {name:?}` and log in once by `{login}`; otherwise this \
+         board was reinstalled, remove the old key with `ssh-keygen -R {name:?}` and log in once with `{login}`; otherwise this \
          may be an attack",
         file.display()
     )]

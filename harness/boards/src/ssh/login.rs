@@ -135,9 +135,10 @@ fn authenticate(hop: &Hop, session: &Session) -> Result<(), SshError> {
     let remedy = if methods.split(',').any(|method| method == "publickey") {
         let key = hop.identities.first().map_or_else(String::new, |file| format!("-i {} ", file.display()));
         if found || hop.identities_are_named {
-            format!("Copy your public key to the board by `ssh-copy-id {key}{}`", hop.login_arguments())
+            format!("Copy your public key to the board with `ssh-copy-id {key}{}`", hop.login_arguments())
         } else {
-            "Create a key by `ssh-keygen -t ed25519`, and copy it to the board by `ssh-copy-id`".to_owned()
+            "Create a key with `ssh-keygen -t ed25519`, and copy it to the board with `ssh-copy-id`"
+                .to_owned()
         }
     } else {
         "edgepipe logs in by public key only; allow `PubkeyAuthentication` in the board's sshd_config"
@@ -177,7 +178,7 @@ fn with_file(hop: &Hop, session: &Session, file: &Path, text: &str) -> Result<()
     let passphrase = if keys::is_protected(text) {
         let asked = keys::ask(file);
         Some(asked.ok_or_else(|| {
-            format!("it is protected by a passphrase; add it to the agent by `ssh-add {}`", file.display())
+            format!("it is protected by a passphrase; add it to the agent with `ssh-add {}`", file.display())
         })?)
     } else {
         None

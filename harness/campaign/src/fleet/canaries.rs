@@ -42,7 +42,7 @@ pub fn canaries(paths: &Paths, names: &[String], interrupt: &Interrupt) -> Outco
         let wrong =
             |message: &str| Failure::new(Exit::Usage, format!("failed to use --canary {name}: {message}"));
         let Connect::Labgrid(wanted) = &loaded.board.connect else {
-            return Err(wrong("its file has no connect: { labgrid: … }; measure it by `bench --board`"));
+            return Err(wrong("its file has no connect: { labgrid: … }; measure it with `bench --board`"));
         };
         paths.prepare_farm()?;
         found.coordinators.insert(wanted.coordinator());

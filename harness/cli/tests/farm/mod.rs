@@ -478,7 +478,7 @@ pub(crate) fn children(parent: i32) -> Vec<i32> {
 }
 
 pub(crate) fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `cargo xtask test`"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test`"))
 }
 
 /// A script that is a program.

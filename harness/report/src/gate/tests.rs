@@ -4,7 +4,7 @@ use super::CheckFormat;
 use analysis::gate::{Baseline, CheckReport, GateVerdict, Identity, NotCompared, check};
 use config::Thresholds;
 use domain::gate::Ruling;
-use domain::{FloatFormat, SplitMix64, Winograd};
+use domain::{FloatFormat, QueuePlan, QueueReason, SplitMix64, Winograd};
 use std::path::{Path, PathBuf};
 use store::fixture::{self, Place};
 use store::{Outcome, Record, RunId, RunRecorder, RunStart, Status, Store, StoredRun};
@@ -219,6 +219,39 @@ fn a_pipeline_with_other_cuts_is_still_checked() {
     let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STRICT));
     assert_eq!((report.verdict, report.rows.len()), (GateVerdict::Pass, 4), "{report:?}");
     assert_eq!(report.rows[2].schedule_before.as_deref(), Some("cpu0[0..1] > cpu1[1..4]"));
+}
+
+#[test]
+fn other_queues_of_a_schedule_are_named() {
+    let place = Place::new();
+    let store = place.open();
+    let before = camera_run(&store, &place, 0, 0);
+    let now = camera_run(&store, &place, 1, 0);
+    let mut baseline = Baseline::of(&store, "main", &[before]).unwrap();
+    let queues = |before: u32| QueuePlan {
+        before,
+        before_chosen: true,
+        between: 2,
+        between_chosen: false,
+        expected: None,
+        reason: QueueReason::LongestOnTime,
+    };
+    let mut figures = analysis::schedule_figures(&store, &now).unwrap();
+    figures[0].queues = Some(queues(3));
+    figures[2].queues = Some(queues(4));
+    baseline.rows[0].queues = Some("3 before the first stage, 2 between stages".to_owned());
+    baseline.rows[2].queues = Some("7 before the first stage, 2 between stages".to_owned());
+    let report = check(&baseline, "run", &figures, Vec::new(), &thresholds(STREAMS));
+    assert_eq!(report.verdict, GateVerdict::Pass, "{report:?}");
+    let text = super::render(&report, CheckFormat::Terminal);
+    let named = "; queues in the baseline: 7 before the first stage, 2 between stages; now: 4 before the first stage, 2 \
+                 between stages";
+    let of_pipeline = report.rows.iter().filter(|row| row.schedule == figures[2].label).count();
+    assert_eq!(
+        (text.matches(named).count(), text.matches("queues").count()),
+        (of_pipeline, of_pipeline),
+        "{text}"
+    );
 }
 
 #[test]

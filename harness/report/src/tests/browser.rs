@@ -36,7 +36,7 @@ fn pages_hold_before_a_browser_and_axe() {
     }
     let Some(folder) = std::env::var_os("EDGEPIPE_BROWSER").map(PathBuf::from) else {
         panic!(
-            "EDGEPIPE_BROWSER is not set: run this by `cargo xtask test`, or leave it out by EDGEPIPE_SKIP=browser"
+            "EDGEPIPE_BROWSER is not set: run this with `cargo xtask test`, or leave it out with EDGEPIPE_SKIP=browser"
         );
     };
     let pages = folder.join("pages");

@@ -72,7 +72,7 @@ fn latex_compiles() {
             .output()
             .expect(
                 "pdflatex could not be started: install it (Debian: apt-get install texlive-latex-recommended), or \
-                 leave this out by EDGEPIPE_SKIP=latex",
+                 leave this out with EDGEPIPE_SKIP=latex",
             );
         let log = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{log}");

@@ -138,7 +138,7 @@ pub(super) fn advice(code: Code) -> &'static str {
         2 => "end other programs that use the GPU's memory",
         46 => {
             "another program holds the GPU in exclusive mode, or its compute mode prohibits use; end the program or \
-               set the mode by `nvidia-smi --compute-mode 0`"
+               set the mode with `nvidia-smi --compute-mode 0`"
         }
         100 => {
             "check that a GPU is installed, that its kernel module is loaded, and that the user may open its device \
