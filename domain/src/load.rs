@@ -12,11 +12,11 @@ pub enum Load {
     /// The next frame enters as soon as the first stage is free.
     #[default]
     Saturating,
-    /// The next frame enters when the one before it has completed, so that no frame waits for another.
+    /// The next frame enters when the previous one has completed, so that no frame waits for another.
     OneAtATime,
-    /// Frames arrive at a rate of their own, as those of a camera do.
+    /// Frames arrive at a given rate, like those of a camera.
     Stream(StreamLoad),
-    /// The highest rate of a stream that a schedule sustains is searched for.
+    /// A search for the highest rate of a stream that a schedule sustains.
     Sustained(SustainedLoad),
 }
 

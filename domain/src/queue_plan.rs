@@ -60,7 +60,7 @@ pub struct QueuePlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueReason {
-    /// The experiment says so.
+    /// The experiment sets it.
     Given,
     /// It is the longest one whose frames are all on time if stages take their predicted times.
     LongestOnTime,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Validity {
     /// The figures count.
     Valid,
-    /// The figures are kept and shown as void. They enter no other figure.
+    /// The figures are kept and shown as void. No other figure is computed from them.
     Void,
 }
 

@@ -131,7 +131,7 @@ pub struct MachineSection {
     pub model: Option<String>,
     /// Model of its processor.
     pub cpu: Option<String>,
-    /// As `uname` says.
+    /// As `uname` reports it.
     pub arch: String,
     /// Operating system.
     pub os: Option<String>,

@@ -256,9 +256,9 @@ pub struct Profile {
     #[serde(rename = "max_seconds", with = "seconds")]
     #[schemars(with = "f64", range(min = 0.001, max = 86_400))]
     pub max: Duration,
-    /// Profile each network again in every round, before its schedules, and predict them from that. Predicted and measured
-    /// throughput of a round are then of the same state of the machine. `optimize`, and loads other than `saturating`,
-    /// profile once in any case.
+    /// Profile each network again in every round, before its schedules are measured, and predict the schedules from
+    /// this profile. Predicted and measured throughput of a round then belong to the same state of the machine.
+    /// `optimize`, and loads other than `saturating`, always profile once.
     pub every_round: bool,
 }
 

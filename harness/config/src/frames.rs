@@ -17,8 +17,9 @@ pub struct Frames {
     /// Number of distinct frames. They are used in turn and all are kept in memory.
     #[schemars(range(min = 1, max = 4096))]
     pub distinct: u32,
-    /// A file of NumPy with frames, instead of random ones: an array with one more dimension, the frames, than the network's
-    /// input, of the same type. Relative to the folder that has `configs/`, or absolute.
+    /// A NumPy file with frames, instead of random ones: an array of the input's type and shape, with the frames as
+    /// first dimension. A batch dimension of 1 may be left out. Relative to the folder that has `configs/`, or
+    /// absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub npy: Option<String>,

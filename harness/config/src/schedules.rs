@@ -53,8 +53,8 @@ pub struct PeerSpec {
 #[serde(deny_unknown_fields)]
 pub struct ManualStage {
     /// Processor of the stage, or several sets of CPUs as one (`a57+denver`). Each processor has at most one stage of a
-    /// pipeline. Or several processors (`[a57, denver]`), each of which takes the next frame when it is free; the frames leave
-    /// the stage in their order.
+    /// pipeline. Or several processors (`[a57, denver]`), each of which takes the next frame when it is free; frames
+    /// leave the stage in order.
     pub processor: StageProcessors,
     /// Its last unit, or a prefix of that unit's dotted name (`layer3`). The last stage has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,8 +123,8 @@ pub(super) enum Pipeline {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Among {
-    /// Processors that the planner may use. It uses none beside one that has the same CPUs: of `[a57, denver, a57+denver]`
-    /// either the last or the others.
+    /// Processors that the planner may use. It never uses two that share CPUs: of `[a57, denver, a57+denver]`, either
+    /// the last or the others.
     #[schemars(with = "Vec<Used>", length(min = 2), extend("uniqueItems" = true))]
     processors: Vec<String>,
 }
@@ -187,9 +187,9 @@ enum Engine {
 enum Provider {
     /// On CPUs.
     Cpu,
-    /// On a GPU by kernels of cuDNN and cuBLAS.
+    /// On a GPU, with kernels of cuDNN and cuBLAS.
     Cuda,
-    /// On a GPU by TensorRT; what it does not support by `cuda`.
+    /// On a GPU, with TensorRT; nodes that it does not support run with `cuda`.
     Tensorrt,
 }
 

@@ -66,7 +66,7 @@ pub struct BaselineRow {
     pub network: String,
     /// Its label, unique within the network.
     pub schedule: String,
-    /// `single`, `merged`, `pipeline` or `replicate`.
+    /// `single`, `merged`, `pipeline`, `replicate` or `peer`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Its processors, in stage order.

@@ -66,7 +66,7 @@ pub struct LeftOut {
 pub struct Segment {
     /// The conditions of these runs.
     pub conditions: Vec<Condition>,
-    /// The conditions that differ from the segment before.
+    /// The conditions that differ from the previous segment.
     pub unlike_before: Vec<String>,
     /// One per run, by time.
     pub points: Vec<Point>,
@@ -104,7 +104,7 @@ pub struct Point {
     pub outlying: bool,
     /// The level changed with this run.
     pub step: Option<Step>,
-    /// What else changed since the run before: versions, kernel, experiment, cuts.
+    /// What else changed since the previous run: versions, kernel, experiment, cuts, queues.
     pub changed: Vec<String>,
 }
 
