@@ -2,7 +2,7 @@
 
     python make_network.py doorbell.onnx
 
-It stands in for a network that you export from PyTorch or TensorFlow. The batch is left open, as
+It takes the place of a network that you export from PyTorch or TensorFlow. The batch is left open, as
 exporters often leave it.
 """
 
