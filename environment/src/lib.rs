@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_program_that_is_started_sees_no_other_variable() {
-        // Cargo sets variables of its own for tests, CARGO_PKG_NAME among them.
-        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        // Cargo sets variables of its own for tests, CARGO_MANIFEST_DIR among them.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let output = super::command("env").output().expect("env starts");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("PATH="), "{text}");

@@ -4,7 +4,7 @@ use crate::failure::Bug;
 use crate::python;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,19 +28,37 @@ fn path_with_shim(workspace: &Workspace) -> Result<OsString> {
 
 /// Cargo, as it started this program, in the workspace and with the shim on PATH.
 pub(crate) fn command(workspace: &Workspace) -> Result<Command> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace.root).env("PATH", path_with_shim(workspace)?);
-    cargo.env("CARGO_TARGET_DIR", &workspace.target);
+    started(workspace, &cargo())
+}
+
+/// A program of tests, as `cargo test` starts it: in the folder of its package, and with what tests read of the variables
+/// that cargo sets.
+pub(crate) fn test(workspace: &Workspace, program: &Program) -> Result<Command> {
+    let mut test = started(workspace, program.path.as_os_str())?;
+    test.current_dir(&program.folder).env("CARGO", cargo()).env("CARGO_MANIFEST_DIR", &program.folder);
+    // Each package of the workspace has the name of its folder.
+    test.env("CARGO_PKG_NAME", program.folder.file_name().unwrap_or_default());
+    Ok(test)
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn started(workspace: &Workspace, program: &OsStr) -> Result<Command> {
+    let mut command = Command::new(program);
+    command.current_dir(&workspace.root).env("PATH", path_with_shim(workspace)?);
+    command.env("CARGO_TARGET_DIR", &workspace.target);
     // What cargo set for xtask itself must not reach the crates built here, or they are built again each time.
     for (name, _) in std::env::vars_os() {
         if name
             .to_str()
             .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
         {
-            cargo.env_remove(name);
+            command.env_remove(name);
         }
     }
-    Ok(cargo)
+    Ok(command)
 }
 
 /// Arguments that let the harness' SSH library build OpenSSL itself where its headers are not installed.
@@ -152,6 +170,15 @@ impl Programs {
 }
 
 impl Program {
+    /// For people: the package, and its file of tests or its target.
+    pub(crate) fn title(&self) -> String {
+        let package = self.folder.file_name().unwrap_or_default().display();
+        match self.kind.as_str() {
+            "test" => format!("{package}, tests/{}", self.name),
+            kind => format!("{package}, unit tests of the {kind} {}", self.name),
+        }
+    }
+
     fn read(message: &str) -> Option<Self> {
         let message: serde_json::Value = serde_json::from_str(message).ok()?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
@@ -242,7 +269,7 @@ pub(crate) fn lay(libraries: &[PathBuf], folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Programs, profile_of};
+    use super::{Program, Programs, profile_of};
     use std::collections::BTreeSet;
     use std::path::Path;
     use std::process::Command;
@@ -300,6 +327,8 @@ mod tests {
         assert!(programs.path("harness").is_err());
         let tests: Vec<&str> = programs.tests().map(|program| program.name.as_str()).collect();
         assert_eq!((tests, programs.all().count()), (vec!["runner", "ssh"], 3));
+        let titles: Vec<String> = programs.tests().map(Program::title).collect();
+        assert_eq!(titles, ["runner, unit tests of the bin runner", "ssh, tests/ssh"]);
     }
 
     #[test]

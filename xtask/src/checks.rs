@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check there is, each as its own step; the first failure does not hide the others.
 
 use crate::cargo::{Built, Programs};
+use crate::lanes::{self, Step};
 use crate::selection::{RustTests, Selection, collected, nearest};
 use crate::workspace::Workspace;
 use crate::{board, browser, cargo, dist, emulated, onnx_suite, openssh, python};
@@ -15,9 +16,16 @@ use toolchain::Toolchain;
 
 /// Prefix of the names of tests that need the virtual board.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
+/// The program that has these tests and no others.
+const VIRTUAL_BOARD_PROGRAM: &str = "virtual_board";
+/// Folder of the command line.
+const CLI: &str = "harness/cli";
 /// The steps that run tests.
 const RUST_TESTS: &str = "cargo test, the whole bench included";
 const PYTEST: &str = "pytest";
+const DOC_TESTS: &str = "doc tests";
+/// Benches of these must have valid trials, so no other step runs beside this one.
+const PYTEST_OF_CI: &str = "pytest: examples and pipelines";
 /// Code for aarch64 on emulated processors, or why it could not be run.
 const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
 /// A process a CPU. Each takes a stretch of the list of tests, so that what a module's tests share is made once.
@@ -71,8 +79,12 @@ impl Checks<'_> {
         let (command_name, rest) = arguments.split_at(1.min(arguments.len()));
         let builds = command_name.first().is_some_and(|name| *name != "fmt");
         command.args(command_name).args(if builds { cargo::openssl_features() } else { &[] }).args(rest);
-        command.env("EDGEPIPE_PYTHON", &self.toolchain.python).env("EDGEPIPE_LOCK", self.board_lock());
+        self.name_toolchain(&mut command);
         Ok(command)
+    }
+
+    fn name_toolchain(&self, command: &mut Command) {
+        command.env("EDGEPIPE_PYTHON", &self.toolchain.python).env("EDGEPIPE_LOCK", self.board_lock());
     }
 
     fn python(&self, arguments: &[&str]) -> Command {
@@ -129,30 +141,57 @@ impl Checks<'_> {
             self.steps.run(name, self.command(name)?)?;
         }
         let built = cargo::build(self.workspace, &self.toolchain)?;
-        match self.build_tests().and_then(|programs| programs.library(LIBCUDA)) {
-            Err(error) => self.steps.fail(RUST_TESTS, &format!("{error:#}")),
-            Ok(libcuda) => {
-                // The virtual board's tests are a step of their own, so that it is up for no longer than they take.
-                let mut tests = self.rust(&["test", "--locked", "--workspace", "--no-fail-fast", "--"])?;
-                tests.args(["--include-ignored", "--skip", VIRTUAL_BOARD_TESTS]);
-                let mut pytest = self.pytest(&["compiler", "ci", "--quiet"]);
-                pytest.args(ON_ALL_CPUS);
-                name_programs(&built, &mut [&mut tests, &mut pytest]);
-                name_libcuda(&libcuda, &mut [&mut tests, &mut pytest]);
-                self.name_browser(&mut tests);
-                self.name_archive(&built, &mut tests);
-                self.name_emulated(&mut [&mut tests, &mut pytest]);
-                self.steps.run(RUST_TESTS, tests)?;
-                self.steps.run(PYTEST, pytest)?;
+        match self.build_tests() {
+            Err(error) => {
+                self.steps.fail(RUST_TESTS, &format!("{error:#}"));
+                self.steps.run(SUITE, self.command(SUITE)?)?;
             }
+            Ok(programs) => self.side_by_side(&built, &programs)?,
         }
-        self.steps.run(SUITE, self.command(SUITE)?)?;
         if skipped("virtual-board") {
             eprintln!("== {VIRTUAL_BOARD}: SKIPPED by EDGEPIPE_SKIP");
             return Ok(());
         }
-        let tests = self.rust(&["test", "--locked", "--package", "cli", "--test", "virtual_board", "--"])?;
-        on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)
+        on_virtual_board(self.workspace, &self.program, self.virtual_board_tests()?, &mut self.steps)
+    }
+
+    /// Built as a part of the workspace: for its package alone, other features of its dependencies would be chosen.
+    fn virtual_board_tests(&self) -> Result<Command> {
+        self.rust(&["test", "--locked", "--workspace", "--test", VIRTUAL_BOARD_PROGRAM, "--"])
+    }
+
+    /// All tests but those of the virtual board, which is up for no longer than its own take. Most tests of the command line
+    /// wait for boards, so two steps run side by side; they and pytest take the longest and begin first.
+    fn side_by_side(&mut self, built: &Built, programs: &Programs) -> Result<()> {
+        let mut pytest = self.pytest(&["compiler", "--quiet"]);
+        pytest.args(ON_ALL_CPUS);
+        let mut pytest_of_ci = self.pytest(&["ci", "--quiet"]);
+        let mut steps = vec![Step { name: PYTEST.to_owned(), command: pytest }];
+        let cli = self.workspace.root.join(CLI);
+        let mut of_rust: Vec<_> =
+            programs.tests().filter(|program| program.name != VIRTUAL_BOARD_PROGRAM).collect();
+        // Cargo tells them in the order in which they were built.
+        of_rust.sort_by_key(|program| (program.folder != cli, program.title()));
+        for program in of_rust {
+            let mut command = cargo::test(self.workspace, program)?;
+            self.name_toolchain(&mut command);
+            command.arg("--include-ignored");
+            steps.push(Step { name: program.title(), command });
+        }
+        let of_steps = steps.iter_mut().map(|step| &mut step.command);
+        let mut commands: Vec<&mut Command> = of_steps.chain([&mut pytest_of_ci]).collect();
+        name_programs(built, &mut commands);
+        name_libcuda(&programs.library(LIBCUDA)?, &mut commands);
+        self.name_browser(&mut commands);
+        self.name_archive(built, &mut commands);
+        self.name_emulated(&mut commands);
+        let documentation = self.rust(&["test", "--locked", "--workspace", "--doc"])?;
+        steps.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
+        steps.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
+        for (name, passed) in lanes::run(steps, &self.workspace.state().join("logs"))? {
+            self.steps.count(&name, passed);
+        }
+        self.steps.run(PYTEST_OF_CI, pytest_of_ci)
     }
 
     /// Runs what `wanted` is part of the name of, and builds only what that needs.
@@ -205,18 +244,18 @@ impl Checks<'_> {
         name_libcuda(&programs.library(LIBCUDA)?, &mut [&mut tests, &mut pytest]);
         // These start both programs; the tests of the runner start the one that was built for them.
         let starts = |tests: &RustTests| {
-            tests.program.kind == "test" && tests.program.folder == self.workspace.root.join("harness/cli")
+            tests.program.kind == "test" && tests.program.folder == self.workspace.root.join(CLI)
         };
         if chosen.rust.iter().any(starts) || chosen.has(&["ci/tests"]) {
             openssh::ensure(self.workspace);
             let built = cargo::build(self.workspace, &self.toolchain)?;
             name_programs(&built, &mut [&mut tests, &mut pytest]);
             if chosen.has(&NEED_ARCHIVE) {
-                self.name_archive(&built, &mut tests);
+                self.name_archive(&built, &mut [&mut tests]);
             }
         }
         if chosen.has(&NEED_BROWSER) {
-            self.name_browser(&mut tests);
+            self.name_browser(&mut [&mut tests]);
         }
         if chosen.has(&NEED_EMULATED) {
             self.name_emulated(&mut [&mut tests, &mut pytest]);
@@ -228,8 +267,7 @@ impl Checks<'_> {
             self.steps.run(PYTEST, pytest)?;
         }
         if !on_board.is_empty() {
-            let mut tests =
-                self.rust(&["test", "--locked", "--package", "cli", "--test", "virtual_board", "--"])?;
+            let mut tests = self.virtual_board_tests()?;
             tests.arg("--exact").args(&on_board);
             on_virtual_board(self.workspace, &self.program, tests, &mut self.steps)?;
         }
@@ -240,23 +278,23 @@ impl Checks<'_> {
     }
 
     /// If the browser's packages cannot be installed, its test fails with a message; the other checks continue.
-    fn name_browser(&self, tests: &mut Command) {
+    fn name_browser(&self, tests: &mut [&mut Command]) {
         if browser::is_skipped() {
             eprintln!("== the HTML report in a browser: SKIPPED by EDGEPIPE_SKIP");
             return;
         }
         match browser::ensure(self.workspace) {
-            Ok(folder) => drop(tests.env("EDGEPIPE_BROWSER", folder)),
+            Ok(folder) => name("EDGEPIPE_BROWSER", &folder, tests),
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
 
     /// Packs the archive, whose tests link with zig. If it cannot be made, its tests fail.
-    fn name_archive(&self, built: &Built, tests: &mut Command) {
+    fn name_archive(&self, built: &Built, tests: &mut [&mut Command]) {
         let packed = python::ensure_with_cross(self.workspace)
             .and_then(|toolchain| dist::make(self.workspace, &toolchain, built, &[]));
         match packed {
-            Ok(archive) => drop(tests.env("EDGEPIPE_ARCHIVE", archive)),
+            Ok(archive) => name("EDGEPIPE_ARCHIVE", &archive, tests),
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
@@ -277,15 +315,18 @@ impl Checks<'_> {
 }
 
 fn name_programs(built: &Built, commands: &mut [&mut Command]) {
-    for command in commands {
-        command.env("EDGEPIPE_HARNESS", &built.harness).env("EDGEPIPE_RUNNER", &built.runner);
-    }
+    name("EDGEPIPE_HARNESS", &built.harness, commands);
+    name("EDGEPIPE_RUNNER", &built.runner, commands);
 }
 
 /// Names the stand-in for the CUDA driver to tests.
 fn name_libcuda(libcuda: &Path, commands: &mut [&mut Command]) {
+    name("EDGEPIPE_TEST_LIBCUDA", libcuda, commands);
+}
+
+fn name(variable: &str, path: &Path, commands: &mut [&mut Command]) {
     for command in commands {
-        command.env("EDGEPIPE_TEST_LIBCUDA", libcuda);
+        command.env(variable, path);
     }
 }
 
@@ -327,7 +368,7 @@ fn skipped(part: &str) -> bool {
 
 /// What passed and what failed so far.
 struct Steps {
-    failed: Vec<&'static str>,
+    failed: Vec<String>,
     passed: usize,
 }
 
@@ -337,19 +378,26 @@ impl Steps {
         let begun = Instant::now();
         let status = command.status().with_context(|| format!("failed to start the check \"{name}\""))?;
         let seconds = begun.elapsed().as_secs_f64();
+        self.count(name, status.success());
         if status.success() {
-            self.passed += 1;
             eprintln!("== {name}: passed in {seconds:.0} s");
         } else {
-            self.failed.push(name);
             eprintln!("== {name}: FAILED in {seconds:.0} s ({status})");
         }
         Ok(())
     }
 
+    fn count(&mut self, name: &str, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed.push(name.to_owned());
+        }
+    }
+
     /// Counts what could not even be started.
     fn fail(&mut self, name: &'static str, why: &str) {
-        self.failed.push(name);
+        self.failed.push(name.to_owned());
         eprintln!("== {name}: FAILED: {why}");
     }
 

@@ -13,6 +13,7 @@ mod emulated;
 mod failure;
 mod harness;
 mod kernels;
+mod lanes;
 mod onnx_suite;
 mod openssh;
 mod python;

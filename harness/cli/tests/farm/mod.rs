@@ -342,7 +342,7 @@ impl Farm {
         command
             .env("HOME", &home)
             .env("USER", "anna")
-            .env("EDGEPIPE_LOCK", state.join("board.lock"))
+            .env("EDGEPIPE_LOCK", self.path("board.lock"))
             .env_remove("XDG_STATE_HOME")
             .env_remove("SSH_AUTH_SOCK")
             .env_remove("SSH_ASKPASS");

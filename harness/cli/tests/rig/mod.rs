@@ -78,8 +78,8 @@ impl Rig {
         command.arg("--root").arg(&self.root).arg("--state").arg(&state);
         command.arg("--python").arg(variable("EDGEPIPE_PYTHON")).arg("--runner").arg(&self.runner);
         command.arg("--database").arg(self.database()).args(arguments);
-        // Not the machine's own: a bench of another checkout goes on beside these tests.
-        command.env("EDGEPIPE_LOCK", state.join("board.lock"));
+        // Not the machine's own: a bench of another checkout and other tests go on beside this one.
+        command.env("EDGEPIPE_LOCK", self.path("board.lock"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
