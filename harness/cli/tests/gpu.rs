@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod rig;
+mod words;
 
 use rig::{Rig, variable};
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
+use words::says;
 
 /// Every kind of schedule with the GPU: as the first, an inner and the last stage of a pipeline, and as a replica, of the network
 /// and of a stage.
@@ -102,7 +104,7 @@ fn a_gpu_runs_every_kind_of_schedule_and_every_report_says_that_it_is_emulated()
         ("html", "gpu (emulated)"),
     ] {
         let (text, _) = rig.run(&["report", "--format", format], 0);
-        assert!(text.contains(expected), "{format}: {text}");
+        assert!(says(&text, expected), "{format}: {text}");
     }
     let (boards, _) = rig.run(&["boards", "local"], 0);
     assert!(boards.contains("gpu: GPU 0 (sm_62 GPU emulated on CPUs, sm_62"), "{boards}");
@@ -137,7 +139,7 @@ fn half_precision_on_a_gpu_is_compared_with_its_own_tolerance_and_reported() {
     let code = output.status.code();
     assert!(code == Some(0) || (code == Some(4) && table.contains("void")), "{code:?}\n{table}\n{log}");
     let settings = "fp16 on GPUs, fp32 on CPUs; without Winograd's algorithm";
-    assert!(table.contains("(emulated, fp16)") && table.contains(settings), "{table}");
+    assert!(says(&table, "(emulated, fp16)") && says(&table, settings), "{table}");
     let rows = rig.rows();
     assert_eq!(rows.len(), 3, "{table}");
     for row in &rows {
@@ -208,20 +210,21 @@ fn a_gpu_is_checked_against_a_baseline_of_the_same_driver_and_with_itself() {
     fs::create_dir(rig.root.join("results")).unwrap();
     let arguments = bench("{single: gpu}");
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // Other load on this machine may void trials, and then there is nothing to compare.
     let measure = |rig: &Rig| {
-        (0..5).any(|_| {
-            let Output { status, stderr, .. } = rig.command(&arguments).output().unwrap();
-            assert!(matches!(status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&stderr));
-            status.success()
-        })
+        let Output { status, stderr, .. } = rig.command(&arguments).output().unwrap();
+        assert!(matches!(status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&stderr));
     };
-    if !measure(&rig) {
-        let (_, log) = rig.run(&["baseline", "save", "gpu"], 2);
-        assert!(log.contains("no schedule has a valid trial"), "{log}");
+    // Other load on this machine may void most trials, and then there is nothing to compare.
+    let is_saved = (0..5).any(|_| {
+        measure(&rig);
+        let Output { status, stderr, .. } = rig.command(&["baseline", "save", "gpu"]).output().unwrap();
+        let log = String::from_utf8_lossy(&stderr);
+        assert!(status.success() || log.contains("every schedule is void"), "{log}");
+        status.success()
+    });
+    if !is_saved {
         return;
     }
-    rig.run(&["baseline", "save", "gpu"], 0);
     // A driver of another version.
     rig.variables.push(("CUDA_STANDIN_DRIVER", "11040".to_owned()));
     measure(&rig);
@@ -238,7 +241,7 @@ fn a_gpu_is_checked_against_a_baseline_of_the_same_driver_and_with_itself() {
     let schedules = "schedules=[{single: gpu}]";
     let selftest = ["selftest", "aa", "--comparisons", "2", "--board", "workbench", "--experiment", "tiny"];
     let (table, _) = rig.run(&[&selftest[..], &["--set", schedules, "--set", "trials=3"]].concat(), 0);
-    assert!(table.contains("tiny on gpu") && table.contains("of 2 ("), "{table}");
+    assert!(says(&table, "tiny on gpu") && says(&table, "of 2 ("), "{table}");
 }
 
 #[test]

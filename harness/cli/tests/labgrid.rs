@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod farm;
+mod words;
 
 use farm::Farm;
 use farm::bench::{Bench, alone, rows};
@@ -10,6 +11,7 @@ use farm::lab::{Lab, Place, PowerSwitch, clients, records};
 use rustix::process::Signal;
 use std::process::Child;
 use std::sync::{Arc, Mutex};
+use words::says;
 
 /// A lab with the board of `farm` as `p1`, known to its harness as `loopback`.
 fn lab(farm: &Farm) -> Lab {
@@ -179,7 +181,7 @@ fn what_a_killed_harness_holds_is_freed_and_nothing_else() {
     lab.board(&farm, "loopback", "place: p1, reconnect_seconds: 2", "");
     lab.must("p2", "anna", &["acquire"]);
     // Killed alone: labgrid's client ends with its input and gives everything back.
-    let mut bench = Bench::start(&farm, &[]);
+    let mut bench = Bench::start(&farm, &["--trials", "1000"]);
     bench.until("frames/s");
     signal(&bench.child, Signal::KILL);
     assert_eq!(bench.end().0, None);
@@ -187,7 +189,7 @@ fn what_a_killed_harness_holds_is_freed_and_nothing_else() {
 
     // Killed with its client: nobody gives back anything.
     for reaps in [true, false] {
-        let mut bench = Bench::start(&farm, &[]);
+        let mut bench = Bench::start(&farm, &["--trials", "1000"]);
         bench.until("frames/s");
         // The client first, or it would do its duty.
         for client in clients(bench.child.id()) {
@@ -239,7 +241,7 @@ fn a_coordinator_that_is_gone_does_not_end_a_run() {
     check_free(&farm, &lab);
 
     // Killed for good: the run goes on, and what it could not give back is noted.
-    let mut bench = Bench::start(&farm, &[]);
+    let mut bench = Bench::start(&farm, &["--trials", "4"]);
     bench.until("frames/s");
     lab.kill_coordinator();
     let (code, said) = bench.end();
@@ -361,7 +363,7 @@ fn a_board_that_does_not_answer_is_power_cycled_once() {
     }
     let _alone = alone();
     let (farm, board, switch, lab) = powered(|_| ());
-    let mut bench = Bench::start(&farm, &[]);
+    let mut bench = Bench::start(&farm, &["--trials", "4"]);
     bench.until("frames/s");
     board.lock().unwrap().power_off();
     bench.until("power-cycling the place p1");
@@ -376,7 +378,7 @@ fn a_board_that_does_not_answer_is_power_cycled_once() {
     assert_eq!(report["run"]["status"], "complete");
     assert_eq!(report["run"]["power_cycles"][0]["place"], "p1", "{json}");
     let (text, _) = farm.run(&["report"], 0);
-    assert!(text.contains("the place p1 was power-cycled at 20"), "{text}");
+    assert!(says(&text, "the place p1 was power-cycled at 20"), "{text}");
     lab.wait_until_free("p1");
 
     // Off from the beginning: it is switched on. Then it goes off again, and once was enough.
@@ -531,7 +533,7 @@ fn one_of_two_boards_that_share_rounds_is_power_cycled_in_the_middle() {
     }
     assert_eq!(report["pooled"]["run"]["power_cycles"][0]["place"], "p1", "{json}");
     let (text, _) = farm.run(&["report"], 0);
-    assert!(text.contains("the place p1 was power-cycled at 20"), "{text}");
+    assert!(says(&text, "the place p1 was power-cycled at 20"), "{text}");
     eprintln!("{text}");
     for place in ["p1", "p2"] {
         lab.wait_until_free(place);

@@ -7,17 +7,13 @@ mod farm;
 #[path = "../../../runner/tests/jetson/mod.rs"]
 mod jetson;
 
-use farm::{Farm, kill, variable};
+use farm::bench::{Bench, alone};
+use farm::{Farm, kill};
 use jetson::Jetson;
 use rustix::process::Signal;
 use std::fs;
-use std::io::BufRead as _;
-use std::process::{Child, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
-
-/// Benches disturb each other; so these tests come one by one.
-static BENCH: Mutex<()> = Mutex::new(());
 
 /// What the committed file of a Jetson asks for.
 const MAXN: &str = "nvpmodel: 0, jetson_clocks: true";
@@ -32,7 +28,7 @@ struct Board {
 
 impl Board {
     fn new(state: &str) -> Self {
-        let alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let farm = Farm::new();
         let jetson = Jetson::new(&farm.path("board/jetson"));
         let path = format!("export PATH={}:$PATH\n", jetson.bin().display());
@@ -84,56 +80,6 @@ impl Board {
     }
 }
 
-/// A bench at work, line by line of what it says.
-struct Bench {
-    child: Child,
-    lines: std::sync::mpsc::Receiver<String>,
-    said: Vec<String>,
-}
-
-impl Bench {
-    fn start(board: &Board, arguments: &[&str]) -> Self {
-        variable("EDGEPIPE_PYTHON");
-        let mut all = vec!["bench", "--board", "loopback", "--experiment", "tiny"];
-        all.extend(arguments);
-        let mut command = board.farm.harness(&all);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, said: Vec::new() }
-    }
-
-    /// Waits until it says this.
-    #[track_caller]
-    fn until(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(180);
-        loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.said.push(line);
-                    if self.said.last().unwrap().contains(text) {
-                        return;
-                    }
-                }
-                Err(error) => panic!("{text:?} was not said ({error}): {}", self.said.join("\n")),
-            }
-        }
-    }
-
-    /// Waits for its end: exit code and all it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.said.extend(self.lines.iter());
-        (self.child.wait().unwrap().code(), self.said.join("\n"))
-    }
-}
-
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
 fn a_bench_brings_the_board_to_its_state_and_back() {
@@ -142,7 +88,7 @@ fn a_bench_brings_the_board_to_its_state_and_back() {
     }
     // The second processor is offline in the mode that is found.
     let board = Board::new(MAXN);
-    let mut bench = Bench::start(&board, &[]);
+    let mut bench = Bench::start(&board.farm, &[]);
     bench.until("frames/s");
     assert!(board.is_pending());
     assert_eq!(
@@ -163,13 +109,13 @@ fn the_state_is_restored_whatever_is_killed() {
     }
     let board = Board::new(MAXN);
     // The harness: the board restores by itself.
-    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
     bench.until("frames/s");
     bench.child.kill().unwrap();
     bench.end();
     board.wait_until_restored();
     // The runner: the run goes on, in the state asked for, and Ctrl-C restores.
-    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
     bench.until("frames/s");
     kill(board.runner(), Signal::KILL);
     bench.until("was killed (signal 9");
@@ -181,7 +127,7 @@ fn the_state_is_restored_whatever_is_killed() {
     assert_eq!(board.jetson.state(), board.before);
     assert!(!board.is_pending());
     // All of them: the next session restores first, and says so.
-    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
     bench.until("frames/s");
     kill(i32::try_from(bench.child.id()).unwrap(), Signal::STOP);
     for pid in [board.holder(), board.runner()] {
@@ -191,7 +137,7 @@ fn the_state_is_restored_whatever_is_killed() {
     bench.end();
     assert!(board.is_pending());
     assert_ne!(board.jetson.state(), board.before);
-    let (code, said) = Bench::start(&board, &["--trials", "1"]).end();
+    let (code, said) = Bench::start(&board.farm, &["--trials", "1"]).end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
     assert!(said.contains("loopback was still in the state of an earlier session (process "), "{said}");
     assert!(said.contains("(bench) of anna on"), "{said}");
@@ -206,7 +152,7 @@ fn a_link_that_comes_back_finds_the_state_set_again() {
         return;
     }
     let board = Board::new(MAXN);
-    let mut bench = Bench::start(&board, &["--trials", "6"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "6"]);
     bench.until("frames/s");
     board.farm.cut();
     let calls = board.jetson.read("calls").lines().count();
@@ -251,12 +197,12 @@ fn clocks_that_drop_within_a_trial_void_it_and_are_set_again() {
         return;
     }
     let board = Board::new(MAXN);
-    let long = ["--set", "measure.min_seconds=4", "--set", "measure.max_seconds=6", "--trials", "3"];
-    let mut bench = Bench::start(&board, &long);
-    // The moment may fall between two trials, or a loaded machine may be late; of several, one lies within a trial.
-    for _ in 0..5 {
+    let long = ["--set", "measure.min_seconds=2", "--set", "measure.max_seconds=6", "--trials", "200"];
+    let mut bench = Bench::start(&board.farm, &long);
+    // A machine in use may notice a warm-up only after its trial; of several, one lies within a trial.
+    for _ in 0..3 {
         bench.until("frames/s");
-        std::thread::sleep(Duration::from_secs(2));
+        bench.until(": WarmUp");
         board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "1200000");
         board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1200000");
         bench.until("the board's state has changed since it was set");
@@ -295,7 +241,7 @@ fn a_trial_waits_for_a_hot_board() {
     let board = Board::new("max_temperature_c: 45.5");
     board.jetson.write("sys/devices/system/cpu/online", "0-1");
     board.jetson.zone(2, "GPU-therm", 61_200);
-    let mut bench = Bench::start(&board, &["--trials", "1"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "1"]);
     bench.until("GPU-therm is at 61.2 °C; waiting for all zones to be below 45.5 °C");
     board.jetson.zone(2, "GPU-therm", 45_400);
     bench.until("frames/s");
@@ -329,7 +275,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
     }
     let (text, _) = board.farm.run(&["boards", "--restore", "loopback"], 0);
     assert_eq!(text, "loopback: nothing to restore\n");
-    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
     bench.until("frames/s");
     let (_, said) = board.farm.run(&["boards", "--restore", "loopback"], 3);
     assert!(said.contains("another session holds the state of this board"), "{said}");
@@ -346,7 +292,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
     assert_eq!(board.jetson.state(), board.before);
     assert!(!board.is_pending());
     // Whoever breaks the lock of a session that lives has the board restored too.
-    let mut bench = Bench::start(&board, &["--trials", "200"]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
     bench.until("frames/s");
     let (text, _) = board.farm.run(&["boards", "--break-lock", "loopback"], 0);
     assert!(text.contains("broke the lock of process"), "{text}");

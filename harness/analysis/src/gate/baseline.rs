@@ -174,7 +174,7 @@ impl Baseline {
     /// From runs of the same code.
     ///
     /// # Errors
-    /// If the runs are not comparable, have no valid trial, or were slowed down on purpose.
+    /// If the runs are not comparable, have only void schedules, or were slowed down on purpose.
     pub fn of(store: &Store, name: &str, runs: &[StoredRun]) -> Outcome<Self> {
         let Some(first) = runs.first() else {
             return Err(usage(format!("failed to make the baseline {name}: no run was given")));
@@ -218,7 +218,7 @@ impl Baseline {
             );
         }
         if rows.is_empty() {
-            return Err(usage(format!("failed to make the baseline {name}: no schedule has a valid trial")));
+            return Err(usage(format!("failed to make the baseline {name}: every schedule is void")));
         }
         let run = |run: &StoredRun| BaselineRun {
             id: run.start.id.to_string(),

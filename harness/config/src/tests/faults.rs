@@ -3,6 +3,7 @@
 use super::super::{Overrides, check_cuts, load_several};
 use super::{BOARD, EXPERIMENT, Scratch};
 use domain::FleetMode;
+use host::mutation::timed;
 use std::fmt::Write;
 
 /// A case: its title, what to replace in the sound file, and by what.
@@ -555,10 +556,8 @@ fn very_many_faults_are_a_few_lines() {
     let huge = format!("experiment: sound\n{}: 1\n", "k".repeat(900_000));
     for text in [&doubled, &unknown, &tabs, &huge, &format!("experiment: [{}]", "&a *a,".repeat(50_000))] {
         scratch.write("experiments/sound.yaml", text);
-        let begun = std::time::Instant::now();
-        let faults = scratch.faults("bench", "sound", &Overrides::default());
+        let faults = timed(|| scratch.faults("bench", "sound", &Overrides::default()));
         assert!(faults.len() < 20_000 && faults.lines().count() <= 31, "{} bytes", faults.len());
-        assert!(begun.elapsed().as_secs() < 20, "{:?} in a debug build", begun.elapsed());
     }
     scratch.write("experiments/sound.yaml", &"trials: 3\n".repeat(4000));
     let faults = scratch.faults("bench", "sound", &Overrides::default());
