@@ -20,8 +20,8 @@ pub(crate) struct Arguments {
     /// boards measure at the same time.
     #[arg(long = "board", value_name = "NAME", default_value = "local")]
     boards: Vec<String>,
-    /// Board whose file asks for any free place of a labgrid coordinator (`match`). All places with these tags share the
-    /// rounds: each takes part as soon as it is free, and is given back when no round is left for it.
+    /// Board whose file asks a labgrid coordinator for any free place with some tags (`match`). All places with these tags
+    /// share the rounds: each takes part as soon as it is free, and is given back when no round is left for it.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["boards", "mode", "resume"])]
     farm: Option<String>,
     /// How several boards share the trials. Default: the mode of the group, otherwise repeat.

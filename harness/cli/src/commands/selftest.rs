@@ -40,8 +40,8 @@ pub(crate) struct Comparisons {
     /// Number of comparisons.
     #[arg(long = "comparisons", value_name = "N", default_value_t = 100)]
     count: u32,
-    /// Measure one after the other, each with its own runner, like two runs that `check` compares. Default: interleave
-    /// the trials, like those of two schedules of a run.
+    /// Measure the two sides one after the other, each with its own runner, like two runs that `check` compares.
+    /// Default: interleave the trials, like those of two schedules of a run.
     #[arg(long)]
     apart: bool,
     /// Append to the comparisons of earlier calls with the same settings, and print one table of all.
