@@ -55,7 +55,7 @@ pub enum Finding {
 /// affects both trials of a pair and cancels out (matched pairs, Student 1908; logarithms make the ratio of two
 /// noisy figures about symmetric, and the ratio the other way round its exact reciprocal). The interval is made by the
 /// method of [`crate::statistics`]; in simulated campaigns of 3 to 20 rounds with a drift of ±1.5 % a round, 95 %
-/// intervals held the true ratio in 94 to 97 %.
+/// intervals contained the true ratio in 94 to 97 %.
 pub fn compare(
     candidate: &[Observation],
     baseline: &[Observation],

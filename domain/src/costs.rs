@@ -23,7 +23,7 @@ impl Link {
     /// Nothing costs anything.
     pub const FREE: Self = Self { fixed_ns: 0.0, ns_per_byte: 0.0 };
 
-    /// Time to move so many bytes, in ns.
+    /// Time to move this many bytes, in ns.
     pub fn ns(self, bytes: Bytes) -> f64 {
         self.fixed_ns + bytes.0 as f64 * self.ns_per_byte
     }
@@ -268,7 +268,7 @@ pub enum CostsError {
         /// Units expected.
         expected: usize,
     },
-    /// A cost is negative, infinite, above 10^18 ns or no number.
+    /// A cost is negative, infinite, above 10^18 ns or not a number.
     #[error("failed to take the costs of processor {processor}: unit {unit} costs {value} ns")]
     UnitCost {
         /// The processor.
@@ -284,7 +284,7 @@ pub enum CostsError {
         /// Processors given.
         processors: usize,
     },
-    /// A link has a cost that is negative, infinite, above 10^18 or no number.
+    /// A link has a cost that is negative, infinite, above 10^18 or not a number.
     #[error("failed to take the costs of transfer between {between}: invalid cost {value}")]
     LinkCost {
         /// The processors.

@@ -56,7 +56,7 @@ pub fn outliers(trials: &[(u32, FramesPerSecond)]) -> Option<Reason> {
         .collect();
     (!found.is_empty()).then(|| {
         let text = format!(
-            "{} of {} trials are outliers: {}; the median is {}",
+            "outliers in {} of {} trials: {}; the median is {}",
             found.len(),
             trials.len(),
             found.join(", "),

@@ -25,7 +25,7 @@ struct Scaling {
 }
 
 impl Scaling {
-    /// Fits times at frequencies by least squares of relative errors. Where the frequency is unknown or always the same,
+    /// Fits times at frequencies by least squares of relative errors. If the frequency is unknown or always the same,
     /// times do not depend on it.
     fn fit(samples: &[(Option<u64>, f64)]) -> Self {
         let known: Option<Vec<(f64, f64)>> =
@@ -90,7 +90,7 @@ impl FrequencyModel {
     /// was not profiled is predicted from all profiles.
     ///
     /// # Errors
-    /// If it has none of them.
+    /// If the point has none of them.
     pub fn at(
         &self,
         point: &OperatingPoint,

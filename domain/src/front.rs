@@ -22,20 +22,20 @@
 //!
 //! For one processor the first term is `D_p · before(b)` plus a number that does not depend on `b`. So of two ends `b < b'`, the
 //! farther one can only be better if its sum is less; the ends worth looking at form a stack, as in [`crate::planner`], and
-//! the best end is the farthest one within the limit. It is mostly the one of the cut before, or a neighbour.
+//! the best end is the farthest one within the limit. It is mostly the best end of the adjacent cut, or next to it.
 //!
 //! For several processors the period is no sum over units. But it is at least the sum of the periods of the units, because the
 //! inverse of a sum of inverses is concave (Hardy, Littlewood & Pólya 1934, "Inequalities", on means of sums). So the stack gives
-//! a lower bound of the energy, and all ends are looked at where it is less than what is known already.
+//! a lower bound of the energy, and only ends whose bound is below the best known energy are evaluated.
 //!
 //! The pipeline found under a limit dominates all that are slower than itself and within the limit. So the search goes on
 //! below its frame time, until nothing is left. Parts of the range are left out if even the least energy known for them plus
 //! the idle power of their shortest frame is more than a faster schedule needs.
 //!
-//! Each range is within one that was searched before, with a longer limit and no less energy. So a state `(S, Q, a)` is out
-//! for a range if it was too expensive for the one before: if the least energy of what comes before it, by a second dynamic
-//! programme from the first unit on, and `rest` together are more than a faster schedule needs. The cuts that are left for
-//! `S` and `Q` lie in a window, which becomes narrower from range to range.
+//! Each range is within one that was searched before, with a longer limit and no less energy. So a state `(S, Q, a)` is
+//! left out in a range if it was too expensive in the enclosing one. It is too expensive if `rest`, plus the least energy
+//! of the units before `a` (from a second dynamic programme, which starts at the first unit), is more than a faster
+//! schedule needs. The cuts that are left for `S` and `Q` lie in a window, which becomes narrower from range to range.
 //!
 //! # Cost
 //! Without groups, a limit takes O(2^P · P · Q · W) for windows of W ≤ N cuts, if the best ends of adjacent cuts are neighbours.
@@ -182,7 +182,7 @@ impl<'a> Search<'a> {
         Self { network, costs, power, table, complete: Vec::new() }
     }
 
-    /// Adds a complete schedule unless one is known that is as good in both. Returns its frame time.
+    /// Adds a complete schedule, unless a known one is as good in both. Returns its frame time.
     fn add(&mut self, costs: &Costs, schedule: Schedule) -> Result<f64, PlanError> {
         let prediction = predict(self.network, costs, &schedule)?;
         let places: Vec<usize> = schedule.processors().filter_map(|name| costs.index_of(name)).collect();
@@ -235,8 +235,8 @@ impl<'a> Search<'a> {
         self.add_between(fastest_ns, f64::INFINITY)
     }
 
-    /// The most energy that the stages of a pipeline may take that is better than all known schedules and not faster than
-    /// this.
+    /// The most energy that the stages of a pipeline with at least this frame time may take if it is to be better than all known
+    /// schedules.
     fn most_energy(&self, least_ns: f64) -> f64 {
         self.best_energy(least_ns) - self.power.idle_mw() * least_ns
     }

@@ -119,18 +119,18 @@ impl Spread {
 pub enum Evidence {
     /// Trials of the same rounds.
     Paired {
-        /// Judged.
+        /// Trials of the candidate.
         candidate: Vec<Observation>,
-        /// Held against.
+        /// Trials of the baseline.
         baseline: Vec<Observation>,
     },
     /// Runs from different times, each with its trials.
     Apart {
-        /// Judged.
+        /// Trials of each run of the candidate.
         candidate: Vec<Vec<f64>>,
-        /// Held against.
+        /// Trials of each run of the baseline.
         baseline: Vec<Vec<f64>>,
-        /// Between runs.
+        /// Spread between runs.
         spread: Spread,
     },
 }
@@ -345,7 +345,7 @@ fn beyond(case: &Case, ratio: Interval) -> Option<bool> {
     }
 }
 
-/// How often so many more trials as are advised would tell.
+/// Share of checks that would be conclusive with the advised number of further trials.
 const POWER: f64 = 0.8;
 
 fn more_trials(case: &Case, ratio: Interval, level: f64, cases: usize) -> Option<usize> {

@@ -1,36 +1,39 @@
-//! Finds the runs at which a figure changed its level.
+//! Finds the runs at which the level of a figure changed.
 //!
 //! # Method
-//! The points are figures of runs in the order of time, each with an interval. All is done on logarithms, so that a
+//! The points are the figures of runs in order of time, each with an interval. All computations use logarithms, so a
 //! step is a ratio.
-//! 1. The error of a single run is known from its interval. Runs differ by more than that (the machine is in another
-//!    state each time), and by how much is taken from the differences of neighbours (von Neumann 1941, "Distribution
-//!    of the ratio of the mean square successive difference to the variance"), with large differences limited, so that a
-//!    step does not count as noise. The variance of a point is that of its interval plus that between runs, as in a
-//!    random-effects model (`DerSimonian` & Laird 1986, "Meta-analysis in clinical trials"); so scatter within the
-//!    intervals is never taken for a step, and a narrow interval alone makes none either.
-//! 2. A single run that both its neighbours contradict is limited to their range and labelled: one bad run is not
-//!    a step.
-//! 3. The levels are those of least weighted squared distance plus a penalty for each step, found exactly (Jackson et
-//!    al. 2005, "An algorithm for optimal partitioning of data on an interval"), each of two points at least.
-//! 4. The penalty is such that a series without any step shows one in 1 % of cases: it is read off simulated series of
-//!    the same number of points, intervals and noise (a Monte Carlo test, Besag & Diggle 1977, "Simple Monte Carlo
-//!    tests for spatial pattern"), for which all of the above is repeated. So the fewer runs there are, the larger a
-//!    step must be; with three runs or fewer, no step can be found.
+//! 1. The variance of a point is that of its interval plus a variance between runs, as in a random-effects model
+//!    (`DerSimonian` & Laird 1986, "Meta-analysis in clinical trials"): runs differ by more than their intervals say,
+//!    because the state of the machine differs. The variance between runs is estimated from the differences of
+//!    neighbours (von Neumann 1941, "Distribution of the ratio of the mean square successive difference to the
+//!    variance"). Large differences are limited, so that a step does not count as noise. So scatter within the
+//!    intervals never counts as a step, and neither does a narrow interval alone.
+//! 2. If the two neighbours of a run agree, and it is more than four standard deviations outside of their range, its
+//!    value is limited to that distance, and the run is labelled as an outlier. One bad run is not a step.
+//! 3. The levels minimize the weighted squared distance of the points plus a penalty for each step. The minimum is
+//!    exact (Jackson et al. 2005, "An algorithm for optimal partitioning of data on an interval"). Each level has at
+//!    least two points.
+//! 4. The penalty is chosen so that a series without a step shows one in 1 % of cases. It is a quantile of the
+//!    gain from the best single step in simulated series with the same number of points, intervals and noise, each
+//!    treated as in 1 and 2 (a Monte Carlo test, Besag & Diggle 1977, "Simple Monte Carlo tests for spatial pattern").
+//!    So the fewer runs there are, the larger a step must be. With three runs or fewer, no step can be found.
 //!
-//! Finding regressions as change points of the whole series rather than between two runs is what Daly et al. 2020,
-//! "The use of change point detection to identify software performance regressions in a continuous integration system",
-//! found to raise the fewest false alarms.
+//! Daly et al. 2020, "The use of change point detection to identify software performance regressions in a continuous
+//! integration system", found that change points of the whole series raise fewer false alarms than comparisons of two
+//! runs.
 //!
 //! # Figures
-//! In simulated series of runs of five trials (noise of a trial 1 %, of a run 1 %), a step was found in 0 to 3 % of
-//! those of 4 to 30 runs that had none, one of 7 % in the middle of 12 runs in 99 %, one of 5 % in 30 runs in 98 %.
-//! `cargo test -p domain --test history -- --nocapture` prints them and fails where they change much.
+//! Simulated series of runs with five trials each (noise of a trial 1 %, of a run 1 %) gave these shares:
+//! - In series of 4 to 30 runs without a step, one was found in 0 to 3 %.
+//! - A step of 7 % in the middle of 12 runs was found in 99 %, and one of 5 % in 30 runs in 98 %.
+//!
+//! `cargo test -p domain --test history -- --nocapture` prints them, and fails if they change much.
 //!
 //! # Limits
-//! Noise between runs is taken to be independent: a machine that drifts over many runs has its drift cut into steps,
-//! and two bad runs in a row look like a level of their own (a step in 7 % of series of 30 runs, one run in ten bad).
-//! Cost: O(n²) for n points, and 499 simulated series.
+//! The noise between runs is assumed to be independent. If a machine drifts over many runs, the drift is cut into
+//! steps. Two bad runs in a row look like a level of their own (a step in 7 % of series of 30 runs, if one run in ten
+//! is bad). Cost: O(n²) for n points, and 499 simulated series.
 
 use crate::distributions::student_quantile;
 use crate::random::SplitMix64;
@@ -44,17 +47,17 @@ pub const FALSE_ALARMS: f64 = 0.01;
 const DRAWS: usize = 499;
 /// Fewest points of a level.
 const SHORTEST: usize = 2;
-/// What is further off than this many deviations is held.
+/// Values are limited to this many deviations.
 const HELD_TO: f64 = 4.0;
-/// Runs are taken to differ by this share at least, which the grain of clocks may hide.
+/// Smallest assumed deviation between runs, as a share: the resolution of a clock may hide smaller ones.
 const LEAST_NOISE: f64 = 0.001;
 
 /// Points of one level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Level {
-    /// First point of it.
+    /// First point of the level.
     pub first: usize,
-    /// First point after it.
+    /// First point after the level.
     pub end: usize,
     /// The level, in the unit of the points.
     pub value: f64,
@@ -63,27 +66,26 @@ pub struct Level {
 /// A change from one level to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Step {
-    /// First point after it.
+    /// First point after the step.
     pub first: usize,
-    /// Level after it over that before it.
+    /// Level after the step over the level before it.
     pub ratio: Interval,
 }
 
-/// What a series says.
+/// The levels and steps of a series.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct History {
-    /// The levels in order, without gaps; none where there are no points.
+    /// The levels in order, without gaps; none if there are no points.
     pub levels: Vec<Level>,
     /// The steps between them.
     pub steps: Vec<Step>,
-    /// Points that both their neighbours contradict.
+    /// Outliers: points that both of their neighbours contradict.
     pub outlying: Vec<usize>,
-    /// By what share runs differ beyond their intervals. Absent with fewer than three points.
+    /// Difference between runs beyond their intervals, as a share. Absent with fewer than three points.
     pub noise: Option<f64>,
 }
 
-/// Finds the levels of a series of figures in the order of time. All points must be positive and finite; otherwise no step
-/// is found at all.
+/// Finds the levels of a series of figures in order of time. If a point is not positive and finite, no step is found.
 pub fn history(points: &[Interval]) -> History {
     let logarithms: Vec<f64> = points.iter().map(|point| point.point.ln()).collect();
     let errors = errors(points);
@@ -110,8 +112,8 @@ pub fn history(points: &[Interval]) -> History {
     }
 }
 
-/// What each point is off by on the logarithmic scale: its variance, and from how many trials that is known. A point
-/// without an interval has the middle one of the others, or none.
+/// Variance of each point on the logarithmic scale, and its degrees of freedom. A point without an interval has the
+/// median variance of the others, or 0.
 fn errors(points: &[Interval]) -> Vec<(f64, f64)> {
     let known = |point: &Interval| {
         let (lo, hi) = (point.lo.filter(|lo| *lo > 0.0)?, point.hi?);
@@ -124,9 +126,9 @@ fn errors(points: &[Interval]) -> Vec<(f64, f64)> {
     points.iter().map(|point| known(point).unwrap_or((middle, 1.0))).collect()
 }
 
-/// Logarithms with their weights, ready to have means taken of them.
+/// Logarithms with their weights, as prefix sums from which means are computed.
 struct Series {
-    /// Held, and weighted by the reciprocal of their variance; sums of all before a point.
+    /// Sums over all points before a point. Values are limited, and weighted by the reciprocal of their variance.
     weights: Vec<f64>,
     sums: Vec<f64>,
     squares: Vec<f64>,
@@ -135,7 +137,7 @@ struct Series {
     between: f64,
 }
 
-/// Mean of some points and its variance.
+/// Mean of several points and its variance.
 #[derive(Debug, Clone, Copy)]
 struct Mean {
     value: f64,
@@ -180,20 +182,20 @@ impl Series {
     }
 }
 
-/// Deviation between runs beyond what their intervals say, at least [`LEAST_NOISE`], from the differences of neighbours.
+/// Deviation between runs beyond that of their intervals, from the differences of neighbours; at least [`LEAST_NOISE`].
 fn between(logarithms: &[f64], errors: &[(f64, f64)]) -> f64 {
     let differences: Vec<f64> = logarithms.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     let own: Vec<f64> = errors.windows(2).map(|pair| pair[0].0 + pair[1].0).collect();
     let Ok(samples) = Samples::new(&differences) else { return LEAST_NOISE };
     let core = (MAD_TO_DEVIATION * samples.median()).max(LEAST_NOISE);
-    // A step is one great difference, held so that it does not count as noise; tails do.
+    // A step is one large difference. It is limited, so that it does not count as noise; tails of the noise do.
     let squares: f64 = differences.iter().map(|difference| difference.min(HELD_TO * core).powi(2)).sum();
     let own = own.iter().sum::<f64>() / own.len() as f64;
     let found = (core * core).max(squares / differences.len() as f64);
     (0.5 * (found - own).max(0.0)).sqrt().max(LEAST_NOISE)
 }
 
-/// The values, those held that both neighbours contradict, and which these are.
+/// The values, with those limited that both neighbours contradict, and the indices of these.
 fn held(values: &[f64], variances: &[f64]) -> (Vec<f64>, Vec<usize>) {
     let mut held = values.to_vec();
     let mut outlying = Vec::new();
@@ -219,7 +221,7 @@ fn penalty(series: &Series, points: &[Interval]) -> f64 {
     let mut gains: Vec<f64> = (0..DRAWS)
         .map(|_| {
             for (value, (own, freedom)) in drawn.iter_mut().zip(&errors) {
-                // A variance known from few trials may in truth be greater: Student's t.
+                // A variance that was estimated from few trials may be larger than the estimate: Student's t.
                 let own = own * freedom / numbers.chi_square(*freedom).max(f64::MIN_POSITIVE);
                 *value = numbers.next() * (own + series.between.powi(2)).sqrt();
             }
@@ -261,7 +263,7 @@ fn step(series: &Series, (before, after): (Mean, Mean), spans: ((usize, usize), 
     let (first, end) = (spans.0.0, spans.1.1);
     let count = end - first;
     let freedom = count.saturating_sub(2).max(1) as f64;
-    // Where the points scatter more than their variances say, so does the step.
+    // If the points scatter more than their variances say, the interval of the step is wider.
     let within = series.distance(spans.0.0, spans.0.1) + series.distance(spans.1.0, spans.1.1);
     let scatter = (within / freedom).max(1.0);
     let error = ((before.variance + after.variance) * scatter).sqrt();
@@ -304,7 +306,7 @@ impl Normal {
         }
     }
 
-    /// A sum of squares of so many normal numbers; above 30, where it hardly scatters, the number itself.
+    /// Sum of squares of this many normal numbers; above 30, where it hardly scatters, their number.
     fn chi_square(&mut self, freedom: f64) -> f64 {
         if freedom > 30.0 {
             return freedom;

@@ -112,7 +112,7 @@ pub struct SustainedLoad {
 }
 
 impl SustainedLoad {
-    /// A stream with so many frames per second of all streams together.
+    /// A stream with this many frames per second of all streams together.
     pub fn at(&self, total_fps: f64) -> StreamLoad {
         let Self { deadline_ms, streams, queue, policy, arrivals, .. } = *self;
         let (fps, queue) = (total_fps / f64::from(streams), QueueLength::Places(queue));
@@ -207,7 +207,7 @@ impl fmt::Display for QueueLength {
     }
 }
 
-/// A length as it is written: a word or a number.
+/// A length as written in a file: a word or a number.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {

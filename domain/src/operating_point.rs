@@ -39,8 +39,8 @@ pub struct OperatingPoint {
 }
 
 impl OperatingPoint {
-    /// Whether times and power at one of the points tell about the other one: governor and memory clock are the same. How
-    /// the frequencies of processors act is known, how these two act is not.
+    /// Whether times and power at one of the points predict those at the other: governor and memory clock are the same. The
+    /// models describe the effect of processor frequencies, but not that of these two.
     pub fn tells_about(&self, other: &Self) -> bool {
         self.governor == other.governor && self.memory_khz == other.memory_khz
     }
@@ -128,12 +128,12 @@ pub struct UnknownFrequency {
     pub nearest: Vec<u64>,
 }
 
-/// A frequency in MHz, as short as it is exact.
+/// A frequency in MHz, exact, without trailing zeros.
 pub fn mhz(khz: u64) -> String {
     (khz as f64 / 1000.0).to_string()
 }
 
-/// A listed frequency is the offered one that is no further away than this, in kHz: files have MHz with few digits.
+/// A listed frequency means the offered one within this distance, in kHz: files contain MHz with few digits.
 const NEAR_KHZ: u64 = 500;
 
 impl Steps {

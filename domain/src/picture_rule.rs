@@ -47,7 +47,7 @@ impl PictureRule {
         self.crop.unwrap_or(CROP)
     }
 
-    /// Mean and standard deviation of each of so many channels, in the network's order.
+    /// Mean and standard deviation of each of this many channels, in the network's order.
     ///
     /// # Errors
     /// If their number does not fit, or a deviation is not above 0; the message completes "failed to …: ".

@@ -38,7 +38,7 @@ struct Terms {
     dynamic: &'static [i32],
 }
 
-/// The richest terms that so many different frequencies can determine, then simpler ones.
+/// The most detailed terms that this many different frequencies can determine, then simpler ones.
 const LADDER: [[Terms; 3]; 3] = [
     [terms(&[], &[0]), terms(&[2], &[1, 3]), terms(&[1, 3], &[1, 2, 3])],
     [terms(&[], &[0]), terms(&[2], &[1, 3]), terms(&[2], &[1, 3])],
@@ -57,7 +57,7 @@ impl PointPower {
     /// Fits the model of these processors, in the order of the busy shares.
     ///
     /// # Errors
-    /// As [`PowerModel::fit`].
+    /// The same as of [`PowerModel::fit`].
     pub fn fit(processors: &[ProcessorName], windows: &[PointWindow]) -> Result<Self, PowerModelError> {
         let fit = |windows: &[PointWindow]| ClockPower::fit(processors, windows);
         PerSetting::fit(windows, |window| &window.point, fit).map(Self)
@@ -77,7 +77,7 @@ impl PointPower {
         self.0.at(point).predict_power(point, busy)
     }
 
-    /// Predicted energy of a frame in mJ, as [`PowerModel::predict_energy`].
+    /// Predicted energy of a frame in mJ; see [`PowerModel::predict_energy`].
     pub fn predict_energy(
         &self,
         point: &OperatingPoint,

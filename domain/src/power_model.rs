@@ -64,7 +64,7 @@ impl PowerModel {
     /// A model with known coefficients in mW, without uncertainty.
     ///
     /// # Errors
-    /// If a coefficient is negative or no number.
+    /// If a coefficient is negative or not a number.
     pub fn known(idle: Milliwatts, dynamic: &[Milliwatts]) -> Result<Self, PowerModelError> {
         let coefficients: Vec<f64> =
             std::iter::once(idle).chain(dynamic.iter().copied()).map(|power| power.0).collect();
@@ -84,7 +84,7 @@ impl PowerModel {
         })
     }
 
-    /// Fits the model of so many processors to windows.
+    /// Fits the model of this many processors to windows.
     ///
     /// # Errors
     /// If there are too few windows, or they do not tell the processors apart.
@@ -202,7 +202,7 @@ impl PowerModel {
         self.windows
     }
 
-    /// The same model with the idle power 0, by which energy is that of the stages alone.
+    /// The same model with the idle power 0, so that energy is that of the stages alone.
     #[must_use]
     pub fn without_idle(&self) -> Self {
         let mut model = self.clone();
@@ -240,7 +240,7 @@ fn dot(one: &[f64], other: &[f64]) -> f64 {
     one.iter().zip(other).map(|(a, b)| a * b).sum()
 }
 
-/// Minimises the squares with no coefficient below 0. Returns the coefficients, and which of them are not held at 0.
+/// Minimises the squares with no coefficient below 0. Returns the coefficients, and which of them are not fixed at 0.
 fn non_negative(normal: &[Vec<f64>], right: &[f64]) -> (Vec<f64>, Vec<usize>) {
     let count = right.len();
     let mut solution = vec![0.0; count];
@@ -342,7 +342,7 @@ pub enum PowerModelError {
         /// Processors.
         expected: usize,
     },
-    /// A figure is infinite, negative or no number.
+    /// A figure is infinite, negative or not a number.
     #[error("failed to fit the power model: invalid value {value}")]
     Value {
         /// The figure.

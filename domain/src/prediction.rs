@@ -8,8 +8,8 @@ use crate::schedule::{Schedule, ScheduleKind, Stage};
 use crate::units::FramesPerSecond;
 use serde::{Deserialize, Serialize};
 
-/// A stage with replicas may have so many frames for each of them under way, or waiting for an earlier one. The runner has
-/// places for twice as many.
+/// Number of frames for each replica of a stage that may be computed, or wait for an earlier one. The runner has places
+/// for twice as many.
 const AHEAD: f64 = 8.0;
 
 /// The prediction of a schedule from costs.
@@ -17,7 +17,7 @@ const AHEAD: f64 = 8.0;
 pub struct Prediction {
     /// Time of each replica of each stage for one frame, in ns, in stage order, with what it takes to receive its boundary.
     pub stage_ns: Vec<f64>,
-    /// Steady rate: that of the slowest stage, where a stage has the rates of all its replicas. Infinite where that stage costs
+    /// Steady rate: that of the slowest stage, where a stage has the rates of all its replicas. Infinite if that stage costs
     /// nothing.
     pub throughput: FramesPerSecond,
 }
@@ -79,10 +79,10 @@ pub(crate) fn period_ns(times: impl IntoIterator<Item = f64> + Clone) -> f64 {
 }
 
 impl Prediction {
-    /// Latency in ns of a frame of a schedule whose stages have one processor each: if it waits nowhere, and at most, if it takes the
-    /// last of `before` places in the queue of the first stage while `between` frames wait for each other stage. Each frame ahead
-    /// of it, of which every stage has one too and `overlapping` stages another, delays it by at most the time of the slowest
-    /// stage.
+    /// Shortest and longest latency in ns of a frame of a schedule whose stages have one processor each. It is shortest if the
+    /// frame waits nowhere, and longest if it takes the last of `before` places in the queue of the first stage while `between`
+    /// frames wait for each other stage. Then each stage also has one frame, and each of `overlapping` stages a second one. Each
+    /// frame ahead delays it by at most the time of the slowest stage.
     pub fn latency_ns(&self, before: u32, between: u32, overlapping: u32) -> (f64, f64) {
         let alone: f64 = self.stage_ns.iter().sum();
         let later = self.stage_ns.len().saturating_sub(1) as f64;

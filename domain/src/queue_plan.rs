@@ -5,23 +5,24 @@
 //!
 //! # Model
 //! - Frames arrive exactly as the stream says: at equal distances, or as a Poisson process of fixed seed.
-//! - A stage takes its predicted time, multiplied by that of a random frame of the profile over the median of the profile. Stages and
-//!   frames vary independently of each other. So what the profile has not seen, such as a program that starts later, is not in it.
-//! - Handing a frame over takes no time beyond what the prediction has.
+//! - A stage takes its predicted time, multiplied by the time of a random frame of the profile over the median of the profile.
+//!   Stages and frames vary independently of each other. So the model ignores what the profile has not seen, such as a program
+//!   that starts later.
+//! - Handing a frame over takes no time beyond that in the prediction.
 //! - Queues, policies, turns of several streams, and stages that keep a frame until the next queue has a place are as in the runner.
 //!
 //! # Rule
-//! [`FRAMES`](crate::queue_model::FRAMES) arrivals are simulated for some lengths, and for more beside the best one of them. Of those
-//! that lose at most [`TOLERANCE`] more than the best one:
-//! 1. With a deadline, if the schedule keeps up: the longest with which a frame that takes the last place is still on time if every
-//!    stage takes its predicted time. Its last places cost nothing as long as all is well, and keep frames that come while something
-//!    else has the CPU. More frames than arrive until the deadline, or twice as many if arrivals are random, need no place: the
+//! [`FRAMES`](crate::queue_model::FRAMES) arrivals are simulated for some lengths, and then for lengths next to the best one. Of those
+//! that lose at most [`TOLERANCE`] more than the best one, this one is chosen:
+//! 1. With a deadline, if the schedule keeps up: the longest queue in which a frame that takes the last place is still on time if
+//!    every stage takes its predicted time. Its last places usually cost nothing, and keep frames that arrive while another program
+//!    uses the CPU. It needs no places for more frames than arrive within the deadline, or twice as many if arrivals are random: the
 //!    oldest would be late. If even one place is too many, the shortest.
 //! 2. Without a deadline, if the schedule keeps up: the shortest, and one place more, for the same reason.
 //! 3. If the schedule does not keep up, or the policy is to block: the shortest. Every further place only adds latency.
 //!
-//! Between stages, the shortest queue that loses at most [`TOLERANCE`] more than the best one: a frame that is in there is never
-//! dropped, however old it becomes.
+//! Between stages, it is the shortest queue that loses at most [`TOLERANCE`] more than the best one: a frame in such a queue is
+//! never dropped, however old it becomes.
 
 use crate::load::{QueueLength, QueuePolicy, StreamLoad};
 use crate::queue_model::{Line, Loss, Simulation, WARM_UP};
@@ -72,9 +73,9 @@ pub enum QueueReason {
     OneToSpare,
     /// The schedule does not keep up.
     TooSlow,
-    /// The source waits with frames that find it full.
+    /// The source waits if the queue is full.
     Blocks,
-    /// The schedule is not profiled, or a stage of it has replicas, so it is the default.
+    /// It is the default, because the schedule is not profiled or has a stage with replicas.
     NotPredicted,
 }
 
@@ -213,7 +214,7 @@ fn most_if_too_slow(simulation: &Simulation<'_>) -> u32 {
     }
 }
 
-/// Frames of each stream that arrive until a deadline of so many ms; twice as many and two more if arrivals are random.
+/// Frames of each stream that arrive within a deadline of this many ms; twice as many and two more if arrivals are random.
 fn arriving(stream: &StreamLoad, deadline_ms: f64) -> u32 {
     let mean = (1e-3 * deadline_ms * stream.fps).ceil();
     let most = if stream.arrivals.is_constant() { mean } else { 2.0 * mean + 2.0 };

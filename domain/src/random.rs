@@ -29,7 +29,7 @@ impl SplitMix64 {
     }
 
     /// A number below `limit`, all equally likely to within `limit` / 2^64 (multiply and shift, Lemire 2019, "Fast
-    /// random integer generation in an interval", without its rejection step); 0 where `limit` is 0.
+    /// random integer generation in an interval", without its rejection step); 0 if `limit` is 0.
     pub fn below(&mut self, limit: usize) -> usize {
         let product = u128::from(self.next_u64()) * limit as u128;
         usize::try_from(product >> 64).unwrap_or(0)

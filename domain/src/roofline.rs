@@ -23,7 +23,7 @@ pub struct BelowRoof {
 }
 
 impl BelowRoof {
-    /// Time beyond the least, in ns; 0 where the measured time is below it, as noise may have it.
+    /// Time beyond the least, in ns; 0 if the measured time is shorter, which noise can cause.
     pub fn lost_ns(&self) -> f64 {
         (self.ns - self.least_ns).max(0.0)
     }
@@ -35,7 +35,7 @@ impl BelowRoof {
 }
 
 impl Roof {
-    /// Places a unit of so many multiply-adds and so many bytes of weights, which took `ns`.
+    /// A unit with this many multiply-adds and bytes of weights, which took `ns`.
     pub fn place(&self, multiply_adds: u64, weight_bytes: u64, ns: f64) -> BelowRoof {
         let work = multiply_adds as f64;
         let least = (work / self.multiply_adds).max(weight_bytes as f64 / self.bytes);

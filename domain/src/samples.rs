@@ -66,7 +66,7 @@ impl Samples {
         self.ascending.iter().sum::<f64>() / self.ascending.len() as f64
     }
 
-    /// The standard deviation, with n − 1 below the line; absent for a single observation.
+    /// The standard deviation, with divisor n − 1; absent for a single observation.
     pub fn deviation(&self) -> Option<f64> {
         if self.count() < 2 {
             return None;
@@ -85,8 +85,8 @@ impl Samples {
     }
 
     /// Whether a value is an outlier among these: its modified z-score is above 3.5 (Iglewicz & Hoaglin 1993, "How to
-    /// detect and handle outliers"; where more than half are equal, with the mean absolute deviation in place of
-    /// the median one). To label, never to drop.
+    /// detect and handle outliers"; if more than half are equal, with the mean absolute deviation instead of the
+    /// median one). Outliers are labelled, never dropped.
     pub fn is_outlying(&self, value: f64) -> bool {
         let median = self.median();
         let by_median = MAD_TO_DEVIATION * self.median_absolute_deviation();

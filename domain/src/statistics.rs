@@ -1,17 +1,17 @@
 //! Confidence intervals of the median of few trials.
 //!
 //! # Which method, and why
-//! A campaign has few trials a schedule, often five, and their noise is skewed: disturbances only ever make a trial
-//! slower. An interval of order statistics assumes nothing of the noise, but with five trials the widest one there
-//! is, from the least to the greatest, holds the median only with probability 1 − 2·2⁻⁵ = 93.75 %; with fewer,
-//! less still. [`median_interval`] therefore takes
-//! - for 6 and more, order statistics with interpolation (Hettmansperger & Sheather 1986, "Confidence intervals
-//!   based on interpolated order statistics"), where they reach the confidence asked for;
-//! - else Student's t (Student 1908, "The probable error of a mean"), on the logarithms of positive values. It aims
-//!   at the mean, but with so few trials it is far wider than mean and median differ;
-//! - for one, none: lower and upper end are absent.
+//! A run has few trials of each schedule, often five, and their noise is skewed: disturbances make trials slower but
+//! never faster. An interval of order statistics assumes nothing about the noise. But with five trials the widest one,
+//! from the least to the greatest, contains the median only with the probability 1 − 2·2⁻⁵ = 93.75 %, and with fewer
+//! trials less. So [`median_interval`] uses
+//! - for 6 or more trials, interpolated order statistics (Hettmansperger & Sheather 1986, "Confidence intervals based
+//!   on interpolated order statistics"), if they reach the requested confidence;
+//! - otherwise Student's t (Student 1908, "The probable error of a mean"), on the logarithms of positive values. Its
+//!   interval is for the mean, but with so few trials it is far wider than the difference of mean and median;
+//! - for one trial, no interval: lower and upper end are absent.
 //!
-//! Share of 95 % intervals that hold the true median, in 4000 simulated campaigns each (standard error 0.35 %), for
+//! Share of 95 % intervals that contain the true median, in 4000 simulated campaigns each (standard error 0.35 %), for
 //! normal noise, exponential, log-normal (σ = 0.5), and normal with one trial in ten much slower:
 //!
 //! | trials | normal | exponential | log-normal | bursts |
@@ -24,27 +24,28 @@
 //! |     20 | 95.0 % |      95.1 % |     95.1 % | 95.1 % |
 //! |     30 | 95.1 % |      95.0 % |     95.0 % | 95.2 % |
 //!
-//! `cargo test -p domain --test coverage -- --nocapture` makes the table, and fails outside 93 to 97 %. Trials are
-//! taken to be independent there: under a drift over the campaign they are not, and the interval of a single
-//! schedule says less than it seems to; [`crate::comparison::compare`] cancels the drift.
+//! `cargo test -p domain --test coverage -- --nocapture` makes the table, and fails outside 93 to 97 %. The
+//! simulated trials are independent. If a machine drifts during a run, they are not, and the interval of a single
+//! schedule is too narrow; [`crate::comparison::compare`] cancels the drift.
 //!
 //! The bootstrap ([`bootstrap_interval`]; percentile and `BCa`, Efron 1987, "Better bootstrap confidence intervals")
-//! is here for statistics that have no interval of their own. For the median of 5, 10 and 20 trials it held the truth
-//! in 90 to 92 %, 91 to 94 % and 95 to 96 % of 300 campaigns (standard error 1.3 %): no better, and at a cost.
+//! is for statistics that have no interval of their own. For the median of 5, 10 and 20 trials, it contained the true
+//! value in 90 to 92 %, 91 to 94 % and 95 to 96 % of 300 campaigns (standard error 1.3 %). This is no better, and takes
+//! more time.
 
 use crate::distributions::{fair_coin_cdf, normal_cdf, normal_quantile, student_quantile};
 use crate::random::SplitMix64;
 use crate::samples::{Samples, quantile_of_ascending};
 use serde::{Deserialize, Serialize};
 
-/// Half the width of an interval, as a share of its figure, above which the interval is not shown: it says less than the order of
-/// magnitude. Two trials that differ by 15 % have such an interval (Student's t with one degree of freedom).
+/// Half the width of an interval, as a share of its figure, above which the interval is not shown: it would not even give the
+/// order of magnitude. Two trials that differ by 15 % have such an interval (Student's t with one degree of freedom).
 pub const WIDEST_SHOWN: f64 = 1.0;
 
-/// Fewest observations for which order statistics are taken, also where fewer reach the confidence.
+/// Fewest observations for which order statistics are used, even if fewer reach the confidence.
 const FEWEST_FOR_ORDER: usize = 6;
 
-/// A probability above 0 and below 1 with which an interval is to hold the truth.
+/// A probability above 0 and below 1 with which an interval contains the true value.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Confidence(f64);
@@ -102,7 +103,7 @@ pub struct Interval {
     pub lo: Option<f64>,
     /// Upper end.
     pub hi: Option<f64>,
-    /// Probability with which such intervals hold the truth.
+    /// Probability with which such intervals contain the true value.
     pub confidence: f64,
     /// How it was made.
     pub method: Method,

@@ -1,18 +1,18 @@
 //! Finds the end of the warm-up from frame times.
 //!
 //! The pace of a trial may settle in steps (clocks rise, caches fill, a neighbour leaves), so the frame times are
-//! cut at their change points and the steady part is the last stretch of equal pace, as in Barrett et al. 2017,
-//! "Virtual machine warmup blows hot and cold". What comes before is labelled; whoever takes figures decides.
+//! cut at their change points, and the steady part is the last stretch of equal pace, as in Barrett et al. 2017,
+//! "Virtual machine warmup blows hot and cold". Earlier frames are labelled; the caller decides whether to use them.
 //!
 //! # Method
-//! 1. Frame times are held to the median ± 4 of their noise (by the median absolute deviation), so that single bad
-//!    frames weigh little, and averaged in batches of at least five (the batches of MSER-5, White 1997, "An effective
-//!    truncation heuristic for bias reduction in simulation output"), at most 400 of them: this evens out the rhythm
-//!    in which a pipeline or a replicate gives its frames.
-//! 2. Batches are scaled by their noise, which is taken from the differences of neighbours (von Neumann 1941,
-//!    "Distribution of the ratio of the mean square successive difference to the variance"), held to ±4 of their
-//!    median absolute deviation, so that tails count as noise and steps do not. They are held to ±4
-//!    of it, so that one bad batch is not a step.
+//! 1. Frame times are limited to the median ± 4 times their noise (from the median absolute deviation), so that single
+//!    bad frames have little weight. They are averaged in at most 400 batches of at least five frames (the batches of
+//!    MSER-5, White 1997, "An effective truncation heuristic for bias reduction in simulation output"). This evens out
+//!    the rhythm in which frames leave a pipeline or a replicate.
+//! 2. Batches are divided by their noise, which is estimated from the differences of neighbours (von Neumann 1941,
+//!    "Distribution of the ratio of the mean square successive difference to the variance"). These differences are
+//!    limited to 4 times their noise, so that tails count as noise and steps do not. The batches are limited to ±4
+//!    times the noise around their median, so that one bad batch is not a step.
 //! 3. The change points of the mean are found exactly by PELT (Killick, Fearnhead & Eckley 2012, "Optimal detection
 //!    of changepoints with a linear computational cost") with a penalty of 6·ln n.
 //! 4. Stretches from the last one backwards belong to the steady part as long as their pace is within 1 % of the
@@ -28,13 +28,13 @@ use serde::Serialize;
 const BATCH: usize = 5;
 /// Most batches.
 const BATCHES: usize = 400;
-/// Batches are held to so many times the noise.
+/// Values are limited to this many times the noise.
 const HELD_TO: f64 = 4.0;
-/// The penalty of a change is so many times ln n.
+/// The penalty of a change is this many times ln n.
 const PENALTY: f64 = 6.0;
 /// Stretches within this share of one another have the same pace.
 const SAME_PACE: f64 = 0.01;
-/// Noise is taken to be at least this share of the pace, which a clock's grain may hide.
+/// Smallest assumed noise, as a share of the pace: the resolution of a clock may hide smaller noise.
 const LEAST_NOISE: f64 = 0.001;
 
 /// Frames of one pace.
@@ -44,7 +44,7 @@ pub struct Stretch {
     pub first: usize,
     /// First frame after it.
     pub end: usize,
-    /// Mean time of a frame, in ns, of frame times held to ±4 of their noise.
+    /// Mean of the frame times in ns, which are limited as in step 1 of the module's method.
     pub pace_ns: f64,
 }
 
@@ -53,8 +53,8 @@ pub struct Stretch {
 pub struct Steadiness {
     /// First frame of the steady part; frames before it are warm-up.
     pub begins: usize,
-    /// Whether the steady part is at least half of the frames. Where it is not, the pace changed late or never
-    /// settled, and `begins` only says where the last change was.
+    /// Whether the steady part is at least half of the frames. If it is not, the pace changed late or never
+    /// settled, and `begins` is only the place of the last change.
     pub steady: bool,
     /// The stretches between change points, in order, without gaps.
     pub stretches: Vec<Stretch>,
@@ -95,7 +95,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Frame times in ns, held to the median ± [`HELD_TO`] times their noise.
+/// Frame times in ns, limited to the median ± [`HELD_TO`] times their noise.
 fn held(frame_times: &[Nanoseconds]) -> Vec<f64> {
     let times: Vec<f64> = frame_times.iter().map(|time| time.as_f64()).collect();
     let median = middle(&times);
@@ -105,14 +105,14 @@ fn held(frame_times: &[Nanoseconds]) -> Vec<f64> {
     times.iter().map(|time| time.clamp(median - reach, median + reach)).collect()
 }
 
-/// Batches around their median, in units of the noise, held to ±[`HELD_TO`].
+/// Batches around their median, in units of the noise, limited to ±[`HELD_TO`].
 fn scaled(batches: &[f64]) -> Vec<f64> {
     let median = middle(batches);
     let differences: Vec<f64> = batches.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
     let core = MAD_TO_DEVIATION * middle(&differences) / std::f64::consts::SQRT_2;
     let core = core.max(LEAST_NOISE * median);
-    // The core alone is blind to the tails that the batches do have, and finds changes in them. A step is but one
-    // great difference, held so that it does not count as noise either.
+    // The core alone ignores the tails of the batches, so changes would be found in them. A step is one large
+    // difference. It is limited, so that it does not count as noise.
     let reach = HELD_TO * std::f64::consts::SQRT_2 * core;
     let squares: f64 = differences.iter().map(|difference| difference.min(reach).powi(2)).sum();
     let noise = core.max((0.5 * squares / differences.len() as f64).sqrt());

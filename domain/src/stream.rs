@@ -14,7 +14,7 @@ use crate::validity::{Reason, ReasonCode, Severity};
 /// Fewest sections of all trials together.
 pub const SECTIONS: usize = 10;
 
-/// Sections of each of so many trials.
+/// Sections of each trial, if there are this many trials.
 pub fn sections_of_each(trials: usize) -> usize {
     SECTIONS.div_ceil(trials.max(1))
 }
@@ -30,12 +30,13 @@ pub fn frames_needed(p: f64) -> usize {
 }
 
 /// A quantile over the frames of all trials, each in the order of completion. Absent without frames. Both ends are absent with
-/// fewer than [`frames_needed`], and the upper end also if so few frames count as independent that the quantile may be beyond all.
+/// fewer than [`frames_needed`]. The upper end is also absent if the quantile may exceed all frames, because the frames depend on
+/// each other.
 ///
-/// Quantiles of sections are no estimate of its variance: in a short section there is hardly a frame above a high quantile, so
-/// they are too low and too alike. The share of frames above the quantile has no such bias. Its interval over the sections is
-/// turned into one of the quantile: the values that this share of the frames exceeds (Woodruff 1952, "Confidence intervals for
-/// medians and other position measures").
+/// The variance cannot be estimated from the quantiles of sections: a short section hardly has a frame above a high quantile, so
+/// its quantiles are too low and too similar. The share of frames above the quantile has no such bias. The interval of this share
+/// over the sections is converted to an interval of the quantile: the values that these shares of the frames exceed (Woodruff
+/// 1952, "Confidence intervals for medians and other position measures").
 pub fn quantile(trials: &[&[f64]], p: f64) -> Option<Interval> {
     let mut all: Vec<f64> = trials.iter().flat_map(|trial| trial.iter().copied()).collect();
     all.sort_unstable_by(f64::total_cmp);
@@ -78,8 +79,8 @@ pub struct Share {
     pub whole: u64,
 }
 
-/// A share of frames over all sections of so many trials. Absent without frames. If no frame counts, the upper end is the share
-/// of which as many frames would show one with a probability of 95 %.
+/// A share of frames over all sections of this many trials. Absent without frames. If no frame counts, the upper end is at least
+/// the share at which one of these frames would count with a probability of 95 %.
 pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
     let sections: Vec<Share> = sections.iter().copied().filter(|section| section.whole > 0).collect();
     let part = sections.iter().fold(0u64, |sum, section| sum.saturating_add(section.part));
@@ -93,7 +94,7 @@ pub fn share(sections: &[Share], trials: usize) -> Option<Interval> {
     let half = if sections.len() < 2 {
         rare
     } else {
-        // The edges of each window hold a frame more or less.
+        // At the edges of each window, there can be a frame more or less.
         (reach(sections.len()) * deviation(&sections)).max(trials as f64 / whole as f64)
     };
     let half = if part == 0 || part == whole { half.max(rare) } else { half };
@@ -151,8 +152,9 @@ pub fn jitter(between: &[Nanoseconds]) -> Option<f64> {
 }
 
 /// Void if the source did not keep its pace: 1 % of the frames were late by more than a tenth of the interval of a stream
-/// and by more than 1 ms, or one frame by more than 100 ms and by more than two intervals. Below 1 ms, the limit is one
-/// interval: frames that are offered together fill a queue that they would not fill if they arrived on time.
+/// and by more than 1 ms, or one frame by more than 100 ms and by more than two intervals. If the interval is shorter
+/// than 1 ms, 1 % of the frames may be late by one interval: frames that are offered together fill a queue that they
+/// would not fill if they arrived on time.
 pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Option<Reason> {
     let milliseconds = |ns: f64| {
         if ns < 1e6 { format!("{:.0} µs", ns / 1e3) } else { format!("{:.1} ms", ns / 1e6) }

@@ -65,7 +65,7 @@ impl Window {
         inter_frame(self.opened_ns, &self.completed_ns)
     }
 
-    /// Means of [`Window::inter_frame`] over so many frames each. Frames that do not fill the last mean are left out.
+    /// Means of [`Window::inter_frame`] over this many frames each. Frames that do not fill the last mean are left out.
     pub fn inter_frame_over(&self, count: usize) -> Vec<Nanoseconds> {
         let times = self.inter_frame();
         if count <= 1 {

@@ -2,23 +2,23 @@
 //!
 //! Conversion k lasts from t(k) − T to t(k), and its mean is shown from t(k) to t(k) + T (INA3221 data sheet, Texas
 //! Instruments SBOS576, "Averaging function": the registers change when all averages are done, and conversions follow
-//! each other without a pause). So what is shown lags by T, and the integral of what is shown from T to W + T is the
-//! energy from 0 to W, but for the parts of a conversion at both ends. What is shown after W holds times at which
-//! the load has ended, so the integral stops at W. Of the T that is missing then, the last value before W stands for
-//! the part up to the end of its conversion; for the rest nothing was shown, and what is likely after the last
-//! value takes its place: something between that and the mean, by how much conversions resemble the one before.
-//! Between two readings the change happened anywhere, in the middle on average: this is the trapezoid rule.
+//! each other without a pause). So the shown value lags by T. Its integral from T to W + T is the energy from 0 to W,
+//! except for parts of a conversion at both ends. Values that are shown after W include times without load, so the
+//! integral stops at W, and the energy of a time T is missing. The last value before W covers the part up to the end of
+//! its conversion. No value covers the rest, so a likely one is used: it lies between the last value and the mean, and
+//! is closer to the last value if successive conversions are similar. A change between two readings is placed in the
+//! middle, which is right on average: this is the trapezoid rule.
 
 use super::drawn::{Absence, Drawn};
 use super::refresh::{Refresh, nanoseconds};
 use super::trace::{Character, Trace, Values};
 use crate::units::{Millijoules, Milliwatts, Nanoseconds};
 
-/// Conversions a window holds at least.
+/// Fewest conversions in a window.
 const CONVERSIONS: f64 = 10.0;
 /// Conversions that may be missing in a row.
 const BRIDGED: f64 = 3.0;
-/// Half the width of the interval that holds 95 % of a normal distribution, in standard deviations.
+/// Half the width of the interval that contains 95 % of a normal distribution, in standard deviations.
 const COVERAGE: f64 = 1.96;
 
 /// Energy of the window from 0 to `window`.
@@ -80,12 +80,12 @@ impl Shown<'_> {
         spacing.get(spacing.len() / 2).copied().unwrap_or(0.0)
     }
 
-    /// The last value read at `time` or before; the first of all where there is none before.
+    /// The last value read at `time` or before; the first of all if there is none before.
     fn held_at(&self, time: f64) -> f64 {
         self.milliwatts[self.at.partition_point(|at| *at <= time).saturating_sub(1)]
     }
 
-    /// Trapezoids from `from` to `to`; beyond the readings the outermost value holds.
+    /// Trapezoids from `from` to `to`; beyond the readings, the outermost value is used.
     fn integral(&self, from: f64, to: f64) -> f64 {
         let inner = |at: &f64| (from..to).contains(at);
         let mut before = (from, self.between(from));
@@ -148,13 +148,13 @@ impl Shown<'_> {
 
     /// How far the energy may be off in 95 of 100 windows, in mJ:
     ///
-    /// - half a step over the whole window, since an even load is rounded the same way all the time;
-    /// - at the end, a part of a conversion (uniform from 0 to T) is not known and taken as the one before; at the
-    ///   begin, the conversion across it is split by time. Both go by how much conversions differ from one another;
-    /// - each change is placed in the middle between two readings, uniformly off by half their distance;
-    /// - where readings are missing, what they would have shown;
-    /// - where conversions are faster than readings, the readings are a sample of them;
-    /// - the lag is known as well as the refresh.
+    /// - Half a step over the whole window, because a constant load is always rounded in the same direction.
+    /// - At the end, a part of a conversion (uniform from 0 to T) is unknown and replaced by the one before. At the start,
+    ///   the conversion across it is split by time. Both errors depend on how much conversions differ from each other.
+    /// - Each change is placed in the middle between two readings. Its error is uniform, up to half their distance.
+    /// - If readings are missing, the values that they would have shown.
+    /// - If conversions are faster than readings, the readings are only a sample of them.
+    /// - The lag is as uncertain as the refresh time.
     fn uncertainty(&self, refresh: Refresh, length: f64, step: f64) -> f64 {
         let period = refresh.period_s;
         let square = self.mean_square_difference(period, length);

@@ -5,12 +5,12 @@ use super::refresh::nanoseconds;
 use super::trace::{Trace, Values};
 use crate::units::{Millijoules, Nanoseconds};
 
-/// Readings of the counter that a window is to be long.
+/// Shortest window, in readings of the counter.
 const READINGS: f64 = 10.0;
 /// A RAPL counter is updated about once per millisecond (Intel, Software Developer's Manual, volume 3B,
 /// "RAPL interfaces").
 const REFRESH_S: f64 = 1e-3;
-/// Half the width of the interval that holds 95 % of a normal distribution, in standard deviations.
+/// Half the width of the interval that contains 95 % of a normal distribution, in standard deviations.
 const COVERAGE: f64 = 1.96;
 
 /// Energy of the window from 0 to `window`: the counter at its end minus the counter at its start. The value at the start is

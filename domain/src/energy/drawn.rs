@@ -58,7 +58,7 @@ pub enum Absence {
     NotRead,
     /// The meter could not be read at all.
     Unreadable {
-        /// Finishes "failed to …".
+        /// Completes "failed to …".
         fault: String,
     },
     /// The stored readings are inconsistent.
@@ -76,7 +76,7 @@ pub enum Absence {
         readings: usize,
         /// Readings that failed, over the whole trial.
         errors: u64,
-        /// What the system said, where some failed.
+        /// Error of the operating system, if some failed.
         fault: Option<String>,
     },
     /// There is a gap in the readings.
@@ -89,7 +89,7 @@ pub enum Absence {
         allowed: Nanoseconds,
         /// Readings that failed, over the whole trial.
         errors: u64,
-        /// What the system said, where some failed.
+        /// Error of the operating system, if some failed.
         fault: Option<String>,
     },
     /// The readings changed too rarely to determine the refresh time of the meter.

@@ -4,7 +4,7 @@
 //! next one ends. [`average`] turns such readings into energy; [`counter`] does so with counters of energy. Both return the
 //! uncertainty of the figure, and neither returns a figure if the window is too short for the meter or readings are missing.
 //! The sensor's own calibration is not part of that uncertainty: gain and offset are in the data sheet (Texas
-//! Instruments SBOS576: 0.25 % and 80 µV at most), and fall out of the ratio of two schedules on the same board.
+//! Instruments SBOS576: 0.25 % and 80 µV at most), and cancel out in the ratio of two schedules on the same board.
 
 mod average;
 mod counter;
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 pub enum Energy {
     /// A meter was read during the window.
     Measured {
-        /// Rail or counter that was read, as the board names it. It feeds everything that is measured.
+        /// Rail or counter that was read, as the board names it. It supplies everything that is measured.
         meter: String,
         /// Energy of the window.
         drawn: Drawn,

@@ -1,27 +1,27 @@
-//! How often a meter shows something new.
+//! How often a meter shows a new value.
 
 use crate::units::Nanoseconds;
 use std::f64::consts::TAU;
 
-/// Times between changes that are needed to say anything.
+/// Fewest times between changes for an estimate.
 const ENOUGH: usize = 6;
-/// The refresh is sought up to a little above this quantile of the times between changes; a few shorter ones come from
+/// The refresh time is searched up to a little above this quantile of the times between changes; a few shorter ones come from
 /// readings across two conversions.
 const QUANTILE: f64 = 0.2;
-/// Least agreement of the times between changes with multiples of the refresh, of 1.
+/// Least agreement of the times between changes with multiples of the refresh time; 1 is perfect.
 const AGREEMENT: f64 = 0.5;
-/// Above this share of readings that differ from the one before, the meter refreshes faster than it is read; or where
-/// changes come closer together than two readings.
+/// Above this share of readings that differ from the one before, the meter refreshes faster than it is read. The same
+/// holds if the time between changes is shorter than that of two readings.
 const MOST_CHANGES: f64 = 0.6;
 
-/// Refresh of a meter, as seen by reading it.
+/// Refresh time of a meter, as estimated from its readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Refresh {
     /// Seconds from one conversion to the next.
     pub(super) period_s: f64,
     /// Its uncertainty in seconds.
     pub(super) off_s: f64,
-    /// Whether nearly every reading differed from the one before: then conversions are shorter than was seen, and the
+    /// Whether nearly every reading differed from the one before. Then conversions may be shorter than `period_s`, and the
     /// readings are samples and not a gapless series of means.
     pub(super) outpaced: bool,
 }
@@ -32,8 +32,7 @@ impl Refresh {
         nanoseconds(self.period_s)
     }
 
-    /// The one that is known better: the one that more times between two conversions were seen for, or from closer
-    /// readings.
+    /// The one that is known better: from more times between two conversions, or from more frequent readings.
     #[must_use]
     pub fn better(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
@@ -50,9 +49,9 @@ pub(super) fn nanoseconds(seconds: f64) -> Nanoseconds {
     Nanoseconds((seconds.max(0.0) * 1e9).round() as u64)
 }
 
-/// Finds the refresh from the times at which `marks` change. A change is taken to lie in the middle between the two
-/// readings that show it. A conversion that gives the same value as the one before hides a change, so the times between
-/// changes are multiples of the refresh: it is the longest time of which they are.
+/// Estimates the refresh time from the times at which `marks` change. A change is assumed to be in the middle between the
+/// two readings that show it. A conversion that gives the same value as the one before hides a change, so the times between
+/// changes are multiples of the refresh time. It is the longest time of which they are multiples.
 pub(super) fn measure(at_s: &[f64], marks: &[i64]) -> Option<Refresh> {
     let mut last: Option<f64> = None;
     let mut between = Vec::new();

@@ -22,10 +22,10 @@ pub(super) enum Values {
     Energy { millijoules: Option<Vec<f64>> },
 }
 
-/// What readings tell of the meter itself. Readings of one trial may tell little, those of a whole run tell more.
+/// Properties of a meter, as estimated from readings. Those of one trial may reveal little; those of a run reveal more.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Character {
-    /// How often it refreshes; `None` for counters, and where the readings changed too seldom to tell.
+    /// How often it refreshes; `None` for counters, and if the readings changed too rarely.
     pub refresh: Option<Refresh>,
     pub(super) step: Step,
 }
@@ -39,7 +39,7 @@ pub(super) struct Step {
 }
 
 impl Character {
-    /// What is known of two rails of a meter: the better known refresh, and the greater steps, which are safe for both.
+    /// Properties of the meter from two of its rails: the better known refresh time, and the larger steps, which are safe for both.
     #[must_use]
     pub(super) fn of_both(self, other: Self) -> Self {
         let most = |one: Option<f64>, other: Option<f64>| match (one, other) {
@@ -67,7 +67,7 @@ impl Character {
         Self { step, ..self }
     }
 
-    /// What both tell together.
+    /// Combines the properties: the better known refresh time, and the smaller steps.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         // With few values it may be several steps of the meter, never less than one.
@@ -118,7 +118,7 @@ impl Trace {
         Ok(Self { step, ..Self::new(rail, at_ns, values) })
     }
 
-    /// Readings of a voltage in mV and a current in mA. `milliwatts` is what the driver made of them, where it did;
+    /// Readings of a voltage in mV and a current in mA. `milliwatts` is the driver's product of the two, if it has one;
     /// otherwise they are multiplied here.
     pub fn of_factors(
         rail: &str,
@@ -182,7 +182,7 @@ impl Trace {
         &self.rail
     }
 
-    /// What these readings tell of the meter.
+    /// Properties of the meter, as estimated from these readings.
     pub fn character(&self) -> Character {
         let refresh = match &self.values {
             Values::Power { marks, .. } => refresh::measure(&self.at_s, marks),
@@ -191,9 +191,9 @@ impl Trace {
         Character { refresh, step: self.step }
     }
 
-    /// Step of the power in mW for these readings of a meter: a step of the voltage with the mean current and the
-    /// other way round. The supply hardly changes, and then its step matters little; that of the current has to be
-    /// known.
+    /// Step of the power in mW for these readings of a meter: a step of the voltage times the mean current, and a step
+    /// of the current times the mean voltage. The voltage hardly changes, so its step may be unknown; that of the current
+    /// must be known.
     pub(super) fn step(&self, character: Character) -> Option<f64> {
         let Values::Power { means, .. } = &self.values else { return None };
         let step = character.step;
