@@ -279,7 +279,7 @@ fn a_mode_that_needs_a_reboot_is_an_error() {
     let mut keeper = board.keep("anna");
     let message = keeper.fails(StateRequest { nvpmodel: Some(7), ..board.request() });
     assert!(message.contains("power mode 7 is requested, but the mode is 3 (MAXP_CORE_ARM)"), "{message}");
-    assert!(message.contains("set a mode that needs a reboot by hand"), "{message}");
+    assert!(message.contains("if the mode needs a reboot, set it by hand"), "{message}");
     assert!(message.contains("the changes were undone"), "{message}");
     let message = keeper.fails(StateRequest { nvpmodel: Some(5), ..board.request() });
     assert!(message.contains("unknown power mode: 5"), "{message}");

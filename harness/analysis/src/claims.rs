@@ -103,7 +103,7 @@ pub struct ClaimOnNetwork {
     pub verdict: ClaimVerdict,
     /// Why it cannot be told; absent if it can.
     pub reason: Option<String>,
-    /// Whether no pipeline or no single processor has a valid trial, so that more trials or a repair are needed.
+    /// Whether no pipeline or no single processor has a valid trial. Then fix what made them void or fail, or measure more.
     pub not_measured: bool,
     /// The pipeline that is compared. Absent if there is none to compare.
     pub pipeline: Option<String>,

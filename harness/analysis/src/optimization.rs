@@ -202,7 +202,7 @@ pub struct Optimization {
     pub objective: String,
     /// Probability with which an interval holds the true value.
     pub confidence: f64,
-    /// The measured front, fastest first: no other measured schedule is better in throughput and energy. Without energy, the
+    /// The measured front, fastest first: no other measured schedule is better in both throughput and energy. Without energy, the
     /// fastest schedule alone.
     pub front: Vec<FrontRow>,
     /// The best schedule for the objective; absent if none meets it, or the objective is `pareto`.

@@ -314,14 +314,14 @@ pub struct Row {
     /// Highest rate of a stream that the schedule sustains, in frames per second of all streams together: median over the
     /// rounds. The other figures are those at this rate. Absent unless it was searched for.
     pub sustained_fps: Option<Interval>,
-    /// The same as a share of the saturated throughput that each round of the search begins with.
+    /// The same as a share of the saturated throughput, which each round measures before it searches for the rate.
     pub sustained_share: Option<Interval>,
     /// Time from entering the first stage to completion, in a stream from the scheduled arrival, over the frames of all
     /// trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
     /// The same with intervals. Absent for a saturating load.
     pub latency_ms_intervals: Option<LatencyIntervals>,
-    /// Share of the frames that were dropped, of those that were dropped or completed. Absent for a saturating load.
+    /// Dropped frames as a share of those that were dropped or completed. Absent for a saturating load.
     pub drop_rate: Option<Interval>,
     /// Frames that completed after their deadline; dropped ones are not among them. Absent without a deadline.
     pub deadline_misses: Option<u64>,
@@ -505,7 +505,7 @@ pub struct Noise {
     pub noisy: bool,
     /// Whether intervals are wide.
     pub wide: bool,
-    /// Precision of throughput, under a stream of the median latency: median over the schedules.
+    /// Precision of throughput (of the median latency if the load is a stream): median over the schedules.
     pub typical_interval: f64,
     /// The widest.
     pub widest_interval: f64,

@@ -46,9 +46,9 @@ pub struct StreamSection {
     pub completed: u64,
     /// Jitter of the output: standard deviation of the times between results in ms, median over the trials.
     pub jitter_ms: Option<f64>,
-    /// Frames that an arrival found waiting, mean of each trial, median over the trials.
+    /// Frames that were waiting when a frame arrived: mean of each trial, median over the trials.
     pub mean_waiting: Option<f64>,
-    /// How much later than scheduled the source offered 99 of 100 frames in ms, median over the trials.
+    /// How late the source offered frames in ms: 99th percentile of each trial, median over the trials.
     pub source_late_p99_ms: Option<f64>,
     /// CPU time of the source as a share of one CPU, median over the trials.
     pub source_cpu_share: Option<f64>,
@@ -85,7 +85,7 @@ pub struct StreamTrace {
     pub round: u32,
     /// Length of the window.
     pub seconds: f64,
-    /// Most frames that an arrival found waiting in each part.
+    /// Most frames that were waiting when a frame arrived, in each part.
     pub waiting: Vec<u32>,
     /// Frames dropped in each part.
     pub dropped: Vec<u32>,

@@ -11,7 +11,7 @@ use super::faults::{Faults, Spot};
 use super::values::{Name, Percent, PercentOrNone, Text, percent};
 use super::{check, files, schema, tree, typed};
 
-/// How much worse a metric can become before `cargo xtask check` fails. Shares are of one: 0.01 is 1 %.
+/// How much worse a metric can become before `cargo xtask check` fails. Shares are fractions: 0.01 is 1 %.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {

@@ -201,7 +201,7 @@ fn records(result: &Optimization) -> Vec<[String; 8]> {
 fn legend(result: &Optimization) -> &'static str {
     // Without energy, the front is the fastest schedule alone.
     if result.front.iter().any(|row| row.energy_mj_per_frame.is_some()) {
-        "* on the front: no other measured schedule is better in throughput and energy"
+        "* on the front: no other measured schedule is better in both throughput and energy"
     } else {
         "* the fastest measured schedule"
     }

@@ -72,8 +72,8 @@ pub(super) fn legend(report: &Report) -> Vec<String> {
     };
     let mut sentences = vec![format!(
         "stream: latency from the scheduled arrival to the result, over the frames of all trials, with intervals; dropped: \
-         share of the frames that found a full queue; {deadline}age: time since the arrival of the frame of the newest \
-         result, on average; jitter: standard deviation of the time between results"
+         share of the frames that were dropped because a queue was full; {deadline}age: mean time since the arrival of the \
+         frame to which the newest result belongs; jitter: standard deviation of the time between results"
     )];
     let lacking = rows.iter().filter_map(|row| {
         let latency = row.latency_ms_intervals.as_ref()?;
@@ -111,7 +111,7 @@ fn source(rows: &[&Row]) -> Option<String> {
     let share = most(|stream| stream.source_cpu_share)?;
     let late = if late_ms < 10.0 { format!("{:.0} µs", 1e3 * late_ms) } else { format!("{late_ms:.0} ms") };
     Some(format!(
-        "source: 99 of 100 frames were offered at most {late} late, with {:.2} % of a CPU",
+        "source: 99 of 100 frames were offered at most {late} late; it used {:.2} % of a CPU",
         100.0 * share
     ))
 }

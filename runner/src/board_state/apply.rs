@@ -72,7 +72,7 @@ impl<'a> Plan<'a> {
             }
             Some(false) if !folder.clocks_before().exists() && settings::are_pinned(sysfs, now) => {
                 return Err("unpinned clocks are requested, but the clocks are pinned, possibly by hand: unpin them \
-                            with `jetson_clocks --restore` with the file that they were stored in, or by a reboot"
+                            with `jetson_clocks --restore FILE`, where FILE is the one that they were stored in, or reboot"
                     .to_owned());
             }
             _ => None,
@@ -480,7 +480,7 @@ fn set_mode(nvpmodel: &Path, mode: u32) -> Result<(), String> {
     }
     let now = now.map_or_else(|| "unknown".to_owned(), |now| format!("{} ({})", now.id, now.name));
     Err(format!(
-        "power mode {mode} is requested, but the mode is {now}: {} -m {mode} {}; set a mode that needs a reboot by hand",
+        "power mode {mode} is requested, but the mode is {now}: {} -m {mode} {}; if the mode needs a reboot, set it by hand",
         nvpmodel.display(),
         finished.describe()
     ))

@@ -45,9 +45,10 @@ pub struct CheckReport {
 pub enum GateVerdict {
     /// No row is a regression.
     Pass,
-    /// At least one is.
+    /// At least one row is a regression.
     Fail,
-    /// None is, but a schedule of the baseline was not checked: it has no or too few valid trials in the run, or in the baseline.
+    /// No row is a regression, but a schedule of the baseline was not checked: it has no or too few valid trials in the run or
+    /// in the baseline.
     Incomplete,
 }
 
@@ -72,7 +73,7 @@ pub struct CheckedRow {
     pub before: f64,
     /// Median over the run's trials.
     pub now: f64,
-    /// Now over before.
+    /// Run over baseline: 1.02 is 2 % more.
     pub ratio: f64,
     /// Lower end of its interval of 95 %; absent with a single trial.
     pub ratio_lo: Option<f64>,

@@ -131,7 +131,7 @@ impl Figure {
 /// A change of level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Step {
-    /// Level from here on over that before.
+    /// Level from this run on over the level before it.
     pub ratio: f64,
     /// Lower end of its interval.
     pub lo: f64,

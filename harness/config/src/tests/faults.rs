@@ -499,7 +499,7 @@ fn groups() {
         ("a board of the group besides", "", "", &["shelf", "bench"]),
         ("a board twice on the command line", "", "", &["other", "other"]),
         ("unknown board or group", "", "", &["shelv"]),
-        ("groups that want unlike things", "", "", &["shelf", "rack"]),
+        ("groups with conflicting modes", "", "", &["shelf", "rack"]),
     ];
     let mut text = String::new();
     for (title, from, to, asked) in table {

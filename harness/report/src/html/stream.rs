@@ -103,7 +103,7 @@ fn queues(name: &str, place: usize, traces: &[(&Row, &StreamTrace)]) -> Markup {
     let table = html! {
         table.chart {
             caption {
-                "Frames of " (name) " that an arrival found waiting, over the seconds of a typical window. Marks at the top are drops."
+                "Frames of " (name) " that were waiting when a frame arrived, over the seconds of a typical window. Marks at the top are drops."
             }
             thead {
                 tr {
