@@ -115,7 +115,11 @@ mod tests {
         };
         let found = outliers(&trials(&[100.0, 101.0, 50.0, 99.0, 100.5])).unwrap();
         assert_eq!(found.code, ReasonCode::OutlyingTrials);
-        assert!(found.text.starts_with("1 of 5 trials") && found.text.contains("round 3"), "{}", found.text);
+        assert!(
+            found.text.starts_with("outliers in 1 of 5 trials: 50.0") && found.text.contains("round 3"),
+            "{}",
+            found.text
+        );
         assert_eq!(outliers(&trials(&[100.0, 100.1, 100.2, 100.0, 101.5])), None, "apart, but by little");
         assert_eq!(outliers(&trials(&[100.0, 101.0, 50.0])), None, "too few to tell");
     }

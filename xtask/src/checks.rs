@@ -160,38 +160,41 @@ impl Checks<'_> {
         self.rust(&["test", "--locked", "--workspace", "--test", VIRTUAL_BOARD_PROGRAM, "--"])
     }
 
-    /// All tests but those of the virtual board, which is up for no longer than its own take. Most tests of the command line
-    /// wait for boards, so two steps run side by side; they and pytest take the longest and begin first.
+    /// All tests but those of the virtual board, which is up for no longer than its own take. First what only has to be right, two
+    /// steps at a time; then one by one what measures: benches of the command line and of `ci` must have valid trials.
     fn side_by_side(&mut self, built: &Built, programs: &Programs) -> Result<()> {
         let mut pytest = self.pytest(&["compiler", "--quiet"]);
         pytest.args(ON_ALL_CPUS);
-        let mut pytest_of_ci = self.pytest(&["ci", "--quiet"]);
-        let mut steps = vec![Step { name: PYTEST.to_owned(), command: pytest }];
-        let cli = self.workspace.root.join(CLI);
+        let pytest_of_ci = Step { name: PYTEST_OF_CI.to_owned(), command: self.pytest(&["ci", "--quiet"]) };
+        let mut beside = vec![Step { name: PYTEST.to_owned(), command: pytest }];
+        let mut alone = vec![pytest_of_ci];
         let mut of_rust: Vec<_> =
             programs.tests().filter(|program| program.name != VIRTUAL_BOARD_PROGRAM).collect();
         // Cargo tells them in the order in which they were built.
-        of_rust.sort_by_key(|program| (program.folder != cli, program.title()));
+        of_rust.sort_by_key(|program| program.title());
+        let cli = self.workspace.root.join(CLI);
         for program in of_rust {
             let mut command = cargo::test(self.workspace, program)?;
             self.name_toolchain(&mut command);
             command.arg("--include-ignored");
+            let steps = if program.folder == cli { &mut alone } else { &mut beside };
             steps.push(Step { name: program.title(), command });
         }
-        let of_steps = steps.iter_mut().map(|step| &mut step.command);
-        let mut commands: Vec<&mut Command> = of_steps.chain([&mut pytest_of_ci]).collect();
+        let mut commands: Vec<&mut Command> =
+            beside.iter_mut().chain(&mut alone).map(|step| &mut step.command).collect();
         name_programs(built, &mut commands);
         name_libcuda(&programs.library(LIBCUDA)?, &mut commands);
         self.name_browser(&mut commands);
         self.name_archive(built, &mut commands);
         self.name_emulated(&mut commands);
         let documentation = self.rust(&["test", "--locked", "--workspace", "--doc"])?;
-        steps.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
-        steps.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
-        for (name, passed) in lanes::run(steps, &self.workspace.state().join("logs"))? {
+        beside.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
+        beside.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
+        let logs = self.workspace.state().join("logs");
+        for (name, passed) in lanes::run(beside, 2, &logs)?.into_iter().chain(lanes::run(alone, 1, &logs)?) {
             self.steps.count(&name, passed);
         }
-        self.steps.run(PYTEST_OF_CI, pytest_of_ci)
+        Ok(())
     }
 
     /// Runs what `wanted` is part of the name of, and builds only what that needs.

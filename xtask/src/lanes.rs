@@ -1,4 +1,4 @@
-//! Steps of the checks that run side by side: tests wait for boards, time-outs and processes more than they compute.
+//! Steps of the checks that run side by side, or one after the other if other load would change their verdict.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-
-/// Steps at the same time.
-const LANES: usize = 2;
 
 /// A step with a log of its own, so that the outputs of two steps do not mix.
 #[derive(Debug)]
@@ -64,19 +61,19 @@ fn log(logs: &Path, name: &str) -> PathBuf {
     logs.join(word + ".log")
 }
 
-/// Runs all steps, two at a time; they begin in their order. Returns the name of each and whether it passed, in the order in
+/// Runs all steps, so many at a time; they begin in their order. Returns the name of each and whether it passed, in the order in
 /// which they ended. Their outputs are written to the folder `logs`.
 ///
 /// The steps are in the process group of this program, so Ctrl-C ends all of them.
 ///
 /// # Errors
 /// If the folder cannot be made. A step that cannot be started has not passed.
-pub(crate) fn run(steps: Vec<Step>, logs: &Path) -> Result<Vec<(String, bool)>> {
+pub(crate) fn run(steps: Vec<Step>, at_a_time: usize, logs: &Path) -> Result<Vec<(String, bool)>> {
     fs::create_dir_all(logs).with_context(|| format!("failed to create {}", logs.display()))?;
     let (steps, ended) = (Mutex::new(steps.into_iter()), Mutex::new(Vec::new()));
     let next = || steps.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
-        for _ in 0..LANES {
+        for _ in 0..at_a_time {
             scope.spawn(|| {
                 while let Some(step) = next() {
                     let result = step.run(logs);
@@ -118,7 +115,7 @@ mod tests {
             Step { name: "none".to_owned(), command: Command::new("/nowhere/program") },
             shell("last", "echo said; echo more >&2"),
         ];
-        let mut ended = run(steps, &folder).unwrap();
+        let mut ended = run(steps, 2, &folder).unwrap();
         ended.sort();
         let found: Vec<_> = ended.iter().map(|(name, passed)| (name.as_str(), *passed)).collect();
         assert_eq!(found, [("a, tests/one", true), ("last", true), ("none", false), ("two", false)]);
