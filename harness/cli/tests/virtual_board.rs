@@ -75,7 +75,7 @@ struct Curve {
 impl Curve {
     fn play(board: &Board, path: &Path) -> Self {
         let (_, said) = xtask(&["board", "power", &board.name, path.to_str().unwrap()], &[0]);
-        let begun = said.split("plays since ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let begun = said.split("started at ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let segment = |line: &str| {
             let words: Vec<u64> =
                 line.split('#').next()?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
