@@ -113,11 +113,11 @@ fn two_stages_on_two_cpus_run_at_once() {
     let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
     assert_eq!(cpus, [first.to_string(), second.to_string()], "{seen:?}");
     check(&trial, &measured);
-    // Stage 0 runs a later frame while stage 1 runs this one.
+    // Stage 0 begins a later frame before stage 1 has ended this one. Other load cannot change that, although it may give
+    // the two CPUs to these stages by turns, so that their spans never meet.
     let spans = |stage| measured.timeline.iter().filter(move |span| span.stage == stage);
-    let meets =
-        |b: &Span| spans(0).any(|a| a.frame > b.frame && a.begin_ns < b.end_ns && b.begin_ns < a.end_ns);
-    assert!(spans(1).filter(|span| meets(span)).count() > 10, "{:?}", measured.timeline);
+    let ahead = |b: &Span| spans(0).any(|a| a.frame > b.frame && a.begin_ns < b.end_ns);
+    assert!(spans(1).any(ahead), "{:?}", measured.timeline);
 }
 
 #[test]
