@@ -197,8 +197,12 @@ mod tests {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || (0..5).take_while(|item| queue.push(*item).is_ok()).count())
         };
-        std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(queue.lock().items.len(), 2);
+        // The third one has to wait, until it sleeps.
+        while queue.lock().sleeping_senders == 0 {
+            assert!(!sender.is_finished(), "{} items", queue.length());
+            std::thread::yield_now();
+        }
+        assert_eq!(queue.length(), 2);
         queue.close();
         // Two are in the queue; closing returned the third.
         assert_eq!(sender.join().unwrap(), 2);
@@ -211,7 +215,9 @@ mod tests {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || queue.pop())
         };
-        std::thread::sleep(Duration::from_millis(20));
+        while queue.lock().sleeping_receivers == 0 {
+            std::thread::yield_now();
+        }
         queue.close();
         assert_eq!(receiver.join().unwrap(), None);
 

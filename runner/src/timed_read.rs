@@ -107,15 +107,19 @@ mod tests {
         assert_eq!(text(&answers).as_deref(), Some("42"));
         let error = read(&hangs).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::TimedOut, "no answer within 1 s"));
-        let begun = Instant::now();
-        assert_eq!(read(&hangs).unwrap_err().kind(), ErrorKind::TimedOut);
-        assert!(begun.elapsed() < TIMEOUT, "the second read returns at once");
+        // One that waited would take as long each time; other load delays one now and then.
+        let soon = (0..12).any(|_| {
+            let begun = Instant::now();
+            assert_eq!(read(&hangs).unwrap_err().kind(), ErrorKind::TimedOut);
+            begun.elapsed() < TIMEOUT
+        });
+        assert!(soon, "the second read returns at once");
         assert_eq!(text(&answers).as_deref(), Some("42"), "a new thread reads other files");
         // Opening the pipe for writing is its first answer.
         std::fs::write(&hangs, "1").unwrap();
         std::fs::remove_file(&hangs).unwrap();
         std::fs::write(&hangs, "2").unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while read(&hangs).is_err() {
             assert!(Instant::now() < deadline);
         }

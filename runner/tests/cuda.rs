@@ -9,8 +9,7 @@ use protocol::{
     ArrivalTimes, Call, CudaSystem, Event, ExecutionMode, Frames, Isolate, Load, MachineState, Processor,
     Profile, Profiled, QueuePolicy, Request, StreamLoad, Transfer, Transferred, Trial,
 };
-use std::time::Duration;
-use support::{Runner, cpus, processor, stages, trial, two_cpus};
+use support::{Runner, cpus, cpus_at_work, processor, repeated, stages, trial, two_cpus};
 
 fn state(runner: &mut Runner, thorough: bool) -> MachineState {
     match runner.ask(&Request::State { id: 1, sysfs: "/sys".to_owned(), thorough }) {
@@ -98,7 +97,7 @@ fn trials_report_the_memory_of_the_gpu_and_share_weights() {
     plans.move_to_gpu(&mut replicas, 0, "net");
     plans.move_to_gpu(&mut replicas, 1, "net");
     let mut trial = trial(replicas);
-    trial.isolate = Some(Isolate { min_frames: 2, min_ns: 0, max_ns: 1_000_000_000 });
+    trial.isolate = Some(Isolate { min_frames: 2, min_ns: 0, max_ns: 100_000_000_000 });
     // Twice: the second trial finds no memory of the first.
     for _ in 0..2 {
         let measured = runner.measure(&trial);
@@ -210,7 +209,7 @@ fn profile(runner: &mut Runner, plans: &Plans) -> Profiled {
         warm_up_frames: 1,
         min_frames: 5,
         min_ns: 0,
-        max_ns: 10_000_000_000,
+        max_ns: 100_000_000_000,
     };
     match runner.ask(&Request::Profile(request)) {
         Event::Profiled(profiled) => profiled,
@@ -221,17 +220,20 @@ fn profile(runner: &mut Runner, plans: &Plans) -> Profiled {
 #[test]
 fn a_profile_times_each_kernel_by_events_within_its_frame() {
     let plans = Plans::new();
-    let profiled = profile(&mut runner(&[]), &plans);
-    let units: Vec<u32> = profiled.calls.iter().map(|call| call.unit).collect();
-    assert_eq!(units, [0, 0, 1, 2, 3, 4]);
-    assert!(profiled.frame_ns.len() >= 5 && profiled.cuda.is_some());
-    for (frame, whole) in profiled.instrumented_frame_ns.iter().enumerate() {
-        let kernels: u64 = profiled.calls.iter().map(|call| call.samples_ns[frame]).sum();
-        assert!(kernels <= whole + whole / 20 + 7000, "{kernels} of {whole}");
-    }
-    // A convolution of 8 channels does far more work than the copy of an image.
-    let fastest = |place: usize| profiled.calls[place].samples_ns.iter().min().copied().unwrap();
-    assert!(fastest(3) > 4 * fastest(2), "{:?}", profiled.calls);
+    let mut runner = runner(&[]);
+    repeated(|| {
+        let profiled = profile(&mut runner, &plans);
+        let units: Vec<u32> = profiled.calls.iter().map(|call| call.unit).collect();
+        assert_eq!(units, [0, 0, 1, 2, 3, 4]);
+        assert!(profiled.frame_ns.len() >= 5 && profiled.cuda.is_some());
+        for (frame, whole) in profiled.instrumented_frame_ns.iter().enumerate() {
+            let kernels: u64 = profiled.calls.iter().map(|call| call.samples_ns[frame]).sum();
+            assert!(kernels <= whole + whole / 20 + 7000, "{kernels} of {whole}");
+        }
+        // A convolution of 8 channels does far more work than the copy of an image.
+        let fastest = |place: usize| profiled.calls[place].samples_ns.iter().min().copied().unwrap();
+        if fastest(3) > 4 * fastest(2) { Ok(()) } else { Err(format!("{:?}", profiled.calls)) }
+    });
 }
 
 fn transfer(runner: &mut Runner, from: Processor, to: Processor) -> Transferred {
@@ -248,9 +250,11 @@ fn hand_overs_to_and_from_a_gpu_include_their_copies() {
     let mut runner = runner(&[]);
     let (cpu, gpu) = (processor("cpu", &[first]), Processor::Cuda(gpu(second)));
     for (from, to, reads_again) in [(&cpu, &gpu, false), (&gpu, &cpu, true), (&gpu, &gpu, false)] {
-        let found = transfer(&mut runner, from.clone(), to.clone());
-        let fastest = |place: usize| found.sizes[place].first_ns.iter().min().copied().unwrap();
-        assert!(fastest(1) > 2 * fastest(0), "{found:?}");
+        let found = repeated(|| {
+            let found = transfer(&mut runner, from.clone(), to.clone());
+            let fastest = |place: usize| found.sizes[place].first_ns.iter().min().copied().unwrap();
+            if fastest(1) > 2 * fastest(0) { Ok(found) } else { Err(format!("{found:?}")) }
+        });
         for size in &found.sizes {
             let again = if reads_again { 10 } else { 0 };
             assert_eq!((size.first_ns.len(), size.again_ns.len()), (10, again));
@@ -261,27 +265,17 @@ fn hand_overs_to_and_from_a_gpu_include_their_copies() {
 #[test]
 fn the_thread_that_feeds_the_gpu_is_bound_and_sleeps_while_it_waits() {
     let plans = Plans::new();
-    let mut runner = runner(&[]);
     let mut schedule = plans.single("net");
     let last = *cpus().last().unwrap();
     schedule.stages[0].processor = Processor::Cuda(gpu(last));
-    let mut trial = trial(schedule);
-    trial.measure.min_ns = 1_500_000_000;
-    runner.send(&Request::Trial(trial));
-    let pid = runner.child.id();
-    let mut bound = Vec::new();
-    let measured = loop {
-        match runner.event() {
-            Event::Measured(measured) => break measured,
-            Event::Phase { .. } => {
-                std::thread::sleep(Duration::from_millis(50));
-                bound.extend(support::threads_of(pid, "stage0"));
-            }
-            other => panic!("{other:?}"),
-        }
-    };
-    assert!(!bound.is_empty() && bound.iter().all(|(_, list)| *list == last.to_string()), "{bound:?}");
-    // The stand-in computes on threads of its own: the stage's thread mostly waits.
-    let stage = &measured.stages[0];
-    assert!(stage.cpu_ns < stage.busy_ns / 2 && stage.voluntary_switches >= stage.frames, "{stage:?}");
+    let trial = trial(schedule);
+    assert_eq!(cpus_at_work(&mut runner(&[]), trial.clone(), "stage0", 1), [last.to_string()]);
+    let mut runner = runner(&[]);
+    repeated(|| {
+        let stage = runner.measure(&trial).stages.remove(0);
+        // The stand-in computes on threads of its own: the stage's thread mostly waits.
+        assert!(stage.cpu_ns < stage.busy_ns / 2, "{stage:?}");
+        // Other load may hold the thread back until there is nothing to wait for.
+        if stage.voluntary_switches >= stage.frames { Ok(()) } else { Err(format!("{stage:?}")) }
+    });
 }

@@ -6,19 +6,17 @@ use protocol::{Event, ExecutionMode, Phase, Request};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Runner, program, stages, trial, two_cpus};
+use support::{Runner, endless, program, stages, trial, two_cpus};
 
 /// Much less than its trial, and enough for a machine in use.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(300);
 
 /// A trial that would go on for an hour.
-fn endless() -> Request {
+fn without_end() -> Request {
     let (first, second) = two_cpus();
-    let mut trial =
-        trial(stages().schedule(ExecutionMode::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
-    trial.measure.min_ns = 3_600_000_000_000;
-    trial.measure.max_ns = 3_600_000_000_000;
-    Request::Trial(trial)
+    let schedule =
+        stages().schedule(ExecutionMode::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]);
+    Request::Trial(endless(trial(schedule)))
 }
 
 fn wait_for(runner: &mut Runner, wanted: Phase) {
@@ -35,7 +33,7 @@ fn wait_for(runner: &mut Runner, wanted: Phase) {
 fn the_end_of_input_ends_the_runner_in_the_middle_of_a_trial() {
     for pause in [0, 1, 30, 700] {
         let mut runner = Runner::start();
-        runner.send(&endless());
+        runner.send(&without_end());
         wait_for(&mut runner, Phase::WarmUp);
         std::thread::sleep(Duration::from_millis(pause));
         let begun = Instant::now();
@@ -54,7 +52,7 @@ fn the_end_of_input_ends_a_runner_that_is_idle_or_loads() {
     assert!(runner.ended(SOON).success());
 
     let mut runner = Runner::start();
-    runner.send(&endless());
+    runner.send(&without_end());
     drop(runner.stdin.take());
     assert!(runner.ended(SOON).success());
 }
@@ -63,7 +61,7 @@ fn the_end_of_input_ends_a_runner_that_is_idle_or_loads() {
 fn killing_the_harness_ends_the_runner() {
     // The shell acts as the harness: it has the only writing end of the runner's input.
     let script = r#"exec 3> >(exec "$0"); printf '%s\n' "$1" >&3; exec sleep 1000"#;
-    let line = serde_json::to_string(&endless()).unwrap();
+    let line = serde_json::to_string(&without_end()).unwrap();
     let mut harness = Command::new("bash")
         .args(["-c", script])
         .arg(program())

@@ -3,7 +3,7 @@
 mod support;
 
 use protocol::{ExecutionMode, Fault, OnnxGpu, OnnxProvider, Program, Request, Schedule};
-use support::{Runner, cpus, stages, threads_of, trial, two_cpus};
+use support::{Runner, cpus, endless, repeated, stages, threads_of, trial, two_cpus};
 
 fn invalid(change: impl FnOnce(&mut protocol::OnnxModel)) -> Schedule {
     let mut schedule = stages().onnx(&[&[cpus()[0]]]);
@@ -38,15 +38,17 @@ fn a_trial_measures_it_like_a_stage_library() {
     assert_eq!(measured.weights_bytes, 0, "the model contains them");
     let mut long = trial(stages().onnx(&[&[first, second]]));
     long.measure.min_ns = 1_000_000_000;
-    runner.send(&Request::Trial(long));
-    while !matches!(runner.event(), protocol::Event::Phase { phase: protocol::Phase::WarmUp, .. }) {}
+    repeated(|| {
+        let stage = runner.measure(&long).stages.remove(0);
+        if stage.busy_ns > 900_000_000 { Ok(()) } else { Err(format!("{stage:?}")) }
+    });
     // The session's worker inherits its name and CPUs from the stage's thread. (One more thread, of the library itself,
     // stays on the first CPU.)
+    runner.send(&Request::Trial(endless(long)));
+    while !matches!(runner.event(), protocol::Event::Phase { phase: protocol::Phase::WarmUp, .. }) {}
     let threads = threads_of(runner.child.id(), "stage");
     let free = threads.iter().filter(|(_, cpus)| cpus.contains(['-', ','])).count();
     assert_eq!(free, 2, "{threads:?}");
-    let protocol::Event::Measured(measured) = runner.event() else { panic!("the trial failed") };
-    assert!(measured.stages[0].busy_ns > 900_000_000, "{:?}", measured.stages);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use protocol::{
 };
 use std::process::Command;
 use std::time::Duration;
-use support::{Runner, stages, trial, two_cpus};
+use support::{Runner, repeated, stages, trial, two_cpus};
 
 const MS: u64 = 1_000_000;
 
@@ -115,13 +115,21 @@ fn four_cameras_share_the_pipeline() {
     let load = StreamLoad { streams: 4, ..load(5000.0, QueuePolicy::DropOldest) };
     let mut trial = Trial { slow_down_per_mille: vec![100_000, 0, 0], ..under(load, schedule) };
     trial.measure.min_frames = 80;
-    let measured = runner.measure(&trial);
-    let streamed = check(&trial, &measured);
-    assert_eq!(streamed.arrived.stream.len(), streamed.arrived.scheduled_ns.len());
-    let completed = |stream: u32| streamed.completed_stream.iter().filter(|of| **of == stream).count();
-    let counts: Vec<usize> = (0..4).map(completed).collect();
-    // All queues are full, so the streams take turns.
-    assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+    repeated(|| {
+        let measured = runner.measure(&trial);
+        let streamed = check(&trial, &measured);
+        assert_eq!(streamed.arrived.stream.len(), streamed.arrived.scheduled_ns.len());
+        let completed = |stream: u32| streamed.completed_stream.iter().filter(|of| **of == stream).count();
+        let counts: Vec<usize> = (0..4).map(completed).collect();
+        // Other load may stop the source until the queues are empty. Then the streams whose frames come first get them.
+        let least = streamed.arrived.waiting.iter().min().copied();
+        if least < Some(7) {
+            return Err(format!("{least:?} frames in the queues, {counts:?} completed"));
+        }
+        // No queue was empty, so the streams took turns.
+        assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -152,34 +160,36 @@ fn a_runner_that_is_stopped_for_a_while_tells_that_its_source_was_late() {
     let mut trial = under(load(100.0, QueuePolicy::DropOldest), schedule);
     (trial.measure.min_ns, trial.warm_up.max_ns) = (3000 * MS, 100 * MS);
     let mut runner = Runner::start();
-    runner.send(&Request::Trial(trial.clone()));
-    loop {
-        if let Event::Phase { phase: Phase::WarmUp, .. } = runner.event() {
-            break;
+    repeated(|| {
+        runner.send(&Request::Trial(trial.clone()));
+        loop {
+            if let Event::Phase { phase: Phase::WarmUp, .. } = runner.event() {
+                break;
+            }
         }
-    }
-    let signal = |name: &str| {
-        let pid = runner.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    };
-    // The window opens after about 100 ms and lasts 3 s.
-    std::thread::sleep(Duration::from_secs(1));
-    signal("-STOP");
-    std::thread::sleep(Duration::from_millis(1500));
-    signal("-CONT");
-    let measured = loop {
-        match runner.event() {
-            Event::Measured(measured) => break *measured,
-            Event::Phase { .. } => {}
-            other => panic!("{other:?}"),
-        }
-    };
-    let streamed = check(&trial, &measured);
-    let late = streamed.arrived.late_ns.iter().max().unwrap();
-    assert!(*late > 1000 * MS, "{late}");
-    // The frames of that time are all accounted for.
-    let distances = streamed.arrived.scheduled_ns.windows(2).map(|pair| pair[1] - pair[0]);
-    assert!(distances.into_iter().all(|distance| distance == 10 * MS));
+        let signal = |name: &str| {
+            let pid = runner.child.id().to_string();
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        };
+        // The window opens after about 100 ms and lasts 3 s. On a machine in use, the runner may be stopped before or after it.
+        std::thread::sleep(Duration::from_secs(1));
+        signal("-STOP");
+        std::thread::sleep(Duration::from_millis(1500));
+        signal("-CONT");
+        let measured = loop {
+            match runner.event() {
+                Event::Measured(measured) => break *measured,
+                Event::Phase { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        let streamed = check(&trial, &measured);
+        // The frames of that time are all accounted for.
+        let distances = streamed.arrived.scheduled_ns.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(distances.into_iter().all(|distance| distance == 10 * MS));
+        let late = *streamed.arrived.late_ns.iter().max().unwrap();
+        if late > 1000 * MS { Ok(()) } else { Err(format!("{late} ns late at most")) }
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use protocol::{
     Event, ExecutionMode, Fault, Frames, Isolate, Measured, Phase, Processor, Profile, Request, Span,
     Transfer, Trial,
 };
-use support::{Runner, stages, threads_of, trial, two_cpus};
+use support::{Runner, cpus_at_work, repeated, stages, threads_of, trial, two_cpus};
 
 /// Checks that hold for every trial.
 fn check(trial: &Trial, measured: &Measured) {
@@ -84,7 +84,7 @@ fn phases_are_announced_in_order_for_every_kind() {
     let mut runner = Runner::start();
     for schedule in schedules {
         let mut trial = trial(schedule);
-        trial.isolate = Some(Isolate { min_frames: 5, min_ns: 0, max_ns: 1_000_000_000 });
+        trial.isolate = Some(Isolate { min_frames: 5, min_ns: 0, max_ns: 100_000_000_000 });
         runner.send(&Request::Trial(trial.clone()));
         let mut phases = Vec::new();
         let measured = loop {
@@ -104,14 +104,12 @@ fn phases_are_announced_in_order_for_every_kind() {
 #[test]
 fn two_stages_on_two_cpus_run_at_once() {
     let (first, second) = two_cpus();
-    let mut trial =
+    let trial =
         trial(stages().schedule(ExecutionMode::Pipeline, &[("busy", &[first]), ("busy_again", &[second])]));
-    trial.measure.min_ns = 500_000_000;
-    let mut runner = Runner::start();
     // Read while kernels run, because TVM by default binds threads when it runs its first kernel.
-    let (measured, seen) = measure_and_read_cpus(&mut runner, &trial, "stage");
-    let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
-    assert_eq!(cpus, [first.to_string(), second.to_string()], "{seen:?}");
+    let cpus = cpus_at_work(&mut Runner::start(), trial.clone(), "stage", 2);
+    assert_eq!(cpus, [first.to_string(), second.to_string()]);
+    let measured = Runner::start().measure(&trial);
     check(&trial, &measured);
     // Stage 0 begins a later frame before stage 1 has ended this one. Other load cannot change that, although it may give
     // the two CPUs to these stages by turns, so that their spans never meet.
@@ -134,7 +132,7 @@ fn frames_leave_a_stage_with_a_slow_replica_in_their_order() {
         let mut schedule = stages().schedule(ExecutionMode::Pipeline, stages_placed);
         schedule.stages[slow].replica = true;
         let mut trial = trial(schedule);
-        trial.isolate = Some(Isolate { min_frames: 3, min_ns: 0, max_ns: 1_000_000_000 });
+        trial.isolate = Some(Isolate { min_frames: 3, min_ns: 0, max_ns: 100_000_000_000 });
         trial.timeline_frames = 60;
         trial.measure.min_frames = 100;
         // Six times the time of the other replica.
@@ -175,27 +173,6 @@ fn frames_leave_a_stage_with_a_slow_replica_in_their_order() {
     }
 }
 
-/// Runs a trial and reads the CPUs of the runner's threads of that name meanwhile.
-fn measure_and_read_cpus(
-    runner: &mut Runner,
-    trial: &Trial,
-    threads: &str,
-) -> (Measured, Vec<(u32, String)>) {
-    runner.send(&Request::Trial(trial.clone()));
-    let mut seen = Vec::new();
-    loop {
-        match runner.event() {
-            Event::Phase { phase: Phase::WarmUp, .. } => {
-                std::thread::sleep(std::time::Duration::from_millis(200));
-                seen = threads_of(runner.hello.pid, threads);
-            }
-            Event::Phase { .. } => {}
-            Event::Measured(measured) => return (*measured, seen),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
 #[test]
 fn every_thread_of_a_stage_has_its_own_cpu() {
     let (first, second) = two_cpus();
@@ -203,13 +180,17 @@ fn every_thread_of_a_stage_has_its_own_cpu() {
     let Processor::Cpu(cpu) = &mut trial.schedule.stages[0].processor else { panic!("not a CPU") };
     cpu.threads = 2;
     trial.measure.min_ns = 500_000_000;
+    let cpus = cpus_at_work(&mut Runner::start(), trial.clone(), "stage0", 2);
+    assert_eq!(cpus, [second.to_string(), first.to_string()]);
     let mut runner = Runner::start();
-    let (measured, seen) = measure_and_read_cpus(&mut runner, &trial, "stage0");
-    let cpus: Vec<_> = seen.iter().map(|(_, cpus)| cpus.clone()).collect();
-    assert_eq!(cpus, [second.to_string(), first.to_string()], "{seen:?}");
-    // The worker's half of the work counts for the stage.
-    assert!(measured.host.overhead_ns < measured.host.runner_ns / 4, "{:?}", measured.host);
-    check(&trial, &measured);
+    // The worker's half of the work counts for the stage: without it, half of the runner's CPU time would be overhead. The kernel is
+    // asked for the times of the process and its threads one after another, and other load may come between.
+    repeated(|| {
+        let measured = runner.measure(&trial);
+        check(&trial, &measured);
+        let host = &measured.host;
+        if host.overhead_ns < host.runner_ns / 4 { Ok(()) } else { Err(format!("{host:?}")) }
+    });
     // The pool ended with its stage.
     assert!(threads_of(runner.hello.pid, "stage").is_empty());
 }
@@ -227,7 +208,7 @@ fn a_profile_has_the_kernels_in_order() {
         warm_up_frames: 3,
         min_frames: 12,
         min_ns: 0,
-        max_ns: 10_000_000_000,
+        max_ns: 100_000_000_000,
     };
     assert!(request.calls.len() > 4, "{:?}", request.calls);
     let mut runner = Runner::start();

@@ -65,7 +65,7 @@ impl Board {
     /// Waits until the state is restored and the saved one is removed.
     #[track_caller]
     pub(crate) fn wait_for(&self, state: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while self.jetson.state() != state || self.saved().exists() {
             assert!(Instant::now() < deadline, "{}\nis not\n{state}", self.jetson.state());
             std::thread::sleep(Duration::from_millis(20));
