@@ -21,10 +21,13 @@ PAGES = sorted(
 XTASK_VERBS = {
     *("board", "build", "dist", "emulate", "kernels", "onnx-suite", "setup", "test", "tidy"),
 }
-# Reasons in a report why other load made trials void; `bench` then ends with exit code 4.
-DISTURBED = ("other processes used", "the hypervisor took")
+# How `bench` and `check` say that other load made trials void; they then end with exit code 4.
+DISTURBED = re.compile(
+    r"\bvoid\b[^:]*: (for example, )?"
+    r"(other processes used|the hypervisor took|the CPU quota|the window has)"
+)
 # Other load can also make the gate inconclusive. The example is then run again. An example that
-# never works fails.
+# never works fails, unless trials were void in at least half of the attempts.
 ATTEMPTS = 12
 
 
@@ -96,32 +99,39 @@ def cache(tmp_path_factory):
 def test_an_example_runs_as_its_page_shows(name, tmp_path, cache):
     page = commands((ROOT / "examples" / name / "README.md").read_text())
     assert any(command.startswith("cargo xtask") for command, _ in page)
+    undisturbed = []
     for attempt in range(ATTEMPTS):
-        mismatch = run_page(page, Checkout(tmp_path / str(attempt), cache))
+        mismatch, disturbed = run_page(page, Checkout(tmp_path / str(attempt), cache))
         if mismatch is None:
             return
-    pytest.fail(f"{ATTEMPTS} attempts failed; the last one:\n{mismatch}")
+        if not disturbed:
+            undisturbed.append(mismatch)
+    described = "\n\n".join(undisturbed)
+    assert len(undisturbed) <= ATTEMPTS // 2, f"attempts without void trials:\n{described}"
 
 
 def run_page(page, checkout):
-    """Runs the commands of a page. Returns what differs from the page because of other load."""
+    """Runs the commands of a page until one differs from it.
+
+    Returns what differs, if anything, and whether other load made trials void.
+    """
     disturbed = False
     for command, shown in page:
         ran = checkout.run(command)
         described = f"$ {command}\n{ran.stdout}{ran.stderr}exit code {ran.returncode}"
+        # The report may wrap a line within a reason.
+        words = " ".join((ran.stdout + ran.stderr).split())
+        disturbed = disturbed or DISTURBED.search(words) is not None
         if ran.returncode == 4 and command.startswith("cargo xtask bench"):
-            # The report may wrap a line within a reason.
-            words = " ".join(ran.stdout.split())
-            disturbed = any(reason in words for reason in DISTURBED)
             assert disturbed, described
         elif ran.returncode != 0:
             # Without valid trials there is no baseline, which is a usage error.
             assert ran.returncode in (1, 4) or disturbed, described
-            return described
+            return described, disturbed
         for line in shown:
             if line not in ran.stdout:
-                return f"{described}\nnot printed: {line}"
-    return None
+                return f"{described}\nnot printed: {line}", disturbed
+    return None, disturbed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

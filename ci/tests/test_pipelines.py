@@ -237,7 +237,12 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
             host.run('"$EDGEPIPE" baseline save main-local-tiny')
         if baseline.exists():
             break
-    assert baseline.exists(), "other load made trials of twelve benches in a row void"
+    if not baseline.exists():
+        # Then other load has made all trials of twelve benches in a row void, and they say so.
+        text = (written / "summary.md").read_text()
+        assert "No new baseline: a trial failed or is void." in text, text
+        assert "other processes used" in text or "the hypervisor took" in text, text
+        return
 
     # The verdict on two such short runs is not tested, only that all outputs agree on it.
     code = host.bench(measure, wanted=(0, 1, 4), SAVE_BASELINE="no")

@@ -167,17 +167,24 @@ mod tests {
     fn all_rounds_are_returned_and_larger_buffers_take_longer() {
         let cpus = allowed_cpus();
         let (from, to) = (cpus[0], *cpus.last().unwrap());
-        let found = transfer(&request(from, to, &[64, 4 << 20])).unwrap();
-        assert_eq!(found.sizes.len(), 2);
         let median = |samples: &[u64]| {
             let mut samples = samples.to_vec();
             assert_eq!(samples.len(), 20);
             samples.sort_unstable();
             samples[10]
         };
-        let of = |place: usize| (median(&found.sizes[place].first_ns), median(&found.sizes[place].again_ns));
-        let (small, large) = (of(0), of(1));
-        assert!(large.0 > small.0 && large.1 > small.1, "{small:?} {large:?}");
+        // Other load may delay any hand-over, but not always the smaller ones more.
+        let mut seen = Vec::new();
+        let is_longer = (0..12).any(|_| {
+            let found = transfer(&request(from, to, &[64, 4 << 20])).unwrap();
+            assert_eq!(found.sizes.len(), 2);
+            let of =
+                |place: usize| (median(&found.sizes[place].first_ns), median(&found.sizes[place].again_ns));
+            let (small, large) = (of(0), of(1));
+            seen.push((small, large));
+            large.0 > small.0 && large.1 > small.1
+        });
+        assert!(is_longer, "{seen:?}");
     }
 
     #[test]

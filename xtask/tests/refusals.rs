@@ -45,7 +45,10 @@ fn workspace(root: &Path) -> PathBuf {
     fs::write(root.join("Cargo.toml"), "").unwrap();
     fs::write(root.join("xtask/Cargo.toml"), "").unwrap();
     let program = folder.join("xtask");
-    fs::copy(env!("CARGO_BIN_EXE_xtask"), &program).unwrap();
+    // By a process of its own: a program that this one has open for writing cannot be started, and a process that another test starts
+    // at that moment has it open as well.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_xtask")).arg(&program).status().unwrap();
+    assert!(copied.success());
     program
 }
 
@@ -94,7 +97,6 @@ fn help_of_each_developer_command_is_its_usage() {
     }
 }
 
-/// One after the other: a program that is being copied cannot be started while another thread starts one.
 #[test]
 fn refusals_are_sentences_with_exit_code_2() {
     wrong_command_lines();

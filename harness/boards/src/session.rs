@@ -334,7 +334,8 @@ impl Session {
 
     fn died(&mut self, during: &str) -> SessionError {
         self.process.close_stdin();
-        let ending = self.process.wait(Duration::from_secs(2));
+        // A busy machine may take long to say how it ended.
+        let ending = self.process.wait(Duration::from_secs(10));
         if ending.is_none() {
             self.end();
         }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 /// Waits until a bench has measured something, by what it prints.
 fn wait_for_a_trial(stderr: impl std::io::Read) {
     use std::io::BufRead as _;
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(600);
     for line in std::io::BufReader::new(stderr).lines().map_while(Result::ok) {
         if line.contains("frames/s") {
             return;
         }
-        assert!(Instant::now() < deadline, "no trial within two minutes");
+        assert!(Instant::now() < deadline, "no trial within ten minutes");
     }
     panic!("the bench ended before its first trial");
 }
@@ -165,7 +165,8 @@ fn an_interrupted_and_a_killed_bench_go_on_where_they_were() {
 #[ignore = "needs the private toolchain; run by cargo xtask test"]
 fn two_benches_do_not_measure_at_once() {
     let rig = Rig::new();
-    let arguments = ["bench", "--experiment", "tiny", "--trials", "40"];
+    // It goes on until it is interrupted.
+    let arguments = ["bench", "--experiment", "tiny", "--trials", "1000"];
     let mut first = rig.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = first.stderr.take().unwrap();
     wait_for_a_trial(&mut stderr);

@@ -272,7 +272,10 @@ fn operating_points_are_searched_and_restored() {
     let rig = Rig::new();
     let clocks = clocks(rig.folder.path());
     let player = Player::start(&rig.folder.path().join("sys"), &variable("EDGEPIPE_RUNNER"));
-    let searched = rig.search(&optimize_within("120s", "points", &["--objective", "energy"]), &[0]);
+    // Long profiles, so that a player that other load stops for a while sees each point.
+    let profiles = "profile={ min_frames: 10, min_seconds: 1, max_seconds: 4 }";
+    let more = ["--objective", "energy", "--set", profiles];
+    let searched = rig.search(&optimize_within("120s", "points", &more), &[0]);
     for cpu in 0..2 {
         assert!((clock_share(&clocks, cpu) - 1.0).abs() < 1e-9, "the limit of CPU {cpu} was not restored");
     }
@@ -462,12 +465,12 @@ fn stop_after_a_trial(
 ) -> (Option<i32>, String) {
     let mut child = search.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let mut log = String::new();
     loop {
         let begun = log.len();
         assert!(stderr.read_line(&mut log).unwrap() > 0, "it ended before it was stopped: {log}");
-        assert!(Instant::now() < deadline, "it was not to be stopped within four minutes: {log}");
+        assert!(Instant::now() < deadline, "it was not to be stopped within ten minutes: {log}");
         if log[begun..].contains("frames/s") && is_time() {
             break;
         }
@@ -510,7 +513,7 @@ fn an_interrupted_and_a_killed_search_over_operating_points_continue() {
         let (ended, log) = stop_after_a_trial(rig.command(&arguments), signal, || !own());
         assert_eq!(ended, code, "{log}");
         // After SIGKILL, the program that holds the board restores it.
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while !own() {
             assert!(code.is_none() && Instant::now() < deadline, "the clocks were not restored: {log}");
             std::thread::sleep(Duration::from_millis(20));

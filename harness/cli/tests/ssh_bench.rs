@@ -46,7 +46,7 @@ fn a_board_that_does_not_come_back_ends_the_run_which_goes_on_later() {
     let _alone = alone();
     let mut farm = Farm::new();
     farm.board("loopback", "host: 127.0.0.1, user: tester, reconnect_seconds: 2");
-    let mut bench = Bench::start(&farm, &["--trials", "4"]);
+    let mut bench = Bench::start(&farm, &["--trials", "8"]);
     bench.until("frames/s");
     let mut sshd = farm.sshd.take().unwrap();
     let connections = farm::children(i32::try_from(sshd.id()).unwrap());
@@ -66,7 +66,7 @@ fn a_board_that_does_not_come_back_ends_the_run_which_goes_on_later() {
     let (code, said) = Bench::start(&farm, &["--resume"]).end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
     assert!(
-        said.lines().filter(|line| line.contains("frames/s")).count() < 16,
+        said.lines().filter(|line| line.contains("frames/s")).count() < 32,
         "some were measured before: {said}"
     );
 }
@@ -144,19 +144,14 @@ fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
     kill(stopped, Signal::STOP);
     bench.until("the runner sent nothing for");
     bench.until("frames/s");
-    assert!(!std::path::Path::new(&format!("/proc/{stopped}")).exists(), "the stopped runner is gone");
+    wait_for_end(stopped, "the stopped runner is still there");
     // A link that carries nothing any more, and does not say so: the board ends its load by itself, and the harness
     // makes a new link.
     let silent = farm.connections();
     for pid in &silent {
         kill(*pid, Signal::STOP);
     }
-    let load = runner();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while std::path::Path::new(&format!("/proc/{load}")).exists() && state(load) != Some('Z') {
-        assert!(Instant::now() < deadline, "the runner outlives its link");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_for_end(runner(), "the runner outlives its link");
     bench.until("the runner sent nothing for");
     bench.until("frames/s");
     for pid in silent {
@@ -165,6 +160,16 @@ fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
     kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
     let (code, said) = bench.end();
     assert_eq!(code, Some(4), "{said}");
+}
+
+/// Waits until a process has ended.
+#[track_caller]
+fn wait_for_end(pid: i32, otherwise: &str) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while state(pid).is_some_and(|state| state != 'Z') {
+        assert!(Instant::now() < deadline, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The state letter of a process.

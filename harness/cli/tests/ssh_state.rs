@@ -7,7 +7,7 @@ mod farm;
 #[path = "../../../runner/tests/jetson/mod.rs"]
 mod jetson;
 
-use farm::bench::{Bench, alone};
+use farm::bench::{Bench, alone, repeated};
 use farm::{Farm, kill};
 use jetson::Jetson;
 use rustix::process::Signal;
@@ -61,7 +61,7 @@ impl Board {
     /// Waits until all is as it was.
     #[track_caller]
     fn wait_until_restored(&self) {
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while self.is_pending() || self.jetson.state() != self.before {
             assert!(Instant::now() < deadline, "{}\nis not\n{}", self.jetson.state(), self.before);
             std::thread::sleep(Duration::from_millis(50));
@@ -88,7 +88,7 @@ fn a_bench_brings_the_board_to_its_state_and_back() {
     }
     // The second processor is offline in the mode that is found.
     let board = Board::new(MAXN);
-    let mut bench = Bench::start(&board.farm, &[]);
+    let mut bench = Bench::start(&board.farm, &["--trials", "8"]);
     bench.until("frames/s");
     assert!(board.is_pending());
     assert_eq!(
@@ -154,8 +154,9 @@ fn a_link_that_comes_back_finds_the_state_set_again() {
     let board = Board::new(MAXN);
     let mut bench = Bench::start(&board.farm, &["--trials", "6"]);
     bench.until("frames/s");
-    board.farm.cut();
+    // Before the cut: after it, the board may restore at once.
     let calls = board.jetson.read("calls").lines().count();
+    board.farm.cut();
     bench.until("failed");
     bench.until("frames/s");
     assert_eq!(board.jetson.read("mode"), "0");
@@ -198,29 +199,35 @@ fn clocks_that_drop_within_a_trial_void_it_and_are_set_again() {
     }
     let board = Board::new(MAXN);
     let long = ["--set", "measure.min_seconds=2", "--set", "measure.max_seconds=6", "--trials", "200"];
-    let mut bench = Bench::start(&board.farm, &long);
-    // A machine in use may notice a warm-up only after its trial; of several, one lies within a trial.
-    for _ in 0..3 {
-        bench.until("frames/s");
-        bench.until(": WarmUp");
-        board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "1200000");
-        board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1200000");
-        bench.until("the board's state has changed since it was set");
-        assert!(
-            bench.said.last().unwrap().contains("of CPU 0 is 1200000 kHz, was 2035200 kHz"),
-            "{:?}",
-            bench.said.last()
-        );
-    }
-    kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
-    let (_, said) = bench.end();
-    let (json, _) = board.farm.run(&["report", "--format", "json"], 0);
-    let told = "highest frequency of CPU 0 was 1200000 kHz instead of 2035200 kHz";
-    assert!(json.contains("\"state_changed\"") && json.contains(told), "{json}\n{said}");
-    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let void: u64 =
-        report["rows"].as_array().unwrap().iter().map(|row| row["trials_void"].as_u64().unwrap()).sum();
-    assert!(void > 0, "{json}");
+    // On a machine in use, this test may act on a warm-up only after its trial; of several, one lies within a trial.
+    let mut report = serde_json::Value::Null;
+    repeated(|| {
+        let mut bench = Bench::start(&board.farm, &long);
+        for _ in 0..3 {
+            bench.until("frames/s");
+            bench.until(": WarmUp");
+            board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "1200000");
+            board.jetson.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1200000");
+            bench.until("the board's state has changed since it was set");
+            assert!(
+                bench.said.last().unwrap().contains("of CPU 0 is 1200000 kHz, was 2035200 kHz"),
+                "{:?}",
+                bench.said.last()
+            );
+        }
+        kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
+        let (_, said) = bench.end();
+        let (json, _) = board.farm.run(&["report", "--format", "json"], 0);
+        report = serde_json::from_str(&json).unwrap();
+        let told = "highest frequency of CPU 0 was 1200000 kHz instead of 2035200 kHz";
+        if !json.contains("\"state_changed\"") || !json.contains(told) {
+            return Err(format!("{json}\n{said}"));
+        }
+        let void: u64 =
+            report["rows"].as_array().unwrap().iter().map(|row| row["trials_void"].as_u64().unwrap()).sum();
+        assert!(void > 0, "{json}");
+        Ok(())
+    });
     assert_eq!(report["measured_on"]["power_mode"], "0 (MAXN)");
     assert_eq!(report["measured_on"]["state"]["asked"], "power mode 0, clocks pinned");
     let (text, _) = board.farm.run(&["report"], 0);

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) const NAME: &str = "journal.jsonl";
 /// Longest record: a line from the runner and what the harness adds to it.
 const LONGEST_RECORD: u64 = MAX_LINE_BYTES + (16 << 20);
-/// How long to wait for a lock. Other processes hold it briefly to test whether the journal is in use.
-const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// How long to wait for a lock. Other processes hold it briefly to test whether the journal is in use; on a busy machine, for longer.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Some editors add it at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

@@ -54,7 +54,7 @@ fn talk(hello: &[u8], said: &[u8]) -> Result<Event, SessionError> {
     };
     let mut session = Session::new(process)?;
     let request = Request::State { id: 1, sysfs: "/sys".to_owned(), thorough: false };
-    session.request(&request, "read the state", Duration::from_secs(20), &Interrupt::default())
+    session.request(&request, "read the state", Duration::from_secs(300), &Interrupt::default())
 }
 
 fn hello(protocol: u32) -> Vec<u8> {

@@ -51,18 +51,63 @@ impl Bench {
     /// Waits until it says this.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(180);
+        self.until_any(&[text]);
+    }
+
+    /// Waits until it says one of these.
+    #[track_caller]
+    pub(crate) fn until_any(&mut self, texts: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(600);
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     self.said.push(line);
-                    if self.said.last().unwrap().contains(text) {
+                    let line = self.said.last().unwrap();
+                    if texts.iter().any(|text| line.contains(text)) {
                         return;
                     }
                 }
-                Err(error) => panic!("{text:?} was not said ({error}): {}", self.said.join("\n")),
+                Err(error) => panic!("{texts:?} was not said ({error}): {}", self.said.join("\n")),
             }
         }
+    }
+
+    /// Waits until it says these one after another, does something, and waits for what it says about that: `told`, in a line about the
+    /// request at work. On a machine in use, that request may have been answered before; then the error is what was said.
+    #[track_caller]
+    pub(crate) fn disturbed(
+        &mut self,
+        moment: &[&str],
+        act: impl FnOnce(),
+        told: &str,
+    ) -> Result<(), String> {
+        for text in moment {
+            self.until(text);
+        }
+        let from = self.said.len();
+        act();
+        self.until_any(&["retrying", ": failed"]);
+        let since = &self.said[from..];
+        let (last, before) = since.split_last().unwrap();
+        let is_late = before.iter().any(|line| line.ends_with(": asked") || line.ends_with("frames/s"));
+        let request = moment.last().and_then(|text| text.strip_suffix(": asked")).unwrap_or("");
+        if last.contains(told) && last.contains(request) && !is_late {
+            return Ok(());
+        }
+        Err(format!("after {moment:?}: {}", since.join("\n")))
+    }
+
+    /// What it has said since the last call of another function, without waiting.
+    pub(crate) fn said_since(&mut self) -> String {
+        let lines: Vec<String> = self.lines.try_iter().collect();
+        self.said.extend(lines.iter().cloned());
+        lines.join("\n")
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Waits for its next line; false at its end.
@@ -101,4 +146,18 @@ pub(crate) fn stored(farm: &Farm) -> (u64, u64) {
         database.query_row(sql, [status], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
     };
     (count("measured"), count("failed"))
+}
+
+/// Goes through something until its moments were met, and no more than twelve times: on a machine in use, a test may act later than
+/// it means to. `go` returns what came too late.
+#[track_caller]
+pub(crate) fn repeated(mut go: impl FnMut() -> Result<(), String>) {
+    let mut late = Vec::new();
+    for _ in 0..12 {
+        match go() {
+            Ok(()) => return,
+            Err(what) => late.push(what),
+        }
+    }
+    panic!("too late each time: {}", late.join("\n\n"));
 }

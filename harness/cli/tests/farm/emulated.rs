@@ -90,7 +90,7 @@ pub(super) fn start(farm: &Farm, system: &System, config: &str) -> Child {
 
 /// Until the program is in its own namespace, whose map is empty.
 fn wait_for_namespace(map: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
     while fs::read_to_string(map).map_or(true, |text| !text.trim().is_empty()) {
         assert!(std::time::Instant::now() < deadline, "unshare makes no user namespace: {map}");
         std::thread::sleep(std::time::Duration::from_millis(5));

@@ -14,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Says why these tests are left out, where the environment asks for it; otherwise they fail without what they need.
@@ -161,7 +162,7 @@ impl Farm {
             home: root.join("board/home"),
             shell: "/bin/bash".into(),
         }];
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let (program, runner) = (env!("CARGO_BIN_EXE_edgepipe").into(), variable("EDGEPIPE_RUNNER").into());
         let farm = Self {
             folder,
@@ -288,7 +289,7 @@ impl Farm {
     }
 
     fn wait_for_sshd(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let log = fs::read_to_string(self.path("sshd.log")).unwrap_or_default();
             let ended = self.sshd.as_mut().unwrap().try_wait().unwrap();
@@ -421,7 +422,7 @@ impl Farm {
     /// Waits until there are none of them.
     #[track_caller]
     pub(crate) fn wait_for_none(&self, words: &[&str]) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while !self.programs(words).is_empty() {
             assert!(Instant::now() < deadline, "{words:?} is still there");
             std::thread::sleep(Duration::from_millis(50));
@@ -436,6 +437,22 @@ impl Drop for Farm {
             let _ = sshd.kill();
             let _ = sshd.wait();
         }
+    }
+}
+
+/// A port at which nobody listens, of those that the kernel gives to no connection (`ip_local_port_range`): so nobody takes it
+/// until a server of these tests listens there, or while it is off.
+pub(crate) fn free_port() -> u16 {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    // Tests of another checkout may run beside these.
+    let first = u16::try_from(std::process::id() * 41 % 20_000).unwrap();
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + first.wrapping_add(tried) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+        assert!(tried < 20_000, "no port is free");
     }
 }
 
@@ -483,6 +500,10 @@ pub(crate) fn variable(name: &str) -> String {
 
 /// A script that is a program.
 pub(crate) fn program(path: &Path, script: &str) {
-    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let draft = path.with_extension("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+    // By a process of its own: a program that this one has open for writing cannot be started, and a process that another test starts
+    // at that moment has it open as well.
+    run(Command::new("cp").arg(&draft).arg(path));
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
