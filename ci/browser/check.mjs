@@ -19,6 +19,8 @@ const LOOKS = [
 ];
 /** Pages of more bytes are checked for contrast in parts, because axe's time for it grows with the square of the size. */
 const LARGE = 200_000;
+/** Limit for anything of the browser, also on a busy machine, in ms. */
+const PATIENCE = 300_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 function program() {
@@ -48,6 +50,7 @@ function listen(page) {
 
 async function faults(browser, file, look) {
   const context = await browser.newContext({ ...look, bypassCSP: true });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const heard = listen(page);
   await page.goto(pathToFileURL(resolve(file)).href);
@@ -121,6 +124,7 @@ function firstPaint(page) {
 /** Checks the checks: faults that were inserted on purpose must be found. */
 async function hears(browser, file) {
   const context = await browser.newContext({ bypassCSP: true });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const heard = listen(page);
   await page.goto(pathToFileURL(resolve(file)).href);
@@ -169,7 +173,7 @@ async function shots(browser, folder, file) {
 }
 
 const sandbox = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
-const browser = await chromium.launch({ executablePath: program(), args: sandbox });
+const browser = await chromium.launch({ executablePath: program(), args: sandbox, timeout: PATIENCE });
 let failed = 0;
 try {
   if (process.argv[2] === "--shots") {

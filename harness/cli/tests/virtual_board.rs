@@ -1,7 +1,7 @@
 //! The virtual board as a whole: a bench over SSH on six emulated CPUs, and energy from the kernel's own driver held
 //! against the load that was played into its sensors. `cargo xtask test` boots the board for it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use analysis::energy_within;
 use domain::{Nanoseconds, SplitMix64};
@@ -112,7 +112,31 @@ fn virtual_board_gives_a_table_with_joules() {
     xtask(&["board", "power", &board.name, "idle"], &[0]);
     // Where other load holds the emulator back, the sensors refresh slowly, and a short window tells no energy.
     let long = ["--trials", "1", "--set", "measure={min_seconds: 12, min_frames: 4, max_seconds: 30}"];
-    let report = board.bench("smoke.db", &long);
+    let mut report = Value::Null;
+    for attempt in 0..TRIES {
+        report = board.bench(&format!("smoke{attempt}.db"), &long);
+        check_smoke(&report);
+        if has_energy(&report) {
+            break;
+        }
+    }
+    assert!(has_energy(&report), "no energy in {TRIES} tries: {report:#}");
+    let (shown, _) = xtask(&["boards", &board.name], &[0]);
+    for part in
+        ["denver", "gpu: GPU 0 (sm_62 GPU emulated on CPUs", "power mode", "VDD_IN", "BCPU-therm", "free"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let (mode, _) = xtask(&["board", "ssh", &board.name, "nvpmodel", "-q"], &[0]);
+    assert!(mode.contains("MAXP_CORE_ARM"), "the board's own mode is back: {mode}");
+}
+
+fn has_energy(report: &Value) -> bool {
+    report["rows"].as_array().unwrap().iter().any(|row| row["energy_mj_per_frame"].is_object())
+}
+
+/// What other load cannot change in a report of the experiment smoke.
+fn check_smoke(report: &Value) {
     let rows = report["rows"].as_array().unwrap();
     let kinds: Vec<&str> = rows.iter().filter_map(|row| row["kind"].as_str()).collect();
     assert_eq!(
@@ -131,15 +155,6 @@ fn virtual_board_gives_a_table_with_joules() {
         let frames = row["throughput_fps"]["point"].as_f64();
         assert!(frames.is_some_and(|frames| frames > 0.0), "{row:#}");
     }
-    assert!(rows.iter().any(|row| row["energy_mj_per_frame"].is_object()), "{report:#}");
-    let (shown, _) = xtask(&["boards", &board.name], &[0]);
-    for part in
-        ["denver", "gpu: GPU 0 (sm_62 GPU emulated on CPUs", "power mode", "VDD_IN", "BCPU-therm", "free"]
-    {
-        assert!(shown.contains(part), "{part}: {shown}");
-    }
-    let (mode, _) = xtask(&["board", "ssh", &board.name, "nvpmodel", "-q"], &[0]);
-    assert!(mode.contains("MAXP_CORE_ARM"), "the board's own mode is back: {mode}");
 }
 
 /// A machine whose other work holds the emulator back for a second gives a trial with a gap in its readings, of which
@@ -148,7 +163,7 @@ fn virtual_board_gives_a_table_with_joules() {
 /// The meter gives a new value every half second, at times that no trial knows: at the two ends of a window of 30 s a
 /// part of the curve of up to 8 W is taken for another. Such a window is within 1 % in most trials, not in each; what
 /// every trial must keep is the uncertainty that it states.
-const TRIES: u32 = 4;
+const TRIES: u32 = 12;
 
 #[test]
 #[ignore = "needs the virtual board; run by cargo xtask test"]
@@ -172,7 +187,11 @@ fn virtual_board_draws_what_was_played_into_its_sensors() {
         assert!(window_ns >= 30_000_000_000, "{window_ns}");
         assert!((millijoules - played).abs() <= *off_by, "{millijoules} ± {off_by} mJ, played {played} mJ");
         let (holding, told) = windows_within(&drawn, &curve);
-        assert!(20 * holding >= 19 * told && told >= WINDOWS / 2, "{holding} of {told} hold what was played");
+        // Of windows over a gap in the readings, no energy is made.
+        if told < WINDOWS / 2 {
+            continue;
+        }
+        assert!(20 * holding >= 19 * told, "{holding} of {told} hold what was played");
         offs.push(off);
         if off.abs() < 0.01 {
             break;
@@ -243,18 +262,32 @@ const CLOSE: f64 = 0.1;
 #[ignore = "needs the virtual board; run by cargo xtask test"]
 fn virtual_board_search_comes_close_to_a_sweep() {
     let _alone = BOARD.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = tempfile::tempdir().unwrap();
-    let database = folder.path().join("loop.db");
     let _halted = Halted;
     xtask(&["board", "up", CLOCKS], &[0]);
     xtask(&["board", "power", CLOCKS, "load"], &[0]);
+    // Other load may slow down any trial, of the search or of the sweep.
+    let mut seen = Vec::new();
+    while let Err(what) = search_and_sweep() {
+        seen.push(what);
+        assert!(seen.len() < 4, "not close in each of four tries:\n{}", seen.join("\n"));
+    }
+}
+
+/// The error is what the search found, and what it should have found.
+fn search_and_sweep() -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("loop.db");
     // Other load may void trials, which code 4 says.
     let optimize = |arguments: &[&str]| {
         let all =
             ["optimize", "--board", CLOCKS, "--format", "json", "--database", database.to_str().unwrap()];
         let (text, log) = xtask(&[&all, arguments].concat(), &[0, 4]);
         eprintln!("{log}");
-        serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        // Without any energy, there is no result.
+        if text.is_empty() {
+            return Err(log);
+        }
+        Ok(serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
     };
     let searched = optimize(&[
         "--network",
@@ -267,23 +300,26 @@ fn virtual_board_search_comes_close_to_a_sweep() {
         "schedules=[{single: each}, {pipeline: auto}]",
         "--set",
         "measure={min_seconds: 5, min_frames: 8, max_seconds: 12}",
-    ]);
+    ])?;
     let run = searched["run"].as_str().unwrap();
-    let swept = optimize(&["--resume", run, "--sweep", "--budget", "5min"]);
+    let swept = optimize(&["--resume", run, "--sweep", "--budget", "5min"])?;
 
     let (searched, swept) = (rows(&searched), rows(&swept));
     let known: Vec<&str> = searched.iter().map(|row| row.schedule.as_str()).collect();
     let fastest = swept.iter().map(|row| row.fps).fold(0.0, f64::max);
-    assert!(known.len() < swept.len(), "the sweep added nothing to {known:?}");
+    if known.len() >= swept.len() {
+        return Err(format!("the sweep added nothing with energy to {known:?}"));
+    }
     for share in [0.3, 0.6, 0.9] {
         let least = |among: &dyn Fn(&&Row) -> bool| {
             let fast = swept.iter().filter(|row| row.fps >= share * fastest).filter(among);
             fast.min_by(|a, b| a.mj.total_cmp(&b.mj))
         };
-        let best = least(&|_| true).unwrap();
+        let best = least(&|_| true).expect("the fastest one");
         let found = least(&|row| known.contains(&row.schedule.as_str()));
-        let found =
-            found.unwrap_or_else(|| panic!("the search measured nothing at {:.1} frames/s", share * fastest));
+        let Some(found) = found else {
+            return Err(format!("the search measured nothing at {:.1} frames/s", share * fastest));
+        };
         let more = found.mj / best.mj - 1.0;
         eprintln!(
             "at {:.1} frames/s or more: the search found {} with {:.0} mJ/frame, the sweep {} with {:.0}: {:+.1} %",
@@ -294,8 +330,11 @@ fn virtual_board_search_comes_close_to_a_sweep() {
             best.mj,
             100.0 * more
         );
-        assert!(more <= CLOSE, "{found:?} against {best:?}");
+        if more > CLOSE {
+            return Err(format!("{found:?} against {best:?}"));
+        }
     }
+    Ok(())
 }
 
 /// A schedule that `optimize` has measured.
