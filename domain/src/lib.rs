@@ -68,7 +68,7 @@ pub use picture_rule::{ChannelOrder, PictureFit, PictureLayout, PictureRule};
 pub use planner::{Options, Plan, PlanError, best_single, plan};
 pub use point_power::{PointPower, PointWindow};
 pub use power_model::{PowerModel, PowerModelError, PowerWindow, Predicted};
-pub use prediction::{Prediction, PredictionError, periods_ns, predict};
+pub use prediction::{Prediction, PredictionError, periods_ns, predict, predict_timed};
 pub use processor::{CudaArch, ProcessorKind, ProcessorName, cuda_release};
 pub use profile::{Profile, ProfileError, UnitCosts};
 pub use queue_plan::{QueuePlan, QueueReason, plan_queues};

@@ -98,6 +98,33 @@ fn slowest(stage_ns: &[f64]) -> f64 {
 /// Predicts a schedule. The first stage receives nothing; every replica of a later one receives all tensors alive at its first
 /// cut, also those that only pass it by.
 pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<Prediction, PredictionError> {
+    let compute_ns =
+        |_, stage: &Stage, processor| costs.compute_ns(processor, Cut(stage.first), Cut(stage.end));
+    predict_stages(network, costs, schedule, compute_ns)
+}
+
+/// Predicts a schedule whose stages were timed. `compute_ns` is the time in ns of each replica of each stage for one frame, in stage
+/// order, without receiving it; `costs` say what it takes to receive one. A stage without a time counts by its costs.
+pub fn predict_timed(
+    network: &Network,
+    costs: &Costs,
+    schedule: &Schedule,
+    compute_ns: &[f64],
+) -> Result<Prediction, PredictionError> {
+    let timed = |place: usize, stage: &Stage, processor| {
+        let by_costs = || costs.compute_ns(processor, Cut(stage.first), Cut(stage.end));
+        compute_ns.get(place).copied().unwrap_or_else(by_costs)
+    };
+    predict_stages(network, costs, schedule, timed)
+}
+
+/// `compute_ns` has the place of the stage, the stage, and the place of its processor in the costs.
+fn predict_stages(
+    network: &Network,
+    costs: &Costs,
+    schedule: &Schedule,
+    compute_ns: impl Fn(usize, &Stage, usize) -> f64,
+) -> Result<Prediction, PredictionError> {
     check_units(network, costs)?;
     if schedule.units() != network.len() {
         return Err(PredictionError::ScheduleUnits {
@@ -116,8 +143,8 @@ pub fn predict(network: &Network, costs: &Costs, schedule: &Schedule) -> Result<
     for replicas in schedule.replicas() {
         let processors = replicas.iter().map(index).collect::<Result<Vec<_>, _>>()?;
         for (stage, processor) in replicas.iter().zip(&processors) {
-            let (first, end) = (Cut(stage.first), Cut(stage.end));
-            stage_ns.push(stage_time_ns(network, costs, &from, *processor, first, end));
+            let compute = compute_ns(stage_ns.len(), stage, *processor);
+            stage_ns.push(receive_ns(network, costs, &from, *processor, Cut(stage.first)) + compute);
         }
         from = processors;
     }
@@ -134,9 +161,12 @@ pub(crate) fn stage_time_ns(
     first: Cut,
     end: Cut,
 ) -> f64 {
+    receive_ns(network, costs, from, processor, first) + costs.compute_ns(processor, first, end)
+}
+
+fn receive_ns(network: &Network, costs: &Costs, from: &[usize], processor: usize, first: Cut) -> f64 {
     let bytes = network.boundaries()[first.0].bytes();
-    let receive = from.iter().map(|from| costs.transfer_ns(*from, processor, bytes)).fold(0.0, f64::max);
-    receive + costs.compute_ns(processor, first, end)
+    from.iter().map(|from| costs.transfer_ns(*from, processor, bytes)).fold(0.0, f64::max)
 }
 
 pub(crate) fn check_units(network: &Network, costs: &Costs) -> Result<(), PredictionError> {

@@ -7,7 +7,7 @@ mod merged;
 use domain::{
     Boundary, Bytes, Costs, Cut, FramesPerSecond, Link, Network, Options, PlanError, Prediction,
     ProcessorName, Schedule, ScheduleKind, Stage, Tensor, Transfer, Unit, best_single, periods_ns, plan,
-    plan_for_rate, predict,
+    plan_for_rate, predict, predict_timed,
 };
 use merged::{cpus_of, groups, name, period, processors};
 use proptest::prelude::*;
@@ -421,4 +421,16 @@ fn what_cannot_be_planned() {
     let other = Schedule::from_cuts(&longer, &[(vec!["p0".into()], Some(Cut(5)))]).unwrap();
     let unlike = predict(&four, &free(4, 1), &other).map(drop).map_err(PlanError::from);
     check(unlike, "predict network n: it has 4 units, the schedule is for 5");
+}
+
+#[test]
+fn timed_stages_replace_the_costs_of_their_units() {
+    let network = network(&[vec![8], vec![8], vec![8], vec![8], vec![8]]);
+    let costs = costs(&[vec![1.0; 4], vec![2.0; 4]], Transfer::uniform(7.0, 0.0));
+    let cuts = [(vec!["p0".into()], Some(Cut(3))), (vec!["p1".into()], None)];
+    let schedule = Schedule::from_cuts(&network, &cuts).unwrap();
+    let predicted = |compute: &[f64]| predict_timed(&network, &costs, &schedule, compute).unwrap().stage_ns;
+    assert_eq!(predict(&network, &costs, &schedule).unwrap().stage_ns, [3.0, 9.0]);
+    assert_eq!(predicted(&[5.0, 4.0]), [5.0, 11.0]);
+    assert_eq!(predicted(&[5.0]), [5.0, 9.0]);
 }

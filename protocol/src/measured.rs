@@ -24,6 +24,9 @@ pub struct Profiled {
     /// The stage's use of a GPU; absent if it runs on CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cuda: Option<CudaStage>,
+    /// Load of the machine meanwhile. It is judged when the answer arrives, and not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostLoad>,
 }
 
 /// Durations of a kernel call.
@@ -252,4 +255,26 @@ pub struct HostLoad {
     pub runner_ns: u64,
     /// CPU time of the runner's threads that do not belong to a stage.
     pub overhead_ns: u64,
+}
+
+/// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
+const TICK_NS: u64 = 10_000_000;
+
+impl HostLoad {
+    /// Time of so many CPUs together.
+    pub fn cpu_time_ns(&self, cpus: u64) -> u64 {
+        self.wall_ns.saturating_mul(cpus)
+    }
+
+    /// Time that the hypervisor surely took from so many CPUs. Counters are whole ticks, so a short window may seem to have lost a
+    /// tick that it has not.
+    pub fn surely_stolen_ns(&self, cpus: u64) -> Option<u64> {
+        self.steal_ns.map(|ns| ns.saturating_sub(cpus * TICK_NS))
+    }
+
+    /// Time that others surely used on so many CPUs. Busy time is added up from user and system time, each a tick off at most; the
+    /// runner's own time is exact.
+    pub fn surely_others_ns(&self, cpus: u64) -> Option<u64> {
+        self.busy_ns.map(|busy| busy.saturating_sub(self.runner_ns).saturating_sub(2 * cpus * TICK_NS))
+    }
 }

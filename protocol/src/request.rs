@@ -189,7 +189,7 @@ pub struct Trial {
     pub slow_down_per_mille: Vec<u32>,
 }
 
-/// Time each stage alone, while the other processors are idle.
+/// Time each stage by itself: it repeats one frame, and no other stage waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Isolate {
@@ -199,6 +199,9 @@ pub struct Isolate {
     pub min_ns: u64,
     /// Maximum duration; at least one frame runs.
     pub max_ns: u64,
+    /// Whether all stages are timed at once. If not, they are timed one after another, while the other processors are idle.
+    #[serde(default)]
+    pub at_once: bool,
 }
 
 /// The warm-up ends when `min_frames` are complete, `min_ns` have passed and the frame time is steady; or when `max_ns` have

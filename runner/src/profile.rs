@@ -1,5 +1,6 @@
 //! Times every kernel call of a network, frame by frame.
 
+use crate::accounting::Reading;
 use crate::clock::monotonic_ns;
 use crate::engine::{FrameProfile, WeightsCache};
 use crate::failure::Failure;
@@ -23,7 +24,11 @@ pub(crate) fn profile(request: &Profile, cache: &mut WeightsCache) -> Result<Pro
     let frames = FrameSet::generate(&request.frames, &schedule.input_specs())?;
     let threads = StageThreads::start(&schedule, &weights)?;
     let request = request.clone();
-    threads.profile(move |profiler| run(&request, &frames, profiler))
+    let (cpus, ids) = (schedule.cpus(), threads.ids());
+    let before = Reading::take(&cpus, &ids);
+    let profiled = threads.profile(move |profiler| run(&request, &frames, profiler))?;
+    let (host, _) = Reading::take(&cpus, &ids).since(&before);
+    Ok(Profiled { host: Some(host), ..profiled })
 }
 
 fn run(request: &Profile, frames: &FrameSet, profiler: &mut Profiler<'_>) -> Result<Profiled, Failure> {
@@ -59,6 +64,7 @@ fn run(request: &Profile, frames: &FrameSet, profiler: &mut Profiler<'_>) -> Res
                 instrumented_frame_ns,
                 resident_bytes,
                 cuda: profiler.cuda(),
+                host: None,
             });
         }
     }

@@ -96,18 +96,39 @@ impl StageThreads {
         (0..most).map(run).collect()
     }
 
-    /// Times each stage by itself on frame 0, while the others are idle.
+    /// Times each stage by itself on frame 0: one after another while the others are idle, or all at once.
     pub(crate) fn isolate(
         &self,
         frames: &FrameSet,
         rule: &Isolate,
         slowdown: &Slowdown,
     ) -> Result<Vec<Isolated>, Failure> {
-        let (rule, slowdown) = (rule.clone(), slowdown.clone());
         let all: Vec<usize> = (0..self.stages.len()).collect();
-        self.one_by_one(frames, 0, &all, move |worker, slot| {
-            worker.isolate(slot, &rule, &slowdown).map(|samples_ns| Isolated { samples_ns })
-        })
+        let (repeated, slow) = (rule.clone(), slowdown.clone());
+        let isolate = move |worker: &mut StageWorker, slot: &mut FrameSlot| {
+            worker.isolate(slot, &repeated, &slow).map(|samples_ns| Isolated { samples_ns })
+        };
+        if !rule.at_once {
+            return self.one_by_one(frames, 0, &all, isolate);
+        }
+        // Each stage first gets what the ones before it return.
+        let received = self.one_by_one(frames, 0, &all, |worker, slot| {
+            let received = slot.clone();
+            worker.run_and_check(slot)?;
+            Ok(received)
+        })?;
+        let answers: Vec<_> = self
+            .stages
+            .iter()
+            .zip(received)
+            .map(|(stage, mut slot)| {
+                let isolate = isolate.clone();
+                stage.submit(move |worker| isolate(worker, &mut slot))
+            })
+            .collect();
+        // All have ended before the first failure is returned.
+        let ended: Vec<_> = answers.iter().map(receive).collect();
+        ended.into_iter().map(|result| result?).collect()
     }
 
     /// Lets a job profile the first stage, on its thread.
@@ -269,7 +290,7 @@ impl StageWorker {
         loop {
             let begin = monotonic_ns();
             self.engine.run(&mut slot.values).map_err(|message| {
-                Failure::execution(format!("{message} ({}, running alone)", self.stage().name))
+                Failure::execution(format!("{message} ({}, repeating one frame)", self.stage().name))
             })?;
             let end = slowdown.extend(self.place, begin, monotonic_ns());
             samples.push(end - begin);
@@ -325,6 +346,7 @@ mod tests {
     use protocol::{
         CpuProcessor, ExecutionMode, Fault, Frames, OnnxModel, Processor, Program, Schedule, Stage,
     };
+    use std::sync::atomic::AtomicUsize;
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
@@ -408,6 +430,27 @@ mod tests {
         let values = threads.run_frame(&frames, 7).unwrap();
         assert_eq!(values.len(), 1);
         assert_eq!(values[0][3].as_ref().unwrap().bytes(), outputs[7][0].bytes());
+    }
+
+    #[test]
+    fn stages_that_are_timed_at_once_do_not_wait_for_each_other() {
+        let rule = Isolate { min_frames: 4, min_ns: 0, max_ns: u64::MAX, at_once: true };
+        for kind in [ExecutionMode::Pipeline, ExecutionMode::Replicate] {
+            let schedule = schedule(kind);
+            let begun = Arc::new(AtomicUsize::new(0));
+            let threads = StageThreads::start_with(&schedule, move |schedule, place| {
+                Ok(Box::new(FakeEngine::new(schedule, place, None).meeting(Arc::clone(&begun), 3)))
+            })
+            .unwrap();
+            let timed = threads.isolate(&frames(&schedule), &rule, &Slowdown::default()).unwrap();
+            assert_eq!(timed.iter().map(|stage| stage.samples_ns.len()).collect::<Vec<_>>(), [4, 4, 4]);
+        }
+        let schedule = schedule(ExecutionMode::Pipeline);
+        let threads = start(&schedule, Some((2, FakeFault::Error)));
+        let failure = threads.isolate(&frames(&schedule), &rule, &Slowdown::default()).unwrap_err();
+        assert!(failure.message.contains("failed to fake run 2"), "{}", failure.message);
+        // The threads of the other stages are ready for more.
+        assert_eq!(threads.run_frame(&frames(&schedule), 0).unwrap().len(), 1);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn trials_report_the_memory_of_the_gpu_and_share_weights() {
     plans.move_to_gpu(&mut replicas, 0, "net");
     plans.move_to_gpu(&mut replicas, 1, "net");
     let mut trial = trial(replicas);
-    trial.isolate = Some(Isolate { min_frames: 2, min_ns: 0, max_ns: 100_000_000_000 });
+    trial.isolate = Some(Isolate { min_frames: 2, min_ns: 0, max_ns: 100_000_000_000, at_once: false });
     // Twice: the second trial finds no memory of the first.
     for _ in 0..2 {
         let measured = runner.measure(&trial);

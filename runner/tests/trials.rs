@@ -82,9 +82,9 @@ fn phases_are_announced_in_order_for_every_kind() {
         stages().schedule(ExecutionMode::Replicate, &[("net", &zero), ("net", &one)]),
     ];
     let mut runner = Runner::start();
-    for schedule in schedules {
+    for (schedule, at_once) in schedules.into_iter().flat_map(|one| [(one.clone(), false), (one, true)]) {
         let mut trial = trial(schedule);
-        trial.isolate = Some(Isolate { min_frames: 5, min_ns: 0, max_ns: 100_000_000_000 });
+        trial.isolate = Some(Isolate { min_frames: 5, min_ns: 0, max_ns: 100_000_000_000, at_once });
         runner.send(&Request::Trial(trial.clone()));
         let mut phases = Vec::new();
         let measured = loop {
@@ -132,7 +132,7 @@ fn frames_leave_a_stage_with_a_slow_replica_in_their_order() {
         let mut schedule = stages().schedule(ExecutionMode::Pipeline, stages_placed);
         schedule.stages[slow].replica = true;
         let mut trial = trial(schedule);
-        trial.isolate = Some(Isolate { min_frames: 3, min_ns: 0, max_ns: 100_000_000_000 });
+        trial.isolate = Some(Isolate { min_frames: 3, min_ns: 0, max_ns: 100_000_000_000, at_once: false });
         trial.timeline_frames = 60;
         trial.measure.min_frames = 100;
         // Six times the time of the other replica.

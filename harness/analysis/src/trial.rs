@@ -13,9 +13,6 @@ use protocol::{
 };
 use store::StateRecord;
 
-/// Length of a tick, in which the kernel accounts time (`USER_HZ`, 100 a second on every architecture in use).
-const TICK_NS: u64 = 10_000_000;
-
 /// What the validity rules need besides the trial.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'a> {
@@ -198,13 +195,9 @@ fn rhythm(schedule: &Schedule, measured: &Measured) -> usize {
 fn reasons(measured: &Measured, bounds: Bounds<'_>) -> Vec<validity::Reason> {
     let Bounds { cpus, uses_gpu, min_frames, limits, state, .. } = bounds;
     let (host, count) = (&measured.host, cpus.len() as u64);
-    let cpu_time = Nanoseconds(host.wall_ns.saturating_mul(count));
-    // Counters are whole ticks, so a short window may seem to have lost a tick that it has not. Busy time is added up
-    // from user and system time, each a tick off at most. The runner's own time is exact.
-    let stolen = host.steal_ns.map(|ns| Nanoseconds(ns.saturating_sub(count * TICK_NS)));
-    let others = host
-        .busy_ns
-        .map(|busy| Nanoseconds(busy.saturating_sub(host.runner_ns).saturating_sub(2 * count * TICK_NS)));
+    let cpu_time = Nanoseconds(host.cpu_time_ns(count));
+    let stolen = host.surely_stolen_ns(count).map(Nanoseconds);
+    let others = host.surely_others_ns(count).map(Nanoseconds);
     let mut reasons = Vec::new();
     reasons.extend(stolen.and_then(|stolen| validity::steal(stolen, cpu_time, limits)));
     reasons.extend(others.and_then(|others| validity::other_load(others, cpu_time, limits)));

@@ -6,9 +6,10 @@ use crate::runner_client::{LOADING, RunnerClient};
 use crate::schedule_message::{self, nanoseconds};
 use boards::SessionError;
 use config::Experiment;
-use domain::{QueueLength, Schedule};
+use domain::validity::{Limit, Limits, Reason, other_load, steal};
+use domain::{Nanoseconds, QueueLength, Schedule};
 use host::exit::{Coded, Exit};
-use protocol::{Event, Profiled, Request};
+use protocol::{Event, HostLoad, Profiled, Request};
 use std::time::Duration;
 
 /// Why a processor could not be profiled or verified.
@@ -64,6 +65,77 @@ pub(crate) fn groups(processors: &[Processor]) -> Vec<Group> {
     std::iter::once(board).chain(merged.map(beside)).collect()
 }
 
+/// Share of the CPU time that others may take before a profile is repeated. A few percent move a cut by as much.
+const DISTURBED: Limit = Limit { warn: 0.05, void: 1.0 };
+
+/// Most profiles of the same frames. The fastest one counts, because other load only makes them slower.
+const ATTEMPTS: usize = 3;
+
+/// A profile that was repeated while others took CPU time.
+#[derive(Debug)]
+pub(crate) struct Undisturbed<T> {
+    pub(crate) value: T,
+    /// What disturbed the last attempt; absent if nothing did.
+    pub(crate) disturbance: Option<Reason>,
+}
+
+/// Measures until an attempt is not disturbed, and joins what the attempts found.
+fn undisturbed<T>(
+    cpus: &[&Processor],
+    mut attempt: impl FnMut() -> Result<(T, Option<HostLoad>), ProfileError>,
+    faster: impl Fn(T, T) -> T,
+) -> Result<Undisturbed<T>, ProfileError> {
+    let count = cpus.iter().map(|processor| processor.kind.thread_cpus().len() as u64).sum();
+    let (mut value, host) = attempt()?;
+    let mut disturbance = host.and_then(|host| disturbance(&host, count));
+    for _ in 1..ATTEMPTS {
+        if disturbance.is_none() {
+            break;
+        }
+        let (again, host) = attempt()?;
+        value = faster(value, again);
+        disturbance = host.and_then(|host| self::disturbance(&host, count));
+    }
+    Ok(Undisturbed { value, disturbance })
+}
+
+fn disturbance(host: &HostLoad, cpus: u64) -> Option<Reason> {
+    let limits = Limits { steal: DISTURBED, other_load: DISTURBED, ..Limits::default() };
+    let cpu_time = Nanoseconds(host.cpu_time_ns(cpus));
+    let others = host.surely_others_ns(cpus).map(Nanoseconds);
+    let stolen = host.surely_stolen_ns(cpus).map(Nanoseconds);
+    let reason = others.and_then(|others| other_load(others, cpu_time, &limits));
+    reason.or_else(|| steal(stolen?, cpu_time, &limits))
+}
+
+/// The median of times.
+pub(crate) fn typical(frame_ns: &[u64]) -> u64 {
+    let mut sorted = frame_ns.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+}
+
+/// Times every unit of a network on a processor, again if others took CPU time.
+///
+/// # Errors
+/// As [`measure_units`].
+pub(crate) fn measure_units_undisturbed(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &CompiledNetwork,
+    processor: &Processor,
+) -> Result<Undisturbed<Profiled>, ProfileError> {
+    let attempt = || {
+        let mut profiled = measure_units(runner, experiment, network, processor)?;
+        let host = profiled.host.take();
+        Ok((profiled, host))
+    };
+    let faster = |one: Profiled, other: Profiled| {
+        if typical(&other.frame_ns) < typical(&one.frame_ns) { other } else { one }
+    };
+    undisturbed(&[processor], attempt, faster)
+}
+
 /// Times every unit of a network on a processor.
 ///
 /// # Errors
@@ -107,14 +179,13 @@ const SLOWEST_FRAMES: u64 = 2 * 4;
 
 /// Shortest and longest window in ns: as the experiment asks, or longer if the slowest processor needs it for a few frames.
 fn contended_window(least_ns: u64, most_ns: u64, alone: &[&Profiled]) -> (u64, u64) {
-    let typical = |profiled: &Profiled| {
-        let mut sorted = profiled.frame_ns.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied()
-    };
-    let slowest = alone.iter().copied().filter_map(typical).max().unwrap_or(0);
-    let needed = slowest.saturating_mul(SLOWEST_FRAMES);
-    let least = least_ns.max(needed);
+    let slowest = alone.iter().map(|profiled| typical(&profiled.frame_ns)).max().unwrap_or(0);
+    window(least_ns, most_ns, slowest)
+}
+
+/// The same, from the time of a frame on the slowest processor.
+pub(crate) fn window(least_ns: u64, most_ns: u64, slowest_ns: u64) -> (u64, u64) {
+    let least = least_ns.max(slowest_ns.saturating_mul(SLOWEST_FRAMES));
     (least, most_ns.max(least.saturating_mul(2)))
 }
 
@@ -134,7 +205,7 @@ pub(crate) fn measure_group(
     processors: &[Processor],
     members: &[usize],
     alone: &[Profiled],
-) -> Result<Vec<Vec<u64>>, ProfileError> {
+) -> Result<(Vec<Vec<u64>>, HostLoad), ProfileError> {
     let processors: Vec<Processor> = members.iter().map(|place| processors[*place].clone()).collect();
     let alone: Vec<&Profiled> = members.iter().map(|place| &alone[*place]).collect();
     let rule = &experiment.profile;
@@ -148,13 +219,37 @@ pub(crate) fn measure_group(
     }
 }
 
+/// The same, again if others took CPU time.
+///
+/// # Errors
+/// As [`measure_group`].
+pub(crate) fn measure_group_undisturbed(
+    runner: &mut RunnerClient,
+    experiment: &Experiment,
+    network: &CompiledNetwork,
+    processors: &[Processor],
+    members: &[usize],
+    alone: &[Profiled],
+) -> Result<Undisturbed<Vec<Vec<u64>>>, ProfileError> {
+    let attempt = || {
+        let (frames, host) = measure_group(runner, experiment, network, processors, members, alone)?;
+        Ok((frames, Some(host)))
+    };
+    let faster = |one: Vec<Vec<u64>>, other: Vec<Vec<u64>>| {
+        let pairs = one.into_iter().zip(other);
+        pairs.map(|(one, other)| if typical(&other) < typical(&one) { other } else { one }).collect()
+    };
+    let busy: Vec<&Processor> = members.iter().map(|place| &processors[*place]).collect();
+    undisturbed(&busy, attempt, faster)
+}
+
 fn measure_in_window(
     runner: &mut RunnerClient,
     experiment: &Experiment,
     network: &CompiledNetwork,
     processors: &[Processor],
     (min_ns, max_ns): (u64, u64),
-) -> Result<Vec<Vec<u64>>, ProfileError> {
+) -> Result<(Vec<Vec<u64>>, HostLoad), ProfileError> {
     let names = processors.iter().map(|processor| processor.name.clone()).collect();
     let all =
         Schedule::replicate(&network.network, names).map_err(|error| ProfileError::Artifact(error.into()))?;
@@ -208,13 +303,48 @@ fn measure_in_window(
         }
         durations.push(frames);
     }
-    Ok(durations)
+    Ok((durations, measured.host))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use store::fixture;
+
+    /// Load of one CPU in a second, of which others took so many percent.
+    fn load(others: u64, stolen: u64) -> HostLoad {
+        let runner_ns = 700_000_000;
+        HostLoad {
+            wall_ns: 1_000_000_000,
+            steal_ns: Some(stolen * 10_000_000),
+            busy_ns: Some(runner_ns + others * 10_000_000),
+            runner_ns,
+            overhead_ns: 0,
+        }
+    }
+
+    #[test]
+    fn a_profile_is_repeated_while_others_take_cpu_time_and_the_fastest_one_counts() {
+        let cpu = Processor::cpus(&fixture::machine(), "cpu0", vec![0], 1, None);
+        let check = |attempts: &[(u64, HostLoad)], wanted: (u64, usize, Option<&str>)| {
+            let mut made = attempts.iter();
+            let attempt = || {
+                made.next().map(|(ns, load)| (*ns, Some(load.clone()))).ok_or_else(|| panic!("one too many"))
+            };
+            let found = undisturbed(&[&cpu], attempt, u64::min).unwrap();
+            let disturbance = found.disturbance.map(|reason| reason.text);
+            assert_eq!((found.value, attempts.len() - made.len(), disturbance.as_deref()), wanted);
+        };
+        // Up to two ticks of busy time, and one of stolen time, may be rounding.
+        check(&[(5, load(7, 6))], (5, 1, None));
+        check(&[(9, load(8, 0)), (5, load(0, 0))], (5, 2, None));
+        check(&[(5, load(0, 8)), (6, load(0, 0))], (5, 2, None));
+        let busy = [(9, load(30, 0)), (7, load(30, 0)), (8, load(42, 0))];
+        check(&busy, (7, 3, Some("other processes used 40.0 % of the CPU time")));
+        // On some systems the kernel does not count.
+        let unknown = HostLoad { steal_ns: None, busy_ns: None, ..load(50, 50) };
+        check(&[(5, unknown)], (5, 1, None));
+    }
 
     #[test]
     fn a_contended_window_has_frames_of_the_slowest_processor() {

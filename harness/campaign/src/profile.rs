@@ -2,7 +2,10 @@
 //! processor while all the others are busy.
 
 use crate::compile::CompiledNetwork;
-use crate::frame_times::{Group, ProfileError, groups, measure_group, measure_units};
+use crate::frame_times::{
+    Group, ProfileError, Undisturbed, groups, measure_group, measure_group_undisturbed, measure_units,
+    measure_units_undisturbed,
+};
 use crate::open::OpenedBoard;
 use crate::processors::Processor;
 use crate::recording::Recording;
@@ -136,6 +139,7 @@ pub(crate) fn profile_at(
         known,
         recording,
         records: ProfileRecords::default(),
+        disturbed: Vec::new(),
     };
     let links = Transfer::Pairs(profiler.transfers()?);
     let progress = Progress::begin("profile", networks.len() * processors.len());
@@ -149,11 +153,19 @@ pub(crate) fn profile_at(
             cached: stay_cached(network, processors),
         });
     }
+    if let Some(first) = profiler.disturbed.first() {
+        progress.warn(&format!(
+            "{} profiles were disturbed in every attempt, one of them because {first}; the plan may \
+             not be the best one: stop other programs on this board and bench again",
+            profiler.disturbed.len()
+        ));
+    }
     progress.end(&format!("{} networks on {} processors", networks.len(), processors.len()));
     Ok(Profiles { costs, records: profiler.records })
 }
 
-/// Costs of a network on these processors as they are now, with links of known cost. Nothing is recorded.
+/// Costs of a network on these processors as they are now, with links of known cost. Frames are timed with all processors busy only
+/// if `contended` is true. Nothing is recorded.
 ///
 /// # Errors
 /// If the runner fails.
@@ -163,14 +175,16 @@ pub(crate) fn costs_now(
     network: &CompiledNetwork,
     processors: &[Processor],
     links: &Transfer,
+    contended: bool,
 ) -> Result<NetworkCosts, ProfileError> {
     let units = |processor| measure_units(runner, experiment, network, processor);
     let alone = processors.iter().map(units).collect::<Result<Vec<_>, _>>()?;
-    let mut contended = alone.clone();
-    for Group { members, kept } in groups(processors).into_iter().filter(|group| group.members.len() > 1) {
-        let frames = measure_group(runner, experiment, network, processors, &members, &alone)?;
+    let mut busy = alone.clone();
+    let together = groups(processors).into_iter().filter(|group| contended && group.members.len() > 1);
+    for Group { members, kept } in together {
+        let (frames, _) = measure_group(runner, experiment, network, processors, &members, &alone)?;
         for (place, frame_ns) in members.into_iter().zip(frames).take(kept) {
-            contended[place].frame_ns = frame_ns;
+            busy[place].frame_ns = frame_ns;
         }
     }
     let costs = |samples: &[Profiled]| {
@@ -178,7 +192,7 @@ pub(crate) fn costs_now(
         costs.map_err(|failure| ProfileError::Artifact(failure.error))
     };
     let cached = stay_cached(network, processors);
-    Ok(NetworkCosts { alone: costs(&alone)?, contended: costs(&contended)?, cached })
+    Ok(NetworkCosts { alone: costs(&alone)?, contended: costs(&busy)?, cached })
 }
 
 struct Profiler<'a, 'r, 's> {
@@ -189,6 +203,8 @@ struct Profiler<'a, 'r, 's> {
     known: &'a ProfileRecords,
     recording: &'a mut Recording<'r, 's>,
     records: ProfileRecords,
+    /// What disturbed profiles to the last attempt.
+    disturbed: Vec<String>,
 }
 
 impl Profiler<'_, '_, '_> {
@@ -234,7 +250,8 @@ impl Profiler<'_, '_, '_> {
                 progress.known();
                 continue;
             }
-            let profiled = measure_units(self.runner, self.experiment, network, processor)?;
+            let measured = measure_units_undisturbed(self.runner, self.experiment, network, processor)?;
+            let profiled = self.noted(measured);
             self.record(record(network, processor, self.point, false, &profiled))?;
             let profile = unit_costs(&network.network, processor, &profiled)?;
             let frame = match profile.frame_ns() {
@@ -264,7 +281,10 @@ impl Profiler<'_, '_, '_> {
             let frames = if let Some(frames) = known.into_iter().collect::<Option<Vec<_>>>() {
                 frames
             } else {
-                measure_group(self.runner, self.experiment, network, self.processors, &members, alone)?
+                let (runner, all) = (&mut *self.runner, self.processors);
+                let measured =
+                    measure_group_undisturbed(runner, self.experiment, network, all, &members, alone)?;
+                self.noted(measured)
             };
             for ((place, frame_ns), is_known) in members.into_iter().zip(frames).zip(is_known) {
                 let alone = &alone[place];
@@ -275,6 +295,7 @@ impl Profiler<'_, '_, '_> {
                     instrumented_frame_ns: Vec::new(),
                     resident_bytes: alone.resident_bytes,
                     cuda: alone.cuda.clone(),
+                    host: None,
                 };
                 let record = record(network, &self.processors[place], self.point, true, &profiled);
                 if is_known {
@@ -286,6 +307,12 @@ impl Profiler<'_, '_, '_> {
             }
         }
         Ok(found)
+    }
+
+    /// What was measured; remembers what disturbed it.
+    fn noted<T>(&mut self, measured: Undisturbed<T>) -> T {
+        self.disturbed.extend(measured.disturbance.map(|reason| reason.text));
+        measured.value
     }
 
     fn record(&mut self, record: ProfileRecord) -> Outcome<()> {

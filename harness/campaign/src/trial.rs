@@ -48,6 +48,7 @@ pub(crate) fn run(
                 min_frames: rule.min_frames,
                 min_ns: nanoseconds(rule.min),
                 max_ns: nanoseconds(rule.max),
+                at_once: false,
             }),
             warm_up: protocol::WarmUpRule {
                 min_frames: experiment.warm_up.min_frames,

@@ -164,6 +164,7 @@ pub fn profile(network: &str, processor: &str, frame_ns: u64) -> ProfileRecord {
         instrumented_frame_ns: durations(&mut numbers, 20, frame_ns + 20_000),
         resident_bytes: 90 << 20,
         cuda: None,
+        host: None,
     };
     ProfileRecord {
         network: network.to_owned(),

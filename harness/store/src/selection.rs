@@ -48,6 +48,7 @@ impl Store {
                 instrumented_frame_ns,
                 resident_bytes,
                 cuda: optional(row, "cuda")?,
+                host: None,
             };
             let (network, processor) = (row.get("name")?, row.get("processor")?);
             let (contended, point) = (row.get("contended")?, row.get("point")?);

@@ -5,7 +5,9 @@ use super::tensor::Tensor;
 use crate::affinity::current_thread;
 use crate::failure::Failure;
 use crate::schedule::{CheckedSchedule, CheckedStage};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Adds 1 to every byte of its first input and writes the result to each of its outputs, when it finishes the frame.
 pub(crate) struct FakeEngine {
@@ -19,6 +21,8 @@ pub(crate) struct FakeEngine {
     runs: u32,
     /// Time of a frame.
     takes: Duration,
+    /// Engines whose second frame has begun, and how many it waits for.
+    meets: Option<(Arc<AtomicUsize>, usize)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +43,13 @@ impl FakeEngine {
             fault,
             runs: 0,
             takes: Duration::ZERO,
+            meets: None,
         }
+    }
+
+    /// The same engine; its second frame ends after that of each of `count` engines with this counter has begun.
+    pub(crate) fn meeting(self, begun: Arc<AtomicUsize>, count: usize) -> Self {
+        Self { meets: Some((begun, count)), ..self }
     }
 
     /// The same engine with frames that take so long.
@@ -79,6 +89,16 @@ impl Engine for FakeEngine {
         let run = self.runs;
         self.runs += 1;
         std::thread::sleep(self.takes);
+        if let (1, Some((begun, count))) = (run, &self.meets) {
+            begun.fetch_add(1, Relaxed);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while begun.load(Relaxed) < *count {
+                if Instant::now() > deadline {
+                    return Err("failed to fake: the other engines did not begin".to_owned());
+                }
+                std::thread::yield_now();
+            }
+        }
         match self.fault {
             Some((fails, FakeFault::Error)) if fails == run => {
                 return Err(format!("failed to fake run {run}"));
