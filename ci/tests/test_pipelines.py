@@ -177,6 +177,7 @@ class Host:
                 ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__")
             )
         (self.checkout / "results").mkdir()
+        (folder / "stat").write_text(Path("/proc/stat").read_text())
         # Long enough for a frame even on a busy machine.
         experiment = self.checkout / "configs/experiments/tiny.yaml"
         text = re.sub(r"max_seconds: [\d.]+", "max_seconds: 20", experiment.read_text())
@@ -193,6 +194,8 @@ class Host:
             "EDGEPIPE": str(edgepipe),
             "BOARD": "local",
             "EDGEPIPE_LOCK": str(folder / "board.lock"),
+            # Times of CPUs that nobody else uses, so that other load voids no trial.
+            "EDGEPIPE_PROC_STAT": str(folder / "stat"),
             "EXPERIMENT": "tiny",
             "BASELINE_RUNS": "1",
             "REPORT": "the artifacts of this job",
@@ -237,12 +240,7 @@ def test_the_bench_job_makes_a_baseline_and_holds_a_run_against_it(tmp_path):
             host.run('"$EDGEPIPE" baseline save main-local-tiny')
         if baseline.exists():
             break
-    if not baseline.exists():
-        # Then other load has made all trials of twelve benches in a row void, and they say so.
-        text = (written / "summary.md").read_text()
-        assert "No new baseline: a trial failed or is void." in text, text
-        assert "other processes used" in text or "the hypervisor took" in text, text
-        return
+    assert baseline.exists(), (written / "summary.md").read_text()
 
     # The verdict on two such short runs is not tested, only that all outputs agree on it.
     code = host.bench(measure, wanted=(0, 1, 4), SAVE_BASELINE="no")

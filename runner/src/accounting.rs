@@ -4,6 +4,11 @@ use crate::clock::{monotonic_ns, process_cpu_ns};
 use crate::engine::thread_cpu_ns;
 use protocol::HostLoad;
 use std::fs;
+use std::path::PathBuf;
+
+/// Names a file with the times of the CPUs that is read instead of the kernel's. Tests of everything but validity set it to one that
+/// does not change: their verdict must not depend on what else runs on the machine.
+const VARIABLE: &str = "EDGEPIPE_PROC_STAT";
 
 /// The counters at one moment.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ impl Reading {
             at_ns: monotonic_ns(),
             process_ns: process_cpu_ns(),
             stages_ns: stage_threads.iter().map(used).collect(),
-            cpus: fs::read_to_string("/proc/stat").ok().and_then(|text| CpuTimes::parse(&text, cpus)),
+            cpus: fs::read_to_string(cpu_times()).ok().and_then(|text| CpuTimes::parse(&text, cpus)),
         }
     }
 
@@ -52,6 +57,10 @@ impl Reading {
         };
         (load, stages)
     }
+}
+
+fn cpu_times() -> PathBuf {
+    std::env::var_os(VARIABLE).map_or_else(|| "/proc/stat".into(), PathBuf::from)
 }
 
 impl CpuTimes {
