@@ -363,7 +363,7 @@ fn a_board_that_does_not_answer_is_power_cycled_once() {
     }
     let _alone = alone();
     let (farm, board, switch, lab) = powered(|_| ());
-    let mut bench = Bench::start(&farm, &["--trials", "4"]);
+    let mut bench = Bench::start(&farm, &["--trials", "8"]);
     bench.until("frames/s");
     board.lock().unwrap().power_off();
     bench.until("power-cycling the place p1");

@@ -190,7 +190,7 @@ fn a_power_switch_that_hangs_does_not_hold_up_the_end() {
         }
     });
     // Nobody listens at the board's port.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = farm::free_port();
     let lab = Lab::new(&[Place { name: "p1".to_owned(), port, power: Some(switch.port) }]);
     lab.board(&farm, "loopback", "place: p1, reconnect_seconds: 1", "recover: { power_cycle: 1 }");
     let mut bench = Bench::start(&farm, &[]);
@@ -229,7 +229,7 @@ fn every_kind_of_power_driver_is_used_as_labgrids_client_does() {
         std::fs::write(&environment, text).unwrap();
     };
     // Nobody listens at the board's port, so its power is cycled, and then it is waited for.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = farm::free_port();
     let powers = [
         (
             "rest",

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest time for anything of labgrid's.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A place of the coordinator.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("edgepipe-lab").tempdir().unwrap();
         fs::write(folder.path().join("places.yaml"), places).unwrap();
         fs::write(folder.path().join("exported.yaml"), exported).unwrap();
-        let mut lab = Self { folder, port: 0, coordinator: None, exporter: None };
+        let mut lab = Self { folder, port: super::free_port(), coordinator: None, exporter: None };
         lab.start_coordinator();
         lab.start_exporter();
         lab
@@ -94,12 +94,11 @@ impl Lab {
         (child, line)
     }
 
-    /// Starts the coordinator, the next time at the same port.
+    /// Starts the coordinator, each time at the same port.
     pub(crate) fn start_coordinator(&mut self) {
         let mut command = self.python("labgrid.remote.coordinator");
         command.args(["-l", &format!("127.0.0.1:{}", self.port)]);
-        let (child, line) = Self::start(&mut command, "listening on ");
-        self.port = line.rsplit_once(':').unwrap().1.trim().parse().unwrap();
+        let (child, _) = Self::start(&mut command, "listening on ");
         self.coordinator = Some(child);
     }
 
