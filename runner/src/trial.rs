@@ -47,7 +47,9 @@ pub(crate) fn measure(
     let sampler = trial.power.as_ref().map(|meter| Sampler::start(meter, &cpus));
     let mut isolated = Vec::new();
     if let Some(rule) = &trial.isolate {
-        announce(Phase::Isolate);
+        if !rule.at_once {
+            announce(Phase::Isolate);
+        }
         isolated = threads.isolate(&frames, rule, &slowdown)?;
     }
     let sysfs = Path::new(&trial.sysfs);
