@@ -133,7 +133,7 @@ pub struct OutputDifference {
 pub struct Measured {
     /// The request answered.
     pub id: u64,
-    /// Each stage alone, in stage order; empty if not requested.
+    /// Each stage by itself, in stage order; empty if not requested.
     pub isolated: Vec<Isolated>,
     /// The warm-up.
     pub warm_up: WarmUp,

@@ -171,7 +171,7 @@ pub struct Trial {
     pub load: Load,
     /// Capacity of the queue between two stages, in frames.
     pub queue_depth: u32,
-    /// How long each stage runs alone before the warm-up; absent: it does not.
+    /// How long each stage is timed by itself before the warm-up; absent: it is not.
     pub isolate: Option<Isolate>,
     /// When the window opens.
     pub warm_up: WarmUpRule,
