@@ -25,11 +25,11 @@ stages. Its outputs were compared with the expected ones.
 - **decomposition**: rewritten into other operators.
 - **fallback**: lowered by TVM itself, which is slow. Reports list these units. Their outputs are verified
   like all others.
-- **not needed**: evaluated at compile time, or without effect in inference.
+- **not needed**: evaluated at compile time, or has no effect in inference.
 
-*Versions* are the versions of the operator, as in ONNX's changelog, that operator sets from 7 on use. Files
-with an older operator set are converted to 7. *Refused* lists the uses that are refused. The message names
-the node and the remedy.
+*Versions* are the versions of the operator in ONNX's changelog. Only those that operator sets 7 and newer
+use are listed; files with an older operator set are converted to 7. *Refused* lists the uses that are
+refused. The message names the node and the remedy.
 
 | operator | versions | computed by | refused |
 |---|---|---|---|

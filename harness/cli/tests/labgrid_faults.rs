@@ -80,7 +80,7 @@ fn a_place_that_cannot_be_used_is_named_with_the_reason() {
 
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
-fn a_coordinator_that_goes_is_waited_for_in_the_queue() {
+fn a_queued_run_waits_for_a_coordinator_that_restarts() {
     if farm::skipped() {
         return;
     }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 #[test]
 #[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
-fn a_board_is_shown_and_gets_what_it_lacks_only() {
+fn only_missing_or_damaged_files_are_sent() {
     if farm::skipped() {
         return;
     }
@@ -101,7 +101,7 @@ fn host_keys_are_checked() {
 
 #[test]
 #[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
-fn keys_open_the_door_or_the_message_says_which_does() {
+fn a_login_needs_an_accepted_key_or_the_message_names_one() {
     if farm::skipped() {
         return;
     }
@@ -299,7 +299,7 @@ fn a_host_without_openssh_s_client_reads_the_files_itself() {
 
 #[test]
 #[ignore = "needs the runner and OpenSSH's server; run by cargo xtask test"]
-fn who_does_not_answer_is_not_waited_for() {
+fn a_server_that_does_not_answer_ends_the_attempt() {
     if farm::skipped() {
         return;
     }

@@ -169,10 +169,10 @@ fn a_board_that_loses_power_in_a_trial_is_gone_on_with_once_it_is_back() {
     });
 }
 
-/// A search over operating points goes on with a board that was reset, by itself or with `--resume`.
+/// A search over operating points continues after a reset of the board, by itself or with `--resume`.
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
-fn a_search_goes_on_with_a_board_that_was_reset() {
+fn a_search_continues_after_a_reset() {
     if farm::skipped() {
         return;
     }
