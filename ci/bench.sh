@@ -6,9 +6,9 @@
 # BOARD may be a board of a farm (`match` in its file): the job then waits in the coordinator's queue.
 #
 # Writes to target/bench: summary.md, comment.md (the summary, shortened to the limit of a comment), run.xml (the schedules as
-# JUnit tests), junit.xml (the comparison, likewise) and bench.log. Environment:
+# JUnit tests), junit.xml (the comparisons as JUnit tests) and bench.log. Environment:
 #   SAVE_BASELINE=yes   save a new baseline (on the main branch) instead of checking
-#   BASELINE_RUNS=3     number of runs in the baseline; with three or more, checks know how much runs differ
+#   BASELINE_RUNS=3     number of runs in the baseline; from three or more, checks estimate how much runs differ
 #   COMMENT_BYTES=64000 limit for comments: GitHub allows 65,536 characters, GitLab 1,000,000
 #   REPORT=PLACE        where readers of a shortened comment find the whole summary
 #   EDGEPIPE=COMMAND    command to use instead of `cargo xtask`
@@ -31,7 +31,7 @@ trap 'if [ -f "$out/summary.md" ]; then
   "$(dirname "$0")/shorten.sh" "$out/summary.md" "${COMMENT_BYTES:-64000}" "$report" >"$out/comment.md"
 fi' EXIT
 
-# Measures, writes $out/report.md, and prints the run's name.
+# Measures, writes $out/report.md, and prints the id of the run.
 measure() {
   local code=0
   {
@@ -99,7 +99,7 @@ if [ -f "results/baselines/$baseline.json" ]; then
   checked=0
   "${edgepipe[@]}" check --against "$baseline" --run "$run" \
     --write "markdown=$out/check.md" --write "junit=$out/junit.xml" || checked=$?
-  # The exit code of the check has priority over a lost trial.
+  # The exit code of the check has priority over that of the bench.
   if [ "$checked" -ne 0 ]; then
     code=$checked
   fi

@@ -31,7 +31,7 @@ within() { # SECONDS COMMAND...: exit code 1 and a message if the time runs out
   return "$code"
 }
 
-# Paths are relative to where this was started.
+# Paths are relative to the folder in which this script was started.
 for name in CUDNN LIBCUDA; do
   case "${!name:-}" in
     */*) [ -f "${!name}" ] || fail 2 "failed to find $name=${!name}"
