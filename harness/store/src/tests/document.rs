@@ -18,7 +18,7 @@ schema_of_the_database_is_documented`. A test checks that this page is up to dat
 
 One SQLite file contains any number of runs of any number of boards. Raw observations are written once and never changed.
 Reports compute everything else from them. A value that was not observed is NULL or has no row; it is never 0.
-Times are nanoseconds; `unix_ns` counts from 1970 (UTC). JSON columns have the type TEXT.
+Times are in nanoseconds; `unix_ns` counts from 1970 (UTC). JSON columns have the type TEXT.
 
 Columns of samples are BLOBs. A *series* of n integers is stored as n, followed by the difference of each integer to the
 previous one (of the first to 0). Differences are zigzag-encoded (0, -1, 1, -2 … become 0, 1, 2, 3 …). Every number is
