@@ -53,7 +53,7 @@ def failure_of(error: Exception) -> CompileError:
     if isinstance(error, ImportError):
         program = os.environ.get("EDGEPIPE_PROGRAM", "cargo xtask")
         remedy = (
-            "the file system is mounted noexec, set CARGO_TARGET_DIR to a folder on another one"
+            "the file system is mounted noexec: set CARGO_TARGET_DIR to a folder on another one"
             if "failed to map segment" in str(error)
             else f"run `{program} setup` to repair the private Python environment"
         )

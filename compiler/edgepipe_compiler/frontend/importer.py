@@ -66,6 +66,6 @@ def _check_operators(graph: Graph) -> None:
             raise CompileError(
                 "unsupported_operator",
                 f"failed to import the operator {node.op}: TVM does not support it; replace it in the "
-                "network by operators of the ONNX standard",
+                "network with operators of the ONNX standard",
                 node.name,
             )

@@ -411,7 +411,7 @@ def check(model: onnx.ModelProto, constants: dict[str, np.ndarray], name: str) -
             raise
         raise CompileError(
             "unsupported_operator",
-            f"failed to check the network {name}: {text.splitlines()[0]}; replace it by operators of the "
+            f"failed to check the network {name}: {text.splitlines()[0]}; replace it with operators of the "
             "ONNX standard",
             node,
         ) from refusal

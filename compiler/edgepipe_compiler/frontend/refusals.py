@@ -32,7 +32,7 @@ COUNTED = (
 TEXT = "strings are not supported; remove the text processing from the network"
 SPECTRUM = "spectral transforms are not supported; compute the spectrum before the network"
 LOSS = "it is a training operator; export the network for inference"
-MISSING = "it is not supported; replace it by other operators of the ONNX standard"
+MISSING = "it is not supported; replace it with other operators of the ONNX standard"
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(

@@ -143,7 +143,7 @@ def _run(model: onnx.ModelProto, node: Node) -> list[np.ndarray]:
         first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise CompileError(
             "unsupported_operator",
-            f"failed to evaluate the constant operator {node.op}: {first}; replace it in the network by "
+            f"failed to evaluate the constant operator {node.op}: {first}; replace it in the network with "
             "its value",
             node.name,
         ) from error

@@ -126,13 +126,13 @@ def _parser() -> argparse.ArgumentParser:
                         "EDGEPIPE_TEST_LIBCUDA names; default: cpu")  # fmt: skip
     parser.add_argument("--sample", metavar="N", type=_positive,
                         help="only N variants, spread over operators")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the sample; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample; default: 0")
     parser.add_argument("--folder", metavar="DIR", type=Path,
                         help="run the ONNX files below DIR and compare with ONNX Runtime")  # fmt: skip
     parser.add_argument("--mutate", metavar="N", type=_positive,
                         help="damage the models in N ways; each must be accepted or refused")  # fmt: skip
     parser.add_argument("--keep", metavar="DIR", type=Path,
-                        help="with --mutate: write one file of each kind of failure there")  # fmt: skip
+                        help="with --mutate: write one file of each kind of failure to DIR")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all results to FILE")
     parser.add_argument("--write-operators", metavar="FILE", type=Path,
                         help="write the table of operators, from all cases")  # fmt: skip

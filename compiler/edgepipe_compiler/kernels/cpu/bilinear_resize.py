@@ -26,7 +26,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     node, *rest = unit.nodes
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32" or source.shape[:2] != result.shape[:2]:
-        raise Unsupported("resizing of something else than rows and columns of float32 images")
+        raise Unsupported("resizing of something other than rows and columns of float32 images")
     resized = resize_coordinates.resolve(graph, node)
     if not resized.bilinear or not resized.copies(0) or not resized.copies(1):
         raise Unsupported("resizing that is not linear, or of channels")

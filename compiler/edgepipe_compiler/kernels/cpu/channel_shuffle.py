@@ -36,7 +36,7 @@ def split(graph: Graph, node: Node, target: CpuTarget, layout: str) -> Kernel:
     tensor = graph.tensor(node.inputs[0])
     axis = node.attributes.get("axis", 0) % len(tensor.shape)
     if not lanes_of(layout) or axis != 1 or not all(node.outputs):
-        raise Unsupported("split of something else than channels of a packed image")
+        raise Unsupported("split of something other than channels of a packed image")
     begin, parts = 0, []
     for name in node.outputs:
         extent = graph.tensor(name).shape[1]

@@ -28,7 +28,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     parts = [graph.tensor(name) for name in concat.inputs]
     result = graph.tensor(concat.outputs[0])
     if any(len(part.shape) != 4 or part.dtype != "float32" for part in parts):
-        raise Unsupported("concatenation of something else than float32 images")
+        raise Unsupported("concatenation of something other than float32 images")
     if concat.attributes["axis"] % 4 != 1 or any(name in graph.constants for name in concat.inputs):
         raise Unsupported("concatenation of constants or along another axis than channels")
     lanes, layout = target.lanes, packed(target.lanes)

@@ -35,7 +35,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     matrix, bias = parameters.of_product(graph, product)
     result, read = graph.tensor(product.outputs[0]), graph.tensor(product.inputs[0])
     if len(read.shape) < 2 or read.dtype != "float32" or result.shape[:-1] != read.shape[:-1]:
-        raise Unsupported("product of something else than rows")
+        raise Unsupported("product of something other than rows")
     lanes, batch = target.lanes, int(np.prod(read.shape[:-1]))
     operands = Operands(graph, PLAIN, target)
     source = (flatten or product).inputs[0]

@@ -34,7 +34,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     left, right = (graph.tensor(name) for name in node.inputs)
     result = graph.tensor(node.outputs[0])
     if min(len(left.shape), len(right.shape)) < 2 or {left.dtype, right.dtype} != {"float32"}:
-        raise Unsupported("product of something else than float32 matrices")
+        raise Unsupported("product of something other than float32 matrices")
     operands = Operands(graph, PLAIN, target)
     data: dict[str, tirx.Buffer] = {}
     for name, tensor in zip(node.inputs, (left, right), strict=True):

@@ -30,7 +30,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     weight, bias = parameters.of_convolution(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     if source.dtype != "float32":
-        raise Unsupported("convolution of something else than float32 images")
+        raise Unsupported("convolution of something other than float32 images")
     window = window_geometry.resolve(conv, source, result, weight.shape[2:])
     groups, lanes, channels = conv.attributes.get("group", 1), target.lanes, weight.shape[0]
     upright = window.kernel[1] == source.shape[3] == result.shape[3] == 1

@@ -32,7 +32,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     (node,) = unit.nodes
     tensor = graph.tensor(node.inputs[0])
     if tensor.dtype != "float32":
-        raise Unsupported("normalization of something else than float32")
+        raise Unsupported("normalization of something other than float32")
     if node.op == "LRN":
         return _neighbours(graph, node, target)
     factors = [_constant(graph, name) for name in node.inputs[1:3]]

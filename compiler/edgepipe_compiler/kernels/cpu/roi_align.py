@@ -33,7 +33,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     shapes = [tuple(graph.tensor(name).shape) for name in node.inputs]
     dtypes = [graph.tensor(name).dtype for name in node.inputs]
     if rest or dtypes[:2] != ["float32", "float32"] or dtypes[2] not in ("int64", "int32"):
-        raise Unsupported("regions of something else than float32 images")
+        raise Unsupported("regions of something other than float32 images")
 
     def text(name: str, default: str) -> str:
         value = node.attributes.get(name, default)

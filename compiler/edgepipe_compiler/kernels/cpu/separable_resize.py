@@ -28,7 +28,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     (node,) = unit.nodes
     source = graph.tensor(node.inputs[0])
     if source.dtype != "float32":
-        raise Unsupported("resizing of something else than float32")
+        raise Unsupported("resizing of something other than float32")
     resized = resize_coordinates.resolve(graph, node)
     axes = [axis for axis in range(len(source.shape)) if not resized.copies(axis)]
     layout = native.get(node.inputs[0], PLAIN)

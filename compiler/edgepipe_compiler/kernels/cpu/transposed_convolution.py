@@ -57,7 +57,7 @@ def _lower(graph: Graph, unit: Unit, target: CpuTarget, long: bool) -> Kernel:
     weight, bias = parameters.of_convolution(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
-        raise Unsupported("transposed convolution of something else than float32 images")
+        raise Unsupported("transposed convolution of something other than float32 images")
     groups, lanes = node.attributes.get("group", 1), target.lanes
     weight = _as_convolution(weight, groups)
     strides = tuple(node.attributes.get("strides", (1, 1)))

@@ -44,7 +44,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget, native: dict[str, str]) -
     weight, bias = parameters.of_convolution(graph, node)
     source, result = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
-        raise Unsupported("transposed convolution of something else than float32 images")
+        raise Unsupported("transposed convolution of something other than float32 images")
     inside, each, kh, kw = weight.shape
     lanes, groups = target.lanes, node.attributes.get("group", 1)
     begin, strides, dilations = transposed_convolution.geometry(node, source, result, (kh, kw))

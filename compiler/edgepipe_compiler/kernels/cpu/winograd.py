@@ -44,7 +44,7 @@ def lower(graph: Graph, unit: Unit, target: CpuTarget) -> Kernel:
     weight, bias = parameters.of_convolution(graph, conv)
     source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
     if source.dtype != "float32":
-        raise Unsupported("convolution of something else than float32 images")
+        raise Unsupported("convolution of something other than float32 images")
     convolution = Convolution(
         window_geometry.resolve(conv, source, result, weight.shape[2:]),
         source.shape[0],

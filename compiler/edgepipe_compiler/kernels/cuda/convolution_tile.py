@@ -46,7 +46,7 @@ class Problem:
         """The shapes of ``conv``. Raises ``Unsupported`` if it is not two-dimensional and of float32."""
         source, result = graph.tensor(conv.inputs[0]), graph.tensor(conv.outputs[0])
         if source.dtype != "float32":
-            raise Unsupported("convolution of something else than float32")
+            raise Unsupported("convolution of something other than float32")
         window = window_geometry.resolve(conv, source, result, weight.shape[2:])
         if window.kernel[1] > LONGEST:
             raise Unsupported("convolution with a long window")

@@ -37,7 +37,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     depth, columns = matrix.shape
     rows = result.elements // columns
     if read.dtype != "float32" or read.elements != rows * depth or rows > MOST_ROWS:
-        raise Unsupported("product of something else than a few rows")
+        raise Unsupported("product of something other than a few rows")
     source = (flatten or product).inputs[0]
     operands = Operands(graph, PLAIN, None)
     shape = tuple(graph.tensor(source).shape)

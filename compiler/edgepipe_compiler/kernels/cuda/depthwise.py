@@ -27,7 +27,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         raise Unsupported("not depthwise")
     window = window_geometry.resolve(conv, source, result, weight.shape[2:])
     if source.dtype != "float32":
-        raise Unsupported("convolution of something else than float32")
+        raise Unsupported("convolution of something other than float32")
     operands = Operands(graph, PLAIN, None)
     data = operands.add(
         Value(conv.inputs[0], PLAIN, tuple(source.shape), "float32"), (source.elements,), "float32"

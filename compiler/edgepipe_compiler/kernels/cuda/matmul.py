@@ -31,7 +31,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         matrix, bias = parameters.of_product(graph, node)
         right = Tensor(tuple(matrix.shape), "float32")
     if min(len(left.shape), len(right.shape)) < 2 or {left.dtype, right.dtype} != {"float32"}:
-        raise Unsupported("product of something else than float32 matrices")
+        raise Unsupported("product of something other than float32 matrices")
     columns, inner = right.shape[-1], left.shape[-1]
     if len(right.shape) == 2:
         # All rows of all left matrices are rows of one.

@@ -28,7 +28,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
         raise Unsupported("pooling with indices")
     source, result = graph.tensor(pool.inputs[0]), graph.tensor(pool.outputs[0])
     if len(source.shape) != 4 or source.dtype != "float32":
-        raise Unsupported("pooling of something else than float32 images")
+        raise Unsupported("pooling of something other than float32 images")
     if pools.is_global(graph, pool):
         return _global(graph, unit)
     window = window_geometry.resolve(pool, source, result, tuple(pool.attributes["kernel_shape"]))

@@ -30,7 +30,7 @@ def lower(graph: Graph, unit: Unit, target: CudaTarget) -> Kernel:
     (node,) = unit.nodes
     tensor = graph.tensor(node.inputs[0])
     if tensor.dtype != "float32" or not tensor.shape:
-        raise Unsupported("softmax of something else than float32")
+        raise Unsupported("softmax of something other than float32")
     rank = len(tensor.shape)
     # Up to opset 12, all axes from the given one on are reduced together.
     axis = node.attributes.get("axis", -1 if graph.opset >= 13 else 1) % rank
