@@ -41,7 +41,7 @@ pub struct OperatingPoint {
 impl OperatingPoint {
     /// Whether times and power at one of the points predict those at the other: governor and memory clock are the same. The
     /// models describe the effect of processor frequencies, but not that of these two.
-    pub fn tells_about(&self, other: &Self) -> bool {
+    pub fn shares_model_with(&self, other: &Self) -> bool {
         self.governor == other.governor && self.memory_khz == other.memory_khz
     }
 }
@@ -82,13 +82,13 @@ impl<T> PerSetting<T> {
         let all = fit(samples)?;
         let mut kinds: Vec<&OperatingPoint> = Vec::new();
         for sample in samples {
-            if !kinds.iter().any(|known| known.tells_about(point(sample))) {
+            if !kinds.iter().any(|known| known.shares_model_with(point(sample))) {
                 kinds.push(point(sample));
             }
         }
         let mut own = Vec::new();
         for kind in kinds.iter().filter(|_| kinds.len() > 1) {
-            let of_kind = samples.iter().filter(|sample| kind.tells_about(point(sample)));
+            let of_kind = samples.iter().filter(|sample| kind.shares_model_with(point(sample)));
             let model = fit(&of_kind.cloned().collect::<Vec<S>>());
             own.extend(model.ok().map(|model| ((*kind).clone(), model)));
         }
@@ -97,7 +97,10 @@ impl<T> PerSetting<T> {
 
     /// The model for a point: that of its governor and memory clock, else that of all points.
     pub(crate) fn at(&self, point: &OperatingPoint) -> &T {
-        self.own.iter().find(|(known, _)| known.tells_about(point)).map_or(&self.all, |(_, model)| model)
+        self.own
+            .iter()
+            .find(|(known, _)| known.shares_model_with(point))
+            .map_or(&self.all, |(_, model)| model)
     }
 
     /// The models that are used.
@@ -387,7 +390,8 @@ mod tests {
         assert_eq!(points[0].to_string(), "MAXN performance a57 346 denver 346 gpu 1301 memory 1866 MHz");
         let corners = offer.corners();
         assert!(corners.iter().all(|corner| points.contains(corner)));
-        let of = |point: &OperatingPoint| corners.iter().filter(|corner| corner.tells_about(point)).count();
+        let of =
+            |point: &OperatingPoint| corners.iter().filter(|corner| corner.shares_model_with(point)).count();
         assert_eq!((of(&points[0]), of(&points[10]), of(&points[39]), corners.len()), (4, 2, 2, 10));
         assert_eq!(offer.ends().len(), 8);
         let at = points.iter().position(|point| point.memory_khz == Some(408_000)).unwrap();

@@ -426,15 +426,15 @@ mod tests {
     #[test]
     fn the_interval_holds_a_new_window_as_often_as_it_says() {
         let truth = [2000.0, 3500.0, 900.0];
-        let mut held = 0;
+        let mut covered = 0;
         for seed in 0..400 {
             let model = PowerModel::fit(2, &windows(truth, 100.0, seed)).unwrap();
             let mut random = SplitMix64::new(seed + 10_000);
             let new = truth[0] + 0.7 * truth[1] + 0.7 * truth[2] + 100.0 * (2.0 * random.unit() - 1.0);
             let predicted = model.predict_power(&[0.7, 0.7]);
-            held += u32::from((predicted.point - new).abs() <= predicted.half_width);
+            covered += u32::from((predicted.point - new).abs() <= predicted.half_width);
         }
-        assert!((372..=400).contains(&held), "{held} of 400");
+        assert!((372..=400).contains(&covered), "{covered} of 400");
     }
 
     #[test]

@@ -192,11 +192,12 @@ fn student(values: &[f64], confidence: Confidence) -> (f64, f64) {
 fn order_statistics(samples: &Samples, confidence: Confidence) -> Option<(f64, f64)> {
     let ascending = samples.ascending();
     let count = ascending.len();
-    let held: Vec<f64> = fair_coin_cdf(count).take(count / 2 + 1).map(|below| 1.0 - 2.0 * below).collect();
-    let outer = (1..=count / 2).take_while(|place| held[place - 1] >= confidence.probability()).last()?;
+    let coverage: Vec<f64> =
+        fair_coin_cdf(count).take(count / 2 + 1).map(|below| 1.0 - 2.0 * below).collect();
+    let outer = (1..=count / 2).take_while(|place| coverage[place - 1] >= confidence.probability()).last()?;
     let inner = outer + 1;
-    let held_inner = if 2 * inner > count + 1 { 0.0 } else { held[inner - 1] };
-    let excess = (held[outer - 1] - confidence.probability()) / (held[outer - 1] - held_inner);
+    let inner_coverage = if 2 * inner > count + 1 { 0.0 } else { coverage[inner - 1] };
+    let excess = (coverage[outer - 1] - confidence.probability()) / (coverage[outer - 1] - inner_coverage);
     let (places, beyond) = (outer as f64, (count - outer) as f64);
     let share = beyond * excess / (places + (beyond - places) * excess);
     let lo = ascending[outer - 1] + share * (ascending[inner - 1] - ascending[outer - 1]);

@@ -29,7 +29,7 @@ const BATCH: usize = 5;
 /// Most batches.
 const BATCHES: usize = 400;
 /// Values are limited to this many times the noise.
-const HELD_TO: f64 = 4.0;
+const MAX_DEVIATIONS: f64 = 4.0;
 /// The penalty of a change is this many times ln n.
 const PENALTY: f64 = 6.0;
 /// Stretches within this share of one another have the same pace.
@@ -71,14 +71,14 @@ pub fn steadiness(frame_times: &[Nanoseconds]) -> Option<Steadiness> {
     let count = frames / size;
     // What does not fill a batch at the end joins the last one.
     let bound = |batch: usize| if batch == count { frames } else { batch * size };
-    let held = held(frame_times);
-    let batches: Vec<f64> = (0..count).map(|batch| mean(&held[bound(batch)..bound(batch + 1)])).collect();
+    let times = clipped(frame_times);
+    let batches: Vec<f64> = (0..count).map(|batch| mean(&times[bound(batch)..bound(batch + 1)])).collect();
     let changes = change_points(&scaled(&batches));
     let stretches: Vec<Stretch> = changes
         .windows(2)
         .map(|pair| {
             let (first, end) = (bound(pair[0]), bound(pair[1]));
-            Stretch { first, end, pace_ns: mean(&held[first..end]) }
+            Stretch { first, end, pace_ns: mean(&times[first..end]) }
         })
         .collect();
     let last = stretches.last()?.pace_ns;
@@ -95,17 +95,17 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Frame times in ns, limited to the median ± [`HELD_TO`] times their noise.
-fn held(frame_times: &[Nanoseconds]) -> Vec<f64> {
+/// Frame times in ns, limited to the median ± [`MAX_DEVIATIONS`] times their noise.
+fn clipped(frame_times: &[Nanoseconds]) -> Vec<f64> {
     let times: Vec<f64> = frame_times.iter().map(|time| time.as_f64()).collect();
     let median = middle(&times);
     let distances: Vec<f64> = times.iter().map(|time| (time - median).abs()).collect();
     let noise = MAD_TO_DEVIATION * middle(&distances);
-    let reach = HELD_TO * noise.max(LEAST_NOISE * median);
+    let reach = MAX_DEVIATIONS * noise.max(LEAST_NOISE * median);
     times.iter().map(|time| time.clamp(median - reach, median + reach)).collect()
 }
 
-/// Batches around their median, in units of the noise, limited to ±[`HELD_TO`].
+/// Batches around their median, in units of the noise, limited to ±[`MAX_DEVIATIONS`].
 fn scaled(batches: &[f64]) -> Vec<f64> {
     let median = middle(batches);
     let differences: Vec<f64> = batches.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
@@ -113,13 +113,13 @@ fn scaled(batches: &[f64]) -> Vec<f64> {
     let core = core.max(LEAST_NOISE * median);
     // The core alone ignores the tails of the batches, so changes would be found in them. A step is one large
     // difference. It is limited, so that it does not count as noise.
-    let reach = HELD_TO * std::f64::consts::SQRT_2 * core;
+    let reach = MAX_DEVIATIONS * std::f64::consts::SQRT_2 * core;
     let squares: f64 = differences.iter().map(|difference| difference.min(reach).powi(2)).sum();
     let noise = core.max((0.5 * squares / differences.len() as f64).sqrt());
     if noise <= 0.0 {
         return vec![0.0; batches.len()];
     }
-    batches.iter().map(|batch| ((batch - median) / noise).clamp(-HELD_TO, HELD_TO)).collect()
+    batches.iter().map(|batch| ((batch - median) / noise).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)).collect()
 }
 
 fn middle(values: &[f64]) -> f64 {

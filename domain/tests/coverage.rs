@@ -78,15 +78,15 @@ fn intervals_of_the_median_hold_it_as_often_as_they_say() {
     for noise in NOISES {
         for count in [2_u32, 3, 4, 5, 6, 8, 10, 20, 30] {
             let mut numbers = SplitMix64::new(noise.seed(count));
-            let held = (0..CAMPAIGNS)
+            let covered = (0..CAMPAIGNS)
                 .filter(|_| {
                     let samples = draw(noise, count, &mut numbers);
                     median_interval(&samples, Confidence::P95).holds(figure(noise.median()))
                 })
                 .count();
-            let held = share(held, CAMPAIGNS);
-            println!("{noise:?} {count} trials: {:.1} %", 100.0 * held);
-            assert!((0.93..=0.97).contains(&held), "{noise:?}, {count} trials: {held}");
+            let covered = share(covered, CAMPAIGNS);
+            println!("{noise:?} {count} trials: {:.1} %", 100.0 * covered);
+            assert!((0.93..=0.97).contains(&covered), "{noise:?}, {count} trials: {covered}");
         }
     }
 }
@@ -98,7 +98,7 @@ fn the_bootstrap_of_the_median_is_nearly_as_good() {
         for noise in [Noise::Normal, Noise::Exponential] {
             for count in [5, 10, 20] {
                 let mut numbers = SplitMix64::new(100 + noise.seed(count));
-                let held = (0..CAMPAIGNS)
+                let covered = (0..CAMPAIGNS)
                     .filter(|_| {
                         let samples = draw(noise, count, &mut numbers);
                         let seed = numbers.next_u64();
@@ -109,9 +109,9 @@ fn the_bootstrap_of_the_median_is_nearly_as_good() {
                             .holds(figure(noise.median()))
                     })
                     .count();
-                let held = share(held, CAMPAIGNS);
-                println!("{kind:?} {noise:?} {count} trials: {:.1} %", 100.0 * held);
-                assert!((0.88..=0.98).contains(&held), "{kind:?}, {noise:?}, {count} trials: {held}");
+                let covered = share(covered, CAMPAIGNS);
+                println!("{kind:?} {noise:?} {count} trials: {:.1} %", 100.0 * covered);
+                assert!((0.88..=0.98).contains(&covered), "{kind:?}, {noise:?}, {count} trials: {covered}");
             }
         }
     }
@@ -123,7 +123,7 @@ fn ratios_hold_the_truth_under_noise_and_drift() {
     for noise in NOISES {
         for count in [3, 5, 6, 10, 20] {
             let mut numbers = SplitMix64::new(1000 + noise.seed(count));
-            let held = (0..CAMPAIGNS)
+            let covered = (0..CAMPAIGNS)
                 .filter(|_| {
                     let (mut left, mut right, mut drift) = (vec![], vec![], 1.0);
                     for round in 0..count {
@@ -135,9 +135,9 @@ fn ratios_hold_the_truth_under_noise_and_drift() {
                     compare(&left, &right, Confidence::P95).unwrap().ratio.holds(1.7)
                 })
                 .count();
-            let held = share(held, CAMPAIGNS);
-            println!("ratio, {noise:?} {count} rounds: {:.1} %", 100.0 * held);
-            assert!((0.93..=0.975).contains(&held), "{noise:?}, {count} rounds: {held}");
+            let covered = share(covered, CAMPAIGNS);
+            println!("ratio, {noise:?} {count} rounds: {:.1} %", 100.0 * covered);
+            assert!((0.93..=0.975).contains(&covered), "{noise:?}, {count} rounds: {covered}");
         }
     }
 }

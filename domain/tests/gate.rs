@@ -143,7 +143,7 @@ impl Machine {
 
 /// Shares of campaigns whose gate fails, and whose interval holds the true ratio.
 fn shares(seed: u64, times: u32, ratio: f64, evidence: impl Fn(u64) -> Evidence) -> (f64, f64) {
-    let (mut failed, mut held) = (0_u32, 0_u32);
+    let (mut failed, mut covered) = (0_u32, 0_u32);
     for time in 0..times {
         let case = Case {
             direction: Direction::MoreIsBetter,
@@ -152,24 +152,24 @@ fn shares(seed: u64, times: u32, ratio: f64, evidence: impl Fn(u64) -> Evidence)
         };
         let ruled = judge(&[case], 0.02).remove(0).unwrap();
         failed += u32::from(ruled.ruling == Ruling::Regression);
-        held += u32::from(ruled.ratio.holds(ratio));
+        covered += u32::from(ruled.ratio.holds(ratio));
     }
-    (f64::from(failed) / f64::from(times), f64::from(held) / f64::from(times))
+    (f64::from(failed) / f64::from(times), f64::from(covered) / f64::from(times))
 }
 
 #[test]
 fn the_gate_does_not_fail_on_the_same_thing_and_its_intervals_hold_the_truth() {
     for (world, seed) in WORLDS.into_iter().zip((1..).map(|number| number * 1_000_000)) {
         for rounds in [5, 10, 20] {
-            let (failed, held) =
+            let (failed, covered) =
                 shares(seed, 2000, 1.0, |seed| Machine::new(world, seed).campaign(rounds, 1.0));
             println!(
                 "{world:?}, {rounds} rounds: fails {:.1} %, holds {:.1} %",
                 100.0 * failed,
-                100.0 * held
+                100.0 * covered
             );
             assert!(failed <= 0.02, "{world:?}, {rounds} rounds: fails {failed}");
-            assert!((0.92..=0.98).contains(&held), "{world:?}, {rounds} rounds: holds {held}");
+            assert!((0.92..=0.98).contains(&covered), "{world:?}, {rounds} rounds: holds {covered}");
         }
     }
 }
@@ -195,15 +195,15 @@ fn runs_apart_are_told_from_one_another_where_their_trials_are_independent() {
     let worlds = [World::LogNormal, World::HeavyTails, World::Bursts, World::Periods];
     for (world, seed) in worlds.into_iter().zip((1..).map(|number| number * 9_000_000)) {
         for (truth, wanted) in [(1.0, 0.0..=0.02), (1.0 / 1.05, 0.95..=1.0)] {
-            let (failed, held) = shares(seed, 1000, truth, |seed| apart(world, seed, 50, truth));
+            let (failed, covered) = shares(seed, 1000, truth, |seed| apart(world, seed, 50, truth));
             println!(
                 "{world:?}, apart, {truth:.3}: fails {:.1} %, holds {:.1} %",
                 100.0 * failed,
-                100.0 * held
+                100.0 * covered
             );
             assert!(wanted.contains(&failed), "{world:?}, {truth}: fails {failed}");
             // More where the quarters of runs lie further apart than runs do.
-            assert!((0.92..=0.99).contains(&held), "{world:?}, {truth}: holds {held}");
+            assert!((0.92..=0.99).contains(&covered), "{world:?}, {truth}: holds {covered}");
         }
     }
 }
@@ -214,39 +214,39 @@ fn runs_apart_are_told_from_one_another_where_their_trials_are_independent() {
 fn runs_of_a_machine_whose_pace_changes_are_not_told_apart_by_that() {
     let seeds = [1, 2].map(|number| number * 11_000_000);
     for (world, seed) in [World::Autocorrelated, World::Steps].into_iter().zip(seeds) {
-        let (failed, held) = shares(seed, 1000, 1.0, |seed| apart(world, seed, 50, 1.0));
-        println!("{world:?}, apart: fails {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * held);
+        let (failed, covered) = shares(seed, 1000, 1.0, |seed| apart(world, seed, 50, 1.0));
+        println!("{world:?}, apart: fails {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * covered);
         assert!(failed <= 0.02, "{world:?}: fails {failed}");
-        assert!((0.92..=0.98).contains(&held), "{world:?}: holds {held}");
+        assert!((0.92..=0.98).contains(&covered), "{world:?}: holds {covered}");
     }
 }
 
 #[test]
 fn five_percent_are_found() {
     for (world, seed) in WORLDS.into_iter().zip((1..).map(|number| number * 2_000_000)) {
-        let (failed, held) =
+        let (failed, covered) =
             shares(seed, 1000, 1.0 / 1.05, |seed| Machine::new(world, seed).campaign(20, 1.0 / 1.05));
-        println!("{world:?}: 5 % found {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * held);
+        println!("{world:?}: 5 % found {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * covered);
         assert!(failed >= 0.95, "{world:?}: {failed}");
-        assert!((0.92..=0.98).contains(&held), "{world:?}: {held}");
+        assert!((0.92..=0.98).contains(&covered), "{world:?}: {covered}");
     }
 }
 
 #[test]
 fn looking_after_each_round_whether_it_is_precise_enough_costs_little() {
     for (world, seed) in WORLDS.into_iter().zip((1..).map(|number| number * 3_000_000)) {
-        let (failed, held) =
+        let (failed, covered) =
             shares(seed, 1000, 1.0, |seed| Machine::new(world, seed).precise(200, 0.01, 1.0));
         let (found, _) =
             shares(seed, 300, 1.0 / 1.02, |seed| Machine::new(world, seed).precise(200, 0.01, 1.0 / 1.02));
         println!(
             "{world:?}: precise, fails {:.1} %, holds {:.1} %, 2 % found {:.1} %",
             100.0 * failed,
-            100.0 * held,
+            100.0 * covered,
             100.0 * found
         );
         assert!(failed <= 0.02, "{world:?}: fails {failed}");
-        assert!((0.92..=0.98).contains(&held), "{world:?}: holds {held}");
+        assert!((0.92..=0.98).contains(&covered), "{world:?}: holds {covered}");
         assert!(found >= 0.80, "{world:?}: 2 % found in {found}");
     }
 }
@@ -263,15 +263,15 @@ fn runs_apart_fail_as_seldom_where_the_spread_between_runs_is_known() {
     let believed = |runs: &[Vec<f64>]| Some(Spread::chosen(Spread::of(&[runs.to_vec()]), 0.01));
     let wide = |runs: &[Vec<f64>]| Some(Spread::chosen(Spread::of(&[runs.to_vec()]), 0.015));
     let check = |name: &str, baselines: usize, spread: &dyn Fn(&[Vec<f64>]) -> Option<Spread>| {
-        let (failed, held) = shares(7_000_000, 2000, 1.0, |seed| {
+        let (failed, covered) = shares(7_000_000, 2000, 1.0, |seed| {
             let mut numbers = SplitMix64::new(seed);
             let baseline: Vec<Vec<f64>> = (0..baselines).map(|_| run(&mut numbers)).collect();
             let spread = spread(&baseline).unwrap();
             Evidence::Apart { candidate: vec![run(&mut numbers)], baseline, spread }
         });
-        println!("apart, {name}: fails {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * held);
+        println!("apart, {name}: fails {:.1} %, holds {:.1} %", 100.0 * failed, 100.0 * covered);
         assert!(failed <= 0.02, "{name}: {failed}");
-        assert!((0.92..=0.985).contains(&held), "{name}: {held}");
+        assert!((0.92..=0.985).contains(&covered), "{name}: {covered}");
     };
     check("stated", 1, &stated);
     check("told from 3 runs", 3, &told);

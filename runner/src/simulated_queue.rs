@@ -167,7 +167,7 @@ fn latencies_of_random_arrivals_agree_with_theory() {
     // 70 frames/s on a stage that computes 100.
     assert!((erlang(0.0, 0.7) - 0.3).abs() < 1e-12, "a frame finds the stage free with probability 1 - rho");
     let percentiles = [0.5, 0.9, 0.99];
-    let mut held = [0; 3];
+    let mut covered = [0; 3];
     for campaign in 0..CAMPAIGNS {
         let trials: Vec<Vec<f64>> = (0..5)
             .map(|round| {
@@ -178,17 +178,17 @@ fn latencies_of_random_arrivals_agree_with_theory() {
             })
             .collect();
         let trials: Vec<&[f64]> = trials.iter().map(Vec::as_slice).collect();
-        for (held, p) in held.iter_mut().zip(percentiles) {
+        for (covered, p) in covered.iter_mut().zip(percentiles) {
             // Without an upper end, an interval holds everything above the lower one.
             let interval = stream::quantile(&trials, p).unwrap();
             let expected_ms = 10.0 * theory(p, 0.7);
-            *held += u64::from(
+            *covered += u64::from(
                 interval.lo.unwrap() <= expected_ms && interval.hi.is_none_or(|hi| expected_ms <= hi),
             );
         }
     }
-    for (held, p) in held.into_iter().zip(percentiles) {
-        let percent = 100.0 * held as f64 / CAMPAIGNS as f64;
+    for (covered, p) in covered.into_iter().zip(percentiles) {
+        let percent = 100.0 * covered as f64 / CAMPAIGNS as f64;
         println!("{percent:.1} % of the intervals of p{:.0} hold the truth", 100.0 * p);
         assert!((93.0..=97.5).contains(&percent), "{percent} % of the intervals of p{:.0}", 100.0 * p);
     }
@@ -217,13 +217,13 @@ fn drops_of_random_arrivals_agree_with_theory() {
     for policy in [QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
         for queue in [1, 3] {
             let expected = loss(0.9, queue);
-            let held = (0..CAMPAIGNS).filter(|seed| {
+            let covered = (0..CAMPAIGNS).filter(|seed| {
                 let queue = u32::try_from(queue).unwrap();
                 let found =
                     simulate(&load(90.0, queue, policy, ArrivalTimes::Poisson, *seed), 10 * MS, 10_000);
                 stream::share(&found.sections(10), 1).unwrap().holds(expected)
             });
-            let percent = 100.0 * held.count() as f64 / CAMPAIGNS as f64;
+            let percent = 100.0 * covered.count() as f64 / CAMPAIGNS as f64;
             println!("{policy:?}, queue of {queue}: {percent:.1} % of the intervals hold {expected:.4}");
             assert!((93.0..=97.5).contains(&percent), "{percent} % ({policy:?}, queue of {queue})");
         }
