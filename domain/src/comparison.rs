@@ -31,8 +31,8 @@ impl Comparison {
         match (self.ratio.lo, self.ratio.hi) {
             (Some(lo), _) if lo > 1.0 + threshold => Finding::More,
             (_, Some(hi)) if hi < 1.0 - threshold => Finding::Less,
-            (Some(lo), Some(hi)) if lo >= 1.0 - threshold && hi <= 1.0 + threshold => Finding::Alike,
-            _ => Finding::CannotTell,
+            (Some(lo), Some(hi)) if lo >= 1.0 - threshold && hi <= 1.0 + threshold => Finding::Unchanged,
+            _ => Finding::Inconclusive,
         }
     }
 }
@@ -46,9 +46,9 @@ pub enum Finding {
     /// The whole interval lies below it.
     Less,
     /// The whole interval lies within it.
-    Alike,
+    Unchanged,
     /// The interval is too wide.
-    CannotTell,
+    Inconclusive,
 }
 
 /// Candidate over baseline, by pairing the trials of the same round on the logarithmic scale: drift from round to round
@@ -186,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn one_round_cannot_tell() {
+    fn one_round_is_inconclusive() {
         let comparison = compare(&trials(&[2.0]), &trials(&[1.0]), Confidence::P95).unwrap();
         assert_eq!((comparison.ratio.lo, comparison.ratio.method), (None, Method::None));
-        assert_eq!(comparison.finding(0.0), Finding::CannotTell);
+        assert_eq!(comparison.finding(0.0), Finding::Inconclusive);
     }
 
     #[test]
@@ -199,9 +199,9 @@ mod tests {
             assert_eq!(comparison.finding(threshold), wanted, "{comparison:?}");
         };
         check(&[1.04, 1.05, 1.05, 1.05, 1.06, 1.05], 0.02, Finding::More);
-        check(&[1.04, 1.05, 1.05, 1.05, 1.06, 1.05], 0.10, Finding::Alike);
+        check(&[1.04, 1.05, 1.05, 1.05, 1.06, 1.05], 0.10, Finding::Unchanged);
         check(&[0.94, 0.95, 0.95, 0.95, 0.96, 0.95], 0.02, Finding::Less);
-        check(&[0.90, 1.10, 0.95, 1.05, 1.02, 0.99], 0.02, Finding::CannotTell);
+        check(&[0.90, 1.10, 0.95, 1.05, 1.02, 0.99], 0.02, Finding::Inconclusive);
     }
 
     #[test]

@@ -267,9 +267,9 @@ pub enum Ruling {
     /// Better by more than the threshold.
     Improvement,
     /// Neither, by more than the threshold.
-    Alike,
+    Unchanged,
     /// The interval is too wide for any of these.
-    CannotTell,
+    Inconclusive,
 }
 
 /// A case with its ruling.
@@ -319,12 +319,12 @@ pub fn judge(cases: &[Case], level: f64) -> Vec<Result<Ruled, ComparisonError>> 
             } else {
                 match (beyond(case, ratio), finding(case, ratio)) {
                     (Some(true), _) => Ruling::Improvement,
-                    (_, Finding::Alike) => Ruling::Alike,
-                    _ => Ruling::CannotTell,
+                    (_, Finding::Unchanged) => Ruling::Unchanged,
+                    _ => Ruling::Inconclusive,
                 }
             };
             let more_trials = match ruling {
-                Ruling::CannotTell | Ruling::Suspect => more_trials(case, ratio, level, cases.len()),
+                Ruling::Inconclusive | Ruling::Suspect => more_trials(case, ratio, level, cases.len()),
                 _ => None,
             };
             Ok(Ruled { ratio, ruling, more_trials })
@@ -404,10 +404,10 @@ mod tests {
         check(Direction::LessIsBetter, 0.01, &slower, Ruling::Improvement);
         check(Direction::MoreIsBetter, 0.01, &faster, Ruling::Improvement);
         check(Direction::LessIsBetter, 0.01, &faster, Ruling::Regression);
-        check(Direction::MoreIsBetter, 0.10, &slower, Ruling::Alike);
-        check(Direction::MoreIsBetter, 0.01, &wild, Ruling::CannotTell);
+        check(Direction::MoreIsBetter, 0.10, &slower, Ruling::Unchanged);
+        check(Direction::MoreIsBetter, 0.01, &wild, Ruling::Inconclusive);
         // The threshold lies within the interval.
-        check(Direction::MoreIsBetter, 0.05, &slower, Ruling::CannotTell);
+        check(Direction::MoreIsBetter, 0.05, &slower, Ruling::Inconclusive);
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod tests {
         let ruled: Vec<_> = judge(&many, 0.02).into_iter().map(Result::unwrap).collect();
         assert_eq!(ruled[0].ruling, Ruling::Suspect);
         assert!(ruled[0].more_trials.is_some_and(|more| more > 0 && more < 100), "{:?}", ruled[0]);
-        assert!(ruled[1..].iter().all(|ruled| ruled.ruling == Ruling::Alike));
+        assert!(ruled[1..].iter().all(|ruled| ruled.ruling == Ruling::Unchanged));
     }
 
     #[test]
@@ -446,7 +446,7 @@ mod tests {
             },
         };
         assert_eq!(rulings(&[case(0.0, f64::INFINITY)]), [Ruling::Regression]);
-        assert_eq!(rulings(&[case(0.02, f64::INFINITY)]), [Ruling::CannotTell]);
+        assert_eq!(rulings(&[case(0.02, f64::INFINITY)]), [Ruling::Inconclusive]);
         let width = |case: Case| case.evidence.ratio(Confidence::P95).unwrap().precision().unwrap();
         assert!((width(case(0.02, f64::INFINITY)) - 0.0554).abs() < 5e-4);
         assert!(width(case(0.02, 2.0)) > 2.0 * width(case(0.02, f64::INFINITY)));
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn single_trials_tell_nothing() {
-        assert_eq!(rulings(&[paired(Direction::MoreIsBetter, 0.01, &[50.0])]), [Ruling::CannotTell]);
+        assert_eq!(rulings(&[paired(Direction::MoreIsBetter, 0.01, &[50.0])]), [Ruling::Inconclusive]);
         let apart = Case {
             direction: Direction::MoreIsBetter,
             threshold: 0.01,
@@ -504,7 +504,7 @@ mod tests {
                 spread: Spread { deviation: 0.01, freedom: f64::INFINITY },
             },
         };
-        assert_eq!(rulings(&[apart]), [Ruling::CannotTell]);
+        assert_eq!(rulings(&[apart]), [Ruling::Inconclusive]);
     }
 
     #[test]

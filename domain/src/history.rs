@@ -48,7 +48,7 @@ const DRAWS: usize = 499;
 /// Fewest points of a level.
 const SHORTEST: usize = 2;
 /// Values are limited to this many deviations.
-const HELD_TO: f64 = 4.0;
+const MAX_DEVIATIONS: f64 = 4.0;
 /// Smallest assumed deviation between runs, as a share: the resolution of a clock may hide smaller ones.
 const LEAST_NOISE: f64 = 0.001;
 
@@ -81,7 +81,7 @@ pub struct History {
     pub steps: Vec<Step>,
     /// Outliers: points that both of their neighbours contradict.
     pub outlying: Vec<usize>,
-    /// Difference between runs beyond their intervals, as a share. Absent with fewer than three points.
+    /// Variation between runs beyond their intervals, as a share. Absent with fewer than three points.
     pub noise: Option<f64>,
 }
 
@@ -148,9 +148,9 @@ impl Series {
     fn new(logarithms: &[f64], errors: &[(f64, f64)]) -> Self {
         let between = between(logarithms, errors);
         let variances: Vec<f64> = errors.iter().map(|(own, _)| own + between * between).collect();
-        let (held, outlying) = held(logarithms, &variances);
+        let (clipped, outlying) = clip_outliers(logarithms, &variances);
         let (mut weights, mut sums, mut squares) = (vec![0.0], vec![0.0], vec![0.0]);
-        for (place, (value, variance)) in held.iter().zip(&variances).enumerate() {
+        for (place, (value, variance)) in clipped.iter().zip(&variances).enumerate() {
             weights.push(weights[place] + 1.0 / variance);
             sums.push(sums[place] + value / variance);
             squares.push(squares[place] + value * value / variance);
@@ -189,28 +189,30 @@ fn between(logarithms: &[f64], errors: &[(f64, f64)]) -> f64 {
     let Ok(samples) = Samples::new(&differences) else { return LEAST_NOISE };
     let core = (MAD_TO_DEVIATION * samples.median()).max(LEAST_NOISE);
     // A step is one large difference. It is limited, so that it does not count as noise; tails of the noise do.
-    let squares: f64 = differences.iter().map(|difference| difference.min(HELD_TO * core).powi(2)).sum();
+    let squares: f64 =
+        differences.iter().map(|difference| difference.min(MAX_DEVIATIONS * core).powi(2)).sum();
     let own = own.iter().sum::<f64>() / own.len() as f64;
     let found = (core * core).max(squares / differences.len() as f64);
     (0.5 * (found - own).max(0.0)).sqrt().max(LEAST_NOISE)
 }
 
-/// The values, with those limited that both neighbours contradict, and the indices of these.
-fn held(values: &[f64], variances: &[f64]) -> (Vec<f64>, Vec<usize>) {
-    let mut held = values.to_vec();
+/// Limits values that both neighbours contradict. Returns all values, and the indices of the limited ones.
+fn clip_outliers(values: &[f64], variances: &[f64]) -> (Vec<f64>, Vec<usize>) {
+    let mut clipped = values.to_vec();
     let mut outlying = Vec::new();
     for place in 1..values.len().saturating_sub(1) {
         let (before, after) = (values[place - 1], values[place + 1]);
-        let reach = |other: usize| HELD_TO * (variances[place] + variances[other]).sqrt();
-        let alike = (before - after).abs() <= HELD_TO * (variances[place - 1] + variances[place + 1]).sqrt();
+        let reach = |other: usize| MAX_DEVIATIONS * (variances[place] + variances[other]).sqrt();
+        let alike =
+            (before - after).abs() <= MAX_DEVIATIONS * (variances[place - 1] + variances[place + 1]).sqrt();
         let (lowest, highest) = (before.min(after), before.max(after));
         let reach = reach(place - 1).max(reach(place + 1));
         if alike && (values[place] < lowest - reach || values[place] > highest + reach) {
-            held[place] = values[place].clamp(lowest - reach, highest + reach);
+            clipped[place] = values[place].clamp(lowest - reach, highest + reach);
             outlying.push(place);
         }
     }
-    (held, outlying)
+    (clipped, outlying)
 }
 
 /// The gain from a step that simulated series without one exceed in [`FALSE_ALARMS`] of cases.

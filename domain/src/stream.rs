@@ -172,7 +172,7 @@ pub fn source_pace(late_p99_ns: f64, longest_ns: f64, interval_ns: f64) -> Optio
             milliseconds(late_p99_ns),
             milliseconds(allowed_ns)
         );
-        let remedy = "leave a CPU to the source that no processor of the board file has, or let the runner use real-time \
+        let remedy = "leave the source a CPU that no processor of the board file uses, or let the runner use real-time \
                       priorities (as root, or with CAP_SYS_NICE)";
         (text, remedy)
     } else {
@@ -217,10 +217,10 @@ pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSeco
     })
 }
 
-/// Notes that only the first frames of a window have time stamps of their own.
+/// Notes that only the first frames of a window have individual time stamps.
 pub fn stamps_limited(kept: usize, frames: u64) -> Reason {
     let text = format!(
-        "{kept} of {frames} frames have time stamps of their own; quantiles are from a histogram of all frames (error below 0.2 %), \
+        "{kept} of {frames} frames have individual time stamps; quantiles are from a histogram of all frames (error below 0.2 %), \
          age, jitter and queue length from the first {kept}"
     );
     let remedy = "raise `measure.max_frames` if the board has memory for more time stamps";
@@ -274,15 +274,15 @@ mod tests {
         let deviation = 1.0 / (1.0 - 0.81_f64).sqrt();
         for (trials, p, z) in [(1, 0.5, 0.0), (5, 0.5, 0.0), (5, 0.9, 1.281_55), (5, 0.99, 2.326_35)] {
             let mut random = SplitMix64::new(17);
-            let held = (0..200).filter(|_| {
+            let covered = (0..200).filter(|_| {
                 let frames: Vec<Vec<f64>> =
                     (0..trials).map(|_| correlated(&mut random, 5000 / trials)).collect();
                 let slices: Vec<&[f64]> = frames.iter().map(Vec::as_slice).collect();
                 let (found, truth) = (quantile(&slices, p).unwrap(), 100.0 + z * deviation);
                 found.lo.unwrap() <= truth && found.hi.is_none_or(|hi| truth <= hi)
             });
-            let held = held.count();
-            assert!((180..=200).contains(&held), "{held} of 200 at {p} in {trials} trials");
+            let covered = covered.count();
+            assert!((180..=200).contains(&covered), "{covered} of 200 at {p} in {trials} trials");
         }
     }
 

@@ -3,8 +3,7 @@
 //! Velasco-Montero et al. 2023 (doi:10.1109/ACCESS.2023.3264828) report from a Jetson TX2: pipelines process 14 % to 150 %
 //! more frames per second than a single processor, over all tested networks, and power-efficient configurations need over
 //! 10 % less energy per frame. Each claim is tested on each network, by trials of the same round: it holds if the whole
-//! interval lies above what the claim requires, does not hold if the whole interval lies below, and otherwise cannot be
-//! told.
+//! interval lies above what the claim requires, does not hold if the whole interval lies below, and is inconclusive otherwise.
 
 use super::energy::{frames_per_joule, uncertainty, widened};
 use super::measurements::{Measurements, add_energy, measurements};
@@ -32,11 +31,11 @@ pub struct Claims {
     pub source: String,
     /// The runs.
     pub runs: Vec<ClaimRun>,
-    /// Probability with which an interval holds the true value.
+    /// Probability with which an interval contains the true value.
     pub confidence: f64,
     /// The claims.
     pub claims: Vec<Claim>,
-    /// Failed trials that were not repeated with success.
+    /// Trials that failed and did not succeed when they were repeated.
     pub trials_failed: usize,
 }
 
@@ -89,7 +88,7 @@ pub enum ClaimVerdict {
     /// The whole interval lies below the required figure.
     DoesNotHold,
     /// The interval includes the required figure, or there is no interval.
-    CannotBeTold,
+    Inconclusive,
 }
 
 /// A claim on a network.
@@ -101,7 +100,7 @@ pub struct ClaimOnNetwork {
     pub run: String,
     /// By the comparisons that decide.
     pub verdict: ClaimVerdict,
-    /// Why it cannot be told; absent if it can.
+    /// Why the verdict is inconclusive; otherwise absent.
     pub reason: Option<String>,
     /// Whether no pipeline or no single processor has a valid trial. Then fix what made them void or fail, or measure more.
     pub not_measured: bool,
@@ -128,7 +127,7 @@ pub struct ClaimComparison {
     pub figure: Option<Interval>,
     /// By the figure alone.
     pub verdict: ClaimVerdict,
-    /// Why it cannot be told; absent if it can.
+    /// Why the verdict is inconclusive; otherwise absent.
     pub reason: Option<String>,
 }
 
@@ -198,7 +197,7 @@ impl ClaimVerdict {
         match self {
             Self::Holds => "holds",
             Self::DoesNotHold => "does not hold",
-            Self::CannotBeTold => "cannot be told",
+            Self::Inconclusive => "inconclusive",
         }
     }
 
@@ -207,8 +206,8 @@ impl ClaimVerdict {
         let verdicts: Vec<Self> = verdicts.collect();
         if verdicts.contains(&Self::DoesNotHold) {
             Self::DoesNotHold
-        } else if verdicts.is_empty() || verdicts.contains(&Self::CannotBeTold) {
-            Self::CannotBeTold
+        } else if verdicts.is_empty() || verdicts.contains(&Self::Inconclusive) {
+            Self::Inconclusive
         } else {
             Self::Holds
         }
@@ -287,7 +286,7 @@ fn on_network(
     let result = |reason: Option<String>, not_measured| ClaimOnNetwork {
         network: network.to_owned(),
         run: run.start.id.to_string(),
-        verdict: ClaimVerdict::CannotBeTold,
+        verdict: ClaimVerdict::Inconclusive,
         reason,
         not_measured,
         pipeline: None,
@@ -330,8 +329,8 @@ fn on_network(
     let deciding = || comparisons.iter().filter(|comparison| comparison.decides);
     let verdict = ClaimVerdict::of_all(deciding().map(|comparison| comparison.verdict));
     let reason = deciding()
-        .find(|comparison| comparison.verdict == ClaimVerdict::CannotBeTold)
-        .filter(|_| verdict == ClaimVerdict::CannotBeTold)
+        .find(|comparison| comparison.verdict == ClaimVerdict::Inconclusive)
+        .filter(|_| verdict == ClaimVerdict::Inconclusive)
         .and_then(|comparison| {
             Some(format!("over {}: {}", comparison.baseline, comparison.reason.as_ref()?))
         });
@@ -398,12 +397,12 @@ fn compared(
         )
     };
     let (verdict, reason) = match &figure {
-        Err(why) => (ClaimVerdict::CannotBeTold, Some(why.clone())),
+        Err(why) => (ClaimVerdict::Inconclusive, Some(why.clone())),
         Ok(figure) => judged(kind, figure),
     };
     let emulated = [pipeline, baseline].into_iter().find_map(|schedule| emulated(run, schedule));
     let (verdict, reason) = match emulated {
-        Some(why) => (ClaimVerdict::CannotBeTold, Some(why)),
+        Some(why) => (ClaimVerdict::Inconclusive, Some(why)),
         None => (verdict, reason),
     };
     ClaimComparison {
@@ -425,11 +424,11 @@ fn judged(kind: ClaimKind, figure: &Interval) -> (ClaimVerdict, Option<String>) 
         Some(_) => {
             let why =
                 format!("the interval includes the required {:.0} %; measure more trials", 100.0 * required);
-            (ClaimVerdict::CannotBeTold, Some(why))
+            (ClaimVerdict::Inconclusive, Some(why))
         }
         None => {
             let why = "a single round gives no interval; measure more trials".to_owned();
-            (ClaimVerdict::CannotBeTold, Some(why))
+            (ClaimVerdict::Inconclusive, Some(why))
         }
     }
 }

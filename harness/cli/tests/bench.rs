@@ -120,7 +120,7 @@ fn claims_are_tested_in_a_measured_run_and_again_from_the_database() {
     };
     assert_eq!((code, claims["trials_failed"].as_u64()), (expected, Some(0)), "{claims}");
     let energy = &of("energy")["networks"][0];
-    assert_eq!(energy["verdict"], "cannot_be_told");
+    assert_eq!(energy["verdict"], "inconclusive");
     if network["not_measured"] == false {
         assert_eq!(energy["reason"], "the board has no power meter configured");
     }

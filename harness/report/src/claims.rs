@@ -163,11 +163,11 @@ fn percent(figure: &Interval) -> String {
     }
 }
 
-/// Why the claim cannot be told on a network; networks with the same reason share a line.
+/// Why the claim is inconclusive on a network; networks with the same reason share a line.
 fn notes(claim: &Claim) -> Vec<String> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    let untold = |network: &&ClaimOnNetwork| network.verdict == ClaimVerdict::CannotBeTold;
-    for network in claim.networks.iter().filter(untold) {
+    let inconclusive = |network: &&ClaimOnNetwork| network.verdict == ClaimVerdict::Inconclusive;
+    for network in claim.networks.iter().filter(inconclusive) {
         let Some(reason) = network.reason.as_deref() else { continue };
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, networks)) => networks.push(&network.network),
@@ -175,7 +175,7 @@ fn notes(claim: &Claim) -> Vec<String> {
         }
     }
     let line = |(reason, networks): (&str, Vec<&str>)| {
-        format!("{} on {}: {reason}", ClaimVerdict::CannotBeTold.name(), networks.join(", "))
+        format!("{} on {}: {reason}", ClaimVerdict::Inconclusive.name(), networks.join(", "))
     };
     reasons.into_iter().map(line).collect()
 }

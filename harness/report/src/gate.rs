@@ -53,8 +53,8 @@ const SECTIONS: [(Ruling, &str); 5] = [
         "Suspects: worse at 95 % confidence, possibly by chance, given the number of comparisons",
     ),
     (Ruling::Improvement, "Improvements"),
-    (Ruling::CannotTell, "Inconclusive"),
-    (Ruling::Alike, "Unchanged"),
+    (Ruling::Inconclusive, "Inconclusive"),
+    (Ruling::Unchanged, "Unchanged"),
 ];
 
 /// More schedules with the same reason share one line.
@@ -91,16 +91,16 @@ fn sentence(check: &CheckReport) -> String {
         check.baseline,
         check.rows.len(),
         count(Ruling::Improvement),
-        count(Ruling::Alike),
-        count(Ruling::CannotTell) + count(Ruling::Suspect),
+        count(Ruling::Unchanged),
+        count(Ruling::Inconclusive) + count(Ruling::Suspect),
     )
 }
 
 fn method(check: &CheckReport) -> String {
-    let source = if check.between_runs_told {
+    let source = if check.between_runs_estimated {
         "estimated from the runs of the baseline"
     } else {
-        "from the thresholds; larger if the quarters of a run differ more"
+        "from the thresholds, or larger if the quarters of a run vary more"
     };
     format!(
         "95 % intervals; spread between runs ±{:.1} % ({source}); false alarms in at most {} % of checks",
@@ -174,7 +174,7 @@ fn markdown(check: &CheckReport) -> String {
         if rows.is_empty() {
             continue;
         }
-        let folded = matches!(ruling, Ruling::Alike | Ruling::CannotTell);
+        let folded = matches!(ruling, Ruling::Unchanged | Ruling::Inconclusive);
         if folded {
             let _ = write!(out, "<details><summary>{title}: {}</summary>\n\n", rows.len());
         } else {
@@ -257,8 +257,8 @@ fn word(ruling: Ruling) -> &'static str {
         Ruling::Regression => "regression",
         Ruling::Suspect => "suspect",
         Ruling::Improvement => "improvement",
-        Ruling::Alike => "unchanged",
-        Ruling::CannotTell => "inconclusive",
+        Ruling::Unchanged => "unchanged",
+        Ruling::Inconclusive => "inconclusive",
     }
 }
 
@@ -298,17 +298,17 @@ fn number(value: f64) -> String {
 /// What to do about a ruling, and whether cuts or queues differ.
 fn advice(row: &CheckedRow) -> String {
     let mut text = match (row.ruling, row.more_trials) {
-        (Ruling::CannotTell, _) if row.ratio_lo.is_some() && row.is_unchecked() => {
+        (Ruling::Inconclusive, _) if row.ratio_lo.is_some() && row.is_unchecked() => {
             "; not checked: the interval is wider than ±100 %; measure at least 5 trials on each side, or on a quieter machine"
                 .to_owned()
         }
-        (Ruling::CannotTell | Ruling::Suspect, Some(more)) => {
+        (Ruling::Inconclusive | Ruling::Suspect, Some(more)) => {
             format!("; about {more} more trials on each side would probably be enough")
         }
-        (Ruling::CannotTell, None) if row.ratio_lo.is_none() => {
+        (Ruling::Inconclusive, None) if row.ratio_lo.is_none() => {
             "; a single trial has no interval: measure more trials".to_owned()
         }
-        (Ruling::CannotTell | Ruling::Suspect, None) => {
+        (Ruling::Inconclusive | Ruling::Suspect, None) => {
             "; limited by the spread between runs: save a baseline of more runs; more trials do not help"
                 .to_owned()
         }

@@ -94,13 +94,13 @@ pub struct BaselineTrial {
     pub round: u32,
     /// Frames per second.
     pub throughput_fps: f64,
-    /// Half of the frames took no longer, in ms.
+    /// Median latency, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p50_ms: Option<f64>,
-    /// 90 of 100 frames took no longer, in ms.
+    /// 90th percentile of the latency, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p90_ms: Option<f64>,
-    /// 99 of 100 frames took no longer, in ms.
+    /// 99th percentile of the latency, in ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
     /// Highest sustained rate of a stream, in frames per second.
@@ -177,7 +177,7 @@ impl Baseline {
     /// If the runs are not comparable, have only void schedules, or were slowed down on purpose.
     pub fn of(store: &Store, name: &str, runs: &[StoredRun]) -> Outcome<Self> {
         let Some(first) = runs.first() else {
-            return Err(usage(format!("failed to make the baseline {name}: no run was given")));
+            return Err(usage(format!("failed to create the baseline {name}: no run was given")));
         };
         let mut identity = Identity::of(first);
         let mut rows: Vec<BaselineRow> = Vec::new();
@@ -185,11 +185,11 @@ impl Baseline {
         for (place, run) in runs.iter().enumerate() {
             let id = &run.start.id;
             if runs[..place].iter().any(|other| other.start.id == *id) {
-                return Err(usage(format!("failed to make the baseline {name}: run {id} is given twice")));
+                return Err(usage(format!("failed to create the baseline {name}: run {id} is given twice")));
             }
             if crate::is_injected(run) {
                 return Err(usage(format!(
-                    "failed to make the baseline {name}: run {id} was made slower on purpose (`inject`)"
+                    "failed to create the baseline {name}: run {id} was made slower on purpose (`inject`)"
                 )));
             }
             let of_run = Identity::of(run);
@@ -198,7 +198,7 @@ impl Baseline {
             if !differences.is_empty() {
                 let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 return Err(usage(format!(
-                    "failed to make the baseline {name}: runs {} and {id} are not comparable: {}",
+                    "failed to create the baseline {name}: runs {} and {id} are not comparable: {}",
                     first.start.id,
                     differences.join("; ")
                 )));
@@ -218,7 +218,7 @@ impl Baseline {
             );
         }
         if rows.is_empty() {
-            return Err(usage(format!("failed to make the baseline {name}: every schedule is void")));
+            return Err(usage(format!("failed to create the baseline {name}: every schedule is void")));
         }
         let run = |run: &StoredRun| BaselineRun {
             id: run.start.id.to_string(),

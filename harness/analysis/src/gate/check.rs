@@ -30,7 +30,7 @@ pub struct CheckReport {
     /// Standard deviation between runs of the same code, on the logarithmic scale.
     pub between_runs: f64,
     /// Whether it was estimated from the runs of the baseline; else it comes from the thresholds.
-    pub between_runs_told: bool,
+    pub between_runs_estimated: bool,
     /// Differences between run and baseline that the command line allowed.
     pub differences: Vec<Difference>,
     /// One per schedule and metric.
@@ -67,7 +67,7 @@ pub struct CheckedRow {
     pub queues_now: Option<String>,
     /// `throughput`, `latency_p50`, `latency_p90`, `latency_p99`, `sustained`, `delivered`, `on_time`, `age` or `joules_per_frame`.
     pub measure: String,
-    /// Share by which it can become worse without a regression.
+    /// Share by which it may become worse before it is a regression.
     pub threshold: f64,
     /// Median over the baseline's trials: frames per second, ms, percent or J.
     pub before: f64,
@@ -83,10 +83,10 @@ pub struct CheckedRow {
     /// trials of these runs differ more.
     pub between_runs: f64,
     /// `regression`, `suspect` (worse at 95 % confidence, possibly by chance, given the number of comparisons),
-    /// `improvement`, `alike` (unchanged), or `cannot_tell` (inconclusive).
+    /// `improvement`, `unchanged`, or `inconclusive`.
     #[schemars(with = "String")]
     pub ruling: Ruling,
-    /// About how many more trials on each side would decide. Absent if the ruling is conclusive, or if more trials would
+    /// About how many more trials on each side would make the ruling conclusive. Absent if the ruling is conclusive, or if more trials would
     /// not help because runs differ by more than this.
     pub more_trials: Option<usize>,
 }
@@ -95,7 +95,7 @@ impl CheckedRow {
     /// Whether nothing could be detected: a single trial has no interval, and that of two is often wider than the ratio itself.
     pub fn is_unchecked(&self) -> bool {
         let interval = Interval { point: self.ratio, lo: self.ratio_lo, hi: self.ratio_hi };
-        self.ratio_lo.is_none() || (self.ruling == Ruling::CannotTell && interval.is_too_wide())
+        self.ratio_lo.is_none() || (self.ruling == Ruling::Inconclusive && interval.is_too_wide())
     }
 }
 
@@ -192,7 +192,7 @@ pub fn check(
                 ratio_lo: None,
                 ratio_hi: None,
                 between_runs: between.deviation,
-                ruling: Ruling::CannotTell,
+                ruling: Ruling::Inconclusive,
                 more_trials: None,
             });
             cases.push(Case { direction: metric.direction(), threshold, evidence });
@@ -230,7 +230,7 @@ pub fn check(
         verdict,
         false_alarms: thresholds.false_alarms,
         between_runs: between.deviation,
-        between_runs_told: is_estimated,
+        between_runs_estimated: is_estimated,
         differences,
         rows,
         not_compared,

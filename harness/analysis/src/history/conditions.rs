@@ -116,7 +116,7 @@ fn changed(name: &str, before: Option<&str>, now: Option<&str>) -> String {
         WINOGRAD => "auto",
         LOAD => "saturating",
         FRAMES => "random",
-        PICTURES => "as by default",
+        PICTURES => "default",
         _ => "unknown",
     };
     format!("{name} {} → {}", before.unwrap_or(absent), now.unwrap_or(absent))

@@ -15,7 +15,7 @@ pub struct History {
     pub schema: u32,
     /// Version of the analysis that made the figures from raw observations.
     pub analysis_version: u32,
-    /// Probability with which an interval holds the true value.
+    /// Probability with which an interval contains the true value.
     pub confidence: f64,
     /// Share of series without a step in which one is reported.
     pub false_alarms: f64,
@@ -67,10 +67,10 @@ pub struct Segment {
     /// The conditions of these runs.
     pub conditions: Vec<Condition>,
     /// The conditions that differ from the previous segment.
-    pub unlike_before: Vec<String>,
+    pub changed_conditions: Vec<String>,
     /// One per run, by time.
     pub points: Vec<Point>,
-    /// Difference between runs beyond their intervals, as a share. Estimated from at least three runs.
+    /// Variation between runs beyond their intervals, as a share. Estimated from at least three runs.
     pub noise: Option<f64>,
 }
 

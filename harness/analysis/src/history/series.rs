@@ -179,7 +179,7 @@ fn series((kind, board, schedule): Key, gathered: Gathered, metric: Metric) -> S
 
 fn segment(
     conditions: Vec<Condition>,
-    unlike_before: Vec<String>,
+    changed_conditions: Vec<String>,
     observations: &[Observation],
     metric: Metric,
 ) -> Segment {
@@ -220,7 +220,7 @@ fn segment(
                 changed,
             }
         });
-    Segment { conditions, unlike_before, points: points.collect(), noise: found.noise }
+    Segment { conditions, changed_conditions, points: points.collect(), noise: found.noise }
 }
 
 fn nothing(

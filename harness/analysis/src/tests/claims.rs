@@ -87,7 +87,7 @@ fn a_slower_pipeline_is_not_faster() {
 }
 
 #[test]
-fn an_interval_around_the_required_figure_cannot_be_told() {
+fn an_interval_around_the_required_figure_is_inconclusive() {
     let mut scenario = unmetered();
     // Gains of 5 % to 25 % in turn.
     for (round, frame_ns) in
@@ -98,20 +98,20 @@ fn an_interval_around_the_required_figure_cannot_be_told() {
     }
     let claims = claims(&scenario);
     let gain = only(&claims, ClaimKind::Gain);
-    assert_eq!((gain.verdict, gain.not_measured), (ClaimVerdict::CannotBeTold, false), "{gain:?}");
+    assert_eq!((gain.verdict, gain.not_measured), (ClaimVerdict::Inconclusive, false), "{gain:?}");
     let reason = "over cpu0: the interval includes the required 14 %; measure more trials";
     assert_eq!(gain.reason.as_deref(), Some(reason));
     assert!(!claims.any_fails() && !claims.is_incomplete());
 }
 
 #[test]
-fn more_energy_does_not_hold_and_without_a_meter_it_cannot_be_told() {
+fn more_energy_does_not_hold_and_without_a_meter_it_is_inconclusive() {
     // 10 W for half the time is more than 3 W.
     let wasteful = claims(&metered(10_000.0));
     assert_eq!(claim(&wasteful, ClaimKind::Energy).verdict, ClaimVerdict::DoesNotHold, "{wasteful:?}");
     let plain = claims(&unmetered());
     let energy = only(&plain, ClaimKind::Energy);
-    assert_eq!(energy.verdict, ClaimVerdict::CannotBeTold);
+    assert_eq!(energy.verdict, ClaimVerdict::Inconclusive);
     assert_eq!(energy.reason.as_deref(), Some("the board has no power meter configured"));
     // A board without a meter is no failure.
     assert!(!energy.not_measured && !plain.is_incomplete());
@@ -122,7 +122,7 @@ fn what_was_not_measured_makes_a_result_incomplete() {
     let check = |scenario: &Scenario, wanted: &str| {
         let claims = claims(scenario);
         let faster = only(&claims, ClaimKind::Faster);
-        assert_eq!((faster.verdict, faster.not_measured), (ClaimVerdict::CannotBeTold, true), "{claims:?}");
+        assert_eq!((faster.verdict, faster.not_measured), (ClaimVerdict::Inconclusive, true), "{claims:?}");
         assert!(faster.reason.as_ref().unwrap().starts_with(wanted), "{faster:?}");
         assert!(claims.is_incomplete() && !claims.any_fails());
     };
@@ -147,11 +147,11 @@ fn what_was_not_measured_makes_a_result_incomplete() {
 }
 
 #[test]
-fn one_round_an_emulated_gpu_and_a_slowdown_on_purpose_cannot_be_told() {
+fn one_round_an_emulated_gpu_and_a_slowdown_on_purpose_are_inconclusive() {
     let check = |scenario: &Scenario, wanted: &str| {
         let claims = claims(scenario);
         let faster = only(&claims, ClaimKind::Faster);
-        assert_eq!((faster.verdict, faster.not_measured), (ClaimVerdict::CannotBeTold, false), "{claims:?}");
+        assert_eq!((faster.verdict, faster.not_measured), (ClaimVerdict::Inconclusive, false), "{claims:?}");
         assert!(faster.reason.as_ref().unwrap().contains(wanted), "{faster:?}");
     };
     check(&Scenario::small(), "a single round gives no interval");

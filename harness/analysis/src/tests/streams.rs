@@ -88,7 +88,7 @@ fn a_window_with_more_frames_than_stamps_has_the_quantiles_of_all() {
     let latency = row.latency_ms.unwrap();
     assert_eq!((latency.p50, latency.p99, latency.max), (10.0, 10.0, 50.0));
     let told = row.reasons.iter().find(|reason| reason.code == ReasonCode::StampsLimited).unwrap();
-    assert!(told.text.contains("400 of 20736000 frames have time stamps of their own"), "{}", told.text);
+    assert!(told.text.contains("400 of 20736000 frames have individual time stamps"), "{}", told.text);
 }
 
 #[test]

@@ -24,9 +24,12 @@ pub(super) fn render(history: &History) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(out, "{}", texts::title(history, series));
         for segment in &series.segments {
-            if !segment.unlike_before.is_empty() {
-                let _ =
-                    writeln!(out, "not comparable with the runs above: {}", segment.unlike_before.join("; "));
+            if !segment.changed_conditions.is_empty() {
+                let _ = writeln!(
+                    out,
+                    "not comparable with the runs above: {}",
+                    segment.changed_conditions.join("; ")
+                );
             }
             out += &wrapped(&texts::common(segment), WIDTH, 2);
             out += &table(history, series, segment);

@@ -82,7 +82,7 @@ fn build(store: &Store, asked: &HistoryQuery) -> History {
 }
 
 #[test]
-fn a_step_is_marked_and_unlike_things_are_kept_apart() {
+fn a_step_is_marked_and_runs_that_are_not_comparable_are_kept_apart() {
     let (_place, store) = filled();
     let history = build(&store, &asked());
     let names: Vec<(&str, &str)> =
@@ -100,9 +100,9 @@ fn a_step_is_marked_and_unlike_things_are_kept_apart() {
         assert!(step.lo < 1.0 / 1.15 && step.hi > 1.0 / 1.15 && !step.better, "{step:?}");
         assert_eq!((0..12).filter(|place| points[*place].outlying).collect::<Vec<_>>(), [9]);
         assert_eq!(points[5].changed, ["harness 0.1.0 → 0.2.0"]);
-        let unlike = &series.segments[1].unlike_before;
+        let changed = &series.segments[1].changed_conditions;
         let wanted = ["CPU Example CPU @ 2.00GHz → Another CPU", "TVM 0.27.0.post1 → 0.28.0"];
-        assert_eq!(unlike.as_slice(), wanted);
+        assert_eq!(changed.as_slice(), wanted);
     }
     // A longer latency is a worse one.
     let latency = build(&store, &HistoryQuery { metric: Metric::LatencyP50, ..asked() });
@@ -138,13 +138,13 @@ fn half_precision_begins_a_new_segment() {
     for series in build(&store, &asked()).series {
         let lengths: Vec<usize> = series.segments.iter().map(|segment| segment.points.len()).collect();
         assert_eq!(lengths, [4, 4]);
-        assert_eq!(series.segments[1].unlike_before, ["precision fp32 → fp16"]);
+        assert_eq!(series.segments[1].changed_conditions, ["precision fp32 → fp16"]);
     }
 }
 
 #[test]
 fn other_frames_begin_a_new_segment() {
-    let check = |configurations: [&str; 2], unlike: &str| {
+    let check = |configurations: [&str; 2], changed: &str| {
         let place = Place::new();
         let store = place.open();
         for day in 0..4 {
@@ -155,11 +155,11 @@ fn other_frames_begin_a_new_segment() {
         let history = build(&store, &asked());
         let segments = &history.series[0].segments;
         assert_eq!(segments.iter().map(|segment| segment.points.len()).collect::<Vec<_>>(), [2, 2]);
-        assert_eq!(segments[1].unlike_before, [unlike]);
+        assert_eq!(segments[1].changed_conditions, [changed]);
     };
     let frames = "experiment: { frames: { seed: 1, distinct: 8, folder: /street, folder_sha256: ab } }";
     let with_rule = |rule: &str| format!("networks: [{{ network: resnet18, pictures: {rule} }}]\n{frames}");
-    check([frames, &with_rule("{ crop: 0.5 }")], r#"pictures as by default → {"crop":0.5}"#);
+    check([frames, &with_rule("{ crop: 0.5 }")], r#"pictures default → {"crop":0.5}"#);
     check(
         [&with_rule("{ crop: 0.5 }"), &with_rule("{ crop: 0.75 }")],
         r#"pictures {"crop":0.5} → {"crop":0.75}"#,

@@ -61,7 +61,7 @@ pub(super) fn common(segment: &Segment) -> String {
     });
     let mut text = known.collect::<Vec<_>>().join(", ");
     if let Some(noise) = segment.noise.filter(|_| segment.points.len() > 3) {
-        let _ = write!(text, "; runs differ by {:.1} % beyond their intervals", 100.0 * noise);
+        let _ = write!(text, "; variation between runs beyond their intervals: {:.1} %", 100.0 * noise);
     }
     text
 }
@@ -132,9 +132,9 @@ pub(super) fn markdown(history: &History) -> String {
     for series in &history.series {
         let _ = writeln!(out, "### {}\n", escaped(&title(history, series)));
         for segment in &series.segments {
-            if !segment.unlike_before.is_empty() {
-                let unlike = escaped(&segment.unlike_before.join("; "));
-                let _ = writeln!(out, "**Not comparable with the runs above:** {unlike}\n");
+            if !segment.changed_conditions.is_empty() {
+                let changed = escaped(&segment.changed_conditions.join("; "));
+                let _ = writeln!(out, "**Not comparable with the runs above:** {changed}\n");
             }
             let _ = writeln!(out, "{}\n", escaped(&common(segment)));
             let _ = writeln!(out, "| begun | run | revision | {} | step | changed |", history.metric.unit());
@@ -164,12 +164,13 @@ pub(super) fn markdown(history: &History) -> String {
 pub(super) fn csv(history: &History) -> String {
     let mut out =
         "network,board,schedule,kind,segment,run,begun,revision,dirty,measure,unit,value,lo,hi,trials,level,\
-                   outlying,step_ratio,step_lo,step_hi,unlike_before,changed\n"
+                   outlying,step_ratio,step_lo,step_hi,changed_conditions,changed\n"
             .to_owned();
     for series in &history.series {
         for (place, segment) in series.segments.iter().enumerate() {
             for (of_segment, point) in segment.points.iter().enumerate() {
-                let unlike = if of_segment == 0 { segment.unlike_before.join("; ") } else { String::new() };
+                let changed =
+                    if of_segment == 0 { segment.changed_conditions.join("; ") } else { String::new() };
                 let step = |value: fn(analysis::history::Step) -> f64| optional(point.step.map(value));
                 let cells = [
                     history.network.clone(),
@@ -192,7 +193,7 @@ pub(super) fn csv(history: &History) -> String {
                     step(|step| step.ratio),
                     step(|step| step.lo),
                     step(|step| step.hi),
-                    unlike,
+                    changed,
                     point.changed.join("; "),
                 ];
                 let _ = writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","));

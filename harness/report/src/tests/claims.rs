@@ -24,7 +24,7 @@ fn verdicts_are_shown_with_every_baseline() {
 }
 
 #[test]
-fn what_cannot_be_told_has_its_reason() {
+fn inconclusive_verdicts_have_a_reason() {
     insta::assert_snapshot!(render_claims(&claims(&Scenario::small()), ClaimsFormat::Terminal));
 }
 
