@@ -242,10 +242,10 @@ fn check_link(link: Link, between: String) -> Result<(), CostsError> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CostsError {
     /// There is nothing to run on.
-    #[error("failed to take the costs: no processor has a profile")]
+    #[error("failed to use the costs: no processor has a profile")]
     NoProcessors,
     /// As many rows as processors are needed.
-    #[error("failed to take the costs: {rows} rows for {processors} processors")]
+    #[error("failed to use the costs: {rows} rows for {processors} processors")]
     Rows {
         /// Processors given.
         processors: usize,
@@ -253,13 +253,13 @@ pub enum CostsError {
         rows: usize,
     },
     /// A processor is named twice.
-    #[error("failed to take the costs: processor {processor} is named twice")]
+    #[error("failed to use the costs: processor {processor} is named twice")]
     ProcessorTwice {
         /// The processor.
         processor: ProcessorName,
     },
     /// A processor has costs for too few or too many units.
-    #[error("failed to take the costs of processor {processor}: {units} units, expected {expected}")]
+    #[error("failed to use the costs of processor {processor}: {units} units, expected {expected}")]
     Units {
         /// The processor.
         processor: ProcessorName,
@@ -269,7 +269,7 @@ pub enum CostsError {
         expected: usize,
     },
     /// A cost is negative, infinite, above 10^18 ns or not a number.
-    #[error("failed to take the costs of processor {processor}: unit {unit} costs {value} ns")]
+    #[error("failed to use the costs of processor {processor}: unit {unit} costs {value} ns")]
     UnitCost {
         /// The processor.
         processor: ProcessorName,
@@ -279,13 +279,13 @@ pub enum CostsError {
         value: f64,
     },
     /// The matrix of links is not as wide and high as there are processors.
-    #[error("failed to take the costs of transfer: expected {processors} × {processors} links")]
+    #[error("failed to use the costs of transfer: expected {processors} × {processors} links")]
     Pairs {
         /// Processors given.
         processors: usize,
     },
     /// A link has a cost that is negative, infinite, above 10^18 or not a number.
-    #[error("failed to take the costs of transfer between {between}: invalid cost {value}")]
+    #[error("failed to use the costs of transfer between {between}: invalid cost {value}")]
     LinkCost {
         /// The processors.
         between: String,
@@ -323,7 +323,7 @@ mod tests {
         let check = |rows: &[&[f64]], transfer, wanted: &str| {
             assert_eq!(
                 costs(rows, transfer).unwrap_err().to_string(),
-                format!("failed to take the costs{wanted}")
+                format!("failed to use the costs{wanted}")
             );
         };
         check(&[], free(), ": no processor has a profile");

@@ -230,13 +230,13 @@ fn check_boundaries(name: &str, boundaries: &[Boundary]) -> Result<(), NetworkEr
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// There is nothing to execute.
-    #[error("failed to make network {network}: it has no units")]
+    #[error("failed to create network {network}: it has no units")]
     NoUnits {
         /// The network.
         network: String,
     },
     /// N units need N + 1 boundaries.
-    #[error("failed to make network {network}: {units} units need {} boundaries, found {found}", units + 1)]
+    #[error("failed to create network {network}: {units} units need {} boundaries, found {found}", units + 1)]
     Boundaries {
         /// The network.
         network: String,
@@ -246,7 +246,7 @@ pub enum NetworkError {
         found: usize,
     },
     /// A unit has an empty name.
-    #[error("failed to make network {network}: unit {index} has no name")]
+    #[error("failed to create network {network}: unit {index} has no name")]
     NamelessUnit {
         /// The network.
         network: String,
@@ -254,7 +254,7 @@ pub enum NetworkError {
         index: usize,
     },
     /// Two units share a name.
-    #[error("failed to make network {network}: two units are called {unit:?}")]
+    #[error("failed to create network {network}: two units are named {unit:?}")]
     UnitTwice {
         /// The network.
         network: String,
@@ -262,7 +262,7 @@ pub enum NetworkError {
         unit: String,
     },
     /// Nothing is alive at a cut.
-    #[error("failed to make network {network}: no tensor is alive at cut {cut}")]
+    #[error("failed to create network {network}: no tensor is alive at cut {cut}")]
     EmptyBoundary {
         /// The network.
         network: String,
@@ -270,7 +270,7 @@ pub enum NetworkError {
         cut: Cut,
     },
     /// A boundary names a value twice.
-    #[error("failed to make network {network}: cut {cut} names the value {value:?} twice")]
+    #[error("failed to create network {network}: cut {cut} names the value {value:?} twice")]
     ValueTwice {
         /// The network.
         network: String,
@@ -281,7 +281,7 @@ pub enum NetworkError {
     },
     /// A value has another shape, type or size than at an earlier cut.
     #[error(
-        "failed to make network {network}: the value {value:?} is another tensor at cut {cut} than before"
+        "failed to create network {network}: the value {value:?} is a different tensor at cut {cut} than at an earlier cut"
     )]
     ValueChanges {
         /// The network.
@@ -382,19 +382,19 @@ mod tests {
         let check = |units: &[&str], boundaries: Vec<Boundary>, wanted: &str| {
             let units = units.iter().map(|name| unit(name)).collect();
             let error = Network::new("n", units, boundaries).unwrap_err().to_string();
-            assert_eq!(error, format!("failed to make network n: {wanted}"));
+            assert_eq!(error, format!("failed to create network n: {wanted}"));
         };
         let x = || boundary(&[("x", 4)]);
         check(&[], vec![x()], "it has no units");
         check(&["a"], vec![x()], "1 units need 2 boundaries, found 1");
         check(&["a", ""], vec![x(), x(), x()], "unit 1 has no name");
-        check(&["a", "a"], vec![x(), x(), x()], "two units are called \"a\"");
+        check(&["a", "a"], vec![x(), x(), x()], "two units are named \"a\"");
         check(&["a"], vec![x(), Boundary::default()], "no tensor is alive at cut 1");
         check(&["a"], vec![x(), boundary(&[("y", 4), ("y", 4)])], "cut 1 names the value \"y\" twice");
         check(
             &["a"],
             vec![x(), boundary(&[("x", 8)])],
-            "the value \"x\" is another tensor at cut 1 than before",
+            "the value \"x\" is a different tensor at cut 1 than at an earlier cut",
         );
     }
 
@@ -405,6 +405,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
         let cut_off = text.replacen("\"layer1.0.conv1\"", "\"conv1\"", 1);
         let error = serde_json::from_str::<Network>(&cut_off).unwrap_err().to_string();
-        assert!(error.contains("two units are called \"conv1\""), "{error}");
+        assert!(error.contains("two units are named \"conv1\""), "{error}");
     }
 }

@@ -18,7 +18,7 @@ pub enum Objective {
     },
     /// Least latency at the rate of the stream.
     Latency,
-    /// The whole front, without a best point.
+    /// The Pareto front, without a best point.
     Pareto,
 }
 
@@ -124,7 +124,7 @@ impl fmt::Display for Objective {
                 write!(out, "least energy per frame with at least {min_fps} frames/s")
             }
             Self::Latency => out.write_str("least latency at the rate of the stream"),
-            Self::Pareto => out.write_str("the whole front"),
+            Self::Pareto => out.write_str("the Pareto front"),
         }
     }
 }

@@ -158,7 +158,7 @@ pub enum ProfileError {
         processor: ProcessorName,
     },
     /// A call belongs to a unit that does not exist.
-    #[error("failed to profile {processor}: a call belongs to unit {unit}, of {units} units")]
+    #[error("failed to profile {processor}: a call belongs to unit {unit}, and there are {units} units")]
     UnknownUnit {
         /// The processor.
         processor: ProcessorName,

@@ -82,12 +82,12 @@ pub enum QueueReason {
 impl fmt::Display for QueueReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Given => "as the experiment says",
+            Self::Given => "set by the experiment",
             Self::LongestOnTime => {
-                "the longest in which no frame becomes late if stages take their usual time"
+                "the longest in which no frame is late if stages take their predicted times"
             }
             Self::AllUntilDeadline => {
-                "it holds all frames that arrive until the deadline, and none becomes late"
+                "it has room for all frames that arrive until the deadline, and none is late"
             }
             Self::FewestLost => "the fewest dropped and late frames",
             Self::OneToSpare => "a longer one would not drop fewer frames; it has one place to spare",

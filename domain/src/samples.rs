@@ -153,10 +153,10 @@ pub(crate) fn between(below: f64, above: f64, share: f64) -> f64 {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplesError {
     /// There are none.
-    #[error("failed to take the samples: there are none")]
+    #[error("failed to use the samples: there are none")]
     Empty,
     /// One is infinite or NaN.
-    #[error("failed to take the samples: number {place} is {value}")]
+    #[error("failed to use the samples: number {place} is {value}")]
     NotFinite {
         /// Its place.
         place: usize,
@@ -220,7 +220,7 @@ mod tests {
     fn what_are_no_samples() {
         assert_eq!(Samples::new(&[]), Err(SamplesError::Empty));
         let error = Samples::new(&[1.0, f64::NAN]).unwrap_err();
-        assert_eq!(error.to_string(), "failed to take the samples: number 1 is NaN");
+        assert_eq!(error.to_string(), "failed to use the samples: number 1 is NaN");
     }
 
     proptest! {

@@ -282,16 +282,16 @@ fn check_processors<'a>(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// There is nothing to run.
-    #[error("failed to make a schedule: it has no stages")]
+    #[error("failed to create a schedule: it has no stages")]
     NoStages,
     /// A processor has two stages.
-    #[error("failed to make a schedule: processor {processor} has more than one stage")]
+    #[error("failed to create a schedule: processor {processor} has more than one stage")]
     ProcessorTwice {
         /// The processor.
         processor: ProcessorName,
     },
     /// Two processors are merged of the same CPUs.
-    #[error("failed to make a schedule: processors {other} and {processor} have CPUs in common")]
+    #[error("failed to create a schedule: processors {other} and {processor} have CPUs in common")]
     SharedCpus {
         /// The later processor.
         processor: ProcessorName,
@@ -299,7 +299,7 @@ pub enum ScheduleError {
         other: ProcessorName,
     },
     /// A stage has no units.
-    #[error("failed to make a schedule: the stage on {processor} is empty, it begins and ends at cut {at}")]
+    #[error("failed to create a schedule: the stage on {processor} is empty, it begins and ends at cut {at}")]
     EmptyStage {
         /// Its processor.
         processor: ProcessorName,
@@ -308,7 +308,7 @@ pub enum ScheduleError {
     },
     /// A stage ends before it begins.
     #[error(
-        "failed to make a schedule: the stage on {processor} ends at cut {end}, before it begins at {first}"
+        "failed to create a schedule: the stage on {processor} ends at cut {end}, before it begins at {first}"
     )]
     CutsOutOfOrder {
         /// Its processor.
@@ -320,7 +320,7 @@ pub enum ScheduleError {
     },
     /// A stage does not begin where the one before it ends.
     #[error(
-        "failed to make a schedule: the stage on {processor} begins at unit {first}, expected {expected}"
+        "failed to create a schedule: the stage on {processor} begins at unit {first}, expected {expected}"
     )]
     Gap {
         /// Its processor.
@@ -331,7 +331,7 @@ pub enum ScheduleError {
         expected: usize,
     },
     /// A stage ends after the network.
-    #[error("failed to make a schedule: the stage on {processor} ends at unit {end}, of {units} units")]
+    #[error("failed to create a schedule: the stage on {processor} ends at unit {end}, of {units} units")]
     BeyondEnd {
         /// Its processor.
         processor: ProcessorName,
@@ -342,7 +342,7 @@ pub enum ScheduleError {
     },
     /// The last stage ends before the network.
     #[error(
-        "failed to make a schedule: the last stage, on {processor}, ends at unit {end}, of {units}; leave its cut out"
+        "failed to create a schedule: the last stage, on {processor}, ends at unit {end}, of {units}; leave its cut out"
     )]
     Unfinished {
         /// Its processor.
@@ -353,13 +353,15 @@ pub enum ScheduleError {
         units: usize,
     },
     /// A stage that is not the last does not say where it ends.
-    #[error("failed to make a schedule: the stage on {processor} is not the last, but has no cut at its end")]
+    #[error(
+        "failed to create a schedule: the stage on {processor} is not the last, but has no cut at its end"
+    )]
     NoCut {
         /// Its processor.
         processor: ProcessorName,
     },
     /// A kind says how many stages there are, and on how many processors.
-    #[error("failed to make a schedule: its stages are not those of a {kind} schedule")]
+    #[error("failed to create a schedule: its stages are not those of a {kind} schedule")]
     WrongKind {
         /// What it was called.
         kind: ScheduleKind,
@@ -461,7 +463,7 @@ mod tests {
         let check = |stages: &[(&str, usize, usize)], wanted: &str| {
             let stages = stages.iter().map(|&(name, first, end)| stage(name, first, end)).collect();
             let error = Schedule::pipeline(&network(5), stages).unwrap_err().to_string();
-            assert_eq!(error, format!("failed to make a schedule: {wanted}"));
+            assert_eq!(error, format!("failed to create a schedule: {wanted}"));
         };
         check(&[], "it has no stages");
         check(&[("a", 0, 2), ("a", 2, 5)], "processor a has more than one stage");
@@ -481,7 +483,7 @@ mod tests {
         let check = |cuts: &[(&str, Option<usize>)], wanted: &str| {
             let cuts: Vec<_> = cuts.iter().map(|&(name, cut)| (vec![name.into()], cut.map(Cut))).collect();
             let error = Schedule::from_cuts(&network(5), &cuts).unwrap_err().to_string();
-            assert_eq!(error, format!("failed to make a schedule: {wanted}"));
+            assert_eq!(error, format!("failed to create a schedule: {wanted}"));
         };
         check(&[], "it has no stages");
         check(

@@ -87,11 +87,11 @@ pub fn inter_frame(opened_ns: u64, completed_ns: &[u64]) -> Vec<Nanoseconds> {
 /// How long frames took from entering the first stage, in a stream from their scheduled arrival, to completion.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half of the frames took no longer, in ns.
+    /// Median, in ns.
     pub p50_ns: f64,
-    /// 90 of 100 frames took no longer, in ns.
+    /// 90th percentile, in ns.
     pub p90_ns: f64,
-    /// 99 of 100 frames took no longer, in ns. From fewer than 100 frames it lies close to the longest.
+    /// 99th percentile, in ns. From fewer than 100 frames it lies close to the longest.
     pub p99_ns: f64,
     /// The longest, in ns.
     pub longest_ns: f64,

@@ -241,9 +241,9 @@ pub fn state(
     if let Some(pending) = pending {
         let _ = writeln!(
             text,
-            "  to be restored to {}: changed by {}; the next session restores it, or `boards --restore` does now",
-            settings(&pending.found),
-            pending.by
+            "  changed by {} and not yet restored to {}; the next session restores it, or run `boards --restore NAME` now",
+            pending.by,
+            settings(&pending.found)
         );
     }
     text

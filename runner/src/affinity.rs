@@ -81,7 +81,7 @@ fn bind_failure(cpus: &[u32], processor: &str, sys: &Path) -> Failure {
     let (present, online) = (list("present"), list("online"));
     let reason = if let Some(cpu) = cpus.iter().find(|cpu| !present.contains(cpu)) {
         format!(
-            "CPU {cpu} does not exist, only {}; correct `cpus` of the processor",
+            "CPU {cpu} does not exist, the board has {}; correct `cpus` of the processor",
             format_cpu_list(&present)
         )
     } else if let Some(cpu) = cpus.iter().find(|cpu| !online.contains(cpu)) {
@@ -90,8 +90,7 @@ fn bind_failure(cpus: &[u32], processor: &str, sys: &Path) -> Failure {
              /sys/devices/system/cpu/cpu{cpu}/online as root"
         )
     } else {
-        "the runner may not use all of them; start it outside of the cpuset or taskset that restricts it"
-            .to_owned()
+        "a cpuset or taskset restricts the runner to other CPUs; start it without that restriction".to_owned()
     };
     Failure::affinity(format!(
         "failed to bind processor {processor} to CPUs {}: {reason}",

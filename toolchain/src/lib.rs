@@ -120,7 +120,7 @@ pub fn add(python: &Path, root: &Path, packages: &Packages) -> Result<()> {
         python.ancestors().nth(2).filter(|environment| environment.join(COMPILER.stamp).exists());
     let environment = environment.with_context(|| {
         format!(
-            "failed to find the private Python environment of {}; create it by the command `setup`",
+            "failed to find the private Python environment of {}; create it with the command `setup`",
             python.display()
         )
     })?;
@@ -210,7 +210,7 @@ pub fn find_interpreter() -> Result<PathBuf> {
     let found = if seen.is_empty() { "none on PATH".to_owned() } else { seen.join("; ") };
     bail!(
         "failed to find Python {}.{} or newer with the venv module: {found}. Install one, for example with `sudo \
-         apt install python3 python3-venv`, or name one by the environment variable {PYTHON_VARIABLE}",
+         apt install python3 python3-venv`, or name one in the environment variable {PYTHON_VARIABLE}",
         OLDEST.0,
         OLDEST.1
     )

@@ -56,7 +56,7 @@ Develop (`cargo xtask COMMAND --help` shows the usage):
   tidy        Check the rules of ARCHITECTURE.md
   emulate     Test all operators and networks on an emulated Cortex-A57 (slow; options go to pytest, such as -k NAME)
   onnx-suite  Run ONNX's conformance tests (`onnx-suite --help`)
-  kernels     Estimate kernels without the processor: inner loops for a CPU (--mcpu NAME), or all kernels for a GPU (--cuda sm_62)
+  kernels     Estimate the speed of kernels without the hardware: inner loops for a CPU (--mcpu NAME), or all kernels for a GPU (--cuda sm_62)
 
 Exit codes:
   0   Success
@@ -158,8 +158,8 @@ fn run(arguments: &[String]) -> Result<u8> {
             [] => checks::run(&workspace, None),
             [name] if !name.starts_with('-') && !name.is_empty() => checks::run(&workspace, Some(name)),
             _ => anyhow::bail!(
-                "failed to read the command line: `cargo xtask test` takes one NAME, a part of the name of checks or tests \
-                 to run, or nothing; found \"{}\"",
+                "failed to read the command line: `cargo xtask test` takes at most one NAME, part of the name of the checks or \
+                 tests to run; found \"{}\"",
                 rest.join(" ")
             ),
         },

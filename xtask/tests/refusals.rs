@@ -62,8 +62,8 @@ fn wrong_command_lines() {
         (&[word("brew")], &["unknown command \"brew\""]),
         (&[word("setup"), word("--now")], &["takes no options", "--now"]),
         (&[word("build"), word("--bord"), word("a")], &["--bord"]),
-        (&[word("test"), word("a"), word("b")], &["takes one NAME", "a b"]),
-        (&[word("test"), word("--all")], &["takes one NAME", "--all"]),
+        (&[word("test"), word("a"), word("b")], &["takes at most one NAME", "a b"]),
+        (&[word("test"), word("--all")], &["takes at most one NAME", "--all"]),
     ];
     for (arguments, words) in table {
         refused(program, arguments, words);

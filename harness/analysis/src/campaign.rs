@@ -22,7 +22,7 @@ pub struct CampaignReport {
     pub schema: u32,
     /// Version of the analysis that made the figures from raw observations.
     pub analysis_version: u32,
-    /// Probability with which an interval holds the true value.
+    /// Probability with which an interval contains the true value.
     pub confidence: f64,
     /// The campaign.
     pub campaign: CampaignSection,
@@ -68,7 +68,7 @@ pub struct BoardSection {
     pub trials: usize,
     /// Of these, trials that are void.
     pub trials_void: usize,
-    /// Trials that failed and were not repeated with success.
+    /// Trials that failed and did not succeed when they were repeated.
     pub trials_failed: usize,
     /// Throughput over that of the first board, geometric mean over the schedules that both have. Absent if there are
     /// none.
@@ -77,8 +77,8 @@ pub struct BoardSection {
     pub set_aside: Option<String>,
 }
 
-/// A schedule on a board compared with the same schedule (kind, processors, number among these) on the first board that
-/// has it.
+/// A schedule on a board compared with the same schedule on the first board that has it: the one of the same kind on the
+/// same processors, and with the same position if there are several.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Against {
     /// The board.

@@ -35,7 +35,7 @@ impl Readings {
 
     fn new(readings: &PowerReadings, opened_ns: u64, window: Nanoseconds) -> Result<Self, Absence> {
         let Some((totals, others)) = readings.split() else {
-            let fault = "there are none of it".to_owned();
+            let fault = "a rail of the total is missing".to_owned();
             return Err(Absence::Damaged { meter: readings.total.clone(), fault });
         };
         Ok(Self {

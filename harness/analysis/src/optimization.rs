@@ -200,7 +200,7 @@ pub struct Optimization {
     pub status: String,
     /// What was optimized, in words.
     pub objective: String,
-    /// Probability with which an interval holds the true value.
+    /// Probability with which an interval contains the true value.
     pub confidence: f64,
     /// The measured front, fastest first: no other measured schedule is better in both throughput and energy. Without energy, the
     /// fastest schedule alone.

@@ -21,7 +21,7 @@ pub struct Report {
     pub schema: u32,
     /// Version of the analysis that made the figures from raw observations.
     pub analysis_version: u32,
-    /// Probability with which an interval holds the true value.
+    /// Probability with which an interval contains the true value.
     pub confidence: f64,
     /// The run.
     pub run: RunSection,
@@ -234,7 +234,7 @@ pub struct GpuSection {
     pub driver: String,
     /// Latest CUDA version that the driver supports, such as `10.2`.
     pub driver_cuda: String,
-    /// Whether edgepipe's stand-in computed on CPUs. Its times are not those of a GPU.
+    /// Whether edgepipe's stand-in for the CUDA driver computed on CPUs. Its times are not those of a GPU.
     pub emulated: bool,
     /// Processors that compute on the CPUs that feed the GPU.
     pub shares_cpus_with: Vec<String>,
@@ -298,7 +298,7 @@ pub struct Row {
     pub trials: usize,
     /// Measured trials that are void.
     pub trials_void: usize,
-    /// Failed trials that were not repeated with success.
+    /// Trials that failed and did not succeed when they were repeated.
     pub trials_failed: usize,
     /// Frames that the figures are computed from.
     pub frames: usize,

@@ -185,7 +185,7 @@ pub fn troubled() -> Report {
     scenario.status = Status::Interrupted;
     scenario.start.machine = fixture::machine_without_frequencies();
     scenario.start.revision = None;
-    scenario.start.provenance = serde_json::json!({ "git_absent": "git is not there" });
+    scenario.start.provenance = serde_json::json!({ "git_absent": "git cannot be started" });
     scenario.start.versions.tvm = None;
     // The pipeline of the first network gives other outputs.
     scenario.records.push(Record::Comparison(fixture::comparison(2, 0, 0.5)));
@@ -199,7 +199,7 @@ pub fn troubled() -> Report {
         Record::Trial(trial) => !(trial.schedule == 6 && trial.round > 0 || trial.schedule == 7),
         _ => true,
     });
-    let message = "failed to go on: the runner was killed (signal 9; out of memory, perhaps)".to_owned();
+    let message = "failed to continue: the runner was killed (signal 9; out of memory, perhaps)".to_owned();
     scenario.trial(5, 2).outcome = Outcome::Failed { fault: None, message };
     scenario.schedule(4).prediction = None;
     scenario.network().fallback_units = vec![1, 3];

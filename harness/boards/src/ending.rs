@@ -25,7 +25,7 @@ impl Ending {
             Self::Signal(signal) => match signal.as_str() {
                 "9" | "KILL" => {
                     return format!(
-                        "was killed (signal 9); unless somebody did that, the board ran out of memory: check `dmesg` on \
+                        "was killed (signal 9); unless someone killed it, the board ran out of memory: check `dmesg` on \
                          the board, and the cgroup limit that `{} boards` shows; a smaller network or `frames.distinct` \
                          needs less",
                         host::program()
@@ -112,9 +112,9 @@ mod tests {
             (
                 signal("KILL"),
                 "",
-                "was killed (signal 9); unless somebody did that, the board ran out of memory",
+                "was killed (signal 9); unless someone killed it, the board ran out of memory",
             ),
-            (signal("9"), "", "was killed (signal 9); unless somebody did that, the board ran out of memory"),
+            (signal("9"), "", "was killed (signal 9); unless someone killed it, the board ran out of memory"),
             (signal("ILL"), "", "was ended by signal 4 (illegal instruction: correct `mcpu`"),
             (signal("BUS"), "", "check the board's disk space"),
             (signal("TERM"), "", "or the board is shutting down"),

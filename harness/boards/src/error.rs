@@ -30,8 +30,8 @@ pub enum RemoteError {
     },
     /// Another board answers.
     #[error(
-        "failed to continue on the board {board}: another one answers at its address: before it was {before}, now it is \
-         {now}. Start a new run"
+        "failed to continue on the board {board}: another board answers at its address ({now}, before: {before}); start a \
+         new run"
     )]
     Swapped {
         /// The board.

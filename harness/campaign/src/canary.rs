@@ -73,6 +73,6 @@ pub(crate) fn check(
             progress.end(&format!("{rate:.2} frames/s for {label}, {change} compared with {standard}"));
         }
     }
-    progress::say("farm", "shares the rounds from now on");
+    progress::say("farm", "passed the canary; takes part in the rounds");
     Ok(())
 }

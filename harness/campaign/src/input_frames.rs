@@ -58,7 +58,7 @@ fn of_file(
     if let Some(digest) = digest
         && host::files::hash_file(path)? != digest
     {
-        bail!("its content is no longer that with which the run began; restore it, or start a new run");
+        bail!("its content has changed since the run began; restore it, or start a new run");
     }
     npy::frames(path, network)
 }
@@ -80,7 +80,7 @@ fn of_pictures(
     let folder = Folder::open(path)?;
     if !folder.others().is_empty() {
         let note = format!(
-            "{}: not fed, because only files named .png, .jpg and .jpeg are: {}",
+            "{}: skipping files that are not named .png, .jpg or .jpeg: {}",
             path.display(),
             progress::several(folder.others())
         );
@@ -120,7 +120,7 @@ mod tests {
         std::fs::write(file.path(), "frames").unwrap();
         let network = network(&[(&[1, 3, 2, 2], "float32")]);
         let error = |digest: &str| of_file(file.path(), Some(digest), &network).unwrap_err().to_string();
-        assert!(error("of other frames").contains("no longer that with which the run began"));
+        assert!(error("of other frames").contains("has changed since the run began"));
         let digest = host::files::hash_file(file.path()).unwrap();
         assert!(error(&digest).contains("it is not a NumPy file"));
     }

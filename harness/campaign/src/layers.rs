@@ -118,9 +118,9 @@ fn table(
     let mut out = match peak {
         Some(peak) => format!(
             "On {model}, kernel {kernel}: {name} = {description}. Measured peak: {:.1} G multiply-adds/s.\n\n\
-             The least time of a unit is that of its multiply-adds at the peak, or of reading its weights once at the rate \
+             The minimum time of a unit is that of its multiply-adds at the peak, or of reading its weights once at the rate \
              measured for a buffer of all weights of the network, whichever is longer. Lost time is the time beyond \
-             that. Winograd's algorithm does fewer multiply-adds than direct sums; those that it does are counted. \
+             it. Winograd's algorithm does fewer multiply-adds than direct sums; those that it does are counted. \
              Units that lose the most come first.\n\n",
             peak / 1e9
         ),
@@ -132,8 +132,8 @@ fn table(
     if processor.gpu.as_ref().is_some_and(|gpu| gpu.emulated) {
         out += "The GPU is emulated on CPUs: these are not times of a GPU.\n\n";
     }
-    out += "| network | frame ms | share of peak | unit | operators | kernel | ms | G multiply-adds/s | of the least time | \
-                lost ms | of the frame |\n|---|--:|--:|---|---|---|--:|--:|--:|--:|--:|\n";
+    out += "| network | frame ms | share of peak | unit | operators | kernel | ms | G multiply-adds/s | minimum / measured | \
+                lost ms | share of frame |\n|---|--:|--:|---|---|---|--:|--:|--:|--:|--:|\n";
     for layers in found {
         for (place, layer) in layers.units.iter().take(top).enumerate() {
             let head = if place == 0 {

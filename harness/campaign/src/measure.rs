@@ -216,7 +216,7 @@ impl<'a, 's> Trials<'a, 's> {
             let point = self.board.found.points.suffix(planned.point);
             let label = format!("{} on {}{point}", network.linked.plan.name(), planned.schedule.label());
             if self.failures_in_a_row[slot.network][slot.schedule] >= MAX_FAILURES {
-                progress.step(&format!("{label}: given up"));
+                progress.step(&format!("{label}: skipped after two failures in a row"));
                 continue;
             }
             self.predict_anew(slot, progress)?;
@@ -281,7 +281,7 @@ impl<'a, 's> Trials<'a, 's> {
         let found = sustained::search(&wanted, trial, judge)?;
         Ok(match found.and_then(|search| search.bracket()) {
             Some((sustained, failed)) => {
-                format!("sustains {sustained:.2} frames/s and not {failed:.2}")
+                format!("sustains {sustained:.2} frames/s, but not {failed:.2}")
             }
             None => "no sustained rate".to_owned(),
         })

@@ -50,7 +50,7 @@ impl OnnxRuntime {
         };
         if let Some(provider) = std::iter::once(first).chain(peers).find_map(|peer| peer.provider) {
             return fail(&format!(
-                "edgepipe's own ONNX Runtime has no provider {provider}, it computes on CPUs"
+                "edgepipe's own ONNX Runtime computes on CPUs only and has no provider {provider}"
             ));
         }
         if is_foreign {

@@ -140,7 +140,7 @@ fn refused(board: &Board, mode: Option<&PowerMode>, error: SessionError) -> Fail
         (SessionError::Board(RemoteError::State { message, .. }), Some(mode)) => usage(
             board,
             &format!(
-                "the power mode {} ({}) cannot be set and left again, remove it from `power_modes`: {message}",
+                "the power mode {} ({}) cannot be set and reverted ({message}); remove it from `power_modes`",
                 mode.id, mode.name
             ),
         ),

@@ -242,7 +242,7 @@ fn check_cpus(board: &config::Board, processor: &str, cpus: &[u32], machine: &Ma
         let why = match known {
             // A CPU isolated by `isolcpus` is not in the allowed set, but threads can be bound to it.
             Some(known) if usable(known) => continue,
-            Some(known) if known.online => "the runner may not use it (see the cpuset of its cgroup)",
+            Some(known) if known.online => "the cpuset of the runner's cgroup excludes it",
             Some(_) => {
                 "it is offline; choose a power mode that has it (`state: { nvpmodel: … }` in the board's file), or \
                  bring it online"

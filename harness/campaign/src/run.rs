@@ -251,7 +251,7 @@ fn prepare_alike(
     match source.queue.profile_source(source.board) {
         ProfileSource::Interrupted => Err(Failure::new(Exit::Trial, "interrupted")),
         ProfileSource::Shared(profiles) => {
-            progress::say("profile", "using the profiles of another of these equal boards");
+            progress::say("profile", "using the profiles of another equal board");
             let prior = PriorResults { profiles: (*profiles).clone(), ..prior.clone() };
             Ok(prepare(board, &prior, &mut Recording(Some(recorder)))?.0)
         }

@@ -69,7 +69,7 @@ fn difference(output: &OutputDifference, engine: &str, tolerance: Tolerance) -> 
     if *non_finite > 0 {
         return format!(
             "{non_finite} of the {elements} elements of its output {name:?} are infinite or NaN where those of {engine} are \
-             not, or the reverse"
+             not, or vice versa"
         );
     }
     let Tolerance { setting, value } = tolerance;

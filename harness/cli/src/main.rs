@@ -23,7 +23,7 @@ fn log(filter: Option<&str>) {
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();
     if let Some(error) = wrong {
         eprintln!(
-            "warning: failed to parse EDGEPIPE_LOG: {error}; expected levels, or targets with levels: campaign=info"
+            "warning: failed to parse EDGEPIPE_LOG: {error}; expected a level such as info, or targets with levels such as campaign=info"
         );
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn deliver(output: Option<&Path>, text: &str) -> Outcome<()> {
     let Some(output) = output else { return print(text) };
     host::files::replace(output, text)
         .with_context(|| {
-            format!("failed to write {}: choose a file in a directory that can be written", output.display())
+            format!("failed to write {}: choose a file in a writable directory", output.display())
         })
         .ending(Exit::Usage)?;
     eprintln!("wrote {} ({:.0} kB)", output.display(), text.len() as f64 / 1e3);

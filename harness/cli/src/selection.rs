@@ -12,7 +12,6 @@ pub(crate) struct Selection {
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub board: String,
-    /// What.
     #[command(flatten)]
     pub what: What,
 }
@@ -33,7 +32,6 @@ pub(crate) struct Measured {
     /// Board, a file in configs/boards/.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub board: String,
-    /// What.
     #[command(flatten)]
     pub trials: Trials,
 }
@@ -55,7 +53,6 @@ fn load(paths: &Paths, board: &str, what: &What, overrides: &Overrides) -> Outco
 /// What to measure, and how often.
 #[derive(Debug, Args)]
 pub(crate) struct Trials {
-    /// What.
     #[command(flatten)]
     pub what: What,
     /// Trials of each schedule instead of the experiment's.

@@ -305,7 +305,7 @@ fn a_peer_on_a_gpu_needs_a_library_with_its_provider() {
     let named = format!("onnxruntime: {}", library.path().display());
     let peer = "{single: cpu}, {peer: onnxruntime, provider: tensorrt}";
     for (rest, schedules, code, says) in [
-        ("", peer, 2, "edgepipe's own ONNX Runtime has no provider tensorrt"),
+        ("", peer, 2, "edgepipe's own ONNX Runtime computes on CPUs only and has no provider tensorrt"),
         (&named, "{peer: onnxruntime, provider: cuda, processors: [cpu]}", 2, "its processors have no GPU"),
         (&named, peer, 4, "was built without TensorrtExecutionProvider; name a library that has it"),
     ] {

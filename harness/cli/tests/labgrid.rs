@@ -161,7 +161,7 @@ fn a_place_that_is_held_is_waited_for_in_the_queue() {
     assert_eq!(code, Some(4), "{said}");
     second.until("queue  number 1 for a place p1");
     lab.must("p1", "anna", &["release"]);
-    second.until("queue  got the place p1 after");
+    second.until("queue  acquired the place p1 after");
     let (code, said) = second.end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
     check_free(&farm, &lab);
@@ -227,7 +227,7 @@ fn a_coordinator_that_is_gone_does_not_end_a_run() {
     let mut bench = Bench::start(&farm, &["--trials", "1000"]);
     bench.until("frames/s");
     lab.kill_coordinator();
-    bench.until("lost the labgrid coordinator");
+    bench.until("lost the connection to the labgrid coordinator");
     lab.kill_exporter();
     lab.start_coordinator();
     lab.start_exporter();
@@ -246,7 +246,7 @@ fn a_coordinator_that_is_gone_does_not_end_a_run() {
     lab.kill_coordinator();
     let (code, said) = bench.end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
-    assert!(said.contains("did not answer when places were to be released"), "{said}");
+    assert!(said.contains("did not answer when this command released its places"), "{said}");
     assert_eq!(records(&farm).len(), 1);
     let (_, said) = farm.run(&["boards", "--reap"], 3);
     assert!(said.contains("failed to reach the labgrid coordinator"), "{said}");
@@ -441,7 +441,7 @@ fn a_board_that_comes_back_as_another_one_ends_the_run() {
                 let file = board.path("possible");
                 board.prelude = format!("mount --bind {} /sys/devices/system/cpu/possible;", file.display());
             },
-            "another one answers at its address",
+            "another board answers at its address",
         ),
     ];
     for (change, expected) in cases {

@@ -74,7 +74,7 @@ fn a_place_that_cannot_be_used_is_named_with_the_reason() {
     let (text, _) = farm.run(&["farm"], 0);
     assert_eq!(text.matches("no usable NetworkService").count(), 2, "{text}");
     let (_, said) = farm.run(&["bench", "--farm", "loopback", "--experiment", "tiny"], 2);
-    assert!(said.contains("has a name that no board can have; rename it on the coordinator"), "{said}");
+    assert!(said.contains("is not a valid board name; rename the place on the coordinator"), "{said}");
     assert_eq!((lab.reservations(), records(&farm).len()), (0, 0));
 }
 
@@ -92,14 +92,14 @@ fn a_queued_run_waits_for_a_coordinator_that_restarts() {
     bench.until("queue  number 1 for a place p1");
     lab.kill_exporter();
     lab.kill_coordinator();
-    bench.until("lost the labgrid coordinator");
+    bench.until("lost the connection to the labgrid coordinator");
     // It has forgotten who held the place, and its exporter comes later.
     lab.start_coordinator();
     std::thread::sleep(std::time::Duration::from_secs(3));
     lab.start_exporter();
     let (code, said) = bench.end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
-    assert!(said.contains("queue  got the place p1 after"), "{said}");
+    assert!(said.contains("queue  acquired the place p1 after"), "{said}");
     assert!(rows(&farm).iter().all(|row| row["trials_failed"] == 0), "{said}");
     lab.wait_until_free("p1");
     assert_eq!(records(&farm).len(), 0);
@@ -114,7 +114,7 @@ fn a_queued_run_waits_for_a_coordinator_that_restarts() {
         bench.until("queue  number 1 for a place p1");
         lab.kill_exporter();
         lab.kill_coordinator();
-        bench.until("lost the labgrid coordinator");
+        bench.until("lost the connection to the labgrid coordinator");
         if is_interrupted {
             signal(&bench, Signal::INT);
         }

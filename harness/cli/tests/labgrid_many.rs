@@ -60,7 +60,7 @@ fn places_of_a_farm_share_the_rounds_as_they_become_free() {
     }
     let (code, said) = bench.end();
     assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
-    assert!(said.contains("not needed any more"), "{said}");
+    assert!(said.contains("no longer needed"), "{said}");
     let report = campaign(&farm, &said);
     let boards = report["boards"].as_array().unwrap();
     let rounds: Vec<u64> = boards.iter().map(|board| board["rounds"].as_u64().unwrap()).collect();
@@ -239,7 +239,7 @@ fn jobs_of_a_pipeline_wait_for_a_place_in_the_queue() {
         let code = job.wait().unwrap().code();
         let log = log(name);
         assert!(matches!(code, Some(0 | 4)), "{code:?}: {log}");
-        assert!(log.contains("queue  got the place p1 after"), "{log}");
+        assert!(log.contains("queue  acquired the place p1 after"), "{log}");
         let written =
             |file: &str| fs::read_to_string(farm.path(name).join("target/bench").join(file)).unwrap();
         let comment = written("comment.md");

@@ -275,7 +275,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
         "  GPU 114.8 to 1120 MHz, now 114.8 MHz\n",
         "  EMC 40.8 to 1866 MHz, now 1600 MHz\n",
         "  temperatures, in °C: BCPU-therm 41.0, PMIC-Die 100.0\n",
-        "  state set by a bench: power mode 0, clocks pinned\n",
+        "  state during a bench: power mode 0, clocks pinned\n",
         "  free\n",
     ] {
         assert!(text.contains(line), "{text}\nlacks {line:?}");
@@ -293,7 +293,7 @@ fn boards_shows_the_state_and_restores_what_is_left() {
     bench.child.kill().unwrap();
     bench.end();
     let (text, _) = board.farm.run(&["boards", "loopback"], 0);
-    assert!(text.contains("  to be restored to power mode 3 (MAXP_CORE_ARM), CPU 1 offline"), "{text}");
+    assert!(text.contains("and not yet restored to power mode 3 (MAXP_CORE_ARM), CPU 1 offline"), "{text}");
     let (text, _) = board.farm.run(&["boards", "--restore", "loopback"], 0);
     assert!(text.contains("loopback: restored to power mode 3"), "{text}");
     assert_eq!(board.jetson.state(), board.before);

@@ -267,7 +267,8 @@ fn describe(leaves: &[&Json]) -> String {
 fn describe_leaf(leaf: &Json) -> String {
     let words: Vec<&str> = words(leaf).collect();
     if !words.is_empty() {
-        return listed(words, "or");
+        let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        return listed(quoted.iter().map(String::as_str), "or");
     }
     if let Some(pattern) = pattern_of(leaf) {
         return pattern.expected.to_owned();

@@ -167,15 +167,15 @@ fn with_port(text: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recover {
-    /// How often in a run its power may be cut and restored, by the power driver of its place.
+    /// Maximum number of power cycles in a run. The power driver of the board's place cuts and restores the power.
     #[schemars(range(max = 100))]
     pub power_cycle: u32,
-    /// Longest time in seconds until it answers again after that. Default: 300.
+    /// Maximum time in seconds until the board answers again after a power cycle. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     boot_seconds: Option<u32>,
     /// labgrid's environment file on this host, for power drivers that are configured in one, such as `ExternalPowerDriver`;
-    /// `~/` is the home directory. Without it, the driver follows from the place's power port.
+    /// `~/` is the home directory. Without it, the place's power port determines the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub environment: Option<String>,

@@ -77,7 +77,7 @@ pub struct Experiment {
     /// Largest relative difference between the outputs of a schedule and the baseline. Beyond it, the schedule is void.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub tolerance: f64,
-    /// The same for a network with `precision: fp16`, if one of the two has a stage on a GPU.
+    /// `tolerance` for a network with `precision: fp16`, if the schedule or the baseline has a stage on a GPU.
     #[serde(default = "one_percent")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub fp16_tolerance: f64,

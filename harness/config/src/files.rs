@@ -126,7 +126,7 @@ pub(super) fn unknown(
                 [] => "none".to_owned(),
                 names => listed(names.iter().map(String::as_str), "and"),
             };
-            format!("configs/zoo.txt lists the zoo, {folder}/ has {own}")
+            format!("configs/zoo.txt lists the zoo, and {folder}/ has {own}")
         }
         Kind::Board if !more.is_empty() => {
             let boards = listed(names.iter().map(String::as_str), "and");

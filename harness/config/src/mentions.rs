@@ -100,8 +100,11 @@ impl Collector<'_> {
     fn processor(&mut self, name: &str, path: &str) {
         let at = self.tree.spot(&format!("{}/{path}", self.here));
         if RESERVED.contains(&name) {
-            let expected =
-                if path == "single" { "each or the name of a processor" } else { "the name of a processor" };
+            let expected = if path == "single" {
+                "\"each\" or the name of a processor"
+            } else {
+                "the name of a processor"
+            };
             self.faults.add(&at, format!("expected {expected}, found {name:?}"));
         } else {
             self.mentions.processors.push(Mention { processor: name.to_owned(), at });
@@ -191,7 +194,7 @@ pub(super) fn find_unknown<S: AsRef<str>>(mentions: &[Mention], names: &[S], fau
             ordered.dedup();
             let ordered: Vec<&str> = ordered.into_iter().filter_map(|place| names().nth(place)).collect();
             let message = format!(
-                "{name} names its parts twice or not in the order of the board; write {}",
+                "{name} repeats a processor or does not follow the order of the board; write {}",
                 ordered.join(&MERGES.to_string())
             );
             faults.add(&mention.at, message);

@@ -27,7 +27,7 @@ pub(super) enum Alone {
     Energy,
     /// Least latency at the rate of the stream in `load`. `bench` plans `pipeline: auto` for it.
     Latency,
-    /// The whole front of throughput and energy.
+    /// The Pareto front of throughput and energy.
     Pareto,
 }
 

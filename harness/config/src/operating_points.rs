@@ -34,7 +34,7 @@ pub struct OperatingPoints {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Governors {
-    /// All that the board offers, without `userspace`, which leaves the frequency to programs.
+    /// All that the board offers except `userspace`, which leaves the frequency to programs.
     All(All),
     /// These.
     Listed(#[schemars(with = "Vec<Name>", length(min = 1))] Vec<String>),
@@ -87,7 +87,7 @@ enum Frequencies {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Every {
-    /// From 1, which is the same as `all`.
+    /// At least 1; 1 is the same as `all`.
     #[schemars(range(min = 1, max = 1000))]
     every: u32,
 }

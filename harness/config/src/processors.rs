@@ -100,7 +100,7 @@ struct Cuda {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 63))]
     device: Option<u32>,
-    /// CPUs of the thread that feeds the GPU; other processors may have them too. Default: CPUs that no other processor has;
+    /// CPUs of the thread that feeds the GPU; other processors may use them too. Default: CPUs that no other processor uses;
     /// if there are none, those of the processor with the slowest CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1), inner(range(max = 4095)), extend("uniqueItems" = true))]

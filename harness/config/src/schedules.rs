@@ -160,7 +160,7 @@ pub(super) struct Peer {
     /// `onnxruntime` in the board's file names. Default: `cpu`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     provider: Option<Provider>,
-    /// Threads of a session: a number, or `all` for as many as there are CPUs. Default: 1, and no other on a GPU.
+    /// Threads of a session: a number, or `all` for as many as there are CPUs. Default: 1. On a GPU it is always 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     threads: Option<Count>,
     /// Parallel sessions, which share the frames: a number, or `all` for as many as the CPUs have room for; on a GPU a

@@ -19,8 +19,8 @@ pub struct Thresholds {
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub false_alarms: f64,
-    /// Standard deviation between runs of the same code. The runs of a baseline replace it if there are at least three, and
-    /// if they differ by more or give narrower intervals.
+    /// Standard deviation between runs of the same code. An estimate from at least three runs of a
+    /// baseline replaces it if it is larger or gives narrower intervals.
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub between_runs: f64,

@@ -49,7 +49,7 @@ texts! {
         "a name (at most 64 letters, digits, \"_\", \".\" and \"-\"; must not start with \".\" or \"-\")",
         "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", is_name;
     Used: "A processor by its name, or several sets of CPUs as one: their names in the order of the board, joined by `+`.",
-        "the name of a processor, or several joined by \"+\"",
+        "the name of a processor (several are joined by \"+\")",
         r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(\+[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})*$",
         |text| text.split(MERGES).all(is_name);
     Text: "Any text without control characters.", "text without control characters",
@@ -150,7 +150,7 @@ pub(super) enum Auto {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum All {
-    /// All that there are.
+    /// All available ones.
     All,
 }
 

@@ -21,9 +21,9 @@ pub enum FolderError {
     },
     /// Nothing to feed.
     #[error(
-        "no pictures in {}: expected files named .png, .jpg or .jpeg{}; pictures in folders below it are not read",
+        "no pictures in {}: expected files named .png, .jpg or .jpeg{}; subfolders are not searched",
         path.display(),
-        if *others == 0 { String::new() } else { format!(", found {others} other files or folders") }
+        match *others { 0 => String::new(), 1 => ", found 1 other file or folder".to_owned(), _ => format!(", found {others} other files or folders") }
     )]
     Empty {
         /// The folder.

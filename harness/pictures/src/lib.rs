@@ -42,7 +42,7 @@ pub enum FramesError {
     },
     /// Somebody changes the pictures.
     #[error(
-        "the pictures in {} are no longer those with which the run began; restore them, or start a new run", path.display()
+        "the pictures in {} have changed since the run began; restore them, or start a new run", path.display()
     )]
     Changed {
         /// The folder.

@@ -293,7 +293,7 @@ fn conclusion(result: &Optimization) -> String {
         None if result.front.is_empty() => "no schedule has a valid trial\n".to_owned(),
         None => match &result.not_judged_reason {
             Some(reason) => format!(
-                "no schedule can be chosen by {}: {reason}; the fastest one is shown, which was not chosen by this\n",
+                "no schedule can be chosen by {}: {reason}; the fastest schedule is shown instead\n",
                 result.objective
             ),
             None => String::new(),

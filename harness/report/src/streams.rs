@@ -86,14 +86,14 @@ pub(super) fn legend(report: &Report) -> Vec<String> {
         let (needed, frames) = (quantile.frames_needed?, row.frames);
         if frames < needed {
             return Some(format!(
-                "{name} has no interval if there are fewer than {needed} frames (here {frames}); {more}"
+                "{name} has no interval: {frames} frames, and at least {needed} are needed; {more}"
             ));
         }
         // Without both ends, the order of the frames is not known, which another sentence tells.
         quantile.lo.map(|_| {
             format!(
-                "the interval of {name} has no upper end if the longest latencies follow each other (here of {}): they \
-                 count as one event; {more}",
+                "the interval of {name} has no upper end if the longest latencies are of consecutive frames (here of \
+                 {}), because they count as one event; {more}",
                 cells::label(row)
             )
         })

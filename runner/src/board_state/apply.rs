@@ -54,7 +54,7 @@ impl<'a> Plan<'a> {
         let sysfs = Path::new(&request.sysfs);
         let program = |name: &str, key: &str| {
             programs::find(name).ok_or_else(|| {
-                format!("the board has no program {name}; `{key}` is for Jetsons only, remove it from the board's file")
+                format!("the board has no program {name}; `{key}` is for Jetsons only: remove it from the board's file")
             })
         };
         let mode = match request.nvpmodel {

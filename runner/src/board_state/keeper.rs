@@ -122,7 +122,7 @@ impl StateKeeper {
         }
         let applied = match &mut self.changed {
             Some(pending) => plan.apply(&folder, pending),
-            None => Err("the found state was not saved".to_owned()),
+            None => Err("the previous state was not saved".to_owned()),
         };
         match applied {
             Ok(set) => {

@@ -33,10 +33,10 @@ Usage: cargo xtask board COMMAND [NAME] [...]
   up NAME            boot the board; build its image first if needed
   down NAME          stop the board
   status [NAME]      show whether the board is up and how to log in; exit code 3 if NAME is not up
-  power NAME CURVE   repeat a load curve on its power sensors: a file with lines \"MILLISECONDS MILLIWATTS\";
-                     `idle` is the idle board
+  power NAME CURVE   repeat a load curve on its power sensors: a file with lines \"MILLISECONDS MILLIWATTS\",
+                     or `idle` for the power of an idle board
   power NAME load    make the sensors follow clocks and load of the CPUs, and let lower clocks slow the CPUs down
-  reset NAME         cut the power briefly: the board boots afresh (--no-wait: do not wait for it)
+  reset NAME         cut the power briefly; the board reboots (--no-wait: do not wait for it)
   freeze NAME        pause all CPUs, like a board that hangs; `thaw NAME` resumes them
   ssh NAME [COMMAND] log in, or run a command on the board (--root: as root)
 

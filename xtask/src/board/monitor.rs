@@ -31,7 +31,7 @@ impl Monitor {
         let mut monitor = Self { stream: BufReader::new(stream) };
         let greeting = monitor.line()?;
         if !greeting.contains("\"QMP\"") {
-            bail!("failed to talk to QEMU's monitor in {}: it greets with {greeting}", folder.display());
+            bail!("failed to talk to QEMU's monitor in {}: unexpected greeting {greeting}", folder.display());
         }
         monitor.run("qmp_capabilities")?;
         Ok(Some(monitor))

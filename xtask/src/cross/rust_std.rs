@@ -102,7 +102,7 @@ fn has_std(folder: &Path) -> bool {
 /// `rustup target add`, for the toolchain that cargo runs in.
 fn add_by_rustup(program: &OsStr, triple: &str) -> Result<()> {
     let advice = format!(
-        "or take Debian's compiler with {VARIABLE}=debian (on Debian and its derivatives), or install the \
+        "or use Debian's compiler with {VARIABLE}=debian (on Debian and its derivatives), or install the \
          standard library for {triple} with the package manager of your distribution"
     );
     let status = match Command::new(program).args(["target", "add", triple]).status() {

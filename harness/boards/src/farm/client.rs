@@ -302,7 +302,7 @@ impl Drop for Client {
         }
         let why = match code {
             Some(UNRELEASED) => format!(
-                "the labgrid coordinator {} did not answer when places were to be released",
+                "the labgrid coordinator {} did not answer when this command released its places",
                 self.coordinator
             ),
             _ => format!(

@@ -17,8 +17,8 @@ pub enum FarmError {
         /// Why.
         reason: String,
     },
-    /// What this process holds cannot be noted down.
-    #[error("failed to note what this process holds in {}: {reason}", path.display())]
+    /// The places that this process holds cannot be recorded.
+    #[error("failed to record the places of this process in {}: {reason}", path.display())]
     Record {
         /// File or folder.
         path: PathBuf,
@@ -112,7 +112,7 @@ pub enum FarmError {
         before: String,
     },
     /// The client broke a rule of its protocol.
-    #[error("failed to understand labgrid's client: {answer}")]
+    #[error("unexpected answer of labgrid's client: {answer}; report this bug")]
     Bug {
         /// What it answered.
         answer: String,

@@ -266,7 +266,7 @@ class Client:
             session = await self.connected()
             candidates = session.candidates(wanted)
             if not candidates:
-                raise Failed("gone", "its places were deleted, or have other tags now")
+                raise Failed("gone", "its places were deleted, or their tags have changed")
             state = (
                 self.position(session, everyone, mine, candidates),
                 self.holders(session, everyone, candidates),

@@ -60,7 +60,10 @@ impl Lease {
             Ok(found) => {
                 if queue.last.is_some() {
                     let seconds = queue.begun.elapsed().as_secs();
-                    progress::say("queue", &format!("got the place {} after {}", found.place, time(seconds)));
+                    progress::say(
+                        "queue",
+                        &format!("acquired the place {} after {}", found.place, time(seconds)),
+                    );
                 }
                 Ok(Self { place: found.place, service: found.service, lost: None, client, acquired })
             }
@@ -96,7 +99,8 @@ impl Lease {
                 }
                 Ok(Event::CoordinatorLost {}) => {
                     let text = format!(
-                        "lost the labgrid coordinator {}; the run continues, because it reaches the board directly",
+                        "lost the connection to the labgrid coordinator {}; the run continues, because it reaches the board \
+                         directly",
                         self.coordinator()
                     );
                     progress::say("warning", &text);
@@ -192,7 +196,8 @@ impl Queue<'_> {
                 }
                 Ok(Event::CoordinatorLost {}) => {
                     let text = format!(
-                        "lost the labgrid coordinator {coordinator}; waiting for it, up to the end of `wait_minutes`"
+                        "lost the connection to the labgrid coordinator {coordinator}; trying to reconnect until \
+                         `wait_minutes` have passed"
                     );
                     progress::say("warning", &text);
                     self.is_lost = true;

@@ -57,7 +57,7 @@ pub fn canaries(paths: &Paths, names: &[String], interrupt: &Interrupt) -> Outco
             }
             let Some(board) = on(&loaded.board, wanted, &place) else {
                 return Err(wrong(&format!(
-                    "the place {:?} has a name that no board can have; rename it on the coordinator",
+                    "the place name {:?} is not a valid board name; rename the place on the coordinator",
                     place.name
                 )));
             };

@@ -71,7 +71,7 @@ impl Campaign<'_> {
             open::open_while(job.loaded.clone(), self.paths.clone(), self.interrupt.clone(), &waiting);
         let opened = match opened {
             Err(_) if !self.interrupt.is_set() && self.queue.over().load(Ordering::Relaxed) => {
-                progress::say("farm", "not needed any more: all rounds are measured");
+                progress::say("farm", "no longer needed: all rounds are measured");
                 return Ok(None);
             }
             opened => opened.and_then(|opened| self.check(opened)),

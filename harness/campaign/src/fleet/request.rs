@@ -105,8 +105,9 @@ fn new_on_farm(paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
         return Err(wrong("its file has no connect: { labgrid: … }; use `--board`".to_owned()));
     };
     if let Some(place) = farm.place() {
-        let message =
-            format!("its file names the place {place}; write `match` with tags that equal boards have");
+        let message = format!(
+            "its file names the place {place}; replace `place` with `match` and the tags that equal boards share"
+        );
         return Err(wrong(message));
     }
     paths.prepare_farm()?;
@@ -115,7 +116,7 @@ fn new_on_farm(paths: &Paths, options: &BenchRequest) -> Outcome<BenchJob> {
         let member = on_place(&loaded.board, &place.name);
         let member = member.ok_or_else(|| {
             wrong(format!(
-                "the place {:?} has a name that no board can have; rename it on the coordinator",
+                "the place name {:?} is not a valid board name; rename the place on the coordinator",
                 place.name
             ))
         })?;

@@ -27,7 +27,6 @@ pub(crate) struct Arguments {
     /// How several boards share the trials. Default: the mode of the group, otherwise repeat.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
-    /// What.
     #[command(flatten)]
     trials: Trials,
     /// Continue an interrupted run, or an interrupted campaign of several boards. Default RUN: the latest of these boards

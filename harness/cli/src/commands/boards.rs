@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
     /// Restore the state of this board if a killed session did not.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
     restore: Option<String>,
-    /// Free the places of labgrid coordinators that killed commands of this host and user still hold. Nobody else's
-    /// places are touched.
+    /// Free labgrid places that killed commands of this host and user still hold. Places of other users and hosts are not
+    /// touched.
     #[arg(long, conflicts_with_all = ["names", "break_lock", "restore"])]
     reap: bool,
 }
@@ -106,7 +106,7 @@ fn show(paths: &Paths, board: &config::Board) -> Outcome<String> {
     let asked = board.state.asked();
     if !asked.is_nothing() {
         // Writing to a String cannot fail.
-        let _ = writeln!(told, "  state set by a bench: {}", text::request(&asked));
+        let _ = writeln!(told, "  state during a bench: {}", text::request(&asked));
     }
     let lock = match holder {
         LockHolder::Nobody {} => "free".to_owned(),
@@ -135,7 +135,7 @@ fn reap(paths: &Paths) -> Outcome<Exit> {
     for freed in &freed {
         let since = Date::from_unix_ns(freed.since_unix_ns).to_minutes();
         print(&format!(
-            "{} of {}: freed; process {}, which began at {since}, held it when it was killed\n",
+            "{} of {}: freed; process {}, started at {since}, held it when it was killed\n",
             freed.place, freed.coordinator, freed.process
         ))?;
     }

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Measure this experiment first, and check that run.
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
-    /// Board on which to measure --experiment.
+    /// Board to measure --experiment on.
     #[arg(long, value_name = "NAME", default_value = "local", requires = "experiment")]
     board: String,
     /// These networks instead of the experiment's; may be given several times.
@@ -79,7 +79,12 @@ pub(crate) fn run(paths: &Paths, options: &Arguments) -> Outcome<Exit> {
     let ended = campaign::run(&mut board, &store);
     let (ended, closed) = board.close(ended)?;
     if ended.interrupted {
-        eprintln!("interrupted: the results so far are kept in run {}; nothing was checked", ended.run);
+        eprintln!(
+            "interrupted, nothing was checked: the results so far are kept; `{program} bench --resume {run}` continues the run, then \
+             check it with --run {run}",
+            run = ended.run,
+            program = host::program()
+        );
         return after_closing(closed, Ok(Exit::Trial));
     }
     after_closing(closed, judge(&needed, &store, &ended.run, options))

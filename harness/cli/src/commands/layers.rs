@@ -10,7 +10,6 @@ use host::interrupt::Interrupt;
 /// Options of `layers`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What and where.
     #[command(flatten)]
     selection: Selection,
     /// Number of layers to show of each network.

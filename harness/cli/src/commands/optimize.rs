@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     /// Experiment with the settings of the trials, a file in configs/experiments/.
     #[arg(long, value_name = "NAME", default_value = "optimize")]
     experiment: String,
-    /// Trials of each schedule of the front instead of the experiment's.
+    /// Trials of each schedule of the Pareto front instead of the experiment's.
     #[arg(long, value_name = "N")]
     trials: Option<String>,
     /// Any other setting of the experiment, for example `--set measure.min_seconds=10`; may be given several times.
@@ -75,7 +75,7 @@ enum Goal {
     Throughput,
     /// Least energy per frame.
     Energy,
-    /// The whole front of both.
+    /// The Pareto front of both.
     Pareto,
 }
 
@@ -133,7 +133,7 @@ fn show(paths: &Paths, run: &str, arguments: &Arguments) -> Outcome<Exit> {
             };
             store.latest_run(&filter)?.ok_or_else(|| {
                 usage(format!(
-                    "failed to find a search with trials by the experiment {}; run `{} optimize` first, or name the run",
+                    "failed to find a search with trials of the experiment {}; run `{} optimize` first, or name the run",
                     arguments.experiment,
                     host::program()
                 ))

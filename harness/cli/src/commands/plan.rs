@@ -12,7 +12,6 @@ use std::fmt::Write as _;
 /// Options of `plan`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What and where.
     #[command(flatten)]
     selection: Selection,
 }

@@ -28,7 +28,6 @@ pub(crate) enum Arguments {
         /// Slow-down of the first stage, in percent.
         #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
         slow_down: f64,
-        /// How.
         #[command(flatten)]
         common: Comparisons,
     },
@@ -44,7 +43,7 @@ pub(crate) struct Comparisons {
     /// Default: interleave the trials, like those of two schedules of a run.
     #[arg(long)]
     apart: bool,
-    /// Append to the comparisons of earlier calls with the same settings, and print one table of all.
+    /// Append to the comparisons of earlier self-tests with the same settings, and print one table of all.
     #[arg(long)]
     append: bool,
     /// Board, a file in configs/boards/.
@@ -73,7 +72,8 @@ pub(crate) fn run(paths: Paths, options: &Arguments) -> Outcome<Exit> {
     };
     let is_asked = matches!(options, Arguments::Ab { .. });
     if !(0.0..=100.0).contains(&slow_down) || (is_asked && slow_down < 0.1) {
-        let message = format!("failed to read --slow-down {slow_down}: expected percent from 0.1 to 100");
+        let message =
+            format!("failed to read --slow-down {slow_down}: expected a percentage from 0.1 to 100");
         return Err(Failure::new(Exit::Usage, message));
     }
     // The runner counts in thousandths.
@@ -188,14 +188,14 @@ fn table(kept: &Kept, threshold: f64, experiment: &config::Experiment, ruled: &[
     let found = count(&|ruled| ruled.ruling == Ruling::Regression);
     let name = if slow_down > 0.0 { "slow-down detected" } else { "gate fails" };
     // What a busy loop does to the frames after it is not known to a tenth of a percent.
-    let held = if slow_down > 0.0 {
+    let coverage = if slow_down > 0.0 {
         "95 % interval contains the requested ratio"
     } else {
         "95 % interval contains 1"
     };
     for (name, value) in [
         (name, of(found)),
-        (held, of(count(&|ruled| ruled.ratio.holds(truth)))),
+        (coverage, of(count(&|ruled| ruled.ratio.holds(truth)))),
         ("reported as better", of(count(&|ruled| ruled.ruling == Ruling::Improvement))),
         ("half width of the interval, median, %", middle(halves.map(|half| 100.0 * half).collect(), 2)),
         ("ratio, median", middle(ruled.iter().flatten().map(|ruled| ruled.ratio.point).collect(), 4)),

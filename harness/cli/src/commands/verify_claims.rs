@@ -80,7 +80,7 @@ fn refuse_stream(name: &str, load: &Load) -> Outcome<()> {
         return Ok(());
     }
     let message = format!(
-        "failed to verify the claims with {name}: its load is {load}, and they are about the highest throughput; measure with \
+        "failed to verify the claims with {name}: its load is {load}, but the claims are about the highest throughput; measure with \
          `load: saturating`"
     );
     Err(Failure::new(Exit::Usage, message))

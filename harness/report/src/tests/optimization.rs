@@ -182,7 +182,7 @@ fn without_energy_nothing_is_chosen_by_energy() {
     assert_eq!(
         shown.lines().last().unwrap(),
         "no schedule can be chosen by least energy per frame with at least 25 frames/s: no valid trial has energy (the meter \
-         was not read); the fastest one is shown, which was not chosen by this"
+         was not read); the fastest schedule is shown instead"
     );
     let page = render_optimization(&unknown, OptimizeFormat::Html);
     assert!(page.contains("No schedule could be chosen: no trial has energy"), "{page}");

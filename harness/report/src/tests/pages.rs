@@ -219,7 +219,7 @@ fn a_page_says_what_is_absent_and_what_does_not_count() {
     for said in [
         "No energy was measured</strong>: the board has no power meter configured",
         "This run is interrupted, not complete.",
-        "none: git is not there",
+        "none: git cannot be started",
         "<span class=\"chip\">void</span>",
         "What to do: ",
     ] {

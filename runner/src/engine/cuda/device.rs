@@ -211,7 +211,7 @@ pub(crate) fn recover_devices() -> Result<(), String> {
         devices.remove(&device.index);
         let fail = |reason: String| {
             format!(
-                "failed to reset GPU {} after a failure: {reason}; this runner ends, a new one can use it",
+                "failed to reset GPU {} after a failure: {reason}; this runner ends; a new one can use it",
                 device.index
             )
         };

@@ -81,13 +81,13 @@ impl Kept {
         }
         let theirs = &kept.asked;
         let unlike = [
-            ("another machine", theirs.machine != asked.machine),
-            ("another board or other settings", theirs.configuration != asked.configuration),
-            ("another slow-down", theirs.slow_down.to_bits() != asked.slow_down.to_bits()),
-            ("the other order", theirs.apart != asked.apart),
+            ("on another machine", theirs.machine != asked.machine),
+            ("with another board or other settings", theirs.configuration != asked.configuration),
+            ("with another slow-down", theirs.slow_down.to_bits() != asked.slow_down.to_bits()),
+            (if theirs.apart { "with --apart" } else { "without --apart" }, theirs.apart != asked.apart),
         ];
         if let Some((aspect, _)) = unlike.iter().find(|(_, unlike)| *unlike) {
-            return Err(failed(format!("its comparisons were made with {aspect}")));
+            return Err(failed(format!("its comparisons were made {aspect}")));
         }
         path.clone_into(&mut kept.path);
         Ok(kept)
@@ -159,7 +159,7 @@ mod tests {
             assert!(error.starts_with("failed to append to ") && error.contains(wanted), "{error}");
         };
         check(asked(2.0), "another slow-down");
-        check(Asked { apart: true, ..asked(5.0) }, "the other order");
+        check(Asked { apart: true, ..asked(5.0) }, "without --apart");
         check(Asked { configuration: "trials: 9\n".to_owned(), ..asked(5.0) }, "other settings");
         check(Asked { machine: "other".to_owned(), ..asked(5.0) }, "another machine");
         std::fs::write(&path, "[]").unwrap();
