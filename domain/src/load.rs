@@ -85,11 +85,11 @@ pub struct StreamLoad {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SustainedLoad {
-    /// Highest share of frames that are dropped, such as `0.1%`.
+    /// Maximum share of frames that are dropped, such as `0.1%`.
     #[serde(with = "percent")]
     #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)? ?%$"))]
     pub max_drops: f64,
-    /// Highest 99th percentile of the latency from the scheduled arrival, in ms.
+    /// Maximum 99th percentile of the latency from the scheduled arrival, in ms.
     #[schemars(range(min = 0.001, max = 1e6))]
     pub deadline_ms: f64,
     /// Number of streams, which take turns and share the rate. Default: 1.
@@ -314,10 +314,10 @@ impl fmt::Display for QueuePolicy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ArrivalTimes {
-    /// Equal, as those of a camera.
+    /// Constant, like those of a camera.
     #[default]
     Constant,
-    /// Random: a Poisson process, as the requests of many independent users.
+    /// Random: a Poisson process, like the requests of many independent users.
     Poisson,
 }
 

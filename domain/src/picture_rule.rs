@@ -19,7 +19,7 @@ pub struct PictureRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
-    /// What each difference is divided by, in the same way. Default: 0.229, 0.224 and 0.225 for red, green and blue.
+    /// Divides each difference: one number for each channel, or one for all. Default: 0.229, 0.224 and 0.225 for red, green and blue.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3))]
     pub std: Option<Vec<f64>>,

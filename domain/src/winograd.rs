@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Winograd {
-    /// If a model of its time says that it is faster.
+    /// If a model predicts that it is faster.
     #[default]
     Auto,
     /// Never: all convolutions are direct sums.

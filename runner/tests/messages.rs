@@ -67,7 +67,7 @@ impl Messages {
         let message = message
             .replace(&self.folder.path().display().to_string(), "TEMPORARY")
             .replace(&stages().folder.display().to_string(), "STAGES")
-            .replace(&format!("only {}", protocol::format_cpu_list(&cpus())), "only CPUS")
+            .replace(&format!("has CPUs {}", protocol::format_cpu_list(&cpus())), "has CPUS")
             .replace(&format!("CPUs {};", cpus()[0]), "CPUs FIRST;")
             .replace(&format!("cpus[{}]", cpus()[0]), "cpus[FIRST]");
         let message = match message.split_once(" are needed, ") {

@@ -60,7 +60,7 @@ pub struct BoardSection {
     pub board: String,
     /// Its run; absent if the board was not available.
     pub run: Option<String>,
-    /// How the run ended: `running` (or killed), `complete`, `interrupted` or `failed`. Absent if the run is.
+    /// How the run ended: `running` (or killed), `complete`, `interrupted` or `failed`. Absent if there is no run.
     pub status: Option<String>,
     /// Rounds with at least one trial on this board.
     pub rounds: usize,

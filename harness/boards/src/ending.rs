@@ -38,7 +38,7 @@ impl Ending {
                     "a file that it uses was truncated, or memory is damaged: check the board's disk space",
                 ),
                 "11" | "SEGV" => (11, "segmentation fault: a bug in a stage library or in edgepipe"),
-                "15" | "TERM" => (15, "somebody ended it, or the board is shutting down"),
+                "15" | "TERM" => (15, "someone ended it, or the board is shutting down"),
                 other => return format!("was ended by signal {other}"),
             },
         };

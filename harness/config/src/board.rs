@@ -34,7 +34,7 @@ pub struct Board {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// ONNX Runtime's library on the board, for peers; its providers are in the same folder. Default: the one of the private
-    /// Python environment, which computes on CPUs and which only boards with this machine's architecture get.
+    /// Python environment, which computes on CPUs and runs only on boards with this machine's architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OnnxRuntimePath>")]
     pub onnxruntime: Option<String>,

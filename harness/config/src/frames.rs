@@ -23,7 +23,7 @@ pub struct Frames {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub npy: Option<String>,
-    /// SHA-256 digest of that file. If present, the file is checked against it; in a stored configuration it always is.
+    /// SHA-256 digest of that file. If present, the file is checked against it; a stored configuration always has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Sha256>")]
     pub npy_sha256: Option<String>,
@@ -31,8 +31,8 @@ pub struct Frames {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Text>")]
     pub folder: Option<String>,
-    /// SHA-256 digest of the names and contents of its pictures. If present, the folder is checked against it; in a stored
-    /// configuration it always is.
+    /// SHA-256 digest of the names and contents of its pictures. If present, the folder is checked against it; a stored
+    /// configuration always has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Sha256>")]
     pub folder_sha256: Option<String>,

@@ -57,7 +57,7 @@ pub enum NetworkSource {
     },
 }
 
-/// A network from an ONNX file, or one of the zoo with other settings: one of `onnx` and `zoo`.
+/// A network from an ONNX file, or one of the zoo with other settings: `onnx` or `zoo` is required.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Network")]

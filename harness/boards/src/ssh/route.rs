@@ -164,7 +164,9 @@ fn jump_address(text: &str) -> Result<Address, String> {
     let wrong = |what: &str| format!("the jump host {text:?} has {what}; expected [user@]host[:port]");
     let port = match port {
         None => None,
-        Some(port) => Some(port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("a wrong port"))?),
+        Some(port) => {
+            Some(port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("an invalid port"))?)
+        }
     };
     if host.is_empty() || user.as_ref().is_some_and(String::is_empty) {
         return Err(wrong("an empty name"));
