@@ -325,8 +325,8 @@ pub struct Row {
     pub drop_rate: Option<Interval>,
     /// Frames that completed after their deadline; dropped ones are not among them. Absent without a deadline.
     pub deadline_misses: Option<u64>,
-    /// Mean age of the newest result in ms, median over the trials: how long ago the frame arrived that a user of the results
-    /// sees at a random moment. Absent for a saturating load.
+    /// Mean age of the newest result in ms, median over the trials: at a random moment, the time since
+    /// the arrival of the frame whose result is the newest. Absent for a saturating load.
     pub age_ms: Option<f64>,
     /// The same with its interval.
     pub age_ms_interval: Option<Interval>,

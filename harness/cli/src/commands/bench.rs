@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long = "board", value_name = "NAME", default_value = "local")]
     boards: Vec<String>,
     /// Board whose file asks a labgrid coordinator for any free place with some tags (`match`). All places with these tags
-    /// share the rounds: each takes part as soon as it is free, and is given back when no round is left for it.
+    /// share the rounds: each takes part as soon as it is free, and is released when no round is left for it.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["boards", "mode", "resume"])]
     farm: Option<String>,
     /// How several boards share the trials. Default: the mode of the group, otherwise repeat.

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     coordinators: Vec<String>,
     /// Run the experiment `canary` on each free place that the file of this board asks for, before the table is shown. May
     /// be given several times. Places in use are left alone. Exit code 1 if a board that was measured differs from its
-    /// history or its equals by more than its file's `equal_within`.
+    /// earlier runs, or from places with the same tags, by more than its file's `equal_within`.
     #[arg(long, value_name = "BOARD", conflicts_with = "coordinators")]
     canary: Vec<String>,
 }
@@ -276,7 +276,7 @@ fn health(runs: &PlaceRuns, over_equals: Option<f64>, allowed: f64) -> String {
 
 /// How a board differs from its earlier runs and from its equals.
 fn differences(runs: &PlaceRuns, over_equals: Option<f64>, allowed: f64) -> Vec<String> {
-    let ratios = [(runs.over_history, "than before"), (over_equals, "than its equals")];
+    let ratios = [(runs.over_history, "than before"), (over_equals, "than places with the same tags")];
     let changes = ratios.into_iter().filter_map(|(ratio, than)| Some((ratio? - 1.0, than)));
     let words = changes.filter(|(change, _)| change.abs() > allowed).map(|(change, than)| {
         let word = if change < 0.0 { "slower" } else { "faster" };

@@ -55,7 +55,7 @@ pub(crate) struct Comparisons {
     /// Any setting of the experiment, such as `--set precision=1%`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// File to write the table to.
+    /// File to write the table to. Default: a file next to the recorded comparisons; the command prints its path.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
