@@ -38,8 +38,7 @@ impl StateKeeper {
             Ok(StateCommand::Restore {}) => match self.restore() {
                 Ok(differences) => StateReply::Restored { differences },
                 Err(message) => {
-                    let remedy =
-                        "the next session will try again; `cargo xtask boards --restore BOARD` tries now";
+                    let remedy = "the next session will try again, or run `boards --restore BOARD` now";
                     StateReply::Failed {
                         message: format!("failed to restore the board's state: {message}; {remedy}"),
                     }

@@ -148,7 +148,7 @@ fn load_runtime(path: &Path) -> Result<(), Failure> {
         None => {}
     }
     if !path.is_file() {
-        return Err(fail(&"the file does not exist; `cargo xtask setup` installs it"));
+        return Err(fail(&"the file does not exist; the command `setup` installs it"));
     }
     probe(path).map_err(|error| fail(&loader_message(&error)))?;
     // Set before the call, because a second call must not happen: after a first call that fails, the lock inside `ort` is

@@ -112,7 +112,7 @@ pub enum FarmError {
         before: String,
     },
     /// The client broke a rule of its protocol.
-    #[error("unexpected answer of labgrid's client: {answer}; report this bug")]
+    #[error("unexpected answer from labgrid's client: {answer}; report this bug")]
     Bug {
         /// What it answered.
         answer: String,

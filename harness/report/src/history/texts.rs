@@ -114,7 +114,7 @@ pub(super) fn legend(history: &History) -> String {
         text += " ?: too few trials; the interval is wider than the figure.";
     }
     if few {
-        text += " Steps are searched in four or more comparable runs.";
+        text += " Steps are detected only among four or more comparable runs.";
     } else {
         let _ = write!(
             text,
