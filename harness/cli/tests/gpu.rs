@@ -9,7 +9,6 @@ mod words;
 use rig::{Rig, variable};
 use serde_json::Value;
 use std::fs;
-use std::process::Output;
 use words::says;
 
 /// Every kind of schedule with the GPU: as the first, an inner and the last stage of a pipeline, and as a replica, of the network
@@ -58,12 +57,7 @@ fn a_gpu_runs_every_kind_of_schedule_and_every_report_says_that_it_is_emulated()
         .replace("CPU1", &second)
         .replace("FIRST", &one)
         .replace("SECOND", &two);
-    let arguments = ["bench", "--experiment", "tiny", "--set", &schedules];
-    let output = rig.command(&arguments).output().unwrap();
-    let (table, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    // Other load on this machine may void trials.
-    let code = output.status.code();
-    assert!(code == Some(0) || (code == Some(4) && table.contains("void")), "{code:?}\n{table}\n{log}");
+    let (table, _) = rig.measure(&["bench", "--experiment", "tiny", "--set", &schedules]);
     assert!(table.starts_with("NO GPU: gpu is emulated on CPUs"), "{table}");
 
     let (json, _) = rig.run(&["report", "--format", "json"], 0);
@@ -133,11 +127,7 @@ fn half_precision_on_a_gpu_is_compared_with_its_own_tolerance_and_reported() {
         "schedules=[{single: each}, {pipeline: [{processor: cpu, until: residual.conv1}, {processor: gpu}]}]";
     let bench =
         ["bench", "--board", "workbench", "--experiment", "tiny", "--network", "half", "--set", schedules];
-    let output = rig.command(&bench).output().unwrap();
-    let (table, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    // Other load on this machine may void trials.
-    let code = output.status.code();
-    assert!(code == Some(0) || (code == Some(4) && table.contains("void")), "{code:?}\n{table}\n{log}");
+    let (table, _) = rig.measure(&bench);
     let settings = "fp16 on GPUs, fp32 on CPUs; without Winograd's algorithm";
     assert!(says(&table, "(emulated, fp16)") && says(&table, settings), "{table}");
     let rows = rig.rows();
@@ -210,24 +200,11 @@ fn a_gpu_is_checked_against_a_baseline_of_the_same_driver_and_with_itself() {
     fs::create_dir(rig.root.join("results")).unwrap();
     let arguments = bench("{single: gpu}");
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let measure = |rig: &Rig| {
-        let Output { status, stderr, .. } = rig.command(&arguments).output().unwrap();
-        assert!(matches!(status.code(), Some(0 | 4)), "{}", String::from_utf8_lossy(&stderr));
-    };
-    // Other load on this machine may void most trials, and then there is nothing to compare.
-    let is_saved = (0..5).any(|_| {
-        measure(&rig);
-        let Output { status, stderr, .. } = rig.command(&["baseline", "save", "gpu"]).output().unwrap();
-        let log = String::from_utf8_lossy(&stderr);
-        assert!(status.success() || log.contains("every schedule is void"), "{log}");
-        status.success()
-    });
-    if !is_saved {
-        return;
-    }
+    rig.measure(&arguments);
+    rig.run(&["baseline", "save", "gpu"], 0);
     // A driver of another version.
     rig.variables.push(("CUDA_STANDIN_DRIVER", "11040".to_owned()));
-    measure(&rig);
+    rig.measure(&arguments);
     let (_, log) = rig.run(&["check", "--against", "gpu"], 2);
     assert!(log.contains("not comparable") && log.contains("driver for CUDA 11.4, emulated"), "{log}");
     let check = ["check", "--against", "gpu", "--allow-different", "gpu", "--format", "json"];

@@ -6,6 +6,7 @@ mod farm;
 
 use farm::Farm;
 use farm::emulated::System;
+use farm::outcome::assert_valid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
@@ -179,7 +180,7 @@ fn equal_boards_share_the_rounds_and_a_dead_one_leaves_its_own_to_the_others() {
     let mut arguments = arguments.to_vec();
     arguments.push("--resume");
     let ended = shelf.bench(&arguments).just_end();
-    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    assert_valid(ended.code, &ended.said);
     assert!(!ended.said.contains("frames/s"), "{}", ended.said);
     assert_eq!(
         (&ended.board("b3")["status"], &ended.board("b3")["set_aside"]),
@@ -247,7 +248,7 @@ fn ctrl_c_ends_all_boards_and_the_rest_is_measured_later() {
     shelf.check_free(&["b1", "b2"]);
     let first: u64 = ended.said.lines().filter(|line| line.ends_with("frames/s")).count() as u64;
     let ended = shelf.bench(&["--resume", &id]).just_end();
-    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    assert_valid(ended.code, &ended.said);
     assert!(!ended.said.contains("per frame\n"), "nothing is profiled again: {}", ended.said);
     let rows = ended.report["pooled"]["rows"].as_array().unwrap().len() as u64;
     let second = ended.said.lines().filter(|line| line.ends_with("frames/s")).count() as u64;
@@ -291,7 +292,7 @@ fn this_machine_and_a_board_over_ssh_work_together() {
     let _alone = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
     let shelf = Shelf::new(1);
     let ended = shelf.bench(&["--board", "local", "--board", "b1", "--experiment", "tiny"]).just_end();
-    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    assert_valid(ended.code, &ended.said);
     for board in ["local", "b1"] {
         assert_eq!(ended.board(board)["status"], "complete", "{}", ended.said);
         assert_eq!(ended.board(board)["trials_failed"], 0, "{}", ended.said);
@@ -317,7 +318,7 @@ fn check_many(shelf: &Shelf, boards: usize, mode: &str, trials: usize) {
     let trials_each = trials.to_string();
     let arguments = ["--board", "shelf", "--experiment", "tiny", "--trials", &trials_each];
     let ended = shelf.bench(&arguments).just_end();
-    assert!(matches!(ended.code, Some(0 | 4)), "{:?}: {}", ended.code, ended.said);
+    assert_valid(ended.code, &ended.said);
     let failed: u64 = names.iter().map(|name| ended.board(name)["trials_failed"].as_u64().unwrap()).sum();
     eprintln!(
         "{boards} boards, {mode}: {} trials in {:.0} s, {failed} failed",

@@ -8,6 +8,7 @@ mod farm;
 mod jetson;
 
 use farm::bench::{Bench, alone, repeated};
+use farm::outcome::assert_valid;
 use farm::{Farm, kill};
 use jetson::Jetson;
 use rustix::process::Signal;
@@ -96,7 +97,7 @@ fn a_bench_brings_the_board_to_its_state_and_back() {
         ("0", "2035200")
     );
     let (code, said) = bench.end();
-    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    assert_valid(code, &said);
     assert!(!board.is_pending());
     assert_eq!(board.jetson.state(), board.before);
 }
@@ -138,7 +139,7 @@ fn the_state_is_restored_whatever_is_killed() {
     assert!(board.is_pending());
     assert_ne!(board.jetson.state(), board.before);
     let (code, said) = Bench::start(&board.farm, &["--trials", "1"]).end();
-    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    assert_valid(code, &said);
     assert!(said.contains("loopback was still in the state of an earlier session (process "), "{said}");
     assert!(said.contains("(bench) of anna on"), "{said}");
     assert_eq!(board.jetson.state(), board.before);
@@ -253,7 +254,7 @@ fn a_trial_waits_for_a_hot_board() {
     board.jetson.zone(2, "GPU-therm", 45_400);
     bench.until("frames/s");
     let (code, said) = bench.end();
-    assert!(matches!(code, Some(0 | 4)), "{code:?}: {said}");
+    assert_valid(code, &said);
     // A board that tells no temperature cannot be waited for.
     fs::remove_dir_all(board.jetson.sysfs().join("class/thermal")).unwrap();
     let (_, said) = board.farm.run(&["bench", "--board", "loopback", "--experiment", "tiny"], 3);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use words::says;
 
-/// Benches `tiny` under a load, and returns the rows. Other load on this machine may void trials.
+/// Benches `tiny` under a load, and returns the rows. Other load may make the source of a stream late, which voids a trial.
 fn bench(rig: &Rig, load: &str, settings: &[&str]) -> (Vec<Value>, String) {
     let load = format!("load={load}");
     let mut arguments = vec!["bench", "--experiment", "tiny", "--trials", "1", "--set", &load];
@@ -193,9 +193,8 @@ fn pictures_are_fed_and_what_is_none_is_refused() {
 fn one_frame_at_a_time_has_no_queue() {
     let rig = Rig::new();
     let arguments = ["bench", "--experiment", "mlperf-single-stream", "--network", "tiny", "--trials", "1"];
-    let short = ["--set", "measure={min_seconds: 0.3, min_frames: 100, max_seconds: 2}"];
-    let output = rig.command(&[&arguments[..], &short].concat()).output().unwrap();
-    assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+    let short = ["--set", "measure={min_seconds: 0.3, min_frames: 100, max_seconds: 60}"];
+    rig.measure(&[&arguments[..], &short].concat());
     for row in rig.rows() {
         assert_eq!((&row["load"], &row["drop_rate"]), (&json!("one_at_a_time"), &Value::Null));
         // The times of frames do not overlap, and no median is more than twice the mean.

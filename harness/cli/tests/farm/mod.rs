@@ -7,6 +7,8 @@ pub(crate) mod bench;
 pub(crate) mod cable;
 pub(crate) mod emulated;
 pub(crate) mod lab;
+#[path = "../outcome/mod.rs"]
+pub(crate) mod outcome;
 
 use std::fmt::Write as _;
 use std::fs;

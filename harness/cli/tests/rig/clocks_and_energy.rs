@@ -52,7 +52,7 @@ pub(crate) fn lay_meter(sysfs: &Path) -> PathBuf {
 }
 
 /// Plays an energy counter until dropped: idle power, and the true power of each CPU for the time that threads of the runner
-/// spend on it. It rises with the square of the clock.
+/// of this test spend on it. It rises with the square of the clock.
 pub(crate) struct Player {
     stop: Arc<AtomicBool>,
     /// The limits of the clocks of CPU 0 and CPU 1 that it saw.
@@ -66,6 +66,7 @@ impl Player {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let runner = PathBuf::from(runner).canonicalize().unwrap();
+        let folder = sysfs.parent().unwrap().to_path_buf();
         let clocks = sysfs.with_file_name("clocks").join("sys/devices/system/cpu");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&seen);
@@ -79,7 +80,7 @@ impl Player {
                     all_limits.push(limits);
                 }
                 drop(all_limits);
-                let now = cpu_seconds(&runner);
+                let now = cpu_seconds(&runner, &folder);
                 for (thread, cpu, seconds) in &now {
                     let before = known
                         .iter()
@@ -112,11 +113,15 @@ impl Drop for Player {
     }
 }
 
-/// Each thread of the runners, with the CPU it ran on last and its CPU time, from `/proc/PID/task/TID/{stat,schedstat}`.
-fn cpu_seconds(runner: &Path) -> Vec<(String, usize, f64)> {
+/// Each thread of the runners whose environment names the folder of this test, with the CPU it ran on last and its CPU time, from
+/// `/proc/PID/task/TID/{stat,schedstat}`.
+fn cpu_seconds(runner: &Path, folder: &Path) -> Vec<(String, usize, f64)> {
+    let folder = folder.to_str().unwrap();
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").unwrap().flatten() {
-        if fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == runner) {
+        let is_runner = fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == runner);
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        if is_runner && String::from_utf8_lossy(&environment).contains(folder) {
             let tasks = fs::read_dir(process.path().join("task")).into_iter().flatten().flatten();
             found.extend(tasks.filter_map(|task| {
                 let stat = fs::read_to_string(task.path().join("stat")).ok()?;
