@@ -24,7 +24,7 @@ const CLI: &str = "harness/cli";
 const RUST_TESTS: &str = "cargo test, the whole bench included";
 const PYTEST: &str = "pytest";
 const DOC_TESTS: &str = "doc tests";
-/// Benches of these must have valid trials, so no other step runs beside this one.
+/// These bench, so they are a step beside the tests of the compiler.
 const PYTEST_OF_CI: &str = "pytest: examples and pipelines";
 /// Code for aarch64 on emulated processors, or why it could not be run.
 const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
@@ -160,38 +160,35 @@ impl Checks<'_> {
         self.rust(&["test", "--locked", "--workspace", "--test", VIRTUAL_BOARD_PROGRAM, "--"])
     }
 
-    /// All tests but those of the virtual board, which is up for no longer than its own take. First what only has to be right, two
-    /// steps at a time; then one by one what measures: benches of the command line and of `ci` must have valid trials.
+    /// All tests but those of the virtual board, two steps at a time. The virtual board is up for no longer than its own take.
     fn side_by_side(&mut self, built: &Built, programs: &Programs) -> Result<()> {
         let mut pytest = self.pytest(&["compiler", "--quiet"]);
         pytest.args(ON_ALL_CPUS);
-        let pytest_of_ci = Step { name: PYTEST_OF_CI.to_owned(), command: self.pytest(&["ci", "--quiet"]) };
-        let mut beside = vec![Step { name: PYTEST.to_owned(), command: pytest }];
-        let mut alone = vec![pytest_of_ci];
+        let mut steps = vec![
+            Step { name: PYTEST.to_owned(), command: pytest },
+            Step { name: PYTEST_OF_CI.to_owned(), command: self.pytest(&["ci", "--quiet"]) },
+        ];
         let mut of_rust: Vec<_> =
             programs.tests().filter(|program| program.name != VIRTUAL_BOARD_PROGRAM).collect();
-        // Cargo tells them in the order in which they were built.
-        of_rust.sort_by_key(|program| program.title());
+        // Cargo lists them in the order in which they were built. Those of the command line take longest.
         let cli = self.workspace.root.join(CLI);
+        of_rust.sort_by_key(|program| (program.folder != cli, program.title()));
         for program in of_rust {
             let mut command = cargo::test(self.workspace, program)?;
             self.name_toolchain(&mut command);
             command.arg("--include-ignored");
-            let steps = if program.folder == cli { &mut alone } else { &mut beside };
             steps.push(Step { name: program.title(), command });
         }
-        let mut commands: Vec<&mut Command> =
-            beside.iter_mut().chain(&mut alone).map(|step| &mut step.command).collect();
+        let mut commands: Vec<&mut Command> = steps.iter_mut().map(|step| &mut step.command).collect();
         name_programs(built, &mut commands);
         name_libcuda(&programs.library(LIBCUDA)?, &mut commands);
         self.name_browser(&mut commands);
         self.name_archive(built, &mut commands);
         self.name_emulated(&mut commands);
         let documentation = self.rust(&["test", "--locked", "--workspace", "--doc"])?;
-        beside.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
-        beside.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
-        let logs = self.workspace.state().join("logs");
-        for (name, passed) in lanes::run(beside, 2, &logs)?.into_iter().chain(lanes::run(alone, 1, &logs)?) {
+        steps.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
+        steps.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
+        for (name, passed) in lanes::run(steps, 2, &self.workspace.state().join("logs"))? {
             self.steps.count(&name, passed);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Steps of the checks that run side by side, or one after the other if other load would change their verdict.
+//! Steps of the checks that run side by side.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
