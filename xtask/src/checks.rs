@@ -24,7 +24,7 @@ const CLI: &str = "harness/cli";
 const RUST_TESTS: &str = "cargo test, the whole bench included";
 const PYTEST: &str = "pytest";
 const DOC_TESTS: &str = "doc tests";
-/// These bench, so they are a step beside the tests of the compiler.
+/// These bench, so they are a step apart from the tests of the compiler.
 const PYTEST_OF_CI: &str = "pytest: examples and pipelines";
 /// Code for aarch64 on emulated processors, or why it could not be run.
 const EMULATED_BOARDS: &str = "code for aarch64 on emulated boards";
@@ -160,13 +160,14 @@ impl Checks<'_> {
         self.rust(&["test", "--locked", "--workspace", "--test", VIRTUAL_BOARD_PROGRAM, "--"])
     }
 
-    /// All tests but those of the virtual board, two steps at a time. The virtual board is up for no longer than its own take.
+    /// All tests but those of the virtual board, which is up for no longer than its own take: two steps at a time, and at the end
+    /// the examples, whose gate decides sooner with less other load.
     fn side_by_side(&mut self, built: &Built, programs: &Programs) -> Result<()> {
         let mut pytest = self.pytest(&["compiler", "--quiet"]);
         pytest.args(ON_ALL_CPUS);
         let mut steps = vec![
-            Step { name: PYTEST.to_owned(), command: pytest },
             Step { name: PYTEST_OF_CI.to_owned(), command: self.pytest(&["ci", "--quiet"]) },
+            Step { name: PYTEST.to_owned(), command: pytest },
         ];
         let mut of_rust: Vec<_> =
             programs.tests().filter(|program| program.name != VIRTUAL_BOARD_PROGRAM).collect();
@@ -188,7 +189,10 @@ impl Checks<'_> {
         let documentation = self.rust(&["test", "--locked", "--workspace", "--doc"])?;
         steps.push(Step { name: DOC_TESTS.to_owned(), command: documentation });
         steps.push(Step { name: SUITE.to_owned(), command: self.command(SUITE)? });
-        for (name, passed) in lanes::run(steps, 2, &self.workspace.state().join("logs"))? {
+        let (others, examples) = (steps.split_off(1), steps);
+        let logs = self.workspace.state().join("logs");
+        for (name, passed) in lanes::run(others, 2, &logs)?.into_iter().chain(lanes::run(examples, 1, &logs)?)
+        {
             self.steps.count(&name, passed);
         }
         Ok(())
