@@ -53,15 +53,13 @@ pub enum RemoteError {
         /// How the holder describes itself.
         holder: String,
     },
-    /// Another user broke our lock.
-    #[error(
-        "failed to continue: another user broke the lock of the board {board}{by}; ask them before you measure there again"
-    )]
+    /// The lock was lost: another user broke it, or the lease of its holder on the board ended.
+    #[error("failed to continue: {}", lost_lock(board, holder.as_deref()))]
     Broken {
         /// The board.
         board: String,
-        /// Names the present holder, if there is one.
-        by: String,
+        /// The present holder, if there is one.
+        holder: Option<String>,
     },
     /// Its architecture is not the one in its file.
     #[error(
@@ -109,14 +107,27 @@ pub enum RemoteError {
     Interrupted,
 }
 
+fn lost_lock(board: &str, holder: Option<&str>) -> String {
+    match holder {
+        Some(name) => format!(
+            "another user broke the lock of the board {board} (now held by {name}); ask them before you measure there again"
+        ),
+        None => format!(
+            "another user broke the lock of the board {board}, or the board released it because nothing arrived from this \
+             machine for too long (it was suspended, or too busy); `boards {board}` shows who uses the board, and `--resume` \
+             continues the run"
+        ),
+    }
+}
+
 impl RemoteError {
-    /// Another user broke the lock; `holder` is the present holder, if known.
+    /// The lock was lost; `holder` is the present holder, if known.
     pub(super) fn broken(board: &str, holder: Option<LockHolder>) -> Self {
-        let by = match holder {
-            Some(LockHolder::Session { name }) => format!(" (now held by {name})"),
-            Some(LockHolder::Nobody {}) | None => String::new(),
+        let holder = match holder {
+            Some(LockHolder::Session { name }) => Some(name),
+            Some(LockHolder::Nobody {}) | None => None,
         };
-        Self::Broken { board: board.to_owned(), by }
+        Self::Broken { board: board.to_owned(), holder }
     }
 
     /// An error of the keeper.
