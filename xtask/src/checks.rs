@@ -16,6 +16,8 @@ use toolchain::Toolchain;
 
 /// Prefix of the names of tests that need the virtual board.
 const VIRTUAL_BOARD_TESTS: &str = "virtual_board_";
+/// The board that one of them boots and halts by itself. If it is interrupted, it cannot halt it.
+const BOARD_OF_A_TEST: &str = "virtual-tx2-clocks";
 /// The program that has these tests and no others.
 const VIRTUAL_BOARD_PROGRAM: &str = "virtual_board";
 /// Folder of the command line.
@@ -335,7 +337,7 @@ fn name(variable: &str, path: &Path, commands: &mut [&mut Command]) {
 }
 
 /// Boots the virtual board, runs its tests, and halts it, unless it was up before. Ctrl-C ends the tests, which are in
-/// the same process group, and this goes on to halt the board: its QEMU is in no group of ours.
+/// the same process group, and this goes on to halt the boards: their QEMUs are in no group of ours.
 fn on_virtual_board(
     workspace: &Workspace,
     program: &Path,
@@ -348,7 +350,8 @@ fn on_virtual_board(
         signal_hook::flag::register(signal, Arc::clone(&interrupted))
             .context("failed to listen for signals")?;
     }
-    let was_up = board::is_there(workspace, name);
+    let to_halt: Vec<&str> =
+        [name, BOARD_OF_A_TEST].into_iter().filter(|name| !board::is_there(workspace, name)).collect();
     if let Err(error) = board::up(workspace, name) {
         steps.fail(VIRTUAL_BOARD, &format!("{error:#}; EDGEPIPE_SKIP=virtual-board skips it"));
         return Ok(());
@@ -356,7 +359,7 @@ fn on_virtual_board(
     tests.args(["--include-ignored", "--nocapture", "--test-threads=1"]);
     tests.env("EDGEPIPE_VIRTUAL_BOARD", name).env("EDGEPIPE_XTASK", program);
     let ran = if interrupted.load(Relaxed) { Ok(()) } else { steps.run(VIRTUAL_BOARD, tests) };
-    if !was_up {
+    for name in to_halt.into_iter().filter(|name| board::is_there(workspace, name)) {
         board::down(workspace, name)?;
     }
     if interrupted.load(Relaxed) {
