@@ -115,10 +115,14 @@ pub enum Absence {
     },
 }
 
+fn counted(readings: u64) -> String {
+    if readings == 1 { "1 reading".to_owned() } else { format!("{readings} readings") }
+}
+
 impl fmt::Display for Absence {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failed = |errors: &u64, fault: &Option<String>| match fault {
-            Some(fault) => format!("; {errors} readings failed: {fault}"),
+            Some(fault) => format!("; {} failed: {fault}", counted(*errors)),
             None => String::new(),
         };
         match self {
@@ -128,7 +132,7 @@ impl fmt::Display for Absence {
             Self::Damaged { meter, fault } => write!(out, "the readings of {meter} are damaged: {fault}"),
             Self::TooFewReadings { meter, readings, errors, fault } => {
                 let failed = failed(errors, fault);
-                write!(out, "{meter} gave {readings} readings during the window{failed}")
+                write!(out, "{meter} gave {} during the window{failed}", counted(*readings as u64))
             }
             Self::Gap { meter, gap, allowed, errors, fault } => {
                 let failed = failed(errors, fault);
