@@ -134,7 +134,9 @@ fn cpus_that_others_use_void_every_row_and_the_reason_is_shown() {
             assert_eq!(status.code(), Some(4), "{table}\n{log}");
             (table, log)
         });
-        for row in rig.rows() {
+        let rows = rig.rows();
+        assert_eq!(rows.len(), 4, "{table}");
+        for row in rows {
             let has_reason = row["reasons"].as_array().unwrap().iter().any(|reason| reason["code"] == code);
             assert!(row["verdict"] == "void" && has_reason, "{row}");
             assert!(row["gain_over_best_single"].is_null(), "nothing is computed from a void row: {row}");
