@@ -61,6 +61,10 @@ pub const MAX_LINE_BYTES: u64 = 256 << 20;
 /// Version of this protocol. Harness and runner talk only if their versions are equal.
 pub const VERSION: u32 = 16;
 
+/// Exit code of a program of the runner whose lease has expired: for that long, nothing arrived from the harness. The code is
+/// `EX_TEMPFAIL` of sysexits.h.
+pub const LEASE_EXPIRED: u8 = 75;
+
 /// First line of a runner. Its shape is the same in all versions: fields are only added, and unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

@@ -4,7 +4,7 @@
 
 use crate::board_lock::{self, TakeError};
 use crate::board_state::{self, StateKeeper};
-use crate::input::{Input, log, read_lines};
+use crate::input::{End, Input, log, read_lines};
 use protocol::{HoldReply, SavedState};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -47,12 +47,12 @@ pub(crate) fn hold(holder: &str, lease: Option<Duration>) -> ExitCode {
     send_signals_to(&sender);
     read_lines(MAX_LINE_BYTES, lease, move |input| drop(sender.send(input)));
     let mut keeper = StateKeeper::new(holder.to_owned());
-    let reason = loop {
+    let End { reason, code } = loop {
         match inputs.recv() {
             Ok(Input::Line(line)) => print_json(&keeper.answer(&line)),
             Ok(Input::Heartbeat) => {}
-            Ok(Input::End(reason)) => break reason,
-            Err(_) => break "the end of its threads",
+            Ok(Input::End(end)) => break end,
+            Err(_) => break End::of("the end of its threads"),
         }
     };
     match keeper.restore() {
@@ -62,7 +62,7 @@ pub(crate) fn hold(holder: &str, lease: Option<Duration>) -> ExitCode {
         }
         Ok(_) => {}
     }
-    ExitCode::SUCCESS
+    ExitCode::from(code)
 }
 
 fn send_signals_to(sender: &Sender<Input>) {
@@ -70,7 +70,7 @@ fn send_signals_to(sender: &Sender<Input>) {
     let spawned = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT]).and_then(|mut signals| {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if signals.forever().next().is_some() {
-                drop(sender.send(Input::End("a signal")));
+                drop(sender.send(Input::End(End::of("a signal"))));
             }
         })
     });

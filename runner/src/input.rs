@@ -3,6 +3,7 @@
 //! Over a network, standard input may never end: the harness' machine can lose power or its cable. So the harness sends an
 //! empty line every few seconds, and a runner with a lease ends when nothing arrives for that long.
 
+use protocol::LEASE_EXPIRED;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,26 @@ pub(crate) enum Input {
     Line(Vec<u8>),
     /// An empty line.
     Heartbeat,
-    /// No more input: why, as a noun.
-    End(&'static str),
+    /// No more input.
+    End(End),
+}
+
+/// Why there is no more input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// A noun.
+    pub(crate) reason: &'static str,
+    /// The exit code that tells the harness.
+    pub(crate) code: u8,
+}
+
+impl End {
+    const LEASE: Self = Self { reason: "the end of its lease", code: LEASE_EXPIRED };
+
+    /// An end that is no business of the harness.
+    pub(crate) const fn of(reason: &'static str) -> Self {
+        Self { reason, code: 0 }
+    }
 }
 
 /// Reads lines on a thread of its own, until standard input ends, a line is longer than `max_bytes`, or nothing arrives for
@@ -32,12 +51,13 @@ pub(crate) fn read_lines(
         let (handle, last_input_ms) = (Arc::clone(&handle), Arc::clone(&last_input_ms));
         spawn("lease", move || {
             loop {
-                thread::sleep(lease / 4);
                 let silence = now_ms().saturating_sub(last_input_ms.load(Ordering::Relaxed));
-                if u128::from(silence) > lease.as_millis() {
+                let left = lease.saturating_sub(Duration::from_millis(silence));
+                if left.is_zero() {
                     log(&format!("the lease has expired: no input for {silence} ms; ending"));
-                    return handle(Input::End("the end of its lease"));
+                    return handle(Input::End(End::LEASE));
                 }
+                thread::sleep(left);
             }
         });
     }
@@ -46,12 +66,12 @@ pub(crate) fn read_lines(
         loop {
             let mut line = Vec::new();
             match input.by_ref().take(max_bytes).read_until(b'\n', &mut line) {
-                Ok(0) => return handle(Input::End("the end of its input")),
+                Ok(0) => return handle(Input::End(End::of("the end of its input"))),
                 Ok(_) if line.len() as u64 == max_bytes && !line.ends_with(b"\n") => {
                     log(&format!(
                         "failed to read a request: the line is longer than {max_bytes} bytes; ending"
                     ));
-                    return handle(Input::End("a line that is too long"));
+                    return handle(Input::End(End::of("a line that is too long")));
                 }
                 Ok(_) => {
                     last_input_ms.store(now_ms(), Ordering::Relaxed);
@@ -60,7 +80,7 @@ pub(crate) fn read_lines(
                 }
                 Err(error) => {
                     log(&format!("failed to read standard input: {error}; ending"));
-                    return handle(Input::End("an error of its input"));
+                    return handle(Input::End(End::of("an error of its input")));
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! who has the lock, `break` ends the holder, `pending` prints the state to be restored, `restore` restores it.
 //!
 //! Exit codes: 0 standard input has ended, 2 wrong arguments, 3 another session has the lock, 69 TVM's runtime library cannot
-//! be loaded, 71 the system refused something.
+//! be loaded, 71 the system refused something, 75 the lease has expired.
 
 mod accounting;
 mod affinity;

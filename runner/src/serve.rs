@@ -35,7 +35,7 @@ pub(crate) fn serve(events: &EventWriter, _runtime: &Runtime, lease: Option<Dura
         Input::Line(line) => drop(sender.send(line)),
         // Answered at once, also in the middle of a trial.
         Input::Heartbeat => heartbeats.send(&Event::Heartbeat {}),
-        Input::End(_) => engine::exit_immediately(0),
+        Input::End(end) => engine::exit_immediately(end.code.into()),
     });
     while let Ok(line) = lines.recv() {
         let event = match serde_json::from_slice::<Request>(&line) {

@@ -58,6 +58,15 @@ fn the_end_of_input_ends_a_runner_that_is_idle_or_loads() {
 }
 
 #[test]
+fn silence_for_longer_than_the_lease_ends_the_runner() {
+    let mut runner = Runner::start_with(|command| {
+        command.args(["--lease", "1"]);
+    });
+    let status = runner.ended(SOON);
+    assert_eq!(status.code(), Some(i32::from(protocol::LEASE_EXPIRED)));
+}
+
+#[test]
 fn killing_the_harness_ends_the_runner() {
     // The shell acts as the harness: it has the only writing end of the runner's input.
     let script = r#"exec 3> >(exec "$0"); printf '%s\n' "$1" >&3; exec sleep 1000"#;

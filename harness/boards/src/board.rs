@@ -111,6 +111,13 @@ impl Board {
         }
     }
 
+    /// Closes the connection to it. The next request makes a new one, locks the board and sets its state again.
+    pub fn disconnect(&mut self) {
+        if let Self::Remote(remote) = self {
+            remote.disconnect();
+        }
+    }
+
     /// Path of its sysfs.
     pub fn sysfs(&self) -> &str {
         match self {

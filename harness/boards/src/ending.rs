@@ -17,6 +17,20 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Why the program is gone, if only its link failed: the connection is lost, or its lease has expired. A complete
+    /// sentence.
+    pub fn lost(&self) -> Option<String> {
+        match self {
+            Self::Lost(reason) => Some(reason.clone()),
+            Self::Code(code) if *code == i32::from(protocol::LEASE_EXPIRED) => Some(
+                "the board ended the program because nothing arrived from this machine for too long: this machine was \
+                 suspended, or one of both was too busy"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
     /// Completes "the runner …", with the likely cause.
     pub fn describe(&self) -> String {
         let (signal, cause) = match self {
@@ -131,6 +145,16 @@ mod tests {
         for (ending, log, expected) in table {
             let text = ending.describe_with(log);
             assert!(text.contains(expected), "{ending:?}, {log:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_an_expired_lease_and_a_lost_connection_are_failures_of_the_link() {
+        let expired = Ending::Code(protocol::LEASE_EXPIRED.into()).lost().unwrap_or_default();
+        assert!(expired.contains("nothing arrived from this machine"), "{expired}");
+        assert_eq!(Ending::Lost("no route".to_owned()).lost().as_deref(), Some("no route"));
+        for ending in [Ending::Code(0), Ending::Code(71), Ending::Signal("KILL".to_owned())] {
+            assert_eq!(ending.lost(), None, "{ending:?}");
         }
     }
 }

@@ -53,8 +53,8 @@ pub enum RemoteError {
         /// How the holder describes itself.
         holder: String,
     },
-    /// The lock was lost: another user broke it, or the lease of its holder on the board ended.
-    #[error("failed to continue: {}", lost_lock(board, holder.as_deref()))]
+    /// Another user broke the lock.
+    #[error("failed to continue: another user broke the lock of the board {board}{}", new_holder(holder.as_deref()))]
     Broken {
         /// The board.
         board: String,
@@ -107,21 +107,15 @@ pub enum RemoteError {
     Interrupted,
 }
 
-fn lost_lock(board: &str, holder: Option<&str>) -> String {
+fn new_holder(holder: Option<&str>) -> String {
     match holder {
-        Some(name) => format!(
-            "another user broke the lock of the board {board} (now held by {name}); ask them before you measure there again"
-        ),
-        None => format!(
-            "another user broke the lock of the board {board}, or the board released it because nothing arrived from this \
-             machine for too long (it was suspended, or too busy); `boards {board}` shows who uses the board, and `--resume` \
-             continues the run"
-        ),
+        Some(name) => format!(" (now held by {name}); ask them before you measure there again"),
+        None => "; ask them before you measure there again; `--resume` continues the run".to_owned(),
     }
 }
 
 impl RemoteError {
-    /// The lock was lost; `holder` is the present holder, if known.
+    /// Another user broke the lock; `holder` is the present holder, if known.
     pub(super) fn broken(board: &str, holder: Option<LockHolder>) -> Self {
         let holder = match holder {
             Some(LockHolder::Session { name }) => Some(name),

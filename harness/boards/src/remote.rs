@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// A runner ends after this time without input, and is given up after this time without output.
 pub(crate) const SILENCE: Duration = Duration::from_secs(20);
+/// The lock's holder ends after this time without input and restores the state. The runner has ended by then, so nothing is
+/// measured in the restored state.
+const HOLDER_SILENCE: Duration = Duration::from_secs(30);
 /// Timeout to restore what a session left behind.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(400);
 /// Timeout of short scripts.
@@ -45,6 +48,16 @@ const OWN_LOCK: Duration = Duration::from_secs(90);
 struct Held {
     keeper: Keeper,
     end: Arc<End>,
+}
+
+impl Held {
+    /// Why the holder is gone, if only its link failed.
+    fn lost(&self, connection: &Connection) -> Option<SshError> {
+        connection.lost().or_else(|| {
+            let reason = self.end.wait(PROMPT).as_ref().and_then(Ending::lost)?;
+            Some(SshError::Lost { host: connection.host().to_owned(), reason })
+        })
+    }
 }
 
 /// The power of a board was cut and restored, because it did not answer.
@@ -275,7 +288,7 @@ impl Remote {
             "exec {} hold {} --lease {}",
             quoted(&self.board_runner),
             quoted(holder),
-            SILENCE.as_secs()
+            HOLDER_SILENCE.as_secs()
         );
         loop {
             let opened = connection
@@ -325,11 +338,12 @@ impl Remote {
 
     /// Sets the board's state. Done for each connection, because a holder that lost its connection restores the state.
     fn keep(&self, held: &mut Held, connection: &Connection) -> Result<AppliedState, RemoteError> {
-        let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| {
-            match (error, connection.lost()) {
-                (KeeperError::Gone, Some(lost)) => self.ssh(lost),
-                (error, _) => RemoteError::of_keeper(&self.name, error),
-            }
+        let brought = held.keeper.bring(&self.asked, &self.interrupt).map_err(|error| match error {
+            KeeperError::Gone => match held.lost(connection) {
+                Some(lost) => self.ssh(lost),
+                None => RemoteError::of_keeper(&self.name, error),
+            },
+            error => RemoteError::of_keeper(&self.name, error),
         })?;
         report_leftover(&self.name, &brought);
         Ok(brought)
@@ -351,17 +365,27 @@ impl Remote {
     /// # Errors
     /// If the board cannot reach that state, or cannot be reached.
     pub fn bring(&mut self) -> Result<AppliedState, RemoteError> {
-        let connection = self.ensure()?;
-        if let Some(first) = self.brought.take() {
-            return Ok(first);
-        }
-        match self.held.take() {
-            Some(mut held) => {
-                let brought = self.keep(&mut held, &connection)?;
-                self.held = Some(held);
-                Ok(brought)
+        let mut lost = 0;
+        loop {
+            let connection = self.ensure()?;
+            if let Some(first) = self.brought.take() {
+                return Ok(first);
             }
-            None => Err(RemoteError::of_keeper(&self.name, KeeperError::Gone)),
+            let Some(mut held) = self.held.take() else {
+                return Err(RemoteError::of_keeper(&self.name, KeeperError::Gone));
+            };
+            match self.keep(&mut held, &connection) {
+                Ok(brought) => {
+                    self.held = Some(held);
+                    return Ok(brought);
+                }
+                Err(RemoteError::Ssh { error, .. }) if error.may_pass() && lost < RETRIES => {
+                    lost += 1;
+                    progress::say("warning", &format!("{error}; retrying"));
+                    self.disconnect();
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -371,12 +395,15 @@ impl Remote {
     /// # Errors
     /// If the state cannot be restored.
     pub fn restore(&mut self) -> Result<Vec<String>, RemoteError> {
-        let is_lost = self.connection.as_ref().is_none_or(|connection| connection.lost().is_some());
-        match self.held.take() {
-            Some(mut held) if !self.asked.is_nothing() && !is_lost => {
-                held.keeper.restore().map_err(|error| RemoteError::of_keeper(&self.name, error))
-            }
-            _ => Ok(Vec::new()),
+        let (Some(mut held), Some(connection)) = (self.held.take(), &self.connection) else {
+            return Ok(Vec::new());
+        };
+        if self.asked.is_nothing() || connection.lost().is_some() {
+            return Ok(Vec::new());
+        }
+        match held.keeper.restore() {
+            Err(KeeperError::Gone) if held.lost(connection).is_some() => Ok(Vec::new()),
+            restored => restored.map_err(|error| RemoteError::of_keeper(&self.name, error)),
         }
     }
 
@@ -395,10 +422,12 @@ impl Remote {
             && connection.lost().is_none()
         {
             let ending = self.held.as_ref().and_then(|held| held.end.wait(Duration::ZERO));
-            match ending {
+            match ending.map(|ending| ending.lost()) {
                 None => return Ok(connection),
-                Some(Ending::Lost(_)) => {}
-                Some(_) => {
+                Some(Some(reason)) => {
+                    progress::say("warning", &format!("{}: {reason}; locking it again", self.name));
+                }
+                Some(None) => {
                     let answer = self.ask(&connection, "holder", PROMPT);
                     let holder = answer.ok().and_then(|answer| serde_json::from_str(&answer).ok());
                     self.disconnect();

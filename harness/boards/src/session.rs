@@ -339,9 +339,9 @@ impl Session {
         if ending.is_none() {
             self.end();
         }
-        match ending {
-            Some(Ending::Lost(reason)) => SessionError::Lost { during: during.to_owned(), reason },
-            ending => {
+        match ending.as_ref().and_then(Ending::lost) {
+            Some(reason) => SessionError::Lost { during: during.to_owned(), reason },
+            None => {
                 let log = self.log_tail();
                 let ending = ending
                     .map_or_else(|| "closed its output".to_owned(), |ending| ending.describe_with(&log));
@@ -364,6 +364,11 @@ impl Session {
             return "; its log is empty".to_owned();
         }
         format!("; its log ends with:\n  {}", log.iter().cloned().collect::<Vec<_>>().join("\n  "))
+    }
+
+    /// Why the runner is gone, if only its link failed; see [`Ending::lost`].
+    pub fn lost(&mut self) -> Option<String> {
+        self.process.wait(Duration::ZERO)?.lost()
     }
 
     /// Ends the runner: end of input first, then by force.

@@ -71,6 +71,11 @@ impl RunnerClient {
         if self.interrupt.is_set() {
             return Err(SessionError::Interrupted);
         }
+        if let Some(reason) = self.session.as_mut().and_then(Session::lost) {
+            progress::say("warning", &format!("{reason}; starting it again"));
+            self.session = None;
+            self.board.disconnect();
+        }
         let mut request = make(self.next_id);
         self.next_id += 1;
         self.board.deploy(&mut request)?;
@@ -79,6 +84,9 @@ impl RunnerClient {
             None => Session::new(self.board.start()?)?,
         };
         let answer = session.request(&request, task, timeout, &self.interrupt);
+        if answer.as_ref().is_err_and(SessionError::is_lost_link) {
+            self.board.disconnect();
+        }
         // Somebody else may have used the board meanwhile.
         self.board.check_held()?;
         if !answer.as_ref().is_err_and(SessionError::ends_session) {

@@ -6,9 +6,8 @@ mod farm;
 
 use farm::bench::{Bench, alone, rows, stored};
 use farm::outcome::assert_valid;
-use farm::{Farm, kill};
+use farm::{Farm, kill, wait_for_end};
 use rustix::process::Signal;
-use std::time::{Duration, Instant};
 
 #[test]
 #[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
@@ -144,14 +143,14 @@ fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
     kill(stopped, Signal::STOP);
     bench.until("the runner sent nothing for");
     bench.until("frames/s");
-    wait_for_end(stopped, "the stopped runner is still there");
+    wait_for_end(stopped);
     // A link that carries nothing any more, and does not say so: the board ends its load by itself, and the harness
     // makes a new link.
     let silent = farm.connections();
     for pid in &silent {
         kill(*pid, Signal::STOP);
     }
-    wait_for_end(runner(), "the runner outlives its link");
+    wait_for_end(runner());
     bench.until("the runner sent nothing for");
     bench.until("frames/s");
     for pid in silent {
@@ -160,20 +159,4 @@ fn runners_that_die_or_stop_and_links_that_fall_silent_are_noticed() {
     kill(i32::try_from(bench.child.id()).unwrap(), Signal::INT);
     let (code, said) = bench.end();
     assert_eq!(code, Some(4), "{said}");
-}
-
-/// Waits until a process has ended.
-#[track_caller]
-fn wait_for_end(pid: i32, otherwise: &str) {
-    let deadline = Instant::now() + Duration::from_secs(300);
-    while state(pid).is_some_and(|state| state != 'Z') {
-        assert!(Instant::now() < deadline, "{otherwise}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// The state letter of a process.
-fn state(pid: i32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
 }

@@ -9,7 +9,7 @@ mod jetson;
 
 use farm::bench::{Bench, alone, repeated};
 use farm::outcome::assert_valid;
-use farm::{Farm, kill};
+use farm::{Farm, kill, wait_for_end};
 use jetson::Jetson;
 use rustix::process::Signal;
 use std::fs;
@@ -99,6 +99,39 @@ fn a_bench_brings_the_board_to_its_state_and_back() {
     let (code, said) = bench.end();
     assert_valid(code, &said);
     assert!(!board.is_pending());
+    assert_eq!(board.jetson.state(), board.before);
+}
+
+#[test]
+#[ignore = "needs the private toolchain and OpenSSH's server; run by cargo xtask test"]
+fn a_harness_that_was_suspended_locks_the_board_and_sets_its_state_again() {
+    if farm::skipped() {
+        return;
+    }
+    let board = Board::new(MAXN);
+    let mut bench = Bench::start(&board.farm, &["--trials", "200"]);
+    let harness = i32::try_from(bench.child.id()).unwrap();
+    // The runner ends first. The holder ends later, and restores the state.
+    for outlasts_holder in [false, true] {
+        bench.until("frames/s");
+        let (runner, holder) = (board.runner(), board.holder());
+        kill(harness, Signal::STOP);
+        wait_for_end(runner);
+        if outlasts_holder {
+            wait_for_end(holder);
+            board.wait_until_restored();
+        }
+        kill(harness, Signal::CONT);
+        bench.until("because nothing arrived from this machine");
+        bench.until("frames/s");
+        assert_ne!(board.holder(), holder);
+        assert_eq!(board.jetson.read("mode"), "0");
+    }
+    kill(harness, Signal::INT);
+    let (code, said) = bench.end();
+    assert!(!said.contains("broke the lock"), "{said}");
+    assert!(farm::bench::trials(&said).1 <= 2, "no more than the trials at work are lost: {said}");
+    assert_eq!(code, Some(4), "{said}");
     assert_eq!(board.jetson.state(), board.before);
 }
 

@@ -472,6 +472,22 @@ pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(pid, signal);
 }
 
+/// Waits until a process has ended.
+#[track_caller]
+pub(crate) fn wait_for_end(pid: i32) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while state(pid).is_some_and(|state| state != 'Z') {
+        assert!(Instant::now() < deadline, "process {pid} is still there");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The state letter of a process.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// Processes below this one.
 pub(crate) fn descendants(parent: i32) -> Vec<i32> {
     let mut found = children(parent);
