@@ -41,7 +41,7 @@ use crate::samples::{MAD_TO_DEVIATION, Samples};
 use crate::statistics::{Confidence, Interval, Method};
 use serde::Serialize;
 
-/// Share of series without a step in which one is found.
+/// Of the series without a step, the share in which one is found.
 pub const FALSE_ALARMS: f64 = 0.01;
 /// Simulated series.
 const DRAWS: usize = 499;

@@ -9,7 +9,7 @@ use crate::statistics::{Confidence, Interval, median_interval};
 pub enum Metric {
     /// Frames completed per second.
     Throughput,
-    /// Median latency of the frames: from entering the first stage to completion, in a stream from the scheduled arrival.
+    /// Median latency of the frames: to completion from entering the first stage or, in a stream, from the scheduled arrival.
     LatencyP50,
     /// 90th percentile of the same latency.
     LatencyP90,

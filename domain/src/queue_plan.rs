@@ -65,7 +65,7 @@ pub enum QueueReason {
     Given,
     /// It is the longest one whose frames are all on time if stages take their predicted times.
     LongestOnTime,
-    /// It has a place for each frame that arrives until the deadline, and all of them are on time.
+    /// It has a place for each frame that arrives within `deadline_ms`, and all of them are on time.
     AllUntilDeadline,
     /// It loses the fewest frames, although some that wait in it are late.
     FewestLost,
@@ -87,7 +87,7 @@ impl fmt::Display for QueueReason {
                 "the longest in which no frame is late if stages take their predicted times"
             }
             Self::AllUntilDeadline => {
-                "it has room for all frames that arrive until the deadline, and none is late"
+                "it has room for all frames that arrive within `deadline_ms`, and none is late"
             }
             Self::FewestLost => "the fewest dropped and late frames",
             Self::OneToSpare => "a longer one would not drop fewer frames; it has one place to spare",

@@ -41,7 +41,7 @@ pub(crate) fn verify(request: &Verify, cache: &mut WeightsCache) -> Result<Compa
         ((inputs.len(), schedule.outputs.len()), (request.inputs.len(), request.outputs.len()));
     if needed != given {
         return Err(Failure::request(format!(
-            "failed to verify: the schedule has {} inputs and {} outputs, the request has files for {} and {}",
+            "failed to verify: the numbers of inputs and outputs are {} and {}, but the request has files for {} and {}",
             needed.0, needed.1, given.0, given.1
         )));
     }

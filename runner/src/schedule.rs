@@ -64,14 +64,14 @@ pub(crate) struct CheckedStage {
 impl CheckedSchedule {
     pub(crate) fn new(schedule: &Schedule) -> Result<Self, Failure> {
         let stages = schedule.stages.len();
-        let expected = match schedule.kind {
-            ExecutionMode::Single => "exactly 1",
-            ExecutionMode::Pipeline | ExecutionMode::Replicate => "at least 1",
+        let (kind, expected) = match schedule.kind {
+            ExecutionMode::Single => ("single", "exactly 1"),
+            ExecutionMode::Pipeline => ("pipeline", "at least 1"),
+            ExecutionMode::Replicate => ("replicate", "at least 1"),
         };
         if stages == 0 || (schedule.kind == ExecutionMode::Single && stages != 1) {
             return Err(Failure::request(format!(
-                "failed to read the schedule: a {:?} schedule has {expected} stage, this one has {stages}",
-                schedule.kind
+                "failed to read the schedule: a {kind} schedule has {expected} stage, this one has {stages}"
             )));
         }
         let values = schedule.values.iter().map(TensorSpec::new).collect::<Result<Vec<_>, _>>()?;
@@ -322,7 +322,7 @@ mod tests {
         };
         check(
             &schedule(ExecutionMode::Pipeline, 2, &[1], &[]),
-            "a Pipeline schedule has at least 1 stage, this one has 0",
+            "a pipeline schedule has at least 1 stage, this one has 0",
         );
         check(
             &schedule(ExecutionMode::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),

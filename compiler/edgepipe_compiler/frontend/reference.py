@@ -67,8 +67,8 @@ def _run(graph: Graph, model: Path, folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise CompileError(
             "unsupported_operator",
-            f"{failed}ONNX Runtime lacks one of its operators, and ONNX's evaluator takes more than "
-            f"{SECONDS} s; use a smaller input",
+            f"{failed}ONNX Runtime lacks one of the network's operators, and ONNX's evaluator takes more "
+            f"than {SECONDS} s; use a smaller input",
         ) from error
     print(done.stderr, file=sys.stderr, end="")
     if (folder / "reference.json").is_file():

@@ -66,7 +66,7 @@ pub struct BoardSection {
     pub rounds: usize,
     /// Trials measured.
     pub trials: usize,
-    /// Of these, trials that are void.
+    /// Measured trials that are void.
     pub trials_void: usize,
     /// Trials that failed and did not succeed when they were repeated.
     pub trials_failed: usize,
@@ -77,8 +77,8 @@ pub struct BoardSection {
     pub set_aside: Option<String>,
 }
 
-/// A schedule on a board compared with the same schedule on the first board that has it: the one of the same kind on the
-/// same processors, and with the same position if there are several.
+/// A schedule on a board compared with the same schedule on the first board that has it. The same schedule is the one of
+/// the same kind on the same processors; of several, the one with the same position.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Against {
     /// The board.

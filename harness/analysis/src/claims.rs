@@ -19,7 +19,8 @@ use store::{Store, StoreError, StoredRun};
 const SCHEMA: u32 = 1;
 
 /// The source of the claims.
-const SOURCE: &str = "Velasco-Montero et al. 2023, doi:10.1109/ACCESS.2023.3264828, measured on a Jetson TX2";
+const SOURCE: &str =
+    "Velasco-Montero et al. 2023, doi:10.1109/ACCESS.2023.3264828, published for a Jetson TX2";
 
 /// Whether the claims hold in some runs.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -98,7 +99,7 @@ pub struct ClaimOnNetwork {
     pub network: String,
     /// The run.
     pub run: String,
-    /// By the comparisons that decide.
+    /// The verdict by the comparisons that decide.
     pub verdict: ClaimVerdict,
     /// Why the verdict is inconclusive; otherwise absent.
     pub reason: Option<String>,
@@ -125,7 +126,7 @@ pub struct ClaimComparison {
     /// More frames per second, or less energy per frame, as a share of the baseline's: 0.14 is 14 %. Absent if no round
     /// has a valid trial of both.
     pub figure: Option<Interval>,
-    /// By the figure alone.
+    /// The verdict on the claim by this comparison alone.
     pub verdict: ClaimVerdict,
     /// Why the verdict is inconclusive; otherwise absent.
     pub reason: Option<String>,

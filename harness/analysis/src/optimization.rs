@@ -238,7 +238,7 @@ pub struct Optimization {
     pub schedules_measured: usize,
     /// Schedules whose trials are all void or failed.
     pub schedules_void: usize,
-    /// Why the first of them is void.
+    /// Why the first void schedule is void.
     pub void_reason: Option<String>,
 }
 

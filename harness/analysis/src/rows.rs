@@ -103,7 +103,7 @@ pub struct RunSection {
     pub precision_reached: Option<bool>,
     /// What was fed: `file DIGEST` or `pictures DIGEST`; absent if the frames were random.
     pub fed: Option<String>,
-    /// Frames that can wait between two stages; absent if the planner chose it for each schedule.
+    /// Frames that can wait between two stages; absent if the planner chose this number for each schedule.
     pub queue_depth: Option<u32>,
     /// What `inject` made slower on purpose. Do not publish a run with this.
     pub injected: Option<String>,
@@ -316,7 +316,7 @@ pub struct Row {
     pub sustained_fps: Option<Interval>,
     /// The same as a share of the saturated throughput, which each round measures before it searches for the rate.
     pub sustained_share: Option<Interval>,
-    /// Time from entering the first stage to completion, in a stream from the scheduled arrival, over the frames of all
+    /// Time to completion from entering the first stage or, in a stream, from the scheduled arrival; over the frames of all
     /// trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
     /// The same with intervals. Absent for a saturating load.

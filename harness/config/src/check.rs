@@ -64,12 +64,11 @@ impl<'a> Walk<'a> {
     }
 
     fn mismatch(&mut self, node: &Node, leaves: &[&Json]) {
-        let number = matches!(node.value, Value::Integer(_) | Value::Float(_) | Value::Bool(_));
         let is_auto = matches!(&node.value, Value::Text(text) if text == "auto");
         let reason = leaves.iter().find_map(|leaf| leaf[WITHOUT_AUTO].as_str()).filter(|_| is_auto);
         let hint = match reason {
             Some(reason) => format!("; {reason}"),
-            None if number && leaves.iter().any(|leaf| has_type(leaf, "string")) => {
+            None if leaves.iter().any(|leaf| allows_quoted(leaf, node)) => {
                 "; quote it to make it text".to_owned()
             }
             None => String::new(),
@@ -259,7 +258,7 @@ fn describe(leaves: &[&Json]) -> String {
         }
     }
     if !keys.is_empty() {
-        parts.push(format!("a mapping with {}", listed(keys, if leaves.len() > 1 { "or" } else { "and" })));
+        parts.push(format!("a mapping with {}", listed(keys, "or")));
     }
     listed(parts.iter().map(String::as_str), "or")
 }
@@ -318,6 +317,19 @@ fn fits(leaf: &Json, node: &Node) -> bool {
             Value::Map(_) => "object",
         },
     )
+}
+
+/// Whether the schema would allow this number or boolean in quotes. A boolean may be a word that YAML did not keep, such as
+/// `off`.
+fn allows_quoted(schema: &Json, node: &Node) -> bool {
+    let is_enumeration = words(schema).next().is_some();
+    let is_allowed = || pattern_of(schema).is_none_or(|pattern| (pattern.allows)(&found(node)));
+    has_type(schema, "string")
+        && match node.value {
+            Value::Bool(_) => is_enumeration || is_allowed(),
+            Value::Integer(_) | Value::Float(_) => !is_enumeration && is_allowed(),
+            _ => false,
+        }
 }
 
 /// The words that a schema allows, if it is an enumeration.

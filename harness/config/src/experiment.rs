@@ -175,7 +175,7 @@ pub struct Search {
     #[serde(rename = "budget_minutes", with = "minutes")]
     #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
     pub budget: Duration,
-    /// Measure the schedules of the experiment at every operating point, instead of those that are predicted to be best.
+    /// Measure the schedules of the experiment at every operating point, without predicting which are best.
     #[serde(default)]
     pub sweep: bool,
 }
@@ -333,8 +333,8 @@ impl Experiment {
     /// A search looks for the most frames per second, and under a stream all schedules that keep up have the same.
     fn check_load(&self, tree: &Node, faults: &mut Faults) {
         if self.search.is_some() && !self.load.is_saturating() {
-            let message = "`optimize` measures with `load: saturating`; remove `load`, and measure the schedule that it finds \
-                           under a stream with `bench`";
+            let message = "`optimize` measures with `load: saturating`; remove `load`, and use `bench` to measure the best \
+                           schedule under a stream";
             faults.add(&tree.spot("load"), message);
         }
         if self.objective == Objective::Latency && self.load.stream().is_none() {

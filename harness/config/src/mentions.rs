@@ -142,7 +142,7 @@ impl Collector<'_> {
             let path = format!("{}/pipeline/{index}", self.here);
             match (&stage.until, index + 1 == stages.len()) {
                 (Some(_), true) => {
-                    let message = "the last stage ends with the network; remove until";
+                    let message = "the last stage ends with the network; remove \"until\"";
                     self.faults.add(&self.tree.spot(&format!("{path}/until")), message);
                 }
                 (None, false) => {

@@ -167,7 +167,7 @@ pub(super) struct Peer {
     /// number. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Count>,
-    /// Processors whose CPUs it may use, or whose GPU: the first one. Default: all of the board's.
+    /// Processors whose CPUs it may use. On a GPU, it uses the first one that is a GPU. Default: all of the board's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Name>>", length(min = 1), extend("uniqueItems" = true))]
     processors: Option<Vec<String>>,

@@ -11,7 +11,8 @@ use super::faults::{Faults, Spot};
 use super::values::{Name, Percent, PercentOrNone, Text, percent};
 use super::{check, files, schema, tree, typed};
 
-/// How much worse a metric can become before `cargo xtask check` fails. Shares are fractions: 0.01 is 1 %.
+/// How much worse a metric can become before `cargo xtask check` fails.
+// In the file, shares are percentages; here, 0.01 is 1 %.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
@@ -20,7 +21,7 @@ pub struct Thresholds {
     #[schemars(with = "Percent")]
     pub false_alarms: f64,
     /// Standard deviation between runs of the same code. An estimate from at least three runs of a
-    /// baseline replaces it if it is larger or gives narrower intervals.
+    /// baseline replaces this value if the estimate is larger or gives narrower intervals.
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub between_runs: f64,

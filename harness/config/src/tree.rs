@@ -233,7 +233,7 @@ impl Builder<'_> {
             self.faults.add(at, "anchors (&name) are not supported; write out the value where it is used");
         }
         if tagged {
-            self.faults.add(at, "tags (!name) are not supported; remove it");
+            self.faults.add(at, "tags (!name) are not supported; remove the tag");
         }
     }
 

@@ -18,10 +18,10 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
-        return Err(io::Error::other("is a directory; expected a file"));
+        return Err(io::Error::other("it is a directory; expected a file"));
     }
     if !kind.is_file() {
-        return Err(io::Error::other("is a FIFO, socket or device; expected a regular file"));
+        return Err(io::Error::other("it is a FIFO, socket or device; expected a regular file"));
     }
     Ok(file)
 }
@@ -41,7 +41,7 @@ pub fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
         };
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("is larger than {limit}; check that it is the right file"),
+            format!("it is larger than {limit}; check that it is the right file"),
         ));
     }
     Ok(bytes)
@@ -55,7 +55,7 @@ pub fn read_text(path: &Path, largest: u64) -> io::Result<String> {
     String::from_utf8(read(path, largest)?).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.split(|byte| *byte == b'\n').count();
-        let message = format!("is not UTF-8 text (line {line}); save it as UTF-8");
+        let message = format!("it is not UTF-8 text (line {line}); save it as UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }

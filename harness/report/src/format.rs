@@ -13,7 +13,7 @@ pub enum Format {
     Markdown,
     /// One row per schedule, for spreadsheets.
     Csv,
-    /// For programs; the schema is results/report.schema.json.
+    /// For programs; the schema is results/report.schema.json, or results/campaign.schema.json for several boards.
     Json,
     /// JUnit XML, one test per schedule, for CI systems.
     Junit,

@@ -279,7 +279,11 @@ fn conclusion(result: &Optimization) -> String {
         out.extend(over_default("frames/s", &result.throughput_gain_over_default_point));
         out.extend(over_default("frames per joule", &result.energy_gain_over_default_point));
         if !result.commands.is_empty() {
-            let _ = write!(out, "to set its operating point by hand:\n  {}\n", result.commands.join("\n  "));
+            let _ = write!(
+                out,
+                "to set the operating point of the best schedule by hand:\n  {}\n",
+                result.commands.join("\n  ")
+            );
         }
         return out;
     }

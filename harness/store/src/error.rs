@@ -95,7 +95,7 @@ pub enum StoreError {
     },
     /// A run was continued in both databases.
     #[error(
-        "failed to import run {run} from {}: both databases have trials of it that the other lacks; nothing was imported; \
+        "failed to import run {run} from {}: each database has trials of it that the other lacks; nothing was imported; \
          keep only one of the two databases",
         path.display()
     )]

@@ -112,7 +112,7 @@ impl fmt::Display for DamagedJournal {
         match &self.moved {
             Ok(path) if self.newer => write!(
                 out,
-                "; a later version of edgepipe probably wrote it; the journal was renamed to {}: to import the rest, update edgepipe \
+                "; a later version of edgepipe probably wrote it; the journal was renamed to {}: to import the missing records, update edgepipe \
                  and rename it to {}",
                 path.display(),
                 journal::NAME

@@ -162,7 +162,7 @@ fn leftover(folder: &StateFolder) -> Result<Option<Box<SavedState>>, String> {
     match apply::restore(&pending, folder) {
         Ok(_) => folder.clear().map(|()| Some(Box::new(pending))).map_err(failed),
         Err(why) => Err(format!(
-            "failed to restore the state that the session of {} left behind: {why}; restore it by hand, then remove {}, \
+            "failed to restore the state that the session of {} left behind: {why}; restore the state by hand, then remove {}, \
              which describes it",
             pending.by,
             folder.file().display()

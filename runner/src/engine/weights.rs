@@ -98,7 +98,7 @@ impl WeightsFile {
         let (offsets, tensors) = (&weights.offsets, &weights.tensors);
         if offsets.len() != tensors.len() {
             return Err(fail(format!(
-                "the request has {} offsets for {} tensors",
+                "the request has different numbers of offsets and tensors: {} and {}",
                 offsets.len(),
                 tensors.len()
             )));

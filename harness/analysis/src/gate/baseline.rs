@@ -77,7 +77,7 @@ pub struct BaselineRow {
     /// `off` if its network was computed without Winograd's algorithm. Default: `auto`.
     #[serde(default, skip_serializing_if = "Winograd::is_auto")]
     pub winograd: Winograd,
-    /// How many frames could wait, if the planner chose it; of the first run.
+    /// How many frames could wait in the first run, if the planner chose this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<String>,
     /// Its trials.

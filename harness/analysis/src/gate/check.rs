@@ -87,7 +87,7 @@ pub struct CheckedRow {
     #[schemars(with = "String")]
     pub ruling: Ruling,
     /// About how many more trials on each side would make the ruling conclusive. Absent if the ruling is conclusive, or if more trials would
-    /// not help because runs differ by more than this.
+    /// not help because the spread between runs is too large.
     pub more_trials: Option<usize>,
 }
 

@@ -17,7 +17,7 @@ pub struct History {
     pub analysis_version: u32,
     /// Probability with which an interval contains the true value.
     pub confidence: f64,
-    /// Share of series without a step in which one is reported.
+    /// Of the series without a step, the share in which one is reported.
     pub false_alarms: f64,
     /// The network.
     pub network: String,
@@ -40,8 +40,8 @@ fn short_name<S: serde::Serializer>(metric: &Metric, serializer: S) -> Result<S:
 pub struct Series {
     /// The board.
     pub board: String,
-    /// A processor, `pipeline` or `replicate`; or the processors or the label, if the query names them. If a run has
-    /// several, the fastest one is taken.
+    /// A processor, `pipeline` or `replicate`; or the processors or the label, if the query names them. If several
+    /// schedules of a run match, the fastest one is taken.
     pub schedule: String,
     /// `single`, `merged`, `pipeline` or `replicate`.
     #[schemars(with = "String")]

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     /// Start no further round after this time, such as 90s, 30min or 2h. Default: the experiment's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     budget: Option<Duration>,
-    /// Measure the schedules of the experiment at every operating point, instead of those that are predicted to be best. With
-    /// `--resume`, the result then shows how close the search came.
+    /// Measure the schedules of the experiment at every operating point, without predicting which are best. With `--resume`,
+    /// the result then shows how close the search came to the best schedule.
     #[arg(long)]
     sweep: bool,
     /// Experiment with the settings of the trials, a file in configs/experiments/.
@@ -233,7 +233,7 @@ fn new(paths: &Paths, arguments: &Arguments) -> Outcome<Loaded> {
     if !experiment.load.is_saturating() {
         return Err(usage(format!(
             "failed to optimize with {}: `optimize` measures with `load: saturating`; remove `load` from the experiment {}, \
-             and measure the schedule that it finds under a stream with `bench`",
+             and use `bench` to measure the best schedule under a stream",
             experiment.load, experiment.name
         )));
     }

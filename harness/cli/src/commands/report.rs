@@ -28,8 +28,8 @@ pub(crate) struct Arguments {
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Terminal)]
     format: Format,
-    /// Write the timeline of a trial for Perfetto (<https://ui.perfetto.dev>) instead. Default: of the fastest pipeline,
-    /// the trial that is closest to the pipeline's median.
+    /// Write the timeline of a trial for Perfetto (<https://ui.perfetto.dev>) instead. Default: the
+    /// fastest pipeline, and its trial with the throughput nearest to the median.
     #[arg(long, conflicts_with_all = ["format", "list"])]
     trace: bool,
     /// Network to trace.

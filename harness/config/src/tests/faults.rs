@@ -427,12 +427,12 @@ fn files_that_cannot_be_read() {
     let faults = scratch.faults("bench", "sound", &Overrides::default());
     assert_eq!(
         faults,
-        "failed to read configs/experiments/sound.yaml: is not UTF-8 text (line 2); save it as UTF-8"
+        "failed to read configs/experiments/sound.yaml: it is not UTF-8 text (line 2); save it as UTF-8"
     );
     std::fs::remove_file(&path).expect("files can be removed");
     std::fs::create_dir(&path).expect("folders can be made");
     let faults = scratch.faults("bench", "sound", &Overrides::default());
-    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: is a directory; expected a file");
+    assert_eq!(faults, "failed to read configs/experiments/sound.yaml: it is a directory; expected a file");
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Sign {
 
     const fn meaning(self) -> &'static str {
         match self {
-            Self::Other => "not on it",
+            Self::Other => "not on the front",
             Self::Front => "on the front",
             Self::Best => "best",
         }

@@ -45,11 +45,12 @@ CREATE TABLE runs (
     id              TEXT NOT NULL UNIQUE,
     begun_unix_ns   INTEGER NOT NULL,
     ended_unix_ns   INTEGER,
-    -- 'running' if the run was killed; no process is left to change it.
+    -- A run that was killed stays 'running', because no process is left to change it.
     status          TEXT NOT NULL CHECK (status IN ('running', 'complete', 'interrupted', 'failed')),
     experiment      TEXT NOT NULL,
     board           INTEGER NOT NULL REFERENCES boards (id),
-    -- [{"name", "cpus", "threads"}]
+    -- A list, with {"name", "kind": "cpu", "cpus", "threads", "mcpu"} for CPUs, and {"name", "kind": "cuda", "arch", "device",
+    -- "host_cpus", "gpu": {"device", "driver_path", "driver_version", "emulated"}} for a GPU.
     processors      TEXT NOT NULL,
     -- The board before the first trial.
     machine         INTEGER NOT NULL REFERENCES machines (id),
@@ -107,7 +108,7 @@ CREATE TABLE profiles (
     request        INTEGER NOT NULL,
     -- Number of kernel calls; then for each call its unit and the series of its durations, one per frame.
     calls          BLOB NOT NULL,
-    -- Series of durations of untimed frames, then series of durations of frames with timed kernels.
+    -- Series of durations of frames without timed kernels, then series of durations of frames with timed kernels.
     frames         BLOB NOT NULL,
     resident_bytes INTEGER NOT NULL,
     PRIMARY KEY (run, network, processor)
@@ -119,7 +120,8 @@ CREATE TABLE transfers (
     from_processor TEXT NOT NULL,
     to_processor   TEXT NOT NULL,
     request        INTEGER NOT NULL,
-    -- Number of sizes; then for each size its bytes, the series of first reads and the series of second reads.
+    -- Number of sizes; then for each size its bytes, and two series: durations of the first and of the second read of each
+    -- hand-over.
     sizes          BLOB NOT NULL,
     PRIMARY KEY (run, from_processor, to_processor)
 ) STRICT, WITHOUT ROWID;
@@ -142,7 +144,7 @@ CREATE TABLE schedules (
     UNIQUE (run, place)
 ) STRICT;
 
--- Stages of schedules. A stage on several processors has a row for each of them: neighbours with the same units.
+-- Stages of schedules. A stage on several processors has a row for each of them: adjacent rows with the same units.
 CREATE TABLE stages (
     schedule     INTEGER NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
     place        INTEGER NOT NULL,
@@ -204,8 +206,9 @@ CREATE TABLE measurements (
     isolated_ns         BLOB NOT NULL,
     -- Four series: frame, stage, and zigzag-encoded start and end times from the start of the window.
     timeline            BLOB NOT NULL,
-    -- Length of the accounted time. The next columns are CPU times within it: stolen from the schedule's CPUs, busy on these
-    -- CPUs, used by the runner, and used by the runner's threads that belong to no stage.
+    -- Time from the reading of CPU times when the window opened to the reading when it closed. The next columns are CPU times
+    -- in between: stolen from the schedule's CPUs, busy on these CPUs, used by the runner, and used by the runner's threads that
+    -- belong to no stage.
     wall_ns             INTEGER NOT NULL,
     steal_ns            INTEGER,
     busy_ns             INTEGER,

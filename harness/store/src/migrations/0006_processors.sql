@@ -5,7 +5,7 @@ ALTER TABLE measurements ADD COLUMN cuda TEXT;
 
 -- [{"name", "kind": "cpu", "cpus", "threads", "mcpu"}] or
 -- [{"name", "kind": "cuda", "arch", "device", "host_cpus", "gpu": {"device", "driver_path", "driver_version",
--- "emulated"}}], where "gpu" has the device as its driver describes it: `mcpu` is absent in runs before this version.
+-- "emulated"}}], where "gpu" has the device as its driver describes it. `mcpu` is absent in runs before this version.
 UPDATE runs SET processors =
         (SELECT json_group_array(json_set(each.value, '$.kind', 'cpu')) FROM json_each(runs.processors) AS each)
     WHERE json_valid(processors) AND json_type(processors) = 'array';
@@ -20,7 +20,7 @@ CREATE TABLE profiles_new (
     request        INTEGER NOT NULL,
     -- Number of kernel calls; then for each call its unit and the series of its durations, one per frame.
     calls          BLOB NOT NULL,
-    -- Series of durations of untimed frames, then series of durations of frames with timed kernels.
+    -- Series of durations of frames without timed kernels, then series of durations of frames with timed kernels.
     frames         BLOB NOT NULL,
     resident_bytes INTEGER NOT NULL,
     -- The stage on a GPU: JSON of the protocol's CudaStage. NULL on CPUs.

@@ -30,7 +30,7 @@ CREATE TABLE profiles_new (
     request        INTEGER NOT NULL,
     -- Number of kernel calls; then for each call its unit and the series of its durations, one per frame.
     calls          BLOB NOT NULL,
-    -- Series of durations of untimed frames, then series of durations of frames with timed kernels.
+    -- Series of durations of frames without timed kernels, then series of durations of frames with timed kernels.
     frames         BLOB NOT NULL,
     resident_bytes INTEGER NOT NULL,
     -- The stage on a GPU: JSON of the protocol's CudaStage. NULL on CPUs.
@@ -50,7 +50,8 @@ CREATE TABLE transfers_new (
     -- Number of the operating point.
     point          INTEGER NOT NULL,
     request        INTEGER NOT NULL,
-    -- Number of sizes; then for each size its bytes, the series of first reads and the series of second reads.
+    -- Number of sizes; then for each size its bytes, and two series: durations of the first and of the second read of each
+    -- hand-over.
     sizes          BLOB NOT NULL,
     PRIMARY KEY (run, from_processor, to_processor, point)
 ) STRICT, WITHOUT ROWID;
