@@ -240,7 +240,7 @@ pub fn outputs(check: &OutputCheck, limits: &Limits) -> Option<Reason> {
         return None;
     }
     let text = format!(
-        "output {} differs from the baseline by up to {:.3e} ({:.3e} allowed, {} elements compared)",
+        "output `{}` differs from the baseline by up to {:.3e} ({:.3e} allowed, {} elements compared)",
         check.name, check.max_abs, bound, check.elements
     );
     Some(Reason::new(ReasonCode::OutputsDiffer, Severity::Void, text, remedy))

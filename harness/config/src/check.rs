@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
             } else if others.contains(&entry.key.as_str()) {
                 let beside = listed(known.keys().map(String::as_str), "or");
                 let message = format!(
-                    "{:?} cannot be combined with {beside:?}; remove one, or use separate entries",
+                    "{:?} cannot be combined with {beside:?}; remove one; in a list, make them separate entries",
                     entry.key
                 );
                 self.faults.add(&entry.key_at, message);

@@ -100,7 +100,7 @@ fn method(check: &CheckReport) -> String {
     let source = if check.between_runs_estimated {
         "estimated from the runs of the baseline"
     } else {
-        "from the thresholds, or larger if the quarters of a run vary more"
+        "from the thresholds; larger for a row whose trials vary more within a run"
     };
     format!(
         "95 % intervals; spread between runs ±{:.1} % ({source}); false alarms in at most {} % of checks",

@@ -111,7 +111,7 @@ fn source(rows: &[&Row]) -> Option<String> {
     let share = most(|stream| stream.source_cpu_share)?;
     let late = if late_ms < 10.0 { format!("{:.0} µs", 1e3 * late_ms) } else { format!("{late_ms:.0} ms") };
     Some(format!(
-        "source: 99 of 100 frames were offered at most {late} late; it used {:.2} % of a CPU",
+        "99 of 100 frames were offered at most {late} late; the thread that offers them used {:.2} % of a CPU",
         100.0 * share
     ))
 }

@@ -271,7 +271,7 @@ impl Store {
         let known = match (known.is_empty(), found.len() > 1) {
             (true, _) => format!("there are no runs; `{} bench` starts one", host::program()),
             (false, true) => format!("several runs match: {}", known.join(", ")),
-            (false, false) => format!("the latest runs are {}", known.join(", ")),
+            (false, false) => format!("the latest runs: {}", known.join(", ")),
         };
         Err(self.no_such_run(asked, known))
     }

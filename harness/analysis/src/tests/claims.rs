@@ -128,7 +128,7 @@ fn what_was_not_measured_makes_a_result_incomplete() {
     };
     let mut scenario = unmetered();
     scenario.records.push(Record::Comparison(fixture::comparison(2, 0, 0.5)));
-    check(&scenario, "no pipeline has a valid trial: output logits differs");
+    check(&scenario, "no pipeline has a valid trial: output `logits` differs");
     let mut scenario = unmetered();
     scenario.records.retain(|record| match record {
         Record::Schedule(schedule) => schedule.place != 2,

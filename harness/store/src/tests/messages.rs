@@ -43,7 +43,7 @@ fn errors() {
         StoreError::NoSuchRun {
             path: path(),
             asked: "1f2e".to_owned(),
-            known: format!("the latest runs are {}", run()),
+            known: format!("the latest runs: {}", run()),
         },
         StoreError::Dangling { run: run(), missing: "network \"resnet18\"".to_owned() },
         StoreError::InJournal {

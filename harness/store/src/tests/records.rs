@@ -365,12 +365,12 @@ fn runs_are_found() {
     );
     check(
         "nonsense",
-        "the latest runs are 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
+        "the latest runs: 20251126-133002-0badcafe, 20251125-133002-0badcafe, \
                        20251124-133002-0badcafe",
     );
     check(
         "%",
-        "the latest runs are 20251126-133002-0badcafe, 20251125-133002-0badcafe, 20251124-133002-0badcafe",
+        "the latest runs: 20251126-133002-0badcafe, 20251125-133002-0badcafe, 20251124-133002-0badcafe",
     );
 
     let summaries = store.summaries(&any()).unwrap();
