@@ -25,7 +25,9 @@ stages. Its outputs were compared with the expected ones.
 - **decomposition**: rewritten into other operators.
 - **fallback**: lowered by TVM itself, which is slow. Reports list these units. Their outputs are verified
   like all others.
-- **not needed**: evaluated at compile time, or has no effect in inference.
+- **not needed**: the operator is evaluated at compile time, or has no effect in inference.
+- **–**: every test of the operator was refused. Another use may work: `If`, for example, if its condition does not
+  depend on the network's input.
 
 *Versions* are the versions of the operator in ONNX's changelog. Only those that operator sets 7 and newer
 use are listed; files with an older operator set are converted to 7. *Refused* lists the uses that are

@@ -175,7 +175,7 @@ pub struct Search {
     #[serde(rename = "budget_minutes", with = "minutes")]
     #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
     pub budget: Duration,
-    /// Measure the schedules of the experiment at every operating point, without predicting which are best.
+    /// Measure the schedules of the experiment at every operating point, instead of searching.
     #[serde(default)]
     pub sweep: bool,
 }
