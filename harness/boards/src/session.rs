@@ -339,15 +339,13 @@ impl Session {
         if ending.is_none() {
             self.end();
         }
-        match ending.as_ref().and_then(Ending::lost) {
-            Some(reason) => SessionError::Lost { during: during.to_owned(), reason },
-            None => {
-                let log = self.log_tail();
-                let ending = ending
-                    .map_or_else(|| "closed its output".to_owned(), |ending| ending.describe_with(&log));
-                SessionError::Died { ending, during: during.to_owned(), log }
-            }
+        if let Some(reason) = ending.as_ref().and_then(Ending::lost) {
+            return SessionError::Lost { during: during.to_owned(), reason };
         }
+        let log = self.log_tail();
+        let ending =
+            ending.map_or_else(|| "closed its output".to_owned(), |ending| ending.describe_with(&log));
+        SessionError::Died { ending, during: during.to_owned(), log }
     }
 
     fn garbage(&mut self, during: &str, line: &[u8]) -> SessionError {
