@@ -243,8 +243,8 @@ impl ModeOffer {
     }
 
     /// The points to be profiled, from which all others are predicted. For the first governor and memory clock: all
-    /// frequencies at their highest, middle and lowest, and each processor's at its highest while the others are at their
-    /// lowest. For the others, the ends. Each once.
+    /// frequencies at their highest, middle and lowest, and each processor's but the last one's at its highest while the
+    /// others are at their lowest. For the others, the ends. Each once.
     pub fn corners(&self) -> Vec<OperatingPoint> {
         let bases = self.bases();
         let more = bases.iter().skip(1).flat_map(|base| self.ends_of(base));

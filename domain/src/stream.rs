@@ -192,7 +192,8 @@ pub fn settled(settled: bool) -> Option<Reason> {
 }
 
 /// Warns if latency rose throughout the window: from each third to the next, and from the first to the last by more than an
-/// interval between frames and 2 % of the time between them. `since_arrival_ns` is in the order of completion.
+/// interval between frames and by more than 2 % of the time between these thirds. `since_arrival_ns` is in the order of
+/// completion.
 pub fn growth(since_arrival_ns: &[f64], interval_ns: f64, offered: FramesPerSecond) -> Option<Reason> {
     if since_arrival_ns.len() < 30 {
         return None;

@@ -407,13 +407,13 @@ mod tests {
         check(
             outputs(&output(1000, 0, 0.5, 10.0), &limits),
             differs(
-                "output y differs from the baseline by up to 5.000e-1 (1.000e-2 allowed, 1000 elements compared)",
+                "output `y` differs from the baseline by up to 5.000e-1 (1.000e-2 allowed, 1000 elements compared)",
             ),
         );
         check(
             outputs(&output(0, 0, 0.0, 0.0), &limits),
             differs(
-                "output y differs from the baseline by up to 0.000e0 (0.000e0 allowed, 0 elements compared)",
+                "output `y` differs from the baseline by up to 0.000e0 (0.000e0 allowed, 0 elements compared)",
             ),
         );
         assert!(outputs(&output(1, 0, f64::NAN, 1.0), &limits).is_some());
