@@ -64,7 +64,7 @@ impl Energy {
             }
         };
         let names: Vec<&str> = totals.iter().map(Trace::rail).collect();
-        // A rail of a sum that never changed, such as that of an engine that is off, has the steps of its neighbours.
+        // A rail of a sum that never changed, such as that of an engine that is off, has the steps of the other rails.
         let parts: Result<Vec<Drawn>, Absence> =
             totals.iter().map(|trace| drawn(trace, character(trace).or(of_totals))).collect();
         match parts.map(|parts| (Drawn::sum(&parts), parts)) {
