@@ -54,7 +54,7 @@ impl fmt::Display for Load {
     }
 }
 
-/// Frames of one or several cameras, which wait in a queue for each camera until the first stage is free.
+/// Frames of one or several cameras, which wait until the first stage is free, in one queue per camera.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamLoad {

@@ -25,7 +25,7 @@ impl Load {
     }
 }
 
-/// Frames of one or several cameras, which arrive whether or not a stage is free. They wait in a queue for each camera, from
+/// Frames of one or several cameras, which arrive whether or not a stage is free. They wait in one queue per camera, from
 /// which the first stage takes them in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -71,7 +71,8 @@ impl CheckedSchedule {
         };
         if stages == 0 || (schedule.kind == ExecutionMode::Single && stages != 1) {
             return Err(Failure::request(format!(
-                "failed to read the schedule: a {kind} schedule has {expected} stage, this one has {stages}"
+                "failed to read the schedule: a schedule of kind {kind} has {expected} stage, this one has \
+                 {stages}"
             )));
         }
         let values = schedule.values.iter().map(TensorSpec::new).collect::<Result<Vec<_>, _>>()?;
@@ -322,7 +323,7 @@ mod tests {
         };
         check(
             &schedule(ExecutionMode::Pipeline, 2, &[1], &[]),
-            "a pipeline schedule has at least 1 stage, this one has 0",
+            "a schedule of kind pipeline has at least 1 stage, this one has 0",
         );
         check(
             &schedule(ExecutionMode::Single, 2, &[1], &[(&[0], &[1]), (&[0], &[1])]),

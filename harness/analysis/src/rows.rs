@@ -307,7 +307,7 @@ pub struct Row {
     pub typical_round: Option<u32>,
     /// Frames per second: median over the trials. Absent if none was measured.
     pub throughput_fps: Option<Interval>,
-    /// When frames arrived: `saturating`, or `{"stream": …}` with the settings of the stream.
+    /// When frames arrived, as in the experiment: `saturating`, `one_at_a_time`, or a mapping with `stream` or `sustained`.
     pub load: Load,
     /// How many frames could wait, and why, if the planner chose it (`queue: auto`, `queue_depth: auto`).
     pub queues: Option<QueuePlan>,
@@ -348,14 +348,15 @@ pub struct Row {
     /// Energy per frame in mJ on other rails. These are parts of the total or of each other, and are never added.
     pub energy_breakdown_mj_per_frame: BTreeMap<String, f64>,
     /// Frames per joule over those of the single processor with the most, by trials of the same round: 1.1 is 10 % more
-    /// frames from the same energy. Absent if the gain or the energy is.
+    /// frames from the same energy. Absent for void rows, and if the energy of the schedule or of all single processors was
+    /// not measured.
     pub energy_gain_over_best_single: Option<f64>,
     /// The same with its interval.
     pub energy_gain_over_best_single_interval: Option<Interval>,
     /// The single processor with the most frames per joule.
     pub best_single_by_energy: Option<String>,
     /// Throughput over that of the best single processor, by trials of the same round. Absent for void rows, and if no
-    /// single schedule has a valid trial.
+    /// schedule on a single processor has a valid trial.
     pub gain_over_best_single: Option<f64>,
     /// The same with its interval.
     pub gain_over_best_single_interval: Option<Interval>,
@@ -378,7 +379,7 @@ pub struct Row {
     pub stages: Vec<StageSection>,
     /// Whether the figures count.
     pub verdict: Validity,
-    /// Notes on them.
+    /// Notes on the figures.
     pub reasons: Vec<Reason>,
 }
 

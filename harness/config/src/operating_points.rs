@@ -83,7 +83,7 @@ enum Frequencies {
     Every(Every),
 }
 
-/// Every n-th frequency, starting with the highest, and the lowest.
+/// Every n-th frequency from the highest down, and always the lowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Every {

@@ -20,8 +20,9 @@ pub struct Thresholds {
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub false_alarms: f64,
-    /// Standard deviation between runs of the same code. An estimate from at least three runs of a
-    /// baseline replaces this value if the estimate is larger or gives narrower intervals.
+    /// Standard deviation between runs of the same code. A larger estimate from at least three runs of a
+    /// baseline replaces this value. A smaller estimate replaces it only if intervals become narrower: an estimate from
+    /// few runs is uncertain, which widens them.
     #[serde(deserialize_with = "percent::deserialize")]
     #[schemars(with = "Percent")]
     pub between_runs: f64,

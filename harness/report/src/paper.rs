@@ -50,7 +50,7 @@ impl Paper {
         let processors = report.measured_on.processors.iter().map(|processor| processor.name.clone());
         let processors: Vec<String> = processors.filter(alone).collect();
         let lines = headline::networks(report);
-        let lines = lines.into_iter().map(|network| line(report, network, &processors)).collect();
+        let lines: Vec<Line> = lines.into_iter().map(|network| line(report, network, &processors)).collect();
         let machine = &report.measured_on;
         let model = machine.model.as_deref().or(machine.cpu.as_deref()).unwrap_or(&machine.arch);
         let day = report.run.begun.get(..10).unwrap_or(&report.run.begun);
@@ -61,9 +61,11 @@ impl Paper {
                 format!("revision {}{changed}", commit.get(..12).unwrap_or(commit))
             },
         );
+        let has_energy = lines.iter().any(|line| line.energy.contains('→'));
+        let energy = if has_energy { ", mJ/frame of this processor → of the pipeline" } else { "" };
         let caption = format!(
             "Median frames per second of each processor alone and of the fastest pipeline, gain over the best processor \
-             with its {:.0} % interval. Measured on {model} ({}), {day}, run {}, {revision}.",
+             with its {:.0} % interval{energy}. Measured on {model} ({}), {day}, run {}, {revision}.",
             100.0 * report.confidence,
             report.run.board,
             report.run.id

@@ -79,8 +79,8 @@ pub struct CheckedRow {
     pub ratio_lo: Option<f64>,
     /// Upper end.
     pub ratio_hi: Option<f64>,
-    /// Standard deviation between runs that the interval was computed with: that of the whole check, or more if the
-    /// trials of these runs differ more.
+    /// The standard deviation between runs that is included in the interval: that of the whole check, or a larger one if
+    /// the trials of this row vary more within a run.
     pub between_runs: f64,
     /// `regression`, `suspect` (worse at 95 % confidence, possibly by chance, given the number of comparisons),
     /// `improvement`, `unchanged`, or `inconclusive`.

@@ -40,10 +40,10 @@ fn short_name<S: serde::Serializer>(metric: &Metric, serializer: S) -> Result<S:
 pub struct Series {
     /// The board.
     pub board: String,
-    /// A processor, `pipeline` or `replicate`; or the processors or the label, if the query names them. If several
-    /// schedules of a run match, the fastest one is taken.
+    /// `pipeline` or `replicate`; for the other kinds, the processors or the peer. If `--schedule` gave processors or a
+    /// label, it is that text. If several schedules of a run match, the fastest one is taken.
     pub schedule: String,
-    /// `single`, `merged`, `pipeline` or `replicate`.
+    /// `single`, `merged`, `pipeline`, `replicate` or `peer`.
     #[schemars(with = "String")]
     pub kind: ScheduleKind,
     /// Groups of comparable runs, by the time of their first run.

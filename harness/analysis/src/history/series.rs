@@ -241,7 +241,7 @@ fn nothing(
         }
     } else {
         let names: Vec<&str> = schedules.iter().map(String::as_str).collect();
-        format!("measured: {}; kinds: single, merged, pipeline, replicate", names.join(", "))
+        format!("measured: {}; kinds: single, merged, pipeline, replicate, peer", names.join(", "))
     };
     Ok(HistoryError::Nothing { wanted: text, known })
 }

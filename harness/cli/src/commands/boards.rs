@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
     /// Restore the state of this board if a killed session did not.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["names", "break_lock"])]
     restore: Option<String>,
-    /// Free labgrid places that killed commands of this host and user still hold. Places of other users and hosts are not
-    /// touched.
+    /// Release the labgrid places that are still held by killed commands of this host and user. Places of other users and
+    /// hosts are not touched.
     #[arg(long, conflicts_with_all = ["names", "break_lock", "restore"])]
     reap: bool,
 }

@@ -19,8 +19,8 @@ pub(crate) struct Arguments {
     /// Only runs on this board.
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
-    /// Only these schedules: a kind (single, merged, pipeline, replicate), processors ("cpu0 > cpu1") or a whole label. If
-    /// several pipelines of a run match, the fastest one is shown.
+    /// Only these schedules: a kind (single, merged, pipeline, replicate, peer), processors ("cpu0 > cpu1") or a whole
+    /// label. If several pipelines of a run match, the fastest one is shown.
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<String>,
     /// Metric to show: the median over the trials of each run.

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     /// Start no further round after this time, such as 90s, 30min or 2h. Default: the experiment's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     budget: Option<Duration>,
-    /// Measure the schedules of the experiment at every operating point, instead of searching. With `--resume`,
-    /// the result then shows how close the search came to the best schedule.
+    /// Measure the schedules of the experiment at every operating point, instead of searching. With `--resume`, the sweep
+    /// adds to an earlier search, and the result shows how close that search came to the best schedule.
     #[arg(long)]
     sweep: bool,
     /// Experiment with the settings of the trials, a file in configs/experiments/.

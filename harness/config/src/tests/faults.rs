@@ -235,7 +235,7 @@ operating_points: { power_modes: [0, MAXQ], frequencies_mhz: { big: all, little:
         ("place and tags", SSH, "{ labgrid: { coordinator: lab, place: a, match: { board: tx2 } } }"),
         ("a tag that is a number", SSH, "{ labgrid: { coordinator: lab, match: { ram: 8 } } }"),
         (
-            "boards that are equal without a unit",
+            "a limit for equal boards without its unit",
             SSH,
             "{ labgrid: { coordinator: lab, place: a, equal_within: 5 } }",
         ),
@@ -496,7 +496,7 @@ fn groups() {
         ("unknown boards", "[bench, other]", "\n  - bensh\n  - \"b $(reboot)\"", &["shelf"]),
         ("a group in a group", "[bench, other]", "[bench, shelf]", &["shelf"]),
         ("a faulty board", "other]", "broken]", &["shelf"]),
-        ("a board of the group besides", "", "", &["shelf", "bench"]),
+        ("a group, and one of its boards again", "", "", &["shelf", "bench"]),
         ("a board twice on the command line", "", "", &["other", "other"]),
         ("unknown board or group", "", "", &["shelv"]),
         ("groups with conflicting modes", "", "", &["shelf", "rack"]),

@@ -9,7 +9,7 @@ CREATE TABLE schedules_new (
     network       INTEGER NOT NULL REFERENCES networks (id),
     kind          TEXT NOT NULL CHECK (kind IN ('single', 'merged', 'pipeline', 'replicate', 'peer')),
     label         TEXT NOT NULL,
-    -- 1 for schedules with one stage on a processor of the board, with which others are compared.
+    -- 1 for schedules on a single processor of the board: the others are compared with these.
     baseline      INTEGER NOT NULL CHECK (baseline = (kind = 'single')),
     -- Throughput predicted from the profile; NULL without a profile.
     predicted_fps REAL,

@@ -75,7 +75,7 @@ impl Driver {
             reason,
         };
         let api = Api::look_up(library).map_err(|symbol| {
-            fail(0, format!("it has no function {symbol}; edgepipe needs a driver of CUDA 10.0 or later"))
+            fail(0, format!("the driver has no function {symbol}; edgepipe needs one of CUDA 10.0 or later"))
         })?;
         let mut version = 0;
         // SAFETY: `version` is valid to write to. The function may be called before `cuInit`.
@@ -188,6 +188,9 @@ mod tests {
     #[test]
     fn a_library_without_the_driver_s_functions_is_refused() {
         let other = Driver::open(Some("libm.so.6".as_ref())).err().unwrap();
-        assert_eq!(other.reason, "it has no function cuInit; edgepipe needs a driver of CUDA 10.0 or later");
+        assert_eq!(
+            other.reason,
+            "the driver has no function cuInit; edgepipe needs one of CUDA 10.0 or later"
+        );
     }
 }
