@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     /// throughput.
     #[arg(long, value_enum, conflicts_with = "requirement")]
     objective: Option<Goal>,
-    /// Start no further round after this time, such as 90s, 30min or 2h. Default: the experiment's.
+    /// Start no further step of the search after this time, such as 90s, 30min or 2h. Default: the experiment's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     budget: Option<Duration>,
     /// Measure the schedules of the experiment at every operating point, instead of searching. With `--resume`, the sweep
