@@ -1,7 +1,7 @@
 //! Time to predict all operating points of a large grid and to choose what to measure next, as `optimize` does after each step.
 //! Run with `cargo bench -p domain --bench search`.
 //!
-//! 4096 points with three processors took 0.25 s of CPU time for 20 units, and 0.39 s for 60 (user time of the program over its
+//! 4096 points with three processors took 0.27 s of CPU time for 20 units, and 0.45 s for 60 (user time of the program over its
 //! iterations, on a busy 2-core virtual machine of a Xeon).
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
