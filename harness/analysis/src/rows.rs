@@ -319,18 +319,18 @@ pub struct Row {
     /// Time to completion from entering the first stage or, in a stream, from the scheduled arrival; over the frames of all
     /// trials. Absent if none was measured.
     pub latency_ms: Option<Latency>,
-    /// The same with intervals. Absent for a saturating load.
+    /// The same with intervals. Absent without a stream.
     pub latency_ms_intervals: Option<LatencyIntervals>,
-    /// Dropped frames as a share of those that were dropped or completed. Absent for a saturating load.
+    /// Dropped frames as a share of those that were dropped or completed. Absent without a stream.
     pub drop_rate: Option<Interval>,
     /// Frames that completed after their deadline; dropped ones are not among them. Absent without a deadline.
     pub deadline_misses: Option<u64>,
     /// Mean age of the newest result in ms, median over the trials: at a random moment, the time since
-    /// the arrival of the frame whose result is the newest. Absent for a saturating load.
+    /// the arrival of the frame whose result is the newest. Absent without a stream.
     pub age_ms: Option<f64>,
     /// The same with its interval.
     pub age_ms_interval: Option<Interval>,
-    /// Counts and other figures of a stream. Absent for a saturating load.
+    /// Counts and other figures of a stream. Absent without one.
     pub stream: Option<StreamSection>,
     /// Frames by latency, for drawings. Not part of the JSON.
     #[serde(skip)]

@@ -171,7 +171,7 @@ mod inject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
-    /// No further round starts after this many minutes.
+    /// No further step of the search starts after this many minutes.
     #[serde(rename = "budget_minutes", with = "minutes")]
     #[schemars(with = "f64", range(min = 0.01, max = 10_080))]
     pub budget: Duration,

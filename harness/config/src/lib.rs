@@ -9,8 +9,8 @@
 //! name in YAML, and its default in `configs/defaults.yaml`.
 //!
 //! Names of boards, experiments, networks and processors have at most 64 letters, digits, `_`, `.` and `-`, and do not
-//! start with `.` or `-`. Other text (hosts, users, paths, units) is any text without control characters. No text
-//! reaches a shell unquoted.
+//! start with `.` or `-`. Other text (hosts, users, paths, units) is any non-empty text without control characters. No
+//! text reaches a shell unquoted.
 
 mod board;
 mod check;

@@ -52,7 +52,7 @@ texts! {
         "the name of a processor (several are joined by \"+\")",
         r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(\+[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})*$",
         |text| text.split(MERGES).all(is_name);
-    Text: "Any text without control characters.", "text without control characters",
+    Text: "Any non-empty text without control characters.", "non-empty text without control characters",
         r"^[^\u0000-\u001f\u007f]+$", is_text;
     Sha256: "64 lower-case hexadecimal digits.", "a SHA-256 digest (64 lower-case hexadecimal digits)",
         "^[0-9a-f]{64}$",

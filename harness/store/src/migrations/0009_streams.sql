@@ -1,6 +1,6 @@
 -- Trials under a load that is a stream (`load: { stream: … }` in the experiment): arrivals and drops of frames.
 
--- Frames of a stream during a measured window. Trials with a saturating load have no row. In `measurements`, `latency_ns` counts
+-- Frames of a stream during a measured window. Trials without a stream have no row. In `measurements`, `latency_ns` counts
 -- from the first stage also for streams.
 CREATE TABLE streams (
     trial             INTEGER PRIMARY KEY REFERENCES trials (id) ON DELETE CASCADE,
