@@ -1,4 +1,4 @@
-//! `configs/defaults.yaml`: every setting of an experiment and, below `board`, of a board.
+//! `configs/defaults.yaml`: the settings of an experiment that have a default and, below `board`, those of a board.
 
 use std::sync::LazyLock;
 
@@ -34,7 +34,7 @@ fn defaults_schema(mut experiment: Json, board: Json) -> Json {
     }
     experiment = without(experiment, &["experiment", "networks"]);
     experiment["title"] = json!("Defaults");
-    experiment["description"] = json!("Every setting with its default.");
+    experiment["description"] = json!("The settings that have a default.");
     experiment["properties"]["board"] = board;
     if let Some(required) = experiment["required"].as_array_mut() {
         required.push(json!("board"));
