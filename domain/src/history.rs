@@ -41,7 +41,7 @@ use crate::samples::{MAD_TO_DEVIATION, Samples};
 use crate::statistics::{Confidence, Interval, Method};
 use serde::Serialize;
 
-/// Of the series without a step, the share in which one is found.
+/// Probability that a step is found in a series that has none.
 pub const FALSE_ALARMS: f64 = 0.01;
 /// Simulated series.
 const DRAWS: usize = 499;

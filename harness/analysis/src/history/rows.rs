@@ -17,7 +17,7 @@ pub struct History {
     pub analysis_version: u32,
     /// Probability with which an interval contains the true value.
     pub confidence: f64,
-    /// Of the series without a step, the share in which one is reported.
+    /// Probability that a step is reported in a series that has none.
     pub false_alarms: f64,
     /// The network.
     pub network: String,

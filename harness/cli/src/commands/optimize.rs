@@ -33,8 +33,8 @@ pub(crate) struct Arguments {
     /// Find the most frames per second with at most this energy per frame.
     #[arg(long, value_name = "MJ", group = "requirement")]
     max_mj_per_frame: Option<f64>,
-    /// What to optimize without a requirement. Default: the experiment's objective; on a board without a power meter,
-    /// throughput.
+    /// What to optimize without a requirement. Default: the experiment's objective; if that is pareto and the board has no
+    /// power meter, throughput.
     #[arg(long, value_enum, conflicts_with = "requirement")]
     objective: Option<Goal>,
     /// Start no further step of the search after this time, such as 90s, 30min or 2h. Default: the experiment's.

@@ -10,9 +10,9 @@ CREATE TABLE streams (
     scheduled_ns      BLOB NOT NULL,
     -- Series: how much later the source offered each of these frames.
     late_ns           BLOB NOT NULL,
-    -- Series: frames that were waiting when each of them was offered.
+    -- Series: how many frames were waiting when each of these frames was offered.
     waiting           BLOB NOT NULL,
-    -- Series: stream of each of them, from 0; empty with one stream.
+    -- Series: stream of each of these frames, from 0; empty with one stream.
     stream            BLOB NOT NULL,
     -- Series of drops in the window: when, in ns since it opened.
     dropped_ns        BLOB NOT NULL,

@@ -75,7 +75,10 @@ impl Driver {
             reason,
         };
         let api = Api::look_up(library).map_err(|symbol| {
-            fail(0, format!("the driver has no function {symbol}; edgepipe needs one of CUDA 10.0 or later"))
+            let reason = format!(
+                "the driver has no function {symbol}; edgepipe needs a driver for CUDA 10.0 or later"
+            );
+            fail(0, reason)
         })?;
         let mut version = 0;
         // SAFETY: `version` is valid to write to. The function may be called before `cuInit`.
@@ -190,7 +193,7 @@ mod tests {
         let other = Driver::open(Some("libm.so.6".as_ref())).err().unwrap();
         assert_eq!(
             other.reason,
-            "the driver has no function cuInit; edgepipe needs one of CUDA 10.0 or later"
+            "the driver has no function cuInit; edgepipe needs a driver for CUDA 10.0 or later"
         );
     }
 }
