@@ -200,7 +200,7 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// Runs what `wanted` is part of the name of, and builds only what that needs.
+    /// Runs what `wanted` is part of the name of. Builds all Rust tests to find them, and nothing else that they do not need.
     fn some(&mut self, wanted: &str) -> Result<()> {
         let commands = COMMANDS.into_iter().filter(|name| name.contains(wanted));
         let commands: Vec<&'static str> = commands.collect();
