@@ -199,7 +199,7 @@ pub struct Window {
     pub completed_ns: Vec<u64>,
     /// Time of each frame from its first stage to its completion, in the same order.
     pub latency_ns: Vec<u64>,
-    /// Stage that completed each frame; empty unless stages are replicas.
+    /// Stage that completed each frame; empty unless the schedule's kind is `Replicate`.
     pub completed_by: Vec<u32>,
 }
 

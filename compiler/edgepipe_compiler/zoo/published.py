@@ -66,7 +66,7 @@ PUBLISHED: dict[str, Published] = {
         27_161_264 - 3_326_696,
         5_713 * _MILLION,
         "torchvision Inception_V3_Weights: num_params 27,161,264 includes the auxiliary head of "
-        "3,326,696 (98,560 + 2,459,136 + 769,000) that inference leaves out, as _ops does",
+        "3,326,696 (98,560 + 2,459,136 + 769,000), which inference and _ops leave out",
     ),
     "alexnet": _torchvision("AlexNet_Weights", 61_100_840, 714),
 }

@@ -169,7 +169,7 @@ pub struct StateSection {
 pub struct PowerSection {
     /// Kernel driver and interface.
     pub driver: String,
-    /// The rail that supplies everything that is measured.
+    /// The rail that supplies everything that is measured, or the rails of a sum, such as `GPU + CPU`.
     pub total: String,
     /// Measured time between conversions; absent for energy counters and if it could not be measured.
     pub refresh_ms: Option<f64>,
@@ -177,7 +177,7 @@ pub struct PowerSection {
     pub idle_mw: Option<Interval>,
     /// Why it is absent.
     pub idle_absent_reason: Option<String>,
-    /// All rails, the total first.
+    /// All rails, those of the total first.
     pub rails: Vec<RailSection>,
 }
 
@@ -345,7 +345,8 @@ pub struct Row {
     pub energy_trials: usize,
     /// Mean power of the total rail over the window in mW, median over the trials.
     pub mean_power_mw: Option<f64>,
-    /// Energy per frame in mJ on other rails. These are parts of the total or of each other, and are never added.
+    /// Energy per frame in mJ on each rail of a total that is a sum, and on the other rails. The other rails are parts of the
+    /// total or of each other, and are never added.
     pub energy_breakdown_mj_per_frame: BTreeMap<String, f64>,
     /// Frames per joule over those of the single processor with the most, by trials of the same round: 1.1 is 10 % more
     /// frames from the same energy. Absent for void rows, and if the energy of the schedule or of all single processors was

@@ -257,7 +257,9 @@ fn describe(leaves: &[&Json]) -> String {
             parts.push(describe_leaf(leaf));
         }
     }
-    if !keys.is_empty() {
+    if let [key] = keys.as_slice() {
+        parts.push(format!("a mapping with the key {key}"));
+    } else if !keys.is_empty() {
         parts.push(format!("a mapping with {}", listed(keys, "or")));
     }
     listed(parts.iter().map(String::as_str), "or")

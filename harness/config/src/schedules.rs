@@ -101,7 +101,7 @@ pub(super) enum Own {
     Single(#[schemars(with = "Name")] String),
     /// The whole network on the CPUs of several processors as one, with the threads of all of them.
     Merged(Merged),
-    /// The network partitioned into stages, one per processor.
+    /// The network partitioned into stages. Each runs on one processor, or on several that share its frames.
     Pipeline(Pipeline),
     /// The whole network on several processors; frames are distributed.
     Replicate(Replicate),
@@ -167,7 +167,8 @@ pub(super) struct Peer {
     /// number. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Count>,
-    /// Processors whose CPUs it may use. On a GPU, it uses the first one that is a GPU. Default: all of the board's.
+    /// Processors whose CPUs it may use. With `cuda` or `tensorrt`, it uses the first of them that is a GPU. Default: all of
+    /// the board's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Name>>", length(min = 1), extend("uniqueItems" = true))]
     processors: Option<Vec<String>>,

@@ -197,7 +197,7 @@ CREATE TABLE measurements (
     completed_ns        BLOB NOT NULL,
     -- Series: latency of each frame, from its start in the first stage to completion.
     latency_ns          BLOB NOT NULL,
-    -- Series: the stage that completed each frame; empty unless the schedule is a replicate.
+    -- Series: the stage that completed each frame; empty unless the schedule is a replicate or a peer with several sessions.
     completed_by        BLOB NOT NULL,
     -- Series: time of completion of each warm-up frame, from the start of the first frame.
     warm_up_ns          BLOB NOT NULL,

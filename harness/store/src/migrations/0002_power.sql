@@ -7,7 +7,7 @@ CREATE TABLE trial_power (
     fault   TEXT,
     -- Kernel driver and interface.
     driver  TEXT,
-    -- Name of the rail that supplies everything measured.
+    -- Name of the rail that supplies everything measured, or names of the rails of a sum, such as GPU + CPU.
     total   TEXT,
     -- CPU time used for reading.
     cpu_ns  INTEGER,

@@ -1,2 +1,2 @@
--- Stages of a pipeline on several processors. The tables are as before: such a stage has a row in `stages` for each processor,
--- and these rows are adjacent and have the same units. Earlier versions would take them for damaged.
+-- Pipelines with a stage on several processors. The tables are as before: such a stage has a row in `stages` for each
+-- processor, and these rows are adjacent and have the same units. Earlier versions would take them for damaged.
