@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 pub enum Energy {
     /// A meter was read during the window.
     Measured {
-        /// Rail or counter that was read, as the board names it. It supplies everything that is measured.
+        /// Rail or counter that was read, as the board names it, or the rails of a sum. It supplies all that is measured.
         meter: String,
         /// Energy of the window.
         drawn: Drawn,

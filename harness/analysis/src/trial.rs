@@ -165,8 +165,7 @@ impl Trial {
     }
 
     /// Throughput over that of the slowest stage, if every stage runs alone. Absent for a stream, whose throughput is that
-    /// of
-    /// its arrivals.
+    /// of its arrivals.
     pub(super) fn efficiency(&self, schedule: &Schedule) -> Option<f64> {
         let slowest = periods_ns(schedule, &self.isolated_ns).into_iter().fold(0.0, f64::max);
         let possible = FramesPerSecond::from_frame_ns(slowest).0;
