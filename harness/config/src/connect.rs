@@ -81,8 +81,8 @@ pub struct Labgrid {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10_080))]
     wait_minutes: Option<u32>,
-    /// Boards that share rounds (`bench --farm`) may differ by this much in a short measurement, and a board by this much
-    /// from its earlier runs (`farm --canary`). Default: 5%.
+    /// Allowed difference in speed: in `bench --farm`, between a board and the first board that shares the rounds; in
+    /// `farm`, between a board and its earlier runs, or places with the same tags. Default: 5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Percent>")]
     equal_within: Option<String>,
