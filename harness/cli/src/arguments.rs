@@ -159,6 +159,9 @@ impl Cli {
             Command::History(arguments) => history::run(&places.paths()?, arguments),
             Command::Results(arguments) => results::run(&places.paths()?.database, arguments),
             Command::Baseline(arguments) => baseline::run(&places.paths()?, arguments),
+            Command::Check(arguments) if arguments.measures() => {
+                check::run(&places.for_compiling(Check::Files)?, arguments)
+            }
             Command::Check(arguments) => check::run(&places.paths()?, arguments),
             Command::VerifyClaims(arguments) => {
                 verify_claims::run(places.for_compiling(Check::Files)?, arguments)

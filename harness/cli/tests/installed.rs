@@ -101,6 +101,19 @@ fn an_installed_edgepipe_benches_without_rust_and_without_a_c_compiler() {
     let (again, _) = user.answer(&["report"], 0);
     assert!(again.contains("tiny"), "{again}");
 
+    // A check that measures compiles too, if nothing is left of the bench.
+    user.answer(&["baseline", "save", "main"], 0);
+    for cached in fs::read_dir(user.at("home/.cache/edgepipe")).unwrap().flatten() {
+        if cached.file_name() != "toolchain" {
+            fs::remove_dir_all(cached.path()).unwrap();
+        }
+    }
+    let output = user.run(&["check", "--against", "main", "--experiment", "tiny", "--trials", "2"]);
+    let (table, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Two runs of two trials may differ by chance.
+    assert!(matches!(output.status.code(), Some(0 | 1 | 4)), "{:?}\n{table}\n{said}", output.status);
+    assert!(table.contains("against main") && table.contains("throughput"), "{table}\n{said}");
+
     // Results and settings of the working folder come first.
     fs::create_dir_all(user.at("work/results")).unwrap();
     fs::create_dir_all(user.at("work/configs/boards")).unwrap();

@@ -52,6 +52,11 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// Whether it measures.
+    pub(crate) fn measures(&self) -> bool {
+        self.experiment.is_some()
+    }
+
     /// What to measure first, if anything.
     fn selection(&self) -> Option<Measured> {
         let what = What {
