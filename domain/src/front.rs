@@ -24,9 +24,10 @@
 //! farther one can only be better if its sum is less; the ends worth looking at form a stack, as in [`crate::planner`], and
 //! the best end is the farthest one within the limit. It is mostly the best end of the adjacent cut, or next to it.
 //!
-//! For several processors the period is no sum over units. But it is at least the sum of the periods of the units, because the
-//! inverse of a sum of inverses is concave (Hardy, Littlewood & Pólya 1934, "Inequalities", on means of sums). So the stack gives
-//! a lower bound of the energy, and only ends whose bound is below the best known energy are evaluated.
+//! For several processors the period is no sum over units. But without the limit for the slowest replica, it is at least the
+//! sum of the periods of the units, because the inverse of a sum of inverses is concave (Hardy, Littlewood & Pólya 1934,
+//! "Inequalities", on means of sums). So the stack gives a lower bound of the energy, and only ends whose bound is below the
+//! best known energy are evaluated.
 //!
 //! The pipeline found under a limit dominates all that are slower than itself and within the limit. So the search goes on
 //! below its frame time, until nothing is left. Parts of the range are left out if even the least energy known for them plus
