@@ -69,7 +69,7 @@ pub enum QueueReason {
     AllUntilDeadline,
     /// It loses the fewest frames, although some that wait in it are late.
     FewestLost,
-    /// It is one place longer than needed.
+    /// A longer one would not drop fewer frames; it has one place to spare.
     OneToSpare,
     /// The schedule does not keep up.
     TooSlow,

@@ -371,8 +371,8 @@ pub fn prediction(
         return None;
     }
     let text = format!("predicted {predicted} ({:+.0} %), measured {measured}", 100.0 * error);
-    let remedy =
-        "measure on a quiet machine; if the difference remains, the stages compete for memory or clocks";
+    let remedy = "measure on a quiet machine; if the difference remains and the schedule has several stages, \
+                  they compete for memory or clocks";
     Some(Reason::new(ReasonCode::PredictionOff, Severity::Warn, text, remedy))
 }
 

@@ -81,7 +81,8 @@ fn bind_failure(cpus: &[u32], processor: &str, sys: &Path) -> Failure {
     let (present, online) = (list("present"), list("online"));
     let reason = if let Some(cpu) = cpus.iter().find(|cpu| !present.contains(cpu)) {
         format!(
-            "CPU {cpu} does not exist, the board has CPUs {}; correct `cpus` of the processor",
+            "CPU {cpu} does not exist, the board has CPUs {}; correct `cpus` of the processor, or `host_cpus` \
+             of the GPU",
             format_cpu_list(&present)
         )
     } else if let Some(cpu) = cpus.iter().find(|cpu| !online.contains(cpu)) {

@@ -14,9 +14,10 @@ CREATE TABLE boards (
 ) STRICT;
 CREATE UNIQUE INDEX boards_identity ON boards (name, ifnull(model, ''));
 
--- States of machines: JSON of the protocol's MachineState. Four values change from minute to minute and are stored
--- in the `readings` columns of other tables instead: {"memory_available_bytes", "load_milli", "current_khz": [one per CPU],
--- "milli_celsius": [one per zone]}. Here, current_khz is null and the other three are 0.
+-- States of machines: JSON of the protocol's MachineState. Values that change from minute to minute are stored in the
+-- `readings` columns of other tables instead: {"memory_available_bytes", "load_milli", "current_khz": [one per CPU],
+-- "milli_celsius": [one per zone], "gpu_hz", "emc_hz", "silent_zones"}; the last five are absent if the machine reports none.
+-- Here, these values are 0, null or absent.
 CREATE TABLE machines (
     id    INTEGER PRIMARY KEY,
     state TEXT NOT NULL UNIQUE
@@ -26,7 +27,8 @@ CREATE TABLE machines (
 CREATE TABLE networks (
     id         INTEGER PRIMARY KEY,
     name       TEXT NOT NULL,
-    -- Origin of the network: JSON, {"zoo": NAME} or {"onnx": PATH}.
+    -- Origin of the network: JSON, {"zoo": NAME} or {"onnx": PATH}; also "precision": "fp16" and "winograd": "off" if the
+    -- network's file sets them.
     source     TEXT NOT NULL,
     -- Hash of the compiler's description of the network, which includes the ONNX file's content.
     sha256     TEXT NOT NULL,

@@ -13,8 +13,8 @@ CREATE TABLE schedules_new (
     baseline      INTEGER NOT NULL CHECK (baseline = (kind = 'single')),
     -- Throughput predicted from the profile; NULL without a profile.
     predicted_fps REAL,
-    -- For a peer, which has sessions instead of stages: {"engine", "version", "threads", "sessions"}.
-    -- `sessions` lists the CPUs of each session.
+    -- For a peer, which has sessions instead of stages: {"engine", "version", "threads", "sessions", "gpu": {"provider",
+    -- "processor"}}. `sessions` lists the CPUs of each session. `gpu` is absent if the CPUs compute.
     peer          TEXT CHECK ((peer IS NOT NULL) = (kind = 'peer')),
     -- Number of the operating point.
     point         INTEGER NOT NULL DEFAULT 0,
