@@ -1,4 +1,4 @@
-//! The part of CUDA's driver API that the runner calls, as `libcuda` exports it. Nothing here is newer than CUDA 10.2.
+//! The part of CUDA's driver API that the runner calls, as `libcuda` exports it. Only CUDA 10.2 is needed; what is newer is optional.
 //!
 //! Signatures: NVIDIA, CUDA Driver API 10.2. Handles are pointers, device addresses are 64 bits wide.
 
