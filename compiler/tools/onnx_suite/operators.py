@@ -29,9 +29,9 @@ stages. Its outputs were compared with the expected ones.
 - **–**: every test of the operator was refused. Another use may work: `If`, for example, if its condition does not
   depend on the network's input.
 
-*Versions* are the versions of the operator in ONNX's changelog. Only those that operator sets 7 and newer
-use are listed; files with an older operator set are converted to 7. *Refused* lists the uses that are
-refused. The message names the node and the remedy.
+*Versions* are the versions of the operator in ONNX's changelog. Only the versions in operator sets from 7 on are
+listed; files with an older operator set are converted to 7. *Refused* lists the uses that are refused. The message
+names the node and the remedy.
 
 | operator | versions | computed by | refused |
 |---|---|---|---|
