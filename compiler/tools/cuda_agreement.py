@@ -26,8 +26,9 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 HEAD = """# Networks on an emulated GPU
 
 Outputs of the compiler's kernels for {arch}{half}, interpreted by `cuda-standin` on a CPU, compared with ONNX
-Runtime {version} on one frame of normal random numbers. Differences are relative to the largest value of an output;
-the table has the largest difference of all outputs. Fallback units run loops in their threads, which may be slow.
+Runtime {version} on one frame of normal random numbers. Differences are relative to the largest value of an
+output; the table has the largest difference of all outputs. Fallback units run loops in their threads, which
+may be slow.
 
 | network | units | fallback units | kernels | launches | largest difference |
 |---|--:|--:|--:|--:|--:|

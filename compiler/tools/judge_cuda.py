@@ -346,10 +346,10 @@ def header(arch: str, command: str, disassembler: str | None) -> str:
         f"cycles of waiting per step of a loop, and {BLOCK} cycles per block.\n\n"
         "The time of a kernel is the largest of: issue (slots of the fullest scheduler, with register bank "
         "conflicts and dual issue if machine code is counted), latency (one warp alone), shared memory (32 "
-        "bits of each thread take a cycle, an upper limit), DRAM (each tensor once), and L2 (sectors that a "
-        "warp in the middle of the grid moves; outside of loops, what it reads again is cached). Multiply-adds "
-        "are those of direct sums: Winograd's algorithm needs fewer, and may exceed the peak. The peak is that "
-        "of float32; in half precision, an instruction has two multiply-adds.\n"
+        "bits of each thread take a cycle, an upper limit), DRAM (each tensor once), and L2 (sectors that "
+        "a warp in the middle of the grid moves; outside of loops, what it reads again is cached). "
+        "Multiply-adds are those of direct sums: Winograd's algorithm needs fewer, and may exceed the peak. "
+        "The peak is that of float32; in half precision, an instruction has two multiply-adds.\n"
     )
 
 

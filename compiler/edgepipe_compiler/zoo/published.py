@@ -31,20 +31,21 @@ PUBLISHED: dict[str, Published] = {
         4_231_976,
         569 * _MILLION,
         "Howard et al. 2017 (arXiv:1704.04861), table 8: 569 M multiply-adds, 4.2 M parameters; "
-        "exactly: trainable parameters of Keras Applications MobileNet (no running statistics)",
+        "the exact number is that of the trainable ones of Keras Applications MobileNet "
+        "(no running statistics)",
     ),
     "mobilenet_v1_025_128": Published(
         470_072,
         14 * _MILLION,
         "TensorFlow models, slim/nets/mobilenet_v1.md, 0.25_128: 14 M MACs, 0.47 M parameters; "
-        "exactly: github.com/osmr/imgclsmob, MobileNet x0.25",
+        "the exact number is that of github.com/osmr/imgclsmob, MobileNet x0.25",
     ),
     "mobilenet_v2": _torchvision("MobileNet_V2_Weights", 3_504_872, 301),
     "resnet20": Published(
         272_474,
         40_810_000,
         "github.com/chenyaofo/pytorch-cifar-models, cifar10_resnet20: 40.81 M multiply-adds, 0.27 M "
-        "parameters; exactly: 272,474 with shortcuts of option B",
+        "parameters; exactly 272,474 with shortcuts of option B",
         macs_step=100_000,
     ),
     "resnet18": _torchvision("ResNet18_Weights", 11_689_512, 1_814),

@@ -26,12 +26,12 @@ stages. Its outputs were compared with the expected ones.
 - **fallback**: lowered by TVM itself, which is slow. Reports list these units. Their outputs are verified
   like all others.
 - **not needed**: the operator is evaluated at compile time, or has no effect in inference.
-- **–**: every test of the operator was refused. Another use may work: `If`, for example, if its condition does not
-  depend on the network's input.
+- **–**: every test of the operator was refused. Another use may work: `If`, for example, if its condition
+  does not depend on the network's input.
 
-*Versions* are the versions of the operator in ONNX's changelog. Only the versions in operator sets from 7 on are
-listed; files with an older operator set are converted to 7. *Refused* lists the uses that are refused. The message
-names the node and the remedy.
+*Versions* are the versions of the operator in ONNX's changelog. Only the versions in operator sets from 7 on
+are listed; files with an older operator set are converted to 7. *Refused* lists the uses that are refused.
+The message names the node and the remedy.
 
 | operator | versions | computed by | refused |
 |---|---|---|---|

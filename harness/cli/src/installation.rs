@@ -43,9 +43,8 @@ impl Installation {
         if !archive.join("compiler/edgepipe_compiler").is_dir() {
             bail!(
                 "failed to find edgepipe's files around {}: run the program inside its unpacked archive (links to \
-                 it work), or use `{program}` in a checkout",
-                program.display(),
-                program = host::program()
+                 it work), or use `cargo xtask` in a checkout",
+                program.display()
             );
         }
         // The specification of XDG says to ignore relative paths.

@@ -160,7 +160,7 @@ fn sentences(report: &CampaignReport) -> Vec<String> {
     if report.campaign.mode == FleetMode::Spread && !sentences.is_empty() {
         let (measured, planned) = (report.campaign.rounds_measured, report.campaign.rounds_planned);
         sentences.push(format!(
-            "the other boards took over their rounds: {measured} of {planned} rounds were measured"
+            "the other boards took over their rounds, also unfinished ones: {measured} of {planned} rounds were measured"
         ));
     }
     if report.campaign.mode == FleetMode::Spread {

@@ -284,7 +284,7 @@ pub enum JournalError {
     },
     /// The file system cannot lock files.
     #[error(
-        "failed to lock the journal {}: {source}; its file system does not support locks; store the results on a local disk \
+        "failed to lock the journal {}: {source}; if its file system does not support locks, store the results on a local disk \
          with --database FILE",
         path.display()
     )]

@@ -46,8 +46,8 @@ impl Module {
         };
         if device.arch < plan.arch {
             return Err(Failure::device(format!(
-                "failed to load the kernels of {path} on GPU {}: they are compiled for {}, and {} is {}; set `arch: {}` for \
-                 the processor and compile again",
+                "failed to load the kernels of {path} on GPU {}: they are compiled for {}, but the GPU ({}) is {}; set `arch: \
+                 {}` for the processor and compile again",
                 device.index, plan.arch, device.name, device.arch, device.arch
             )));
         }
@@ -214,5 +214,8 @@ fn check_threads(device: &Device, function: Handle, block: [u32; 3]) -> Result<(
     let registers = attribute(REGISTERS);
     let registers =
         registers.map_or_else(|_| String::new(), |count| format!(", with {count} registers a thread,"));
-    Err(format!("a block has {threads} threads, and the kernel{registers} allows {limit} on {}", device.name))
+    Err(format!(
+        "a block has {threads} threads, and the kernel{registers} allows {limit} on the GPU ({})",
+        device.name
+    ))
 }
