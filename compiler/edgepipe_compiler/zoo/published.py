@@ -31,14 +31,14 @@ PUBLISHED: dict[str, Published] = {
         4_231_976,
         569 * _MILLION,
         "Howard et al. 2017 (arXiv:1704.04861), table 8: 569 M multiply-adds, 4.2 M parameters; "
-        "the exact number is that of the trainable ones of Keras Applications MobileNet "
-        "(no running statistics)",
+        "the exact number of parameters is that of Keras Applications MobileNet, trainable ones "
+        "only (no running statistics)",
     ),
     "mobilenet_v1_025_128": Published(
         470_072,
         14 * _MILLION,
         "TensorFlow models, slim/nets/mobilenet_v1.md, 0.25_128: 14 M MACs, 0.47 M parameters; "
-        "the exact number is that of github.com/osmr/imgclsmob, MobileNet x0.25",
+        "the exact number of parameters is that of github.com/osmr/imgclsmob, MobileNet x0.25",
     ),
     "mobilenet_v2": _torchvision("MobileNet_V2_Weights", 3_504_872, 301),
     "resnet20": Published(

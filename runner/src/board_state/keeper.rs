@@ -162,8 +162,8 @@ fn leftover(folder: &StateFolder) -> Result<Option<Box<SavedState>>, String> {
     match apply::restore(&pending, folder) {
         Ok(_) => folder.clear().map(|()| Some(Box::new(pending))).map_err(failed),
         Err(why) => Err(format!(
-            "failed to restore the state that the session of {} left behind: {why}; restore the state by hand, then remove {}, \
-             which describes it",
+            "failed to restore the state that the session of {} left behind: {why}; if the state still cannot be restored, restore it by \
+             hand as {} describes it, then remove this file",
             pending.by,
             folder.file().display()
         )),

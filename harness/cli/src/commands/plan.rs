@@ -99,7 +99,7 @@ fn latencies(
     let late = |ms: f64| stream.deadline_ms.is_some_and(|deadline| ms > deadline);
     let mut text = format!("    latency {alone_ms:.2} ms if no frame waits");
     if stream.policy == QueuePolicy::Block {
-        text += ", without limit if the stream is faster";
+        text += ", without limit if the stream is faster than the schedule";
     } else {
         let _ = write!(text, ", at most {most_ms:.2} ms with full queues ({places})");
     }
