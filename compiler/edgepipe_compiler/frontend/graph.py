@@ -188,7 +188,7 @@ def _input_tensors(
             dims[0] = 1
             notes.append(
                 f"input {item.name!r} has the dynamic shape [{shown}] in the file; using {dims}. For another "
-                f"batch set `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
+                f"batch size, set `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
             )
         elif not known or None in dims:
             # A common image size, for the suggestion.

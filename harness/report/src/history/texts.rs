@@ -61,8 +61,11 @@ pub(super) fn common(segment: &Segment) -> String {
     });
     let mut text = known.collect::<Vec<_>>().join(", ");
     if let Some(noise) = segment.noise.filter(|_| segment.points.len() > 3) {
-        let _ =
-            write!(text, "; spread between runs that their intervals do not explain: {:.1} %", 100.0 * noise);
+        let _ = write!(
+            text,
+            "; spread between runs, beyond what their intervals explain: {:.1} %",
+            100.0 * noise
+        );
     }
     text
 }
