@@ -187,8 +187,9 @@ def _input_tensors(
         elif dims and dims[0] is None and None not in dims[1:] and not _is_empty(item):
             dims[0] = 1
             notes.append(
-                f"input {item.name!r} has the dynamic shape [{shown}] in the file; using {dims}. For another "
-                f"batch size, set `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` in the network's YAML file"
+                f"input {item.name!r} has the dynamic shape [{shown}] in the file; using {dims}. "
+                f"For another batch size, set `shapes: {{ {_yaml(item.name)}: {[2, *dims[1:]]} }}` "
+                "in the network's YAML file"
             )
         elif not known or None in dims:
             # A common image size, for the suggestion.
