@@ -12,17 +12,17 @@ pub(crate) enum Arguments {
     /// Print the target in a board's file: triple and C library version; nothing if the board is this machine.
     #[command(hide = true)]
     Target {
-        /// Board.
+        /// Board, or group of boards.
         #[arg(long)]
         board: String,
     },
     /// Check that files start on a board: processor, C library, C++ library.
     #[command(hide = true)]
     Inspect {
-        /// Board.
+        /// Board, or group of boards.
         #[arg(long)]
         board: String,
-        /// Of a group, only boards of this target, as `target` prints it.
+        /// Check only for boards with this target, written as `target` prints it.
         #[arg(long, value_name = "TARGET")]
         only: Option<String>,
         /// Programs and libraries.
