@@ -122,7 +122,8 @@ fn a_harness_that_was_suspended_locks_the_board_and_sets_its_state_again() {
             board.wait_until_restored();
         }
         kill(harness, Signal::CONT);
-        bench.until("because nothing arrived from this machine");
+        // Which is noticed first, how the runner ended or its silence, depends on the moment.
+        bench.until_any(&["because nothing arrived from this machine", "the runner sent nothing for"]);
         bench.until("frames/s");
         assert_ne!(board.holder(), holder);
         assert_eq!(board.jetson.read("mode"), "0");
