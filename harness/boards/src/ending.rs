@@ -24,7 +24,7 @@ impl Ending {
             Self::Lost(reason) => Some(reason.clone()),
             Self::Code(code) if *code == i32::from(protocol::LEASE_EXPIRED) => Some(
                 "the board ended the program because nothing arrived from this machine for too long: this machine was \
-                 suspended, or one of both was too busy"
+                 suspended, or it or the board was too busy"
                     .to_owned(),
             ),
             _ => None,
